@@ -1,0 +1,219 @@
+"""Keeps one measured claim as one JSON file; whether its goal is met is computed, never typed."""
+
+import json
+import math
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol, SupportsFloat, SupportsIndex, runtime_checkable
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+
+Figure = float | int | str | None
+COMPARISON = re.compile(
+    r"""\s*(?P<figure>[A-Za-z]\w*)\s*(?P<sign>>=|<=|==|>|<)\s*(?P<bound>"[^"]*"|[^\s"<>=]+)\s*"""
+)
+
+
+@runtime_checkable
+class HasBounds(Protocol):
+    """A figure with an interval, such as `finetune.statistics.Interval`."""
+
+    @property
+    def value(self) -> float: ...
+    @property
+    def low(self) -> float: ...
+    @property
+    def high(self) -> float: ...
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one file in `benchmarks/results` says."""
+
+    name: str
+    claim: str
+    """One sentence that the figures are about."""
+    command: str
+    """Run from the root, it measures the figures again."""
+    commit: str
+    """`-dirty` where code had changes that no commit holds."""
+    date: str
+    machine: str
+    seeds: list[int]
+    figures: dict[str, Figure]
+    """Flat; intervals as `x`, `x_low`, `x_high`; null where a figure was not finite."""
+    goal: list[str]
+    """Comparisons such as `ndcg_ratio_low >= 3.0`; all must hold."""
+    met: bool
+    note: str
+
+
+def write_record(
+    name: str,
+    claim: str,
+    command: str,
+    seeds: Sequence[int],
+    figures: Mapping[str, object],
+    goal: Sequence[str],
+    note: str = "",
+    machine: str | None = None,
+    folder: Path = RESULTS,
+) -> Path:
+    """Writes `folder/<name>.json` and returns its path; `met` is what the stored figures say.
+
+    A figure may be a number, a text, or an interval (then `x_low` and `x_high` go beside it).
+    Raises ValueError if the goal names a figure that was not measured.
+    """
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
+        raise ValueError(f"record name {name!r} must be lower-case words joined by hyphens")
+    flat = flat_figures(figures)
+    record = Record(
+        name=name,
+        claim=claim,
+        command=command,
+        commit=commit(),
+        date=datetime.now(UTC).date().isoformat(),
+        machine=machine if machine is not None else describe_machine(),
+        seeds=[int(seed) for seed in seeds],
+        figures=flat,
+        goal=list(goal),
+        met=goal_is_met(goal, flat),
+        note=note,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
+    text = json.dumps(asdict(record), indent=2, ensure_ascii=False, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")
+    return path
+
+
+def load_records(folder: Path = RESULTS) -> list[Record]:
+    """All records, by name; ValueError where a file lacks a field or has one too many."""
+    records = []
+    for path in sorted(folder.glob("*.json")):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            record = Record(**content)
+        except TypeError as error:
+            raise ValueError(f"{path.name} does not hold a record's fields: {error}") from error
+        if record.name != path.stem:
+            raise ValueError(f"{path.name} calls itself {record.name!r}; let both agree")
+        records.append(record)
+    return records
+
+
+def flat_figures(figures: Mapping[str, object]) -> dict[str, Figure]:
+    """Intervals become three figures; numbers keep six significant digits."""
+    flat: dict[str, Figure] = {}
+    for key, value in figures.items():
+        if not re.fullmatch(r"[A-Za-z]\w*", key):
+            raise ValueError(f"figure name {key!r} must be a word of letters, digits and _")
+        if isinstance(value, HasBounds):
+            flat[key] = _plain(value.value)
+            flat[f"{key}_low"], flat[f"{key}_high"] = _plain(value.low), _plain(value.high)
+        else:
+            flat[key] = _plain(value)
+    return flat
+
+
+def _plain(value: object) -> Figure:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, SupportsIndex):  # int, bool, numpy integers
+        return int(value)
+    if isinstance(value, SupportsFloat):
+        number = float(value)
+        return float(f"{number:.6g}") if math.isfinite(number) else None
+    raise ValueError(f"figure {value!r} is neither a number nor a text nor an interval")
+
+
+def goal_is_met(goal: Sequence[str], figures: Mapping[str, Figure]) -> bool:
+    """Whether every comparison holds. An empty goal is a mistake: anything would meet it."""
+    if not goal:
+        raise ValueError("the goal is empty; state a comparison such as 'ratio_low >= 1.0'")
+    outcomes = [holds(comparison, figures) for comparison in goal]  # reads each, also after a miss
+    return all(outcomes)
+
+
+def holds(comparison: str, figures: Mapping[str, Figure]) -> bool:
+    """`figure sign bound`: sign is >= <= > < or ==; bound a number, "text" or another figure.
+
+    A figure that was not finite (null) meets nothing.
+    """
+    parsed = COMPARISON.fullmatch(comparison)
+    if parsed is None:
+        raise ValueError(f"cannot read goal {comparison!r}; write it as 'ratio_low >= 1.0'")
+    left = _look_up(parsed["figure"], figures)
+    right = _bound(parsed["bound"], figures)
+    if left is None or right is None:
+        return False
+    sign = parsed["sign"]
+    if sign == "==":
+        return left == right
+    if isinstance(left, str) or isinstance(right, str):
+        raise ValueError(f"goal {comparison!r} orders a text; only == compares texts")
+    return {
+        ">=": left >= right,
+        "<=": left <= right,
+        ">": left > right,
+        "<": left < right,
+    }[sign]
+
+
+def _bound(written: str, figures: Mapping[str, Figure]) -> Figure:
+    if written.startswith('"'):
+        return written[1:-1]
+    try:
+        number = float(written)
+    except ValueError:
+        return _look_up(written, figures)
+    if not math.isfinite(number):
+        raise ValueError(f"a goal's bound must be finite, not {written}")
+    return number
+
+
+def _look_up(key: str, figures: Mapping[str, Figure]) -> Figure:
+    if key not in figures:
+        raise ValueError(f"the goal names {key!r}, which is not among {sorted(figures)}")
+    return figures[key]
+
+
+def commit() -> str:
+    """Short hash of HEAD, `-dirty` where code differs from it; results and prose don't count."""
+    head = _git("rev-parse", "--short", "HEAD")
+    if not head:
+        return "none"
+    code_only = ["--", ".", ":!benchmarks/results", ":!*.md"]
+    return f"{head}-dirty" if _git("status", "--porcelain", *code_only) else head
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+    except OSError:  # no git on this machine
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def describe_machine() -> str:
+    """CPU model, usable cores and memory; nothing that names the machine."""
+    model = platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        found = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), flags=re.MULTILINE)
+        model = found[1].strip() if found else model
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{model}, {cores} cores, {memory:.0f} GiB RAM"

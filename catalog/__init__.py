@@ -1,0 +1,47 @@
+"""What is recommended, to whom: items, interactions, checks, splits, the demo world, artifacts."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from catalog.artifacts import is_complete, open_artifact, write_artifact
+    from catalog.catalog import Catalog, load_catalog
+    from catalog.check import check_catalog
+    from catalog.config import CatalogConfig, SplitConfig
+    from catalog.errors import VitrineError
+    from catalog.splits import Split, make_split
+
+_HOMES = {
+    "Catalog": "catalog.catalog",
+    "CatalogConfig": "catalog.config",
+    "Split": "catalog.splits",
+    "SplitConfig": "catalog.config",
+    "VitrineError": "catalog.errors",
+    "check_catalog": "catalog.check",
+    "is_complete": "catalog.artifacts",
+    "load_catalog": "catalog.catalog",
+    "make_split": "catalog.splits",
+    "open_artifact": "catalog.artifacts",
+    "write_artifact": "catalog.artifacts",
+}
+
+__all__ = [
+    "Catalog",
+    "CatalogConfig",
+    "Split",
+    "SplitConfig",
+    "VitrineError",
+    "check_catalog",
+    "is_complete",
+    "load_catalog",
+    "make_split",
+    "open_artifact",
+    "write_artifact",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when asked for: reading a config for --help must not wait for pyarrow and datasets.
+    if name not in _HOMES:
+        raise AttributeError(f"module 'catalog' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,285 @@
+"""What a stage leaves behind: a folder that describes itself and can be trusted when it is opened.
+
+Written beside its final place, flushed, checksummed and renamed; opened only if the checksums and
+the artifacts it was made from still match. Knows nothing about what the files mean.
+"""
+
+import hashlib
+import json
+import math
+import os
+import platform
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from catalog.errors import VitrineError
+from catalog.staging import files_in, flush, move_into_place, staging_path, sweep
+
+MANIFEST = "manifest.json"
+FORMAT_VERSION = 1
+LIBRARIES = [
+    "accelerate",
+    "datasets",
+    "deepspeed",
+    "diffusers",
+    "numpy",
+    "peft",
+    "pyarrow",
+    "pytorch-lightning",
+    "safetensors",
+    "tokenizers",
+    "torch",
+    "transformers",
+    "vitrine",
+]
+
+StrPath = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Staging:
+    """A folder being written; pass it wherever a path is taken, or `staging / "name"`."""
+
+    path: Path
+    metrics: dict[str, Any]
+    """Goes into the manifest; add to it until the `with` block ends."""
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A verified folder."""
+
+    path: Path
+    manifest: dict[str, Any]
+    """kind, hash, parents, catalog, split, config, metrics, libraries, checksums and more."""
+
+    @property
+    def kind(self) -> str:
+        return self.manifest["kind"]
+
+    @cached_property
+    def hash(self) -> str:
+        """sha256 of the content: equal files give an equal hash, whenever and wherever written."""
+        return _content_hash(self.manifest["checksums"])
+
+    def parent(self, name: str) -> Path:
+        """The artifact this one was made from; VitrineError where it is unknown or gone."""
+        parents = self.manifest["parents"]
+        if name not in parents:
+            known = ", ".join(parents) or "none"
+            raise VitrineError(f"{self.path} was not made from any {name}; its parents: {known}.")
+        path = _parent_path(self.path, parents[name])
+        if not (path / MANIFEST).is_file():
+            raise VitrineError(
+                f"{self.path} was made from the {name} {path}, which is gone; put it back "
+                "there, or rerun the stage that made it."
+            )
+        return path
+
+
+@contextmanager
+def write_artifact(
+    path: StrPath,
+    kind: str,
+    *,
+    config: Mapping[str, Any] | None = None,
+    parents: Mapping[str, StrPath] | None = None,
+    catalog: str = "",
+    split: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    request: str = "",
+) -> Iterator[Staging]:
+    """Yields an empty folder; on leaving, it becomes the artifact at `path`, all of it or nothing.
+
+    An artifact already there stays until the new one is complete. `parents` are folders of
+    artifacts, by role; `catalog` is a fingerprint; `request` is the `request_hash` of the rest
+    unless given.
+    Raises VitrineError where a parent is no artifact, and, after keeping the new artifact beside
+    it, where `path` holds files that are no artifact.
+    """
+    final = Path(path).resolve()
+    parent_paths = {name: Path(parent).resolve() for name, parent in (parents or {}).items()}
+    known_parents = {
+        name: {"path": os.path.relpath(parent, final), "hash": artifact_hash(parent)}
+        for name, parent in parent_paths.items()
+    }
+    request = request or request_hash(kind, config, parents, catalog)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    sweep(final)
+    staging = Staging(staging_path(final), dict(metrics or {}))
+    staging.path.mkdir()
+    try:
+        yield staging
+        checksums = _checksums(staging.path)
+        manifest = {
+            "kind": kind,
+            "format_version": FORMAT_VERSION,
+            "hash": _content_hash(checksums),
+            "request_hash": request,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "parents": known_parents,
+            "catalog": catalog,
+            "split": _plain(split),
+            "config": _plain(config or {}),
+            "metrics": _plain(staging.metrics),
+            "libraries": _libraries(),
+            "checksums": checksums,
+        }
+        text = json.dumps(manifest, indent=2, allow_nan=False)
+        (staging / MANIFEST).write_text(text + "\n", encoding="utf8")
+        flush(staging.path)
+    except BaseException:
+        shutil.rmtree(staging.path, ignore_errors=True)
+        raise
+    move_into_place(staging.path, final, MANIFEST)
+
+
+def open_artifact(path: StrPath, kind: str | None = None) -> Artifact:
+    """The artifact at `path`, every file verified; parents that are still there must be the same.
+
+    Raises VitrineError for a missing, damaged or changed artifact, one of another kind, and one
+    whose parent has been replaced.
+    """
+    folder = Path(path)
+    artifact = Artifact(folder.resolve(), read_manifest(folder))
+    if kind is not None and artifact.kind != kind:
+        raise VitrineError(
+            f"{folder} is an artifact of kind {artifact.kind}; give one of kind {kind}."
+        )
+    for name, checksum in artifact.manifest["checksums"].items():
+        file = folder / name
+        if not file.is_file():
+            raise VitrineError(f"{file} is missing; rerun the stage that made {folder}.")
+        found = _sha256(file)
+        if found != checksum:
+            raise VitrineError(
+                f"{file} differs from its checksum {checksum[:12]}…: the file was changed or "
+                "damaged; rerun the stage that made it."
+            )
+    for name, parent in artifact.manifest["parents"].items():
+        _verify_parent(artifact.path, name, parent)
+    return artifact
+
+
+def is_complete(path: StrPath, request: str) -> bool:
+    """Whether `path` already holds the finished answer to this request (see `request_hash`).
+
+    Reads the manifest and looks for each file; `open_artifact` verifies what the files hold.
+    """
+    folder = Path(path)
+    if not (folder / MANIFEST).is_file():
+        return False
+    try:
+        manifest = read_manifest(folder)
+    except VitrineError:
+        return False
+    return manifest["request_hash"] == request and all(
+        (folder / name).is_file() for name in manifest["checksums"]
+    )
+
+
+def request_hash(
+    kind: str,
+    config: Mapping[str, Any] | None = None,
+    parents: Mapping[str, StrPath] | None = None,
+    catalog: str = "",
+) -> str:
+    """sha256 of what was asked for: the kind, the settings, the parents' content, the catalog."""
+    made_from = {name: artifact_hash(parent) for name, parent in (parents or {}).items()}
+    asked = [kind, FORMAT_VERSION, _plain(config or {}), made_from, catalog]
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
+def artifact_hash(path: StrPath) -> str:
+    """The content hash in the artifact's manifest; its files are not read."""
+    return read_manifest(Path(path))["hash"]
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest, its own hash verified; VitrineError where there is none or it is damaged."""
+    file = folder / MANIFEST
+    if not file.is_file():
+        hint = "it is not there" if not folder.exists() else f"it holds no {MANIFEST}"
+        raise VitrineError(f"{folder} is not an artifact: {hint}; give the folder a stage wrote.")
+    try:
+        manifest = json.loads(file.read_text(encoding="utf8"))
+        if manifest["format_version"] > FORMAT_VERSION:
+            raise VitrineError(
+                f"{folder} has format version {manifest['format_version']}, written by a newer "
+                f"Vitrine; this one reads up to {FORMAT_VERSION}. Upgrade it."
+            )
+        intact = manifest["hash"] == _content_hash(manifest["checksums"])
+        intact = intact and {"kind", "request_hash", "parents"} <= manifest.keys()
+    except (ValueError, KeyError, TypeError, AttributeError):
+        intact = False
+    if not intact:
+        raise VitrineError(f"{file} was changed or damaged; rerun the stage that made it.")
+    return manifest
+
+
+def _verify_parent(folder: Path, name: str, parent: Mapping[str, str]) -> None:
+    path = _parent_path(folder, parent)
+    if not path.exists():
+        return  # the child is whole without it; `Artifact.parent` tells who asks
+    found = artifact_hash(path)
+    if found != parent["hash"]:
+        raise VitrineError(
+            f"{folder} was made from the {name} {parent['hash'][:12]}…, but {path} is "
+            f"{found[:12]}…; pass the right {name}, or rerun the stage that made {folder.name}."
+        )
+
+
+def _parent_path(folder: Path, parent: Mapping[str, str]) -> Path:
+    return Path(os.path.normpath(folder / parent["path"]))
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    return {path.relative_to(folder).as_posix(): _sha256(path) for path in files_in(folder)}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _content_hash(checksums: Mapping[str, str]) -> str:
+    lines = "".join(f"{checksum}  {name}\n" for name, checksum in sorted(checksums.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _libraries() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can hold: numpy scalars and arrays unwrapped, paths as text, NaN and ∞ as null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [_plain(inner) for inner in (sorted(value) if isinstance(value, set) else value)]
+    if hasattr(value, "tolist"):  # numpy and torch, without importing either
+        return _plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    return str(value)

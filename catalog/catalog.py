@@ -1,0 +1,248 @@
+"""What is recommended, to whom: items and time-ordered histories, read once and memory-mapped."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset
+from numpy.typing import NDArray
+
+from catalog.config import CatalogConfig
+from catalog.convert import Converted, convert
+from catalog.errors import VitrineError, nearest
+from catalog.pictures import SUFFIXES, BrokenPicture, Crop, read_picture
+from catalog.sources import SOURCES, RawTables
+
+FORMAT = 1
+"""Raised when the converted files change, so that older ones are made anew."""
+ROWS_PER_BATCH = 65_536
+
+
+def load_catalog(config: CatalogConfig) -> "Catalog":
+    """Opens a catalog; the first time it is converted into the cache (see `cache_folder`).
+
+    Raises VitrineError for everything in the folder or the config that a person must put right.
+    """
+    source = SOURCES.get(config.source)
+    if source is None:
+        raise VitrineError(
+            f"catalog.source {config.source!r} is unknown.{nearest(config.source, SOURCES)}"
+        )
+    raw = source(config)
+    fingerprint = _fingerprint(raw, config)
+    # Items keep absolute picture paths, so a catalog that was moved is converted again.
+    place = hashlib.sha256(str(raw.folder).encode()).hexdigest()[:8]
+    folder = cache_folder() / "catalogs" / f"{fingerprint[:24]}-{place}-{FORMAT}"
+    if not folder.exists():
+        _write(convert(raw, config), folder)
+    return _open(raw, fingerprint, folder)
+
+
+def cache_folder() -> Path:
+    """Where derived data is kept: $VITRINE_CACHE, or vitrine in $XDG_CACHE_HOME or ~/.cache."""
+    chosen = os.environ.get("VITRINE_CACHE")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vitrine"
+
+
+@dataclass(frozen=True, eq=False)
+class Interactions:
+    """Everybody's histories end to end (CSR), ordered by person, time and the tie rule."""
+
+    offsets: NDArray[np.int64]
+    """(num_users + 1,): person u's rows are offsets[u] … offsets[u + 1]."""
+    items: NDArray[np.int32]
+    """(num_interactions,): rows of the items table."""
+    times: NDArray[np.int64]
+    """(num_interactions,): seconds since 1970 where the column held dates, else its own numbers."""
+    texts: Sequence[str | None] | None = None
+    """(num_interactions,): reviews, each read when asked for; None without such a column."""
+    ratings: NDArray[np.float32] | None = None
+    """(num_interactions,); None where there is no such column."""
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def history(self, user: int) -> NDArray[np.int32]:
+        """The items of one person, oldest first: int32 (length,)."""
+        return self.items[self.offsets[user] : self.offsets[user + 1]]
+
+
+@dataclass(eq=False)
+class Catalog:
+    """Items and interactions of one domain. Rows are numbered as in the items table."""
+
+    name: str
+    """What the catalog is called in reports: its folder's name."""
+    folder: Path
+    """Where its pictures lie."""
+    fingerprint: str
+    """sha256 of what was read: tables' bytes, pictures' paths and sizes, the reading rules."""
+    items: Dataset
+    """item_id; title, text, category, image (absolute path): str or None; price: float or None."""
+    user_ids: NDArray[np.str_]
+    """(num_users,)"""
+    interactions: Interactions
+    roles: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Which column was read as what: {"items": {role: column}, "interactions": {…}}."""
+    timed: bool = True
+    """False where times only order each person's own items; one cut for all then means nothing."""
+    dropped: int = 0
+    """Interactions left out because they name items the items table lacks."""
+    broken_images: dict[int, str] = field(default_factory=dict)
+    """Item → why its picture could not be read; grows as pictures are asked for."""
+
+    @property
+    def num_items(self) -> int:
+        return len(self.items)
+
+    @property
+    def num_users(self) -> int:
+        return len(self.user_ids)
+
+    def item_index(self, item_id: str | int) -> int:
+        """The item's row; VitrineError, with the nearest ids, where there is none."""
+        return _row_of(self._item_rows, item_id, "item", self.name)
+
+    def user_index(self, user_id: str | int) -> int:
+        """The person's row; VitrineError, with the nearest ids, where there is none."""
+        return _row_of(self._user_rows, user_id, "person", self.name)
+
+    def text_of(self, item: int) -> str | None:
+        """The title and, after ". ", the text; None where the item has neither."""
+        words = [self._columns[name][int(item)].as_py() for name in ("title", "text")]
+        return ". ".join(word for word in words if word) or None
+
+    def image_of(self, item: int, size: int, crop: Crop = "pad") -> NDArray[np.uint8] | None:
+        """The picture as (size, size, 3) uint8 RGB, squared as `read_picture` says.
+
+        None where the item has none or it cannot be read, which `broken_images` then counts.
+        """
+        path = self._columns["image"][int(item)].as_py()
+        if path is None:
+            return None
+        try:
+            return read_picture(path, size, crop)
+        except BrokenPicture as reason:
+            self.broken_images[int(item)] = str(reason)
+            return None
+
+    @cached_property
+    def _columns(self) -> dict[str, pa.ChunkedArray]:
+        # Straight to Arrow: several times faster than a row of the Dataset.
+        return {name: self.items.data.column(name) for name in ("title", "text", "image")}
+
+    @cached_property
+    def _item_rows(self) -> dict[str, int]:
+        return {item: row for row, item in enumerate(self.items["item_id"][:])}
+
+    @cached_property
+    def _user_rows(self) -> dict[str, int]:
+        return {user: row for row, user in enumerate(self.user_ids.tolist())}
+
+
+def _row_of(rows: dict[str, int], wanted: str | int, what: str, name: str) -> int:
+    row = rows.get(str(wanted))
+    if row is None:
+        raise VitrineError(
+            f"the catalog {name} has no {what} {str(wanted)!r}.{nearest(str(wanted), rows)}"
+        )
+    return row
+
+
+def _fingerprint(raw: RawTables, config: CatalogConfig) -> str:
+    """sha256 over the tables' bytes, the pictures' relative paths and sizes, the reading rules."""
+    digest = hashlib.sha256()
+    rules = [config.source, config.unknown_items, config.min_rating, config.ties, config.roles]
+    digest.update(json.dumps(rules, sort_keys=True, default=str).encode())
+    for path in raw.files:
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        digest.update(f"\n{path.name} {content}".encode())
+    for line in sorted(_picture_lines(str(raw.folder), "")):
+        digest.update(line.encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def _picture_lines(folder: str, inside: str) -> list[str]:
+    """One line for each picture below `folder`; a link is told from a file, as it may lead away."""
+    lines: list[str] = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name = f"{inside}{entry.name}"
+            if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
+                lines += _picture_lines(entry.path, f"{name}/")
+            elif entry.is_symlink():
+                lines.append(f"\n{name} → {os.readlink(entry.path)}")
+            elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
+                lines.append(f"\n{name} {entry.stat().st_size}")
+    return lines
+
+
+def _write(content: Converted, folder: Path) -> None:
+    """Writes beside the final place and renames, so that nobody opens half a catalog."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir()
+    arrays = {
+        "user_ids": content.user_ids,
+        "offsets": content.offsets,
+        "items": content.item_rows,
+        "times": content.times,
+        "ratings": content.ratings,
+    }
+    for name, array in arrays.items():
+        if array is not None:
+            np.save(staging / f"{name}.npy", array, allow_pickle=False)
+    _write_table(content.items, staging / "items.arrow")
+    if content.reviews is not None:
+        _write_table(content.reviews, staging / "reviews.arrow")
+    about = {"roles": content.roles, "timed": content.timed, "dropped": content.dropped}
+    (staging / "about.json").write_text(json.dumps(about), encoding="utf8")
+    try:
+        staging.rename(folder)
+    except OSError:
+        # Another process converted the same content meanwhile; either result will do.
+        shutil.rmtree(staging)
+        if not folder.exists():
+            raise
+
+
+def _write_table(table: pa.Table, path: Path) -> None:
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table.combine_chunks(), max_chunksize=ROWS_PER_BATCH)
+
+
+def _open(raw: RawTables, fingerprint: str, folder: Path) -> Catalog:
+    about = json.loads((folder / "about.json").read_text(encoding="utf8"))
+    reviews = folder / "reviews.arrow"
+    interactions = Interactions(
+        offsets=_open_array(folder / "offsets.npy"),
+        items=_open_array(folder / "items.npy"),
+        times=_open_array(folder / "times.npy"),
+        texts=Dataset.from_file(str(reviews))["review"] if reviews.exists() else None,
+        ratings=_open_array(folder / "ratings.npy") if (folder / "ratings.npy").exists() else None,
+    )
+    return Catalog(
+        name=raw.name,
+        folder=raw.folder,
+        fingerprint=fingerprint,
+        items=Dataset.from_file(str(folder / "items.arrow")),
+        user_ids=_open_array(folder / "user_ids.npy"),
+        interactions=interactions,
+        **about,
+    )
+
+
+def _open_array(path: Path) -> NDArray[Any]:
+    return np.load(path, mmap_mode="r", allow_pickle=False)

@@ -1,0 +1,258 @@
+"""Looks a catalog over before anything is trained on it, and says what to do about its faults."""
+
+# pyright: reportAttributeAccessIssue=false
+# pyarrow makes the functions of its compute module when it is imported; no checker sees them.
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from catalog.catalog import Catalog, load_catalog
+from catalog.columns import as_text
+from catalog.config import CatalogConfig, SplitConfig
+from catalog.errors import VitrineError
+from catalog.sources import SOURCES
+from catalog.splits import make_split
+
+NAMED = 3
+"""How many examples a finding names."""
+SIDE = 32
+"""Pictures are decoded at this size: only whether they can be matters."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something a person may want to change, and how."""
+
+    what: str
+    remedy: str
+    count: int = 1
+    """Items or interactions it touches."""
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    name: str
+    facts: dict[str, str]
+    """What the catalog holds, in the order to be read."""
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return not self.findings
+
+
+def check_catalog(config: CatalogConfig) -> CheckReport:
+    """Reads everything, decodes every picture once, and reports; VitrineError if it cannot load.
+
+    Interactions with unknown items are dropped and reported here rather than refused.
+    """
+    catalog = load_catalog(replace(config, unknown_items="drop"))
+    raw = SOURCES[config.source](config)
+    hashes = _decode_all(catalog)
+    facts = {
+        "people": f"{catalog.num_users:,}",
+        "items": f"{catalog.num_items:,}",
+        "interactions": f"{len(catalog.interactions):,}",
+        "history lengths": _history_lengths(catalog),
+        "times": _time_range(catalog),
+        **_presence(catalog, set(hashes)),
+        "item columns": _roles(catalog.roles["items"]),
+        "interaction columns": _roles(catalog.roles["interactions"]),
+    }
+    split_facts, split_findings = _split(catalog)
+    findings = [
+        *_unknown_items(catalog),
+        *_broken_pictures(catalog),
+        *_repeated_interactions(catalog),
+        *_repeated_words(catalog),
+        *_repeated_pictures(catalog, hashes),
+        *_suspicions(raw.read_items()),
+        *split_findings,
+    ]
+    return CheckReport(catalog.name, facts | split_facts, findings)
+
+
+def format_report(report: CheckReport) -> str:
+    """The report as plain text, one line a fact and two a finding."""
+    width = max(map(len, report.facts))
+    lines = [report.name, *(f"  {name:<{width}}  {fact}" for name, fact in report.facts.items())]
+    if report.ok:
+        return "\n".join([*lines, "", "Nothing to put right."])
+    lines += ["", f"To look at ({len(report.findings)})"]
+    for finding in report.findings:
+        lines += [f"  • {finding.what}", f"    → {finding.remedy}"]
+    return "\n".join(lines)
+
+
+def _decode_all(catalog: Catalog) -> dict[int, str]:
+    """Item → hash of its picture file, for every picture that can be decoded."""
+    hashes: dict[int, str] = {}
+    for item, path in enumerate(catalog.items["image"][:]):
+        if path is not None and catalog.image_of(item, SIDE) is not None:
+            with Path(path).open("rb") as file:
+                hashes[item] = hashlib.file_digest(file, "sha256").hexdigest()
+    return hashes
+
+
+def _history_lengths(catalog: Catalog) -> str:
+    quantiles = np.quantile(np.diff(catalog.interactions.offsets), [0, 0.25, 0.5, 0.75, 1])
+    least, low, median, high, most = (f"{value:g}" for value in quantiles)
+    return f"median {median}; half of all people {low} to {high}; all {least} to {most}"
+
+
+def _time_range(catalog: Catalog) -> str:
+    first, last = int(catalog.interactions.times.min()), int(catalog.interactions.times.max())
+    if not catalog.timed:
+        return "none; each person's items are in order"
+    if "time" not in catalog.roles["interactions"]:
+        return "none; the file's order counts"
+    return f"{_moment(first)} to {_moment(last)}"
+
+
+def _moment(value: int) -> str:
+    """A date where the number can be one (seconds, milli- or microseconds since 1970)."""
+    for unit in (1, 1_000, 1_000_000):
+        if 100_000_000 <= value // unit < 10_000_000_000:
+            return datetime.fromtimestamp(value / unit, UTC).strftime("%Y-%m-%d")
+    return str(value)
+
+
+def _presence(catalog: Catalog, pictured: set[int]) -> dict[str, str]:
+    worded = {item for item in range(catalog.num_items) if catalog.text_of(item)}
+    num = catalog.num_items
+    return {
+        "items with words": _share(len(worded), num),
+        "items with a picture": _share(len(pictured), num),
+        "items with both": _share(len(worded & pictured), num),
+        "items with neither": _share(num - len(worded | pictured), num),
+    }
+
+
+def _share(count: int, total: int) -> str:
+    return f"{count:,} ({count / total:.1%})"
+
+
+def _roles(roles: dict[str, Any]) -> str:
+    pairs = (
+        (role, ", ".join(column) if isinstance(column, list) else column)
+        for role, column in roles.items()
+    )
+    return "; ".join(f"{role} = {column}" for role, column in pairs if column)
+
+
+def _split(catalog: Catalog) -> tuple[dict[str, str], list[Finding]]:
+    try:
+        split = make_split(catalog, SplitConfig())
+        rule = "global-time split"
+    except VitrineError:
+        split = make_split(catalog, SplitConfig(kind="leave-one-out"))
+        rule = "leave-one-out split (the times allow no global-time split)"
+    facts = {
+        "split": rule,
+        "targets": f"{len(split.validation):,} for validation, {len(split.test):,} for test",
+        "cold test targets": f"{split.cold_shares['test']:.1%}",
+    }
+    if len(split.test):
+        return facts, []
+    remedy = "set split.kind: leave-one-out, or bring people with longer histories"
+    return facts, [Finding(f"the {rule} leaves nobody to test on", remedy)]
+
+
+def _unknown_items(catalog: Catalog) -> list[Finding]:
+    if not catalog.dropped:
+        return []
+    what = f"{catalog.dropped:,} interactions name items the items table lacks"
+    return [Finding(what, "add the items, or set unknown_items: drop", catalog.dropped)]
+
+
+def _broken_pictures(catalog: Catalog) -> list[Finding]:
+    broken = catalog.broken_images
+    if not broken:
+        return []
+    named = "; ".join(
+        f"{_picture_name(catalog, item)}: {reason}" for item, reason in list(broken.items())[:NAMED]
+    )
+    what = f"{len(broken):,} pictures cannot be read ({named})"
+    return [Finding(what, "replace them; until then these items count as without one", len(broken))]
+
+
+def _picture_name(catalog: Catalog, item: int) -> str:
+    return Path(catalog.items[item]["image"]).relative_to(catalog.folder.resolve()).as_posix()
+
+
+def _repeated_interactions(catalog: Catalog) -> list[Finding]:
+    interactions = catalog.interactions
+    users = np.repeat(np.arange(catalog.num_users), np.diff(interactions.offsets))
+    order = np.lexsort([interactions.items, interactions.times, users])
+    same = np.ones(max(len(order) - 1, 0), dtype=bool)
+    for keys in (users, interactions.times, interactions.items):
+        same &= np.diff(keys[order]) == 0
+    count = int(same.sum())
+    # Without times a second purchase and a doubled row look the same, and rows are all distinct.
+    if not count:
+        return []
+    person = catalog.user_ids[users[order[1:][same][0]]]
+    what = f"{count:,} interactions repeat another (same person, item and time), first of {person}"
+    return [Finding(what, "remove the copies, or let them stand as quantities", count)]
+
+
+def _repeated_words(catalog: Catalog) -> list[Finding]:
+    findings = []
+    for column, noun in (("title", "titles"), ("text", "texts")):
+        if column == "text" and catalog.roles["items"].get("text") == [
+            catalog.roles["items"].get("category")
+        ]:
+            continue  # a category is shared on purpose
+        values = catalog.items[column][:]
+        count, named = _repeats({item: v for item, v in enumerate(values) if v}, catalog)
+        if count:
+            what = f"{count:,} items share their {noun} with another ({named})"
+            remedy = "copies of one item split its history: give them one id, or tell them apart"
+            findings.append(Finding(what, remedy, count))
+    return findings
+
+
+def _repeated_pictures(catalog: Catalog, hashes: dict[int, str]) -> list[Finding]:
+    count, named = _repeats(hashes, catalog)
+    if not count:
+        return []
+    what = f"{count:,} items share their picture with another ({named})"
+    remedy = "see whether it is a stand-in such as 'no picture'; if so remove it"
+    return [Finding(what, remedy, count)]
+
+
+def _repeats(values: dict[int, str], catalog: Catalog) -> tuple[int, str]:
+    """How many items share their value with another, and the ids of the largest group's first."""
+    counts = Counter(values.values())
+    shared = sum(count for count in counts.values() if count > 1)
+    if not shared:
+        return 0, ""
+    most = counts.most_common(1)[0][0]
+    group = [item for item, value in values.items() if value == most]
+    ids = catalog.items.select(group[:NAMED])["item_id"][:]
+    return shared, "items " + ", ".join(ids) + (" …" if len(group) > NAMED else "")
+
+
+def _suspicions(items: pa.Table) -> list[Finding]:
+    """Columns of the items table in which somebody has already marked rows as doubtful."""
+    findings = []
+    for name in items.column_names:
+        if "suspect" not in name.lower():
+            continue
+        marks = pc.utf8_lower(as_text(items[name], name))
+        count = pc.sum(
+            pc.is_in(marks, value_set=pa.array(["true", "1", "yes"], marks.type))
+        ).as_py()
+        if count:
+            what = f"{count:,} items are marked in the column {name}"
+            remedy = "look at them; leave their words and pictures out where they are wrong"
+            findings.append(Finding(what, remedy, count))
+    return findings

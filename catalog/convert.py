@@ -1,0 +1,254 @@
+"""Turns raw tables into what a catalog keeps on disk: items in Arrow, histories in arrays."""
+
+# pyright: reportAttributeAccessIssue=false
+# pyarrow makes the functions of its compute module when it is imported; no checker sees them.
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from catalog.columns import as_numbers, as_text, as_times, first_text
+from catalog.config import CatalogConfig
+from catalog.errors import VitrineError
+from catalog.roles import ORDER_NAMES, Roles, resolve_roles
+from catalog.sources.base import RawTables
+
+ADDRESS = r"^[a-zA-Z][a-zA-Z0-9+.-]+://"
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A catalog's content, aligned by id."""
+
+    items: pa.Table
+    """item_id, title, text, category, image (absolute path), price (null where there is none)."""
+    user_ids: NDArray[np.str_]
+    """(num_users,), in the order of their first interaction in the file."""
+    offsets: NDArray[np.int64]
+    """(num_users + 1,)"""
+    item_rows: NDArray[np.int32]
+    """(num_interactions,)"""
+    times: NDArray[np.int64]
+    """(num_interactions,)"""
+    ratings: NDArray[np.float32] | None
+    """(num_interactions,)"""
+    reviews: pa.Table | None
+    """One column `review`, (num_interactions,) rows."""
+    roles: Roles
+    """Which column was read as what."""
+    timed: bool
+    """Whether times are moments; False where they only order each person's own items."""
+    dropped: int
+    """Interactions left out because they name unknown items."""
+
+
+def convert(raw: RawTables, config: CatalogConfig) -> Converted:
+    """Reads, checks and sorts a catalog's tables; VitrineError for what a person must put right."""
+    raw_items, raw_interactions = raw.read_items(), raw.read_interactions()
+    for name, table in (("items", raw_items), ("interactions", raw_interactions)):
+        if table.num_rows == 0:
+            raise VitrineError(f"the catalog {raw.name} has no {name}; the table holds no rows.")
+    item_roles, roles = resolve_roles(
+        raw_items.column_names, raw_interactions.column_names, [raw.roles, config.roles or {}]
+    )
+    items = convert_items(raw_items, item_roles, raw.folder)
+    interactions, dropped = _keep_known(raw_interactions, roles, items["item_id"], raw.name, config)
+
+    users = as_text(interactions[roles["user_id"]], roles["user_id"])
+    _refuse_nulls(users, "interactions", "user_id")
+    user_ids = pc.unique(users)
+    user_rows = pc.index_in(users, value_set=user_ids).to_numpy().astype(np.int32)
+    ids = as_text(interactions[roles["item_id"]], roles["item_id"])
+    item_rows = pc.index_in(ids, value_set=items["item_id"]).to_numpy().astype(np.int32)
+    timed, times = _times(interactions, roles, user_rows, len(user_ids))
+
+    keys = [times, user_rows]
+    if config.ties == "shuffle":
+        shuffled = _hashes(user_ids)[user_rows] ^ _mix(_hashes(items["item_id"])[item_rows])
+        keys.insert(0, _mix(shuffled))
+    order = np.lexsort(keys)  # stable: ties keep the file's order
+    counts = np.bincount(user_rows, minlength=len(user_ids))
+    ratings = _column(interactions, roles, "rating")
+    reviews = _column(interactions, roles, "review")
+    return Converted(
+        items=items,
+        user_ids=user_ids.to_numpy(zero_copy_only=False).astype(np.str_),
+        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        item_rows=item_rows[order],
+        times=times[order],
+        ratings=None
+        if ratings is None
+        else as_numbers(ratings, roles["rating"]).to_numpy().astype(np.float32)[order],
+        reviews=None
+        if reviews is None
+        else pa.table({"review": as_text(reviews, roles["review"]).take(pa.array(order))}),
+        roles={"items": item_roles, "interactions": roles},
+        timed=timed,
+        dropped=dropped,
+    )
+
+
+def convert_items(table: pa.Table, roles: Roles, folder: Path) -> pa.Table:
+    """The items as a catalog has them; ids are checked, and that no picture lies elsewhere."""
+    ids = as_text(table[roles["item_id"]], roles["item_id"])
+    _refuse_nulls(ids, "items", "item_id")
+    counts = pc.value_counts(ids)
+    repeated = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
+    if len(repeated):
+        raise VitrineError(
+            f"items name {len(repeated)} ids more than once ({_first(repeated)}); keep one row "
+            "each."
+        )
+    blank = pa.nulls(table.num_rows, pa.large_string())
+    texts = [as_text(table[name], name) for name in roles.get("text", [])]
+    dot = pa.scalar(". ", pa.large_string())
+    joined = blank
+    for text in texts:
+        # null_handling="skip" loses the rows where all are null (pyarrow 26).
+        joined = pc.coalesce(pc.binary_join_element_wise(joined, text, dot), joined, text)
+    price = _column(table, roles, "price")
+    title = _column(table, roles, "title")
+    category = _column(table, roles, "category")
+    image = _column(table, roles, "image")
+    return pa.table(
+        {
+            "item_id": ids,
+            "title": blank if title is None else as_text(title, roles["title"]),
+            "text": joined,
+            "category": blank if category is None else first_text(category, roles["category"]),
+            "image": blank
+            if image is None
+            else _absolute(first_text(image, roles["image"]), ids, folder),
+            "price": pa.nulls(table.num_rows, pa.float64())
+            if price is None
+            else as_numbers(price, roles["price"]),
+        }
+    )
+
+
+def _keep_known(
+    table: pa.Table, roles: Roles, item_ids: pa.ChunkedArray, name: str, config: CatalogConfig
+) -> tuple[pa.Table, int]:
+    """The interactions whose rating suffices and whose item exists, and how many lacked an item."""
+    if config.min_rating is not None:
+        if "rating" not in roles:
+            raise VitrineError(
+                f"min_rating is {config.min_rating}, but the interactions have no rating column; "
+                "name it with roles: {rating: <column>}."
+            )
+        ratings = as_numbers(table[roles["rating"]], roles["rating"])
+        table = table.filter(pc.greater_equal(ratings, config.min_rating))
+        if table.num_rows == 0:
+            raise VitrineError(
+                f"no interaction of {name} is rated {config.min_rating} or better; "
+                f"the best is {pc.max(ratings).as_py()}."
+            )
+    ids = as_text(table[roles["item_id"]], roles["item_id"])
+    _refuse_nulls(ids, "interactions", "item_id")
+    known = pc.is_in(ids, value_set=item_ids)
+    unknown = ids.filter(pc.invert(known))
+    if not len(unknown):
+        return table, 0
+    if config.unknown_items == "error":
+        distinct = pc.unique(unknown)
+        raise VitrineError(
+            f"{len(unknown)} of {len(ids)} interactions name {len(distinct)} items the items table "
+            f"lacks ({_first(distinct)}); add them, or set unknown_items: drop."
+        )
+    if len(unknown) == len(ids):
+        raise VitrineError(
+            f"no interaction of {name} names a known item ({_first(unknown)} … against "
+            f"{_first(item_ids)} …); check the roles of both item_id columns."
+        )
+    return table.filter(known), len(unknown)
+
+
+def _times(
+    table: pa.Table, roles: Roles, user_rows: NDArray[np.int32], num_users: int
+) -> tuple[bool, NDArray[np.int64]]:
+    """Whether the times are moments, and the times; without a column, the row's number."""
+    if "time" in roles:
+        times = as_times(table[roles["time"]], roles["time"]).to_numpy()
+        return roles["time"].lower() not in ORDER_NAMES, times
+    # A file written person after person says nothing about when one came against another.
+    changes = int(np.count_nonzero(np.diff(user_rows)))
+    return changes != num_users - 1, np.arange(table.num_rows, dtype=np.int64)
+
+
+def _absolute(paths: pa.ChunkedArray, ids: pa.ChunkedArray, folder: Path) -> pa.ChunkedArray:
+    """Picture paths made absolute; VitrineError for the first that leads out of the folder."""
+    base = os.path.realpath(folder)
+    addresses = pc.match_substring_regex(paths, ADDRESS)
+    if pc.any(addresses).as_py():
+        row = pc.index(addresses, True).as_py()
+        raise VitrineError(
+            f"item {ids[row]} has the picture {paths[row]}; download the pictures and give "
+            "relative paths, or set roles: {image: null}."
+        )
+    parents: dict[str, bool] = {}
+    absolute: list[str | None] = []
+    for item, path in zip(ids.to_pylist(), paths.to_pylist(), strict=True):
+        if path is None:
+            absolute.append(None)
+            continue
+        full = os.path.normpath(os.path.join(base, path))
+        if os.path.isabs(path) or not _stays_inside(full, base, parents):
+            raise VitrineError(
+                f"item {item} has the picture {path}, which lies outside {folder}; "
+                "pictures must be inside the catalog's folder, by relative path."
+            )
+        absolute.append(full)
+    return pa.chunked_array([pa.array(absolute, pa.large_string())])
+
+
+def _stays_inside(full: str, base: str, parents: dict[str, bool]) -> bool:
+    parent = os.path.dirname(full)
+    if parent not in parents:  # many pictures share few folders
+        parents[parent] = _is_under(os.path.realpath(parent), base)
+    if not parents[parent]:
+        return False
+    return not os.path.islink(full) or _is_under(os.path.realpath(full), base)
+
+
+def _is_under(path: str, base: str) -> bool:
+    return path == base or path.startswith(base.rstrip(os.sep) + os.sep)
+
+
+def _column(table: pa.Table, roles: Roles, role: str) -> pa.ChunkedArray | None:
+    return table[roles[role]] if role in roles else None
+
+
+def _refuse_nulls(ids: pa.ChunkedArray, table: str, role: str) -> None:
+    if ids.null_count:
+        row = pc.index(pc.is_null(ids), True).as_py()
+        raise VitrineError(
+            f"{ids.null_count} rows of {table} have no {role} (the first is row {row + 1}); "
+            "remove or complete them."
+        )
+
+
+def _first(ids: pa.ChunkedArray | pa.Array) -> str:
+    return ", ".join(str(value) for value in ids[:3].to_pylist())
+
+
+def _hashes(ids: pa.ChunkedArray | pa.Array) -> NDArray[np.uint64]:
+    """A fixed 64-bit number for each id: the same on every machine and in any order of rows."""
+    digests = b"".join(
+        hashlib.blake2b(value.encode(), digest_size=8, key=b"vitrine ties").digest()
+        for value in ids.to_pylist()
+    )
+    return np.frombuffer(digests, dtype="<u8")
+
+
+def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The finaliser of splitmix64 (Steele et al. 2014): every input bit sways every output bit."""
+    values = values + np.uint64(0x9E3779B97F4A7C15)
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))

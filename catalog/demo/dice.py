@@ -1,0 +1,51 @@
+"""Chance that falls the same on every machine: integers only, one stream for each named purpose."""
+
+import random
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Choice = TypeVar("Choice")
+
+
+class Dice:
+    """A stream of its own for each (seed, purpose), so that one more throw here moves none there.
+
+    Only raw bits are taken from Python's Mersenne twister: its derived draws, and NumPy's, may
+    change between versions.
+    """
+
+    def __init__(self, seed: int, purpose: str) -> None:
+        self._bits = random.Random(f"{seed}/{purpose}").getrandbits
+
+    def below(self, limit: int) -> int:
+        """0 … limit - 1, each as likely."""
+        return self._bits(64) % limit
+
+    def between(self, low: int, high: int) -> int:
+        """low … high, both included."""
+        return low + self.below(high - low + 1)
+
+    def one_of(self, choices: Sequence[Choice]) -> Choice:
+        return choices[self.below(len(choices))]
+
+    def some_of(self, choices: Sequence[Choice], count: int) -> list[Choice]:
+        """`count` different ones, in random order."""
+        return self.shuffled(choices)[:count]
+
+    def shuffled(self, choices: Sequence[Choice]) -> list[Choice]:
+        rest = list(choices)
+        for last in range(len(rest) - 1, 0, -1):
+            other = self.below(last + 1)
+            rest[last], rest[other] = rest[other], rest[last]
+        return rest
+
+    def chance(self, percent: int) -> bool:
+        return self.below(100) < percent
+
+    def weighted(self, weights: NDArray[np.int64]) -> int:
+        """An index, as likely as its integer weight says; `weights` (n,), sum above 0."""
+        reached = np.cumsum(weights)
+        return int(np.searchsorted(reached, self.below(int(reached[-1])), side="right"))

@@ -1,0 +1,230 @@
+"""Makes up the people, their tastes, the items and who buys what; knows nothing about looks."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from catalog.demo.dice import Dice
+from catalog.demo.style import (
+    ASPECTS,
+    BANDS,
+    CATEGORIES,
+    DOMAINS,
+    MATERIALS,
+    MOODS,
+    MOTIFS,
+    PALETTES,
+)
+
+START = 1_672_531_200
+"""Epoch seconds of the shops' first day, 2023-01-01."""
+DAY = 86_400
+DAYS = 730
+LATE_DAY = 643
+"""From here on (the last 12 % of the time) the items appear that are new at test time."""
+FRESH_DAYS = 60
+"""How long an item counts as new to buyers."""
+
+LIKED = {"palette": 14, "motif": 3, "material": 3, "mood": 3, "category": 7, "band": 2}
+"""How many times likelier a buyer takes an item of their liking, in an aspect they care little for."""
+CRAVED = {"palette": 60, "motif": 40, "material": 40, "mood": 40, "category": 60, "band": 40}
+"""The same in the one aspect they care about most."""
+ASPECT_TRAITS = dict(
+    zip(ASPECTS, ("palette", "motif", "material", "mood", "category", "band"), strict=True)
+)
+"""Aspect → the trait of an item that a person with this aspect looks at."""
+FRESHNESS = 3
+"""How many times likelier a buyer takes an item while it is new."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing in a shop; traits are indices into the vocabulary of `style`."""
+
+    item_id: str
+    domain: str
+    category: int
+    palette: int
+    motif: int
+    material: int
+    mood: int
+    band: int
+    price: float
+    release: int
+    """Day on which it appears in the shop."""
+    popularity: int
+    """Weight that everybody gives it, whatever their taste."""
+    has_picture: bool
+    has_text: bool
+
+
+@dataclass(frozen=True)
+class Person:
+    """One buyer, the same in both shops."""
+
+    user_id: str
+    palette: int
+    """Taste until `drift_day`."""
+    late_palette: int
+    """Taste from `drift_day` on; equal to `palette` for those who never change."""
+    drift_day: int
+    motif: int
+    material: int
+    mood: int
+    band: int
+    aspect: int
+    """What they look at first, an index into ASPECTS."""
+    categories: dict[str, list[int]]
+    """Domain → 2 or 3 liked categories, the dearest first."""
+
+    def palette_on(self, day: int) -> int:
+        return self.late_palette if day >= self.drift_day else self.palette
+
+
+@dataclass(frozen=True)
+class Purchase:
+    user: int
+    """Index into the people."""
+    item: int
+    """Index into the shop's items."""
+    time: int
+    """Epoch seconds."""
+
+
+def make_people(seed: int, num_people: int) -> list[Person]:
+    return [_make_person(Dice(seed, f"person/{place}"), place) for place in range(num_people)]
+
+
+def _make_person(dice: Dice, place: int) -> Person:
+    palette = dice.below(len(PALETTES))
+    drifts = dice.chance(25)
+    other = (palette + dice.between(1, len(PALETTES) - 1)) % len(PALETTES)
+    return Person(
+        user_id=f"p{place:04d}",
+        palette=palette,
+        late_palette=other if drifts else palette,
+        drift_day=dice.between(DAYS * 3 // 10, DAYS * 7 // 10) if drifts else DAYS,
+        motif=dice.below(len(MOTIFS)),
+        material=dice.below(len(MATERIALS)),
+        mood=dice.below(len(MOODS)),
+        band=dice.below(len(BANDS)),
+        aspect=dice.below(len(ASPECTS)),
+        categories={
+            domain: dice.some_of(range(len(CATEGORIES[domain])), dice.between(2, 3))
+            for domain in DOMAINS
+        },
+    )
+
+
+def make_items(seed: int, domain: str, num_items: int) -> list[Item]:
+    dice = Dice(seed, f"items/{domain}")
+    ranks = dice.shuffled(range(num_items))
+    releases = _release_days(dice, num_items)
+    order = dice.shuffled(range(num_items))
+    each, both = -(-num_items // 10), -(-num_items // 50)
+    no_picture = set(order[: each + both])
+    no_text = set(order[each : 2 * each + both])
+    items = []
+    for place in range(num_items):
+        band = dice.below(len(BANDS))
+        items.append(
+            Item(
+                item_id=f"{domain[0]}{place:05d}",
+                domain=domain,
+                category=(category := dice.below(len(CATEGORIES[domain]))),
+                palette=dice.below(len(PALETTES)),
+                motif=dice.below(len(MOTIFS)),
+                material=dice.below(len(MATERIALS)),
+                mood=dice.below(len(MOODS)),
+                band=band,
+                price=_price(dice, category, band),
+                release=releases[place],
+                # Zipf's law with a flat head: the first is about 20 times as popular as the last.
+                popularity=100 * num_items // (20 * ranks[place] + num_items),
+                has_picture=place not in no_picture,
+                has_text=place not in no_text,
+            )
+        )
+    return items
+
+
+def _release_days(dice: Dice, num_items: int) -> list[int]:
+    """(num_items,): more than half are there from the start, one in eight comes at the very end."""
+    late = -(-num_items // 8)
+    early = num_items * 55 // 100
+    days = [0] * early
+    days += [dice.between(1, LATE_DAY - FRESH_DAYS) for _ in range(num_items - early - late)]
+    days += [dice.between(LATE_DAY, LATE_DAY + (DAYS - LATE_DAY) // 2) for _ in range(late)]
+    return dice.shuffled(days)
+
+
+def _price(dice: Dice, category: int, band: int) -> float:
+    """Euros; a category's cheap, middling and dear items never overlap."""
+    typical = 18 + 11 * ((5 * category) % 12)
+    percent = dice.between(*((55, 80), (100, 125), (165, 230))[band])
+    return (typical * percent // 100 * 100 + 90) / 100
+
+
+def make_purchases(
+    seed: int, domain: str, people: list[Person], items: list[Item]
+) -> list[Purchase]:
+    """Everybody's purchases in one shop, ordered by time; nobody buys an item twice."""
+    shop = _Shop(items)
+    purchases = [
+        purchase
+        for user, person in enumerate(people)
+        for purchase in _shop_for(Dice(seed, f"purchases/{domain}/{user}"), user, person, shop)
+    ]
+    return sorted(purchases, key=lambda purchase: (purchase.time, purchase.user))
+
+
+class _Shop:
+    """A shop's items as columns, so that a buyer's weights are a few array operations."""
+
+    def __init__(self, items: list[Item]) -> None:
+        self.domain = items[0].domain
+        traits = (*ASPECT_TRAITS.values(), "popularity", "release")
+        self.columns: dict[str, NDArray[np.int64]] = {
+            trait: np.array([getattr(item, trait) for item in items], np.int64)
+            for trait in traits
+        }
+
+    def weights(self, person: Person, palette: int) -> NDArray[np.int64]:
+        """(num_items,): how a person with this palette in mind weighs every item."""
+        craved = ASPECT_TRAITS[ASPECTS[person.aspect]]
+        weights = self.columns["popularity"].copy()
+        for trait in ("motif", "material", "mood", "band"):
+            factor = (CRAVED if trait == craved else LIKED)[trait]
+            weights *= np.where(self.columns[trait] == getattr(person, trait), factor, 1)
+        factor = (CRAVED if craved == "palette" else LIKED)["palette"]
+        weights *= np.where(self.columns["palette"] == palette, factor, 1)
+        for place, category in enumerate(person.categories[self.domain]):
+            # Whoever cares about the shape of things collects one kind above all.
+            factor = (CRAVED if craved == "category" and place == 0 else LIKED)["category"]
+            weights *= np.where(self.columns["category"] == category, factor, 1)
+        return weights
+
+
+def _shop_for(dice: Dice, user: int, person: Person, shop: _Shop) -> list[Purchase]:
+    # Two throws make a hill: 6 … 20 purchases, 11 or so on average.
+    count = 6 + dice.below(8) + dice.below(5)
+    if dice.chance(10):
+        count = dice.between(14, 20)
+    times = sorted({START + dice.below(DAYS * DAY) for _ in range(count)})
+    weights = {
+        palette: shop.weights(person, palette)
+        for palette in {person.palette, person.late_palette}
+    }
+    release = shop.columns["release"]
+    kept = np.ones(len(release), np.int64)
+    purchases = []
+    for time in times:
+        day = (time - START) // DAY
+        # What is there from the first day on is never news.
+        fresh = (release > day - FRESH_DAYS) & (release > 0)
+        now = weights[person.palette_on(day)] * kept * (release <= day)
+        item = dice.weighted(now * np.where(fresh, FRESHNESS, 1))
+        kept[item] = 0
+        purchases.append(Purchase(user, item, time))
+    return purchases

@@ -1,0 +1,27 @@
+"""How a person's mistake is reported: one line with the value, the rule and the remedy."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from itertools import islice
+
+SEARCHED = 20_000
+"""Names compared at most: difflib needs about a second for so many."""
+
+
+class VitrineError(Exception):
+    """A mistake that the person who runs Vitrine can put right; printed without a traceback."""
+
+
+def nearest(value: str, known: Iterable[str]) -> str:
+    """The end of an error message: " Did you mean 'title'?", or the known names if few, or "".
+
+    `known` may be long (a catalog's ids); only its first 20,000 names are compared.
+    """
+    names = [str(name) for name in islice(known, SEARCHED)]
+    # Ids such as "17" and "171" differ in one sign of two: the default cutoff is kept.
+    close = get_close_matches(str(value), names, n=3)
+    if close:
+        return " Did you mean " + " or ".join(repr(name) for name in close) + "?"
+    if 0 < len(names) <= 12:
+        return " Known: " + ", ".join(names) + "."
+    return ""

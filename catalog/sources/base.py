@@ -1,0 +1,26 @@
+"""What a source hands over: where a catalog's tables lie and how to read them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class RawTables:
+    """A catalog as it lies on disk, not yet read: an unchanged one is never parsed again."""
+
+    name: str
+    """What the catalog is called in reports."""
+    folder: Path
+    """Where relative picture paths begin; no picture may lie outside it."""
+    files: list[Path]
+    """Files whose bytes decide what the tables hold; they go into the fingerprint."""
+    read_items: Callable[[], pa.Table]
+    """Reads the items, one row each; columns as they come, ids of text files as text."""
+    read_interactions: Callable[[], pa.Table]
+    """Reads the interactions, one row each, in the file's order."""
+    roles: dict[str, Any] = field(default_factory=dict)
+    """Role → column the source is sure of; catalog.yaml and the config overrule them."""

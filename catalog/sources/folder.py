@@ -1,0 +1,128 @@
+"""Reads a domain folder: items.* and interactions.* as parquet, jsonl, csv or tsv."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import yaml
+from pyarrow import csv, json, parquet
+
+from catalog.config import CatalogConfig
+from catalog.errors import VitrineError, nearest
+from catalog.sources.base import RawTables
+
+SUFFIXES = ("parquet", "jsonl", "csv", "tsv")
+SETTINGS_FILE = "catalog.yaml"
+JSON_BLOCK = 1 << 26
+"""Bytes read at once; the longest row must fit. Columns get their types from the first block."""
+
+
+def folder_tables(config: CatalogConfig) -> RawTables:
+    """A folder with `items.<suffix>`, `interactions.<suffix>` and, if wanted, `catalog.yaml`."""
+    folder = existing_folder(config.path)
+    items = find_table(folder, "items")
+    interactions = find_table(folder, "interactions")
+    settings = folder / SETTINGS_FILE
+    return RawTables(
+        name=folder.name,
+        folder=folder,
+        files=[items, interactions, *([settings] if settings.exists() else [])],
+        read_items=partial(read_table, items),
+        read_interactions=partial(read_table, interactions),
+        roles=read_settings(settings) if settings.exists() else {},
+    )
+
+
+def existing_folder(path: str) -> Path:
+    """The absolute folder `path` names; VitrineError where it is empty, missing or a file."""
+    if not path:
+        raise VitrineError(
+            "catalog.path is empty; name the folder that holds items and interactions."
+        )
+    folder = Path(path).expanduser()
+    if not folder.exists():
+        siblings = folder.parent.iterdir() if folder.parent.is_dir() else []
+        hint = nearest(folder.name, (other.name for other in siblings if other.is_dir()))
+        raise VitrineError(f"the catalog folder {path} does not exist.{hint}")
+    if not folder.is_dir():
+        raise VitrineError(
+            f"{path} is a file; a catalog is the folder that holds it: {folder.parent}"
+        )
+    return folder.resolve()
+
+
+def find_table(folder: Path, stem: str) -> Path:
+    """The one file `<stem>.parquet|jsonl|csv|tsv` in the folder."""
+    found = [path for suffix in SUFFIXES if (path := folder / f"{stem}.{suffix}").is_file()]
+    if not found:
+        raise VitrineError(
+            f"{folder} holds no {stem} file; expected {stem}.parquet, {stem}.jsonl, {stem}.csv "
+            f"or {stem}.tsv."
+        )
+    if len(found) > 1:
+        names = " and ".join(path.name for path in found)
+        raise VitrineError(f"{folder} holds {names}; keep one of them.")
+    return found[0]
+
+
+def read_table(path: Path) -> pa.Table:
+    """Any of the four formats. Columns of csv and tsv come as text, so leading zeros survive."""
+    if path.stat().st_size == 0:
+        raise VitrineError(f"{path} is empty; it needs a header and at least one row.")
+    try:
+        match path.suffix:
+            case ".parquet":
+                return parquet.read_table(path)
+            case ".jsonl":
+                options = json.ReadOptions(block_size=JSON_BLOCK)
+                return json.read_json(path, read_options=options)
+            case suffix:
+                return read_delimited(path, "\t" if suffix == ".tsv" else ",")
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise VitrineError(f"{path} cannot be read: {reason}") from error
+
+
+def read_delimited(
+    path: Path,
+    delimiter: str,
+    names: list[str] | None = None,
+    quoted: bool = True,
+    encoding: str = "utf8",
+) -> pa.Table:
+    """A delimited file with every column as text; `names` where the file has no header row."""
+    parse = csv.ParseOptions(
+        delimiter=delimiter, quote_char='"' if quoted else False, newlines_in_values=quoted
+    )
+    read = csv.ReadOptions(column_names=names, encoding=encoding)
+    if names is None:
+        with csv.open_csv(path, read_options=read, parse_options=parse) as reader:
+            names = reader.schema.names
+    convert = csv.ConvertOptions(
+        column_types=dict.fromkeys(names or [], pa.string()),
+        null_values=[""],
+        strings_can_be_null=True,
+    )
+    return csv.read_csv(path, read_options=read, parse_options=parse, convert_options=convert)
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The roles a folder's catalog.yaml names."""
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise VitrineError(
+            f"{path} is not readable YAML: {' '.join(str(error).split())}"
+        ) from error
+    if not isinstance(settings, dict):
+        raise VitrineError(f"{path} must hold `roles:` and below it role: column.")
+    for key in settings:
+        if key != "roles":
+            raise VitrineError(f"{path} has an unknown key {key!r}.{nearest(str(key), ['roles'])}")
+    roles = settings.get("roles") or {}
+    if not isinstance(roles, dict):
+        raise VitrineError(
+            f"{path}: roles must map a role to a column, such as `title: prod_name`."
+        )
+    return roles

@@ -1,0 +1,58 @@
+"""Reads a Hugging Face dataset: a name on the hub, or a folder written by `save_to_disk`."""
+
+from pathlib import Path
+
+import datasets
+import pyarrow as pa
+
+from catalog.config import CatalogConfig
+from catalog.errors import VitrineError
+from catalog.sources.base import RawTables
+
+PARTS = ("items", "interactions")
+
+
+def huggingface_tables(config: CatalogConfig) -> RawTables:
+    """A dataset with splits `items` and `interactions`; on the hub they may be configurations.
+
+    Pictures must be given as paths relative to the dataset's folder: pictures embedded in the
+    tables are not read (write them out as files first). A hub dataset therefore has words only.
+    """
+    if not config.path:
+        raise VitrineError(
+            "catalog.path is empty; give a dataset's name or its save_to_disk folder."
+        )
+    folder = Path(config.path).expanduser()
+    local = folder.is_dir()
+    parts = {part: _open_part(config.path, folder if local else None, part) for part in PARTS}
+    files = [Path(file["filename"]) for part in parts.values() for file in part.cache_files]
+    return RawTables(
+        name=folder.name,
+        folder=folder.resolve() if local else files[0].parent,
+        files=files,
+        read_items=lambda: _table_of(parts["items"]),
+        read_interactions=lambda: _table_of(parts["interactions"]),
+    )
+
+
+def _open_part(name: str, folder: Path | None, part: str) -> datasets.Dataset:
+    try:
+        if folder is not None:
+            return datasets.Dataset.load_from_disk(str(folder / part))
+        try:
+            opened = datasets.load_dataset(name, split=part)
+        except ValueError:  # no such split: perhaps a configuration of that name
+            opened = datasets.load_dataset(name, part, split="train")
+    except Exception as error:  # the hub's client raises many kinds: offline, private, misspelt
+        reason = " ".join(str(error).split())
+        raise VitrineError(
+            f"the dataset {name} cannot be opened: {reason}; it needs the parts items and "
+            "interactions."
+        ) from error
+    assert isinstance(opened, datasets.Dataset)
+    return opened
+
+
+def _table_of(part: datasets.Dataset) -> pa.Table:
+    embedded = [name for name, kind in part.features.items() if isinstance(kind, datasets.Image)]
+    return part.with_format("arrow").remove_columns(embedded)[:]

@@ -1,0 +1,102 @@
+"""Reads GroupLens' ml-100k layout, with films' descriptions and posters where they are there."""
+
+# pyright: reportAttributeAccessIssue=false
+# pyarrow makes the functions of its compute module when it is imported; no checker sees them.
+
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from catalog.config import CatalogConfig
+from catalog.errors import VitrineError
+from catalog.sources.base import RawTables
+from catalog.sources.folder import existing_folder, read_delimited, read_table
+
+GENRES = [
+    "unknown",
+    "Action",
+    "Adventure",
+    "Animation",
+    "Children's",
+    "Comedy",
+    "Crime",
+    "Documentary",
+    "Drama",
+    "Fantasy",
+    "Film-Noir",
+    "Horror",
+    "Musical",
+    "Mystery",
+    "Romance",
+    "Sci-Fi",
+    "Thriller",
+    "War",
+    "Western",
+]
+ITEM_COLUMNS = ["item_id", "title", "released", "released_on_video", "address", *GENRES]
+RATING_COLUMNS = ["user_id", "item_id", "rating", "timestamp"]
+
+
+def movielens_tables(config: CatalogConfig) -> RawTables:
+    """`u.item`, `u.data`, and if there `metadata.jsonl` (overview, plot) and `posters/<item>.jpg`.
+
+    The category is the first genre; the words are the overview, or the plot where it is missing.
+    """
+    folder = existing_folder(config.path)
+    for name in ("u.item", "u.data"):
+        if not (folder / name).is_file():
+            raise VitrineError(
+                f"{folder} holds no {name}; the movielens source reads GroupLens' ml-100k layout."
+            )
+    metadata = folder / "metadata.jsonl"
+    return RawTables(
+        name=folder.name,
+        folder=folder,
+        files=[folder / "u.item", folder / "u.data", *([metadata] if metadata.is_file() else [])],
+        read_items=partial(_read_films, folder),
+        read_interactions=partial(_read_lines, folder / "u.data", "\t", RATING_COLUMNS),
+        roles={"category": "genre", "text": ["words"], "image": "poster"},
+    )
+
+
+def _read_films(folder: Path) -> pa.Table:
+    films = _read_lines(folder / "u.item", "|", ITEM_COLUMNS)
+    flags = [pc.equal(films[genre], "1") for genre in GENRES]
+    first_genre = pc.case_when(pc.make_struct(*flags), *(pa.scalar(genre) for genre in GENRES))
+    posters = pa.array(
+        f"posters/{item}.jpg" if (folder / "posters" / f"{item}.jpg").exists() else None
+        for item in films["item_id"].to_pylist()
+    )
+    films = films.select(["item_id", "title"])
+    films = films.append_column("genre", first_genre).append_column(
+        "poster", posters.cast(pa.string())
+    )
+    return _describe(films, folder / "metadata.jsonl")
+
+
+def _describe(films: pa.Table, path: Path) -> pa.Table:
+    """Adds metadata.jsonl's columns by film id, and from overview and plot the column `words`."""
+    if not path.is_file():
+        return films.append_column("words", pa.nulls(films.num_rows, pa.string()))
+    about = read_table(path)
+    if "item_id" not in about.column_names:
+        raise VitrineError(f"{path} has no column item_id; its rows cannot be matched to films.")
+    rows = pc.index_in(films["item_id"], value_set=about["item_id"].cast(pa.string()))
+    about = about.take(rows)
+    for name in about.column_names:
+        if name not in films.column_names:
+            films = films.append_column(name, about[name])
+    told = [films[name] for name in ("overview", "plot") if name in films.column_names]
+    words = pc.coalesce(*told) if told else pa.nulls(films.num_rows, pa.string())
+    return films.append_column("words", words)
+
+
+def _read_lines(path: Path, delimiter: str, names: list[str]) -> pa.Table:
+    try:
+        # GroupLens wrote u.item in Latin-1, and titles hold bare quotation marks.
+        return read_delimited(path, delimiter, names, quoted=False, encoding="latin-1")
+    except pa.ArrowException as error:
+        reason = " ".join(str(error).split())
+        raise VitrineError(f"{path} cannot be read: {reason}") from error

@@ -1,0 +1,191 @@
+"""Divides histories into training, validation and test; knows nothing about learning them."""
+
+import hashlib
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from catalog.catalog import Catalog, Interactions
+from catalog.config import SplitConfig
+from catalog.errors import VitrineError, nearest
+
+
+@dataclass(frozen=True, eq=False)
+class Targets:
+    """Held-out items, at most one a person: the item at `positions`, the history all before it."""
+
+    users: NDArray[np.int32]
+    """(num_targets,), ascending."""
+    positions: NDArray[np.int32]
+    """(num_targets,): place in the person's own history."""
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """What is learned from and what is held out; a training history is items[:train_end]."""
+
+    config: SplitConfig
+    train_end: NDArray[np.int32]
+    """(num_users,)"""
+    validation: Targets
+    test: Targets
+    train_counts: NDArray[np.int64]
+    """(num_items,): how often each item occurs in training."""
+    cuts: tuple[int, int] | None = None
+    """global-time: the first moments of validation and of test, in the catalog's unit of time."""
+    cold_shares: dict[str, float] = field(default_factory=dict)
+    """validation, test → share of targets whose item never occurs in training."""
+
+    @property
+    def trained_items(self) -> NDArray[np.bool_]:
+        """(num_items,): occurs at least once in training; the others are "cold"."""
+        return self.train_counts > 0
+
+    @property
+    def hash(self) -> str:
+        """sha256 of what is held out; equal for equal splits, however they came about."""
+        digest = hashlib.sha256()
+        for array in (
+            self.train_end,
+            self.validation.users,
+            self.validation.positions,
+            self.test.users,
+            self.test.positions,
+        ):
+            digest.update(f"{len(array)}\n".encode())
+            digest.update(np.ascontiguousarray(array).astype("<i4").tobytes())
+        return digest.hexdigest()
+
+    def train_pairs(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """(users, positions), int32 (num_pairs,): every training position that has a history."""
+        lengths = np.maximum(self.train_end.astype(np.int64) - 1, 0)
+        users = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
+        starts = np.cumsum(lengths) - lengths
+        positions = np.arange(lengths.sum()) - np.repeat(starts, lengths) + 1
+        return users, positions.astype(np.int32)
+
+    def describe(self) -> dict[str, Any]:
+        """For a manifest: the rule, the cuts, the counts, the shares of cold targets, the hash."""
+        return {
+            **asdict(self.config),
+            "cuts": list(self.cuts) if self.cuts else None,
+            "train_interactions": int(self.train_end.sum(dtype=np.int64)),
+            "validation_targets": len(self.validation),
+            "test_targets": len(self.test),
+            "trained_items": int(self.trained_items.sum()),
+            "cold_items": int((~self.trained_items).sum()),
+            "cold_share_validation": self.cold_shares.get("validation", 0.0),
+            "cold_share_test": self.cold_shares.get("test", 0.0),
+            "hash": self.hash,
+        }
+
+
+def make_split(catalog: Catalog, config: SplitConfig) -> Split:
+    """Splits every history at two places.
+
+    global-time: two moments, chosen so that about the wanted shares of all interactions lie after
+    them; a target is the person's first item of its period. leave-one-out: a person's last item is
+    the test target and the one before it the validation target; who has fewer than three
+    interactions, or too short a history for a test target, is kept whole for training.
+    Raises VitrineError for settings that cannot work, and for global-time without moments.
+    """
+    kinds = {"global-time": _global_time, "leave-one-out": _leave_one_out}
+    if config.kind not in kinds:
+        raise VitrineError(f"split.kind {config.kind!r} is unknown.{nearest(config.kind, kinds)}")
+    if config.min_history < 0:
+        raise VitrineError(f"split.min_history is {config.min_history}; give 0 or more.")
+    ends, validation, test, cuts = kinds[config.kind](catalog, config)
+    interactions = catalog.interactions
+    counts = _train_counts(interactions, ends, catalog.num_items)
+    cold_shares = {
+        name: _cold_share(interactions, targets, counts)
+        for name, targets in (("validation", validation), ("test", test))
+    }
+    return Split(config, ends, validation, test, counts, cuts, cold_shares)
+
+
+Places = tuple[NDArray[np.int32], Targets, Targets, tuple[int, int] | None]
+
+
+def _leave_one_out(catalog: Catalog, config: SplitConfig) -> Places:
+    lengths = np.diff(catalog.interactions.offsets)
+    held_out = lengths >= max(3, config.min_history + 1)
+    ends = np.where(held_out, lengths - 2, lengths)
+    return (
+        ends.astype(np.int32),
+        _targets(held_out & (lengths - 2 >= config.min_history), lengths - 2),
+        _targets(held_out, lengths - 1),
+        None,
+    )
+
+
+def _global_time(catalog: Catalog, config: SplitConfig) -> Places:
+    if not catalog.timed:
+        raise VitrineError(
+            f"the catalog {catalog.name} orders each person's items but has no dates, so no moment "
+            "divides past from future; set split.kind: leave-one-out."
+        )
+    interactions = catalog.interactions
+    first, second = _choose_cuts(interactions.times, config)
+    before_first = _count_before(interactions, first)
+    before_second = _count_before(interactions, second)
+    lengths = np.diff(interactions.offsets)
+    return (
+        before_first.astype(np.int32),
+        _targets(
+            (before_second > before_first) & (before_first >= config.min_history), before_first
+        ),
+        _targets((lengths > before_second) & (before_second >= config.min_history), before_second),
+        (first, second),
+    )
+
+
+def _choose_cuts(times: NDArray[np.int64], config: SplitConfig) -> tuple[int, int]:
+    """The two moments with the nearest shares after them; what happens at once stays together."""
+    validation, test = config.validation_share, config.test_share
+    if validation <= 0 or test <= 0 or validation + test >= 1:
+        raise VitrineError(
+            f"validation_share {validation} and test_share {test} must be above 0 and sum to less "
+            "than 1."
+        )
+    moments, counts = np.unique(times, return_counts=True)
+    if len(moments) < 3:
+        raise VitrineError(
+            f"all interactions happen at {len(moments)} distinct times, and a global-time split "
+            "needs three; set split.kind: leave-one-out."
+        )
+    after = counts[::-1].cumsum()[::-1] / counts.sum()  # (num_moments,) share at or after each
+    second = int(np.argmin(np.abs(after[2:] - test))) + 2
+    first = int(np.argmin(np.abs(after[1:second] - test - validation))) + 1
+    return int(moments[first]), int(moments[second])
+
+
+def _count_before(interactions: Interactions, moment: int) -> NDArray[np.int64]:
+    """How many of each person's interactions lie before the moment: (num_users,)."""
+    earlier = np.concatenate([[0], np.cumsum(interactions.times < moment)])
+    return earlier[interactions.offsets[1:]] - earlier[interactions.offsets[:-1]]
+
+
+def _targets(chosen: NDArray[np.bool_], positions: NDArray[np.int64]) -> Targets:
+    return Targets(np.flatnonzero(chosen).astype(np.int32), positions[chosen].astype(np.int32))
+
+
+def _train_counts(
+    interactions: Interactions, ends: NDArray[np.int32], num_items: int
+) -> NDArray[np.int64]:
+    lengths = np.diff(interactions.offsets)
+    positions = np.arange(len(interactions)) - np.repeat(interactions.offsets[:-1], lengths)
+    in_training = positions < np.repeat(ends, lengths)
+    return np.bincount(interactions.items[in_training], minlength=num_items)
+
+
+def _cold_share(interactions: Interactions, targets: Targets, counts: NDArray[np.int64]) -> float:
+    if not len(targets):
+        return 0.0
+    items = interactions.items[interactions.offsets[targets.users] + targets.positions]
+    return float(np.mean(counts[items] == 0))

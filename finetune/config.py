@@ -1,0 +1,47 @@
+"""Settings of fine-tuning a recommender on one domain; imports no torch."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from catalog.config import CatalogConfig, SplitConfig
+from pretrain.config import OptimizerConfig, TrainerConfig
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    rank: int = 8
+    """Rank r of the update B A."""
+    alpha: int = 32
+    """The update is scaled by alpha / r."""
+    dropout: float = 0.0
+    """On the adapter's input."""
+
+
+@dataclass(frozen=True)
+class FinetuneDataConfig:
+    rows: int = 32
+    """Packed rows of histories in one step on each device; a row holds `max_history` items."""
+    encode_items: int = 96
+    """Items read through the towers with gradient in one step; the rest come from the vector cache."""
+    workers: int = 0
+    """Loader processes."""
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    encoder: str = ""
+    """Folder of an encoder artifact."""
+    catalog: CatalogConfig = field(default_factory=CatalogConfig)
+    split: SplitConfig = field(default_factory=SplitConfig)
+    transfer: Literal["scratch", "frozen", "lora", "full"] = "lora"
+    """What is trained: everything anew, only what reads histories, low-rank updates, or everything."""
+    features: Literal["content", "content+id", "shuffled", "random", "id"] = "content"
+    """What stands for an item: its content; content and an id vector; or a control."""
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    data: FinetuneDataConfig = field(default_factory=FinetuneDataConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    validate_every: int = 100
+    """Steps between two looks at the validation targets; the best weights are kept."""
+    validation_people: int = 2000
+    """At most this many people are looked at each time."""

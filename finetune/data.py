@@ -1,0 +1,101 @@
+"""Feeds fine-tuning: packed rows of histories, and content of the items whose towers get gradient."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from catalog.catalog import Catalog
+from catalog.splits import Split
+from finetune.config import FinetuneDataConfig
+from pretrain.content import ContentReader
+from pretrain.rows import HistoryRows, order_for, stack_rows
+
+
+@dataclass
+class FinetuneBatch:
+    """One rank's step."""
+
+    items: Tensor
+    """int (rows, row_length)."""
+    segments: Tensor
+    """int (rows, row_length)."""
+    fresh: Tensor | None
+    """int (encode_items,): items to read through the towers now."""
+    content: dict[str, Tensor]
+    """Their content; empty where the towers stand still."""
+
+    @property
+    def num_samples(self) -> int:
+        return self.items.numel()
+
+
+class FinetuneData(pl.LightningDataModule):
+    """Training histories alone; `reader` None where vectors come from a cache that never changes."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        split: Split,
+        reader: ContentReader | None,
+        config: FinetuneDataConfig,
+        *,
+        row_length: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.reader = reader
+        self.config = config
+        self.num_items = catalog.num_items
+        self.rows = HistoryRows(
+            catalog.interactions,
+            split.train_end,
+            catalog.num_items,
+            row_length,
+            seed,
+        )
+
+    def train_dataloader(self) -> DataLoader:
+        assert self.trainer is not None
+        return DataLoader(
+            self.rows,
+            batch_sampler=order_for(self.trainer, self.config.rows),
+            num_workers=self.config.workers,
+            collate_fn=self.collate,
+            persistent_workers=self.config.workers > 0,
+        )
+
+    def collate(self, rows: list[tuple[NDArray[np.int64], NDArray[np.int64]]]) -> FinetuneBatch:
+        items, segments = stack_rows(rows)
+        if self.reader is None:
+            return FinetuneBatch(items, segments, None, {})
+        fresh = self._choose_fresh(items.numpy())
+        return FinetuneBatch(items, segments, torch.from_numpy(fresh), self.reader.read(fresh))
+
+    def _choose_fresh(self, items: NDArray[np.int64]) -> NDArray[np.int64]:
+        """`encode_items` distinct items: from the batch first, then any others.
+
+        A fixed number, so that ranks can exchange what they computed; seeded by the batch, so that
+        the choice is a function of the order alone.
+        """
+        wanted = min(self.config.encode_items, self.num_items)
+        rng = np.random.default_rng(int(items.sum()))
+        chosen = rng.permutation(np.unique(items))[:wanted]
+        if len(chosen) < wanted:
+            others = np.setdiff1d(rng.integers(self.num_items, size=4 * wanted), chosen)
+            chosen = np.concatenate([chosen, rng.permutation(others)])[:wanted]
+        return np.sort(chosen)
+
+    def transfer_batch_to_device(
+        self, batch: FinetuneBatch, device: torch.device, dataloader_idx: int
+    ) -> FinetuneBatch:
+        return FinetuneBatch(
+            batch.items.to(device),
+            batch.segments.to(device),
+            None if batch.fresh is None else batch.fresh.to(device),
+            {name: value.to(device) for name, value in batch.content.items()},
+        )

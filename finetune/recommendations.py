@@ -1,0 +1,75 @@
+"""Ranked items for one person: known by id, or unknown with a history, or with none at all."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from catalog.artifacts import open_artifact
+from catalog.catalog import Catalog, load_catalog
+from catalog.config import CatalogConfig, SplitConfig
+from catalog.errors import VitrineError
+from catalog.splits import make_split
+from finetune.baselines import popularity_scores
+from finetune.shop import load_shop
+
+
+@dataclass
+class Recommendations:
+    """A list for one person, best first."""
+
+    item_ids: list[str]
+    titles: list[str]
+    scores: list[float]
+    by: str
+    """`history`, or `popularity` where there was none to read."""
+
+
+def catalog_settings(recommender: str | Path) -> tuple[CatalogConfig, SplitConfig]:
+    """The catalog and split a recommender was trained on, as its manifest records them."""
+    if not str(recommender):
+        raise VitrineError(
+            "no recommender given; pass the folder that `vitrine finetune` made: --recommender FOLDER"
+        )
+    config = open_artifact(Path(recommender), kind="recommender").manifest["config"]
+    return CatalogConfig(**config["catalog"]), SplitConfig(**config["split"])
+
+
+def history_of(catalog: Catalog, user: str | None, history: str | None) -> np.ndarray:
+    """Item rows, oldest first: a person's whole history, or the named items'."""
+    if (user is None) == (history is None):
+        raise VitrineError("say for whom: either --user ID, or --history ITEM,ITEM,… (not both)")
+    if user is not None:
+        return np.asarray(catalog.interactions.history(catalog.user_index(user)))
+    names = [name.strip() for name in (history or "").split(",") if name.strip()]
+    return np.array([catalog.item_index(name) for name in names], dtype=np.int64)
+
+
+def recommend(
+    recommender: str | Path,
+    *,
+    user: str | None = None,
+    history: str | None = None,
+    k: int = 10,
+    encoder: str | Path | None = None,
+) -> Recommendations:
+    """The k items a person is likeliest to want next, none of which they already have."""
+    if k < 1:
+        raise VitrineError(f"--k {k} asks for no items; use 1 or more")
+    catalog_config, split_config = catalog_settings(recommender)
+    catalog = load_catalog(catalog_config)
+    seen = history_of(catalog, user, history)
+    shop = load_shop(recommender, catalog, encoder)
+    if len(seen):
+        ranked, by = shop.rank(seen, k), "history"
+    else:
+        counts = popularity_scores(make_split(catalog, split_config)).numpy()
+        order = np.argsort(-counts, kind="stable")[:k]
+        ranked, by = [(int(item), float(counts[item])) for item in order], "popularity"
+    rows = [item for item, _ in ranked]
+    return Recommendations(
+        item_ids=[catalog.items[row]["item_id"] for row in rows],
+        titles=[catalog.items[row]["title"] or "" for row in rows],
+        scores=[score for _, score in ranked],
+        by=by,
+    )

@@ -1,0 +1,104 @@
+"""The recommender: item vectors and a reader of histories, scored against each other.
+
+Knows how parts fit together and which of them a transfer mode trains; knows nothing about data.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pretrain.encoder import ItemEncoder
+from pretrain.history import HistoryEncoder
+
+
+class Temperature(nn.Module):
+    """A learned scale on cosines; a module of its own so that an adapter can carry it whole."""
+
+    def __init__(self, temperature: float = 0.05) -> None:
+        super().__init__()
+        self.logit_scale = nn.Parameter(torch.tensor([math.log(1 / temperature)]))
+
+    def forward(self) -> Tensor:
+        return self.logit_scale.exp().clamp(max=100.0)
+
+
+class Adaptor(nn.Module):
+    """Moves pretrained item vectors to the new domain (UniSRec's adaptor); starts as the identity."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, width)
+        nn.init.eye_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        return self.linear(vectors)
+
+
+class Recommender(nn.Module):
+    """Scores are scale · cos(state after a history, item vector).
+
+    `encoder` None: items are known by id vectors alone, or by fixed vectors given from outside.
+    """
+
+    def __init__(
+        self, encoder: ItemEncoder | None, history: HistoryEncoder, num_id_vectors: int = 0
+    ) -> None:
+        super().__init__()
+        width = history.config.width
+        self.encoder = encoder
+        self.history = history
+        self.adaptor = Adaptor(width)
+        self.temperature = Temperature()
+        self.id_vectors: nn.Embedding | None = None
+        if num_id_vectors:
+            self.id_vectors = nn.Embedding(num_id_vectors, width)
+            # Beside content, an id starts at nothing and earns its place; alone, it must start apart.
+            nn.init.normal_(self.id_vectors.weight, std=0.02)
+
+    def adapt(self, content: Tensor | None) -> Tensor:
+        """The catalog's content vectors (num_items, width), or None for id alone, to item vectors.
+
+        Returns (num_items, width), unit length.
+        """
+        if content is None:
+            assert self.id_vectors is not None
+            return F.normalize(self.id_vectors.weight, dim=-1)
+        adapted = self.adaptor(content)
+        if self.id_vectors is not None:
+            adapted = adapted + self.id_vectors.weight
+        return F.normalize(adapted, dim=-1)
+
+    def last_states(self, vectors: Tensor, lengths: Tensor) -> Tensor:
+        """The state after each whole history.
+
+        `vectors` (batch, length, width), padded at the end; `lengths` int (batch,). Returns
+        (batch, width), unit length; zero for an empty history.
+        """
+        steps = torch.arange(vectors.shape[1], device=vectors.device)
+        segments = torch.where(steps < lengths.unsqueeze(1), 0, -1)
+        states = self.history(vectors, segments)
+        last = (lengths - 1).clamp(min=0)
+        chosen = states[torch.arange(len(lengths), device=states.device), last]
+        return chosen * (lengths > 0).unsqueeze(1)
+
+
+def set_trained(recommender: Recommender, transfer: str) -> None:
+    """Marks which weights a mode without LoRA trains: `frozen` keeps the towers, the others nothing."""
+    if transfer == "frozen" and recommender.encoder is not None:
+        recommender.encoder.requires_grad_(False)
+
+
+def transformer_linears(recommender: Recommender) -> list[str]:
+    """Names of the linear layers LoRA goes to: q, k, v, o and MLP of towers and history reader."""
+    return [
+        name
+        for name, module in recommender.named_modules()
+        if isinstance(module, nn.Linear) and name.startswith(("encoder.towers.", "history."))
+    ]
+
+
+WHOLE_WITH_LORA = ["adaptor", "gate", "temperature"]
+"""Small modules that LoRA training leaves whole: they have no low rank to exploit."""

@@ -1,0 +1,146 @@
+"""Fine-tuning on one page: an encoder, a domain and settings in, a recommender artifact out."""
+
+from dataclasses import asdict
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+
+from catalog.artifacts import write_artifact
+from catalog.catalog import Catalog, load_catalog
+from catalog.errors import VitrineError
+from catalog.splits import Split, make_split
+from finetune.artifact import assemble, fresh_parts, save_weights, without_towers
+from finetune.baselines import rank_by_popularity
+from finetune.config import FinetuneConfig
+from finetune.data import FinetuneData
+from finetune.evaluate import Ranking, ndcg_interval, summarise
+from finetune.module import FinetuneModule
+from finetune.selection import BestWeights
+from finetune.shop import Shop
+from pretrain.artifact import EncoderParts, count_parameters, open_encoder
+from pretrain.curves import CurveRecorder
+from pretrain.embed import create_vectors, embed_items, write_ids
+from pretrain.run import TrainerFactory
+from pretrain.shards import gathered_weights
+
+
+def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerFactory) -> Path:
+    """Trains a sequential recommender on one domain and ranks its test targets.
+
+    Returns the artifact's folder: the trained weights, item vectors with their ids, `curves.json`,
+    `test_ranks.npy` (each test target's place) and the metrics in the manifest.
+    """
+    _check(config)
+    started = perf_counter()
+    catalog = load_catalog(config.catalog)
+    split = make_split(catalog, config.split)
+    pl.seed_everything(config.trainer.seed, verbose=False)
+    base, parts = open_encoder(config.encoder)
+    if config.transfer == "scratch":
+        parts = fresh_parts(base, catalog)
+    built = assemble(parts, config.transfer, config.features, catalog.num_items, config.lora)
+
+    reader = None if without_towers(config.features) else parts.reader(catalog, _order(config, catalog))
+    content = _first_content(config, catalog, parts, reader)
+    towers_learn = reader is not None and config.transfer != "frozen"
+    curves = CurveRecorder(config.trainer.log_every)
+    best = BestWeights(catalog, split.validation, config.validate_every, config.validation_people)
+    title = f"Fine-tuning on {catalog.name} ({config.features}, {config.transfer})"
+    work = output.with_name(output.name + ".work")
+    trainer = build_trainer(config.trainer, work, title, callbacks=[curves, best])
+    data = FinetuneData(
+        catalog,
+        split,
+        reader if towers_learn else None,
+        config.data,
+        row_length=parts.history.config.max_history,
+        seed=config.trainer.seed,
+    )
+    module = FinetuneModule(built.recommender, content, config.optimizer)
+    trained = count_parameters(module, trained_only=True)
+    trainer.fit(module, data)
+
+    with gathered_weights(built.recommender):
+        if trainer.is_global_zero:
+            with write_artifact(
+                output,
+                kind="recommender",
+                config=asdict(config),
+                parents={"encoder": base.path},
+                catalog=catalog.fingerprint,
+                split=split.describe(),
+            ) as staging:
+                vectors = create_vectors(staging.path, catalog.num_items, parts.history.config.width)
+                if towers_learn and reader is not None:
+                    embed_items(parts.encoder, reader, catalog.num_items, vectors)
+                    module.content = torch.from_numpy(np.array(vectors))
+                with torch.no_grad():
+                    vectors[:] = module.cpu().item_vectors().numpy()
+                write_ids(staging.path, catalog)
+                save_weights(built, config.transfer, config.features, staging.path)
+                ranking = Shop(built.recommender, vectors).rank_targets(catalog, split.test)
+                np.save(staging.path / "test_ranks.npy", ranking.ranks, allow_pickle=False)
+                curves.curves["validation NDCG@10"] = best.curve
+                curves.save(staging.path / "curves.json")
+                staging.metrics.update(
+                    {
+                        "parameters": count_parameters(module),
+                        "trained_parameters": trained,
+                        "best_step": best.best_step,
+                        "validation_ndcg@10": best.best,
+                        "seconds": round(perf_counter() - started, 1),
+                        **_test_metrics(ranking, catalog, split),
+                    }
+                )
+    trainer.strategy.barrier()
+    return output
+
+
+def _check(config: FinetuneConfig) -> None:
+    if without_towers(config.features) and config.transfer != "scratch":
+        raise VitrineError(
+            f"features '{config.features}' have no towers to transfer, but transfer is "
+            f"'{config.transfer}'; use --transfer scratch"
+        )
+
+
+def _order(config: FinetuneConfig, catalog: Catalog) -> Any:
+    """For the shuffled-features control: whose content each item gets, the same for every arm."""
+    if config.features != "shuffled":
+        return None
+    return np.random.default_rng(7).permutation(catalog.num_items)
+
+
+def _first_content(
+    config: FinetuneConfig, catalog: Catalog, parts: EncoderParts, reader: Any
+) -> torch.Tensor | None:
+    """What items are known by before the first step: (num_items, width), or None for ids alone."""
+    if config.features == "id":
+        return None
+    width = parts.history.config.width
+    if config.features == "random":
+        generator = torch.Generator().manual_seed(7)
+        return F.normalize(torch.randn(catalog.num_items, width, generator=generator), dim=-1)
+    content = np.empty((catalog.num_items, width), dtype=np.float32)
+    embed_items(parts.encoder, reader, catalog.num_items, content, progress=config.trainer.progress)
+    return torch.from_numpy(content)
+
+
+def _test_metrics(ranking: Ranking, catalog: Catalog, split: Split) -> dict[str, float]:
+    """Flat: ours and popularity's test metrics, with the interval of NDCG@10."""
+    targets = split.test
+    items = catalog.interactions.items[catalog.interactions.offsets[targets.users] + targets.positions]
+    cold = ~split.trained_items[items]
+    interval = ndcg_interval(ranking.ranks)
+    popular = summarise(rank_by_popularity(catalog, split, targets), cold)
+    return {
+        **{f"test/{name}": value for name, value in summarise(ranking, cold).items()},
+        "test/ndcg@10_low": interval.low,
+        "test/ndcg@10_high": interval.high,
+        **{f"popularity/{name}": value for name, value in popular.items()},
+    }

@@ -1,0 +1,59 @@
+"""Intervals: bootstrap over people, paired where two systems saw the same people."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure and its 95 % percentile-bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
+
+
+def _resampled_means(columns: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
+    """Means over resampled people of `columns` (people, systems): (RESAMPLES, systems)."""
+    rng = np.random.default_rng(seed)
+    people = len(columns)
+    means = np.empty((RESAMPLES, columns.shape[1]))
+    for row in range(RESAMPLES):
+        counts = np.bincount(rng.integers(people, size=people), minlength=people)
+        means[row] = counts @ columns / people
+    return means
+
+
+def _interval(value: float, samples: NDArray[np.float64]) -> Interval:
+    low, high = np.nanpercentile(samples, [2.5, 97.5])
+    return Interval(float(value), float(low), float(high))
+
+
+def mean_interval(values: NDArray[np.floating], seed: int = 0) -> Interval:
+    """Mean over people of one figure each, (people,)."""
+    column = np.asarray(values, dtype=np.float64)[:, None]
+    return _interval(column.mean(), _resampled_means(column, seed)[:, 0])
+
+
+def difference_interval(
+    ours: NDArray[np.floating], theirs: NDArray[np.floating], seed: int = 0
+) -> Interval:
+    """Mean of ours − theirs over the same people, (people,) each."""
+    return mean_interval(np.asarray(ours, np.float64) - np.asarray(theirs, np.float64), seed)
+
+
+def ratio_interval(ours: NDArray[np.floating], theirs: NDArray[np.floating], seed: int = 0) -> Interval:
+    """mean(ours) / mean(theirs) over the same people; infinite where theirs is 0."""
+    columns = np.stack([ours, theirs], axis=1).astype(np.float64)
+    means = _resampled_means(columns, seed)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        samples = means[:, 0] / means[:, 1]
+        value = columns[:, 0].mean() / columns[:, 1].mean()
+    return _interval(float(value), np.where(np.isfinite(samples), samples, np.inf))

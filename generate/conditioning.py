@@ -1,0 +1,136 @@
+"""What words and pictures share: who asks for what, as tokens, as training pairs, as a control."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+
+class Shop(Protocol):
+    """A trained recommender, as `generate` sees it."""
+
+    width: int
+    item_vectors: NDArray[np.float32]
+    """float32 (num_items, width), unit length; may be memory-mapped."""
+
+    def user_states(self, histories: list[NDArray[Any]]) -> Tensor:
+        """Histories of item rows, oldest first → float32 (batch, width); empty gives zeros."""
+        ...
+
+
+class VectorTokens(nn.Module):
+    """Turns one vector into a few tokens a transformer can attend to (IP-Adapter's projection).
+
+    An absent condition becomes learned null tokens, which is what classifier-free guidance
+    (Ho & Salimans 2022) compares with. A vector of zeros, the state of an empty history, is absent.
+    """
+
+    def __init__(self, width: int, num_tokens: int, token_width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.num_tokens = num_tokens
+        self.project = nn.Linear(width, num_tokens * token_width)
+        self.norm = nn.LayerNorm(token_width)
+        self.null = nn.Parameter(torch.randn(num_tokens, token_width))
+
+    def forward(self, vectors: Tensor, present: Tensor | None = None) -> Tensor:
+        """(batch, width), mask (batch,) of the known → (batch, num_tokens, token_width)."""
+        known = vectors.ne(0).any(-1)
+        if present is not None:
+            known = known & present
+        # Unit vectors have entries near 1/√width; the layer wants them near 1.
+        projected = self.project(vectors * self.width**0.5)
+        tokens = self.norm(projected.unflatten(-1, (self.num_tokens, -1)))
+        return torch.where(known[:, None, None], tokens, self.null.to(tokens.dtype))
+
+
+def drop_conditions(
+    batch: int, p_user: float, p_item: float, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
+    """Masks (batch,), (batch,) of the users and items that stay; each is dropped by its own coin.
+
+    Independent coins teach all four cases, so that guidance can have a scale for the item and one
+    for the person (Brooks et al. 2023, InstructPix2Pix, section 3.2.1).
+    """
+    coins = torch.rand(2, batch, generator=generator)
+    return coins[0] >= p_user, coins[1] >= p_item
+
+
+@dataclass(frozen=True)
+class NextItem:
+    user: int
+    """Row of the person."""
+    history: NDArray[np.integer]
+    """Item rows before the next one, oldest first."""
+    item: int
+    """Row of the item that came next."""
+
+
+class NextItemPairs(Dataset[NextItem]):
+    """What each person had, and what came next, over the training part of a split.
+
+    Holds indices alone: a history is a view into the catalog's interactions.
+    """
+
+    def __init__(self, catalog: Any, split: Any, keep: NDArray[np.bool_] | None = None) -> None:
+        """`keep` bool (num_items,): only pairs whose next item is marked stay."""
+        users, positions = split.train_pairs()
+        self.interactions = catalog.interactions
+        rows = self.interactions.offsets[users] + positions
+        items = np.asarray(self.interactions.items)[rows]
+        kept = np.ones(len(items), dtype=bool) if keep is None else keep[items]
+        self.users: NDArray[np.integer] = np.asarray(users)[kept]
+        self.positions: NDArray[np.integer] = np.asarray(positions)[kept]
+        self.items: NDArray[np.integer] = items[kept]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> NextItem:
+        user, position = int(self.users[index]), int(self.positions[index])
+        history = self.interactions.history(user)[:position]
+        return NextItem(user, history, int(self.items[index]))
+
+
+def keyed_order(num_rows: int, seed: int, start: int = 0) -> Iterator[int]:
+    """Rows in shuffled passes without end, from place `start` of that endless order.
+
+    The order depends on the seed alone, so a resumed run reads on where it stopped.
+    """
+    if num_rows < 1:
+        raise ValueError("num_rows is 0; an order needs at least one row.")
+    epoch, place = divmod(start, num_rows)
+    while True:
+        order = np.random.default_rng([seed, epoch]).permutation(num_rows)
+        yield from order[place:].tolist()
+        epoch, place = epoch + 1, 0
+
+
+def swap_partners(users: NDArray[np.integer], seed: int) -> NDArray[np.int64]:
+    """Places (len(users),) of another person for each: the swapped-person control.
+
+    Nobody keeps their own place, nor meets the same person again where `users` repeats and a
+    stranger can be found; everybody is somebody's partner exactly once. A random cycle, so each
+    partner is as likely as any other.
+    """
+    users = np.asarray(users)
+    num_users = len(users)
+    if num_users < 2:
+        raise ValueError("swapping needs at least two people.")
+    rng = np.random.default_rng(seed)
+    partners = np.empty(num_users, dtype=np.int64)
+    cycle = rng.permutation(num_users)
+    partners[cycle] = np.roll(cycle, -1)
+    for place in np.flatnonzero(users[partners] == users):
+        # Trading partners with another place mends this one and must not spoil the other.
+        for other in rng.permutation(num_users):
+            given, taken = users[partners[other]], users[partners[place]]
+            if given != users[place] and taken != users[other]:
+                partners[[place, other]] = partners[[other, place]]
+                break
+    return partners

@@ -1,0 +1,99 @@
+"""The networks: who and what as tokens, and a transformer that cleans noisy latents given them."""
+
+from typing import Any
+
+import torch
+from diffusers import ConfigMixin, ModelMixin, PixArtTransformer2DModel
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
+
+from generate.conditioning import VectorTokens
+
+SMALLEST_TIME = 0.05
+"""Velocities are found by dividing by the time; below this it is held (Li & He 2025)."""
+
+
+class Conditioner(ModelMixin, ConfigMixin):
+    """User states and item vectors as one sequence of tokens for cross-attention."""
+
+    @register_to_config
+    def __init__(
+        self, width: int, token_width: int, user_tokens: int = 4, item_tokens: int = 4
+    ) -> None:
+        super().__init__()
+        self.user = VectorTokens(width, user_tokens, token_width)
+        self.item = VectorTokens(width, item_tokens, token_width)
+        # Tells the two kinds of token apart where the projections do not.
+        self.roles = nn.Parameter(0.1 * torch.randn(2, token_width))
+
+    def forward(
+        self,
+        user_states: Tensor,
+        item_vectors: Tensor,
+        user_present: Tensor | None = None,
+        item_present: Tensor | None = None,
+    ) -> Tensor:
+        """(batch, width) each, masks (batch,) → (batch, user_tokens + item_tokens, token_width)."""
+        user = self.user(user_states, user_present) + self.roles[0]
+        item = self.item(item_vectors, item_present) + self.roles[1]
+        return torch.cat([user, item], dim=1)
+
+
+def build_denoiser(
+    *, channels: int, grid: int, token_width: int, width: int, layers: int, heads: int
+) -> PixArtTransformer2DModel:
+    """An untrained PixArt transformer (Chen et al. 2023) over a grid × grid map of latents.
+
+    Cross-attention and the last layer start at zero, as in the paper; diffusers leaves that out.
+    """
+    denoiser = PixArtTransformer2DModel(
+        num_attention_heads=heads,
+        attention_head_dim=width // heads,
+        in_channels=channels + token_width,
+        out_channels=channels,
+        num_layers=layers,
+        cross_attention_dim=width,
+        caption_channels=token_width,
+        sample_size=grid,
+        patch_size=1,
+        use_additional_conditions=False,
+    )
+    for layer in (*(block.attn2.to_out[0] for block in denoiser.transformer_blocks), denoiser.proj_out):
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    return denoiser
+
+
+def noisy(latents: Tensor, noise: Tensor, times: Tensor) -> Tensor:
+    """x_t = (1 − t) x + t ε, times (batch,) from 0 (clean) to 1 (noise): rectified flow."""
+    times = times[:, None, None, None]
+    return (1 - times) * latents + times * noise
+
+
+def draw_times(
+    batch: int, device: torch.device | str = "cpu", mean: float = 0.4, spread: float = 1.0
+) -> Tensor:
+    """Logit-normal times (batch,) (Esser et al. 2024, section 3.1), leaning towards noise."""
+    return torch.sigmoid(mean + spread * torch.randn(batch, device=device))
+
+
+def clean_estimate(denoiser: Any, noisy_latents: Tensor, times: Tensor, tokens: Tensor) -> Tensor:
+    """The denoiser's guess of the clean latents x, in the shape of `noisy_latents`.
+
+    Every position also sees the mean token as further channels: colour is a matter of the whole
+    picture, and is learned much sooner this way than by cross-attention alone.
+    """
+    pooled = tokens.mean(1)[:, :, None, None].expand(-1, -1, *noisy_latents.shape[2:])
+    return denoiser(
+        torch.cat([noisy_latents, pooled], dim=1),
+        encoder_hidden_states=tokens,
+        timestep=1000 * times,
+        return_dict=False,
+    )[0]
+
+
+def velocity(noisy_latents: Tensor, estimate: Tensor, times: Tensor) -> Tensor:
+    """v = ε − x = (x_t − x) / t, from a guess of x: clean pictures lie on a thin sheet, which a small
+    network can aim at; noise and velocity fill the whole space (Li & He 2025, "Back to Basics").
+    """
+    return (noisy_latents - estimate) / times.clamp_min(SMALLEST_TIME)[:, None, None, None]

@@ -1,0 +1,97 @@
+"""One step of learning to draw: clean a noisy picture, knowing the person, the item, both or neither."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from diffusers import PixArtTransformer2DModel
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from generate.conditioning import drop_conditions
+from generate.image.data import ImageBatch
+from generate.image.denoiser import (
+    SMALLEST_TIME,
+    Conditioner,
+    clean_estimate,
+    draw_times,
+    noisy,
+)
+from pretrain.config import OptimizerConfig
+from pretrain.optim import make_optimizer
+
+WEIGHT = 2.0
+
+
+class ImageModule(pl.LightningModule):
+    """Trains conditioner and denoiser; their running average draws the pictures."""
+
+    def __init__(
+        self,
+        conditioner: Conditioner,
+        denoiser: PixArtTransformer2DModel,
+        optimizer: OptimizerConfig,
+        *,
+        drop_user: float = 0.1,
+        drop_item: float = 0.3,
+        ema_decay: float = 0.995,
+    ) -> None:
+        super().__init__()
+        self.conditioner = conditioner
+        self.denoiser = denoiser
+        self.average = AveragedModel(
+            nn.ModuleDict({"conditioner": conditioner, "denoiser": denoiser}),
+            multi_avg_fn=_warming_average(ema_decay),
+        ).requires_grad_(False)
+        self.optimizer_config = optimizer
+        self.drop_user = drop_user
+        self.drop_item = drop_item
+        self._averaged_step = 0
+
+    def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
+        loss = self.flow_loss(batch)
+        self.log("loss", loss, sync_dist=True, batch_size=len(batch.latents))
+        return loss
+
+    def flow_loss(self, batch: ImageBatch) -> Tensor:
+        """E ‖v̂ − v‖² with v̂ from an estimate of x: ‖x̂ − x‖² / t² (Li & He 2025, table 1)."""
+        latents = batch.latents
+        kept_users, kept_items = drop_conditions(len(latents), self.drop_user, self.drop_item)
+        tokens = self.conditioner(
+            batch.user_states,
+            batch.item_vectors,
+            kept_users.to(latents.device),
+            kept_items.to(latents.device),
+        )
+        times = draw_times(len(latents), latents.device)
+        estimate = clean_estimate(
+            self.denoiser, noisy(latents, torch.randn_like(latents), times), times, tokens
+        )
+        errors = (estimate.float() - latents).square().mean((1, 2, 3))
+        return (errors / times.clamp_min(SMALLEST_TIME) ** WEIGHT).mean()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        if self.trainer.global_step != self._averaged_step:  # not between accumulated batches
+            self._averaged_step = self.trainer.global_step
+            self.average.update_parameters(
+                nn.ModuleDict({"conditioner": self.conditioner, "denoiser": self.denoiser})
+            )
+
+    def averaged(self) -> tuple[Conditioner, PixArtTransformer2DModel]:
+        """The networks to draw with."""
+        networks: Any = self.average.module
+        return networks["conditioner"].eval(), networks["denoiser"].eval()
+
+    def configure_optimizers(self) -> Any:
+        return make_optimizer(self.parameters(), self.optimizer_config, self.trainer.max_steps)
+
+
+def _warming_average(decay: float) -> Any:
+    """Decay min(decay, (1 + n) / (10 + n)) after n updates, so that a short run forgets its start."""
+
+    @torch.no_grad()
+    def update(averages: list[Tensor], currents: list[Tensor], num_averaged: Tensor | int) -> None:
+        step = int(num_averaged)
+        torch._foreach_lerp_(averages, currents, 1 - min(decay, (1 + step) / (10 + step)))
+
+    return update

@@ -1,0 +1,107 @@
+"""The stage on one page: a recommender and a catalog in, an image generator out."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytorch_lightning as pl
+from diffusers import FlowMatchEulerDiscreteScheduler, PixArtTransformer2DModel
+
+from catalog.artifacts import open_artifact, write_artifact
+from catalog.catalog import load_catalog
+from catalog.errors import VitrineError
+from catalog.splits import make_split
+from finetune.shop import load_shop
+from generate.image.codec import PatchCodec
+from generate.image.config import ImageConfig
+from generate.image.data import ImageData, encode_pictures, fit_codec
+from generate.image.denoiser import Conditioner, build_denoiser
+from generate.image.module import ImageModule
+from generate.image.pipeline import PersonalImagePipeline
+from pretrain.artifact import count_parameters
+from pretrain.curves import CurveRecorder
+from pretrain.run import TrainerFactory
+
+DRAW_DEFAULTS = "draw.json"
+
+
+def run_image_generator(config: ImageConfig, output: Path, build_trainer: TrainerFactory) -> Path:
+    """Learns to draw the catalog's items for its people.
+
+    Returns the artifact's folder: the pipeline in diffusers' layout, `draw.json` with its default
+    scales, `curves.json`, and the manifest.
+    """
+    if config.trainer.strategy.startswith("zero3"):
+        raise VitrineError(
+            f"strategy {config.trainer.strategy!r} cuts up the average of the weights that draws "
+            "the pictures; use zero2 or ddp."
+        )
+    catalog = load_catalog(config.catalog)
+    split = make_split(catalog, config.split)
+    recommender = open_artifact(Path(config.recommender), kind="recommender")
+    shop = load_shop(recommender.path, catalog)
+    pl.seed_everything(config.trainer.seed, verbose=False)
+
+    curves = CurveRecorder(config.trainer.log_every)
+    work = output.with_name(output.name + ".work")
+    title = f"Pictures of {catalog.name}"
+    trainer = build_trainer(config.trainer, work, title, callbacks=[curves])
+    codec = fit_codec(catalog, config.codec, config.image_size, config.trainer.seed)
+    file = work / f"latents-{trainer.global_rank}.f16"
+    pictures = encode_pictures(catalog, codec, config.image_size, file)
+    num_batches = config.trainer.max_steps * config.trainer.accumulate * trainer.world_size
+    data = ImageData(catalog, split, shop, pictures, config, num_batches=num_batches)
+    conditioner, denoiser = new_networks(config, shop.width)
+    module = ImageModule(
+        conditioner,
+        denoiser,
+        config.optimizer,
+        drop_user=config.drop_user,
+        drop_item=config.drop_item,
+        ema_decay=config.ema_decay,
+    )
+    trainer.fit(module, data)
+
+    if trainer.is_global_zero:
+        pipeline = new_pipeline(*module.cpu().averaged(), codec)
+        with write_artifact(
+            output,
+            kind="image-generator",
+            config=asdict(config),
+            parents={"recommender": recommender.path},
+            catalog=catalog.fingerprint,
+            split=split.describe(),
+            metrics={
+                "parameters": count_parameters(denoiser) + count_parameters(conditioner),
+                "steps": trainer.global_step,
+                "pairs": len(data.pairs),
+                "pictures": int(pictures.present.sum()),
+            },
+        ) as staging:
+            pipeline.save_pretrained(staging.path)
+            (staging.path / DRAW_DEFAULTS).write_text(json.dumps(asdict(config.draw), indent=2))
+            curves.save(staging.path / "curves.json")
+    file.unlink()
+    trainer.strategy.barrier()
+    return output
+
+
+def new_networks(config: ImageConfig, width: int) -> tuple[Conditioner, PixArtTransformer2DModel]:
+    """Untrained networks for conditions of `width`."""
+    size = config.denoiser
+    conditioner = Conditioner(width, size.width, size.user_tokens, size.item_tokens)
+    denoiser = build_denoiser(
+        channels=config.codec.channels,
+        grid=config.image_size // config.codec.patch_size,
+        token_width=size.width,
+        width=size.width,
+        layers=size.layers,
+        heads=size.heads,
+    )
+    return conditioner, denoiser
+
+
+def new_pipeline(
+    conditioner: Conditioner, denoiser: PixArtTransformer2DModel, codec: PatchCodec
+) -> PersonalImagePipeline:
+    return PersonalImagePipeline(conditioner, denoiser, codec, FlowMatchEulerDiscreteScheduler())

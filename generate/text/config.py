@@ -1,0 +1,68 @@
+"""Settings of the text generator; imports no torch."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from catalog.config import CatalogConfig, SplitConfig
+from finetune.config import LoraConfig
+from pretrain.config import OptimizerConfig, TrainerConfig
+
+
+def _small_llama() -> dict[str, Any]:
+    return {
+        "model_type": "llama",
+        "hidden_size": 128,
+        "intermediate_size": 384,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 256,
+        "tie_word_embeddings": True,
+    }
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    recommender: str = ""
+    """Folder of a recommender artifact."""
+    catalog: CatalogConfig = field(default_factory=CatalogConfig)
+    split: SplitConfig = field(default_factory=SplitConfig)
+    """Only the training part of each history is read."""
+    model: str = ""
+    """A Hugging Face causal language model, by name or folder, kept frozen under LoRA; empty builds
+    from `config`."""
+    config: dict[str, Any] = field(default_factory=_small_llama)
+    """A Hugging Face config as a mapping with `model_type`; used where `model` is empty."""
+    vocab_size: int = 1024
+    """Size of the tokenizer trained on the catalog's words; used where `model` is empty."""
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    """Low-rank updates of a pretrained model."""
+    num_user_tokens: int = 4
+    """Prefix tokens made from the user state."""
+    num_item_tokens: int = 4
+    """Prefix tokens made from the item vector."""
+    tasks: tuple[str, ...] = ("describe", "review")
+    """What to learn to write; a task the catalog has no words for is left out."""
+    drop_user: float = 0.1
+    """Chance that a training text hides its person."""
+    drop_item: float = 0.4
+    """Chance that a training text hides its item, so that the person must explain it."""
+    max_tokens: int = 64
+    """Tokens kept of each text, its end included."""
+    batch_size: int = 32
+    """Texts in one step on each device."""
+    workers: int = 0
+    """Loader processes."""
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(learning_rate=3e-3))
+    trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(max_steps=400))
+
+
+@dataclass(frozen=True)
+class WriteConfig:
+    temperature: float = 0.7
+    """Above 1 flattens, below 1 sharpens each choice of a token; 0 always takes the likeliest."""
+    top_p: float = 0.9
+    """Choose among the likeliest tokens that together hold this share of the probability."""
+    max_tokens: int = 64
+    """Longest text, in tokens."""
+    seed: int = 0
+    """The same request with the same seed gives the same words."""

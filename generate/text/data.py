@@ -1,0 +1,156 @@
+"""Feeds the text generator: texts of next items, with the person and the item they belong to."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from catalog.catalog import Catalog
+from generate.conditioning import NextItem, NextItemPairs, Shop
+from generate.text.config import TextConfig
+from generate.text.model import pad_tokens
+from generate.text.tasks import texts_of
+from generate.text.tokenizer import Tokenizer, encode_texts
+from pretrain.rows import order_for
+
+
+@dataclass
+class TextBatch:
+    user_states: Tensor
+    """float32 (batch, width); zeros where the person is hidden."""
+    item_vectors: Tensor
+    """float32 (batch, width); zeros where the item is hidden."""
+    task_ids: Tensor
+    """int (batch,)."""
+    token_ids: Tensor
+    """int (batch, longest), filled up with −100."""
+
+    @property
+    def num_samples(self) -> int:
+        return len(self.task_ids)
+
+
+@dataclass(frozen=True)
+class TextRow:
+    pair: NextItem
+    task: int
+    text: str
+    user_shown: bool
+    item_shown: bool
+
+
+class TextRows(Dataset[TextRow]):
+    """Texts to learn from, in endless shuffled passes over all that a task has words for.
+
+    Row r is a function of (seed, r) alone, with what it hides: any rank can make any row, and a run
+    that resumes at row r reads exactly what it would have read. Each condition is hidden by its own
+    coin, so that all four cases are learned.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        pairs: NextItemPairs,
+        tasks: Sequence[str],
+        seed: int = 0,
+        drop_user: float = 0.0,
+        drop_item: float = 0.0,
+    ) -> None:
+        self.catalog = catalog
+        self.pairs = pairs
+        self.tasks = tasks
+        self.seed = seed
+        self.drop = (drop_user, drop_item)
+        worded = [np.flatnonzero(with_words(catalog, task, pairs)) for task in tasks]
+        self.places = np.concatenate(worded)  # (num_texts,), into pairs
+        self.task_ids = np.repeat(np.arange(len(tasks)), [len(places) for places in worded])
+        self._pass, self._order = -1, np.empty(0, dtype=np.int64)
+
+    @property
+    def num_texts(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, row: int) -> TextRow:
+        turn, step = divmod(row, self.num_texts)
+        if turn != self._pass:
+            self._pass = turn
+            self._order = np.random.default_rng((self.seed, turn)).permutation(self.num_texts)
+        chosen = self._order[step]
+        place, task = int(self.places[chosen]), int(self.task_ids[chosen])
+        one = slice(place, place + 1)
+        text = texts_of(
+            self.catalog, self.tasks[task], self.pairs.users[one], self.pairs.positions[one]
+        )[0]
+        assert text is not None
+        coins = np.random.default_rng((self.seed, turn, step)).random(2)
+        user_shown, item_shown = coins >= self.drop
+        return TextRow(self.pairs[place], task, text, bool(user_shown), bool(item_shown))
+
+
+class TextData(pl.LightningDataModule):
+    """Only the training part of each history is ever read."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        shop: Shop,
+        pairs: NextItemPairs,
+        tokenizer: Tokenizer,
+        tasks: Sequence[str],
+        config: TextConfig,
+    ) -> None:
+        super().__init__()
+        self.shop = shop
+        self.tokenizer = tokenizer
+        self.config = config
+        self.rows = TextRows(
+            catalog, pairs, tasks, config.trainer.seed, config.drop_user, config.drop_item
+        )
+
+    def train_dataloader(self) -> DataLoader:
+        assert self.trainer is not None
+        return DataLoader(
+            self.rows,
+            batch_sampler=order_for(self.trainer, self.config.batch_size),
+            num_workers=self.config.workers,
+            collate_fn=self.collate,
+            persistent_workers=self.config.workers > 0,
+        )
+
+    def collate(self, rows: list[TextRow]) -> TextBatch:
+        user_states = self.shop.user_states([row.pair.history for row in rows])
+        item_vectors = np.stack([self.shop.item_vectors[row.pair.item] for row in rows])
+        token_ids = encode_texts(self.tokenizer, [row.text for row in rows], self.config.max_tokens)
+        return TextBatch(
+            user_states * torch.tensor([[row.user_shown] for row in rows]),
+            torch.from_numpy(item_vectors) * torch.tensor([[row.item_shown] for row in rows]),
+            torch.tensor([row.task for row in rows]),
+            pad_tokens(token_ids),
+        )
+
+    def transfer_batch_to_device(
+        self, batch: TextBatch, device: torch.device, dataloader_idx: int
+    ) -> TextBatch:
+        return TextBatch(
+            batch.user_states.to(device),
+            batch.item_vectors.to(device),
+            batch.task_ids.to(device),
+            batch.token_ids.to(device),
+        )
+
+
+def with_words(
+    catalog: Catalog, task: str, pairs: NextItemPairs, chunk: int = 4096
+) -> NDArray[np.bool_]:
+    """Which pairs have a text for the task: bool (num_pairs,)."""
+    found = np.zeros(len(pairs), dtype=bool)
+    for start in range(0, len(pairs), chunk):
+        part = slice(start, start + chunk)
+        texts = texts_of(catalog, task, pairs.users[part], pairs.positions[part])
+        found[part] = [text is not None for text in texts]
+    return found

@@ -1,0 +1,117 @@
+"""The causal language model under the generator: built small, or a pretrained one under LoRA."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig as PeftLoraConfig
+from peft import PeftModel, get_peft_model
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+)
+
+from catalog.errors import VitrineError
+from finetune.config import LoraConfig
+from generate.text.tokenizer import Tokenizer, special_id, train_tokenizer
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    name: str
+    """Name on the Hugging Face hub, or folder."""
+    fingerprint: str
+    """Of its weights."""
+
+
+def build_language_model(
+    config: dict[str, Any], texts: Iterable[str], vocab_size: int
+) -> tuple[PreTrainedModel, Tokenizer]:
+    """A new model from a Hugging Face config mapping, and a tokenizer learned from `texts`."""
+    settings = dict(config)
+    model_type = settings.pop("model_type", None)
+    if model_type is None:
+        raise VitrineError("a text model's config needs `model_type`, such as llama or gpt2.")
+    tokenizer = train_tokenizer(texts, vocab_size)
+    settings |= {
+        "vocab_size": len(tokenizer),
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    try:
+        model_config = AutoConfig.for_model(model_type, **settings)
+        model = AutoModelForCausalLM.from_config(model_config)
+    except ValueError as error:
+        raise VitrineError(
+            f"no language model can be built from this config: {_first_line(error)}"
+        ) from error
+    return model, tokenizer
+
+
+def load_language_model(name: str, lora: LoraConfig) -> tuple[PeftModel, Tokenizer, BaseModel]:
+    """A pretrained causal language model, by name or folder, frozen in float32; each of its linear
+    layers gets a trainable low-rank update (LoRA, Hu et al. 2021)."""
+    base = _load_base(name)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise VitrineError(f"{name!r} comes without a tokenizer: {_first_line(error)}") from error
+    if special_id(tokenizer, "eos") is None:
+        raise VitrineError(f"the tokenizer of {name!r} has no end token; choose another model.")
+    settings = PeftLoraConfig(
+        task_type="CAUSAL_LM",
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules="all-linear",
+        # GPT-2 keeps its matrices transposed.
+        fan_in_fan_out=base.config.model_type == "gpt2",
+    )
+    reference = BaseModel(
+        str(Path(name).resolve()) if Path(name).is_dir() else name, _fingerprint(base)
+    )
+    adapted = get_peft_model(base, settings)
+    assert isinstance(adapted, PeftModel)
+    return adapted, tokenizer, reference
+
+
+def load_adapted(base: BaseModel, adapter: Path) -> PeftModel:
+    """The adapter in a folder on the very base it was trained on."""
+    model = _load_base(base.name)
+    found = _fingerprint(model)
+    if found != base.fingerprint:
+        raise VitrineError(
+            f"the language model {base.name!r} has other weights ({found[:12]}) than those this "
+            f"generator was trained on ({base.fingerprint[:12]}); put the original back."
+        )
+    return PeftModel.from_pretrained(model, adapter)
+
+
+def _load_base(name: str) -> PreTrainedModel:
+    try:
+        return AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        raise VitrineError(
+            f"cannot load the language model {name!r}: {_first_line(error)} Give the name of a "
+            "causal language model on the Hugging Face hub, or a folder with its weights."
+        ) from error
+
+
+def _fingerprint(model: torch.nn.Module) -> str:
+    """sha256 over every weight's name, shape and first 256 values: cheap, and enough to tell apart
+    two models that share a name."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(weight.shape)}".encode())
+        digest.update(weight.detach().flatten()[:256].float().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

@@ -1,0 +1,230 @@
+"""The text generator: a causal language model that reads a person and an item as prefix tokens."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from catalog.errors import VitrineError
+from generate.conditioning import VectorTokens
+from generate.text.language_model import BaseModel, load_adapted
+from generate.text.sampling import continue_prefixes
+from generate.text.tokenizer import Tokenizer, decode_text, encode_texts, special_id
+
+_SETTINGS, _PROJECTOR = "generator.json", "projector.safetensors"
+_LANGUAGE_MODEL, _ADAPTER, _TOKENIZER = "language_model", "adapter", "tokenizer"
+
+
+class TextGenerator(nn.Module):
+    """p(words | person, item, task), after CoLLM (Zhang et al. 2023) and PEPLER (Li et al. 2023).
+
+    The language model reads `[begin] user tokens, item tokens, task token`, then the words. Both
+    conditions are vectors of `width`; a zero vector, like an empty history's user state, means that
+    the condition is absent, and learned null tokens take its place.
+    """
+
+    def __init__(
+        self,
+        language_model: PreTrainedModel | PeftModel,
+        tokenizer: Tokenizer,
+        *,
+        width: int,
+        tasks: Sequence[str],
+        num_user_tokens: int = 4,
+        num_item_tokens: int = 4,
+        max_tokens: int = 64,
+        base: BaseModel | None = None,
+    ) -> None:
+        super().__init__()
+        end = special_id(tokenizer, "eos")
+        assert end is not None, "language_model.py sees to it"
+        embedding = language_model.get_input_embeddings()
+        assert isinstance(embedding, nn.Embedding)
+        self.language_model = language_model
+        self.tokenizer = tokenizer
+        self.base = base
+        self.width = width
+        self.tasks = tuple(tasks)
+        self.max_tokens = max_tokens
+        inner = embedding.embedding_dim
+        self.user_tokens = VectorTokens(width, num_tokens=num_user_tokens, token_width=inner)
+        self.item_tokens = VectorTokens(width, num_tokens=num_item_tokens, token_width=inner)
+        self.task_tokens = nn.Embedding(len(self.tasks), inner)
+        # Prefix tokens start as long as word embeddings are, which a pretrained model expects.
+        scale = embedding.weight.detach().float().square().mean().sqrt()
+        self.prefix_scale = nn.Parameter(scale.reshape(1))
+        self.begin, self.end = special_id(tokenizer, "bos"), end
+        self._check_length()
+
+    def forward(
+        self, user_states: Tensor, item_vectors: Tensor, task_ids: Tensor, token_ids: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Summed negative log-likelihood (nats) and number of tokens of each text: (batch,) both.
+
+        `token_ids` (batch, length) is filled up with −100 on the right.
+        """
+        prefix = self.prefix(user_states, item_vectors, task_ids)
+        # The last token predicts nothing. Filler follows the words, so no real token sees it.
+        words = self._embed(token_ids[:, :-1].clamp_min(0))
+        logits = self.language_model(
+            inputs_embeds=torch.cat([prefix, words], dim=1),
+            logits_to_keep=token_ids.shape[1],
+            use_cache=False,
+        ).logits  # (batch, length, vocabulary)
+        losses = F.cross_entropy(
+            logits.float().flatten(0, 1), token_ids.flatten(), ignore_index=-100, reduction="none"
+        )
+        return losses.view_as(token_ids).sum(dim=1), (token_ids >= 0).sum(dim=1)
+
+    def prefix(self, user_states: Tensor, item_vectors: Tensor, task_ids: Tensor) -> Tensor:
+        """(batch, width), (batch, width), (batch,) -> (batch, num prefix tokens, inner width)."""
+        tokens = [
+            self.user_tokens(user_states),
+            self.item_tokens(item_vectors),
+            self.task_tokens(task_ids)[:, None],
+        ]
+        prefix = torch.cat(tokens, dim=1) * self.prefix_scale
+        if self.begin is None:
+            return prefix
+        begin = self._embed(torch.full_like(task_ids, self.begin)[:, None])
+        return torch.cat([begin, prefix], dim=1)
+
+    @torch.inference_mode()
+    def loss_per_text(
+        self,
+        user_states: Tensor | None,
+        item_vectors: Tensor | None,
+        task: str,
+        texts: Sequence[str],
+    ) -> tuple[Tensor, Tensor]:
+        """Summed negative log-likelihood (nats) and token count of each text: (batch,) both."""
+        users, items, task_ids = self._conditions(user_states, item_vectors, task, len(texts))
+        token_ids = pad_tokens(encode_texts(self.tokenizer, texts, self.max_tokens))
+        return self(users, items, task_ids, token_ids.to(task_ids.device))
+
+    @torch.inference_mode()
+    def write(
+        self,
+        user_states: Tensor | None,
+        item_vectors: Tensor | None,
+        task: str,
+        *,
+        seeds: Sequence[int],
+        max_new_tokens: int | None = None,
+        temperature: float = 0.7,
+        top_p: float = 0.9,
+    ) -> list[str]:
+        """One text for each seed; row i is about `user_states[i]` and `item_vectors[i]`.
+
+        The same request with the same seed gives the same words, whatever else is in the batch.
+        Temperature 0 always takes the likeliest token.
+        """
+        if temperature < 0 or not 0 < top_p <= 1:
+            raise VitrineError(
+                f"temperature {temperature} and top_p {top_p}: give a temperature of 0 or more and "
+                "a top_p above 0, at most 1."
+            )
+        prefix = self.prefix(*self._conditions(user_states, item_vectors, task, len(seeds)))
+        vocabulary = self.language_model.config.vocab_size
+        forbidden = {token for token in self.tokenizer.all_special_ids if token != self.end}
+        forbidden |= set(range(len(self.tokenizer), vocabulary))
+        written = continue_prefixes(
+            self.language_model,
+            prefix,
+            end=self.end,
+            forbidden=sorted(forbidden),
+            max_tokens=min(max_new_tokens or self.max_tokens, self.max_tokens),
+            temperature=temperature,
+            top_p=top_p,
+            seeds=seeds,
+        )
+        return [decode_text(self.tokenizer, token_ids) for token_ids in written]
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes a folder that `from_pretrained` reads: the language model whole if it was built
+        here, only its adapter and the base's name and fingerprint if it was pretrained."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        settings: dict[str, Any] = {
+            "width": self.width,
+            "tasks": self.tasks,
+            "num_user_tokens": self.user_tokens.num_tokens,
+            "num_item_tokens": self.item_tokens.num_tokens,
+            "max_tokens": self.max_tokens,
+            "base": asdict(self.base) if self.base else None,
+        }
+        if self.base:
+            # "auto" would ask the hub whether the vocabulary had grown; it never does here.
+            self.language_model.save_pretrained(str(folder / _ADAPTER), save_embedding_layers=False)
+            # A model card full of placeholders; the artifact's manifest says what is true.
+            (folder / _ADAPTER / "README.md").unlink(missing_ok=True)
+        else:
+            self.language_model.save_pretrained(str(folder / _LANGUAGE_MODEL))
+        self.tokenizer.save_pretrained(folder / _TOKENIZER)
+        save_file(self._projector(), folder / _PROJECTOR)
+        (folder / _SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> Self:
+        """Reads what `save_pretrained` wrote; ready to write, on the CPU, in float32."""
+        folder = Path(folder)
+        settings = json.loads((folder / _SETTINGS).read_text())
+        reference = settings.pop("base")
+        base = BaseModel(**reference) if reference else None
+        if base:
+            language_model = load_adapted(base, folder / _ADAPTER)
+        else:
+            language_model = AutoModelForCausalLM.from_pretrained(
+                folder / _LANGUAGE_MODEL, dtype=torch.float32
+            )
+        tokenizer = AutoTokenizer.from_pretrained(folder / _TOKENIZER)
+        generator = cls(language_model, tokenizer, base=base, **settings)
+        generator.load_state_dict(load_file(folder / _PROJECTOR), strict=False)
+        return generator.eval()
+
+    def _projector(self) -> dict[str, Tensor]:
+        return {
+            name: weight.detach().cpu().contiguous()
+            for name, weight in self.state_dict().items()
+            if not name.startswith("language_model.")
+        }
+
+    def _embed(self, token_ids: Tensor) -> Tensor:
+        return self.language_model.get_input_embeddings()(token_ids)
+
+    def _conditions(
+        self, user_states: Tensor | None, item_vectors: Tensor | None, task: str, num_texts: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        if task not in self.tasks:
+            raise VitrineError(
+                f"this generator has not learned the task {task!r}; it writes "
+                f"{', '.join(self.tasks)}."
+            )
+        device = self.prefix_scale.device
+        absent = torch.zeros(num_texts, self.width, device=device)
+        users = absent if user_states is None else user_states.to(device).float()
+        items = absent if item_vectors is None else item_vectors.to(device).float()
+        return users, items, torch.full((num_texts,), self.tasks.index(task), device=device)
+
+    def _check_length(self) -> None:
+        limit = getattr(self.language_model.config, "max_position_embeddings", None)
+        prefix = self.user_tokens.num_tokens + self.item_tokens.num_tokens + 2
+        if limit and prefix + self.max_tokens > limit:
+            raise VitrineError(
+                f"max_tokens {self.max_tokens} and {prefix} prefix tokens do not fit into the "
+                f"{limit} positions of the language model; set max_tokens to {limit - prefix}."
+            )
+
+
+def pad_tokens(token_ids: Sequence[Sequence[int]]) -> Tensor:
+    """Ragged token ids -> (batch, longest), filled up with −100, which no loss counts."""
+    longest = max(map(len, token_ids))
+    return torch.tensor([[*ids, *[-100] * (longest - len(ids))] for ids in token_ids])

@@ -1,0 +1,29 @@
+"""Trains a text generator: the likelihood of each token of a text, given its person and item."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+from torch import Tensor
+
+from generate.text.data import TextBatch
+from generate.text.model import TextGenerator
+from pretrain.config import OptimizerConfig
+from pretrain.optim import make_optimizer
+
+
+class TextModule(pl.LightningModule):
+    def __init__(self, generator: TextGenerator, optimizer: OptimizerConfig) -> None:
+        super().__init__()
+        self.generator = generator
+        self.optimizer = optimizer
+
+    def training_step(self, batch: TextBatch, batch_idx: int) -> Tensor:
+        losses, counts = self.generator(
+            batch.user_states, batch.item_vectors, batch.task_ids, batch.token_ids
+        )
+        loss = losses.sum() / counts.sum()  # nats per token
+        self.log("loss", loss, sync_dist=True, batch_size=len(counts))
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        return make_optimizer(self.parameters(), self.optimizer, self.trainer.max_steps)

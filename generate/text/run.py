@@ -1,0 +1,95 @@
+"""Words on one page: a recommender, a catalog and settings in, a text generator artifact out."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import pytorch_lightning as pl
+
+from catalog.artifacts import open_artifact, write_artifact
+from catalog.catalog import Catalog, load_catalog
+from catalog.splits import make_split
+from finetune.shop import load_shop
+from generate.conditioning import NextItemPairs
+from generate.text.config import TextConfig
+from generate.text.data import TextData
+from generate.text.language_model import build_language_model, load_language_model
+from generate.text.model import TextGenerator
+from generate.text.module import TextModule
+from generate.text.tasks import tasks_with_words, training_texts
+from pretrain.artifact import count_parameters
+from pretrain.curves import CurveRecorder
+from pretrain.run import TrainerFactory
+from pretrain.shards import gathered_weights
+
+
+def run_text_generator(config: TextConfig, output: Path, build_trainer: TrainerFactory) -> Path:
+    """Learns to write about a catalog's items for its people.
+
+    Returns the artifact's folder: the generator (see `TextGenerator.save_pretrained`),
+    `curves.json`, and in the manifest which tasks had words to learn from.
+    """
+    catalog = load_catalog(config.catalog)
+    split = make_split(catalog, config.split)
+    recommender = open_artifact(Path(config.recommender), kind="recommender")
+    shop = load_shop(recommender.path, catalog)
+    pairs = NextItemPairs(catalog, split)
+    tasks, wordless = tasks_with_words(catalog, config.tasks, pairs)
+    pl.seed_everything(config.trainer.seed, verbose=False)
+    generator = new_generator(config, catalog, pairs, tasks, shop.width)
+    curves = CurveRecorder(config.trainer.log_every)
+    work = output.with_name(output.name + ".work")
+    trainer = build_trainer(config.trainer, work, f"Words for {catalog.name}", callbacks=[curves])
+    data = TextData(catalog, shop, pairs, generator.tokenizer, tasks, config)
+    module = TextModule(generator, config.optimizer)
+    trainer.fit(module, data)
+    with gathered_weights(generator):
+        if trainer.is_global_zero:
+            metrics = {
+                "parameters": count_parameters(module),
+                "trained_parameters": count_parameters(module, trained_only=True),
+                "steps": trainer.global_step,
+                "texts": data.rows.num_texts,
+                "tasks": list(tasks),
+                "tasks_without_words": list(wordless),
+                **{name: points[-1][1] for name, points in curves.curves.items()},
+            }
+            with write_artifact(
+                output,
+                kind="text-generator",
+                config=asdict(config),
+                parents={"recommender": recommender.path},
+                catalog=catalog.fingerprint,
+                split=split.describe(),
+                metrics=metrics,
+            ) as staging:
+                generator.save_pretrained(staging.path)
+                curves.save(staging.path / "curves.json")
+    trainer.strategy.barrier()
+    return output
+
+
+def new_generator(
+    config: TextConfig,
+    catalog: Catalog,
+    pairs: NextItemPairs,
+    tasks: Sequence[str],
+    width: int,
+) -> TextGenerator:
+    """An untrained generator; a new tokenizer learns from the words of training alone."""
+    base = None
+    if config.model:
+        language_model, tokenizer, base = load_language_model(config.model, config.lora)
+    else:
+        words = (text for task in tasks for text in training_texts(catalog, task, pairs, 100_000))
+        language_model, tokenizer = build_language_model(config.config, words, config.vocab_size)
+    return TextGenerator(
+        language_model,
+        tokenizer,
+        width=width,
+        tasks=tasks,
+        num_user_tokens=config.num_user_tokens,
+        num_item_tokens=config.num_item_tokens,
+        max_tokens=config.max_tokens,
+        base=base,
+    )

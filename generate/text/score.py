@@ -1,0 +1,228 @@
+"""Does a text fit its person? Scores words with the own person, a swapped one, and none.
+
+Everything runs in chunks over people; intervals are paired bootstraps over people.
+"""
+
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from catalog.catalog import Catalog
+from catalog.splits import Split
+from finetune.statistics import difference_interval, mean_interval, ratio_interval
+from generate.conditioning import NextItemPairs, Shop, swap_partners
+from generate.text.config import WriteConfig
+from generate.text.model import TextGenerator
+from generate.text.tasks import texts_of, training_texts
+from generate.text.variety import distinct, near_copies
+
+Reader = Callable[[str], Hashable | None]
+"""Reads a label out of a text, None where it finds none."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One thing a written text should show, and how to see whether it does."""
+
+    task: str
+    """Which texts are read."""
+    read: Reader
+    truth: Callable[[int, int], Hashable | None]
+    """(person, item) → the label their text should show; None leaves the pair out."""
+
+
+@dataclass(frozen=True)
+class People:
+    """Test targets (one a person), and for each the place of a stranger."""
+
+    users: NDArray[np.integer]
+    positions: NDArray[np.integer]
+    partners: NDArray[np.int64]
+    items: NDArray[np.integer]
+    """The true next items."""
+    states: dict[str, Tensor] = field(repr=False)
+    """float32 (people, width) of whoever the words are told they are for: own, swapped, none."""
+
+
+def score_texts(
+    generator: TextGenerator,
+    shop: Shop,
+    catalog: Catalog,
+    split: Split,
+    *,
+    readings: Mapping[str, Reading] | None = None,
+    people: int = 500,
+    written: int = 200,
+    write: WriteConfig | None = None,
+    seed: int = 0,
+    chunk: int = 64,
+) -> dict[str, Any]:
+    """Figures over at most `people` test targets, and over texts written for `written` of them.
+
+    `likelihood`: for each task, nats per token and perplexity of the true text, with the item shown
+    and with it hidden (then `describe` asks what this person takes next). `swapped_minus_own` and
+    `none_minus_own` are differences in nats per token; above 0, knowing the person helps.
+    `written`: variety of the words, and the share that copies a training text. `readings`: how
+    often a text shows what it should, told the own person and told a stranger.
+    """
+    who = choose_people(shop, catalog, split, people, seed, chunk)
+    scores: dict[str, Any] = {"people": len(who.users), "likelihood": {}, "written": {}}
+    for task in generator.tasks:
+        for item in ("hidden", "shown"):
+            key = f"{task}, item {item}"
+            scores["likelihood"][key] = _likelihood(
+                generator, shop, catalog, who, task, item == "shown", chunk
+            )
+    few = _first(who, written)
+    options = write or WriteConfig()
+    pairs = NextItemPairs(catalog, split)
+    words = {
+        (task, told): write_for(generator, shop, few, task, told, options, chunk)
+        for task in generator.tasks
+        for told in ("own", "swapped")
+    }
+    for task in generator.tasks:
+        texts = words[task, "own"]
+        scores["written"][task] = {
+            "texts": len(texts),
+            "unique": len(set(texts)) / len(texts),
+            "distinct_2": distinct(texts),
+            "near_copies": float(near_copies(texts, training_texts(catalog, task, pairs)).mean()),
+            "examples": texts[:8],
+        }
+    scores["readings"] = {
+        name: _read(reading, few, words)
+        for name, reading in (readings or {}).items()
+        if reading.task in generator.tasks
+    }
+    return scores
+
+
+def choose_people(
+    shop: Shop, catalog: Catalog, split: Split, people: int, seed: int = 0, chunk: int = 256
+) -> People:
+    """At most `people` of the test targets, drawn at random, with their states and partners."""
+    rows = np.random.default_rng(seed).permutation(len(split.test.users))[:people]
+    users, positions = split.test.users[rows], split.test.positions[rows]
+    interactions = catalog.interactions
+    histories = [
+        interactions.history(int(user))[:position]
+        for user, position in zip(users, positions, strict=True)
+    ]
+    own = torch.cat(
+        [
+            shop.user_states(histories[start : start + chunk]).float().cpu()
+            for start in range(0, len(histories), chunk)
+        ]
+    )
+    partners = swap_partners(users, seed)
+    items = np.asarray(interactions.items)[np.asarray(interactions.offsets)[users] + positions]
+    states = {"own": own, "swapped": own[torch.from_numpy(partners)], "none": own * 0}
+    return People(users, positions, partners, items, states)
+
+
+def write_for(
+    generator: TextGenerator,
+    shop: Shop,
+    people: People,
+    task: str,
+    told: str,
+    options: WriteConfig,
+    chunk: int = 64,
+) -> list[str]:
+    """A text about each person's next item, told who `told` (own, swapped, none) says it is for.
+
+    Text i draws from seed `options.seed + i` whoever it is told, so own and swapped differ in the
+    person alone.
+    """
+    texts: list[str] = []
+    for start in range(0, len(people.items), chunk):
+        part = slice(start, start + chunk)
+        items = torch.from_numpy(np.asarray(shop.item_vectors[people.items[part]]))
+        first = options.seed + start
+        texts += generator.write(
+            people.states[told][part],
+            items,
+            task,
+            seeds=range(first, first + len(items)),
+            max_new_tokens=options.max_tokens,
+            temperature=options.temperature,
+            top_p=options.top_p,
+        )
+    return texts
+
+
+def _first(people: People, count: int) -> People:
+    """The first `count` people; their partners' states stay those of all people."""
+    return People(
+        people.users[:count],
+        people.positions[:count],
+        people.partners[:count],
+        people.items[:count],
+        {told: states[:count] for told, states in people.states.items()},
+    )
+
+
+def _likelihood(
+    generator: TextGenerator,
+    shop: Shop,
+    catalog: Catalog,
+    people: People,
+    task: str,
+    item_shown: bool,
+    chunk: int,
+) -> dict[str, Any]:
+    """Summed over tokens, then compared: a person's weight is the length of their text."""
+    texts = texts_of(catalog, task, people.users, people.positions)
+    worded = np.array([place for place, text in enumerate(texts) if text], dtype=np.int64)
+    losses = {told: np.empty(len(worded)) for told in people.states}
+    counts = np.empty(len(worded))
+    for start in range(0, len(worded), chunk):
+        part = worded[start : start + chunk]
+        words = [texts[place] or "" for place in part]
+        items = torch.from_numpy(np.asarray(shop.item_vectors[people.items[part]]))
+        for told, states in people.states.items():
+            nats, tokens = generator.loss_per_text(
+                states[part], items if item_shown else None, task, words
+            )
+            losses[told][start : start + chunk] = nats.cpu().numpy()
+            counts[start : start + chunk] = tokens.cpu().numpy()
+    if len(worded) < 2:
+        return {"texts": len(worded)}
+    figures: dict[str, Any] = {"texts": len(worded)}
+    for told, nats in losses.items():
+        mean = ratio_interval(nats, counts)
+        figures[told] = {"nats_per_token": asdict(mean), "perplexity": float(np.exp(mean.value))}
+    for told in ("swapped", "none"):
+        figures[f"{told}_minus_own"] = asdict(ratio_interval(losses[told] - losses["own"], counts))
+    return figures
+
+
+def _read(
+    reading: Reading, people: People, words: Mapping[tuple[str, str], list[str]]
+) -> dict[str, Any]:
+    truth = [
+        reading.truth(int(user), int(item))
+        for user, item in zip(people.users, people.items, strict=True)
+    ]
+    known = [place for place, label in enumerate(truth) if label is not None]
+    if len(known) < 2:
+        return {"texts": len(known)}
+    hits = {
+        told: np.array(
+            [reading.read(words[reading.task, told][place]) == truth[place] for place in known],
+            dtype=np.float64,
+        )
+        for told in ("own", "swapped")
+    }
+    return {
+        "texts": len(known),
+        "own": asdict(mean_interval(hits["own"])),
+        "swapped": asdict(mean_interval(hits["swapped"])),
+        "own_minus_swapped": asdict(difference_interval(hits["own"], hits["swapped"])),
+    }

@@ -1,0 +1,82 @@
+"""Words to token ids and back, where words are data: no text can bring in a special token."""
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+Tokenizer = PreTrainedTokenizerBase
+
+SPECIAL_TOKENS = {"bos_token": "<|begin|>", "eos_token": "<|end|>", "pad_token": "<|pad|>"}
+
+# Embeddings, overrides and isolates of writing direction: they can make a page show other words
+# than the ones that were written.
+_DIRECTION_MARKS = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def clean_text(text: str) -> str:
+    """The text on one line, composed (NFC), without control characters or direction marks."""
+    composed = unicodedata.normalize("NFC", text)
+    kept = (
+        " " if character.isspace() else character
+        for character in composed
+        if character.isspace()
+        or (
+            unicodedata.category(character) not in ("Cc", "Cs")
+            and character not in _DIRECTION_MARKS
+        )
+    )
+    return " ".join("".join(kept).split())
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """Byte-level BPE (GPT-2's) learned from `texts`; every string can be written with it."""
+    tokenizer = tokenizers.Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(SPECIAL_TOKENS.values()),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator((clean_text(text) for text in texts), trainer=trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **SPECIAL_TOKENS
+    )
+
+
+def encode_texts(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
+    """Token ids of each text, closed by the end token unless the text is longer than `max_tokens`.
+
+    A cut text carries no end token: nobody should learn to stop in the middle of a sentence. Ids of
+    special tokens never come out of `texts`, whatever they spell.
+    """
+    end = special_id(tokenizer, "eos")
+    reserved = set(tokenizer.all_special_ids)
+    if not texts:
+        return []
+    # verbose=False: texts longer than the model's context are cut just below.
+    encoded = tokenizer(
+        [clean_text(text) for text in texts],
+        add_special_tokens=False,
+        split_special_tokens=True,
+        verbose=False,
+    )["input_ids"]
+    return [
+        [*(token for token in ids if token not in reserved), end][:max_tokens] for ids in encoded
+    ]
+
+
+def decode_text(tokenizer: Tokenizer, token_ids: Sequence[int]) -> str:
+    """The words of `token_ids`, cleaned the way the training texts were."""
+    return clean_text(str(tokenizer.decode(list(token_ids), skip_special_tokens=True)))
+
+
+def special_id(tokenizer: Tokenizer, name: Literal["bos", "eos"]) -> int | None:
+    """The id of the begin or end token, None where the tokenizer has none."""
+    token = getattr(tokenizer, f"{name}_token_id")
+    return token if isinstance(token, int) else None

@@ -1,0 +1,42 @@
+"""How varied written words are, and how much of them was there before."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+
+def distinct(texts: Iterable[str], length: int = 2) -> float:
+    """Distinct runs of `length` words over all such runs (Li et al. 2016, distinct-n)."""
+    runs = [run for text in texts for run in _runs(text, length)]
+    return len(set(runs)) / max(len(runs), 1)
+
+
+def near_copies(
+    texts: Sequence[str], known: Iterable[str], length: int = 4, share: float = 0.8
+) -> np.ndarray:
+    """Whether each text takes at least `share` of its runs of `length` words from one known text.
+
+    Returns bool (texts,). Only known runs that some text holds are kept, so `known` may be long.
+    """
+    runs_of_texts = [set(_runs(text, length)) for text in texts]
+    sought = {run for runs in runs_of_texts for run in runs}
+    places: dict[tuple[str, ...], list[int]] = {run: [] for run in sought}
+    for place, text in enumerate(dict.fromkeys(known)):
+        for run in sought.intersection(_runs(text, length)):
+            places[run].append(place)
+    copied = [
+        bool(runs) and _largest_overlap(places, runs) >= share * len(runs) for runs in runs_of_texts
+    ]
+    return np.array(copied, dtype=bool)
+
+
+def _largest_overlap(places: dict[tuple[str, ...], list[int]], runs: set[tuple[str, ...]]) -> int:
+    shared = [place for run in runs for place in places[run]]
+    return int(np.unique(shared, return_counts=True)[1].max()) if shared else 0
+
+
+def _runs(text: str, length: int) -> list[tuple[str, ...]]:
+    """Runs of `length` words; a shorter text is one run of its own."""
+    words = text.lower().split()
+    last = max(len(words) - length, 0)
+    return [tuple(words[start : start + length]) for start in range(last + 1)] if words else []

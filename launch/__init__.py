@@ -1,0 +1,1 @@
+"""How and where anything runs: the `vitrine` command, settings, trainers and strategies."""

@@ -1,0 +1,82 @@
+"""Reads a command's arguments into its options and settings.
+
+A command is a function `(options, settings)` or `(options)`; each is a dataclass, and the type
+annotations say which. An option without a default is positional; `--a.b value` that is no option is
+a setting. `options.config`, where the command has it, names the settings file to begin from.
+"""
+
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from catalog.errors import VitrineError, nearest
+from launch.settings import apply_overrides, field_types, load_settings, required_fields
+
+
+@dataclass(frozen=True)
+class Signature:
+    options: type
+    settings: type | None
+    positional: tuple[str, ...]
+
+    @staticmethod
+    def of(command: Callable[..., Any]) -> "Signature":
+        hints = typing.get_type_hints(command)
+        options = hints["options"]
+        return Signature(options, hints.get("settings"), required_fields(options))
+
+
+def parse_arguments(signature: Signature, arguments: list[str]) -> dict[str, Any]:
+    """What the command is called with: `options`, and `settings` if it has any.
+
+    Raises VitrineError for what is missing, misspelt, too much or of the wrong type.
+    """
+    given, overrides = _sort(signature, arguments)
+    config_file = None if "config" in field_types(signature.options) else given.pop("config", None)
+    blank = signature.options(**dict.fromkeys(signature.positional, ""))
+    options = apply_overrides(blank, [f"--{key}={value}" for key, value in given.items()])
+    if signature.settings is None:
+        return {"options": options}
+    beginning = config_file or getattr(options, "config", None)
+    settings = load_settings(signature.settings, beginning, overrides)
+    return {"options": options, "settings": settings}
+
+
+def _sort(signature: Signature, arguments: list[str]) -> tuple[dict[str, str], list[str]]:
+    """The options by name, and the overrides of settings as they came."""
+    kinds = field_types(signature.options)
+    settings: set[str] = set()
+    if signature.settings:
+        settings = set(field_types(signature.settings))
+        kinds = {**kinds, "config": str}
+    options: dict[str, str] = {}
+    overrides: list[str] = []
+    remaining = list(arguments)
+    while remaining:
+        argument = remaining.pop(0)
+        if not argument.startswith("--"):
+            free = [name for name in signature.positional if name not in options]
+            if not free:
+                raise VitrineError(f"unexpected '{argument}'; settings are given as --key value.")
+            options[free[0]] = argument
+            continue
+        key, equals, value = argument.removeprefix("--").partition("=")
+        option = key.replace("-", "_")
+        if option not in kinds and key.split(".")[0] not in settings:
+            known = [f"--{name}" for name in (*kinds, *settings)]
+            raise VitrineError(f"unknown option '--{key}'.{nearest(f'--{key}', known)}")
+        if not equals and kinds.get(option) is bool:
+            value = "true"
+        elif not equals:
+            if not remaining or remaining[0].startswith("--"):
+                raise VitrineError(f"--{key} has no value; write --{key} VALUE.")
+            value = remaining.pop(0)
+        if option in kinds:
+            options[option] = value
+        else:
+            overrides.append(f"--{key}={value}")
+    for name in signature.positional:
+        if name not in options:
+            raise VitrineError(f"{name.upper()} is missing; see --help.")
+    return options, overrides

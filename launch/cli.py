@@ -1,0 +1,183 @@
+"""The `vitrine` command: finds the sub-command, reads its arguments, and reports mistakes plainly.
+
+Nothing heavy is imported before it is known what to do, so that `vitrine --help` answers at once.
+What a command does is in `launch.commands`; its options and settings are the dataclasses that the
+function there takes.
+"""
+
+import sys
+import textwrap
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from launch.arguments import Signature
+    from launch.settings import Option
+
+COMMANDS = {
+    "demo": ("launch.commands:demo", "Take a small made-up shop all the way to a page of results"),
+    "run": ("launch.commands:run", "Run every stage of one config, resuming where it stopped"),
+    "pretrain": ("launch.commands:pretrain", "Train an item encoder on a catalog"),
+    "embed": ("launch.commands:embed", "Turn every item of a catalog into a vector"),
+    "finetune": ("launch.commands:finetune", "Fit a recommender to one domain"),
+    "recommend": ("launch.commands:recommend", "List what one person is likely to want next"),
+    "train text": ("launch.commands:train_text", "Learn to write about items for a person"),
+    "train image": ("launch.commands:train_image", "Learn to draw items for a person"),
+    "generate text": ("launch.commands:generate_text", "Write about an item for a person"),
+    "generate image": ("launch.commands:generate_image", "Draw an item for a person"),
+    "catalog check": (
+        "launch.commands:catalog_check",
+        "Read a catalog folder and say what is in it",
+    ),
+    "catalog demo": ("launch.commands:catalog_demo", "Draw and write the demo world into a folder"),
+}
+"""Name → (module:function, one line of help)."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command; returns the exit status.
+
+    2 after a mistake of the person's (one line, no traceback), 130 after Ctrl-C. Anything else that
+    goes wrong is a bug, and keeps its traceback.
+    """
+    try:
+        dispatch(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt:
+        return _interrupted()
+    except SystemExit as stop:
+        # Lightning catches Ctrl-C while training, tidies up and then exits.
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            return _interrupted()
+        raise
+    except Exception as error:
+        from catalog.errors import VitrineError
+
+        if not isinstance(error, VitrineError):
+            raise
+        print(f"vitrine: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def dispatch(arguments: list[str]) -> None:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(overview())
+        return
+    if arguments[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"vitrine {version('vitrine')}")
+        return
+    name, rest = find_command(arguments)
+    function = load_command(name)
+    from launch.arguments import Signature, parse_arguments
+
+    signature = Signature.of(function)
+    if "-h" in rest or "--help" in rest:
+        print(command_help(name, signature))
+        return
+    function(**parse_arguments(signature, rest))
+
+
+def find_command(arguments: list[str]) -> tuple[str, list[str]]:
+    """The command's name (one word or two) and what follows it."""
+    for words in (2, 1):
+        name = " ".join(arguments[:words])
+        if name in COMMANDS:
+            return name, arguments[words:]
+    from catalog.errors import VitrineError, nearest
+
+    first = arguments[0]
+    family = [name for name in COMMANDS if name.startswith(first + " ")]
+    if not family:
+        words = sorted({name.split()[0] for name in COMMANDS})
+        hint = nearest(" ".join(arguments[:2]), COMMANDS) or nearest(first, words)
+        raise VitrineError(f"unknown command '{first}'.{hint} All of them: vitrine --help")
+    if len(arguments) == 1 or arguments[1] in ("-h", "--help"):
+        raise VitrineError(f"say which: {' or '.join('vitrine ' + name for name in family)}.")
+    raise VitrineError(
+        f"unknown command '{first} {arguments[1]}'.{nearest(' '.join(arguments[:2]), family)}"
+    )
+
+
+def load_command(name: str) -> Any:
+    module, _, function = COMMANDS[name][0].partition(":")
+    return getattr(import_module(module), function)
+
+
+def overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {summary}" for name, (_, summary) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: vitrine COMMAND [options]",
+            "",
+            "Learns a shop's items and its people, and dresses the window for each person.",
+            "",
+            *lines,
+            "",
+            "vitrine COMMAND --help lists a command's options and settings.",
+        ]
+    )
+
+
+def command_help(name: str, signature: "Signature") -> str:
+    """Usage, then options, then every setting with its default and what it means."""
+    from launch.settings import describe, field_docs
+
+    positional = signature.positional
+    usage = ["usage: vitrine", name, *(word.upper() for word in positional), "[options]"]
+    blocks = [" ".join(usage), COMMANDS[name][1] + "."]
+    docs = field_docs(signature.options)
+    if positional:
+        blocks.append("\n".join(_entry(word.upper(), docs.get(word, "")) for word in positional))
+    options = [
+        _entry(_option(option.key, option.default), _meaning(option))
+        for option in describe(signature.options)
+        if option.key not in positional
+    ]
+    if signature.settings and "config" not in positional:
+        where = "Settings from a YAML file, or from one that comes with Vitrine, by its name."
+        options.insert(0, _entry("--config FILE|NAME", where))
+    blocks.append("\n".join(["options:", *options]))
+    if signature.settings:
+        settings = [
+            _entry(_option(option.key, option.default), _meaning(option))
+            for option in describe(signature.settings)
+        ]
+        heading = "settings, with their defaults (the command line overrules the file):"
+        blocks.append("\n".join([heading, *settings]))
+    return "\n\n".join(blocks)
+
+
+def _option(key: str, default: Any) -> str:
+    if default is False:
+        return f"--{key}"
+    if default is None or default == "":
+        return f"--{key} {key.split('.')[-1].upper()}"
+    if isinstance(default, bool):
+        return f"--{key} {str(default).lower()}"
+    if isinstance(default, list | tuple):
+        return f"--{key} [{','.join(map(str, default))}]"
+    if isinstance(default, dict):
+        return f"--{key}.KEY VALUE"
+    return f"--{key} {default}"
+
+
+def _meaning(option: "Option") -> str:
+    choices = f" ({option.kind})" if option.kind.startswith("one of") else ""
+    return option.doc + choices
+
+
+def _entry(head: str, doc: str) -> str:
+    body = textwrap.fill(doc, 92, initial_indent=" " * 8, subsequent_indent=" " * 8)
+    return f"  {head}\n{body}" if doc else f"  {head}"
+
+
+def _interrupted() -> int:
+    print("interrupted; run the same command again to resume", file=sys.stderr)
+    return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,231 @@
+"""What each `vitrine` command does: settings in, one call to a room, the path of what it made.
+
+The imports that bring torch are inside the functions, so that a command's `--help` is quick.
+"""
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from catalog.config import CatalogConfig
+from finetune.config import FinetuneConfig
+from generate.image.config import DrawConfig, ImageConfig
+from generate.text.config import TextConfig, WriteConfig
+from launch.pipeline import PipelineConfig, WorldConfig
+from pretrain.config import EmbedConfig, PretrainConfig
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    fast: bool = False
+    """A smaller shop and shorter training, to see the way in a minute or two."""
+    output: str = "runs/demo"
+    """Folder for everything that is made."""
+    seed: int = 0
+    """The shop and its people are a function of it."""
+    open: bool = False
+    """Open the page in a browser at the end."""
+
+    @property
+    def config(self) -> str:
+        return "demo-fast" if self.fast else "demo"
+
+
+def demo(options: DemoOptions, settings: PipelineConfig) -> None:
+    from launch.pipeline import run_pipeline
+    from launch.trainer import build_trainer
+
+    world = replace(settings.world or WorldConfig(), seed=options.seed)
+    report = run_pipeline(replace(settings, world=world), Path(options.output), build_trainer)
+    _made(report)
+    if options.open:
+        import webbrowser
+
+        webbrowser.open(report.resolve().as_uri())
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    config: str
+    """A YAML file, or one that comes with Vitrine, by its name."""
+    output: str = "runs/pipeline"
+    """Folder for everything that is made."""
+
+
+def run(options: RunOptions, settings: PipelineConfig) -> None:
+    from launch.pipeline import run_pipeline
+    from launch.trainer import build_trainer
+
+    _made(run_pipeline(settings, Path(options.output), build_trainer))
+
+
+@dataclass(frozen=True)
+class PretrainOptions:
+    output: str = "runs/encoder"
+    """Folder of the encoder that is made."""
+
+
+def pretrain(options: PretrainOptions, settings: PretrainConfig) -> None:
+    from launch.trainer import build_trainer
+    from pretrain.run import run_pretraining
+
+    _made(run_pretraining(settings, Path(options.output), build_trainer))
+
+
+@dataclass(frozen=True)
+class EmbedOptions:
+    output: str = "runs/vectors"
+    """Folder of the vectors that are made."""
+
+
+def embed(options: EmbedOptions, settings: EmbedConfig) -> None:
+    from pretrain.embed import run_embedding
+
+    _made(run_embedding(settings, Path(options.output)))
+
+
+@dataclass(frozen=True)
+class FinetuneOptions:
+    output: str = "runs/recommender"
+    """Folder of the recommender that is made."""
+
+
+def finetune(options: FinetuneOptions, settings: FinetuneConfig) -> None:
+    from finetune.run import run_finetuning
+    from launch.trainer import build_trainer
+
+    _made(run_finetuning(settings, Path(options.output), build_trainer))
+
+
+@dataclass(frozen=True)
+class RecommendOptions:
+    recommender: str
+    """Folder of a recommender artifact."""
+    user: str | None = None
+    """Whom to recommend to, by id."""
+    history: str | None = None
+    """Or somebody unknown, by what they have: item ids with commas between."""
+    k: int = 10
+    """Length of the list."""
+
+
+def recommend(options: RecommendOptions) -> None:
+    from finetune.recommendations import recommend as recommend_items
+
+    found = recommend_items(
+        options.recommender, user=options.user, history=options.history, k=options.k
+    )
+    print(f"by {found.by}")
+    rows = zip(found.scores, found.item_ids, found.titles, strict=True)
+    for place, (score, item, title) in enumerate(rows, 1):
+        print(f"{place:4}  {score:9.4f}  {item}  {title}")
+
+
+@dataclass(frozen=True)
+class TrainTextOptions:
+    output: str = "runs/text"
+    """Folder of the text generator that is made."""
+
+
+def train_text(options: TrainTextOptions, settings: TextConfig) -> None:
+    from generate.text.run import run_text_generator
+    from launch.trainer import build_trainer
+
+    _made(run_text_generator(settings, Path(options.output), build_trainer))
+
+
+@dataclass(frozen=True)
+class TrainImageOptions:
+    output: str = "runs/image"
+    """Folder of the image generator that is made."""
+
+
+def train_image(options: TrainImageOptions, settings: ImageConfig) -> None:
+    from generate.image.run import run_image_generator
+    from launch.trainer import build_trainer
+
+    _made(run_image_generator(settings, Path(options.output), build_trainer))
+
+
+@dataclass(frozen=True)
+class GenerateTextOptions:
+    generator: str
+    """Folder of a text-generator artifact."""
+    user: str | None = None
+    """For whom, by id; nobody in particular without."""
+    item: str | None = None
+    """About what, by id."""
+    task: str = "describe"
+    """What to write."""
+
+
+def generate_text(options: GenerateTextOptions, settings: WriteConfig) -> None:
+    from generate.text import write
+
+    print(
+        write(
+            options.generator,
+            user=options.user,
+            item=options.item,
+            task=options.task,
+            config=settings,
+        )
+    )
+
+
+@dataclass(frozen=True)
+class GenerateImageOptions:
+    generator: str
+    """Folder of an image-generator artifact."""
+    user: str | None = None
+    """For whom, by id; nobody in particular without."""
+    item: str | None = None
+    """Of what, by id."""
+    output: str = "runs/picture.png"
+    """The picture's file."""
+
+
+def generate_image(options: GenerateImageOptions, settings: DrawConfig) -> None:
+    from generate.image import draw
+
+    picture = draw(options.generator, user=options.user, item=options.item, config=settings)
+    Path(options.output).parent.mkdir(parents=True, exist_ok=True)
+    picture.save(options.output)
+    _made(Path(options.output))
+
+
+@dataclass(frozen=True)
+class CatalogCheckOptions:
+    folder: str
+    """The catalog's folder."""
+
+
+def catalog_check(options: CatalogCheckOptions, settings: CatalogConfig) -> None:
+    from catalog.check import check_catalog, format_report
+
+    print(format_report(check_catalog(replace(settings, path=options.folder))))
+
+
+@dataclass(frozen=True)
+class CatalogDemoOptions:
+    folder: str
+    """Where the demo world goes."""
+
+
+def catalog_demo(options: CatalogDemoOptions, settings: WorldConfig) -> None:
+    from catalog.demo import build_demo_world
+
+    folder = Path(options.folder)
+    build_demo_world(
+        folder,
+        seed=settings.seed,
+        num_items=settings.num_items,
+        num_people=settings.num_people,
+    )
+    _made(folder)
+
+
+def _made(path: Path) -> None:
+    """Says where it is, once for all processes."""
+    if os.environ.get("RANK", "0") == "0":
+        print(path)

@@ -1,0 +1,263 @@
+"""The whole way in one command: a list of stages, each skipped if its artifact already stands.
+
+A stage is done when its folder holds an artifact made with the same settings from the same parents;
+anything else (nothing there, a half-written folder, another setting) runs it again. That is all the
+memory a pipeline has, so it can be interrupted anywhere and loses at most the stage in progress.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from catalog.artifacts import open_artifact
+from catalog.config import CatalogConfig, SplitConfig
+from catalog.errors import VitrineError
+from finetune.config import FinetuneConfig
+from generate.config import ShowcaseConfig
+from generate.image.config import ImageConfig
+from generate.text.config import TextConfig
+from launch.progress import duration
+from pretrain.config import PretrainConfig
+
+
+@dataclass(frozen=True)
+class WorldConfig:
+    seed: int = 0
+    """The demo world is a function of it."""
+    num_items: int = 2000
+    """Items in each of the two domains."""
+    num_people: int = 3000
+    """People, who shop in both."""
+
+
+@dataclass(frozen=True)
+class ArmConfig:
+    transfer: Literal["scratch", "frozen", "lora", "full"] = "lora"
+    """See FinetuneConfig."""
+    features: Literal["content", "content+id", "shuffled", "random", "id"] = "content"
+    """See FinetuneConfig."""
+    learning_rate: float = 0.0
+    """Overrules fine-tuning's where it is not 0."""
+    steps: int = 0
+    """Overrules fine-tuning's where it is not 0."""
+    what: str = ""
+    """What this arm is, in a few words."""
+
+
+@dataclass(frozen=True)
+class PipelineConfig:
+    title: str = "Vitrine"
+    """Heading of the report."""
+    lead: str = ""
+    """Two or three sentences on what this run does, for the report."""
+    world: WorldConfig | None = None
+    """Build the demo world under OUTPUT/world first; catalog paths may begin with {output}."""
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    """What all arms share."""
+    arms: dict[str, ArmConfig] = field(default_factory=dict)
+    """The recommenders to compare, by name."""
+    headline: str = "lora"
+    """The arm that words and pictures are made from."""
+    text: TextConfig = field(default_factory=TextConfig)
+    image: ImageConfig = field(default_factory=ImageConfig)
+    showcase: ShowcaseConfig = field(default_factory=ShowcaseConfig)
+    expected_seconds: dict[str, float] = field(default_factory=dict)
+    """How long each stage took on two cores, by stage; says at the start what to expect."""
+
+
+@dataclass
+class Stage:
+    """One step of the way: what it is called, what it would make, and how."""
+
+    name: str
+    folder: Path
+    kind: str
+    config: dict[str, Any]
+    parents: dict[str, Path]
+    run: Callable[[], Any]
+
+    def is_done(self) -> bool:
+        if not (self.folder / "manifest.json").exists():
+            return False
+        try:
+            artifact = open_artifact(self.folder, kind=self.kind)
+            same = artifact.manifest["config"] == json.loads(json.dumps(self.config))
+            recorded = artifact.manifest["parents"]
+            return same and all(
+                recorded[name]["hash"] == open_artifact(path).hash
+                for name, path in self.parents.items()
+            )
+        except (VitrineError, KeyError):
+            return False
+
+
+def run_pipeline(config: PipelineConfig, output: Path, build_trainer: Any) -> Path:
+    """Runs what is not done yet and writes `report.html`; returns its path."""
+    if config.headline not in config.arms:
+        raise VitrineError(
+            f"headline '{config.headline}' is not one of the arms ({', '.join(config.arms)})"
+        )
+    output.mkdir(parents=True, exist_ok=True)
+    if config.world is not None:
+        _build_world(config.world, output / "world")
+    stages = plan_stages(config, output, build_trainer)
+    log = StageLog(output / "stages.json")
+    expected = sum(config.expected_seconds.get(s.name, 0) for s in stages if not s.is_done())
+    _say(
+        f"{config.title}: {len(stages)} stages, about {duration(expected)} on two cores → {output}"
+    )
+    for number, stage in enumerate(stages, 1):
+        place = f"[{number}/{len(stages)}] {stage.name}"
+        if stage.is_done():
+            _say(f"{place}: done earlier")
+            continue
+        wait = config.expected_seconds.get(stage.name)
+        _say(f"{place}" + (f": about {duration(wait)}" if wait else ""))
+        started = time.perf_counter()
+        stage.run()
+        log.record(stage.name, time.perf_counter() - started)
+    from launch.report.gather import write_report
+
+    report = write_report(config, output, log.seconds)
+    _say(f"Report: {report}")
+    return report
+
+
+def plan_stages(config: PipelineConfig, output: Path, build_trainer: Any) -> list[Stage]:
+    """All stages in order, with every path filled in."""
+    from finetune.run import run_finetuning
+    from generate.image.run import run_image_generator
+    from generate.showcase import run_showcase
+    from generate.text.run import run_text_generator
+    from pretrain.run import run_pretraining
+
+    def placed(catalog: CatalogConfig) -> CatalogConfig:
+        return replace(catalog, path=catalog.path.replace("{output}", str(output)))
+
+    encoder = output / "encoder"
+    pretrain = replace(config.pretrain, catalog=placed(config.pretrain.catalog))
+    stages = [
+        Stage(
+            "pretrain",
+            encoder,
+            "encoder",
+            asdict(pretrain),
+            {},
+            lambda: run_pretraining(pretrain, encoder, build_trainer),
+        )
+    ]
+    domain = placed(config.finetune.catalog)
+    for name, arm in config.arms.items():
+        stages.append(_arm_stage(config, name, arm, domain, encoder, output, build_trainer))
+    recommender = output / "recommenders" / config.headline
+    made: dict[str, SplitConfig | CatalogConfig] = {
+        "catalog": domain,
+        "split": config.finetune.split,
+    }
+    text = replace(config.text, recommender=str(recommender), **made)
+    image = replace(config.image, recommender=str(recommender), **made)
+    showcase = replace(
+        config.showcase,
+        recommender=str(recommender),
+        text=str(output / "text"),
+        image=str(output / "image"),
+        truth=config.showcase.truth.replace("{output}", str(output)),
+        **made,
+    )
+    base = {"recommender": recommender}
+    stages += [
+        Stage(
+            "words",
+            output / "text",
+            "text-generator",
+            asdict(text),
+            base,
+            lambda: run_text_generator(text, output / "text", build_trainer),
+        ),
+        Stage(
+            "pictures",
+            output / "image",
+            "image-generator",
+            asdict(image),
+            base,
+            lambda: run_image_generator(image, output / "image", build_trainer),
+        ),
+        Stage(
+            "showcase",
+            output / "showcase",
+            "showcase",
+            asdict(showcase),
+            {**base, "text": output / "text", "image": output / "image"},
+            lambda: run_showcase(showcase, output / "showcase"),
+        ),
+    ]
+    return stages
+
+
+def _arm_stage(
+    config: PipelineConfig,
+    name: str,
+    arm: ArmConfig,
+    domain: CatalogConfig,
+    encoder: Path,
+    output: Path,
+    build_trainer: Any,
+) -> Stage:
+    from finetune.run import run_finetuning
+
+    common = config.finetune
+    optimizer, trainer = common.optimizer, common.trainer
+    if arm.learning_rate:
+        optimizer = replace(optimizer, learning_rate=arm.learning_rate)
+    if arm.steps:
+        trainer = replace(trainer, max_steps=arm.steps)
+    settings = replace(
+        common,
+        encoder=str(encoder),
+        catalog=domain,
+        transfer=arm.transfer,
+        features=arm.features,
+        optimizer=optimizer,
+        trainer=trainer,
+    )
+    folder = output / "recommenders" / name
+    return Stage(
+        f"finetune {name}",
+        folder,
+        "recommender",
+        asdict(settings),
+        {"encoder": encoder},
+        lambda: run_finetuning(settings, folder, build_trainer),
+    )
+
+
+class StageLog:
+    """Seconds each stage took, kept over interruptions."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.seconds: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+
+    def record(self, stage: str, seconds: float) -> None:
+        self.seconds[stage] = round(seconds, 1)
+        partial = self.path.with_suffix(".partial")
+        partial.write_text(json.dumps(self.seconds, indent=1))
+        partial.replace(self.path)
+
+
+def _build_world(world: WorldConfig, folder: Path) -> None:
+    from catalog.demo import build_demo_world
+
+    _say("Drawing the demo world: two shops and their people")
+    build_demo_world(
+        folder, seed=world.seed, num_items=world.num_items, num_people=world.num_people
+    )
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

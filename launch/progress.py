@@ -1,0 +1,68 @@
+"""Shows how a long piece of work is getting on: a bar in a terminal, now and then a line elsewhere.
+
+Knows nothing about training, and imports no torch.
+"""
+
+import sys
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+
+SECONDS_BETWEEN_REFRESHES = 0.25
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class ProgressDisplay:
+    """Steps of a known number, on standard error; begins on creation, ends with `close`."""
+
+    def __init__(
+        self, title: str, total: int, done: int = 0, console: Console | None = None
+    ) -> None:
+        self.title, self.total, self.first = title, total, done
+        self.started = self.shown = time.monotonic()
+        self.console = console or Console(stderr=True)
+        self.bar: Progress | None = None
+        if self.console.is_terminal:
+            columns = (TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn())
+            status = TextColumn("{task.fields[status]}")
+            self.bar = Progress(*columns, status, console=self.console)
+            self.bar.start()
+            self.task: TaskID = self.bar.add_task(title, total=total, completed=done, status="")
+
+    @property
+    def seconds(self) -> float:
+        """Since it began."""
+        return max(time.monotonic() - self.started, 1e-9)
+
+    def is_due(self, step: int) -> bool:
+        """Whether `show` should be called now; what it shows may be costly to find out."""
+        pause = SECONDS_BETWEEN_REFRESHES if self.bar else SECONDS_BETWEEN_LINES
+        return step >= self.total or time.monotonic() - self.shown >= pause
+
+    def show(self, step: int, *figures: str) -> None:
+        """The step and the figures, with the time left."""
+        self.shown = time.monotonic()
+        parts = [*figures]
+        if step >= self.total:
+            parts.append(f"took {duration(self.seconds)}")
+        elif step > self.first:
+            left = self.seconds / (step - self.first) * (self.total - step)
+            parts.append(f"{duration(left)} left")
+        status = " · ".join(parts)
+        if self.bar:
+            self.bar.update(self.task, completed=step, status=status)
+        else:
+            line = f"{self.title}: step {step}/{self.total} · {status}"
+            print(line, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self.bar:
+            self.bar.stop()
+
+
+def duration(seconds: float) -> str:
+    """75 → '1:15', 3700 → '1:01:40'."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

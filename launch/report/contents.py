@@ -1,0 +1,123 @@
+"""What a report shows, as plain data; knows nothing about HTML, and nothing about how it was made."""
+
+from dataclasses import dataclass, field
+
+from finetune.statistics import Interval
+
+
+@dataclass
+class ItemCard:
+    """An item as a shop window shows it."""
+
+    title: str
+    category: str = ""
+    picture: bytes | None = None
+    """PNG or JPEG; None where the item has none."""
+    score: float | None = None
+
+
+@dataclass
+class Made:
+    """What was generated for one item and one reader."""
+
+    picture: bytes | None
+    words: str
+
+
+@dataclass
+class Creation:
+    """One item, dressed three ways: only the first knows the person."""
+
+    item: ItemCard
+    own: Made
+    swapped: Made
+    nobody: Made
+    swapped_with: str = ""
+    """Opaque id of the other person."""
+
+
+@dataclass
+class PersonStory:
+    person: str
+    """Opaque id."""
+    history: list[ItemCard]
+    """Oldest first; the latest few."""
+    recommended: list[ItemCard]
+    bought_next: ItemCard | None
+    """What they truly took next (test), if known."""
+    creations: list[Creation]
+    note: str = ""
+    """E.g. the demo world's truth about this person, shown as a caption."""
+
+
+@dataclass
+class ArmRow:
+    """One line of the ranking table."""
+
+    name: str
+    what: str
+    """What it is, in a few words a newcomer understands."""
+    ndcg: Interval
+    metrics: dict[str, float]
+    """Column name → value; the same columns in every row (nan where it makes no sense)."""
+    trained_parameters: int = 0
+    parameters: int = 0
+    seconds: float = 0.0
+    is_control: bool = False
+    """A baseline or control, against which the others are read."""
+
+
+@dataclass
+class ControlRow:
+    """One measure of generated content: with one's own state, with another's, with none."""
+
+    measure: str
+    own: Interval
+    swapped: Interval
+    nobody: Interval | None
+    contrast: Interval
+    """The paired comparison of own with swapped."""
+    contrast_name: str
+    """`own − swapped` or `own / swapped`."""
+    higher_is_better: bool
+    people: int
+
+
+@dataclass
+class Claim:
+    """A sentence of the page with its figure, goal, and whether the figure meets it (computed)."""
+
+    sentence: str
+    figure: str
+    goal: str
+    met: bool
+
+
+@dataclass
+class Curve:
+    title: str
+    y_label: str
+    series: dict[str, list[list[float]]]
+    """Name → [[step, value], …]."""
+
+
+@dataclass
+class Report:
+    title: str
+    lead: str
+    """Two or three sentences: what this run did, on what."""
+    facts: list[tuple[str, str]]
+    """(label, value) pairs about the catalogs and the run."""
+    window: list[ItemCard]
+    """A handful of the shop's items, as a first impression."""
+    claims: list[Claim]
+    curves: list[Curve]
+    protocol: str
+    """How the ranking table was measured."""
+    arms: list[ArmRow]
+    controls: list[ControlRow]
+    people: list[PersonStory]
+    stages: list[tuple[str, float]] = field(default_factory=list)
+    """(stage, seconds)."""
+    notes: list[str] = field(default_factory=list)
+    """What fell short, what to be careful about; shown, never hidden."""

@@ -1,0 +1,239 @@
+"""Turns a report's plain data into one self-contained HTML page: the shop first, then figures."""
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from launch.report.charts import line_chart, share_bar
+from launch.report.contents import Claim, Curve, Report
+from launch.report.gallery import person_story, window
+from launch.report.markup import Child, Html, duration, percent, tag
+from launch.report.tables import controls_table, ranking_table
+
+# Nothing on the page may run or be fetched, whatever an item's title says.
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+FLOW = [
+    (
+        "catalog",
+        "What the shop sells – words and pictures – and what each person took, in order of time.",
+        '<rect x="6" y="6" width="15" height="15" rx="2"/><rect x="27" y="6" width="15" height="15"'
+        ' rx="2"/><rect x="6" y="27" width="15" height="15" rx="2"/><circle cx="34.5" cy="34.5"'
+        ' r="7.5" class="fill"/>',
+    ),
+    (
+        "pretrain",
+        "A model reads every item and gives it a place among all others: like lies near like.",
+        '<path d="M8 40V6M8 40H42"/><circle cx="17" cy="16" r="3" class="fill"/><circle cx="23"'
+        ' cy="12" r="3" class="fill"/><circle cx="22" cy="20" r="3" class="fill"/><circle cx="33"'
+        ' cy="30" r="3"/><circle cx="38" cy="25" r="3"/><circle cx="30" cy="23" r="3"/>',
+    ),
+    (
+        "finetune",
+        "It follows each person from item to item and learns what they are likely to want next.",
+        '<path d="M4 32L14 20L24 27L33 15"/><circle cx="4" cy="32" r="2.5" class="fill"/><circle'
+        ' cx="14" cy="20" r="2.5" class="fill"/><circle cx="24" cy="27" r="2.5" class="fill"/>'
+        '<circle cx="37" cy="11" r="6" stroke-dasharray="3 2.4"/>',
+    ),
+    (
+        "generate",
+        "It dresses one item for one person: a new picture and a few words, made for them.",
+        '<rect x="6" y="6" width="36" height="26" rx="2"/><path d="M10 28l9-11 7 8 5-5 7 8"/>'
+        '<path d="M6 38H42M6 43H28"/><path d="M33 10v6M30 13h6"/>',
+    ),
+]
+
+
+def render_page(report: Report) -> str:
+    """One HTML page, readable from top to bottom by someone who never saw the project."""
+    sections = [
+        ("window", "The window", _window(report)),
+        ("people", "Made for a person", _people(report)),
+        ("claims", "What this run claims", _claims(report.claims)),
+        ("ranking", "How well it ranks", _ranking(report)),
+        ("controls", "Does the person matter?", _controls(report)),
+        ("curves", "How it learned", _curves(report.curves)),
+        ("time", "Where the time went", _stages(report.stages)),
+        ("notes", "What to be careful about", _notes(report.notes)),
+    ]
+    shown = [(anchor, title, body) for anchor, title, body in sections if body]
+    links = [tag("li", tag("a", title, href=f"#{anchor}")) for anchor, title, _ in shown]
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("title", report.title),
+        tag("style", _style()),
+    )
+    body = tag(
+        "body",
+        tag("header", _hero(report), tag("nav", tag("ol", links), aria_label="On this page")),
+        tag("main", [_section(*section) for section in shown]),
+        tag("footer", tag("p", _footer())),
+    )
+    return "<!doctype html>\n" + tag("html", head, body, lang="en") + "\n"
+
+
+@cache
+def _style() -> Html:
+    return Html(Path(__file__).with_name("style.css").read_text(encoding="utf-8"))
+
+
+def _section(anchor: str, title: str, body: Child) -> Html:
+    heading = tag("h2", title, id=f"{anchor}-title")
+    return tag("section", heading, body, id=anchor, aria_labelledby=f"{anchor}-title")
+
+
+def _lead(*text: Child) -> Html:
+    return tag("p", text, class_="lead")
+
+
+def _hero(report: Report) -> list[Html]:
+    steps = []
+    for name, sentence, drawing in FLOW:
+        icon = tag("svg", Html(drawing), viewBox="0 0 48 48", class_="icon", aria_hidden="true")
+        steps.append(tag("li", icon, tag("strong", name), tag("span", sentence)))
+    return [
+        tag("p", "Vitrine", class_="brand"),
+        tag("h1", report.title, dir="auto"),
+        tag("p", report.lead, class_="lead", dir="auto"),
+        tag("ol", steps, class_="flow", aria_label="The four stages, in order"),
+    ]
+
+
+def _window(report: Report) -> list[Html]:
+    parts = []
+    if report.window:
+        text = "A few of the things on sale. Everything on this page is about items like these."
+        parts += [_lead(text), window(report.window)]
+    if report.facts:
+        pairs = [
+            tag("div", tag("dt", label), tag("dd", value, dir="auto"))
+            for label, value in report.facts
+        ]
+        parts.append(tag("dl", pairs, class_="facts"))
+    return parts
+
+
+def _people(report: Report) -> list[Html]:
+    if not report.people:
+        return []
+    look = [
+        tag("li", "First see what the person took, and what connects it: colours, shapes, moods."),
+        tag("li", "The recommendations should feel like the next page of that story."),
+        tag(
+            "li",
+            "Then compare four versions of one item. ",
+            tag("strong", "Made for this person"),
+            " should lean towards their history; made for somebody else, towards another’s; ",
+            "made for nobody shows what the model does when it is told of no one.",
+        ),
+    ]
+    intro = _lead(
+        "Each story is one person of the shop, known only by an opaque id. ",
+        "How to look at it:",
+    )
+    caution = tag(
+        "p",
+        "A handful of stories shows what to look for; whether it holds for everybody is measured ",
+        "further down.",
+        class_="quiet",
+    )
+    stories = [person_story(story) for story in report.people]
+    return [intro, tag("ol", look, class_="look"), caution, *stories]
+
+
+def _claims(claims: Sequence[Claim]) -> list[Html]:
+    if not claims:
+        return []
+    num_met = sum(claim.met for claim in claims)
+    text = f"{num_met} of {len(claims)} are met. The marks are computed from figure and goal."
+    return [_lead(text), tag("ul", [_claim(claim) for claim in claims], class_="claims")]
+
+
+def _claim(claim: Claim) -> Html:
+    sign, word, look = ("✓", "met", "met") if claim.met else ("✗", "not met", "unmet")
+    mark = tag("p", tag("span", sign, class_="sign", aria_hidden="true"), word, class_="mark")
+    return tag(
+        "li",
+        mark,
+        tag("p", claim.sentence, class_="sentence"),
+        tag("p", claim.figure, class_="figure"),
+        tag("p", tag("span", "goal "), claim.goal, class_="goal"),
+        class_=f"claim {look}",
+    )
+
+
+def _ranking(report: Report) -> list[Html]:
+    if not report.arms:
+        return []
+    intro = _lead(
+        "An item that each person truly took was hidden, and the shop’s items were ranked for ",
+        "them. NDCG@10 is 1 where the hidden item always comes first and 0 where it never is ",
+        "among the first ten. The line through each dot is its 95 % interval over people; where ",
+        "two lines do not overlap, the difference is unlikely to be luck.",
+    )
+    protocol = tag("p", report.protocol, class_="protocol") if report.protocol else None
+    return [intro, ranking_table(report.arms), *([protocol] if protocol else [])]
+
+
+def _controls(report: Report) -> list[Html]:
+    if not report.controls:
+        return []
+    intro = _lead(
+        "The same items were dressed three times: for their own person, for somebody else, and ",
+        "for nobody. Only if the first beats the second has the model really used the person. ",
+        "Small figures are 95 % intervals over people.",
+    )
+    return [intro, controls_table(report.controls)]
+
+
+def _curves(curves: Sequence[Curve]) -> list[Html]:
+    if not curves:
+        return []
+    charts = [
+        tag(
+            "figure",
+            tag("figcaption", tag("h3", curve.title), tag("p", curve.y_label, class_="quiet")),
+            line_chart(curve),
+            class_="chart",
+        )
+        for curve in curves
+    ]
+    return [tag("div", charts, class_="charts")]
+
+
+def _stages(stages: Sequence[tuple[str, float]]) -> list[Html]:
+    if not stages:
+        return []
+    total = sum(seconds for _, seconds in stages) or 1.0
+    rows = [
+        tag(
+            "tr",
+            tag("th", name, scope="row"),
+            tag("td", share_bar(seconds / total), class_="bar"),
+            tag("td", duration(seconds), class_="number"),
+            tag("td", percent(seconds / total), class_="number"),
+        )
+        for name, seconds in stages
+    ]
+    names = [("stage", "spoken"), ("share of the whole", "spoken")]
+    heads = [tag("th", tag("span", name, class_=look), scope="col") for name, look in names]
+    heads += [tag("th", name, scope="col", class_="number") for name in ("time", "share")]
+    table = tag("table", tag("thead", tag("tr", heads)), tag("tbody", rows), class_="stages")
+    return [_lead(f"{duration(total)} in all."), table]
+
+
+def _notes(notes: Sequence[str]) -> list[Html]:
+    if not notes:
+        return []
+    return [tag("ul", [tag("li", note, dir="auto") for note in notes], class_="notes")]
+
+
+def _footer() -> str:
+    return (
+        "Pictures and words marked “generated” were made by a model and show no real product. "
+        "People appear under opaque ids only."
+    )

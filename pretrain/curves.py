@@ -1,0 +1,25 @@
+"""Keeps a run's learning curves, for its artifact and its report."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+
+class CurveRecorder(pl.Callback):
+    """Collects every logged scalar at each `every`-th step: name → [[step, value], …]."""
+
+    def __init__(self, every: int = 10) -> None:
+        self.every = every
+        self.curves: dict[str, list[list[float]]] = {}
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps:
+            for name, value in trainer.callback_metrics.items():
+                points = self.curves.setdefault(name, [])
+                if not points or points[-1][0] != trainer.global_step:
+                    points.append([trainer.global_step, float(value)])
+
+    def save(self, path: Path) -> None:
+        path.write_text(json.dumps(self.curves))

@@ -1,0 +1,79 @@
+"""One step of pretraining: encode items, read histories, weigh the objectives."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from pretrain.config import ObjectivesConfig, OptimizerConfig
+from pretrain.data import PretrainBatch
+from pretrain.encoder import ItemEncoder
+from pretrain.history import HistoryEncoder
+from pretrain.objectives import OBJECTIVES, StepOutputs
+from pretrain.optim import make_optimizer
+
+
+class PretrainModule(pl.LightningModule):
+    """Single-device code: what ranks must share, the objectives gather."""
+
+    log_popularity: Tensor
+
+    def __init__(
+        self,
+        encoder: ItemEncoder,
+        history: HistoryEncoder,
+        objectives: ObjectivesConfig,
+        optimizer: OptimizerConfig,
+        log_popularity: Tensor,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.history = history
+        self.weights = {
+            name: float(getattr(objectives, name))
+            for name, objective in OBJECTIVES.items()
+            if getattr(objectives, name) > 0 and set(objective.needs) <= set(encoder.modalities)
+        }
+        self.objectives = nn.ModuleDict(
+            {name: OBJECTIVES[name](objectives.temperature) for name in self.weights}
+        )
+        self.optimizer_config = optimizer
+        self.register_buffer("log_popularity", log_popularity, persistent=False)
+
+    def forward(self, batch: PretrainBatch) -> StepOutputs:
+        distinct = self.encoder(**batch.content)
+        slots = batch.slots.flatten()
+        vectors = distinct.item[slots].view(*batch.slots.shape, -1)  # (rows, row_length, width)
+        states = self.history(vectors, batch.segments)
+        ids = batch.items.flatten()
+        return StepOutputs(
+            item_ids=ids,
+            items=vectors.flatten(0, 1),
+            states=states.flatten(0, 1),
+            segments=batch.segments.flatten(),
+            log_popularity=self.log_popularity[ids],
+            text=None if distinct.text is None else distinct.text[slots],
+            image=None if distinct.image is None else distinct.image[slots],
+            text_present=_at(batch.content.get("text_present"), slots),
+            image_present=_at(batch.content.get("image_present"), slots),
+        )
+
+    def training_step(self, batch: PretrainBatch, batch_idx: int) -> Tensor:
+        outputs = self(batch)
+        losses = {name: objective(outputs) for name, objective in self.objectives.items()}
+        loss = torch.stack([self.weights[name] * value for name, value in losses.items()]).sum()
+        self.log_dict(
+            {"loss": loss, **{f"loss/{name}": value for name, value in losses.items()}},
+            prog_bar=False,
+            sync_dist=True,
+            batch_size=outputs.item_ids.shape[0],
+        )
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        return make_optimizer(self.parameters(), self.optimizer_config, self.trainer.max_steps)
+
+
+def _at(mask: Tensor | None, slots: Tensor) -> Tensor | None:
+    return None if mask is None else mask[slots]

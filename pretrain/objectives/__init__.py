@@ -1,0 +1,12 @@
+"""The objectives by name. A new one: one file here, one line in OBJECTIVES, a weight in the config."""
+
+from pretrain.objectives.base import Objective, StepOutputs
+from pretrain.objectives.behaviour import BehaviourContrast
+from pretrain.objectives.modalities import ModalityContrast
+
+OBJECTIVES: dict[str, type[Objective]] = {
+    "modalities": ModalityContrast,
+    "behaviour": BehaviourContrast,
+}
+
+__all__ = ["OBJECTIVES", "BehaviourContrast", "ModalityContrast", "Objective", "StepOutputs"]

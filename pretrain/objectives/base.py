@@ -1,0 +1,105 @@
+"""What every objective is: a loss over one step's outputs, exact over all ranks."""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pretrain.gather import gather_rows, sum_over_ranks, world
+
+
+@dataclass
+class StepOutputs:
+    """One rank's step. A batch is `slots` places in packed rows; one item may fill several."""
+
+    item_ids: Tensor
+    """int (slots,): the item's row in the catalog."""
+    items: Tensor
+    """(slots, width), unit length."""
+    states: Tensor
+    """(slots, width): the reading of the history up to and including that slot, unit length."""
+    segments: Tensor
+    """int (slots,): one number a stretch of history; neighbours in a stretch stand side by side."""
+    log_popularity: Tensor
+    """(slots,): log of the chance that the sampler draws this item."""
+    text: Tensor | None = None
+    """(slots, width), unit length; zero where absent."""
+    image: Tensor | None = None
+    text_present: Tensor | None = None
+    """bool (slots,)."""
+    image_present: Tensor | None = None
+
+
+class Objective(nn.Module, ABC):
+    """A weighted term of the pretraining loss, with a temperature of its own.
+
+    `needs` names the modalities it cannot do without. Calling it returns a scalar whose *mean over
+    ranks* is the loss of the whole batch, so that the averaging of gradients in DDP and ZeRO gives
+    the gradient of one process.
+    """
+
+    needs: tuple[str, ...] = ()
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()
+        # Shape (1,), not a scalar: DeepSpeed cannot shard parameters without a dimension.
+        self.logit_scale = nn.Parameter(torch.tensor([math.log(1 / temperature)]))
+
+    @property
+    def scale(self) -> Tensor:
+        return self.logit_scale.exp().clamp(max=100.0)
+
+    @abstractmethod
+    def forward(self, outputs: StepOutputs) -> Tensor: ...
+
+
+def contrast(
+    queries: Tensor,
+    keys: Tensor,
+    positives: Tensor,
+    counts: Tensor,
+    *,
+    query_ids: Tensor,
+    key_ids: Tensor,
+    scale: Tensor,
+    key_valid: Tensor | None = None,
+    key_bias: Tensor | None = None,
+) -> Tensor:
+    """InfoNCE of this rank's queries against the keys of all ranks (van den Oord et al., 2018).
+
+    `queries` (n, d); `keys` (N, d) gathered; `positives` int (n,) the key each query belongs to;
+    `counts` bool (n,) which queries count; `query_ids` (n,) and `key_ids` (N,): a key with the
+    query's id that is not its positive is no negative, and leaves the softmax by −inf (setting it
+    to 0 would still add exp(0)); `key_valid` bool (N,); `key_bias` (N,) is added to the logits.
+    Returns the sum over counted queries × ranks / number counted on all ranks.
+    """
+    logits = scale * queries @ keys.T  # (n, N)
+    if key_bias is not None:
+        logits = logits + key_bias
+    columns = torch.arange(keys.shape[0], device=keys.device)
+    own = columns == positives.unsqueeze(1)
+    excluded = (query_ids.unsqueeze(1) == key_ids) & ~own
+    if key_valid is not None:
+        excluded = excluded | (~key_valid & ~own)
+    losses = F.cross_entropy(logits.masked_fill(excluded, float("-inf")), positives, reduction="none")
+    total = sum_over_ranks(counts.sum().to(losses.dtype)).clamp(min=1)
+    return torch.where(counts, losses, 0.0).sum() * world()[1] / total
+
+
+def first_occurrences(ids: Tensor, valid: Tensor) -> Tensor:
+    """bool (n,): valid, and no earlier valid row has the same id. Same answer on every rank."""
+    order = torch.argsort(ids, stable=True)
+    chosen = torch.zeros_like(valid)
+    kept = order[valid[order]]
+    ids_kept = ids[kept]
+    new = torch.ones_like(ids_kept, dtype=torch.bool)
+    new[1:] = ids_kept[1:] != ids_kept[:-1]
+    chosen[kept[new]] = True
+    return chosen
+
+
+def gathered(outputs: StepOutputs, name: str) -> Tensor:
+    return gather_rows(getattr(outputs, name))

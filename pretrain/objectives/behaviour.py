@@ -1,0 +1,33 @@
+"""What a person took next belongs to what they took before: history ↔ next item.
+
+UniSRec (Hou et al., 2022) and MISSRec (Wang et al., 2023), with the sampled softmax's correction for
+popularity (Yi et al., 2019): popular items are in more batches, and are not less liked for that.
+"""
+
+import torch
+from torch import Tensor
+
+from pretrain.gather import gather_rows, world
+from pretrain.objectives.base import Objective, StepOutputs, contrast
+
+
+class BehaviourContrast(Objective):
+    """The state after each slot against the item in the next one, among all items of all ranks."""
+
+    def forward(self, outputs: StepOutputs) -> Tensor:
+        rank, _ = world()
+        slots = outputs.item_ids.shape[0]
+        following = torch.arange(slots, device=outputs.item_ids.device) + 1
+        following[-1] = slots - 1  # the last slot has no next one; it is not counted below
+        counts = outputs.segments == outputs.segments[following]
+        counts[-1] = False
+        return contrast(
+            outputs.states,
+            gather_rows(outputs.items),
+            positives=following + rank * slots,
+            counts=counts,
+            query_ids=outputs.item_ids[following],
+            key_ids=gather_rows(outputs.item_ids),
+            key_bias=-gather_rows(outputs.log_popularity),
+            scale=self.scale,
+        )

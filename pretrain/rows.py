@@ -1,0 +1,117 @@
+"""Packs stretches of histories into rows of equal length, in an order that is a function of the seed.
+
+Knows nothing about content. Row r is made from (seed, r) alone: any rank can make any row, and a run
+that resumes at row r sees exactly what it would have seen.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from catalog.catalog import Interactions
+from catalog.errors import VitrineError
+
+
+class HistoryRows(Dataset[tuple[NDArray[np.int64], NDArray[np.int64]]]):
+    """Rows without end, of `row_length` slots: (items, segments), int64 (row_length,) each.
+
+    A person is drawn in proportion to the number of rows their training history would fill, then a
+    stretch of it. A stretch is cut where the row ends, so no slot is padding.
+    """
+
+    def __init__(
+        self,
+        interactions: Interactions,
+        train_end: NDArray[np.int32],
+        num_items: int,
+        row_length: int,
+        seed: int,
+        uniform_share: float = 0.0,
+    ) -> None:
+        if row_length < 2:
+            raise VitrineError(f"row_length {row_length} holds no history and next item; use 2 or more")
+        self.interactions = interactions
+        self.train_end = train_end
+        self.num_items = num_items
+        self.row_length = row_length
+        self.seed = seed
+        self.uniform_share = uniform_share
+        windows = np.where(train_end >= 2, -(-train_end.astype(np.int64) // row_length), 0)
+        self.cumulative = np.cumsum(windows)  # (num_users,)
+        if self.cumulative[-1] == 0 and uniform_share < 1:
+            raise VitrineError(
+                "nobody has two interactions in the training part; there is no next item to learn from"
+            )
+
+    def __getitem__(self, row: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        rng = np.random.default_rng((self.seed, row))
+        if rng.random() < self.uniform_share:
+            items = rng.integers(self.num_items, size=self.row_length)
+            return items, np.arange(self.row_length)
+        items = np.empty(self.row_length, dtype=np.int64)
+        segments = np.empty(self.row_length, dtype=np.int64)
+        filled = segment = 0
+        while filled < self.row_length:
+            stretch = self._stretch(rng, self.row_length - filled)
+            items[filled : filled + len(stretch)] = stretch
+            segments[filled : filled + len(stretch)] = segment
+            filled += len(stretch)
+            segment += 1
+        return items, segments
+
+    def _stretch(self, rng: np.random.Generator, room: int) -> NDArray[np.int32]:
+        user = int(np.searchsorted(self.cumulative, rng.integers(self.cumulative[-1]), side="right"))
+        length = int(self.train_end[user])
+        taken = min(length, room)
+        start = int(rng.integers(length - taken + 1))
+        begin = int(self.interactions.offsets[user]) + start
+        return self.interactions.items[begin : begin + taken]
+
+
+class StepOrder:
+    """Which rows each step of this rank reads: batches of row numbers, for a loader's batch sampler.
+
+    Step s of all ranks together is the rows [s · n, (s + 1) · n): the global batch does not depend
+    on how many ranks share it, and a run that resumes at a step starts at its rows.
+    """
+
+    def __init__(
+        self, num_steps: int, rows: int, *, rank: int = 0, num_ranks: int = 1, first_step: int = 0
+    ) -> None:
+        self.num_steps = num_steps
+        self.rows = rows
+        self.rank = rank
+        self.num_ranks = num_ranks
+        self.first_step = first_step
+
+    def __len__(self) -> int:
+        return self.num_steps - self.first_step
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in range(self.first_step, self.num_steps):
+            first = (step * self.num_ranks + self.rank) * self.rows
+            yield list(range(first, first + self.rows))
+
+
+def order_for(trainer: pl.Trainer, rows: int) -> StepOrder:
+    """The order of a Trainer's run, from the step it stands at."""
+    accumulate = trainer.accumulate_grad_batches
+    return StepOrder(
+        trainer.max_steps * accumulate,
+        rows,
+        rank=trainer.global_rank,
+        num_ranks=trainer.world_size,
+        first_step=trainer.global_step * accumulate,
+    )
+
+
+def stack_rows(rows: list[tuple[NDArray[np.int64], NDArray[np.int64]]]) -> tuple[Tensor, Tensor]:
+    """Items and segments, each int64 (rows, row_length); segment numbers are distinct over the batch."""
+    items = torch.from_numpy(np.stack([items for items, _ in rows]))
+    segments = torch.from_numpy(np.stack([segments for _, segments in rows]))
+    return items, segments + torch.arange(len(rows)).unsqueeze(1) * items.shape[1]

@@ -1,0 +1,59 @@
+"""Pretraining on one page: a catalog and settings in, an encoder artifact out."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import pytorch_lightning as pl
+
+from catalog.artifacts import write_artifact
+from catalog.catalog import load_catalog
+from catalog.splits import make_split
+from pretrain.artifact import count_parameters, new_encoder
+from pretrain.config import PretrainConfig
+from pretrain.curves import CurveRecorder
+from pretrain.data import PretrainData
+from pretrain.module import PretrainModule
+from pretrain.shards import gathered_weights
+
+TrainerFactory = Callable[..., pl.Trainer]
+"""`launch.trainer.build_trainer`: (TrainerConfig, folder, title, callbacks=…) → Trainer."""
+
+
+def run_pretraining(config: PretrainConfig, output: Path, build_trainer: TrainerFactory) -> Path:
+    """Trains an item encoder on the training part of a catalog's histories and its content.
+
+    Returns the artifact's folder: the encoder in Hugging Face layout, `history/` beside it,
+    `curves.json`, and the manifest.
+    """
+    catalog = load_catalog(config.catalog)
+    split = make_split(catalog, config.split)
+    pl.seed_everything(config.trainer.seed, verbose=False)
+    parts = new_encoder(config.encoder, catalog)
+    curves = CurveRecorder(config.trainer.log_every)
+    work = output.with_name(output.name + ".work")
+    trainer = build_trainer(config.trainer, work, f"Pretraining on {catalog.name}", callbacks=[curves])
+    data = PretrainData(catalog, split, parts.reader(catalog), config.data, config.trainer.seed)
+    module = PretrainModule(
+        parts.encoder, parts.history, config.objectives, config.optimizer, data.log_popularity
+    )
+    trainer.fit(module, data)
+    with gathered_weights(parts.encoder, parts.history):
+        if trainer.is_global_zero:
+            metrics = {
+                "parameters": count_parameters(module),
+                "steps": trainer.global_step,
+                **{name: points[-1][1] for name, points in curves.curves.items()},
+            }
+            with write_artifact(
+                output,
+                kind="encoder",
+                config=asdict(config),
+                catalog=catalog.fingerprint,
+                split=split.describe(),
+                metrics=metrics,
+            ) as staging:
+                parts.save(staging.path)
+                curves.save(staging.path / "curves.json")
+    trainer.strategy.barrier()
+    return output

@@ -1,0 +1,198 @@
+"""Transfer modes end to end: what is trained, what is stored, and that it comes back the same."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from safetensors import safe_open
+
+from catalog.artifacts import open_artifact
+from catalog.catalog import load_catalog
+from catalog.config import CatalogConfig
+from catalog.errors import VitrineError
+from finetune.artifact import load_recommender, open_recommender
+from finetune.config import FinetuneConfig, FinetuneDataConfig, LoraConfig
+from finetune.recommendations import recommend
+from finetune.run import run_finetuning
+from pretrain.artifact import EncoderParts, new_encoder
+from pretrain.config import EncoderConfig, PretrainConfig, PretrainDataConfig, TowerConfig, TrainerConfig
+from pretrain.embed import embed_items
+from pretrain.run import run_pretraining
+
+TEXT = {"model_type": "bert", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+IMAGE = {"model_type": "vit", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+MODES = ["scratch", "frozen", "lora", "full"]
+
+
+def build_trainer(config: TrainerConfig, folder: Path, title: str, callbacks: list) -> pl.Trainer:
+    return pl.Trainer(
+        max_steps=config.max_steps,
+        accelerator="cpu",
+        callbacks=callbacks,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def encoder(demo_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = PretrainConfig(
+        catalog=CatalogConfig(path=str(demo_world / "home")),
+        encoder=EncoderConfig(
+            width=32,
+            text=TowerConfig(config=TEXT | {"intermediate_size": 64}, vocab_size=300),
+            image=TowerConfig(config=IMAGE | {"intermediate_size": 64, "patch_size": 16}, image_size=32),
+            history_layers=1,
+            history_heads=2,
+            max_history=8,
+        ),
+        data=PretrainDataConfig(rows=4, row_length=8),
+        trainer=TrainerConfig(max_steps=3, progress=False),
+    )
+    return run_pretraining(config, tmp_path_factory.mktemp("encoder") / "encoder", build_trainer)
+
+
+@pytest.fixture(scope="module")
+def settings(encoder: Path, demo_world: Path) -> FinetuneConfig:
+    return FinetuneConfig(
+        encoder=str(encoder),
+        catalog=CatalogConfig(path=str(demo_world / "wardrobe")),
+        lora=LoraConfig(rank=2, alpha=8),
+        data=FinetuneDataConfig(rows=4, encode_items=12),
+        trainer=TrainerConfig(max_steps=4, progress=False),
+        validate_every=2,
+    )
+
+
+@pytest.fixture(scope="module")
+def runs(settings: FinetuneConfig, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("runs")
+    return {
+        mode: run_finetuning(replace(settings, transfer=mode), folder / mode, build_trainer)
+        for mode in MODES
+    }
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_loaded_again_it_ranks_as_it_did(mode: str, runs: dict[str, Path], settings: FinetuneConfig) -> None:
+    from catalog.splits import make_split
+
+    catalog = load_catalog(settings.catalog)
+    shop = open_recommender(runs[mode], catalog)
+    ranking = shop.rank_targets(catalog, make_split(catalog, settings.split).test)
+    np.testing.assert_array_equal(ranking.ranks, np.load(runs[mode] / "test_ranks.npy"))
+
+
+@pytest.mark.parametrize("mode", ["scratch", "full", "lora"])
+def test_stored_vectors_are_what_the_loaded_towers_make(
+    mode: str, runs: dict[str, Path], settings: FinetuneConfig
+) -> None:
+    catalog = load_catalog(settings.catalog)
+    artifact = open_artifact(runs[mode], kind="recommender")
+    recommender = load_recommender(artifact).eval()
+    assert recommender.encoder is not None
+    base = artifact.path / "encoder"
+    tokenizer_home = base if base.exists() else artifact.parent("encoder")
+    reader = EncoderParts.load(tokenizer_home).reader(catalog)
+    content = np.empty((catalog.num_items, 32), dtype=np.float32)
+    embed_items(recommender.encoder, reader, catalog.num_items, content, progress=False)
+    with torch.no_grad():
+        made = recommender.adapt(torch.from_numpy(content)).numpy()
+    np.testing.assert_allclose(made, np.load(runs[mode] / "item_vectors.npy"), atol=1e-5)
+
+
+def test_only_what_a_mode_trains_is_stored(runs: dict[str, Path]) -> None:
+    size = {mode: sum(f.stat().st_size for f in runs[mode].rglob("*.safetensors")) for mode in MODES}
+    assert size["lora"] < size["full"] / 3
+    assert size["frozen"] < size["full"]
+    with safe_open(runs["lora"] / "adapter" / "adapter_model.safetensors", "pt") as adapter:
+        names = list(adapter.keys())
+        assert any("lora_B" in name and adapter.get_tensor(name).abs().sum() > 0 for name in names)
+    frozen_towers = [n for n in names if ".towers." in n and "lora_" not in n]
+    assert not frozen_towers
+
+
+def test_trained_share(runs: dict[str, Path]) -> None:
+    figures = {mode: json.loads((runs[mode] / "manifest.json").read_text())["metrics"] for mode in MODES}
+    trained = {mode: figures[mode]["trained_parameters"] for mode in MODES}
+    assert trained["lora"] < trained["frozen"] < trained["full"]
+    assert trained["full"] == figures["full"]["parameters"]
+
+
+def test_an_adapter_merged_gives_the_same_vectors(runs: dict[str, Path]) -> None:
+    recommender = load_recommender(open_artifact(runs["lora"])).eval()
+    vectors = torch.nn.functional.normalize(torch.randn(2, 5, 32), dim=-1)
+    segments = torch.zeros(2, 5, dtype=torch.int64)
+    with torch.no_grad():
+        before = recommender.history(vectors, segments)
+        for module in recommender.modules():
+            if hasattr(module, "merge") and hasattr(module, "lora_A"):
+                module.merge()
+        after = recommender.history(vectors, segments)
+    torch.testing.assert_close(before, after, atol=1e-5, rtol=0)
+
+
+def test_an_adapter_refuses_another_base(
+    runs: dict[str, Path], settings: FinetuneConfig, encoder: Path, tmp_path: Path
+) -> None:
+    catalog = load_catalog(settings.catalog)
+    assert open_recommender(runs["lora"], catalog, encoder) is not None
+    other = replace_encoder(settings, tmp_path)
+    with pytest.raises(VitrineError, match=r"was trained on the encoder .* but .*; pass the encoder"):
+        open_recommender(runs["lora"], catalog, other)
+
+
+def replace_encoder(settings: FinetuneConfig, folder: Path) -> Path:
+    """Another encoder artifact of the same shape."""
+    from catalog.artifacts import write_artifact
+
+    catalog = load_catalog(settings.catalog)
+    values = open_artifact(Path(settings.encoder)).manifest["config"]["encoder"]
+    values = {**values, "text": TowerConfig(**values["text"]), "image": TowerConfig(**values["image"])}
+    with write_artifact(folder / "other", kind="encoder", config={}, catalog=catalog.fingerprint) as staging:
+        new_encoder(EncoderConfig(**values), catalog).save(staging.path)
+    return folder / "other"
+
+
+@pytest.mark.parametrize("features", ["id", "random", "shuffled", "content+id"])
+def test_controls_run_and_come_back(features: str, settings: FinetuneConfig, tmp_path: Path) -> None:
+    transfer = "scratch" if features in ("id", "random") else "frozen"
+    config = replace(settings, features=features, transfer=transfer)
+    run = run_finetuning(config, tmp_path / features, build_trainer)
+    shop = open_recommender(run, load_catalog(settings.catalog))
+    assert len(shop.rank(np.array([0, 1, 2]), 5)) == 5
+
+
+def test_ids_have_no_towers_to_transfer(settings: FinetuneConfig, tmp_path: Path) -> None:
+    with pytest.raises(VitrineError, match="use --transfer scratch"):
+        run_finetuning(replace(settings, features="id"), tmp_path / "id", build_trainer)
+
+
+def test_the_known_the_unknown_and_the_new(runs: dict[str, Path], settings: FinetuneConfig) -> None:
+    catalog = load_catalog(settings.catalog)
+    user = str(catalog.user_ids[0])
+    known = recommend(runs["lora"], user=user, k=5)
+    assert known.by == "history"
+    owned = {catalog.items[int(i)]["item_id"] for i in catalog.interactions.history(0)}
+    assert not owned & set(known.item_ids)
+    ids = [catalog.items[i]["item_id"] for i in (3, 7)]
+    unknown = recommend(runs["lora"], history=",".join(ids), k=5)
+    assert unknown.by == "history"
+    assert not set(ids) & set(unknown.item_ids)
+    assert recommend(runs["lora"], history="", k=5).by == "popularity"
+    with pytest.raises(VitrineError, match="nobody"):
+        recommend(runs["lora"], user="nobody")
+    with pytest.raises(VitrineError, match="not both"):
+        recommend(runs["lora"], user=user, history="x")
+
+
+def test_another_catalog_is_refused_by_its_ids(runs: dict[str, Path], demo_world: Path) -> None:
+    other = load_catalog(CatalogConfig(path=str(demo_world / "home")))
+    with pytest.raises(VitrineError, match="item ids differ"):
+        open_recommender(runs["lora"], other)

@@ -1,0 +1,323 @@
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from datasets import Dataset
+from peft import PeftModel
+from torch import Tensor
+
+from catalog.catalog import Catalog, Interactions
+from catalog.config import SplitConfig
+from catalog.errors import VitrineError
+from catalog.splits import Split, make_split
+from finetune.config import LoraConfig
+from generate.conditioning import NextItemPairs
+from generate.text.config import TextConfig, WriteConfig
+from generate.text.data import TextData, TextRows
+from generate.text.language_model import build_language_model, load_language_model
+from generate.text.model import TextGenerator
+from generate.text.module import TextModule
+from generate.text.run import new_generator
+from generate.text.sampling import choose_tokens, continue_prefixes
+from generate.text.score import Reading, score_texts
+from generate.text.tasks import tasks_with_words
+from pretrain.config import OptimizerConfig, TrainerConfig
+
+WIDTH = 8
+WORDS = ["soft and quiet, my kind of wool", "bold and loud, a colour that shouts"]
+TINY = {
+    "model_type": "llama",
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 96,
+    "tie_word_embeddings": True,
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Models this small lose more to handing work over than they gain."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+class FakeShop:
+    """Items of two sorts point two ways; a person is the mean of their items."""
+
+    def __init__(self, num_items: int) -> None:
+        vectors = np.random.default_rng(0).normal(size=(num_items, WIDTH)) * 0.3
+        vectors[np.arange(num_items), np.arange(num_items) % 2] += 1
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        self.width = WIDTH
+        self.item_vectors = vectors.astype(np.float32)
+
+    def user_states(self, histories: list[np.ndarray]) -> Tensor:
+        sums = [self.item_vectors[history].sum(axis=0) for history in histories]
+        return torch.nn.functional.normalize(torch.from_numpy(np.stack(sums)), dim=-1)
+
+
+@pytest.fixture(scope="module")
+def catalog() -> Catalog:
+    """Twelve people who each take five items of one sort out of twelve, and review in two ways."""
+    people, length = 12, 5
+    rng = np.random.default_rng(1)
+    items = [2 * rng.choice(6, length, replace=False) + person % 2 for person in range(people)]
+    return Catalog(
+        name="tiny",
+        folder=Path(),
+        fingerprint="0",
+        items=Dataset.from_dict(
+            {
+                "item_id": [str(item) for item in range(12)],
+                "title": ["Coat", "Hat"] * 6,
+                "text": ["a soft thing", "a bold thing"] * 6,
+                "category": [None] * 12,
+                "image": [None] * 12,
+            }
+        ),
+        user_ids=np.array([str(person) for person in range(people)]),
+        interactions=Interactions(
+            offsets=np.arange(people + 1) * length,
+            items=np.concatenate(items).astype(np.int32),
+            times=np.tile(np.arange(length), people),
+            texts=[WORDS[person % 2] for person in range(people) for _ in range(length)],
+        ),
+    )
+
+
+@pytest.fixture(scope="module")
+def split(catalog: Catalog) -> Split:
+    return make_split(catalog, SplitConfig(kind="leave-one-out"))
+
+
+@pytest.fixture(scope="module")
+def shop() -> FakeShop:
+    return FakeShop(12)
+
+
+def make_generator(**options) -> TextGenerator:
+    torch.manual_seed(0)
+    model, tokenizer = build_language_model(TINY, WORDS, vocab_size=320)
+    settings = {"width": WIDTH, "tasks": ("describe", "review"), "max_tokens": 24, **options}
+    return TextGenerator(model, tokenizer, **settings).eval()
+
+
+def some_vectors(count: int, seed: int = 0) -> Tensor:
+    vectors = torch.randn(count, WIDTH, generator=torch.Generator().manual_seed(seed))
+    return torch.nn.functional.normalize(vectors, dim=-1)
+
+
+def fit(generator: TextGenerator, catalog: Catalog, split: Split, shop: FakeShop, steps: int):
+    config = TextConfig(
+        batch_size=16, max_tokens=24, drop_item=0.4, trainer=TrainerConfig(max_steps=steps)
+    )
+    data = TextData(
+        catalog,
+        shop,
+        NextItemPairs(catalog, split),
+        generator.tokenizer,
+        generator.tasks,
+        config,
+    )
+    trainer = pl.Trainer(
+        max_steps=steps,
+        max_epochs=-1,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(TextModule(generator, OptimizerConfig(learning_rate=5e-3)), data)
+    generator.eval()
+
+
+@pytest.fixture(scope="module")
+def learned(catalog: Catalog, split: Split, shop: FakeShop) -> TextGenerator:
+    generator = make_generator()
+    fit(generator, catalog, split, shop, 120)
+    return generator
+
+
+def test_reopened_generator_writes_and_scores_the_same(learned: TextGenerator, tmp_path: Path):
+    learned.save_pretrained(tmp_path)
+    reopened = TextGenerator.from_pretrained(tmp_path)
+    users, items = some_vectors(3), some_vectors(3, 1)
+    assert reopened.write(users, items, "review", seeds=[0, 1, 2]) == learned.write(
+        users, items, "review", seeds=[0, 1, 2]
+    )
+    texts = [*WORDS, "neither"]
+    ours = learned.loss_per_text(users, items, "describe", texts)
+    theirs = reopened.loss_per_text(users, items, "describe", texts)
+    assert torch.equal(ours[0], theirs[0])
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_request_gets_the_same_words_whatever_else_is_in_the_batch(
+    learned: TextGenerator, shop: FakeShop, temperature: float
+):
+    users, items, seeds = torch.from_numpy(shop.item_vectors[:5]), some_vectors(5), [3, 1, 4, 1, 5]
+    together = learned.write(users, items, "review", seeds=seeds, temperature=temperature)
+    alone = [
+        learned.write(
+            users[i : i + 1],
+            items[i : i + 1],
+            "review",
+            seeds=seeds[i : i + 1],
+            temperature=temperature,
+        )[0]
+        for i in range(5)
+    ]
+    assert together == alone
+    assert len(set(together)) > 1
+
+
+def test_a_text_scores_the_same_beside_longer_ones():
+    generator = make_generator()
+    users = some_vectors(2)
+    nats, counts = generator.loss_per_text(users, None, "review", ["soft", WORDS[1] * 2])
+    alone, count = generator.loss_per_text(users[:1], None, "review", ["soft"])
+    torch.testing.assert_close(nats[:1], alone)
+    assert counts[0] == count[0] < counts[1]
+
+
+def test_cached_words_are_those_of_full_passes():
+    generator = make_generator()
+    prefix = generator.prefix(some_vectors(1), torch.zeros(1, WIDTH), torch.tensor([1]))
+    model, embed = generator.language_model, generator.language_model.get_input_embeddings()
+    options = {"end": generator.end, "forbidden": [0], "max_tokens": 6, "top_p": 0.9}
+    (cached,) = continue_prefixes(model, prefix, temperature=2.0, seeds=[5], **options)
+    inputs, written, draws = prefix, [], [torch.Generator().manual_seed(5)]
+    for _ in range(6):
+        logits = model(inputs_embeds=inputs).logits[:, -1].detach()
+        logits[:, 0] = -torch.inf
+        written.append(int(choose_tokens(logits, 2.0, 0.9, draws)))
+        inputs = torch.cat([inputs, embed(torch.tensor([written[-1:]]))], dim=1)
+    assert cached == written
+    assert len(set(written)) > 1
+
+
+def test_no_condition_is_the_dropped_condition(catalog: Catalog, split: Split, shop: FakeShop):
+    generator = make_generator()
+    config = TextConfig(drop_user=1.0, drop_item=1.0, max_tokens=24)
+    pairs = NextItemPairs(catalog, split)
+    data = TextData(catalog, shop, pairs, generator.tokenizer, generator.tasks, config)
+    rows = [data.rows[row] for row in range(4)]
+    batch = data.collate([row for row in rows if row.task == rows[0].task])
+    dropped, _ = generator(batch.user_states, batch.item_vectors, batch.task_ids, batch.token_ids)
+    texts = [row.text for row in rows if row.task == rows[0].task]
+    absent, _ = generator.loss_per_text(None, None, generator.tasks[rows[0].task], texts)
+    torch.testing.assert_close(dropped.detach(), absent)
+    known, _ = generator.loss_per_text(some_vectors(len(texts)), None, "review", texts)
+    assert not torch.allclose(known, absent)
+
+
+def test_rows_are_a_function_of_the_seed_and_hide_each_condition_alone(
+    catalog: Catalog, split: Split
+):
+    pairs = NextItemPairs(catalog, split)
+    rows, again = (TextRows(catalog, pairs, ("review",), 7, 0.3, 0.6) for _ in range(2))
+    count = 20 * rows.num_texts
+    assert rows[count - 1].pair.item == again[count - 1].pair.item
+    assert rows[count - 1].text == again[count - 1].text
+    shown = [(rows[row].user_shown, rows[row].item_shown) for row in range(count)]
+    assert len(set(shown)) == 4
+    users, items = np.mean(shown, axis=0)
+    assert users == pytest.approx(0.7, abs=0.06)
+    assert items == pytest.approx(0.4, abs=0.06)
+
+
+def test_own_words_become_likelier_than_a_strangers(
+    learned: TextGenerator, catalog: Catalog, split: Split, shop: FakeShop
+):
+    states = shop.user_states([catalog.interactions.history(person) for person in (0, 1)])
+    own, _ = learned.loss_per_text(states, None, "review", WORDS)
+    swapped, _ = learned.loss_per_text(states.flip(0), None, "review", WORDS)
+    assert (own + 1 < swapped).all()
+    reading = Reading("review", lambda text: "wool" in text, lambda user, _: user % 2 == 0)
+    scores = score_texts(
+        learned, shop, catalog, split, readings={"wool": reading}, written=8, chunk=5
+    )
+    hits = scores["readings"]["wool"]
+    assert hits["own"]["value"] > hits["swapped"]["value"]
+    review = scores["likelihood"]["review, item hidden"]
+    assert review["swapped_minus_own"]["value"] > 0
+    assert review["texts"] == len(split.test)
+    assert scores["written"]["review"]["near_copies"] > 0
+
+
+def test_top_p_leaves_out_the_unlikely_and_temperature_zero_takes_the_likeliest():
+    logits = torch.log(torch.tensor([[0.05, 0.5, 0.3, 0.15]])).repeat(300, 1)
+    draws = [torch.Generator().manual_seed(seed) for seed in range(300)]
+    assert set(choose_tokens(logits, 1.0, 0.8, draws).tolist()) == {1, 2}
+    assert set(choose_tokens(logits, 1.0, 1.0, draws).tolist()) == {0, 1, 2, 3}
+    assert set(choose_tokens(logits, 0.0, 1.0, draws).tolist()) == {1}
+
+
+def test_a_task_without_words_is_left_out(catalog: Catalog, split: Split):
+    silent = replace(catalog, interactions=replace(catalog.interactions, texts=None))
+    pairs = NextItemPairs(silent, split)
+    assert tasks_with_words(silent, ("describe", "review"), pairs) == (("describe",), ("review",))
+    with pytest.raises(VitrineError, match="no words for review"):
+        tasks_with_words(silent, ("review",), pairs)
+    with pytest.raises(VitrineError, match="'haiku' is unknown"):
+        tasks_with_words(silent, ("haiku",), pairs)
+
+
+def test_mistakes_are_answered_with_a_remedy():
+    generator = make_generator(tasks=("describe",))
+    with pytest.raises(VitrineError, match="it writes describe"):
+        generator.write(None, None, "review", seeds=[0])
+    with pytest.raises(VitrineError, match="top_p"):
+        generator.write(None, None, "describe", seeds=[0], top_p=0)
+    with pytest.raises(VitrineError, match="set max_tokens to 86"):
+        make_generator(max_tokens=90)
+    with pytest.raises(VitrineError, match="cannot load the language model"):
+        load_language_model("no/such/folder", LoraConfig())
+
+
+def test_a_pretrained_base_stays_as_it_was_under_lora(
+    catalog: Catalog, split: Split, shop: FakeShop, tmp_path: Path
+):
+    gpt2 = {"model_type": "gpt2", "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 96}
+    base, tokenizer = build_language_model(gpt2, WORDS, vocab_size=300)
+    base.save_pretrained(str(tmp_path / "base"))
+    tokenizer.save_pretrained(str(tmp_path / "base"))
+    config = TextConfig(model=str(tmp_path / "base"), max_tokens=24)
+    pairs = NextItemPairs(catalog, split)
+    generator = new_generator(config, catalog, pairs, ("review",), WIDTH)
+    model = generator.language_model
+    assert isinstance(model, PeftModel)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+
+    fit(generator, catalog, split, shop, 2)
+
+    changed = {n for n, w in model.state_dict().items() if not torch.equal(w, before[n])}
+    assert changed
+    assert all("lora_" in name for name in changed)
+    generator.save_pretrained(tmp_path / "words")
+    saved = {path.name for path in (tmp_path / "words").rglob("*.safetensors")}
+    assert saved == {"adapter_model.safetensors", "projector.safetensors"}
+    users = some_vectors(2)
+    reopened = TextGenerator.from_pretrained(tmp_path / "words")
+    words = generator.write(users, users, "review", seeds=[0, 1])
+    assert reopened.write(users, users, "review", seeds=[0, 1]) == words
+
+    other, _ = build_language_model(gpt2, WORDS, vocab_size=300)
+    other.save_pretrained(str(tmp_path / "base"))
+    with pytest.raises(VitrineError, match="has other weights"):
+        TextGenerator.from_pretrained(tmp_path / "words")
+
+
+def test_config_defaults_fit_together():
+    config = TextConfig()
+    assert 0 <= config.drop_user <= 1
+    assert WriteConfig().max_tokens <= config.max_tokens

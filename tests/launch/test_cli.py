@@ -1,0 +1,133 @@
+"""The command line: quick help, plain mistakes, no traceback but for bugs."""
+
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import launch.commands
+from launch.cli import COMMANDS, main
+from pretrain.config import EmbedConfig
+
+
+@pytest.fixture
+def embed(monkeypatch):
+    """`vitrine embed` without the work: gives what it was called with, or raises what it is told."""
+
+    @dataclass
+    class Fake:
+        called_with: tuple | None = None
+        error: BaseException | None = None
+
+    fake = Fake()
+
+    def embed(options: launch.commands.EmbedOptions, settings: EmbedConfig) -> None:
+        fake.called_with = (options, settings)
+        if fake.error:
+            raise fake.error
+
+    monkeypatch.setattr(launch.commands, "embed", embed)
+    return fake
+
+
+def seconds(*arguments: str) -> float:
+    """Wall time of a Python of its own, the best of five."""
+    times = []
+    for _ in range(5):
+        started = time.perf_counter()
+        subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def test_help_takes_less_than_a_third_of_a_second() -> None:
+    bare = seconds("-c", "pass")
+    assert seconds("-m", "launch.cli", "--help") < max(0.3, 10 * bare)
+
+
+def test_help_of_every_command_comes_without_torch() -> None:
+    code = """
+import sys
+from launch.cli import COMMANDS, main
+main(["--help"])
+heavy = {"torch", "numpy", "yaml", "jsonargparse", "rich"} & set(sys.modules)
+assert not heavy, heavy
+for name in COMMANDS:
+    main([*name.split(), "--help"])
+    assert "torch" not in sys.modules, name
+"""
+    shown = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    for name in COMMANDS:
+        assert f"usage: vitrine {name} " in shown.stdout
+
+
+def test_settings_are_listed_with_default_and_meaning(capsys) -> None:
+    assert main(["pretrain", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "  --trainer.max_steps 1000\n        Optimiser steps.\n" in shown
+    assert "  --output runs/encoder\n" in shown
+    assert "zero2-offload" in shown
+
+
+def test_options_and_settings_reach_the_command(embed) -> None:
+    assert main(["embed", "--batch_size=7", "--output", "here", "--catalog.path", "x"]) == 0
+    options, settings = embed.called_with
+    assert options.output == "here"
+    assert (settings.batch_size, settings.catalog.path) == (7, "x")
+
+
+def test_a_config_file_is_read(embed, tmp_path) -> None:
+    (tmp_path / "mine.yaml").write_text("batch_size: 9\nencoder: runs/e\n")
+    assert main(["embed", "--config", str(tmp_path / "mine.yaml"), "--encoder", "other"]) == 0
+    assert embed.called_with[1] == EmbedConfig(encoder="other", batch_size=9)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("pretrian", "vitrine: unknown command 'pretrian'. Did you mean 'pretrain'?"),
+        ("generate txet", "vitrine: unknown command 'generate txet'. Did you mean 'generate text'"),
+        ("catalog", "vitrine: say which: vitrine catalog check or vitrine catalog demo."),
+        ("embed --outputs x", "vitrine: unknown option '--outputs'. Did you mean '--output'?"),
+        ("embed --catalog.pth x", "vitrine: unknown key 'catalog.pth' on the command line. Did yo"),
+        ("embed --batch_size x", "vitrine: 'batch_size' is 'x' on the command line; expected a wh"),
+        ("embed --output", "vitrine: --output has no value; write --output VALUE."),
+        ("embed x", "vitrine: unexpected 'x'; settings are given as --key value."),
+        ("embed --config no.yaml", "vitrine: no config 'no.yaml': it is neither a file nor a shi"),
+        ("run", "vitrine: CONFIG is missing; see --help."),
+        ("recommend", "vitrine: RECOMMENDER is missing; see --help."),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_status_2(line, message, embed, capsys) -> None:
+    assert main(line.split()) == 2
+    shown = capsys.readouterr()
+    assert shown.err.startswith(message)
+    assert shown.err.count("\n") == 1
+    assert not shown.out
+    assert embed.called_with is None
+
+
+def test_a_bug_keeps_its_traceback(embed) -> None:
+    embed.error = RuntimeError("shapes differ")
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        main(["embed"])
+
+
+def test_ctrl_c_is_one_line_and_exit_status_130(embed, capsys) -> None:
+    embed.error = KeyboardInterrupt()
+    assert main(["embed"]) == 130
+    # Lightning turns Ctrl-C into an exit of its own.
+    embed.error = SystemExit(1)
+    embed.error.__context__ = KeyboardInterrupt()
+    assert main(["embed"]) == 130
+    line = "interrupted; run the same command again to resume\n"
+    assert capsys.readouterr().err == 2 * line
+
+
+def test_the_installed_command_runs_from_any_folder(tmp_path) -> None:
+    command = Path(sys.executable).parent / "vitrine"
+    shown = subprocess.run([command, "--version"], cwd=tmp_path, capture_output=True, text=True)
+    assert (shown.returncode, shown.stdout) == (0, "vitrine 0.1.0\n")

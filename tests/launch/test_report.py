@@ -1,0 +1,273 @@
+"""The report's page: whole, self-contained, safe with untrusted words, and true to its figures."""
+
+import base64
+import io
+import math
+import re
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+from itertools import pairwise
+
+import pytest
+from PIL import Image
+
+from finetune.statistics import Interval
+from launch.report.charts import interval_mark, line_chart, nice_ticks, tick_label
+from launch.report.contents import (
+    ArmRow,
+    Claim,
+    ControlRow,
+    Creation,
+    Curve,
+    ItemCard,
+    Made,
+    PersonStory,
+    Report,
+)
+from launch.report.markup import Html, count, decimal, duration, percent, tag
+from launch.report.page import render_page
+from launch.report.tables import reading
+
+ATTACK = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
+VOID = {"img", "meta", "br"}
+
+
+def drawn(kind: str = "PNG") -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (4, 4), "#2f6350").save(file, kind)
+    return file.getvalue()
+
+
+def small_report(word: str = "mug", picture: bytes | None = None) -> Report:
+    item = ItemCard(word, word, picture, 0.5)
+    other = ItemCard("other", "lamps", None)
+    made = Made(picture, word)
+    story = PersonStory(
+        word, [item, other], [other, item], item, [Creation(item, made, made, made, word)], word
+    )
+    arms = [
+        ArmRow(word, word, Interval(0.14213, 0.13, 0.15), {word: 0.25}, 12, 1000, 95.0),
+        ArmRow("popularity", "", Interval(0.03, 0.02, 0.04), {word: math.nan}, is_control=True),
+    ]
+    contrast = Interval(0.5, 0.4, 0.6)
+    controls = [
+        ControlRow(word, contrast, contrast, None, contrast, "own / swapped", False, 1200),
+    ]
+    return Report(
+        title=word,
+        lead=word,
+        facts=[(word, word)],
+        window=[item],
+        claims=[Claim(word, word, word, True), Claim("missed", "1", "≥ 2", False)],
+        curves=[Curve(word, word, {word: [[0, 1.0], [10, 0.5]], "other": [[5, 0.7]]})],
+        protocol=word,
+        arms=arms,
+        controls=controls,
+        people=[story],
+        stages=[(word, 2.0), ("other", 8.0)],
+        notes=[word],
+    )
+
+
+class Reader(HTMLParser):
+    """Collects tags, what they point at, and text; fails where tags do not nest."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(page)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.text += data
+
+
+def test_untrusted_words_stay_words_wherever_they_stand():
+    read = Reader(render_page(small_report(ATTACK, drawn())))
+    assert read.text.count(ATTACK) >= 20  # it was shown, as text
+    names = {name for name, _ in read.tags}
+    assert "script" not in names
+    handlers = [key for _, attributes in read.tags for key in attributes if key.startswith("on")]
+    assert handlers == []
+    assert all(a["src"] != "x" for name, a in read.tags if name == "img")
+
+
+def test_the_page_needs_nothing_but_itself():
+    page = render_page(small_report(picture=drawn()))
+    read = Reader(page)
+    pointed = [a[key] or "" for _, a in read.tags for key in ("src", "href") if key in a]
+    assert pointed
+    assert all(p.startswith(("data:image/", "#")) for p in pointed)
+    assert not {"script", "link", "iframe", "object"} & {name for name, _ in read.tags}
+    style = page[page.index("<style>") : page.index("</style>")]
+    assert "url(" not in style
+    assert "@import" not in style
+    assert "default-src 'none'" in page.replace("&#x27;", "'")
+
+
+def test_every_link_on_the_page_leads_to_a_section():
+    read = Reader(render_page(small_report()))
+    anchors = {a["id"] for _, a in read.tags if "id" in a}
+    links = [(a["href"] or "") for name, a in read.tags if name == "a"]
+    assert len(links) == 8
+    assert all(link.removeprefix("#") in anchors for link in links)
+
+
+def test_pictures_are_inside_the_page_and_described():
+    pictures = [
+        a
+        for name, a in Reader(render_page(small_report("mug", drawn("JPEG")))).tags
+        if name == "img"
+    ]
+    assert len(pictures) == 8
+    assert all(a["alt"] for a in pictures)
+    start, _, data = (pictures[0]["src"] or "").partition(",")
+    assert start == "data:image/jpeg;base64"
+    assert base64.b64decode(data) == drawn("JPEG")
+
+
+@pytest.mark.parametrize("picture", [None, b"", b"<svg onload='alert(1)'/>"])
+def test_missing_or_unknown_pictures_become_a_placeholder(picture: bytes | None):
+    page = render_page(small_report(picture=picture))
+    assert "<img" not in page
+    assert "no picture" in page
+
+
+def test_a_report_with_nothing_in_it_is_still_a_page():
+    empty = Report("Title", "", [], [], [], [], "", [], [], [])
+    read = Reader(render_page(empty))
+    assert "Title" in read.text
+    assert "section" not in {name for name, _ in read.tags}
+
+
+def test_the_gallery_comes_before_the_figures():
+    page = render_page(small_report())
+    order = [page.index(f'id="{anchor}"') for anchor in ("window", "people", "claims", "ranking")]
+    assert order == sorted(order)
+
+
+def test_what_a_claim_met_is_said_in_words():
+    text = Reader(render_page(small_report())).text
+    assert "1 of 2 are met" in text
+    assert "✓met" in text
+    assert "✗not met" in text
+
+
+def test_ranking_figures_are_shown_as_agreed():
+    text = Reader(render_page(small_report())).text
+    assert "0.1421[0.1300, 0.1500]" in text
+    assert "1.2\u2009%of 1\u2009000" in text
+    assert "1\u2009min 35\u2009s" in text
+    assert "nan" not in text
+
+
+def test_recommended_item_that_was_taken_next_is_marked_once():
+    assert Reader(render_page(small_report(picture=drawn()))).text.count("✓ taken next") == 1
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "higher_is_better", "words"),
+    [
+        (0.1, 0.3, True, "better with one’s own state"),
+        (0.1, 0.3, False, "worse with one’s own state"),
+        (-0.3, -0.1, False, "better with one’s own state"),
+        (-0.1, 0.3, True, "no clear difference"),
+        (0.0, 0.3, True, "no clear difference"),
+        (math.nan, math.nan, True, "no clear difference"),
+    ],
+)
+def test_a_contrast_counts_only_if_its_interval_excludes_no_difference(
+    low: float, high: float, higher_is_better: bool, words: str
+):
+    some = Interval(0.5, 0.4, 0.6)
+    contrast = Interval((low + high) / 2, low, high)
+    row = ControlRow("m", some, some, some, contrast, "own − swapped", higher_is_better, 10)
+    assert reading(row, 0.0)[2] == words
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        [[0.0, 1.0], [10.0, 0.5], [20.0, math.nan], [30.0, 0.4]],
+        [[5.0, 2.0]],
+        [[0.0, 3.0], [1.0, 3.0]],
+        [[float(step), math.sin(step)] for step in range(5000)],
+        [[0.0, 1e-7], [10.0, 3e-7]],
+        [[0.0, -4.0], [1000000.0, 12345.0]],
+    ],
+)
+def test_curves_are_drawn_inside_their_frame(points: list[list[float]]):
+    chart = line_chart(Curve("title", "loss", {"one": points}))
+    drawing = ElementTree.fromstring(chart)
+    width, height = map(float, drawing.attrib["viewBox"].split()[2:])
+    places = [
+        tuple(map(float, place.split(",")))
+        for line in drawing.iter("polyline")
+        for place in line.attrib["points"].split()
+    ]
+    places += [(float(c.attrib["cx"]), float(c.attrib["cy"])) for c in drawing.iter("circle")]
+    assert 1 <= len(places) <= 402
+    assert all(0 <= x <= width and 0 <= y <= height for x, y in places)
+    labels = [text.text for text in drawing.iter("text")]
+    assert len(set(labels)) >= 4  # ticks that can be told apart
+
+
+def test_a_curve_without_points_says_so():
+    assert "Nothing was logged" in line_chart(Curve("title", "loss", {"one": []}))
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 0.17), (3.0, 3.0), (-0.04, 0.001), (0, 12345)])
+def test_ticks_are_few_even_and_cover_the_figures(low: float, high: float):
+    ticks = nice_ticks(low, high)
+    steps = [round(b - a, 9) for a, b in pairwise(ticks)]
+    assert len(set(steps)) == 1
+    assert ticks[0] <= low
+    assert ticks[-1] >= high
+    assert 3 <= len(ticks) <= 8
+    assert len({tick_label(tick, ticks) for tick in ticks}) == len(ticks)
+
+
+def test_an_infinite_interval_ends_at_the_edge_of_its_chart():
+    mark = interval_mark(Interval(2.0, 1.0, math.inf), [0.0, 1.0, 2.0])
+    assert not re.search(r"inf|nan", mark.replace("interval", ""))
+
+
+def test_text_is_escaped_unless_it_is_html():
+    assert tag("p", "1 < 2", Html("<b>x</b>")) == "<p>1 &lt; 2<b>x</b></p>"
+    assert tag("p", class_='a"b', hidden=None) == '<p class="a&quot;b"></p>'
+    tag("p", "\ud800").encode("utf-8")
+
+
+def test_numbers_are_written_for_readers():
+    assert count(1234567) == "1\u2009234\u2009567"
+    assert decimal(-0.05, 2) == "−0.05"
+    assert decimal(math.nan) == "–"
+    assert decimal(math.inf) == "∞"
+    assert [percent(share) for share in (0, 0.004, 0.0123, 0.63, 1)] == [
+        "0\u2009%",
+        "0.40\u2009%",
+        "1.2\u2009%",
+        "63\u2009%",
+        "100\u2009%",
+    ]
+    assert [duration(s) for s in (4.21, 59.7, 95, 5000)] == [
+        "4.2\u2009s",
+        "1\u2009min 0\u2009s",
+        "1\u2009min 35\u2009s",
+        "1\u2009h 23\u2009min",
+    ]

@@ -1,0 +1,125 @@
+"""The item encoder: missing modalities, initialisation, save and load."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from pretrain.encoder import ItemEncoder, ItemEncoderConfig, MaskedGate
+from pretrain.history import HistoryEncoder, HistoryEncoderConfig
+from pretrain.towers import scatter_present
+
+BERT = {
+    "model_type": "bert",
+    "vocab_size": 50,
+    "hidden_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+}
+VIT = {
+    "model_type": "vit",
+    "image_size": 16,
+    "patch_size": 8,
+    "hidden_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+}
+
+
+@pytest.fixture
+def encoder() -> ItemEncoder:
+    torch.manual_seed(0)
+    config = ItemEncoderConfig(width=16, text_config=BERT, image_config=VIT, image_size=16)
+    return ItemEncoder(config).eval()
+
+
+def batch(text: list[bool], image: list[bool]) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    num_texts, num_images = max(1, sum(text)), max(1, sum(image))
+    return {
+        "input_ids": torch.randint(4, 50, (num_texts, 5), generator=generator),
+        "attention_mask": torch.ones(num_texts, 5, dtype=torch.int64),
+        "text_present": torch.tensor(text),
+        "pixel_values": torch.randn(num_images, 3, 16, 16, generator=generator),
+        "image_present": torch.tensor(image),
+    }
+
+
+def test_towers_start_with_their_own_initialisation(encoder: ItemEncoder) -> None:
+    embedding = encoder.towers["text"].embeddings.word_embeddings.weight
+    assert 0.015 < embedding.std().item() < 0.025
+
+
+def test_an_item_without_a_modality_is_known_by_the_other_alone(encoder: ItemEncoder) -> None:
+    vectors = encoder(**batch([True, True], [True, False]))
+    torch.testing.assert_close(vectors.item[1].norm(), torch.tensor(1.0))
+    assert vectors.image is not None
+    assert vectors.image[1].abs().sum() == 0
+    changed = batch([True, True], [True, False])
+    changed["pixel_values"] = changed["pixel_values"] * -3
+    again = encoder(**changed)
+    torch.testing.assert_close(again.item[1], vectors.item[1])
+    assert (again.item[0] - vectors.item[0]).abs().max() > 1e-3
+
+
+def test_items_with_nothing_share_a_learned_vector_and_get_gradient_only_there(
+    encoder: ItemEncoder,
+) -> None:
+    vectors = encoder(**batch([False, False], [False, False]))
+    torch.testing.assert_close(vectors.item[0], vectors.item[1])
+    torch.testing.assert_close(vectors.item[0].norm(), torch.tensor(1.0))
+    vectors.item[0, 0].backward()
+    assert encoder.gate.nothing.grad is not None
+    assert encoder.gate.nothing.grad.abs().sum() > 0
+    tower = encoder.towers["text"].embeddings.word_embeddings.weight
+    assert tower.grad is not None  # every tower takes part in every step, as ZeRO-3 needs
+    assert tower.grad.abs().sum() == 0
+
+
+def test_scatter_puts_rows_where_they_belong() -> None:
+    rows = torch.tensor([[1.0], [2.0]])
+    full = scatter_present(rows, torch.tensor([False, True, False, True]))
+    assert full.squeeze(1).tolist() == [0, 1, 0, 2]
+
+
+def test_an_absent_modality_has_no_weight_in_the_gate() -> None:
+    gate = MaskedGate(4, 2)
+    parts = torch.randn(3, 2, 4)
+    fused = gate(parts, torch.tensor([[True, False], [False, True], [True, True]]))
+    torch.testing.assert_close(fused[0], parts[0, 0])
+    torch.testing.assert_close(fused[1], parts[1, 1])
+
+
+def test_saved_and_loaded_is_the_same(encoder: ItemEncoder, tmp_path: Path) -> None:
+    encoder.save_pretrained(tmp_path)
+    loaded = ItemEncoder.from_pretrained(tmp_path).eval()
+    inputs = batch([True, False, True], [True, True, False])
+    torch.testing.assert_close(loaded(**inputs).item, encoder(**inputs).item, rtol=0, atol=0)
+
+
+@pytest.fixture
+def history() -> HistoryEncoder:
+    torch.manual_seed(0)
+    config = HistoryEncoderConfig(width=16, num_layers=2, num_heads=2, max_history=8)
+    return HistoryEncoder(config).eval()
+
+
+def test_a_state_never_sees_the_future(history: HistoryEncoder) -> None:
+    vectors = torch.randn(1, 6, 16)
+    segments = torch.zeros(1, 6, dtype=torch.int64)
+    states = history(vectors, segments)
+    vectors[:, 4:] = torch.randn(1, 2, 16)
+    changed = history(vectors, segments)
+    torch.testing.assert_close(changed[:, :4], states[:, :4])
+    assert (changed[:, 4:] - states[:, 4:]).abs().max() > 1e-3
+
+
+def test_people_packed_in_one_row_are_read_as_if_alone(history: HistoryEncoder) -> None:
+    vectors = torch.randn(1, 7, 16)
+    packed = history(vectors, torch.tensor([[0, 0, 0, 1, 1, 1, -1]]))
+    alone = history(vectors[:, 3:6], torch.zeros(1, 3, dtype=torch.int64))
+    torch.testing.assert_close(packed[:, 3:6], alone, atol=1e-5, rtol=0)
+    mixed = history(vectors, torch.zeros(1, 7, dtype=torch.int64))
+    assert (mixed[:, 3:6] - alone).abs().max() > 1e-3

@@ -1,0 +1,63 @@
+"""The order of training: a function of the seed, the same at any number of ranks, never the future."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from catalog.errors import VitrineError
+from pretrain.rows import HistoryRows, StepOrder, stack_rows
+
+LENGTHS = [5, 1, 9, 0, 3]
+
+
+def rows(train_end: list[int], seed: int = 0, uniform_share: float = 0.0) -> HistoryRows:
+    offsets = np.concatenate([[0], np.cumsum(LENGTHS)]).astype(np.int64)
+    items = np.arange(offsets[-1], dtype=np.int32)
+    interactions = SimpleNamespace(offsets=offsets, items=items)
+    ends = np.array(train_end, dtype=np.int32)
+    return HistoryRows(interactions, ends, 18, 6, seed, uniform_share)
+
+
+def test_only_training_positions_are_read() -> None:
+    data = rows([3, 1, 4, 0, 3])
+    seen = {int(item) for row in range(400) for item in data[row][0]}
+    assert seen == {0, 1, 2, 6, 7, 8, 9, 15, 16, 17}
+
+
+def test_neighbours_in_a_segment_are_neighbours_in_a_history() -> None:
+    data = rows(LENGTHS)
+    for row in range(200):
+        items, segments = data[row]
+        same = segments[:-1] == segments[1:]
+        assert (np.diff(items)[same] == 1).all()
+
+
+def test_a_row_is_a_function_of_seed_and_number() -> None:
+    first, second, other = rows(LENGTHS), rows(LENGTHS), rows(LENGTHS, seed=1)
+    for row in (7, 3, 10**12):
+        np.testing.assert_array_equal(first[row][0], second[row][0])
+    assert any((first[row][0] != other[row][0]).any() for row in range(5))
+
+
+def test_segments_stay_apart_over_a_batch() -> None:
+    data = rows(LENGTHS)
+    _, segments = stack_rows([data[0], data[1]])
+    assert not set(segments[0].tolist()) & set(segments[1].tolist())
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_ranks_share_the_rows_of_one_process(ranks: int) -> None:
+    alone = list(StepOrder(5, 8))
+    shared = [StepOrder(5, 8 // ranks, rank=rank, num_ranks=ranks) for rank in range(ranks)]
+    together = [sum(step, []) for step in zip(*shared, strict=True)]
+    assert together == alone
+
+
+def test_resuming_repeats_and_skips_nothing() -> None:
+    assert list(StepOrder(5, 4))[3:] == list(StepOrder(5, 4, first_step=3))
+
+
+def test_nobody_with_a_next_item_is_one_clear_line() -> None:
+    with pytest.raises(VitrineError, match="no next item"):
+        rows([1, 1, 1, 0, 1])

@@ -1,0 +1,63 @@
+"""Run by torchrun or alone: pretrains a few steps on a folder and writes what came of it.
+
+    train_once.py WORLD OUTPUT STRATEGY DEVICES
+"""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from catalog.config import CatalogConfig
+from launch.trainer import build_trainer
+from pretrain.config import EncoderConfig, PretrainConfig, PretrainDataConfig, TowerConfig, TrainerConfig
+from pretrain.run import run_pretraining
+
+GLOBAL_ROWS = 4
+
+
+def settings(world: str, strategy: str, devices: int) -> PretrainConfig:
+    """Tiny towers without dropout, so that ranks and one process compute the same."""
+    text = {"model_type": "bert", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text |= {"intermediate_size": 64, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    image = {"model_type": "vit", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    image |= {"intermediate_size": 64, "patch_size": 16}
+    return PretrainConfig(
+        catalog=CatalogConfig(path=world),
+        encoder=replace(
+            EncoderConfig(),
+            width=32,
+            text=TowerConfig(config=text, vocab_size=300),
+            image=TowerConfig(config=image, image_size=32),
+            history_layers=1,
+            history_heads=2,
+            dropout=0.0,
+            modality_dropout=0.0,
+        ),
+        data=PretrainDataConfig(rows=GLOBAL_ROWS // devices, row_length=8),
+        trainer=TrainerConfig(
+            max_steps=8, accelerator="cpu", devices=devices, strategy=strategy, log_every=1, progress=False
+        ),
+    )
+
+
+def main(world: str, output: str, strategy: str, devices: str) -> None:
+    torch.set_num_threads(1)
+    engines = []
+
+    def build(config, folder, title, callbacks=()):
+        trainer = build_trainer(config, folder, title, callbacks=callbacks)
+        engines.append(trainer)
+        return trainer
+
+    run_pretraining(settings(world, strategy, int(devices)), Path(output), build)
+    (trainer,) = engines
+    if trainer.global_rank == 0:
+        facts = {"world_size": trainer.world_size, "engine": type(trainer.strategy.model).__name__}
+        Path(output).with_suffix(".json").write_text(json.dumps(facts))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
