@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import platform
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -191,7 +192,7 @@ def _picture_lines(folder: str, inside: str) -> list[str]:
 def _write(content: Converted, folder: Path) -> None:
     """Writes beside the final place and renames, so that nobody opens half a catalog."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
+    staging = folder.with_name(f".{folder.name}.partial-{platform.node()}-{os.getpid()}")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()
     arrays = {

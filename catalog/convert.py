@@ -198,10 +198,10 @@ def _absolute(paths: pa.ChunkedArray, ids: pa.ChunkedArray, folder: Path) -> pa.
             absolute.append(None)
             continue
         full = os.path.normpath(os.path.join(base, path))
-        if os.path.isabs(path) or not _stays_inside(full, base, parents):
+        if not _stays_inside(full, base, parents):
             raise VitrineError(
                 f"item {item} has the picture {path}, which lies outside {folder}; "
-                "pictures must be inside the catalog's folder, by relative path."
+                "a catalog's pictures must lie inside its folder."
             )
         absolute.append(full)
     return pa.chunked_array([pa.array(absolute, pa.large_string())])

@@ -169,9 +169,9 @@ def _check_columns(chosen: Roles, items: Sequence[str], interactions: Sequence[s
         names = column if isinstance(column, list | tuple) else [column]
         for name in names:
             if name is not None and name not in columns:
-                where = " nor ".join(table for table, roles in _TABLES.items() if role in roles)
+                where = " or ".join(table for table, roles in _TABLES.items() if role in roles)
                 raise VitrineError(
-                    f"roles.{role} names the column {name!r}, which {where} lacks."
+                    f"roles.{role} names the column {name!r}, which is not among those of {where}."
                     f"{nearest(name, columns)}"
                 )
 

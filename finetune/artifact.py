@@ -121,7 +121,9 @@ def load_recommender(artifact: Artifact, encoder: str | Path | None = None) -> R
         )
         return recommender
     if without_towers(features):
-        history = HistoryEncoder(HistoryEncoder.config_class.from_pretrained(artifact.path / "history"))
+        history = HistoryEncoder(
+            HistoryEncoder.config_class.from_pretrained(artifact.path / "history")
+        )
         recommender = Recommender(None, history, num_ids)
     elif transfer == "frozen":
         parts = _base(artifact, encoder)

@@ -111,7 +111,9 @@ def _scores_of(
         here = (wanted >= part.start) & (wanted < part.stop)
         if here.any():
             scores = score(people, part)
-            found[here] = scores[here].gather(1, (wanted[here] - part.start).unsqueeze(1)).squeeze(1)
+            found[here] = (
+                scores[here].gather(1, (wanted[here] - part.start).unsqueeze(1)).squeeze(1)
+            )
     return found
 
 

@@ -3,7 +3,6 @@
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from torch import Tensor
 
 from finetune.data import FinetuneBatch

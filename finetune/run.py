@@ -45,7 +45,9 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
         parts = fresh_parts(base, catalog)
     built = assemble(parts, config.transfer, config.features, catalog.num_items, config.lora)
 
-    reader = None if without_towers(config.features) else parts.reader(catalog, _order(config, catalog))
+    reader = (
+        None if without_towers(config.features) else parts.reader(catalog, _order(config, catalog))
+    )
     content = _first_content(config, catalog, parts, reader)
     towers_learn = reader is not None and config.transfer != "frozen"
     curves = CurveRecorder(config.trainer.log_every)
@@ -75,7 +77,9 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
                 catalog=catalog.fingerprint,
                 split=split.describe(),
             ) as staging:
-                vectors = create_vectors(staging.path, catalog.num_items, parts.history.config.width)
+                vectors = create_vectors(
+                    staging.path, catalog.num_items, parts.history.config.width
+                )
                 if towers_learn and reader is not None:
                     embed_items(parts.encoder, reader, catalog.num_items, vectors)
                     module.content = torch.from_numpy(np.array(vectors))
@@ -134,7 +138,9 @@ def _first_content(
 def _test_metrics(ranking: Ranking, catalog: Catalog, split: Split) -> dict[str, float]:
     """Flat: ours and popularity's test metrics, with the interval of NDCG@10."""
     targets = split.test
-    items = catalog.interactions.items[catalog.interactions.offsets[targets.users] + targets.positions]
+    items = catalog.interactions.items[
+        catalog.interactions.offsets[targets.users] + targets.positions
+    ]
     cold = ~split.trained_items[items]
     interval = ndcg_interval(ranking.ranks)
     popular = summarise(rank_by_popularity(catalog, split, targets), cold)

@@ -30,7 +30,9 @@ class BestWeights(pl.Callback):
         self.best_step = 0
         self.kept: dict[str, torch.Tensor] = {}
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
+    ) -> None:
         step = trainer.global_step
         due = step % self.every == 0 or step == trainer.max_steps
         if due and (not self.curve or self.curve[-1][0] != step):

@@ -62,7 +62,10 @@ class Shop:
     def rank_targets(self, catalog: Catalog, targets: Targets, people_chunk: int = 256) -> Ranking:
         """Full ranking of split targets (see `finetune.evaluate`)."""
         return rank_targets(
-            self._scorer(catalog, targets, people_chunk), catalog, targets, people_chunk=people_chunk
+            self._scorer(catalog, targets, people_chunk),
+            catalog,
+            targets,
+            people_chunk=people_chunk,
         )
 
     def _scorer(self, catalog: Catalog, targets: Targets, people_chunk: int) -> ScoreChunk:

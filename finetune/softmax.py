@@ -10,7 +10,9 @@ class _CatalogCrossEntropy(torch.autograd.Function):
     """Takes the gradient while it has each chunk's scores, so that no chunk is scored twice."""
 
     @staticmethod
-    def forward(ctx: Any, states: Tensor, items: Tensor, targets: Tensor, scale: Tensor, chunk: int) -> Tensor:
+    def forward(
+        ctx: Any, states: Tensor, items: Tensor, targets: Tensor, scale: Tensor, chunk: int
+    ) -> Tensor:
         count = max(1, states.shape[0])
         total = states.new_zeros(())
         grad_states = torch.empty_like(states)

@@ -32,7 +32,8 @@ def _resampled_means(columns: NDArray[np.float64], seed: int) -> NDArray[np.floa
 
 
 def _interval(value: float, samples: NDArray[np.float64]) -> Interval:
-    low, high = np.nanpercentile(samples, [2.5, 97.5])
+    # An order statistic: interpolating between infinite ratios would give nan.
+    low, high = np.percentile(samples, [2.5, 97.5], method="inverted_cdf")
     return Interval(float(value), float(low), float(high))
 
 
@@ -49,7 +50,9 @@ def difference_interval(
     return mean_interval(np.asarray(ours, np.float64) - np.asarray(theirs, np.float64), seed)
 
 
-def ratio_interval(ours: NDArray[np.floating], theirs: NDArray[np.floating], seed: int = 0) -> Interval:
+def ratio_interval(
+    ours: NDArray[np.floating], theirs: NDArray[np.floating], seed: int = 0
+) -> Interval:
     """mean(ours) / mean(theirs) over the same people; infinite where theirs is 0."""
     columns = np.stack([ours, theirs], axis=1).astype(np.float64)
     means = _resampled_means(columns, seed)

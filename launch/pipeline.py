@@ -1,7 +1,7 @@
 """The whole way in one command: a list of stages, each skipped if its artifact already stands.
 
-A stage is done when its folder holds an artifact made with the same settings from the same parents;
-anything else (nothing there, a half-written folder, another setting) runs it again. That is all the
+A stage is done when its folder holds an artifact made with the same settings from the same catalog
+and parents; anything else (nothing there, a half-written folder, another setting) runs it again. That is all the
 memory a pipeline has, so it can be interrupted anywhere and loses at most the stage in progress.
 """
 
@@ -80,16 +80,24 @@ class Stage:
     config: dict[str, Any]
     parents: dict[str, Path]
     run: Callable[[], Any]
+    done: Callable[[], bool] | None = None
+    """For a stage that leaves no artifact and knows itself whether it is done."""
 
     def is_done(self) -> bool:
+        if self.done is not None:
+            return self.done()
         if not (self.folder / "manifest.json").exists():
             return False
+        from catalog.catalog import load_catalog
+
         try:
-            artifact = open_artifact(self.folder, kind=self.kind)
-            same = artifact.manifest["config"] == json.loads(json.dumps(self.config))
-            recorded = artifact.manifest["parents"]
-            return same and all(
-                recorded[name]["hash"] == open_artifact(path).hash
+            manifest = open_artifact(self.folder, kind=self.kind).manifest
+            if manifest["config"] != json.loads(json.dumps(self.config)):
+                return False
+            if manifest["catalog"] != load_catalog(CatalogConfig(**self.config["catalog"])).fingerprint:
+                return False
+            return all(
+                manifest["parents"][name]["hash"] == open_artifact(path).hash
                 for name, path in self.parents.items()
             )
         except (VitrineError, KeyError):
@@ -98,39 +106,51 @@ class Stage:
 
 def run_pipeline(config: PipelineConfig, output: Path, build_trainer: Any) -> Path:
     """Runs what is not done yet and writes `report.html`; returns its path."""
+    seconds = run_stages(config, output, build_trainer)
+    from launch.report.gather import write_report
+
+    report = write_report(config, output, seconds)
+    _say(f"Report: {report}")
+    return report
+
+
+def run_stages(
+    config: PipelineConfig,
+    output: Path,
+    build_trainer: Any,
+    only: tuple[str, ...] | None = None,
+) -> dict[str, float]:
+    """Runs the stages that are not done; `only` names those wanted by the first word of their name.
+
+    Returns the seconds each took, when it ran.
+    """
     if config.headline not in config.arms:
         raise VitrineError(
             f"headline '{config.headline}' is not one of the arms ({', '.join(config.arms)})"
         )
+    _say(f"{config.title} → {output}")
     output.mkdir(parents=True, exist_ok=True)
-    if config.world is not None:
-        _build_world(config.world, output / "world")
-    stages = plan_stages(config, output, build_trainer)
     log = StageLog(output / "stages.json")
-    expected = sum(config.expected_seconds.get(s.name, 0) for s in stages if not s.is_done())
-    _say(
-        f"{config.title}: {len(stages)} stages, about {duration(expected)} on two cores → {output}"
-    )
+    stages = plan_stages(config, output, build_trainer)
+    if only is not None:
+        stages = [stage for stage in stages if stage.name.split()[0] in only]
+    left = sum(config.expected_seconds.get(s.name, 0) for s in stages if not s.is_done())
+    _say(f"{len(stages)} stages, about {duration(left)} on two cores; Ctrl-C keeps finished stages")
     for number, stage in enumerate(stages, 1):
         place = f"[{number}/{len(stages)}] {stage.name}"
         if stage.is_done():
             _say(f"{place}: done earlier")
             continue
         wait = config.expected_seconds.get(stage.name)
-        _say(f"{place}" + (f": about {duration(wait)}" if wait else ""))
+        _say(f"{place}: about {duration(wait)}" if wait else place)
         started = time.perf_counter()
         stage.run()
         log.record(stage.name, time.perf_counter() - started)
-    from launch.report.gather import write_report
-
-    report = write_report(config, output, log.seconds)
-    _say(f"Report: {report}")
-    return report
+    return log.seconds
 
 
 def plan_stages(config: PipelineConfig, output: Path, build_trainer: Any) -> list[Stage]:
     """All stages in order, with every path filled in."""
-    from finetune.run import run_finetuning
     from generate.image.run import run_image_generator
     from generate.showcase import run_showcase
     from generate.text.run import run_text_generator
@@ -141,7 +161,8 @@ def plan_stages(config: PipelineConfig, output: Path, build_trainer: Any) -> lis
 
     encoder = output / "encoder"
     pretrain = replace(config.pretrain, catalog=placed(config.pretrain.catalog))
-    stages = [
+    stages = [] if config.world is None else [_world_stage(config.world, output / "world")]
+    stages += [
         Stage(
             "pretrain",
             encoder,
@@ -199,6 +220,21 @@ def plan_stages(config: PipelineConfig, output: Path, build_trainer: Any) -> lis
     return stages
 
 
+def _world_stage(world: WorldConfig, folder: Path) -> Stage:
+    from catalog.demo import build_demo_world, is_built
+
+    settings = asdict(world)
+    return Stage(
+        "world",
+        folder,
+        "world",
+        settings,
+        {},
+        lambda: build_demo_world(folder, **settings),
+        lambda: is_built(folder, **settings),
+    )
+
+
 def _arm_stage(
     config: PipelineConfig,
     name: str,
@@ -248,15 +284,6 @@ class StageLog:
         partial = self.path.with_suffix(".partial")
         partial.write_text(json.dumps(self.seconds, indent=1))
         partial.replace(self.path)
-
-
-def _build_world(world: WorldConfig, folder: Path) -> None:
-    from catalog.demo import build_demo_world
-
-    _say("Drawing the demo world: two shops and their people")
-    build_demo_world(
-        folder, seed=world.seed, num_items=world.num_items, num_people=world.num_people
-    )
 
 
 def _say(line: str) -> None:

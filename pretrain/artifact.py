@@ -109,18 +109,22 @@ def _image_size(settings: TowerConfig | None, config: Any) -> int:
     """A pretrained tower says its own size."""
     if settings is None:
         return 0
-    return int(getattr(config, "image_size", settings.image_size)) if settings.model else settings.image_size
+    return (
+        int(getattr(config, "image_size", settings.image_size))
+        if settings.model
+        else settings.image_size
+    )
 
 
 def open_encoder(folder: str | Path) -> tuple[Artifact, EncoderParts]:
     """A verified encoder artifact and its parts."""
     if not str(folder):
-        raise VitrineError("no encoder given; pass the folder that `vitrine pretrain` made: --encoder FOLDER")
+        raise VitrineError(
+            "no encoder given; pass the folder that `vitrine pretrain` made: --encoder FOLDER"
+        )
     artifact = open_artifact(Path(folder), kind="encoder")
     return artifact, EncoderParts.load(artifact.path)
 
 
 def count_parameters(module: Any, trained_only: bool = False) -> int:
     return sum(p.numel() for p in module.parameters() if p.requires_grad or not trained_only)
-
-

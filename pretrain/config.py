@@ -16,7 +16,9 @@ class TrainerConfig:
     """Devices on each node."""
     nodes: int = 1
     """Machines."""
-    strategy: Literal["auto", "ddp", "zero1", "zero2", "zero3", "zero2-offload", "zero3-offload"] = "auto"
+    strategy: Literal[
+        "auto", "ddp", "zero1", "zero2", "zero3", "zero2-offload", "zero3-offload"
+    ] = "auto"
     """How the model is spread: one device or DDP by itself (auto), or DeepSpeed ZeRO."""
     precision: str = "32-true"
     """Lightning's precision: 32-true, bf16-mixed, ..."""

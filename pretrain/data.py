@@ -56,7 +56,9 @@ class PretrainData(pl.LightningDataModule):
             seed,
             config.uniform_share,
         )
-        self.log_popularity = torch.from_numpy(log_sampling_chance(catalog, split, config.uniform_share))
+        self.log_popularity = torch.from_numpy(
+            log_sampling_chance(catalog, split, config.uniform_share)
+        )
 
     def train_dataloader(self) -> DataLoader:
         assert self.trainer is not None
@@ -86,7 +88,9 @@ class PretrainData(pl.LightningDataModule):
         )
 
 
-def log_sampling_chance(catalog: Catalog, split: Split, uniform_share: float) -> NDArray[np.float32]:
+def log_sampling_chance(
+    catalog: Catalog, split: Split, uniform_share: float
+) -> NDArray[np.float32]:
     """log of the chance that a slot holds each item, float32 (num_items,)."""
     counts = split.train_counts.astype(np.float64)
     bought = counts / max(1.0, counts.sum())

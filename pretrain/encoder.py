@@ -126,7 +126,9 @@ class ItemEncoder(PreTrainedModel):
         for modality in self.modalities:
             values, present = inputs[modality]
             if values is None or present is None:
-                raise ValueError(f"the encoder has a {modality} tower but the batch has no {modality}")
+                raise ValueError(
+                    f"the encoder has a {modality} tower but the batch has no {modality}"
+                )
             tower, projection = self.towers[modality], self.projections[modality]
             if modality == "text":
                 hidden = tower(input_ids=values, attention_mask=attention_mask).last_hidden_state

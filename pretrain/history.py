@@ -66,7 +66,9 @@ class Block(nn.Module):
         rows, length, width = x.shape
         y = self.attention_norm(x)
         shape = (rows, length, self.num_heads, width // self.num_heads)
-        q, k, v = (p(y).view(shape).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj))
+        q, k, v = (
+            p(y).view(shape).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj)
+        )
         q, k = rotate(q, cosines, sines), rotate(k, cosines, sines)
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         attended = attended.transpose(1, 2).reshape(rows, length, width)

@@ -34,7 +34,9 @@ class HistoryRows(Dataset[tuple[NDArray[np.int64], NDArray[np.int64]]]):
         uniform_share: float = 0.0,
     ) -> None:
         if row_length < 2:
-            raise VitrineError(f"row_length {row_length} holds no history and next item; use 2 or more")
+            raise VitrineError(
+                f"row_length {row_length} holds no history and next item; use 2 or more"
+            )
         self.interactions = interactions
         self.train_end = train_end
         self.num_items = num_items
@@ -65,7 +67,9 @@ class HistoryRows(Dataset[tuple[NDArray[np.int64], NDArray[np.int64]]]):
         return items, segments
 
     def _stretch(self, rng: np.random.Generator, room: int) -> NDArray[np.int32]:
-        user = int(np.searchsorted(self.cumulative, rng.integers(self.cumulative[-1]), side="right"))
+        user = int(
+            np.searchsorted(self.cumulative, rng.integers(self.cumulative[-1]), side="right")
+        )
         length = int(self.train_end[user])
         taken = min(length, room)
         start = int(rng.integers(length - taken + 1))

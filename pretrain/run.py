@@ -32,7 +32,9 @@ def run_pretraining(config: PretrainConfig, output: Path, build_trainer: Trainer
     parts = new_encoder(config.encoder, catalog)
     curves = CurveRecorder(config.trainer.log_every)
     work = output.with_name(output.name + ".work")
-    trainer = build_trainer(config.trainer, work, f"Pretraining on {catalog.name}", callbacks=[curves])
+    trainer = build_trainer(
+        config.trainer, work, f"Pretraining on {catalog.name}", callbacks=[curves]
+    )
     data = PretrainData(catalog, split, parts.reader(catalog), config.data, config.trainer.seed)
     module = PretrainModule(
         parts.encoder, parts.history, config.objectives, config.optimizer, data.log_popularity

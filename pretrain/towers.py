@@ -23,7 +23,9 @@ def tower_config(settings: TowerConfig, **overrides: Any) -> PretrainedConfig:
     try:
         return AutoConfig.for_model(model_type, **values)
     except ValueError as error:
-        raise VitrineError(f"tower model_type '{model_type}' is not known to transformers") from error
+        raise VitrineError(
+            f"tower model_type '{model_type}' is not known to transformers"
+        ) from error
 
 
 def build_tower(config: PretrainedConfig, pretrained: str = "") -> PreTrainedModel:

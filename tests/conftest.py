@@ -1,6 +1,19 @@
 """What holds for every test: nothing is downloaded, and tokenizers stay on one thread."""
 
 import os
+from pathlib import Path
+
+import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.fixture(scope="session")
+def demo_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small demo world: `home/`, `wardrobe/` and `truth/`; everything derived is cached beside it."""
+    from catalog.demo import build_demo_world
+
+    folder = tmp_path_factory.mktemp("world")
+    os.environ.setdefault("VITRINE_CACHE", str(folder / "cache"))
+    return build_demo_world(folder / "world", num_items=80, num_people=60)

@@ -26,7 +26,7 @@ LATE_DAY = 643
 FRESH_DAYS = 60
 """How long an item counts as new to buyers."""
 
-LIKED = {"palette": 14, "motif": 3, "material": 3, "mood": 3, "category": 7, "band": 2}
+LIKED = {"palette": 18, "motif": 3, "material": 3, "mood": 3, "category": 7, "band": 2}
 """How many times likelier a buyer takes an item of their liking, in an aspect they care little for."""
 CRAVED = {"palette": 60, "motif": 40, "material": 40, "mood": 40, "category": 60, "band": 40}
 """The same in the one aspect they care about most."""
@@ -34,7 +34,7 @@ ASPECT_TRAITS = dict(
     zip(ASPECTS, ("palette", "motif", "material", "mood", "category", "band"), strict=True)
 )
 """Aspect → the trait of an item that a person with this aspect looks at."""
-FRESHNESS = 3
+FRESHNESS = 4
 """How many times likelier a buyer takes an item while it is new."""
 
 
@@ -208,7 +208,7 @@ class _Shop:
 
 def _shop_for(dice: Dice, user: int, person: Person, shop: _Shop) -> list[Purchase]:
     # Two throws make a hill: 6 … 20 purchases, 11 or so on average.
-    count = 6 + dice.below(8) + dice.below(5)
+    count = 6 + dice.below(7) + dice.below(5)
     if dice.chance(10):
         count = dice.between(14, 20)
     times = sorted({START + dice.below(DAYS * DAY) for _ in range(count)})

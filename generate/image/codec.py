@@ -8,8 +8,8 @@ from typing import Self
 
 import numpy as np
 import torch
-from diffusers import ConfigMixin, ModelMixin
-from diffusers.configuration_utils import register_to_config
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
@@ -81,9 +81,7 @@ class PatchCodec(ModelMixin, ConfigMixin):
         return flat.unflatten(1, (rows, -1))
 
 
-def peak_signal_to_noise(
-    pictures: NDArray[np.uint8], copies: NDArray[np.uint8]
-) -> float:
+def peak_signal_to_noise(pictures: NDArray[np.uint8], copies: NDArray[np.uint8]) -> float:
     """PSNR in dB between pictures uint8 of the same shape; infinite where they are equal."""
     error = np.square(pictures.astype(np.float64) - copies).mean()
     return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))

@@ -3,8 +3,9 @@
 from typing import Any
 
 import torch
-from diffusers import ConfigMixin, ModelMixin, PixArtTransformer2DModel
-from diffusers.configuration_utils import register_to_config
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
 from torch import Tensor, nn
 
 from generate.conditioning import VectorTokens
@@ -58,7 +59,8 @@ def build_denoiser(
         patch_size=1,
         use_additional_conditions=False,
     )
-    for layer in (*(block.attn2.to_out[0] for block in denoiser.transformer_blocks), denoiser.proj_out):
+    blocks: Any = denoiser.transformer_blocks
+    for layer in (*(block.attn2.to_out[0] for block in blocks), denoiser.proj_out):
         nn.init.zeros_(layer.weight)
         nn.init.zeros_(layer.bias)
     return denoiser

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from diffusers import PixArtTransformer2DModel
+from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -92,6 +92,8 @@ def _warming_average(decay: float) -> Any:
     @torch.no_grad()
     def update(averages: list[Tensor], currents: list[Tensor], num_averaged: Tensor | int) -> None:
         step = int(num_averaged)
-        torch._foreach_lerp_(averages, currents, 1 - min(decay, (1 + step) / (10 + step)))
+        weight = 1 - min(decay, (1 + step) / (10 + step))
+        for average, current in zip(averages, currents, strict=True):
+            average.lerp_(current, weight)
 
     return update

@@ -1,10 +1,15 @@
 """Draws pictures for (person, item): the trained networks and a solver, saved in diffusers' layout."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler, PixArtTransformer2DModel
+from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
+    FlowMatchEulerDiscreteScheduler,
+)
 from PIL import Image
 from torch import Tensor
 
@@ -106,10 +111,11 @@ class PersonalImagePipeline(DiffusionPipeline):
             sees_user.to(self.device),
             sees_item.to(self.device),
         )
+        scheduler: Any = self.scheduler
         # The last step starts at 1 / steps and lands on the estimate of x itself.
-        self.scheduler.set_timesteps(sigmas=np.linspace(1, 1 / steps, steps), device=self.device)
-        for timestep in self.scheduler.timesteps:
-            times = (timestep / self.scheduler.config["num_train_timesteps"]).expand(len(rows))
+        scheduler.set_timesteps(sigmas=np.linspace(1, 1 / steps, steps), device=self.device)
+        for timestep in scheduler.timesteps:
+            times = (timestep / scheduler.config["num_train_timesteps"]).expand(len(rows))
             stacked = latents[rows]
             estimate = clean_estimate(self.denoiser, stacked, times, tokens)
             estimates = torch.zeros_like(latents).index_add(
@@ -117,7 +123,7 @@ class PersonalImagePipeline(DiffusionPipeline):
             )
             # The weights sum to 1, so guiding the estimates of x guides the velocities alike.
             step = velocity(latents, estimates, times[: len(latents)])
-            latents = self.scheduler.step(step, timestep, latents, return_dict=False)[0]
+            latents = scheduler.step(step, timestep, latents, return_dict=False)[0]
         return latents
 
 
@@ -125,7 +131,9 @@ def _conditions(vectors: Tensor | None, shape: tuple[int, int], name: str) -> Te
     if vectors is None:
         return torch.zeros(shape)
     if tuple(vectors.shape) != shape:
-        raise ValueError(f"{name} has shape {tuple(vectors.shape)}; {shape} is one row for each seed.")
+        raise ValueError(
+            f"{name} has shape {tuple(vectors.shape)}; {shape} is one row for each seed."
+        )
     return vectors.detach().to("cpu", torch.float32)
 
 

@@ -5,7 +5,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytorch_lightning as pl
-from diffusers import FlowMatchEulerDiscreteScheduler, PixArtTransformer2DModel
+from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
+    FlowMatchEulerDiscreteScheduler,
+)
 
 from catalog.artifacts import open_artifact, write_artifact
 from catalog.catalog import load_catalog
@@ -14,15 +17,15 @@ from catalog.splits import make_split
 from finetune.shop import load_shop
 from generate.image.codec import PatchCodec
 from generate.image.config import ImageConfig
-from generate.image.data import ImageData, encode_pictures, fit_codec
+from generate.image.data import ImageData
 from generate.image.denoiser import Conditioner, build_denoiser
+from generate.image.draw import DRAW_DEFAULTS
+from generate.image.latents import fit_codec
 from generate.image.module import ImageModule
 from generate.image.pipeline import PersonalImagePipeline
 from pretrain.artifact import count_parameters
 from pretrain.curves import CurveRecorder
 from pretrain.run import TrainerFactory
-
-DRAW_DEFAULTS = "draw.json"
 
 
 def run_image_generator(config: ImageConfig, output: Path, build_trainer: TrainerFactory) -> Path:
@@ -47,10 +50,9 @@ def run_image_generator(config: ImageConfig, output: Path, build_trainer: Traine
     title = f"Pictures of {catalog.name}"
     trainer = build_trainer(config.trainer, work, title, callbacks=[curves])
     codec = fit_codec(catalog, config.codec, config.image_size, config.trainer.seed)
-    file = work / f"latents-{trainer.global_rank}.f16"
-    pictures = encode_pictures(catalog, codec, config.image_size, file)
     num_batches = config.trainer.max_steps * config.trainer.accumulate * trainer.world_size
-    data = ImageData(catalog, split, shop, pictures, config, num_batches=num_batches)
+    file = work / "latents.f16"
+    data = ImageData(catalog, split, shop, codec, config, file, num_batches=num_batches)
     conditioner, denoiser = new_networks(config, shop.width)
     module = ImageModule(
         conditioner,
@@ -74,14 +76,12 @@ def run_image_generator(config: ImageConfig, output: Path, build_trainer: Traine
             metrics={
                 "parameters": count_parameters(denoiser) + count_parameters(conditioner),
                 "steps": trainer.global_step,
-                "pairs": len(data.pairs),
-                "pictures": int(pictures.present.sum()),
+                "pairs": len(data.batches.pairs),
             },
         ) as staging:
-            pipeline.save_pretrained(staging.path)
-            (staging.path / DRAW_DEFAULTS).write_text(json.dumps(asdict(config.draw), indent=2))
-            curves.save(staging.path / "curves.json")
-    file.unlink()
+            pipeline.save_pretrained(staging)
+            (staging / DRAW_DEFAULTS).write_text(json.dumps(asdict(config.draw), indent=2))
+            curves.save(staging / "curves.json")
     trainer.strategy.barrier()
     return output
 

@@ -1,4 +1,4 @@
-"""What a report shows, as plain data; knows nothing about HTML, and nothing about how it was made."""
+"""What a report shows, as plain data; knows nothing about HTML or how it came about."""
 
 from dataclasses import dataclass, field
 

@@ -84,7 +84,9 @@ def contrast(
     excluded = (query_ids.unsqueeze(1) == key_ids) & ~own
     if key_valid is not None:
         excluded = excluded | (~key_valid & ~own)
-    losses = F.cross_entropy(logits.masked_fill(excluded, float("-inf")), positives, reduction="none")
+    losses = F.cross_entropy(
+        logits.masked_fill(excluded, float("-inf")), positives, reduction="none"
+    )
     total = sum_over_ranks(counts.sum().to(losses.dtype)).clamp(min=1)
     return torch.where(counts, losses, 0.0).sum() * world()[1] / total
 

@@ -13,8 +13,10 @@ class ModalityContrast(Objective):
     needs = ("text", "image")
 
     def forward(self, outputs: StepOutputs) -> Tensor:
-        assert outputs.text is not None and outputs.image is not None
-        assert outputs.text_present is not None and outputs.image_present is not None
+        assert outputs.text is not None
+        assert outputs.image is not None
+        assert outputs.text_present is not None
+        assert outputs.image_present is not None
         rank, _ = world()
         slots = outputs.item_ids.shape[0]
         ids = gather_rows(outputs.item_ids)

@@ -18,7 +18,9 @@ def world(num_users: int = 30) -> tuple[Any, Targets]:
     rng = np.random.default_rng(0)
     histories = [rng.permutation(NUM_ITEMS)[: rng.integers(2, 9)] for _ in range(num_users)]
     offsets = np.cumsum([0, *map(len, histories)]).astype(np.int64)
-    interactions = SimpleNamespace(offsets=offsets, items=np.concatenate(histories).astype(np.int32))
+    interactions = SimpleNamespace(
+        offsets=offsets, items=np.concatenate(histories).astype(np.int32)
+    )
     positions = np.array([len(h) - 1 for h in histories], dtype=np.int32)
     catalog = SimpleNamespace(num_items=NUM_ITEMS, interactions=interactions)
     return catalog, Targets(np.arange(num_users, dtype=np.int32), positions)

@@ -15,7 +15,9 @@ def test_loss_and_gradients_equal_the_whole_matrix(chunk: int) -> None:
     scale = torch.tensor([3.0], dtype=torch.float64, requires_grad=True)
     targets = torch.randint(0, 91, (37,))
     leaves = (states, items, scale)
-    ours = torch.autograd.grad(catalog_cross_entropy(states, items, targets, scale, chunk) * 2, leaves)
+    ours = torch.autograd.grad(
+        catalog_cross_entropy(states, items, targets, scale, chunk) * 2, leaves
+    )
     whole = F.cross_entropy(scale * states @ items.T, targets) * 2
     for mine, theirs in zip(ours, torch.autograd.grad(whole, leaves), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-12)

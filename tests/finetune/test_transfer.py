@@ -19,7 +19,13 @@ from finetune.config import FinetuneConfig, FinetuneDataConfig, LoraConfig
 from finetune.recommendations import recommend
 from finetune.run import run_finetuning
 from pretrain.artifact import EncoderParts, new_encoder
-from pretrain.config import EncoderConfig, PretrainConfig, PretrainDataConfig, TowerConfig, TrainerConfig
+from pretrain.config import (
+    EncoderConfig,
+    PretrainConfig,
+    PretrainDataConfig,
+    TowerConfig,
+    TrainerConfig,
+)
 from pretrain.embed import embed_items
 from pretrain.run import run_pretraining
 
@@ -47,7 +53,9 @@ def encoder(demo_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         encoder=EncoderConfig(
             width=32,
             text=TowerConfig(config=TEXT | {"intermediate_size": 64}, vocab_size=300),
-            image=TowerConfig(config=IMAGE | {"intermediate_size": 64, "patch_size": 16}, image_size=32),
+            image=TowerConfig(
+                config=IMAGE | {"intermediate_size": 64, "patch_size": 16}, image_size=32
+            ),
             history_layers=1,
             history_heads=2,
             max_history=8,
@@ -80,7 +88,9 @@ def runs(settings: FinetuneConfig, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_loaded_again_it_ranks_as_it_did(mode: str, runs: dict[str, Path], settings: FinetuneConfig) -> None:
+def test_loaded_again_it_ranks_as_it_did(
+    mode: str, runs: dict[str, Path], settings: FinetuneConfig
+) -> None:
     from catalog.splits import make_split
 
     catalog = load_catalog(settings.catalog)
@@ -108,7 +118,9 @@ def test_stored_vectors_are_what_the_loaded_towers_make(
 
 
 def test_only_what_a_mode_trains_is_stored(runs: dict[str, Path]) -> None:
-    size = {mode: sum(f.stat().st_size for f in runs[mode].rglob("*.safetensors")) for mode in MODES}
+    size = {
+        mode: sum(f.stat().st_size for f in runs[mode].rglob("*.safetensors")) for mode in MODES
+    }
     assert size["lora"] < size["full"] / 3
     assert size["frozen"] < size["full"]
     with safe_open(runs["lora"] / "adapter" / "adapter_model.safetensors", "pt") as adapter:
@@ -119,7 +131,9 @@ def test_only_what_a_mode_trains_is_stored(runs: dict[str, Path]) -> None:
 
 
 def test_trained_share(runs: dict[str, Path]) -> None:
-    figures = {mode: json.loads((runs[mode] / "manifest.json").read_text())["metrics"] for mode in MODES}
+    figures = {
+        mode: json.loads((runs[mode] / "manifest.json").read_text())["metrics"] for mode in MODES
+    }
     trained = {mode: figures[mode]["trained_parameters"] for mode in MODES}
     assert trained["lora"] < trained["frozen"] < trained["full"]
     assert trained["full"] == figures["full"]["parameters"]
@@ -144,7 +158,9 @@ def test_an_adapter_refuses_another_base(
     catalog = load_catalog(settings.catalog)
     assert open_recommender(runs["lora"], catalog, encoder) is not None
     other = replace_encoder(settings, tmp_path)
-    with pytest.raises(VitrineError, match=r"was trained on the encoder .* but .*; pass the encoder"):
+    with pytest.raises(
+        VitrineError, match=r"was trained on the encoder .* but .*; pass the encoder"
+    ):
         open_recommender(runs["lora"], catalog, other)
 
 
@@ -154,14 +170,22 @@ def replace_encoder(settings: FinetuneConfig, folder: Path) -> Path:
 
     catalog = load_catalog(settings.catalog)
     values = open_artifact(Path(settings.encoder)).manifest["config"]["encoder"]
-    values = {**values, "text": TowerConfig(**values["text"]), "image": TowerConfig(**values["image"])}
-    with write_artifact(folder / "other", kind="encoder", config={}, catalog=catalog.fingerprint) as staging:
+    values = {
+        **values,
+        "text": TowerConfig(**values["text"]),
+        "image": TowerConfig(**values["image"]),
+    }
+    with write_artifact(
+        folder / "other", kind="encoder", config={}, catalog=catalog.fingerprint
+    ) as staging:
         new_encoder(EncoderConfig(**values), catalog).save(staging.path)
     return folder / "other"
 
 
 @pytest.mark.parametrize("features", ["id", "random", "shuffled", "content+id"])
-def test_controls_run_and_come_back(features: str, settings: FinetuneConfig, tmp_path: Path) -> None:
+def test_controls_run_and_come_back(
+    features: str, settings: FinetuneConfig, tmp_path: Path
+) -> None:
     transfer = "scratch" if features in ("id", "random") else "frozen"
     config = replace(settings, features=features, transfer=transfer)
     run = run_finetuning(config, tmp_path / features, build_trainer)

@@ -7,21 +7,18 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from datasets import Dataset
-from peft import PeftModel
 from torch import Tensor
 
 from catalog.catalog import Catalog, Interactions
 from catalog.config import SplitConfig
 from catalog.errors import VitrineError
 from catalog.splits import Split, make_split
-from finetune.config import LoraConfig
 from generate.conditioning import NextItemPairs
-from generate.text.config import TextConfig, WriteConfig
+from generate.text.config import TextConfig
 from generate.text.data import TextData, TextRows
-from generate.text.language_model import build_language_model, load_language_model
+from generate.text.language_model import build_language_model
 from generate.text.model import TextGenerator
 from generate.text.module import TextModule
-from generate.text.run import new_generator
 from generate.text.sampling import choose_tokens, continue_prefixes
 from generate.text.score import Reading, score_texts
 from generate.text.tasks import tasks_with_words
@@ -116,17 +113,10 @@ def some_vectors(count: int, seed: int = 0) -> Tensor:
 
 
 def fit(generator: TextGenerator, catalog: Catalog, split: Split, shop: FakeShop, steps: int):
-    config = TextConfig(
-        batch_size=16, max_tokens=24, drop_item=0.4, trainer=TrainerConfig(max_steps=steps)
-    )
-    data = TextData(
-        catalog,
-        shop,
-        NextItemPairs(catalog, split),
-        generator.tokenizer,
-        generator.tasks,
-        config,
-    )
+    config = TextConfig(batch_size=16, max_tokens=24, trainer=TrainerConfig(max_steps=steps))
+    pairs = NextItemPairs(catalog, split)
+    data = TextData(catalog, shop, pairs, generator.tokenizer, generator.tasks, config)
+    module = TextModule(generator, OptimizerConfig(learning_rate=5e-3))
     trainer = pl.Trainer(
         max_steps=steps,
         max_epochs=-1,
@@ -136,7 +126,7 @@ def fit(generator: TextGenerator, catalog: Catalog, split: Split, shop: FakeShop
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(TextModule(generator, OptimizerConfig(learning_rate=5e-3)), data)
+    trainer.fit(module, data)
     generator.eval()
 
 
@@ -254,14 +244,6 @@ def test_own_words_become_likelier_than_a_strangers(
     assert scores["written"]["review"]["near_copies"] > 0
 
 
-def test_top_p_leaves_out_the_unlikely_and_temperature_zero_takes_the_likeliest():
-    logits = torch.log(torch.tensor([[0.05, 0.5, 0.3, 0.15]])).repeat(300, 1)
-    draws = [torch.Generator().manual_seed(seed) for seed in range(300)]
-    assert set(choose_tokens(logits, 1.0, 0.8, draws).tolist()) == {1, 2}
-    assert set(choose_tokens(logits, 1.0, 1.0, draws).tolist()) == {0, 1, 2, 3}
-    assert set(choose_tokens(logits, 0.0, 1.0, draws).tolist()) == {1}
-
-
 def test_a_task_without_words_is_left_out(catalog: Catalog, split: Split):
     silent = replace(catalog, interactions=replace(catalog.interactions, texts=None))
     pairs = NextItemPairs(silent, split)
@@ -280,44 +262,3 @@ def test_mistakes_are_answered_with_a_remedy():
         generator.write(None, None, "describe", seeds=[0], top_p=0)
     with pytest.raises(VitrineError, match="set max_tokens to 86"):
         make_generator(max_tokens=90)
-    with pytest.raises(VitrineError, match="cannot load the language model"):
-        load_language_model("no/such/folder", LoraConfig())
-
-
-def test_a_pretrained_base_stays_as_it_was_under_lora(
-    catalog: Catalog, split: Split, shop: FakeShop, tmp_path: Path
-):
-    gpt2 = {"model_type": "gpt2", "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 96}
-    base, tokenizer = build_language_model(gpt2, WORDS, vocab_size=300)
-    base.save_pretrained(str(tmp_path / "base"))
-    tokenizer.save_pretrained(str(tmp_path / "base"))
-    config = TextConfig(model=str(tmp_path / "base"), max_tokens=24)
-    pairs = NextItemPairs(catalog, split)
-    generator = new_generator(config, catalog, pairs, ("review",), WIDTH)
-    model = generator.language_model
-    assert isinstance(model, PeftModel)
-    before = {name: weight.clone() for name, weight in model.state_dict().items()}
-
-    fit(generator, catalog, split, shop, 2)
-
-    changed = {n for n, w in model.state_dict().items() if not torch.equal(w, before[n])}
-    assert changed
-    assert all("lora_" in name for name in changed)
-    generator.save_pretrained(tmp_path / "words")
-    saved = {path.name for path in (tmp_path / "words").rglob("*.safetensors")}
-    assert saved == {"adapter_model.safetensors", "projector.safetensors"}
-    users = some_vectors(2)
-    reopened = TextGenerator.from_pretrained(tmp_path / "words")
-    words = generator.write(users, users, "review", seeds=[0, 1])
-    assert reopened.write(users, users, "review", seeds=[0, 1]) == words
-
-    other, _ = build_language_model(gpt2, WORDS, vocab_size=300)
-    other.save_pretrained(str(tmp_path / "base"))
-    with pytest.raises(VitrineError, match="has other weights"):
-        TextGenerator.from_pretrained(tmp_path / "words")
-
-
-def test_config_defaults_fit_together():
-    config = TextConfig()
-    assert 0 <= config.drop_user <= 1
-    assert WriteConfig().max_tokens <= config.max_tokens

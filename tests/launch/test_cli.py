@@ -15,7 +15,7 @@ from pretrain.config import EmbedConfig
 
 @pytest.fixture
 def embed(monkeypatch):
-    """`vitrine embed` without the work: gives what it was called with, or raises what it is told."""
+    """`vitrine embed` without the work: keeps what it was called with, raises what it is told."""
 
     @dataclass
     class Fake:

@@ -156,7 +156,7 @@ def test_a_mistake_in_a_file_names_the_file(write, content, message) -> None:
 
 
 def test_a_config_that_is_not_there_is_answered_with_those_that_are() -> None:
-    with pytest.raises(VitrineError, match="no config 'nowhere/nothing.yaml': it is neither"):
+    with pytest.raises(VitrineError, match=r"no config 'nowhere/nothing\.yaml': it is"):
         find_config("nowhere/nothing.yaml")
 
 

@@ -97,7 +97,7 @@ def test_another_number_of_processes_than_settings_ask_for_is_refused(monkeypatc
         "LOCAL_WORLD_SIZE": "2",
     }.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(VitrineError, match="set --trainer.devices 2 --trainer.nodes 2"):
+    with pytest.raises(VitrineError, match=r"set --trainer\.devices 2 --trainer\.nodes 2"):
         make_strategy(TrainerConfig(strategy="zero2", accelerator="cpu"))
 
 

@@ -50,17 +50,19 @@ class Toy(pl.LightningModule):
         return torch.optim.AdamW(self.parameters(), lr=1e-2)
 
 
-class Losses(pl.Callback):
+class Record(pl.Callback):
     def __init__(self) -> None:
-        self.values: list[float] = []
+        self.losses: list[float] = []
+        self.engine = ""
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
-        self.values.append(float(trainer.callback_metrics["loss"]))
+        self.losses.append(float(trainer.callback_metrics["loss"]))
+        self.engine = type(trainer.strategy.model).__name__
 
 
 def main(strategy: str, devices: str, output: str) -> None:
     torch.set_num_threads(1)
-    folder, losses = Path(output), Losses()
+    folder, record = Path(output), Record()
     halves = [STEPS // 2, STEPS] if int(devices) > 1 else [STEPS]
     for max_steps in halves:
         config = TrainerConfig(
@@ -71,14 +73,14 @@ def main(strategy: str, devices: str, output: str) -> None:
             log_every=1,
             checkpoint_every=STEPS // 4,
         )
-        trainer = build_trainer(config, folder, "Toy", callbacks=[losses])
+        trainer = build_trainer(config, folder, "Toy", callbacks=[record])
         numbers = Numbers(trainer.global_rank, trainer.world_size)
         loader = DataLoader(numbers, batch_size=None)
         trainer.fit(Toy(), loader, ckpt_path=resume_point(folder))
     facts = {
         "world_size": trainer.world_size,
-        "engine": type(trainer.strategy.model).__name__,
-        "losses": losses.values,
+        "engine": record.engine,
+        "losses": record.losses,
         "checkpoints": sorted(path.name for path in (folder / "checkpoints").iterdir()),
     }
     (folder / f"rank{trainer.global_rank}.json").write_text(json.dumps(facts))

@@ -1,6 +1,6 @@
 """Run by torchrun or alone: pretrains a few steps on a folder and writes what came of it.
 
-    train_once.py WORLD OUTPUT STRATEGY DEVICES
+train_once.py WORLD OUTPUT STRATEGY DEVICES
 """
 
 import json
@@ -12,7 +12,13 @@ import torch
 
 from catalog.config import CatalogConfig
 from launch.trainer import build_trainer
-from pretrain.config import EncoderConfig, PretrainConfig, PretrainDataConfig, TowerConfig, TrainerConfig
+from pretrain.config import (
+    EncoderConfig,
+    PretrainConfig,
+    PretrainDataConfig,
+    TowerConfig,
+    TrainerConfig,
+)
 from pretrain.run import run_pretraining
 
 GLOBAL_ROWS = 4
@@ -20,9 +26,23 @@ GLOBAL_ROWS = 4
 
 def settings(world: str, strategy: str, devices: int) -> PretrainConfig:
     """Tiny towers without dropout, so that ranks and one process compute the same."""
-    text = {"model_type": "bert", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    text |= {"intermediate_size": 64, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    image = {"model_type": "vit", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = {
+        "model_type": "bert",
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
+    text |= {
+        "intermediate_size": 64,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+    }
+    image = {
+        "model_type": "vit",
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
     image |= {"intermediate_size": 64, "patch_size": 16}
     return PretrainConfig(
         catalog=CatalogConfig(path=world),
@@ -38,7 +58,12 @@ def settings(world: str, strategy: str, devices: int) -> PretrainConfig:
         ),
         data=PretrainDataConfig(rows=GLOBAL_ROWS // devices, row_length=8),
         trainer=TrainerConfig(
-            max_steps=8, accelerator="cpu", devices=devices, strategy=strategy, log_every=1, progress=False
+            max_steps=8,
+            accelerator="cpu",
+            devices=devices,
+            strategy=strategy,
+            log_every=1,
+            progress=False,
         ),
     )
 

@@ -1,0 +1,195 @@
+"""Paints one item: a product with its motif and material, its shadow and the ground behind it.
+
+Everything is drawn four times too large from polygons with whole coordinates, then reduced by an
+integer box filter, so that a picture is the same on every machine.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageChops, ImageDraw, ImageFilter
+
+from catalog.demo.dice import Dice
+from catalog.demo.patterns import TILE, motif_mask, texture_masks
+from catalog.demo.products import HANGING, parts_of
+from catalog.demo.shapes import CIRCLE, Point
+from catalog.demo.style import CATEGORIES, MATERIALS, MOODS, MOTIFS, PALETTES, Colour
+from catalog.demo.world import Item
+
+SIZE = 64
+"""Width and height of a picture in pixels."""
+SCALE = 4
+"""How many times larger it is drawn."""
+CANVAS = SIZE * SCALE
+FLOOR = 190
+"""Where the wall meets the floor in the home's pictures, in drawn pixels from the top."""
+WALLPAPER = 26
+"""Per cent of the main tone in the motif on the ground: seen, yet behind the product."""
+WHITE: Colour = (255, 255, 255)
+BLACK: Colour = (0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Where and how large a product stands; lengths in drawn pixels."""
+
+    size: int
+    centre: tuple[int, int]
+    tilt: int
+    """64 times the tangent of half the angle, clockwise."""
+
+    def place(self, point: Point) -> tuple[int, int]:
+        """From a product's box of 100 by 100 to the canvas, turned about the middle of the box."""
+        t = self.tilt / 64
+        cosine, sine = (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)
+        x, y = ((value - 50) * self.size / 100 for value in point)
+        column = self.centre[0] + cosine * x - sine * y
+        row = self.centre[1] + sine * x + cosine * y
+        return int(column + 1000.5) - 1000, int(row + 1000.5) - 1000
+
+
+def draw_item(item: Item, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """The picture (64, 64, 3) and the product's silhouette in it (64, 64)."""
+    dice = Dice(seed, f"picture/{item.item_id}")
+    category = CATEGORIES[item.domain][item.category]
+    tones = _tones(item, dice)
+    pose = _pose(item, category, dice)
+    canvas = _ground(item, tones, dice)
+    product, outline = _product(item, category, tones, pose, dice)
+    _cast_shadow(canvas, outline, item.domain == "home" and category not in HANGING, pose, tones)
+    canvas.paste(product, mask=outline)
+    picture = np.asarray(canvas.reduce(SCALE))
+    silhouette = np.asarray(outline.reduce(SCALE)) >= 128
+    return picture, silhouette
+
+
+def _tones(item: Item, dice: Dice) -> dict[str, Colour]:
+    """The palette's tones, a little lighter or darker from one item to the next."""
+    palette = PALETTES[item.palette]
+    ground = _towards(palette.ground, WHITE, dice.below(12))
+    shade = dice.between(-9, 9)
+    main = _towards(palette.main, WHITE if shade > 0 else BLACK, abs(shade))
+    return {
+        "ground": ground,
+        "tint": _towards(ground, palette.main, WALLPAPER),
+        "floor": _towards(ground, palette.main, 17),
+        "shadow": _towards(palette.ground, palette.accent, 66),
+        "main": main,
+        "accent": palette.accent,
+        "figure": _figure(palette.accent, palette.ground, item, dice),
+        "deep": _towards(main, palette.accent, 48),
+        "light": _towards(palette.ground, WHITE, 55),
+        "glint": WHITE,
+    }
+
+
+def _figure(accent: Colour, ground: Colour, item: Item, dice: Dice) -> Colour:
+    """The motif's tone on the product: pale or dark, whichever the item's maker chose."""
+    return ground if dice.chance(55) else _towards(accent, PALETTES[item.palette].main, 12)
+
+
+def _pose(item: Item, category: str, dice: Dice) -> Pose:
+    size = dice.between(132, 156)
+    left = CANVAS // 2 + dice.between(-9, 9)
+    playful = MOODS[item.mood] == "playful"
+    if item.domain == "wardrobe":
+        tilt = dice.between(-7, 7) if playful else dice.between(-2, 2)
+        return Pose(size + 8, (left, CANVAS // 2 + dice.between(-7, 5)), tilt)
+    if category in HANGING:
+        size = size * 9 // 10
+        return Pose(size, (left, 98 + dice.between(-6, 6)), dice.between(-2, 2) if playful else 0)
+    bottom = 222 + dice.between(-5, 7)
+    return Pose(size, (left, bottom - size // 2), dice.between(-2, 2) if playful else 0)
+
+
+def _ground(item: Item, tones: dict[str, Colour], dice: Dice) -> Image.Image:
+    canvas = Image.new("RGB", (CANVAS, CANVAS), tones["ground"])
+    motif = _motif_at(MOTIFS[item.motif], dice)
+    canvas.paste(tones["tint"], mask=motif)
+    if item.domain == "home":
+        canvas.paste(tones["floor"], (0, FLOOR, CANVAS, CANVAS))
+        canvas.paste(tones["light"], (0, FLOOR - 6, CANVAS, FLOOR))
+    # Light falls in from the upper left.
+    canvas.paste(BLACK, mask=_fall_of_light(10))
+    return canvas
+
+
+def _motif_at(motif: str, dice: Dice) -> Image.Image:
+    """The motif over a whole canvas, beginning anywhere in its repeat."""
+    left, top = dice.below(TILE), dice.below(TILE)
+    return motif_mask(motif).crop((left, top, left + CANVAS, top + CANVAS))
+
+
+def _product(
+    item: Item, category: str, tones: dict[str, Colour], pose: Pose, dice: Dice
+) -> tuple[Image.Image, Image.Image]:
+    """The painted product and its outline (mode L); outside the outline the colours mean nothing."""
+    product = Image.new("RGB", (CANVAS, CANVAS), tones["main"])
+    outline = Image.new("L", (CANVAS, CANVAS), 0)
+    surface = Image.new("L", (CANVAS, CANVAS), 0)
+    motif = _motif_at(MOTIFS[item.motif], dice)
+    for part in parts_of(category):
+        mask = _polygon([pose.place(point) for point in part.points])
+        if part.tone == "hole":
+            outline.paste(0, mask=mask)
+            surface.paste(0, mask=mask)
+            continue
+        outline.paste(255, mask=mask)
+        product.paste(tones[part.tone], mask=mask)
+        surface.paste(255 if part.patterned else 0, mask=mask)
+        if part.patterned:
+            product.paste(tones["figure"], mask=ImageChops.multiply(mask, motif))
+    for colour, texture in zip(
+        (WHITE, BLACK), texture_masks(MATERIALS[item.material], CANVAS), strict=True
+    ):
+        product.paste(colour, mask=ImageChops.multiply(surface, texture))
+    product.paste(BLACK, mask=_fall_of_light(52))
+    return product, outline
+
+
+def _polygon(points: list[tuple[int, int]]) -> Image.Image:
+    mask = Image.new("L", (CANVAS, CANVAS), 0)
+    ImageDraw.Draw(mask).polygon(points, fill=255)
+    return mask
+
+
+def _cast_shadow(
+    canvas: Image.Image, outline: Image.Image, stands: bool, pose: Pose, tones: dict[str, Colour]
+) -> None:
+    """A soft shadow: on the wall behind the product, and under it where it stands."""
+    small = outline.reduce(8)
+    wall = small.filter(ImageFilter.BoxBlur(1)).filter(ImageFilter.BoxBlur(1))
+    shift = 5 if stands else 9
+    _darken(canvas, wall, (shift, shift + 3), tones["shadow"], 22 if stands else 36)
+    if stands:
+        x, y = pose.centre[0], pose.centre[1] + pose.size // 2 - 2
+        wide, high = pose.size * 46 // 100, 13
+        pool = _polygon([(int(x + 6 + wide * a), int(y + high * b)) for a, b in CIRCLE])
+        pool = pool.reduce(8).filter(ImageFilter.BoxBlur(1)).filter(ImageFilter.BoxBlur(1))
+        _darken(canvas, pool, (0, 0), tones["shadow"], 62)
+
+
+def _darken(
+    canvas: Image.Image, small: Image.Image, shift: tuple[int, int], tone: Colour, percent: int
+) -> None:
+    mask = small.resize(canvas.size, Image.Resampling.BILINEAR).point(
+        [value * percent // 100 for value in range(256)]
+    )
+    canvas.paste(tone, shift, mask)
+
+
+@cache
+def _fall_of_light(strength: int) -> Image.Image:
+    """How much darker each place is, from 0 at the upper left to `strength` (of 255) opposite."""
+    steps = np.arange(CANVAS)
+    falling = (steps[None, :] * 2 + steps[:, None]) * strength // (3 * CANVAS)
+    return Image.fromarray(falling.astype(np.uint8))
+
+
+def _towards(start: Colour, end: Colour, percent: int) -> Colour:
+    red, green, blue = (
+        (a * (100 - percent) + b * percent + 50) // 100 for a, b in zip(start, end, strict=True)
+    )
+    return red, green, blue

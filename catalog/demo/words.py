@@ -1,0 +1,168 @@
+"""Writes titles, descriptions and reviews; each shop has its own sentences, the style words are shared."""
+
+from catalog.demo.dice import Dice
+from catalog.demo.style import (
+    ASPECTS,
+    BANDS,
+    CATEGORIES,
+    CATEGORY_WORDS,
+    MATERIAL_WORDS,
+    MATERIALS,
+    MOOD_WORDS,
+    MOODS,
+    MOTIF_ADJECTIVES,
+    MOTIF_NOUNS,
+    MOTIFS,
+    PALETTE_WORDS,
+    PALETTES,
+)
+from catalog.demo.world import Item
+
+TITLES = {
+    "home": (
+        "{Palette} {motif} {category} with {material} details",
+        "{Mood} {category} in {palette}, {motif}",
+        "{Motif} {category}, {palette} and {material}",
+        "{Palette} {category}, {motif}, {mood}",
+    ),
+    "wardrobe": (
+        "{Motif} {palette} {category} trimmed with {material}",
+        "The {mood} {category} – {palette}, {motif}",
+        "{Palette} {motif} {category}",
+        "{Category} in {motif} {palette}",
+    ),
+}
+OPENINGS = {
+    "home": (
+        "{A} {mood} {category} in {palette} tones, made to live with {figure}.",
+        "Bring {palette} into the room: {a} {mood} {category} dressed in {figure}.",
+        "This {category} sets {palette} before you in {figure}, {mood} from morning to evening.",
+        "Designed for {mood} interiors, the {category} carries {figure} on {palette} ground.",
+    ),
+    "wardrobe": (
+        "Wear {figure} in {palette}: {a} {mood} {category} for every day of the week.",
+        "Cut in {palette}, this {category} shows {figure} and keeps the outfit {mood}.",
+        "Our {mood} take on the {category}, in {palette} with {figure} all over.",
+        "{A} {category} for {mood} days, coloured {palette} and given {figure}.",
+    ),
+}
+CLOSINGS = {
+    "home": (
+        "{Material} details finish it by hand in our small workshop.",
+        "Touches of {material} give it weight on any shelf or floor.",
+        "We pair it with {material} that ages well in a lived-in home.",
+        "A hint of {material} ties it to the furniture around it.",
+    ),
+    "wardrobe": (
+        "The trim is {material}, sewn to last many seasons.",
+        "Fastened and edged with {material} by our tailors.",
+        "{Material} accents make it easy to combine and comfortable to put on.",
+        "Details in {material} keep their shape after years of wear.",
+    ),
+}
+REVIEWS = {
+    "colour": (
+        "the {palette} tone is exactly what i was after",
+        "such a beautiful shade of {palette}, even richer in daylight",
+        "i fell for this {palette} hue the moment it arrived",
+        "finally {palette} that matches the other colours i own",
+        "that {palette} glows, i could look at the colour all day",
+    ),
+    "pattern": (
+        "love the {motif} design, the print is crisp and even",
+        "{motif} is my favourite pattern and this one is drawn so neatly",
+        "i wanted a {motif} look and the motif repeats just right",
+        "the {motif} print catches the eye without being too busy",
+        "my collection of {motif} things grows, lovely pattern work",
+    ),
+    "material": (
+        "such sturdy {material}, feels like it will last",
+        "the {material} is soft under my fingers and well made",
+        "real {material} you can feel, my hands keep going back to it",
+        "i always check the {material} first and this is solid quality",
+        "good honest {material}, nicely finished and pleasant to touch",
+    ),
+    "mood": (
+        "gives off such a {mood} feeling, i smile whenever i see it",
+        "has the {mood} spirit i hoped for",
+        "so {mood}, it sets the atmosphere of my whole day",
+        "the style is {mood} and that suits my character perfectly",
+        "brings a {mood} air with it, just my kind of vibe",
+    ),
+    "shape": (
+        "another {category} for me, its proportions are spot on",
+        "just the kind of {category} i needed, handy size and form",
+        "i can never have enough, this {category} sits perfectly",
+        "a {category} with a good silhouette, fits where it should",
+        "best {category} i have had so far, the outline is great",
+    ),
+    "price": (
+        "{price}, so i ordered without thinking twice",
+        "{price}, and i do compare shops before i buy",
+        "what won me over: {price}",
+        "{price}, my budget agrees with it",
+        "checked the tag first: {price}",
+    ),
+}
+PRICE_WORDS = {
+    "low": ("a real bargain", "very cheap for what you get", "costs almost nothing"),
+    "middle": ("a fair price", "reasonable money", "neither cheap nor dear"),
+    "high": ("worth paying extra for", "expensive but worth every cent", "a luxury i saved for"),
+}
+PLURALS = {"boots", "trousers", "socks", "mittens"}
+
+
+def write_title_and_description(item: Item, seed: int) -> tuple[str, str]:
+    """What the shop says about an item; never a word that contradicts its picture."""
+    dice = Dice(seed, f"words/{item.item_id}")
+    title = _fill(dice.one_of(TITLES[item.domain]), item, dice)
+    opening = _fill(dice.one_of(OPENINGS[item.domain]), item, dice)
+    return title, f"{opening} {_fill(dice.one_of(CLOSINGS[item.domain]), item, dice)}"
+
+
+def write_review(item: Item, aspect: int, dice: Dice) -> str:
+    """What a buyer who cares about this aspect says of an item: the item's true value of it."""
+    return _fill(dice.one_of(REVIEWS[ASPECTS[aspect]]), item, dice)
+
+
+def value_words(item: Item, aspect: int) -> tuple[str, ...]:
+    """The words of which a review about this aspect of the item holds one."""
+    match ASPECTS[aspect]:
+        case "colour":
+            return PALETTE_WORDS[PALETTES[item.palette].name]
+        case "pattern":
+            return MOTIF_ADJECTIVES[MOTIFS[item.motif]]
+        case "material":
+            return MATERIAL_WORDS[MATERIALS[item.material]]
+        case "mood":
+            return MOOD_WORDS[MOODS[item.mood]]
+        case "shape":
+            return CATEGORY_WORDS[CATEGORIES[item.domain][item.category]]
+        case _:
+            return PRICE_WORDS[BANDS[item.band]]
+
+
+def _fill(template: str, item: Item, dice: Dice) -> str:
+    traits = ("palette", "motif", "material", "mood", "category", "price")
+    words = {
+        trait: dice.one_of(value_words(item, aspect)) for aspect, trait in enumerate(traits)
+    }
+    words["figure"] = dice.one_of(MOTIF_NOUNS[MOTIFS[item.motif]])
+    words |= {trait.capitalize(): word.capitalize() for trait, word in words.items()}
+    # The article belongs to whichever word follows it.
+    following = template.split("{a} " if "{a} " in template else "{A} ")[-1].split("}")[0][1:]
+    article = _article(words.get(following, ""), item)
+    # A pair takes no article, unless an adjective such as "a calm pair of" stands in its way.
+    if CATEGORIES[item.domain][item.category] in PLURALS:
+        template = template.replace("this {category}", "this pair of {category}")
+        template = template.replace("{a} {mood} {category}", "{mood} {category}")
+        template = template.replace("{A} {mood} {category}", "{Mood} {category}")
+        template = template.replace("{A} {category}", "{Category}")
+        template = template.replace("a {category}", "a pair of {category}")
+        template = template.replace("another {category}", "another pair of {category}")
+        template = template.replace("kind of {category}", "kind of {category}")
+    return template.format(a=article, A=article.capitalize(), **words)
+
+
+def _article(word: str, item: Item) -> str:
+    return "an" if word[:1].lower() in "aeio" else "a"

@@ -1,0 +1,23 @@
+"""Person + item → a picture: a small diffusion model on the recommender's own vectors."""
+
+import importlib
+from typing import Any
+
+_HOMES = {
+    "DrawConfig": "generate.image.config",
+    "ImageConfig": "generate.image.config",
+    "PersonalImagePipeline": "generate.image.pipeline",
+    "draw": "generate.image.draw",
+    "load_image_generator": "generate.image.draw",
+    "run_image_generator": "generate.image.run",
+    "save_picture": "generate.image.draw",
+    "score_pictures": "generate.image.score",
+}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    # Lazy: reading a stage's settings must not import torch.
+    if name not in _HOMES:
+        raise AttributeError(f"module 'generate.image' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,0 +1,337 @@
+"""Reads a finished run's artifacts and says what its page shows; makes nothing itself."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from catalog.artifacts import open_artifact
+from catalog.catalog import Catalog, load_catalog
+from catalog.splits import Split, make_split
+from finetune.baselines import rank_by_popularity
+from finetune.evaluate import metric_values, ndcg_interval, summarise
+from finetune.statistics import Interval, ratio_interval
+from launch.report.contents import (
+    ArmRow,
+    Claim,
+    ControlRow,
+    Creation,
+    Curve,
+    ItemCard,
+    Made,
+    PersonStory,
+    Report,
+)
+from launch.report.page import render_page
+
+if TYPE_CHECKING:
+    from launch.pipeline import PipelineConfig
+
+COLUMNS = ("recall@10", "mrr", "coverage@10", "cold/recall@10")
+PROTOCOL = {
+    "global-time": (
+        "One moment divides past from future for everybody; what a person bought first after it is "
+        "the target"
+    ),
+    "leave-one-out": "Each person's last item is the target",
+}
+
+
+def write_report(config: "PipelineConfig", output: Path, seconds: dict[str, float]) -> Path:
+    """Writes OUTPUT/report.html from the run's artifacts; returns its path."""
+    path = output / "report.html"
+    path.write_text(render_page(gather_report(config, output, seconds)), encoding="utf8")
+    return path
+
+
+def gather_report(config: "PipelineConfig", output: Path, seconds: dict[str, float]) -> Report:
+    settings = config.finetune.catalog
+    catalog = load_catalog(replace(settings, path=settings.path.replace("{output}", str(output))))
+    split = make_split(catalog, config.finetune.split)
+    arms, ranks = gather_arms(config, output, catalog, split)
+    showcase = open_artifact(output / "showcase", kind="showcase")
+    content = json.loads((showcase.path / "showcase.json").read_text())
+    controls = gather_controls(content["scores"])
+    return Report(
+        title=config.title,
+        lead=config.lead,
+        facts=_facts(config, output, catalog, split),
+        window=[card(catalog, item) for item in _window(catalog)],
+        claims=ranking_claims(config, arms, ranks, catalog, split) + content_claims(controls),
+        curves=_curves(config, output),
+        protocol=(
+            f"{PROTOCOL[config.finetune.split.kind]}. All {catalog.num_items:,} items are ranked "
+            "except those already in the person's history; equal scores are ordered by a fixed "
+            f"random key. {len(split.test):,} people, one target each; "
+            f"{split.cold_shares['test']:.0%} of the targets were never bought in training (cold). "
+            "Bars are 95 % bootstrap intervals over people, one training run each."
+        ),
+        arms=arms,
+        controls=controls,
+        people=[_story(catalog, showcase.path, story) for story in content["people"]],
+        stages=list(seconds.items()),
+        notes=_notes(arms, controls),
+    )
+
+
+def gather_arms(
+    config: "PipelineConfig", output: Path, catalog: Catalog, split: Split
+) -> tuple[list[ArmRow], dict[str, NDArray[np.int64]]]:
+    """A row for each arm and for popularity, and every test target's place under each."""
+    popular = rank_by_popularity(catalog, split, split.test)
+    rows = [
+        ArmRow(
+            name="popularity",
+            what="baseline: what most people bought",
+            ndcg=ndcg_interval(popular.ranks),
+            metrics=_columns(summarise(popular, cold_targets(catalog, split)), ""),
+            is_control=True,
+        )
+    ]
+    ranks = {"popularity": popular.ranks}
+    for name, arm in config.arms.items():
+        artifact = open_artifact(output / "recommenders" / name, kind="recommender")
+        metrics = artifact.manifest["metrics"]
+        ranks[name] = np.load(artifact.path / "test_ranks.npy", allow_pickle=False)
+        rows.append(
+            ArmRow(
+                name=name,
+                what=arm.what,
+                ndcg=ndcg_interval(ranks[name]),
+                metrics=_columns(metrics, "test/"),
+                trained_parameters=metrics["trained_parameters"],
+                parameters=metrics["parameters"],
+                seconds=metrics["seconds"],
+                is_control=arm.features not in ("content", "content+id"),
+            )
+        )
+    return rows, ranks
+
+
+def cold_targets(catalog: Catalog, split: Split) -> NDArray[np.bool_]:
+    """Which test targets were never bought in training: bool (targets,)."""
+    interactions = catalog.interactions
+    rows = interactions.offsets[split.test.users] + split.test.positions
+    return ~split.trained_items[interactions.items[rows]]
+
+
+def _columns(metrics: dict[str, Any], prefix: str) -> dict[str, float]:
+    values = {name: metrics.get(f"{prefix}{name}") for name in COLUMNS}
+    return {name: math.nan if value is None else value for name, value in values.items()}
+
+
+def ranking_claims(
+    config: "PipelineConfig",
+    arms: list[ArmRow],
+    ranks: dict[str, NDArray[np.int64]],
+    catalog: Catalog,
+    split: Split,
+) -> list[Claim]:
+    """What the ranking table says, as far as this run has the arms to say it."""
+    headline = config.headline
+    ndcg = {name: metric_values(places)["ndcg@10"] for name, places in ranks.items()}
+    claims = [
+        _ratio_claim(
+            "Content and history rank the next item better than popularity (NDCG@10)",
+            ratio_interval(ndcg[headline], ndcg["popularity"]),
+            3.0,
+        )
+    ]
+    if "shuffled" in ndcg:
+        sentence = "It is the content that helps: the same model reading other items' content is worse"
+        claims.append(_ratio_claim(sentence, ratio_interval(ndcg[headline], ndcg["shuffled"]), 1.3))
+    cold = cold_targets(catalog, split)
+    if "id" in ndcg and cold.sum() >= 20:
+        recall = {name: metric_values(ranks[name][cold])["recall@10"] for name in (headline, "id")}
+        sentence = "Items never bought in training are found by their content (Recall@10 against ids)"
+        claims.append(_ratio_claim(sentence, ratio_interval(recall[headline], recall["id"]), 5.0))
+    if {"lora", "full"} <= set(ndcg):
+        (lora,) = [arm for arm in arms if arm.name == "lora"]
+        share = lora.trained_parameters / lora.parameters
+        ratio = ratio_interval(ndcg["lora"], ndcg["full"])
+        claims.append(
+            Claim(
+                "Low-rank updates come close to retraining everything (NDCG@10 against full)",
+                f"{ratio.value:.1%} with {share:.1%} of the parameters trained",
+                "at least 95 % with at most 5 %",
+                ratio.value >= 0.95 and share <= 0.05,
+            )
+        )
+    return claims
+
+
+def _ratio_claim(sentence: str, ratio: Interval, goal: float) -> Claim:
+    figure = f"{ratio.value:.2f}× [{ratio.low:.2f}, {ratio.high:.2f}]"
+    return Claim(sentence, figure, f"at least {goal:g}×", ratio.value >= goal)
+
+
+def content_claims(controls: list[ControlRow]) -> list[Claim]:
+    """One claim for each measure: is one's own better than a stranger's, beyond doubt?"""
+    claims = []
+    for row in controls:
+        neutral = 1.0 if "/" in row.contrast_name else 0.0
+        if row.higher_is_better:
+            met = row.contrast.low > neutral
+        else:
+            met = row.contrast.high < neutral
+        figure = f"{row.contrast.value:.3g} [{row.contrast.low:.3g}, {row.contrast.high:.3g}]"
+        direction = "above" if row.higher_is_better else "below"
+        claims.append(
+            Claim(
+                f"{row.measure}: own against somebody else's ({row.contrast_name})",
+                figure,
+                f"interval {direction} {neutral:g}",
+                met,
+            )
+        )
+    return claims
+
+
+def gather_controls(scores: dict[str, Any]) -> list[ControlRow]:
+    """Own, swapped and no person, for pictures and for words."""
+    rows = []
+    for measure, figures in scores["pictures"]["measures"].items():
+        rows.append(
+            ControlRow(
+                measure=measure,
+                own=Interval(**figures["own"]),
+                swapped=Interval(**figures["swapped"]),
+                nobody=Interval(**figures["none"]),
+                contrast=Interval(**figures["contrast"]),
+                contrast_name=figures["contrast_name"],
+                higher_is_better=figures["higher_is_better"],
+                people=figures["people"],
+            )
+        )
+    for name, figures in scores["words"]["likelihood"].items():
+        if "own" not in figures:
+            continue
+        task, item = name.split(", item ")
+        what = "next item's own words" if task == "describe" else f"true {task}"
+        difference = Interval(**figures["swapped_minus_own"])
+        rows.append(
+            ControlRow(
+                measure=f"Nats a token of the {what}, item {item}",
+                own=Interval(**figures["own"]["nats_per_token"]),
+                swapped=Interval(**figures["swapped"]["nats_per_token"]),
+                nobody=Interval(**figures["none"]["nats_per_token"]),
+                contrast=Interval(-difference.value, -difference.high, -difference.low),
+                contrast_name="own − swapped",
+                higher_is_better=False,
+                people=figures["texts"],
+            )
+        )
+    for name, figures in scores["words"].get("readings", {}).items():
+        if "own" not in figures:
+            continue
+        rows.append(
+            ControlRow(
+                measure=name,
+                own=Interval(**figures["own"]),
+                swapped=Interval(**figures["swapped"]),
+                nobody=None,
+                contrast=Interval(**figures["own_minus_swapped"]),
+                contrast_name="own − swapped",
+                higher_is_better=True,
+                people=figures["texts"],
+            )
+        )
+    return rows
+
+
+def card(catalog: Catalog, item: int) -> ItemCard:
+    """An item with its own picture file, as it lies in the catalog."""
+    row = catalog.items[item]
+    picture = None
+    if row["image"] and catalog.image_of(item, 32) is not None:
+        picture = Path(row["image"]).read_bytes()
+    title = row["title"] or f"({row['item_id']}, no title)"
+    return ItemCard(title=title, category=row["category"] or "", picture=picture)
+
+
+def _window(catalog: Catalog) -> list[int]:
+    """Items for a first impression: a fixed draw of those with a picture that opens."""
+    drawn = np.random.default_rng(3).permutation(catalog.num_items)
+    shown = (int(item) for item in drawn if catalog.image_of(int(item), 32) is not None)
+    return [item for item, _ in zip(shown, range(12), strict=False)]
+
+
+def _story(catalog: Catalog, folder: Path, story: dict[str, Any]) -> PersonStory:
+    creations = []
+    for creation in story["creations"]:
+        made = {
+            told: Made((folder / f"{creation['files']}-{told}.png").read_bytes(), words)
+            for told, words in creation["words"].items()
+        }
+        creations.append(
+            Creation(
+                item=card(catalog, creation["item"]),
+                own=made["own"],
+                swapped=made["swapped"],
+                nobody=made["none"],
+                swapped_with=story["partner"],
+            )
+        )
+    return PersonStory(
+        person=story["user"],
+        history=[card(catalog, item) for item in story["history"]],
+        recommended=[card(catalog, item) for item in story["recommended"]],
+        bought_next=card(catalog, story["bought_next"]),
+        creations=creations,
+        note=story["note"],
+    )
+
+
+def _facts(
+    config: "PipelineConfig", output: Path, catalog: Catalog, split: Split
+) -> list[tuple[str, str]]:
+    encoder = open_artifact(output / "encoder", kind="encoder").manifest["metrics"]
+    return [
+        ("shop", catalog.name),
+        ("items", f"{catalog.num_items:,}"),
+        ("people", f"{catalog.num_users:,}"),
+        ("interactions", f"{len(catalog.interactions):,}"),
+        ("test targets", f"{len(split.test):,}"),
+        ("encoder", f"{encoder['parameters']:,} parameters, {encoder['steps']:,} steps"),
+    ]
+
+
+def _curves(config: "PipelineConfig", output: Path) -> list[Curve]:
+    def read(folder: Path) -> dict[str, list[list[float]]]:
+        return json.loads((folder / "curves.json").read_text())
+
+    arms = {name: read(output / "recommenders" / name) for name in config.arms}
+    return [
+        Curve("Pretraining", "loss", read(output / "encoder")),
+        Curve("Fine-tuning", "loss", {name: curves["loss"] for name, curves in arms.items()}),
+        Curve(
+            "Fine-tuning, validation",
+            "NDCG@10",
+            {name: curves["validation NDCG@10"] for name, curves in arms.items()},
+        ),
+        Curve("Words", "loss", read(output / "text")),
+        Curve("Pictures", "loss", read(output / "image")),
+    ]
+
+
+def _notes(arms: list[ArmRow], controls: list[ControlRow]) -> list[str]:
+    """What a careful reader should know; what fell short stands in the claims, unmet."""
+    notes = [
+        "Each arm was trained once with one seed; the intervals are over people, not over seeds.",
+        "Everything under “made for” is generated. It is not a picture of an item on sale.",
+    ]
+    ranked = {arm.name: arm.ndcg.value for arm in arms}
+    if {"lora", "scratch"} <= set(ranked):
+        ratio = ranked["lora"] / max(ranked["scratch"], 1e-9)
+        verdict = "helped" if ratio > 1.02 else "hurt" if ratio < 0.98 else "made no difference"
+        notes.append(
+            f"Pretraining {verdict} here: {ratio:.2f}× the NDCG@10 of the same model from scratch "
+            "at equal steps."
+        )
+    return notes
+
+

@@ -1,0 +1,106 @@
+"""The check finds each fault it promises to find, and is silent about a clean catalog."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from catalog.check import check_catalog, format_report
+from catalog.config import CatalogConfig
+
+
+@pytest.fixture
+def shop(tmp_path: Path):
+    """A clean catalog; `items` and `rows` replace lines of its tables."""
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    for n in range(4):
+        Image.new("RGB", (8, 8), (60 * n, 0, 0)).save(folder / f"{n}.png")
+
+    def check(items: dict[int, str] | None = None, rows: list[str] | None = None, header: str = ""):
+        lines = [f"i{n},Thing {n},Words {n},{n}.png" for n in range(4)]
+        for n, line in (items or {}).items():
+            lines[n] = line
+        head = header or "item_id,title,description,image"
+        (folder / "items.csv").write_text("\n".join([head, *lines]) + "\n")
+        bought = [
+            f"u{u},i{(u + n) % 4},{90000000 * n + 100000000}" for u in range(5) for n in range(4)
+        ]
+        (folder / "interactions.csv").write_text(
+            "\n".join(["user_id,item_id,timestamp", *bought, *(rows or [])]) + "\n"
+        )
+        return check_catalog(CatalogConfig(str(folder)))
+
+    check.folder = folder
+    return check
+
+
+def whats(report) -> str:
+    return " | ".join(finding.what for finding in report.findings)
+
+
+def test_a_clean_catalog_has_nothing_to_put_right(shop):
+    report = shop()
+    assert report.ok, whats(report)
+    text = format_report(report)
+    assert "Nothing to put right" in text
+    assert "items with both       4 (100.0%)" in text
+    assert "1973-03-03 to " in text
+    assert "title = title" in text
+    assert report.facts["history lengths"] == "median 4; half of all people 4 to 4; all 4 to 4"
+
+
+@pytest.mark.parametrize(
+    ("items", "rows", "expected"),
+    [
+        (
+            {1: "i1,Thing 0,Words 1,1.png"},
+            [],
+            "2 items share their titles with another (items i0, i1)",
+        ),
+        (
+            {1: "i1,Thing 1,Words 0,1.png"},
+            [],
+            "2 items share their texts with another (items i0, i1)",
+        ),
+        ({1: "i1,Thing 1,Words 1,0.png"}, [], "2 items share their picture with another"),
+        (
+            {1: "i1,Thing 1,Words 1,9.png"},
+            [],
+            "1 pictures cannot be read (9.png: the file is missing)",
+        ),
+        ({}, ["u0,i0,100000000"], "1 interactions repeat another (same person, item and time)"),
+        ({}, ["u0,i9,5", "u0,i8,5"], "2 interactions name items the items table lacks"),
+    ],
+)
+def test_each_fault_is_found_and_comes_with_a_remedy(shop, items, rows, expected):
+    report = shop(items, rows)
+    (finding,) = report.findings
+    assert expected in finding.what
+    assert finding.remedy
+    assert f"→ {finding.remedy}" in format_report(report)
+
+
+def test_missing_words_and_pictures_are_counted(shop):
+    facts = shop({0: "i0,,,0.png", 1: "i1,Thing 1,Words 1,", 2: "i2,,,"}).facts
+    assert facts["items with words"] == "2 (50.0%)"
+    assert facts["items with a picture"] == "2 (50.0%)"
+    assert facts["items with both"] == "1 (25.0%)"
+    assert facts["items with neither"] == "1 (25.0%)"
+
+
+def test_rows_somebody_marked_as_suspect_are_counted(shop):
+    marks = ["true", "False", "", "1"]
+    items = {n: f"i{n},Thing {n},Words {n},{n}.png,{mark}" for n, mark in enumerate(marks)}
+    report = shop(items, header="item_id,title,description,image,Picture_Suspected")
+    assert whats(report) == "2 items are marked in the column Picture_Suspected"
+
+
+def test_a_split_that_tests_nobody_is_a_finding(shop, tmp_path):
+    shop()
+    rows = [f"u{n},i0,{n}" for n in range(20)]
+    (shop.folder / "interactions.csv").write_text("\n".join(["user_id,item_id,time", *rows]) + "\n")
+    config = CatalogConfig(str(shop.folder))
+    assert "leaves nobody to test on" in whats(check_catalog(config))
+    assert check_catalog(replace(config, roles={"time": None})).facts["times"].startswith("none")

@@ -1,0 +1,44 @@
+"""The package opens quickly: settings and errors cost nothing, and torch is never touched."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import catalog
+
+ROOT = Path(__file__).parents[2]
+
+
+def loaded_after(statement: str) -> set[str]:
+    code = f"{statement}\nimport sys; print(*(name for name in sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.split())
+
+
+def test_settings_import_neither_arrow_nor_numpy():
+    loaded = loaded_after(
+        "from catalog.config import CatalogConfig\nfrom catalog import VitrineError, SplitConfig"
+    )
+    assert "catalog.config" in loaded
+    assert not loaded & {"numpy", "pyarrow", "datasets", "PIL", "yaml"}
+
+
+def test_the_catalog_never_imports_torch():
+    names = ["artifacts", "catalog", "check", "splits"]
+    loaded = loaded_after("import " + ", ".join(f"catalog.{name}" for name in names))
+    assert "catalog.check" in loaded
+    assert "torch" not in loaded
+
+
+@pytest.mark.parametrize("name", catalog.__all__)
+def test_every_export_is_there(name):
+    assert getattr(catalog, name).__name__ == name
+
+
+def test_an_unknown_export_fails_as_usual():
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        catalog.nothing  # noqa: B018

@@ -1,0 +1,180 @@
+"""Both splits on histories small enough to split by hand."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from catalog.config import SplitConfig
+from catalog.errors import VitrineError
+from catalog.splits import Split, make_split
+
+ITEMS = [{"item_id": str(n)} for n in range(10)]
+
+
+@pytest.fixture
+def people(world):
+    """{person: {time: item}} → a catalog."""
+
+    def build(histories: dict[str, dict[int, int]], time: str = "timestamp"):
+        rows = [
+            {"user_id": person, "item_id": str(item), time: moment}
+            for person, history in histories.items()
+            for moment, item in history.items()
+        ]
+        return world(ITEMS, rows)
+
+    return build
+
+
+def places(split: Split) -> dict[str, Any]:
+    return {
+        "train_end": split.train_end.tolist(),
+        "validation": list(zip(split.validation.users, split.validation.positions, strict=True)),
+        "test": list(zip(split.test.users, split.test.positions, strict=True)),
+    }
+
+
+LAST = SplitConfig(kind="leave-one-out")
+
+
+def test_leave_one_out_holds_out_the_last_two(people):
+    catalog = people({"a": {1: 0, 2: 1, 3: 2, 4: 3}, "b": {1: 4, 2: 5}, "c": {1: 6, 2: 7, 3: 8}})
+    split = make_split(catalog, LAST)
+    assert places(split) == {
+        "train_end": [2, 2, 1],
+        "validation": [(0, 2), (2, 1)],
+        "test": [(0, 3), (2, 2)],
+    }
+    assert split.trained_items.tolist() == [n in (0, 1, 4, 5, 6) for n in range(10)]
+    assert split.train_counts.sum() == 5
+    assert split.cold_shares == {"validation": 1.0, "test": 1.0}
+
+
+def test_leave_one_out_asks_for_enough_history(people):
+    catalog = people({"a": {1: 0, 2: 1, 3: 2}, "b": {1: 0, 2: 1, 3: 2, 4: 3}})
+    split = make_split(catalog, SplitConfig(kind="leave-one-out", min_history=2))
+    assert places(split) == {"train_end": [1, 2], "validation": [(1, 2)], "test": [(0, 2), (1, 3)]}
+    split = make_split(catalog, SplitConfig(kind="leave-one-out", min_history=3))
+    assert places(split) == {"train_end": [3, 2], "validation": [], "test": [(1, 3)]}
+
+
+# Ten interactions at 0 … 9; with shares of 20 % the cuts fall at 6 and 8.
+TIMED = {
+    "a": {0: 0, 1: 1, 6: 2, 7: 3, 8: 0},
+    "b": {2: 0, 3: 1, 4: 5},
+    "c": {5: 0},
+    "d": {9: 4},
+}
+FIFTHS = SplitConfig(validation_share=0.2, test_share=0.2)
+
+
+def test_global_time_cuts_everybody_at_the_same_moments(people):
+    split = make_split(people(TIMED), FIFTHS)
+    assert split.cuts == (6, 8)
+    assert places(split) == {"train_end": [2, 3, 1, 0], "validation": [(0, 2)], "test": [(0, 4)]}
+    assert split.cold_shares == {"validation": 1.0, "test": 0.0}
+
+
+def test_global_time_without_a_needed_history_counts_newcomers(people):
+    config = SplitConfig(validation_share=0.2, test_share=0.2, min_history=0)
+    assert places(make_split(people(TIMED), config))["test"] == [(0, 4), (3, 0)]
+
+
+def test_global_time_asks_for_enough_history(people):
+    config = SplitConfig(validation_share=0.2, test_share=0.2, min_history=3)
+    got = places(make_split(people(TIMED), config))
+    assert got == {"train_end": [2, 3, 1, 0], "validation": [], "test": [(0, 4)]}
+
+
+def test_no_training_interaction_is_later_than_any_target(people):
+    rng = np.random.default_rng(0)
+    catalog = people(
+        {
+            f"u{n}": {int(t): int(rng.integers(10)) for t in rng.integers(0, 999, 8)}
+            for n in range(40)
+        }
+    )
+    split = make_split(catalog, SplitConfig())
+    offsets, times = catalog.interactions.offsets, catalog.interactions.times
+    latest = max(
+        times[offsets[u] : offsets[u] + end].max() for u, end in enumerate(split.train_end) if end
+    )
+    validation = times[offsets[split.validation.users] + split.validation.positions]
+    test = times[offsets[split.test.users] + split.test.positions]
+    assert latest < split.cuts[0] <= validation.min() <= validation.max() < split.cuts[1]
+    assert split.cuts[1] <= test.min()
+    assert 0.07 < np.mean(times >= split.cuts[1]) < 0.13
+    assert 0.17 < np.mean(times >= split.cuts[0]) < 0.23
+
+
+def test_one_moment_is_never_divided(people):
+    # Half of all interactions happen at 2; 10 % cannot be had without dividing them.
+    catalog = people({f"u{n}": {1: 0, 2: 1} for n in range(4)} | {"v": {0: 2, 3: 3}})
+    split = make_split(catalog, SplitConfig(validation_share=0.3, test_share=0.1))
+    assert split.cuts == (2, 3)
+    assert places(split)["validation"] == [(n, 1) for n in range(4)]
+    assert places(split)["test"] == [(4, 1)]
+
+
+def test_train_pairs_are_every_training_position_with_a_history(people):
+    users, positions = make_split(people(TIMED), FIFTHS).train_pairs()
+    assert list(zip(users, positions, strict=True)) == [(0, 1), (1, 1), (1, 2)]
+    assert users.dtype == positions.dtype == np.int32
+
+
+def test_train_pairs_may_be_empty(people):
+    split = make_split(people({"a": {1: 0, 2: 1, 3: 2}}), LAST)
+    assert [len(part) for part in split.train_pairs()] == [0, 0]
+
+
+def test_targets_have_the_promised_types(people):
+    split = make_split(people(TIMED), FIFTHS)
+    for array in (split.train_end, split.test.users, split.test.positions):
+        assert array.dtype == np.int32
+    assert split.trained_items.dtype == np.bool_
+    assert split.trained_items.shape == (10,)
+
+
+def test_the_description_tells_the_rule_the_cuts_and_the_counts(people):
+    about = make_split(people(TIMED), FIFTHS).describe()
+    assert about["kind"] == "global-time"
+    assert about["cuts"] == [6, 8]
+    assert (about["train_interactions"], about["validation_targets"], about["test_targets"]) == (
+        6,
+        1,
+        1,
+    )
+    assert (about["trained_items"], about["cold_items"]) == (3, 7)
+    assert about["cold_share_validation"] == 1.0
+
+
+def test_the_hash_is_of_what_is_held_out(people):
+    catalog = people(TIMED)
+    first = make_split(catalog, FIFTHS).hash
+    near = SplitConfig(validation_share=0.21, test_share=0.19)  # the same cuts
+    assert make_split(catalog, near).hash == first
+    others = {make_split(catalog, config).hash for config in (LAST, SplitConfig())}
+    assert len(others | {first}) == 3
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (SplitConfig(kind="leave-one-in"), r"'leave-one-in' is unknown.*'leave-one-out'"),  # pyright: ignore
+        (SplitConfig(validation_share=0.6, test_share=0.4), r"0\.6 and test_share 0\.4"),
+        (SplitConfig(test_share=0), r"must be above 0"),
+        (SplitConfig(validation_share=-0.1), r"must be above 0"),
+        (SplitConfig(min_history=-1), r"min_history is -1"),
+    ],
+)
+def test_impossible_settings_are_refused(people, config, message):
+    with pytest.raises(VitrineError, match=message):
+        make_split(people(TIMED), config)
+
+
+def test_global_time_needs_moments(people):
+    with pytest.raises(VitrineError, match=r"no dates.*leave-one-out"):
+        make_split(people(TIMED, time="position"), SplitConfig())
+    with pytest.raises(VitrineError, match=r"2 distinct times.*three.*leave-one-out"):
+        make_split(people({"a": {1: 0, 2: 1}, "b": {1: 1}}), SplitConfig())

@@ -1,0 +1,171 @@
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from peft import PeftModel
+from torch import Tensor
+
+from catalog.artifacts import open_artifact, write_artifact
+from catalog.config import CatalogConfig, SplitConfig
+from catalog.errors import VitrineError
+from finetune.config import LoraConfig
+from generate.text import run, writer
+from generate.text.config import TextConfig
+from generate.text.language_model import build_language_model, load_language_model
+from generate.text.model import TextGenerator, pad_tokens
+from generate.text.sampling import choose_tokens
+from generate.text.tokenizer import encode_texts
+from pretrain.config import OptimizerConfig, TrainerConfig
+from pretrain.optim import make_optimizer
+
+WIDTH = 8
+WORDS = ["soft and quiet", "bold and loud"]
+TINY_GPT2 = {"model_type": "gpt2", "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 96}
+
+
+class FakeShop:
+    def __init__(self) -> None:
+        vectors = np.random.default_rng(0).normal(size=(12, WIDTH))
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        self.width = WIDTH
+        self.item_vectors = vectors.astype(np.float32)
+
+    def user_states(self, histories: list[np.ndarray]) -> Tensor:
+        sums = [self.item_vectors[history].sum(axis=0) for history in histories]
+        return torch.nn.functional.normalize(torch.from_numpy(np.stack(sums)), dim=-1)
+
+
+def build_trainer(config: TrainerConfig, folder: Path, title: str, callbacks=()) -> pl.Trainer:
+    return pl.Trainer(
+        max_steps=config.max_steps,
+        max_epochs=-1,
+        accelerator="cpu",
+        callbacks=list(callbacks),
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+    )
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    model, tokenizer = build_language_model(TINY_GPT2, WORDS, vocab_size=300)
+    model.save_pretrained(str(tmp_path / "base"))
+    tokenizer.save_pretrained(str(tmp_path / "base"))
+    return tmp_path / "base"
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TextConfig:
+    """Six people, twelve items and a recommender that never was trained."""
+    monkeypatch.setenv("VITRINE_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    items = [f"i{item},Thing {item},a {'soft' if item % 2 else 'bold'} thing" for item in range(12)]
+    rows = [
+        f"p{person},i{(person + 2 * step) % 12},{step},{WORDS[person % 2]}"
+        for person in range(6)
+        for step in range(5)
+    ]
+    (folder / "items.csv").write_text("\n".join(["item_id,title,description", *items]) + "\n")
+    (folder / "interactions.csv").write_text(
+        "\n".join(["user_id,item_id,timestamp,review", *rows]) + "\n"
+    )
+    with write_artifact(tmp_path / "recommender", "recommender") as staging:
+        (staging / "weights").write_text("none")
+    for module in (run, writer):
+        monkeypatch.setattr(module, "load_shop", lambda folder, catalog: FakeShop())
+    return TextConfig(
+        recommender=str(tmp_path / "recommender"),
+        catalog=CatalogConfig(path=str(folder)),
+        split=SplitConfig(kind="leave-one-out"),
+        config={**TINY_GPT2},
+        vocab_size=320,
+        max_tokens=24,
+        batch_size=4,
+        trainer=TrainerConfig(max_steps=3, log_every=1, progress=False, accelerator="cpu"),
+    )
+
+
+def test_the_stage_leaves_an_artifact_that_writes(config: TextConfig, tmp_path: Path):
+    output = run.run_text_generator(config, tmp_path / "words", build_trainer)
+
+    metrics = open_artifact(output, "text-generator").manifest["metrics"]
+    assert metrics["tasks"] == ["describe", "review"]
+    assert metrics["texts"] == 2 * 6 * 2  # tasks, people, next items in training
+    curves = json.loads((output / "curves.json").read_text())
+    assert [step for step, _ in curves["loss"]] == [1, 2, 3]
+    opened = writer.open_writer(output)
+    (written,) = opened.write("p1", "i3", "review")
+    assert written.generator == opened.hash
+    assert written.text == writer.write(output, user="p1", item="i3", task="review")
+    first, second = opened.write(None, "i3", num_texts=2)
+    assert (first.seed, second.seed) == (0, 1)
+    with pytest.raises(VitrineError, match="no item 'i99'"):
+        opened.write("p1", "i99")
+
+
+def test_a_pretrained_base_stays_as_it_was_under_lora(base: Path, tmp_path: Path):
+    model, tokenizer, reference = load_language_model(str(base), LoraConfig())
+    assert isinstance(model, PeftModel)
+    generator = TextGenerator(
+        model, tokenizer, width=WIDTH, tasks=("review",), max_tokens=24, base=reference
+    )
+    before = {name: weight.clone() for name, weight in generator.state_dict().items()}
+    optimizer = make_optimizer(generator.parameters(), OptimizerConfig(), 10)["optimizer"]
+    users = torch.eye(2, WIDTH)
+    token_ids = pad_tokens(encode_texts(tokenizer, WORDS, 24))
+    for _ in range(2):  # LoRA's A moves only after B has
+        nats, _ = generator(users, users * 0, torch.zeros(2, dtype=torch.long), token_ids)
+        nats.sum().backward()
+        optimizer.step()
+    now = generator.state_dict()
+    changed = {name for name, weight in now.items() if not torch.equal(weight, before[name])}
+    base_weights = {n for n in now if n.startswith("language_model.") and "lora_" not in n}
+    assert base_weights
+    assert not changed & base_weights
+    assert {n for n in now if "lora_" in n} <= changed
+    assert "user_tokens.project.weight" in changed
+
+    generator.eval().save_pretrained(tmp_path / "words")
+    saved = {path.name for path in (tmp_path / "words").rglob("*.safetensors")}
+    assert saved == {"adapter_model.safetensors", "projector.safetensors"}
+    reopened = TextGenerator.from_pretrained(tmp_path / "words")
+    ours, theirs = (
+        one.loss_per_text(users, users, "review", WORDS) for one in (generator, reopened)
+    )
+    assert torch.equal(ours[0], theirs[0])
+
+
+def test_another_base_of_the_same_name_is_refused(config: TextConfig, base: Path, tmp_path: Path):
+    output = run.run_text_generator(
+        replace(config, model=str(base)), tmp_path / "words", build_trainer
+    )
+    TextGenerator.from_pretrained(output)
+    other, _ = build_language_model(TINY_GPT2, WORDS, vocab_size=300)
+    other.save_pretrained(str(base))
+    with pytest.raises(VitrineError, match="has other weights"):
+        TextGenerator.from_pretrained(output)
+    with pytest.raises(VitrineError, match="cannot load the language model"):
+        load_language_model("no/such/folder", LoraConfig())
+
+
+def test_top_p_leaves_out_the_unlikely_and_temperature_zero_takes_the_likeliest():
+    logits = torch.log(torch.tensor([[0.05, 0.5, 0.3, 0.15]])).repeat(300, 1)
+    draws = [torch.Generator().manual_seed(seed) for seed in range(300)]
+    assert set(choose_tokens(logits, 1.0, 0.8, draws).tolist()) == {1, 2}
+    assert set(choose_tokens(logits, 1.0, 1.0, draws).tolist()) == {0, 1, 2, 3}
+    assert set(choose_tokens(logits, 0.0, 1.0, draws).tolist()) == {1}
+
+
+def test_reading_the_settings_does_not_import_torch():
+    code = "import sys, generate.text.config; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,26 @@
+"""Every shipped config loads, and says what it is."""
+
+from pathlib import Path
+
+import pytest
+
+from finetune.config import FinetuneConfig
+from launch.pipeline import PipelineConfig
+from launch.settings import load_settings, shipped_configs
+from pretrain.config import PretrainConfig
+
+CLASSES = {"pipeline": PipelineConfig, "pretrain": PretrainConfig, "finetune": FinetuneConfig}
+
+
+def test_there_are_configs() -> None:
+    assert len(shipped_configs()) >= 5
+
+
+@pytest.mark.parametrize("path", shipped_configs(), ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_it_loads_and_begins_with_what_it_is_for(path: Path) -> None:
+    settings = load_settings(CLASSES[path.parent.name], path, [])
+    assert path.read_text().startswith("# ")
+    if isinstance(settings, PipelineConfig):
+        assert settings.headline in settings.arms
+        assert set(settings.expected_seconds) >= {"pretrain", "words", "pictures", "showcase"}
+        assert all(arm.what for arm in settings.arms.values())
