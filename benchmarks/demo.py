@@ -1,7 +1,7 @@
 """The demo's claims, measured: ranking over three seeds, content with one's own state or another's.
 
-    python -m benchmarks.demo                    # about 20 minutes on two cores; resumes
-    python -m benchmarks.demo --output runs/x    # reuses what is there
+python -m benchmarks.demo                    # about 20 minutes on two cores; resumes
+python -m benchmarks.demo --output runs/x    # reuses what is there
 """
 
 import argparse

@@ -28,7 +28,7 @@ class DemoOptions:
 
     @property
     def config(self) -> str:
-        return "demo-fast" if self.fast else "demo"
+        return "pipeline/demo-fast" if self.fast else "pipeline/demo"
 
 
 def demo(options: DemoOptions, settings: PipelineConfig) -> None:

@@ -94,7 +94,10 @@ class Stage:
             manifest = open_artifact(self.folder, kind=self.kind).manifest
             if manifest["config"] != json.loads(json.dumps(self.config)):
                 return False
-            if manifest["catalog"] != load_catalog(CatalogConfig(**self.config["catalog"])).fingerprint:
+            if (
+                manifest["catalog"]
+                != load_catalog(CatalogConfig(**self.config["catalog"])).fingerprint
+            ):
                 return False
             return all(
                 manifest["parents"][name]["hash"] == open_artifact(path).hash

@@ -16,7 +16,9 @@ def test_there_are_configs() -> None:
     assert len(shipped_configs()) >= 5
 
 
-@pytest.mark.parametrize("path", shipped_configs(), ids=lambda path: f"{path.parent.name}/{path.stem}")
+@pytest.mark.parametrize(
+    "path", shipped_configs(), ids=lambda path: f"{path.parent.name}/{path.stem}"
+)
 def test_it_loads_and_begins_with_what_it_is_for(path: Path) -> None:
     settings = load_settings(CLASSES[path.parent.name], path, [])
     assert path.read_text().startswith("# ")

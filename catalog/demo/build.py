@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet
+import pyarrow.parquet as pq
 from PIL import Image
 
 from catalog.demo.dice import Dice
@@ -99,11 +99,14 @@ def _is_alive(process: str) -> bool:
 def _put_in_place(staging: Path, folder: Path, request: dict[str, int]) -> None:
     old = folder.with_name(f".{folder.name}.partial-old-{os.getpid()}")
     try:
+        if _read_seal(folder) == request:  # another process was faster; it may be in use already
+            shutil.rmtree(staging)
+            return
         if _read_seal(folder):
             folder.rename(old)
         staging.rename(folder)
     except OSError:
-        # Another process built the same world meanwhile; either will do.
+        # Another process built the same world at this very moment; either will do.
         shutil.rmtree(staging, ignore_errors=True)
         if _read_seal(folder) != request:
             raise
@@ -126,8 +129,8 @@ def _write_shop(
     _break_some(folder, Dice(seed, f"breakage/{domain}"), items, rows)
     _repeat_some(Dice(seed, f"repeats/{domain}"), log)
     if domain == "home":
-        pa.parquet.write_table(_table(rows), folder / "items.parquet")
-        pa.parquet.write_table(_table(log), folder / "interactions.parquet")
+        pq.write_table(pa.Table.from_pylist(rows), folder / "items.parquet")
+        pq.write_table(pa.Table.from_pylist(log), folder / "interactions.parquet")
     else:
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         (folder / "items.jsonl").write_text(lines, encoding="utf8")
@@ -144,9 +147,7 @@ def _picture_path(folder: Path, item: Item) -> Path:
 
 
 def _item_row(item: Item, seed: int) -> Row:
-    title, description = (
-        write_title_and_description(item, seed) if item.has_text else (None, None)
-    )
+    title, description = write_title_and_description(item, seed) if item.has_text else (None, None)
     return {
         "item_id": item.item_id,
         "title": title,
@@ -197,14 +198,10 @@ def _repeat_some(dice: Dice, log: list[Row]) -> None:
         log.insert(place, dict(log[place]))
 
 
-def _table(rows: list[Row]) -> pa.Table:
-    return pa.Table.from_pylist(rows)
-
-
 def _write_truth(folder: Path, people: list[Person], shops: dict[str, list[Item]]) -> None:
     rows = [asdict(person) for person in people]
-    pa.parquet.write_table(pa.Table.from_pylist(rows), folder / "people.parquet")
+    pq.write_table(pa.Table.from_pylist(rows), folder / "people.parquet")
     items = [asdict(item) for shop in shops.values() for item in shop]
-    pa.parquet.write_table(pa.Table.from_pylist(items), folder / "items.parquet")
+    pq.write_table(pa.Table.from_pylist(items), folder / "items.parquet")
     palettes = json.dumps([asdict(palette) for palette in PALETTES], indent=1)
     (folder / "palettes.json").write_text(palettes + "\n", encoding="utf8")

@@ -59,7 +59,8 @@ def draw_item(item: Item, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.bool
     canvas = _ground(item, tones, dice)
     product, outline = _product(item, category, tones, pose, dice)
     _cast_shadow(canvas, outline, item.domain == "home" and category not in HANGING, pose, tones)
-    canvas.paste(product, mask=outline)
+    box = outline.getbbox()
+    canvas.paste(product.crop(box), box, outline.crop(box))
     picture = np.asarray(canvas.reduce(SCALE))
     silhouette = np.asarray(outline.reduce(SCALE)) >= 128
     return picture, silhouette
@@ -71,6 +72,7 @@ def _tones(item: Item, dice: Dice) -> dict[str, Colour]:
     ground = _towards(palette.ground, WHITE, dice.below(12))
     shade = dice.between(-9, 9)
     main = _towards(palette.main, WHITE if shade > 0 else BLACK, abs(shade))
+    pale = dice.chance(60)
     return {
         "ground": ground,
         "tint": _towards(ground, palette.main, WALLPAPER),
@@ -78,25 +80,21 @@ def _tones(item: Item, dice: Dice) -> dict[str, Colour]:
         "shadow": _towards(palette.ground, palette.accent, 66),
         "main": main,
         "accent": palette.accent,
-        "figure": _figure(palette.accent, palette.ground, item, dice),
+        "figure": palette.ground if pale else _towards(palette.accent, palette.main, 12),
         "deep": _towards(main, palette.accent, 48),
         "light": _towards(palette.ground, WHITE, 55),
         "glint": WHITE,
+        "flame": _towards(palette.ground, palette.main, 55),
     }
 
 
-def _figure(accent: Colour, ground: Colour, item: Item, dice: Dice) -> Colour:
-    """The motif's tone on the product: pale or dark, whichever the item's maker chose."""
-    return ground if dice.chance(55) else _towards(accent, PALETTES[item.palette].main, 12)
-
-
 def _pose(item: Item, category: str, dice: Dice) -> Pose:
-    size = dice.between(132, 156)
+    size = dice.between(136, 160)
     left = CANVAS // 2 + dice.between(-9, 9)
     playful = MOODS[item.mood] == "playful"
     if item.domain == "wardrobe":
         tilt = dice.between(-7, 7) if playful else dice.between(-2, 2)
-        return Pose(size + 8, (left, CANVAS // 2 + dice.between(-7, 5)), tilt)
+        return Pose(size + 14, (left, CANVAS // 2 + dice.between(-7, 5)), tilt)
     if category in HANGING:
         size = size * 9 // 10
         return Pose(size, (left, 98 + dice.between(-6, 6)), dice.between(-2, 2) if playful else 0)
@@ -107,7 +105,7 @@ def _pose(item: Item, category: str, dice: Dice) -> Pose:
 def _ground(item: Item, tones: dict[str, Colour], dice: Dice) -> Image.Image:
     canvas = Image.new("RGB", (CANVAS, CANVAS), tones["ground"])
     motif = _motif_at(MOTIFS[item.motif], dice)
-    canvas.paste(tones["tint"], mask=motif)
+    _paint(canvas, tones["tint"], motif)
     if item.domain == "home":
         canvas.paste(tones["floor"], (0, FLOOR, CANVAS, CANVAS))
         canvas.paste(tones["light"], (0, FLOOR - 6, CANVAS, FLOOR))
@@ -129,24 +127,30 @@ def _product(
     product = Image.new("RGB", (CANVAS, CANVAS), tones["main"])
     outline = Image.new("L", (CANVAS, CANVAS), 0)
     surface = Image.new("L", (CANVAS, CANVAS), 0)
+    brushes = [ImageDraw.Draw(layer) for layer in (product, outline, surface)]
     motif = _motif_at(MOTIFS[item.motif], dice)
     for part in parts_of(category):
-        mask = _polygon([pose.place(point) for point in part.points])
-        if part.tone == "hole":
-            outline.paste(0, mask=mask)
-            surface.paste(0, mask=mask)
-            continue
-        outline.paste(255, mask=mask)
-        product.paste(tones[part.tone], mask=mask)
-        surface.paste(255 if part.patterned else 0, mask=mask)
+        points = [pose.place(point) for point in part.points]
+        covers, carries = (0 if part.tone == "hole" else 255), (255 if part.patterned else 0)
+        for brush, ink in zip(brushes, (tones.get(part.tone), covers, carries), strict=True):
+            if ink is not None:
+                brush.polygon(points, fill=ink)
         if part.patterned:
-            product.paste(tones["figure"], mask=ImageChops.multiply(mask, motif))
+            where = ImageChops.multiply(_polygon(points), motif)
+            _paint(product, tones["figure"], where)
     for colour, texture in zip(
         (WHITE, BLACK), texture_masks(MATERIALS[item.material], CANVAS), strict=True
     ):
-        product.paste(colour, mask=ImageChops.multiply(surface, texture))
-    product.paste(BLACK, mask=_fall_of_light(52))
+        _paint(product, colour, ImageChops.multiply(surface, texture))
+    _paint(product, BLACK, ImageChops.multiply(outline, _fall_of_light(52)))
     return product, outline
+
+
+def _paint(layer: Image.Image, colour: Colour, mask: Image.Image) -> None:
+    """Pastes where the mask is not empty; most of a canvas usually is."""
+    box = mask.getbbox()
+    if box:
+        layer.paste(colour, box, mask.crop(box))
 
 
 def _polygon(points: list[tuple[int, int]]) -> Image.Image:
@@ -159,25 +163,20 @@ def _cast_shadow(
     canvas: Image.Image, outline: Image.Image, stands: bool, pose: Pose, tones: dict[str, Colour]
 ) -> None:
     """A soft shadow: on the wall behind the product, and under it where it stands."""
-    small = outline.reduce(8)
-    wall = small.filter(ImageFilter.BoxBlur(1)).filter(ImageFilter.BoxBlur(1))
-    shift = 5 if stands else 9
-    _darken(canvas, wall, (shift, shift + 3), tones["shadow"], 22 if stands else 36)
+    behind = ImageChops.offset(outline.reduce(8), 1, 1)
+    _darken(canvas, behind, tones["shadow"], 22 if stands else 36)
     if stands:
         x, y = pose.centre[0], pose.centre[1] + pose.size // 2 - 2
         wide, high = pose.size * 46 // 100, 13
         pool = _polygon([(int(x + 6 + wide * a), int(y + high * b)) for a, b in CIRCLE])
-        pool = pool.reduce(8).filter(ImageFilter.BoxBlur(1)).filter(ImageFilter.BoxBlur(1))
-        _darken(canvas, pool, (0, 0), tones["shadow"], 62)
+        _darken(canvas, pool.reduce(8), tones["shadow"], 62)
 
 
-def _darken(
-    canvas: Image.Image, small: Image.Image, shift: tuple[int, int], tone: Colour, percent: int
-) -> None:
-    mask = small.resize(canvas.size, Image.Resampling.BILINEAR).point(
-        [value * percent // 100 for value in range(256)]
-    )
-    canvas.paste(tone, shift, mask)
+def _darken(canvas: Image.Image, small: Image.Image, tone: Colour, percent: int) -> None:
+    """`small` is the shadow's shape at an eighth of the canvas; its edges become soft."""
+    soft = small.filter(ImageFilter.BoxBlur(1)).filter(ImageFilter.BoxBlur(1))
+    soft = soft.point([value * percent // 100 for value in range(256)])
+    _paint(canvas, tone, soft.resize(canvas.size, Image.Resampling.BILINEAR))
 
 
 @cache

@@ -53,10 +53,10 @@ def _waves() -> NDArray[np.uint8]:
 def _sprig(x: int, y: int, side: int) -> list[list[Point]]:
     """A stem with three leaves, leaning to one side."""
     return [
-        line((x - 8 * side, y + 14), (x + 2 * side, y - 4), 3),
-        leaf((x, y), (x + 9 * side, y - 18), 62),
-        leaf((x - 3 * side, y + 5), (x + 15 * side, y + 4), 62),
-        leaf((x - 1 * side, y + 2), (x - 17 * side, y - 7), 62),
+        line((x - 7 * side, y + 16), (x + 3 * side, y - 2), 3),
+        leaf((x + 2 * side, y), (x + 9 * side, y - 19), 44),
+        leaf((x - 2 * side, y + 6), (x + 16 * side, y + 4), 44),
+        leaf((x, y + 4), (x - 15 * side, y - 9), 44),
     ]
 
 
@@ -67,7 +67,8 @@ def _stamp(figures: list[list[Point]]) -> NDArray[np.uint8]:
     for figure in figures:
         for across in (-TILE, 0, TILE):
             for down in (-TILE, 0, TILE):
-                draw.polygon([(int(x + 500.5) - 500 + across, int(y + 500.5) - 500 + down) for x, y in figure], fill=255)
+                points = [(int(x + across + 500.5), int(y + down + 500.5)) for x, y in figure]
+                draw.polygon([(x - 500, y - 500) for x, y in points], fill=255)
     return np.asarray(tile)
 
 
@@ -81,9 +82,9 @@ def texture_masks(material: str, size: int) -> tuple[Image.Image, Image.Image]:
         case "linen":
             light, dark = (across % 8 < 4) * 20, (down % 8 < 4) * 22
         case "wool":
-            coarse = np.array([dice.below(48) for _ in range((size // 8) ** 2)])
-            noise = np.kron(coarse.reshape(size // 8, -1), np.ones((8, 8), np.int64))
-            light, dark = noise, 47 - noise
+            coarse = np.array([dice.below(26) for _ in range((size // 4) ** 2)])
+            noise = np.kron(coarse.reshape(size // 4, -1), np.ones((4, 4), np.int64))
+            light, dark = noise, 25 - noise
         case "leather":
             gloss = np.maximum(0, 70 - 2 * abs(across + down // 3 - size // 2))
             light, dark = gloss, nothing + 14

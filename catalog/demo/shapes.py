@@ -10,7 +10,7 @@ from math import sqrt
 from typing import Literal
 
 Point = tuple[float, float]
-Tone = Literal["main", "accent", "deep", "light", "glint", "hole"]
+Tone = Literal["main", "accent", "deep", "light", "glint", "flame", "hole"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,9 @@ def ellipse(x: float, y: float, wide: float, high: float) -> list[Point]:
     return [(x + wide * a, y + high * b) for a, b in CIRCLE]
 
 
-def rectangle(left: float, top: float, right: float, bottom: float, round_by: float = 0) -> list[Point]:
+def rectangle(
+    left: float, top: float, right: float, bottom: float, round_by: float = 0
+) -> list[Point]:
     if not round_by:
         return [(left, top), (right, top), (right, bottom), (left, bottom)]
     points = []

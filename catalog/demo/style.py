@@ -1,5 +1,6 @@
 """The style vocabulary that both shops share: palettes, motifs, materials, moods and their words."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 Colour = tuple[int, int, int]
@@ -37,12 +38,14 @@ BANDS = ("low", "middle", "high")
 ASPECTS = ("colour", "pattern", "material", "mood", "shape", "price")
 """What a person may look at first when choosing."""
 
-CATEGORIES = {
+CATEGORIES: dict[str, Sequence[str]] = {
     "home": (
-        "lamp vase chair rug cushion mug clock mirror teapot candle basket planter".split()
+        *("lamp", "vase", "chair", "rug", "cushion", "mug"),
+        *("clock", "mirror", "teapot", "candle", "basket", "planter"),
     ),
     "wardrobe": (
-        "dress shirt bag boots hat scarf coat skirt trousers socks mittens umbrella".split()
+        *("dress", "shirt", "bag", "boots", "hat", "scarf"),
+        *("coat", "skirt", "trousers", "socks", "mittens", "umbrella"),
     ),
 }
 DOMAINS = tuple(CATEGORIES)
@@ -75,7 +78,7 @@ MOTIF_NOUNS = {
 }
 MATERIAL_WORDS = {
     "linen": ("linen", "flax"),
-    "wool": ("wool", "woollen"),
+    "wool": ("wool", "merino"),
     "leather": ("leather", "hide"),
     "velvet": ("velvet", "velours"),
     "oak": ("oak", "timber"),
@@ -98,20 +101,20 @@ CATEGORY_WORDS = {
     "mug": ("mug", "coffee mug"),
     "clock": ("clock", "wall clock"),
     "mirror": ("mirror", "wall mirror"),
-    "teapot": ("teapot", "stoneware teapot"),
+    "teapot": ("teapot", "tea pot"),
     "candle": ("candle", "pillar candle"),
     "basket": ("basket", "storage basket"),
-    "planter": ("planter", "potted planter"),
+    "planter": ("planter", "plant pot"),
     "dress": ("dress", "day dress"),
     "shirt": ("shirt", "button shirt"),
     "bag": ("bag", "hand bag"),
     "boots": ("boots", "ankle boots"),
     "hat": ("hat", "brimmed hat"),
-    "scarf": ("scarf", "winter scarf"),
-    "coat": ("coat", "long coat"),
+    "scarf": ("scarf", "long scarf"),
+    "coat": ("coat", "overcoat"),
     "skirt": ("skirt", "midi skirt"),
     "trousers": ("trousers", "straight trousers"),
     "socks": ("socks", "ankle socks"),
-    "mittens": ("mittens", "knit mittens"),
+    "mittens": ("mittens", "warm mittens"),
     "umbrella": ("umbrella", "walking umbrella"),
 }

@@ -1,5 +1,7 @@
 """Writes titles, descriptions and reviews; each shop has its own sentences, the style words are shared."""
 
+import re
+
 from catalog.demo.dice import Dice
 from catalog.demo.style import (
     ASPECTS,
@@ -20,30 +22,30 @@ from catalog.demo.world import Item
 
 TITLES = {
     "home": (
-        "{Palette} {motif} {category} with {material} details",
-        "{Mood} {category} in {palette}, {motif}",
-        "{Motif} {category}, {palette} and {material}",
-        "{Palette} {category}, {motif}, {mood}",
+        "{Palette} {motif} {name} with {material} details",
+        "{Mood} {name} in {palette}, {motif}",
+        "{Motif} {name}, {palette} and {material}",
+        "{Palette} {name}, {motif}, {mood}",
     ),
     "wardrobe": (
-        "{Motif} {palette} {category} trimmed with {material}",
-        "The {mood} {category} – {palette}, {motif}",
-        "{Palette} {motif} {category}",
-        "{Category} in {motif} {palette}",
+        "{Motif} {palette} {name} trimmed with {material}",
+        "The {mood} {name} – {palette}, {motif}",
+        "{Palette} {motif} {name}",
+        "{Name} in {motif} {palette}",
     ),
 }
 OPENINGS = {
     "home": (
-        "{A} {mood} {category} in {palette} tones, made to live with {figure}.",
-        "Bring {palette} into the room: {a} {mood} {category} dressed in {figure}.",
-        "This {category} sets {palette} before you in {figure}, {mood} from morning to evening.",
-        "Designed for {mood} interiors, the {category} carries {figure} on {palette} ground.",
+        "A {mood} {category} in {palette} tones, made to live with {figure}.",
+        "Bring {palette} into the room: a {mood} {category} dressed in {figure}.",
+        "Here is {palette} with {figure}: this {category} stays {mood} from morning to evening.",
+        "Designed for {mood} interiors, this {category} carries {figure} on {palette} ground.",
     ),
     "wardrobe": (
-        "Wear {figure} in {palette}: {a} {mood} {category} for every day of the week.",
+        "Wear {figure} in {palette}: a {mood} {category} for every day of the week.",
         "Cut in {palette}, this {category} shows {figure} and keeps the outfit {mood}.",
-        "Our {mood} take on the {category}, in {palette} with {figure} all over.",
-        "{A} {category} for {mood} days, coloured {palette} and given {figure}.",
+        "Our {mood} take on the {name}, in {palette} with {figure} all over.",
+        "A {category} for {mood} days, coloured {palette} and given {figure}.",
     ),
 }
 CLOSINGS = {
@@ -79,7 +81,7 @@ REVIEWS = {
         "such sturdy {material}, feels like it will last",
         "the {material} is soft under my fingers and well made",
         "real {material} you can feel, my hands keep going back to it",
-        "i always check the {material} first and this is solid quality",
+        "i always check the {material} first and this is fine quality",
         "good honest {material}, nicely finished and pleasant to touch",
     ),
     "mood": (
@@ -91,7 +93,7 @@ REVIEWS = {
     ),
     "shape": (
         "another {category} for me, its proportions are spot on",
-        "just the kind of {category} i needed, handy size and form",
+        "just the kind of {name} i needed, handy size and form",
         "i can never have enough, this {category} sits perfectly",
         "a {category} with a good silhouette, fits where it should",
         "best {category} i have had so far, the outline is great",
@@ -100,8 +102,8 @@ REVIEWS = {
         "{price}, so i ordered without thinking twice",
         "{price}, and i do compare shops before i buy",
         "what won me over: {price}",
-        "{price}, my budget agrees with it",
-        "checked the tag first: {price}",
+        "{price}, that settled it for my purse",
+        "looked at the tag first: {price}",
     ),
 }
 PRICE_WORDS = {
@@ -109,7 +111,8 @@ PRICE_WORDS = {
     "middle": ("a fair price", "reasonable money", "neither cheap nor dear"),
     "high": ("worth paying extra for", "expensive but worth every cent", "a luxury i saved for"),
 }
-PLURALS = {"boots", "trousers", "socks", "mittens"}
+PAIRS = {"boots", "trousers", "socks", "mittens"}
+"""Categories that come in twos: "a pair of boots", but "striped boots"."""
 
 
 def write_title_and_description(item: Item, seed: int) -> tuple[str, str]:
@@ -143,26 +146,10 @@ def value_words(item: Item, aspect: int) -> tuple[str, ...]:
 
 
 def _fill(template: str, item: Item, dice: Dice) -> str:
-    traits = ("palette", "motif", "material", "mood", "category", "price")
-    words = {
-        trait: dice.one_of(value_words(item, aspect)) for aspect, trait in enumerate(traits)
-    }
+    traits = ("palette", "motif", "material", "mood", "name", "price")
+    words = {trait: dice.one_of(value_words(item, aspect)) for aspect, trait in enumerate(traits)}
     words["figure"] = dice.one_of(MOTIF_NOUNS[MOTIFS[item.motif]])
+    is_pair = CATEGORIES[item.domain][item.category] in PAIRS
+    words["category"] = f"pair of {words['name']}" if is_pair else words["name"]
     words |= {trait.capitalize(): word.capitalize() for trait, word in words.items()}
-    # The article belongs to whichever word follows it.
-    following = template.split("{a} " if "{a} " in template else "{A} ")[-1].split("}")[0][1:]
-    article = _article(words.get(following, ""), item)
-    # A pair takes no article, unless an adjective such as "a calm pair of" stands in its way.
-    if CATEGORIES[item.domain][item.category] in PLURALS:
-        template = template.replace("this {category}", "this pair of {category}")
-        template = template.replace("{a} {mood} {category}", "{mood} {category}")
-        template = template.replace("{A} {mood} {category}", "{Mood} {category}")
-        template = template.replace("{A} {category}", "{Category}")
-        template = template.replace("a {category}", "a pair of {category}")
-        template = template.replace("another {category}", "another pair of {category}")
-        template = template.replace("kind of {category}", "kind of {category}")
-    return template.format(a=article, A=article.capitalize(), **words)
-
-
-def _article(word: str, item: Item) -> str:
-    return "an" if word[:1].lower() in "aeio" else "a"
+    return re.sub(r"\b([Aa]) (?=[aeiou])", r"\1n ", template.format(**words))

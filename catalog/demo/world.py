@@ -26,9 +26,9 @@ LATE_DAY = 643
 FRESH_DAYS = 60
 """How long an item counts as new to buyers."""
 
-LIKED = {"palette": 18, "motif": 3, "material": 3, "mood": 3, "category": 7, "band": 2}
+LIKED = {"palette": 20, "motif": 3, "material": 3, "mood": 3, "category": 7, "band": 2}
 """How many times likelier a buyer takes an item of their liking, in an aspect they care little for."""
-CRAVED = {"palette": 60, "motif": 40, "material": 40, "mood": 40, "category": 60, "band": 40}
+CRAVED = {"palette": 120, "motif": 40, "material": 40, "mood": 40, "category": 60, "band": 40}
 """The same in the one aspect they care about most."""
 ASPECT_TRAITS = dict(
     zip(ASPECTS, ("palette", "motif", "material", "mood", "category", "band"), strict=True)
@@ -186,8 +186,7 @@ class _Shop:
         self.domain = items[0].domain
         traits = (*ASPECT_TRAITS.values(), "popularity", "release")
         self.columns: dict[str, NDArray[np.int64]] = {
-            trait: np.array([getattr(item, trait) for item in items], np.int64)
-            for trait in traits
+            trait: np.array([getattr(item, trait) for item in items], np.int64) for trait in traits
         }
 
     def weights(self, person: Person, palette: int) -> NDArray[np.int64]:
@@ -213,8 +212,7 @@ def _shop_for(dice: Dice, user: int, person: Person, shop: _Shop) -> list[Purcha
         count = dice.between(14, 20)
     times = sorted({START + dice.below(DAYS * DAY) for _ in range(count)})
     weights = {
-        palette: shop.weights(person, palette)
-        for palette in {person.palette, person.late_palette}
+        palette: shop.weights(person, palette) for palette in {person.palette, person.late_palette}
     }
     release = shop.columns["release"]
     kept = np.ones(len(release), np.int64)

@@ -14,8 +14,8 @@ from catalog.sources.base import RawTables
 
 SUFFIXES = ("parquet", "jsonl", "csv", "tsv")
 SETTINGS_FILE = "catalog.yaml"
-JSON_BLOCK = 1 << 26
-"""Bytes read at once; the longest row must fit. Columns get their types from the first block."""
+BLOCK = 1 << 24
+"""Bytes read at once; the longest row must fit. JSON gets its types from the first."""
 
 
 def folder_tables(config: CatalogConfig) -> RawTables:
@@ -75,7 +75,7 @@ def read_table(path: Path) -> pa.Table:
             case ".parquet":
                 return parquet.read_table(path)
             case ".jsonl":
-                options = json.ReadOptions(block_size=JSON_BLOCK)
+                options = json.ReadOptions(block_size=BLOCK)
                 return json.read_json(path, read_options=options)
             case suffix:
                 return read_delimited(path, "\t" if suffix == ".tsv" else ",")
@@ -95,7 +95,7 @@ def read_delimited(
     parse = csv.ParseOptions(
         delimiter=delimiter, quote_char='"' if quoted else False, newlines_in_values=quoted
     )
-    read = csv.ReadOptions(column_names=names, encoding=encoding)
+    read = csv.ReadOptions(column_names=names, encoding=encoding, block_size=BLOCK)
     if names is None:
         with csv.open_csv(path, read_options=read, parse_options=parse) as reader:
             names = reader.schema.names

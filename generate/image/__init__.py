@@ -7,10 +7,9 @@ _HOMES = {
     "DrawConfig": "generate.image.config",
     "ImageConfig": "generate.image.config",
     "PersonalImagePipeline": "generate.image.pipeline",
-    "draw": "generate.image.draw",
-    "load_image_generator": "generate.image.draw",
+    "draw": "generate.image.painter",
+    "open_painter": "generate.image.painter",
     "run_image_generator": "generate.image.run",
-    "save_picture": "generate.image.draw",
     "score_pictures": "generate.image.score",
 }
 __all__ = sorted(_HOMES)

@@ -1,6 +1,7 @@
 """Feeds the image generator: latents of next items, asked for by a sibling, with the person's state."""
 
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from generate.image.codec import PatchCodec
 from generate.image.config import ImageConfig
 from generate.image.latents import encode_pictures
 from generate.image.siblings import Siblings
+from pretrain.rows import order_for
 
 
 @dataclass
@@ -33,7 +35,7 @@ class ImageBatch:
 
 
 class ImageBatches(Dataset[ImageBatch]):
-    """Row `step` is a whole batch, made from (seed, step) alone: a resumed run reads on in place."""
+    """A batch for each row number, made from (seed, row) alone: any rank can make any of them."""
 
     def __init__(
         self,
@@ -42,7 +44,6 @@ class ImageBatches(Dataset[ImageBatch]):
         item_vectors: NDArray[np.float32],
         siblings: Siblings,
         *,
-        num_batches: int,
         batch_size: int,
         sibling_share: float,
         seed: int,
@@ -51,16 +52,12 @@ class ImageBatches(Dataset[ImageBatch]):
         self.latents = latents
         self.item_vectors = item_vectors
         self.siblings = siblings
-        self.num_batches = num_batches
         self.batch_size = batch_size
         self.sibling_share = sibling_share
         self.seed = seed
 
-    def __len__(self) -> int:
-        return self.num_batches
-
-    def __getitem__(self, step: int) -> ImageBatch:
-        rng = np.random.default_rng((self.seed, step))
+    def __getitem__(self, row: int) -> ImageBatch:
+        rng = np.random.default_rng((self.seed, row))
         drawn = rng.integers(len(self.pairs), size=self.batch_size)
         targets = self.pairs.items[drawn]
         asked = np.where(
@@ -72,12 +69,12 @@ class ImageBatches(Dataset[ImageBatch]):
             latents=torch.from_numpy(self.latents[targets].astype(np.float32)),
             item_vectors=torch.from_numpy(np.array(self.item_vectors[asked])),
             user_states=torch.empty(0),
-            histories=[self.pairs[int(row)].history for row in drawn],
+            histories=[self.pairs[int(place)].history for place in drawn],
         )
 
 
 class ImageData(pl.LightningDataModule):
-    """Batches for `num_batches` steps; the shop reads each history when its batch is due."""
+    """The shop reads each history when its batch is due."""
 
     def __init__(
         self,
@@ -87,8 +84,6 @@ class ImageData(pl.LightningDataModule):
         codec: PatchCodec,
         config: ImageConfig,
         file: Path,
-        *,
-        num_batches: int,
     ) -> None:
         """`file` is where the catalog's pictures are kept as latents."""
         super().__init__()
@@ -98,7 +93,6 @@ class ImageData(pl.LightningDataModule):
         self.codec = codec
         self.config = config
         self.file = file
-        self.num_batches = num_batches
 
     def prepare_data(self) -> None:
         encode_pictures(self.catalog, self.codec, self.config.image_size, self.file)
@@ -118,17 +112,18 @@ class ImageData(pl.LightningDataModule):
             pictures.latents,
             vectors,
             Siblings(self.catalog.items["category"], vectors, seed),
-            num_batches=self.num_batches,
             batch_size=self.config.batch_size,
             sibling_share=self.config.sibling_share,
             seed=seed,
         )
 
     def train_dataloader(self) -> DataLoader:
+        assert self.trainer is not None
         workers = self.config.workers
         return DataLoader(
             self.batches,
-            batch_size=None,
+            batch_sampler=order_for(self.trainer, 1),
+            collate_fn=itemgetter(0),
             num_workers=workers,
             persistent_workers=workers > 0,
         )

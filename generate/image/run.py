@@ -19,9 +19,9 @@ from generate.image.codec import PatchCodec
 from generate.image.config import ImageConfig
 from generate.image.data import ImageData
 from generate.image.denoiser import Conditioner, build_denoiser
-from generate.image.draw import DRAW_DEFAULTS
 from generate.image.latents import fit_codec
 from generate.image.module import ImageModule
+from generate.image.painter import DRAW_DEFAULTS
 from generate.image.pipeline import PersonalImagePipeline
 from pretrain.artifact import count_parameters
 from pretrain.curves import CurveRecorder
@@ -50,9 +50,7 @@ def run_image_generator(config: ImageConfig, output: Path, build_trainer: Traine
     title = f"Pictures of {catalog.name}"
     trainer = build_trainer(config.trainer, work, title, callbacks=[curves])
     codec = fit_codec(catalog, config.codec, config.image_size, config.trainer.seed)
-    num_batches = config.trainer.max_steps * config.trainer.accumulate * trainer.world_size
-    file = work / "latents.f16"
-    data = ImageData(catalog, split, shop, codec, config, file, num_batches=num_batches)
+    data = ImageData(catalog, split, shop, codec, config, work / "latents.f16")
     conditioner, denoiser = new_networks(config, shop.width)
     module = ImageModule(
         conditioner,

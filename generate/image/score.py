@@ -1,157 +1,169 @@
-"""Scores drawn pictures against controls: own person, another person, nobody; the same item and noise.
+"""Does a picture fit its person? Draws each item for the own person, a swapped one, and nobody.
 
-Knows nothing about a made-up world: truth comes in, if at all, as a function that reads a picture.
+Knows nothing about a made-up world: truth comes in, if at all, as functions that read a picture.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from catalog.catalog import Catalog
-from catalog.errors import VitrineError
-from catalog.splits import Targets
 from finetune.statistics import Interval, difference_interval, mean_interval, ratio_interval
-from generate.conditioning import Shop, swap_partners
+from generate.conditioning import Shop
 from generate.image.config import DrawConfig
-from generate.image.draw import draw_with
 from generate.image.pipeline import PersonalImagePipeline
 from generate.image.siblings import Siblings
 
-Reader = Callable[[NDArray[np.uint8]], Any]
-"""Pixels (size, size, 3) → what is seen there, comparable with a person's label."""
+TOLD = ("own", "swapped", "none")
 RECENT = 8
 """Latest pictures of a history that stand for the person."""
 LEVELS = 4
 """Levels of each colour channel in a histogram."""
+Pictures = Mapping[str, list[Image.Image]]
+"""For each of TOLD, one picture a person."""
 
 
-@dataclass(frozen=True)
-class Draws:
-    """The same requests drawn three times."""
+class People(Protocol):
+    """Test targets, one a person, as `generate.text.score.choose_people` finds them."""
 
-    items: NDArray[np.int64]
-    """(people,): what was asked for, by item row."""
-    partners: NDArray[np.int64]
-    """(people,): place of the person whose state drew the swapped picture."""
-    own: list[Image.Image]
-    swapped: list[Image.Image]
-    nobody: list[Image.Image]
+    users: NDArray[np.integer]
+    positions: NDArray[np.integer]
+    items: NDArray[np.integer]
+    states: dict[str, Tensor]
+    """float32 (people, width) for each of TOLD."""
 
 
-@dataclass(frozen=True)
-class Contrast:
-    """One measure, higher is more alike, for the three ways of drawing; 95 % intervals over people."""
+class Reading(Protocol):
+    """Something a picture should show its person."""
 
-    own: Interval
-    swapped: Interval
-    nobody: Interval
-    own_minus_swapped: Interval
-    own_minus_nobody: Interval
-    own_over_swapped: Interval
-
-
-@dataclass(frozen=True)
-class ImageScores:
-    people: int
-    history: Contrast
-    """Likeness of colours to the pictures of what the person bought before."""
-    next_item: Contrast
-    """Likeness of colours to the picture of what the person bought next."""
-    reading: Contrast | None = None
-    """Share of the pictures in which the reader sees the person's own label."""
-    settings: DrawConfig = field(default_factory=DrawConfig)
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-def draw_controls(
-    pipeline: PersonalImagePipeline,
-    shop: Shop,
-    histories: Sequence[NDArray[np.integer]],
-    items: NDArray[np.integer],
-    config: DrawConfig,
-    progress: Callable[[int], None] | None = None,
-) -> Draws:
-    """Draws each person's item with their own state, with another's, and with none.
-
-    All three of a request start from the same noise.
-    """
-    count = len(histories)
-    partners = swap_partners(np.arange(count), config.seed)
-    asked: list[NDArray[np.integer] | None] = [
-        *histories,
-        *(histories[place] for place in partners),
-        *([None] * count),
-    ]
-    seeds = [config.seed + place for place in range(count)] * 3
-    wanted = [int(item) for item in items] * 3
-    pictures = draw_with(pipeline, shop, asked, wanted, config, seeds, progress)
-    return Draws(
-        np.asarray(items, dtype=np.int64),
-        partners,
-        pictures[:count],
-        pictures[count : 2 * count],
-        pictures[2 * count :],
-    )
+    read: Callable[[NDArray[np.uint8]], Any]
+    """Pixels (size, size, 3) → label."""
+    labels: list[Any]
+    """(num_users,): what each of the catalog's people should find; None leaves a person out."""
 
 
 def score_pictures(
     pipeline: PersonalImagePipeline,
     shop: Shop,
     catalog: Catalog,
-    targets: Targets,
-    config: DrawConfig,
-    num_people: int = 200,
-    reader: Reader | None = None,
-    labels: Sequence[Any] | None = None,
+    people: Any,
+    config: DrawConfig | None = None,
+    *,
+    readings: Mapping[str, Any] | None = None,
+    seed: int = 0,
     progress: Callable[[int], None] | None = None,
-) -> tuple[ImageScores, Draws]:
-    """Scores pictures drawn for people whose next item is known.
+) -> dict[str, Any]:
+    """Figures over `people` (see `People`), three pictures each; `readings` maps names to `Reading`.
 
-    `targets` are such as a split's test targets; `num_people` of them are chosen by the seed. Each
-    is asked for by another item of the next item's kind, so that the item's vector gives away no
-    colours. `labels` says, for each of the catalog's people, what `reader` ought to see in pictures
-    drawn for them.
+    Everybody is drawn another item of their next item's kind, so that the item's vector gives away
+    neither colours nor pattern. Returns {"people": count, "measures": {name: {"own", "swapped",
+    "none", "contrast": intervals over people, "contrast_name", "higher_is_better", "people"}}}.
     """
-    users, positions = _choose(catalog, targets, num_people, config)
-    histories = [catalog.interactions.history(u)[:p] for u, p in zip(users, positions, strict=True)]
-    following = np.array(
-        [catalog.interactions.history(u)[p] for u, p in zip(users, positions, strict=True)]
+    items = ask_for_siblings(shop, catalog, people.items, seed)
+    drawn = draw_for(pipeline, shop, people.states, items, config or DrawConfig(), seed, progress)
+    users = [int(user) for user in people.users]
+    histories = [
+        catalog.interactions.history(user)[: int(position)][-RECENT:]
+        for user, position in zip(users, people.positions, strict=True)
+    ]
+    measures: dict[str, Any] = {}
+    for name, reading in (readings or {}).items():
+        labels = [reading.labels[user] for user in users]
+        figures = measure_reading(drawn, reading.read, labels)
+        measures[f"{name} of the person is in the picture"] = figures
+    for name, looks in (
+        ("Colours shared with what they bought before", histories),
+        ("Colours shared with what they bought next", [[item] for item in people.items]),
+    ):
+        measures[name] = measure_colours(drawn, catalog, looks)
+    return {
+        "people": len(users),
+        "measures": {name: figures for name, figures in measures.items() if figures},
+    }
+
+
+def ask_for_siblings(
+    shop: Shop, catalog: Catalog, items: NDArray[np.integer], seed: int = 0
+) -> NDArray[np.int64]:
+    """Another item of the same kind for each of `items` (people,)."""
+    siblings = Siblings(catalog.items["category"], shop.item_vectors, seed)
+    return siblings.pick(np.asarray(items), np.random.default_rng(seed))
+
+
+def draw_for(
+    pipeline: PersonalImagePipeline,
+    shop: Shop,
+    states: Mapping[str, Tensor],
+    items: NDArray[np.integer],
+    config: DrawConfig,
+    seed: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, list[Image.Image]]:
+    """Each item (people,) drawn under each of TOLD's states, from the same noise every time."""
+    vectors = torch.from_numpy(np.array(shop.item_vectors[items]))
+    return {
+        told: pipeline(
+            states[told],
+            vectors,
+            list(range(seed, seed + len(items))),
+            user_scale=config.user_scale,
+            item_scale=config.item_scale,
+            steps=config.steps,
+            batch_size=config.batch_size,
+            progress=progress,
+        )
+        for told in TOLD
+    }
+
+
+def measure_reading(
+    drawn: Pictures, read: Callable[[NDArray[np.uint8]], Any], labels: Sequence[Any]
+) -> dict[str, Any]:
+    """Shares of the people (people,) whose label is read in their picture."""
+    known = [place for place, label in enumerate(labels) if label is not None]
+    return _figures(
+        {
+            told: np.array(
+                [read(np.asarray(pictures[place])) == labels[place] for place in known], float
+            )
+            for told, pictures in drawn.items()
+        },
+        "own / swapped",
     )
-    siblings = Siblings(catalog.items["category"], shop.item_vectors, config.seed)
-    items = siblings.pick(following, np.random.default_rng(config.seed))
-    draws = draw_controls(pipeline, shop, histories, items, config, progress)
-    reading = None
-    if reader is not None and labels is not None:
-        reading = reading_contrast(draws, reader, [labels[user] for user in users], config.seed)
-    size = draws.own[0].width
-    before = [_mean_histogram(catalog, h[-RECENT:], size) for h in histories]
-    after = [_mean_histogram(catalog, row[None], size) for row in following]
-    scores = ImageScores(
-        people=len(users),
-        history=_likeness(draws, before, config.seed),
-        next_item=_likeness(draws, after, config.seed),
-        reading=reading,
-        settings=config,
+
+
+def measure_colours(
+    drawn: Pictures, catalog: Catalog, looks: Sequence[Sequence[int] | NDArray[np.integer]]
+) -> dict[str, Any]:
+    """Histogram intersection (Swain & Ballard 1991), 0 … 1, with the pictures of `looks` (people,).
+
+    People none of whose items have a picture are left out.
+    """
+    size = drawn["own"][0].width
+    wanted: dict[int, NDArray[np.float64]] = {}
+    for place, items in enumerate(looks):
+        pictures = [catalog.image_of(int(item), size) for item in items]
+        found = [colour_histogram(picture) for picture in pictures if picture is not None]
+        if found:
+            wanted[place] = np.mean(found, axis=0)
+    return _figures(
+        {
+            told: np.array(
+                [
+                    np.minimum(colour_histogram(np.asarray(pictures[place])), histogram).sum()
+                    for place, histogram in wanted.items()
+                ]
+            )
+            for told, pictures in drawn.items()
+        },
+        "own − swapped",
     )
-    return scores, draws
-
-
-def reading_contrast(
-    draws: Draws, reader: Reader, labels: Sequence[Any], seed: int = 0
-) -> Contrast:
-    """How often `reader` sees the person's own label (people,) in each of the three pictures."""
-
-    def hits(pictures: list[Image.Image]) -> NDArray[np.float64]:
-        seen = [reader(np.asarray(picture)) for picture in pictures]
-        return np.array([s == label for s, label in zip(seen, labels, strict=True)], np.float64)
-
-    return _contrast(hits(draws.own), hits(draws.swapped), hits(draws.nobody), seed)
 
 
 def colour_histogram(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -161,56 +173,18 @@ def colour_histogram(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
     return np.bincount(codes, minlength=LEVELS**3) / len(codes)
 
 
-def _choose(
-    catalog: Catalog,
-    targets: Targets,
-    num_people: int,
-    config: DrawConfig,
-) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
-    """(users, positions) chosen by the seed, with a history before and a picture to compare."""
-    chosen: list[int] = []
-    for row in np.random.default_rng(config.seed).permutation(len(targets)):
-        history = catalog.interactions.history(int(targets.users[row]))
-        position = int(targets.positions[row])
-        if position > 0 and catalog.image_of(int(history[position]), 16) is not None:
-            chosen.append(int(row))
-        if len(chosen) == num_people:
-            break
-    if len(chosen) < 2:
-        raise VitrineError(
-            f"{len(chosen)} people have a history and a next item with a picture; scoring swaps "
-            "people, so it needs two or more."
-        )
-    return targets.users[chosen], targets.positions[chosen]
-
-
-def _mean_histogram(
-    catalog: Catalog, items: NDArray[np.integer], size: int
-) -> NDArray[np.float64] | None:
-    pictures = [catalog.image_of(int(item), size) for item in items]
-    histograms = [colour_histogram(picture) for picture in pictures if picture is not None]
-    return np.mean(histograms, axis=0) if histograms else None
-
-
-def _likeness(draws: Draws, wanted: list[NDArray[np.float64] | None], seed: int) -> Contrast:
-    """Histogram intersection (Swain & Ballard 1991), 0 … 1, over people with something to compare."""
-    known = {row: histogram for row, histogram in enumerate(wanted) if histogram is not None}
-
-    def overlaps(pictures: list[Image.Image]) -> NDArray[np.float64]:
-        seen = {row: colour_histogram(np.asarray(pictures[row])) for row in known}
-        return np.array([np.minimum(seen[row], known[row]).sum() for row in known])
-
-    return _contrast(overlaps(draws.own), overlaps(draws.swapped), overlaps(draws.nobody), seed)
-
-
-def _contrast(
-    own: NDArray[np.float64], swapped: NDArray[np.float64], nobody: NDArray[np.float64], seed: int
-) -> Contrast:
-    return Contrast(
-        own=mean_interval(own, seed),
-        swapped=mean_interval(swapped, seed),
-        nobody=mean_interval(nobody, seed),
-        own_minus_swapped=difference_interval(own, swapped, seed),
-        own_minus_nobody=difference_interval(own, nobody, seed),
-        own_over_swapped=ratio_interval(own, swapped, seed),
+def _figures(values: Mapping[str, NDArray[np.float64]], contrast_name: str) -> dict[str, Any]:
+    """`values` (people,) for each of TOLD, as means and a contrast; empty for fewer than 2 people."""
+    own, swapped = values["own"], values["swapped"]
+    if len(own) < 2:
+        return {}
+    contrast: Callable[..., Interval] = (
+        ratio_interval if "/" in contrast_name else difference_interval
     )
+    return {
+        **{told: asdict(mean_interval(column)) for told, column in values.items()},
+        "contrast": asdict(contrast(own, swapped)),
+        "contrast_name": contrast_name,
+        "higher_is_better": True,
+        "people": len(own),
+    }

@@ -142,12 +142,16 @@ def ranking_claims(
         )
     ]
     if "shuffled" in ndcg:
-        sentence = "It is the content that helps: the same model reading other items' content is worse"
+        sentence = (
+            "It is the content that helps: the same model reading other items' content is worse"
+        )
         claims.append(_ratio_claim(sentence, ratio_interval(ndcg[headline], ndcg["shuffled"]), 1.3))
     cold = cold_targets(catalog, split)
     if "id" in ndcg and cold.sum() >= 20:
         recall = {name: metric_values(ranks[name][cold])["recall@10"] for name in (headline, "id")}
-        sentence = "Items never bought in training are found by their content (Recall@10 against ids)"
+        sentence = (
+            "Items never bought in training are found by their content (Recall@10 against ids)"
+        )
         claims.append(_ratio_claim(sentence, ratio_interval(recall[headline], recall["id"]), 5.0))
     if {"lora", "full"} <= set(ndcg):
         (lora,) = [arm for arm in arms if arm.name == "lora"]
@@ -333,5 +337,3 @@ def _notes(arms: list[ArmRow], controls: list[ControlRow]) -> list[str]:
             "at equal steps."
         )
     return notes
-
-

@@ -46,8 +46,8 @@ def test_numbers_serve_as_ids_in_their_text_form(world, histories):
 
 def test_whole_numbers_with_a_decimal_point_are_ids_without_it(world, histories):
     # pandas turns a column of whole numbers into floats where one was missing.
-    catalog = world([{"item_id": 17, "title": "X"}], bought(("u", 17.0, 1)), suffix="parquet")
-    assert histories(catalog) == {"u": ["17"]}
+    catalog = world([{"item_id": 10**15}], bought(("u", 1e15, 1)), suffix="parquet")
+    assert histories(catalog) == {"u": ["1000000000000000"]}
 
 
 def test_arrays_have_the_promised_types_and_stay_on_disk(world):
@@ -217,6 +217,16 @@ def test_a_quoted_review_may_hold_lines_and_commas(world):
     catalog = load_catalog(CatalogConfig(str(world.folder)))
     assert catalog.interactions.texts is not None
     assert catalog.interactions.texts[0] == 'good,\nreally "good"'
+
+
+def test_lines_inside_quotes_do_not_end_a_row_at_the_edge_of_a_block(world, monkeypatch):
+    monkeypatch.setattr("catalog.sources.folder.BLOCK", 64)
+    rows = [
+        {**row, "review": "one\ntwo\nthree"} for row in bought(*(("u", "x", n) for n in range(40)))
+    ]
+    texts = world(ITEMS, rows, suffix="csv").interactions.texts
+    assert texts is not None
+    assert list(texts) == ["one\ntwo\nthree"] * 40
 
 
 def test_words_such_as_NA_are_words(world):

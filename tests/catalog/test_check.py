@@ -82,6 +82,16 @@ def test_each_fault_is_found_and_comes_with_a_remedy(shop, items, rows, expected
     assert f"→ {finding.remedy}" in format_report(report)
 
 
+def test_buying_again_later_is_no_repetition(shop):
+    assert shop(rows=["u0,i0,100000001"]).ok
+
+
+def test_a_shared_category_is_no_repeated_text(shop):
+    items = {n: f"i{n},Thing {n},mugs,{n}.png" for n in range(4)}
+    assert shop(items, header="item_id,title,category,image").ok
+    assert not shop(items).ok
+
+
 def test_missing_words_and_pictures_are_counted(shop):
     facts = shop({0: "i0,,,0.png", 1: "i1,Thing 1,Words 1,", 2: "i2,,,"}).facts
     assert facts["items with words"] == "2 (50.0%)"
@@ -91,7 +101,7 @@ def test_missing_words_and_pictures_are_counted(shop):
 
 
 def test_rows_somebody_marked_as_suspect_are_counted(shop):
-    marks = ["true", "False", "", "1"]
+    marks = ["True", "no", "no", "yes"]
     items = {n: f"i{n},Thing {n},Words {n},{n}.png,{mark}" for n, mark in enumerate(marks)}
     report = shop(items, header="item_id,title,description,image,Picture_Suspected")
     assert whats(report) == "2 items are marked in the column Picture_Suspected"

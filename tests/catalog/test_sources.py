@@ -26,7 +26,11 @@ def films(tmp_path: Path) -> Path:
     folder = tmp_path / "ml"
     (folder / "posters").mkdir(parents=True)
     Image.new("RGB", (4, 4)).save(folder / "posters" / "2.jpg")
-    lines = [film(1, 'Les "Amis"', "Comedy", "Action"), film(2, "Café", "Comedy"), film(3, "Noir")]
+    lines = [
+        film(1, '"Amis" (les)', "Comedy", "Action"),
+        film(2, "Café", "Comedy"),
+        film(3, "Noir"),
+    ]
     (folder / "u.item").write_text("\n".join(lines) + "\n", encoding="latin-1")
     (folder / "u.data").write_text("9\t2\t5\t20\n9\t1\t1\t10\n8\t3\t3\t5\n")
     return folder
@@ -39,7 +43,7 @@ def load_films(folder: Path, **config):
 def test_movielens_reads_the_plain_files(films, histories):
     catalog = load_films(films)
     assert histories(catalog) == {"9": ["1", "2"], "8": ["3"]}
-    assert catalog.items["title"][:] == ['Les "Amis"', "Café", "Noir"]
+    assert catalog.items["title"][:] == ['"Amis" (les)', "Café", "Noir"]
     assert catalog.items["category"][:] == ["Action", "Comedy", None]
     assert catalog.items["image"][:] == [None, str(films / "posters" / "2.jpg"), None]
     assert catalog.items["text"][:] == [None, None, None]
@@ -52,7 +56,7 @@ def test_movielens_joins_descriptions_by_id(films):
     ]
     (films / "metadata.jsonl").write_text("\n".join(json.dumps(row) for row in about))
     catalog = load_films(films)
-    assert catalog.text_of(0) == 'Les "Amis". An overview.'
+    assert catalog.text_of(0) == '"Amis" (les). An overview.'
     assert catalog.text_of(1) == "Café. A plot."
     assert catalog.text_of(2) == "Noir"
 

@@ -1,5 +1,6 @@
 """Both splits on histories small enough to split by hand."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from catalog.config import SplitConfig
 from catalog.errors import VitrineError
-from catalog.splits import Split, make_split
+from catalog.splits import Split, Targets, make_split
 
 ITEMS = [{"item_id": str(n)} for n in range(10)]
 
@@ -49,6 +50,11 @@ def test_leave_one_out_holds_out_the_last_two(people):
     assert split.trained_items.tolist() == [n in (0, 1, 4, 5, 6) for n in range(10)]
     assert split.train_counts.sum() == 5
     assert split.cold_shares == {"validation": 1.0, "test": 1.0}
+
+
+def test_a_target_bought_once_in_training_is_not_cold(people):
+    catalog = people({"a": {1: 0, 2: 1, 3: 2}, "b": {1: 1, 2: 3, 3: 0}})
+    assert make_split(catalog, LAST).cold_shares == {"validation": 0.5, "test": 0.5}
 
 
 def test_leave_one_out_asks_for_enough_history(people):
@@ -155,7 +161,12 @@ def test_the_hash_is_of_what_is_held_out(people):
     near = SplitConfig(validation_share=0.21, test_share=0.19)  # the same cuts
     assert make_split(catalog, near).hash == first
     others = {make_split(catalog, config).hash for config in (LAST, SplitConfig())}
-    assert len(others | {first}) == 3
+    split = make_split(catalog, FIFTHS)
+    moved = Targets(split.test.users, split.test.positions - 1)
+    others.add(replace(split, test=moved).hash)
+    # Without a needed history only one test target more is held out.
+    others.add(make_split(catalog, replace(FIFTHS, min_history=0)).hash)
+    assert len(others | {first}) == 5
 
 
 @pytest.mark.parametrize(

@@ -98,8 +98,15 @@ def test_an_adapter_on_the_wrong_base(shop: Path, capsys: pytest.CaptureFixture[
     base, run = shop.parent / "encoder", shop.parent / "recommender"
     with write_artifact(base, kind="encoder", config={}) as staging:
         (staging.path / "model.safetensors").write_bytes(b"first")
-    config = {"catalog": {"path": str(shop)}, "split": {}, "transfer": "lora", "features": "content"}
-    with write_artifact(run, kind="recommender", config=config, parents={"encoder": base}) as staging:
+    config = {
+        "catalog": {"path": str(shop)},
+        "split": {},
+        "transfer": "lora",
+        "features": "content",
+    }
+    with write_artifact(
+        run, kind="recommender", config=config, parents={"encoder": base}
+    ) as staging:
         (staging.path / "adapter.safetensors").write_bytes(b"adapter")
     shutil.rmtree(base)
     with write_artifact(base, kind="encoder", config={}) as staging:

@@ -1,0 +1,172 @@
+"""What is true of the demo world; read by evaluation alone, never by anything that learns."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from catalog.demo import read
+from catalog.demo.style import (
+    ASPECTS,
+    BANDS,
+    CATEGORIES,
+    CATEGORY_WORDS,
+    DOMAINS,
+    MATERIAL_WORDS,
+    MATERIALS,
+    MOOD_WORDS,
+    MOODS,
+    MOTIF_ADJECTIVES,
+    MOTIF_NOUNS,
+    MOTIFS,
+    PALETTE_WORDS,
+    PALETTES,
+    Palette,
+)
+from catalog.demo.words import PRICE_WORDS, value_words
+from catalog.demo.world import ASPECT_TRAITS, Item, Person
+from catalog.errors import VitrineError, nearest
+
+Known = TypeVar("Known")
+
+
+@dataclass(frozen=True, eq=False)
+class DemoTruth:
+    """Tastes and traits as indices into the tuples below.
+
+    A person's taste is the one in force at the end of time, which is when tests are taken.
+    """
+
+    folder: Path
+    items: Mapping[str, Mapping[str, Item]]
+    """Domain → item id → item."""
+    people: Mapping[str, Person]
+    """User id → person, the same in both domains."""
+    palettes: tuple[Palette, ...] = PALETTES
+    motifs: tuple[str, ...] = MOTIFS
+    materials: tuple[str, ...] = MATERIALS
+    moods: tuple[str, ...] = MOODS
+    bands: tuple[str, ...] = BANDS
+    aspects: tuple[str, ...] = ASPECTS
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "DemoTruth":
+        """From a demo world's folder or from the `truth` inside it; VitrineError if it is neither."""
+        folder = Path(folder)
+        inside = folder / "truth" if (folder / "truth").is_dir() else folder
+        if not (inside / "world.json").is_file():
+            raise VitrineError(
+                f"{folder} holds no truth of a demo world; make one with `vitrine catalog demo`."
+            )
+        items: dict[str, dict[str, Item]] = {domain: {} for domain in DOMAINS}
+        for row in pq.read_table(inside / "items.parquet").to_pylist():
+            items[row["domain"]][row["item_id"]] = Item(**row)
+        people = pq.read_table(inside / "people.parquet").to_pylist()
+        return cls(inside, items, {row["user_id"]: Person(**row) for row in people})
+
+    def item(self, domain: str, item_id: str) -> Item:
+        return _find(_find(self.items, domain, "domain"), item_id, "item")
+
+    def person(self, user_id: str) -> Person:
+        return _find(self.people, user_id, "user")
+
+    def palette_of_item(self, domain: str, item_id: str) -> int:
+        return self.item(domain, item_id).palette
+
+    def motif_of_item(self, domain: str, item_id: str) -> int:
+        return self.item(domain, item_id).motif
+
+    def category_of_item(self, domain: str, item_id: str) -> str:
+        return CATEGORIES[domain][self.item(domain, item_id).category]
+
+    def words_of_item(self, domain: str, item_id: str, aspect: int) -> tuple[str, ...]:
+        """Every word for the item's true value of an aspect; an honest review holds one of them."""
+        return value_words(self.item(domain, item_id), aspect)
+
+    def palette_of_user(self, domain: str, user_id: str) -> int:
+        _find(self.items, domain, "domain")
+        return self.person(user_id).late_palette
+
+    def motif_of_user(self, domain: str, user_id: str) -> int:
+        _find(self.items, domain, "domain")
+        return self.person(user_id).motif
+
+    def aspect_of_user(self, user_id: str) -> int:
+        return self.person(user_id).aspect
+
+    def taste_of_user(self, domain: str, user_id: str, aspect: int) -> int:
+        """The value this person likes in an aspect; of categories the dearest in that domain."""
+        person, trait = self.person(user_id), ASPECT_TRAITS[ASPECTS[aspect]]
+        if trait == "category":
+            return _find(person.categories, domain, "domain")[0]
+        return person.late_palette if trait == "palette" else getattr(person, trait)
+
+    def silhouettes(self, domain: str) -> NDArray[np.bool_]:
+        """(num_items, 64, 64): where the product is in each picture; nowhere if it has none."""
+        _find(self.items, domain, "domain")
+        return np.unpackbits(np.load(self.folder / f"silhouettes_{domain}.npy"), axis=2) > 0
+
+    read_palette = staticmethod(read.read_palette)
+    score_palettes = staticmethod(read.score_palettes)
+    read_motif = staticmethod(read.read_motif)
+    score_motifs = staticmethod(read.score_motifs)
+
+    @staticmethod
+    def read_aspect(text: str) -> int | None:
+        """The aspect a review speaks of, from its words alone: index into `aspects`.
+
+        None if it names no value of any aspect, or of two aspects as many. Right for every review
+        that the demo world writes.
+        """
+        counts = [len(pattern.findall(text.lower())) for pattern in _ASPECT_PATTERNS]
+        most = max(counts)
+        return counts.index(most) if most and counts.count(most) == 1 else None
+
+    @staticmethod
+    def read_value(text: str, aspect: int) -> int | None:
+        """The value of an aspect that a text names, as an index like an item's; None if not one.
+
+        For the shape, an index into the categories of both domains, home first.
+        """
+        found = {
+            value
+            for value, pattern in enumerate(_VALUE_PATTERNS[aspect])
+            if pattern.search(text.lower())
+        }
+        return found.pop() if len(found) == 1 else None
+
+
+def _find(known: Mapping[str, Known], name: str, what: str) -> Known:
+    if name not in known:
+        raise VitrineError(f"the demo world has no {what} {name!r}.{nearest(name, known)}")
+    return known[name]
+
+
+def _pattern(words: list[str]) -> re.Pattern[str]:
+    """Finds whole words; the longest first, so that "table lamp" counts once."""
+    longest = sorted(set(words), key=len, reverse=True)
+    return re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, longest))})(?![\w-])")
+
+
+def _value_words() -> list[list[list[str]]]:
+    """Aspect → value → its words."""
+    kinds = [kind for domain in DOMAINS for kind in CATEGORIES[domain]]
+    return [
+        [list(PALETTE_WORDS[palette.name]) for palette in PALETTES],
+        [[*MOTIF_ADJECTIVES[motif], *MOTIF_NOUNS[motif]] for motif in MOTIFS],
+        [list(MATERIAL_WORDS[material]) for material in MATERIALS],
+        [list(MOOD_WORDS[mood]) for mood in MOODS],
+        [list(CATEGORY_WORDS[kind]) for kind in kinds],
+        [list(PRICE_WORDS[band]) for band in BANDS],
+    ]
+
+
+_VALUE_PATTERNS = [[_pattern(words) for words in values] for values in _value_words()]
+_ASPECT_PATTERNS = [
+    _pattern([word for words in values for word in words]) for values in _value_words()
+]

@@ -1,0 +1,107 @@
+"""Who and what as tokens, training pairs, the swapped-person control."""
+
+from dataclasses import dataclass, field
+from itertools import islice
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from generate.conditioning import (
+    NextItemPairs,
+    VectorTokens,
+    drop_conditions,
+    keyed_order,
+    swap_partners,
+)
+
+
+@dataclass
+class _Interactions:
+    offsets: np.ndarray = field(default_factory=lambda: np.array([0, 3, 5]))
+    items: np.ndarray = field(default_factory=lambda: np.array([4, 1, 2, 0, 3], dtype=np.int32))
+
+    def history(self, user: int) -> np.ndarray:
+        return self.items[self.offsets[user] : self.offsets[user + 1]]
+
+
+def _pairs(keep: np.ndarray | None = None) -> NextItemPairs:
+    catalog = SimpleNamespace(interactions=_Interactions())
+    split = SimpleNamespace(train_pairs=lambda: (np.array([0, 0, 1]), np.array([1, 2, 1])))
+    return NextItemPairs(catalog, split, keep)
+
+
+def test_absent_and_zero_vectors_become_the_same_null_tokens() -> None:
+    tokens = VectorTokens(width=6, num_tokens=3, token_width=8)
+    vectors = torch.randn(3, 6)
+    vectors[2] = 0
+    out = tokens(vectors, torch.tensor([True, False, True]))
+    assert out.shape == (3, 3, 8)
+    assert torch.equal(out[1], tokens.null)
+    assert torch.equal(out[2], tokens.null)
+    assert not torch.equal(out[0], tokens.null)
+
+
+def test_a_dropped_vector_gets_no_gradient() -> None:
+    tokens = VectorTokens(width=6, num_tokens=2, token_width=8)
+    vectors = torch.randn(2, 6, requires_grad=True)
+    (tokens(vectors, torch.tensor([True, False])) * torch.randn(2, 2, 8)).sum().backward()
+    assert vectors.grad is not None
+    assert vectors.grad[0].abs().sum() > 0
+    assert vectors.grad[1].abs().sum() == 0
+
+
+def test_conditions_drop_independently_and_repeatably() -> None:
+    users, items = drop_conditions(20_000, 0.1, 0.3, torch.Generator().manual_seed(0))
+    again, _ = drop_conditions(20_000, 0.1, 0.3, torch.Generator().manual_seed(0))
+    assert torch.equal(users, again)
+    assert (~users).float().mean().item() == pytest.approx(0.1, abs=0.01)
+    assert (~items).float().mean().item() == pytest.approx(0.3, abs=0.015)
+    assert (~users & ~items).float().mean().item() == pytest.approx(0.03, abs=0.006)
+
+
+def test_pairs_hold_what_came_before_and_what_came_next() -> None:
+    pairs = _pairs()
+    assert len(pairs) == 3
+    assert [(p.user, p.history.tolist(), p.item) for p in (pairs[0], pairs[1], pairs[2])] == [
+        (0, [4], 1),
+        (0, [4, 1], 2),
+        (1, [0], 3),
+    ]
+
+
+def test_pairs_can_leave_out_items() -> None:
+    pairs = _pairs(keep=np.array([True, True, False, True, True]))
+    assert pairs.items.tolist() == [1, 3]
+    assert pairs[1].history.tolist() == [0]
+
+
+def test_keyed_order_visits_everything_once_a_pass_and_resumes_anywhere() -> None:
+    first = list(islice(keyed_order(7, seed=3), 21))
+    assert sorted(first[:7]) == sorted(first[7:14]) == list(range(7))
+    assert first[:7] != first[7:14]
+    assert list(islice(keyed_order(7, seed=3, start=10), 11)) == first[10:]
+    assert list(islice(keyed_order(7, seed=4), 21)) != first
+
+
+@pytest.mark.parametrize("count", [2, 3, 10, 101])
+def test_everybody_gets_another_person_once(count: int) -> None:
+    users = np.arange(count) + 5
+    partners = swap_partners(users, seed=1)
+    assert sorted(partners) == list(range(count))
+    assert (users[partners] != users).all()
+    assert (partners == swap_partners(users, seed=1)).all()
+
+
+def test_somebody_who_is_there_twice_never_meets_themselves() -> None:
+    for seed in range(20):
+        users = np.array([1, 1, 2, 3, 3, 4])
+        partners = swap_partners(users, seed)
+        assert sorted(partners) == list(range(6))
+        assert (users[partners] != users).all()
+
+
+def test_nobody_can_be_swapped_alone() -> None:
+    with pytest.raises(ValueError, match="at least two"):
+        swap_partners(np.array([3]), seed=0)

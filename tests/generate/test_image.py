@@ -1,0 +1,419 @@
+"""The image generator's parts: codec, guidance, siblings, solver, and whether it learns at all."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from PIL import Image
+from torch import Tensor
+
+from catalog.errors import VitrineError
+from catalog.splits import Targets
+from generate.image.codec import PatchCodec, peak_signal_to_noise
+from generate.image.config import CodecConfig, DenoiserConfig, DrawConfig, ImageConfig
+from generate.image.data import ImageData
+from generate.image.denoiser import Conditioner, clean_estimate, noisy, velocity
+from generate.image.guidance import BOTH, ITEM, NOTHING, USER, guidance_weights
+from generate.image.latents import encode_pictures, fit_codec
+from generate.image.module import ImageModule
+from generate.image.pipeline import PersonalImagePipeline
+from generate.image.run import new_networks, new_pipeline
+from generate.image.score import colour_histogram, score_pictures
+from generate.image.siblings import Siblings
+from pretrain.config import OptimizerConfig, TrainerConfig
+
+WIDTH = 6
+RED, BLUE = (220, 40, 40), (40, 60, 220)
+TINY = ImageConfig(
+    image_size=16,
+    codec=CodecConfig(patch_size=8, channels=8, whitening=0.5),
+    denoiser=DenoiserConfig(width=32, layers=2, heads=2, user_tokens=2, item_tokens=2),
+    batch_size=16,
+    optimizer=OptimizerConfig(learning_rate=4e-3),
+    trainer=TrainerConfig(max_steps=150),
+)
+
+
+class Interactions:
+    """Two tastes: even people bought red things, odd ones blue."""
+
+    def __init__(self, num_users: int, num_items: int, length: int = 6) -> None:
+        rng = np.random.default_rng(0)
+        rows = [
+            rng.permutation(np.arange(user % 2, num_items, 2))[:length] for user in range(num_users)
+        ]
+        self.items = np.concatenate(rows).astype(np.int32)
+        self.offsets = np.arange(num_users + 1) * length
+
+    def history(self, user: int) -> np.ndarray:
+        return self.items[self.offsets[user] : self.offsets[user + 1]]
+
+
+class World:
+    """Even items are red, odd ones blue; half of each are wide, half tall; the last lacks a picture."""
+
+    name, fingerprint = "tiny", "tiny"
+    num_items, num_users = 24, 12
+
+    def __init__(self) -> None:
+        self.items = {"category": ["wide" if i % 4 < 2 else "tall" for i in range(self.num_items)]}
+        self.interactions = Interactions(self.num_users, self.num_items)
+
+    def image_of(self, item: int, size: int) -> np.ndarray | None:
+        if item == self.num_items - 1:
+            return None
+        picture = np.full((size, size, 3), 240, dtype=np.uint8)
+        third = slice(size // 4, size - size // 4)
+        where = (third, slice(None)) if item % 4 < 2 else (slice(None), third)
+        picture[where] = RED if item % 2 == 0 else BLUE
+        return picture
+
+    def split(self) -> Any:
+        users = np.repeat(np.arange(self.num_users), 4)
+        positions = np.tile(np.arange(1, 5), self.num_users)
+        people = np.arange(self.num_users, dtype=np.int32)
+        test = Targets(people, np.full(self.num_users, 5, dtype=np.int32))
+        return SimpleNamespace(train_pairs=lambda: (users, positions), test=test)
+
+
+class FakeShop:
+    """Item vectors say colour and shape; a state is the mean of the history."""
+
+    width = WIDTH
+
+    def __init__(self, world: World) -> None:
+        place = np.arange(world.num_items)
+        vectors = np.random.default_rng(1).normal(0, 0.1, (world.num_items, WIDTH))
+        vectors[place, place % 2] += 1
+        vectors[place, 2 + (place % 4) // 2] += 1
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        self.item_vectors = vectors.astype(np.float32)
+
+    def user_states(self, histories: list[np.ndarray]) -> torch.Tensor:
+        states = np.zeros((len(histories), WIDTH), dtype=np.float32)
+        for row, history in enumerate(histories):
+            if len(history):
+                mean = self.item_vectors[history].mean(0)
+                states[row] = mean / np.linalg.norm(mean)
+        return torch.from_numpy(states)
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return World()
+
+
+@pytest.fixture(scope="module")
+def shop(world: World) -> FakeShop:
+    return FakeShop(world)
+
+
+@pytest.fixture(scope="module")
+def untrained(world: World) -> PersonalImagePipeline:
+    """Random weights, last layer included, so that every input matters."""
+    torch.manual_seed(0)
+    conditioner, denoiser = new_networks(TINY, WIDTH)
+    for parameter in denoiser.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return new_pipeline(conditioner.eval(), denoiser.eval(), _codec(world))
+
+
+@pytest.fixture(scope="module")
+def trained(
+    world: World, shop: FakeShop, tmp_path_factory: pytest.TempPathFactory
+) -> PersonalImagePipeline:
+    folder = tmp_path_factory.mktemp("image")
+    pl.seed_everything(0, verbose=False)
+    codec = _codec(world)
+    data = ImageData(
+        world,  # type: ignore[arg-type]
+        world.split(),
+        shop,
+        codec,
+        TINY,
+        folder / "latents.f16",
+    )
+    module = ImageModule(*new_networks(TINY, WIDTH), TINY.optimizer)
+    trainer = pl.Trainer(
+        max_steps=TINY.trainer.max_steps,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        gradient_clip_val=1.0,
+        default_root_dir=folder,
+    )
+    trainer.fit(module, data)
+    return new_pipeline(*module.averaged(), codec)
+
+
+def _codec(world: World) -> PatchCodec:
+    return fit_codec(world, TINY.codec, TINY.image_size, seed=0)  # type: ignore[arg-type]
+
+
+def _redness(picture: Image.Image) -> float:
+    """Mean red minus mean blue, −255 … 255."""
+    pixels = np.asarray(picture, dtype=np.float64)
+    return float((pixels[..., 0] - pixels[..., 2]).mean())
+
+
+# Codec
+
+
+def test_codec_with_every_component_is_exact() -> None:
+    pictures = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 3), dtype=np.uint8)
+    codec = PatchCodec.fit(pictures, patch_size=4, channels=48)
+    copies = codec.decode(codec.encode(torch.from_numpy(pictures))).numpy()
+    assert np.abs(copies.astype(int) - pictures).max() <= 1
+
+
+def test_codec_keeps_smooth_pictures_with_few_components() -> None:
+    ramp = np.linspace(0, 1, 32)
+    angles = np.random.default_rng(0).uniform(0, 6, (40, 3))
+    pictures = np.stack(
+        [np.sin(4 * ramp[:, None, None] * np.cos(a) + 4 * ramp[None, :, None] + a) for a in angles]
+    )
+    pixels = ((pictures + 1) * 127).astype(np.uint8)
+    psnr = {}
+    for channels in (4, 12, 24):
+        codec = PatchCodec.fit(pixels[:30], 8, channels)
+        copies = codec.decode(codec.encode(torch.from_numpy(pixels[30:]))).numpy()
+        psnr[channels] = peak_signal_to_noise(pixels[30:], copies)
+    assert psnr[4] < psnr[12] < psnr[24]
+    assert psnr[24] > 35
+
+
+@pytest.mark.parametrize("whitening", [0.0, 0.5, 1.0])
+def test_latents_have_variance_one_on_average(whitening: float) -> None:
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (80, 2, 2, 3)).repeat(4, 1).repeat(4, 2).astype(np.uint8)
+    latents = PatchCodec.fit(pictures, 4, 3, whitening).encode(torch.from_numpy(pictures))
+    assert latents.shape == (80, 3, 2, 2)
+    assert latents.var((0, 2, 3)).mean().item() == pytest.approx(1, rel=0.02)
+
+
+def test_codec_settings_that_cannot_work_are_refused(world: World) -> None:
+    with pytest.raises(VitrineError, match="multiple"):
+        fit_codec(world, CodecConfig(patch_size=8), 60, seed=0)  # type: ignore[arg-type]
+    with pytest.raises(VitrineError, match="channels 50"):
+        fit_codec(world, CodecConfig(patch_size=4, channels=50), 16, seed=0)  # type: ignore[arg-type]
+
+
+def test_pictures_are_encoded_once_and_missing_ones_marked(world: World, tmp_path: Path) -> None:
+    codec = _codec(world)
+    calls: list[int] = []
+    first = encode_pictures(world, codec, 16, tmp_path / "z.f16", calls.append)  # type: ignore[arg-type]
+    assert calls == [world.num_items]
+    assert first.present.tolist() == [True] * 23 + [False]
+    again = encode_pictures(world, codec, 16, tmp_path / "z.f16", calls.append)  # type: ignore[arg-type]
+    assert len(calls) == 1
+    assert np.array_equal(first.latents, again.latents)
+
+
+# Flow and guidance
+
+
+def test_velocity_from_the_true_picture_leads_back_to_it() -> None:
+    latents, noise, times = torch.randn(3, 4, 2, 2), torch.randn(3, 4, 2, 2), torch.rand(3) + 0.1
+    x = noisy(latents, noise, times)
+    flow = velocity(x, latents, times)
+    torch.testing.assert_close(flow, noise - latents, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(("user_scale", "item_scale"), [(3.0, 2.0), (1.0, 1.0), (0.0, 1.5)])
+def test_guidance_is_the_sum_it_claims_to_be(user_scale: float, item_scale: float) -> None:
+    passes = {NOTHING: 5.0, ITEM: 7.0, USER: 11.0, BOTH: 13.0}
+    weights = guidance_weights(True, True, user_scale, item_scale)
+    assert sum(passes[case] * weight for case, weight in weights.items()) == pytest.approx(
+        5 + item_scale * (7 - 5) + user_scale * (13 - 7)
+    )
+    assert 0 not in weights.values()
+
+
+def test_guidance_leaves_out_absent_conditions() -> None:
+    assert guidance_weights(False, False, 3, 2) == {NOTHING: 1}
+    assert guidance_weights(False, True, 3, 2) == {NOTHING: -1, ITEM: 2}
+    assert guidance_weights(True, False, 3, 2) == {NOTHING: -2, USER: 3}
+    assert guidance_weights(True, True, 1, 1) == {BOTH: 1}
+
+
+# Siblings
+
+
+def test_a_sibling_is_another_item_of_the_same_category() -> None:
+    rng = np.random.default_rng(0)
+    categories = [f"kind {n}" for n in rng.integers(5, size=60)] + ["alone"]
+    siblings = Siblings(categories, rng.normal(size=(61, 4)).astype(np.float32))
+    items = np.tile(np.arange(60), 20)
+    picked = siblings.pick(items, rng)
+    assert all(categories[a] == categories[b] for a, b in zip(items, picked, strict=True))
+    assert (picked != items).all()
+    assert len(set(picked.tolist())) == 60
+    assert siblings.pick(np.array([60]), rng).tolist() == [60]
+
+
+def test_without_category_a_sibling_is_a_near_neighbour() -> None:
+    rng = np.random.default_rng(0)
+    centres = np.eye(4)[np.arange(48) % 4]
+    vectors = (centres + 0.05 * rng.normal(size=centres.shape)).astype(np.float32)
+    siblings = Siblings([None] * 48, vectors)
+    items = np.tile(np.arange(48), 5)
+    picked = siblings.pick(items, rng)
+    assert (picked % 4 == items % 4).all()
+    assert (picked != items).all()
+
+
+# Drawing
+
+
+def test_a_saved_pipeline_draws_the_same_picture(
+    untrained: PersonalImagePipeline, tmp_path: Path
+) -> None:
+    untrained.save_pretrained(tmp_path)
+    loaded = PersonalImagePipeline.from_pretrained(tmp_path)
+    assert (tmp_path / "model_index.json").exists()
+    states, vectors = torch.randn(2, WIDTH), torch.randn(2, WIDTH)
+    for ours, theirs in zip(
+        untrained(states, vectors, [1, 2], steps=4),
+        loaded(states, vectors, [1, 2], steps=4),
+        strict=True,
+    ):
+        assert np.array_equal(np.asarray(ours), np.asarray(theirs))
+
+
+def test_a_picture_depends_on_its_seed_and_not_on_its_batch(
+    untrained: PersonalImagePipeline,
+) -> None:
+    torch.manual_seed(0)
+    states, vectors = torch.randn(5, WIDTH), torch.randn(5, WIDTH)
+    states[3] = 0
+    seeds = [3, 1, 4, 1, 5]
+    together = untrained(states, vectors, seeds, steps=4)
+    for row in range(5):
+        alone = untrained(
+            states[row : row + 1], vectors[row : row + 1], seeds[row : row + 1], steps=4
+        )
+        difference = np.asarray(alone[0]).astype(int) - np.asarray(together[row])
+        assert np.abs(difference).max() <= 1
+    split = untrained(states, vectors, seeds, steps=4, batch_size=2)
+    assert np.abs(np.stack(split).astype(int) - np.stack(together)).max() <= 1
+    other_noise = untrained(states, vectors, [9, 1, 4, 1, 5], steps=4)
+    assert not np.array_equal(np.asarray(other_noise[0]), np.asarray(together[0]))
+
+
+def test_nobody_is_the_same_as_a_dropped_person(untrained: PersonalImagePipeline) -> None:
+    vectors = torch.randn(2, WIDTH)
+    with torch.no_grad():
+        none = untrained.conditioner(torch.zeros(2, WIDTH), vectors)
+        dropped = untrained.conditioner(
+            torch.randn(2, WIDTH), vectors, torch.zeros(2, dtype=torch.bool)
+        )
+    assert torch.equal(none, dropped)
+    for ours, theirs in zip(
+        untrained(None, vectors, [1, 2], steps=3),
+        untrained(torch.zeros(2, WIDTH), vectors, [1, 2], steps=3),
+        strict=True,
+    ):
+        assert np.array_equal(np.asarray(ours), np.asarray(theirs))
+
+
+def test_one_guided_step_lands_on_the_guided_estimate(untrained: PersonalImagePipeline) -> None:
+    states, vectors = torch.randn(1, WIDTH), torch.randn(1, WIDTH)
+    noise = untrained._noise([7])
+    with torch.no_grad():
+        guess = {}
+        for user in (False, True):
+            for item in (False, True):
+                tokens = untrained.conditioner(
+                    states, vectors, torch.tensor([user]), torch.tensor([item])
+                )
+                guess[user, item] = clean_estimate(untrained.denoiser, noise, torch.ones(1), tokens)
+        by_hand = (
+            guess[False, False]
+            + 2.0 * (guess[False, True] - guess[False, False])
+            + 3.0 * (guess[True, True] - guess[False, True])
+        )
+        solved = untrained._solve(noise, states, vectors, 3.0, 2.0, steps=1)
+    torch.testing.assert_close(solved, by_hand, rtol=1e-3, atol=1e-4)
+
+
+def test_conditions_of_another_shape_are_refused(untrained: PersonalImagePipeline) -> None:
+    with pytest.raises(ValueError, match="one row for each seed"):
+        untrained(torch.randn(2, WIDTH), None, [1])
+
+
+def test_roles_tell_a_user_from_an_item() -> None:
+    conditioner = Conditioner(WIDTH, 8, 2, 2)
+    assert conditioner(torch.randn(3, WIDTH), torch.randn(3, WIDTH)).shape == (3, 4, 8)
+
+
+# Learning
+
+
+def test_two_tastes_draw_the_same_item_in_two_colours(
+    trained: PersonalImagePipeline, world: World, shop: FakeShop
+) -> None:
+    people = np.arange(world.num_users)
+    states = shop.user_states([world.interactions.history(user) for user in people])
+    vectors = torch.from_numpy(shop.item_vectors[people % 8])
+    tastes = 1 - 2 * (people % 2)  # 1 red, -1 blue
+    own = trained(states, vectors, [0] * len(people), steps=6)
+    assert (tastes * [_redness(picture) for picture in own] > 20).mean() >= 0.9
+    swapped = trained(states.roll(1, 0), vectors, [0] * len(people), steps=6)
+    assert (-tastes * [_redness(picture) for picture in swapped] > 20).mean() >= 0.9
+    assert np.mean([_is_tall(p) == (i % 4 >= 2) for p, i in zip(own, people, strict=True)]) >= 0.9
+
+
+def _is_tall(picture: Image.Image) -> bool:
+    painted = np.ptp(np.asarray(picture).astype(int), axis=2)
+    edges, middle = painted[:, [0, -1]].mean(), painted[[0, -1]].mean()
+    return bool(middle > edges)
+
+
+def test_scores_tell_own_from_swapped(
+    trained: PersonalImagePipeline, world: World, shop: FakeShop
+) -> None:
+    users = np.arange(world.num_users)
+    own = shop.user_states([world.interactions.history(user)[:5] for user in users])
+    states: dict[str, Tensor] = {"own": own, "swapped": own.roll(1, 0), "none": own * 0}
+    people = SimpleNamespace(
+        users=users,
+        positions=np.full(len(users), 5),
+        items=np.array([world.interactions.history(user)[5] for user in users]),
+        states=states,
+    )
+    colour = SimpleNamespace(
+        read=lambda pixels: "red" if _redness(Image.fromarray(pixels)) > 0 else "blue",
+        labels=[None if user == 3 else ("red", "blue")[user % 2] for user in users],
+    )
+    done: list[int] = []
+    scores = score_pictures(
+        trained,
+        shop,
+        world,  # type: ignore[arg-type]
+        people,
+        DrawConfig(steps=6),
+        readings={"Colour": colour},
+        progress=done.append,
+    )
+    assert sum(done) == 3 * len(users)
+    reading = scores["measures"]["Colour of the person is in the picture"]
+    assert reading["people"] == len(users) - 1
+    assert reading["own"]["value"] > 0.8
+    assert reading["swapped"]["value"] < 0.2
+    assert reading["contrast_name"] == "own / swapped"
+    shared = scores["measures"]["Colours shared with what they bought before"]
+    assert shared["contrast"]["low"] > 0
+
+
+def test_histogram_shares_sum_to_one() -> None:
+    pixels = np.zeros((4, 4, 3), dtype=np.uint8)
+    pixels[:2] = 255
+    histogram = colour_histogram(pixels)
+    assert histogram[0] == histogram[-1] == 0.5
+    assert histogram.sum() == 1

@@ -1,0 +1,104 @@
+"""The image stage from end to end, with a recommender that never was trained."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from PIL import Image
+
+from catalog.artifacts import open_artifact, write_artifact
+from catalog.config import CatalogConfig
+from catalog.errors import VitrineError
+from generate.image import draw, open_painter, run_image_generator
+from generate.image.config import CodecConfig, DenoiserConfig, DrawConfig, ImageConfig
+from pretrain.config import TrainerConfig
+
+WIDTH = 8
+
+
+class FakeShop:
+    def __init__(self, num_items: int) -> None:
+        vectors = np.random.default_rng(0).normal(size=(num_items, WIDTH))
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        self.width = WIDTH
+        self.item_vectors = vectors.astype(np.float32)
+
+    def user_states(self, histories: list[np.ndarray]) -> torch.Tensor:
+        states = [self.item_vectors[history].sum(axis=0) for history in histories]
+        return torch.nn.functional.normalize(torch.from_numpy(np.stack(states)), dim=-1)
+
+
+def build_trainer(config: TrainerConfig, folder: Path, title: str, callbacks=()) -> pl.Trainer:
+    return pl.Trainer(
+        max_steps=config.max_steps,
+        max_epochs=-1,
+        accelerator="cpu",
+        accumulate_grad_batches=config.accumulate,
+        callbacks=list(callbacks),
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=folder,
+    )
+
+
+@pytest.fixture
+def config(demo_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ImageConfig:
+    with write_artifact(tmp_path / "recommender", "recommender") as staging:
+        (staging / "note.txt").write_text("stands in for a trained one")
+
+    def load_shop(folder: Path, catalog) -> FakeShop:
+        return FakeShop(catalog.num_items)
+
+    monkeypatch.setattr("generate.image.run.load_shop", load_shop)
+    monkeypatch.setattr("generate.image.painter.load_shop", load_shop)
+    return ImageConfig(
+        recommender=str(tmp_path / "recommender"),
+        catalog=CatalogConfig(path=str(demo_world / "wardrobe")),
+        image_size=32,
+        codec=CodecConfig(patch_size=16, channels=12),
+        denoiser=DenoiserConfig(width=16, layers=1, heads=2, user_tokens=1, item_tokens=1),
+        draw=DrawConfig(steps=2),
+        batch_size=4,
+        trainer=TrainerConfig(max_steps=3, log_every=1),
+    )
+
+
+def test_the_stage_leaves_an_artifact_that_draws(config: ImageConfig, tmp_path: Path) -> None:
+    made = run_image_generator(config, tmp_path / "image", build_trainer)
+    artifact = open_artifact(made, kind="image-generator")
+    assert artifact.parent("recommender") == (tmp_path / "recommender").resolve()
+    assert artifact.manifest["metrics"]["steps"] == 3
+    assert (made / "model_index.json").exists()
+    assert (made / "curves.json").read_text().startswith('{"loss": [[1, ')
+
+    painter = open_painter(made)
+    assert painter.defaults.steps == 2
+    user, item = str(painter.catalog.user_ids[0]), painter.catalog.items["item_id"][0]
+    pictures = painter.draw([(user, item), (None, item), (user, None)])
+    assert [picture.size for picture in pictures] == [(32, 32)] * 3
+    alone = draw(made, user=user, item=item, output=tmp_path / "a" / "one.png")
+    saved = Image.open(tmp_path / "a" / "one.png")
+    assert np.array_equal(np.asarray(alone), np.asarray(saved))
+    assert "trainedAlgorithmicMedia" in saved.info["DigitalSourceType"]
+    assert saved.info["Generator"] == artifact.hash
+    with pytest.raises(VitrineError, match="nobody-here"):
+        painter.draw([("nobody-here", item)])
+
+
+def test_the_same_seed_trains_the_same_generator(config: ImageConfig, tmp_path: Path) -> None:
+    first = run_image_generator(config, tmp_path / "first", build_trainer)
+    second = run_image_generator(config, tmp_path / "second", build_trainer)
+    assert (first / "curves.json").read_text() == (second / "curves.json").read_text()
+    assert open_artifact(first).hash == open_artifact(second).hash
+
+
+def test_an_average_of_weights_cannot_be_cut_up(config: ImageConfig, tmp_path: Path) -> None:
+    sharded = replace(config, trainer=replace(config.trainer, strategy="zero3"))
+    with pytest.raises(VitrineError, match="use zero2"):
+        run_image_generator(sharded, tmp_path / "image", build_trainer)
