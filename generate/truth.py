@@ -51,9 +51,10 @@ class Truth:
         }
 
     def note(self, user: str) -> str:
-        palette = self.world.palette_of_user(self.domain, user)
-        motif = self.world.motif_of_user(self.domain, user)
-        aspect = self.world.aspect_of_user(user)
+        world = self.world
+        palette = world.palettes[world.palette_of_user(self.domain, user)].name
+        motif = world.motifs[world.motif_of_user(self.domain, user)]
+        aspect = world.aspects[world.aspect_of_user(user)]
         return (
             f"The truth, which no model saw: {user} likes {palette} and {motif}, "
             f"and looks at {aspect} first."

@@ -51,7 +51,7 @@ def build_demo_world(
             f"a demo world of {num_items} items and {num_people} people is too small; "
             f"ask for at least {FEWEST_ITEMS} items and 1 person."
         )
-    request = {"version": VERSION, "seed": seed, "items": num_items, "people": num_people}
+    request = _request(seed, num_items, num_people)
     if _read_seal(folder) == request:
         return folder
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not _read_seal(folder)):
@@ -69,6 +69,15 @@ def build_demo_world(
     (staging / SEAL).write_text(json.dumps(request) + "\n", encoding="utf8")
     _put_in_place(staging, folder, request)
     return folder
+
+
+def is_built(folder: Path, seed: int = 0, num_items: int = 2000, num_people: int = 3000) -> bool:
+    """Whether `folder` holds the very world that `build_demo_world` would write for this request."""
+    return _read_seal(Path(folder)) == _request(seed, num_items, num_people)
+
+
+def _request(seed: int, num_items: int, num_people: int) -> dict[str, int]:
+    return {"version": VERSION, "seed": seed, "items": num_items, "people": num_people}
 
 
 def _read_seal(folder: Path) -> dict[str, int] | None:

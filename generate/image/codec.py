@@ -16,38 +16,46 @@ from torch.nn import functional as F
 
 
 class PatchCodec(ModelMixin, ConfigMixin):
-    """Principal components of non-overlapping patches: z = S⁻¹ B (patch − mean).
+    """Principal components of patches that overlap a little: z = S⁻¹ B (window · patch − mean).
 
     The rows of B are the components with the largest variance λ; S holds λ^(whitening/2), scaled so
-    that a latent has variance 1 on average, as the noise it is mixed with has.
+    that a latent has variance 1 on average, as the noise it is mixed with has. The window falls off
+    over 2 · `overlap` pixels at each seam as a sine, so that the squares of neighbours sum to 1
+    (a lapped transform, Princen & Bradley 1986): patches fade into each other, without seams.
     """
 
+    window: Tensor
     mean: Tensor
     basis: Tensor
     scale: Tensor
 
     @register_to_config
-    def __init__(self, patch_size: int = 8, channels: int = 48) -> None:
+    def __init__(self, patch_size: int = 16, channels: int = 128, overlap: int = 2) -> None:
         super().__init__()
-        numbers = 3 * patch_size**2
-        self.register_buffer("mean", torch.zeros(numbers))
-        self.register_buffer("basis", torch.zeros(channels, numbers))
+        side = torch.ones(patch_size + 2 * overlap)
+        if overlap:
+            rise = torch.sin((torch.arange(2 * overlap) + 0.5) / (2 * overlap) * torch.pi / 2)
+            side[: 2 * overlap], side[-2 * overlap :] = rise, rise.flip(0)
+        window = torch.outer(side, side).repeat(3, 1, 1).flatten()
+        self.register_buffer("window", window, persistent=False)
+        self.register_buffer("mean", torch.zeros(len(window)))
+        self.register_buffer("basis", torch.zeros(channels, len(window)))
         self.register_buffer("scale", torch.ones(channels))
 
     @classmethod
     def fit(
         cls,
         pictures: NDArray[np.uint8],
-        patch_size: int = 8,
-        channels: int = 48,
-        whitening: float = 0.5,
+        patch_size: int = 16,
+        channels: int = 128,
+        overlap: int = 2,
+        whitening: float = 0.4,
     ) -> Self:
         """The codec of `pictures` uint8 (num_pictures, size, size, 3)."""
-        codec = cls(patch_size, channels)
-        patches = codec._patches(torch.from_numpy(pictures)).flatten(0, 2).double()
+        codec = cls(patch_size, channels, overlap)
+        patches = codec._patches(torch.from_numpy(pictures)).flatten(0, 2)
         mean = patches.mean(0)
-        centred = patches - mean
-        covariance = centred.T @ centred / len(patches)
+        covariance = torch.cov(patches.T.double(), correction=0)
         variances, components = torch.linalg.eigh(covariance)  # ascending
         variances = variances.flip(0)[:channels].clamp_min(1e-8)
         scale = variances ** (whitening / 2)
@@ -65,20 +73,29 @@ class PatchCodec(ModelMixin, ConfigMixin):
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (batch, channels, rows, columns) → uint8 (batch, size, size, 3)."""
         patches = (latents.permute(0, 2, 3, 1) * self.scale) @ self.basis + self.mean
-        batch, rows, columns, _ = patches.shape
-        flat = patches.reshape(batch, rows * columns, -1).transpose(1, 2)
-        size = self.config["patch_size"]
-        pixels = F.fold(flat, (rows * size, columns * size), size, stride=size)
+        pixels = self._overlay(patches * self.window)
+        # At the picture's edge no neighbour fills what the window takes away.
+        pixels = pixels / self._overlay(self.window.square().expand_as(patches[:1]))
         levels = ((pixels + 1) * 127.5).round().clamp(0, 255)
         return levels.to(torch.uint8).permute(0, 2, 3, 1)
 
     def _patches(self, pictures: Tensor) -> Tensor:
-        """uint8 (batch, size, size, 3) → (batch, rows, columns, 3 · patch²) within −1 … 1."""
-        size = self.config["patch_size"]
+        """uint8 (batch, size, size, 3) → windowed (batch, rows, columns, numbers of a patch)."""
+        size, overlap = self.config["patch_size"], self.config["overlap"]
         pixels = pictures.permute(0, 3, 1, 2).to(self.mean.dtype) / 127.5 - 1
         rows = pixels.shape[2] // size
-        flat = F.unfold(pixels, size, stride=size).transpose(1, 2)
-        return flat.unflatten(1, (rows, -1))
+        padded = F.pad(pixels, (overlap,) * 4, mode="reflect")
+        flat = F.unfold(padded, size + 2 * overlap, stride=size).transpose(1, 2)
+        return (flat * self.window).unflatten(1, (rows, -1))
+
+    def _overlay(self, patches: Tensor) -> Tensor:
+        """(batch, rows, columns, numbers of a patch) → their sum (batch, 3, size, size)."""
+        size, overlap = self.config["patch_size"], self.config["overlap"]
+        height, width = (count * size for count in patches.shape[1:3])
+        flat = patches.flatten(1, 2).transpose(1, 2)
+        padded = (height + 2 * overlap, width + 2 * overlap)
+        summed = F.fold(flat, padded, size + 2 * overlap, stride=size)
+        return summed[:, :, overlap : overlap + height, overlap : overlap + width]
 
 
 def peak_signal_to_noise(pictures: NDArray[np.uint8], copies: NDArray[np.uint8]) -> float:

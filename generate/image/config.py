@@ -8,13 +8,15 @@ from pretrain.config import OptimizerConfig, TrainerConfig
 
 @dataclass(frozen=True)
 class CodecConfig:
-    patch_size: int = 8
+    patch_size: int = 16
     """Pixels a side of a patch; each patch becomes one latent position."""
-    channels: int = 48
+    channels: int = 128
     """Principal components kept of a patch."""
-    whitening: float = 0.5
+    overlap: int = 2
+    """Pixels by which a patch reaches into each neighbour, so that no seams show."""
+    whitening: float = 0.4
     """0 keeps each component's own spread, so that loss is error in pixels; 1 gives all the same."""
-    fit_pictures: int = 2048
+    fit_pictures: int = 1000
     """Pictures the components are found on."""
 
 
@@ -34,11 +36,13 @@ class DenoiserConfig:
 
 @dataclass(frozen=True)
 class DrawConfig:
-    user_scale: float = 3.0
+    user_scale: float = 5.0
     """How far to lean towards the person; 1 follows what was learned, 0 ignores the person."""
     item_scale: float = 2.0
     """How far to lean towards the item."""
-    steps: int = 16
+    guide_above: float = 0.6
+    """Lean only while more than this share of the picture is noise; 0 leans to the end."""
+    steps: int = 12
     """Steps of the solver; each costs up to three passes of the denoiser."""
     batch_size: int = 64
     """Pictures drawn at once."""
@@ -66,7 +70,7 @@ class ImageConfig:
     that the item says what to draw and only the person can say how."""
     ema_decay: float = 0.995
     """Of the average of the weights that draws the pictures; it is shorter in the first steps."""
-    batch_size: int = 64
+    batch_size: int = 32
     """Pictures in one step on each device."""
     workers: int = 0
     """Loader processes."""

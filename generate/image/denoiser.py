@@ -73,7 +73,7 @@ def noisy(latents: Tensor, noise: Tensor, times: Tensor) -> Tensor:
 
 
 def draw_times(
-    batch: int, device: torch.device | str = "cpu", mean: float = 0.4, spread: float = 1.0
+    batch: int, device: torch.device | str = "cpu", mean: float = 1.0, spread: float = 1.2
 ) -> Tensor:
     """Logit-normal times (batch,) (Esser et al. 2024, section 3.1), leaning towards noise."""
     return torch.sigmoid(mean + spread * torch.randn(batch, device=device))

@@ -36,7 +36,12 @@ def fit_codec(catalog: Catalog, config: CodecConfig, image_size: int, seed: int)
             f"{config.patch_size}; try {max(below, config.patch_size)} or "
             f"{below + config.patch_size}."
         )
-    numbers = 3 * config.patch_size**2
+    if not 0 <= config.overlap <= config.patch_size // 2:
+        raise VitrineError(
+            f"codec.overlap {config.overlap} is not between 0 and half the patch_size, "
+            f"{config.patch_size // 2}."
+        )
+    numbers = 3 * (config.patch_size + 2 * config.overlap) ** 2
     if config.channels > numbers:
         raise VitrineError(
             f"codec.channels {config.channels} is more than the {numbers} numbers of a patch; "
@@ -53,7 +58,9 @@ def fit_codec(catalog: Catalog, config: CodecConfig, image_size: int, seed: int)
         raise VitrineError(
             f"the catalog {catalog.name!r} has no readable picture; an image generator needs some."
         )
-    return PatchCodec.fit(np.stack(sample), config.patch_size, config.channels, config.whitening)
+    return PatchCodec.fit(
+        np.stack(sample), config.patch_size, config.channels, config.overlap, config.whitening
+    )
 
 
 def encode_pictures(

@@ -55,6 +55,7 @@ class Painter:
             list(range(config.seed, config.seed + len(requests))),
             user_scale=config.user_scale,
             item_scale=config.item_scale,
+            guide_above=config.guide_above,
             steps=config.steps,
             batch_size=config.batch_size,
             progress=progress,

@@ -114,6 +114,7 @@ def draw_for(
             list(range(seed, seed + len(items))),
             user_scale=config.user_scale,
             item_scale=config.item_scale,
+            guide_above=config.guide_above,
             steps=config.steps,
             batch_size=config.batch_size,
             progress=progress,

@@ -30,7 +30,7 @@ WIDTH = 6
 RED, BLUE = (220, 40, 40), (40, 60, 220)
 TINY = ImageConfig(
     image_size=16,
-    codec=CodecConfig(patch_size=8, channels=8, whitening=0.5),
+    codec=CodecConfig(patch_size=8, channels=8, overlap=0, whitening=0.5),
     denoiser=DenoiserConfig(width=32, layers=2, heads=2, user_tokens=2, item_tokens=2),
     batch_size=16,
     optimizer=OptimizerConfig(learning_rate=4e-3),
@@ -167,7 +167,17 @@ def _redness(picture: Image.Image) -> float:
 
 def test_codec_with_every_component_is_exact() -> None:
     pictures = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 3), dtype=np.uint8)
-    codec = PatchCodec.fit(pictures, patch_size=4, channels=48)
+    codec = PatchCodec.fit(pictures, patch_size=4, channels=48, overlap=0)
+    copies = codec.decode(codec.encode(torch.from_numpy(pictures))).numpy()
+    assert np.abs(copies.astype(int) - pictures).max() <= 1
+
+
+@pytest.mark.parametrize("overlap", [1, 2])
+def test_overlapping_patches_lose_nothing_either(overlap: int) -> None:
+    """A window whose squares sum to 1 gives back what all components keep."""
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (150, 12, 12, 3), dtype=np.uint8)
+    codec = PatchCodec.fit(pictures, 4, channels=3 * (4 + 2 * overlap) ** 2, overlap=overlap)
     copies = codec.decode(codec.encode(torch.from_numpy(pictures))).numpy()
     assert np.abs(copies.astype(int) - pictures).max() <= 1
 
@@ -181,7 +191,7 @@ def test_codec_keeps_smooth_pictures_with_few_components() -> None:
     pixels = ((pictures + 1) * 127).astype(np.uint8)
     psnr = {}
     for channels in (4, 12, 24):
-        codec = PatchCodec.fit(pixels[:30], 8, channels)
+        codec = PatchCodec.fit(pixels[:30], 8, channels, overlap=1)
         copies = codec.decode(codec.encode(torch.from_numpy(pixels[30:]))).numpy()
         psnr[channels] = peak_signal_to_noise(pixels[30:], copies)
     assert psnr[4] < psnr[12] < psnr[24]
@@ -192,7 +202,7 @@ def test_codec_keeps_smooth_pictures_with_few_components() -> None:
 def test_latents_have_variance_one_on_average(whitening: float) -> None:
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 256, (80, 2, 2, 3)).repeat(4, 1).repeat(4, 2).astype(np.uint8)
-    latents = PatchCodec.fit(pictures, 4, 3, whitening).encode(torch.from_numpy(pictures))
+    latents = PatchCodec.fit(pictures, 4, 3, 0, whitening).encode(torch.from_numpy(pictures))
     assert latents.shape == (80, 3, 2, 2)
     assert latents.var((0, 2, 3)).mean().item() == pytest.approx(1, rel=0.02)
 
@@ -201,7 +211,7 @@ def test_codec_settings_that_cannot_work_are_refused(world: World) -> None:
     with pytest.raises(VitrineError, match="multiple"):
         fit_codec(world, CodecConfig(patch_size=8), 60, seed=0)  # type: ignore[arg-type]
     with pytest.raises(VitrineError, match="channels 50"):
-        fit_codec(world, CodecConfig(patch_size=4, channels=50), 16, seed=0)  # type: ignore[arg-type]
+        fit_codec(world, CodecConfig(patch_size=4, channels=50, overlap=0), 16, seed=0)  # type: ignore[arg-type]
 
 
 def test_pictures_are_encoded_once_and_missing_ones_marked(world: World, tmp_path: Path) -> None:
@@ -338,7 +348,7 @@ def test_one_guided_step_lands_on_the_guided_estimate(untrained: PersonalImagePi
             + 2.0 * (guess[False, True] - guess[False, False])
             + 3.0 * (guess[True, True] - guess[False, True])
         )
-        solved = untrained._solve(noise, states, vectors, 3.0, 2.0, steps=1)
+        solved = untrained._solve(noise, states, vectors, 3.0, 2.0, 0.4, steps=1)
     torch.testing.assert_close(solved, by_hand, rtol=1e-3, atol=1e-4)
 
 
