@@ -27,6 +27,12 @@ from launch.trainer import build_trainer
 
 SEEDS = (0, 1, 2)
 COMMAND = "python -m benchmarks.demo"
+PICTURE_MEASURES = {
+    "Palette of the person is in the picture": "palette",
+    "Motif of the person is in the picture": "motif",
+    "Colours shared with what they bought before": "colours_before",
+    "Colours shared with what they bought next": "colours_next",
+}
 RANKING_STAGES = ("world", "pretrain", "finetune")
 
 
@@ -128,11 +134,11 @@ def record_content(output: Path) -> None:
     showcase = open_artifact(output / "showcase", kind="showcase")
     scores = json.loads((showcase.path / "showcase.json").read_text())["scores"]
     figures: dict[str, Any] = {}
-    for name, measure in scores["pictures"]["measures"].items():
-        key = name.lower().replace(" ", "_")
-        figures[f"picture_{key}_people"] = measure["people"]
-        for told in ("own", "swapped", "none", "own_over_swapped"):
-            _interval(figures, f"picture_{key}_{told}", measure[told])
+    for name, key in PICTURE_MEASURES.items():
+        measure = scores["pictures"]["measures"][name]
+        figures[f"{key}_people"] = measure["people"]
+        for told in ("own", "swapped", "none", "contrast"):
+            _interval(figures, f"{key}_{told}", measure[told])
     for name, words in scores["words"]["likelihood"].items():
         key = name.replace(", item ", "_item_")
         figures[f"words_{key}_people"] = words["texts"]
@@ -151,9 +157,9 @@ def record_content(output: Path) -> None:
         seeds=[SEEDS[0]],
         figures=figures,
         goal=[
-            "picture_palette_people >= 200",
-            "picture_palette_own_over_swapped >= 2.0",
-            "picture_palette_own_over_swapped_low > 1.0",
+            "palette_people >= 200",
+            "palette_contrast >= 2.0",
+            "palette_contrast_low > 1.0",
             "words_describe_item_hidden_swapped_minus_own_low > 0",
         ],
         note="Same item and noise for own, swapped and none. The palette is read from pixels by a "

@@ -41,6 +41,8 @@ class FinetuneConfig:
     data: FinetuneDataConfig = field(default_factory=FinetuneDataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    alignment: float = 0.3
+    """Weight of InfoNCE between text and picture of the items read in a step, where towers learn."""
     validate_every: int = 100
     """Steps between two looks at the validation targets; the best weights are kept."""
     validation_people: int = 2000

@@ -9,8 +9,11 @@ from finetune.data import FinetuneBatch
 from finetune.recommender import Recommender
 from finetune.softmax import catalog_cross_entropy
 from pretrain.config import OptimizerConfig
+from pretrain.encoder import ItemVectors
 from pretrain.gather import gather_rows
 from pretrain.optim import make_optimizer
+
+ALIGNMENT_TEMPERATURE = 0.07
 
 
 class FinetuneModule(pl.LightningModule):
@@ -25,27 +28,40 @@ class FinetuneModule(pl.LightningModule):
     content: Tensor | None
 
     def __init__(
-        self, recommender: Recommender, content: Tensor | None, optimizer: OptimizerConfig
+        self,
+        recommender: Recommender,
+        content: Tensor | None,
+        optimizer: OptimizerConfig,
+        alignment: float = 0.0,
     ) -> None:
         """`content` float32 (num_items, width), or None where ids alone stand for items."""
         super().__init__()
         self.recommender = recommender
+        self.alignment = alignment
         self.optimizer_config = optimizer
         self.register_buffer("content", content, persistent=False)
 
-    def item_vectors(self, batch: FinetuneBatch | None = None) -> Tensor:
-        """(num_items, width), unit length, with the batch's fresh items in place."""
-        content = self.content
-        if batch is not None and batch.fresh is not None and content is not None:
-            assert self.recommender.encoder is not None
-            fresh = self.recommender.encoder(**batch.content).item
-            everyones = gather_rows(batch.fresh)
-            self.content = content.index_copy(0, everyones, gather_rows(fresh.detach()))
-            content = self.content.index_copy(0, batch.fresh, fresh)
-        return self.recommender.adapt(content)
+    def item_vectors(self) -> Tensor:
+        """(num_items, width), unit length, from the cache."""
+        return self.recommender.adapt(self.content)
+
+    def refreshed(self, rows: Tensor, fresh: Tensor) -> Tensor:
+        """As `item_vectors`, with `fresh` (n, width) for items `rows` (n,), and gradient to them."""
+        assert self.content is not None
+        # Every rank puts every rank's items into its cache, so that the caches stay the same.
+        self.content = self.content.index_copy(0, gather_rows(rows), gather_rows(fresh.detach()))
+        return self.recommender.adapt(self.content.index_copy(0, rows, fresh))
 
     def training_step(self, batch: FinetuneBatch, batch_idx: int) -> Tensor:
-        vectors = self.item_vectors(batch)
+        aligned = None
+        if batch.fresh is None:
+            vectors = self.item_vectors()
+        else:
+            assert self.recommender.encoder is not None
+            encoded = self.recommender.encoder(**batch.content)
+            vectors = self.refreshed(batch.fresh, encoded.item)
+            if self.alignment and encoded.text is not None and encoded.image is not None:
+                aligned = align(encoded, batch)
         states = self.recommender.history(vectors[batch.items], batch.segments)
         followed = batch.segments[:, :-1] == batch.segments[:, 1:]  # the next slot goes on with it
         loss = catalog_cross_entropy(
@@ -55,7 +71,19 @@ class FinetuneModule(pl.LightningModule):
             self.recommender.temperature(),
         )
         self.log("loss", loss, sync_dist=True, batch_size=len(batch.items))
-        return loss
+        return loss if aligned is None else loss + self.alignment * aligned
 
     def configure_optimizers(self) -> Any:
         return make_optimizer(self.parameters(), self.optimizer_config, self.trainer.max_steps)
+
+
+def align(encoded: ItemVectors, batch: FinetuneBatch) -> Tensor:
+    """Symmetric InfoNCE (CLIP) among one rank's fresh items that have both text and picture."""
+    assert encoded.text is not None
+    assert encoded.image is not None
+    both = batch.content["text_present"] & batch.content["image_present"]
+    logits = encoded.text[both] @ encoded.image[both].T / ALIGNMENT_TEMPERATURE
+    labels = torch.arange(len(logits), device=logits.device)
+    if len(labels) == 0:
+        return 0.0 * (encoded.text.sum() + encoded.image.sum())
+    return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2

@@ -63,7 +63,7 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
         row_length=parts.history.config.max_history,
         seed=config.trainer.seed,
     )
-    module = FinetuneModule(built.recommender, content, config.optimizer)
+    module = FinetuneModule(built.recommender, content, config.optimizer, config.alignment)
     trained = count_parameters(module, trained_only=True)
     trainer.fit(module, data)
 

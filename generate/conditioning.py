@@ -30,21 +30,42 @@ class VectorTokens(nn.Module):
     (Ho & Salimans 2022) compares with. A vector of zeros, the state of an empty history, is absent.
     """
 
+    mean: Tensor
+    whitener: Tensor
+
     def __init__(self, width: int, num_tokens: int, token_width: int) -> None:
         super().__init__()
         self.width = width
         self.num_tokens = num_tokens
+        self.register_buffer("mean", torch.zeros(width))
+        # Unit vectors have entries near 1/√width; the layer wants them near 1.
+        self.register_buffer("whitener", width**0.5 * torch.eye(width))
         self.project = nn.Linear(width, num_tokens * token_width)
         self.norm = nn.LayerNorm(token_width)
         self.null = nn.Parameter(torch.randn(num_tokens, token_width))
+
+    @torch.no_grad()
+    def standardise(self, sample: Tensor, shrinkage: float = 1e-3) -> None:
+        """Centres and whitens what comes in by the statistics of `sample` (num_vectors, width).
+
+        Learned vectors share a large mean and vary along few directions; without this, gradient
+        descent takes long to see the small differences between them. `shrinkage`, a share of the
+        mean variance, is added to each so that directions of noise are not blown up.
+        """
+        known = sample[sample.ne(0).any(-1)]
+        if len(known) < 2:
+            return
+        variances, directions = torch.linalg.eigh(torch.cov(known.T.double(), correction=0))
+        spread = (variances.clamp_min(0) + shrinkage * variances.mean() + 1e-12).sqrt()
+        self.mean.copy_(known.mean(0))
+        self.whitener.copy_(directions / spread @ directions.T)
 
     def forward(self, vectors: Tensor, present: Tensor | None = None) -> Tensor:
         """(batch, width), mask (batch,) of the known → (batch, num_tokens, token_width)."""
         known = vectors.ne(0).any(-1)
         if present is not None:
             known = known & present
-        # Unit vectors have entries near 1/√width; the layer wants them near 1.
-        projected = self.project(vectors * self.width**0.5)
+        projected = self.project((vectors - self.mean) @ self.whitener)
         tokens = self.norm(projected.unflatten(-1, (self.num_tokens, -1)))
         return torch.where(known[:, None, None], tokens, self.null.to(tokens.dtype))
 

@@ -5,6 +5,7 @@ What a command does is in `launch.commands`; its options and settings are the da
 function there takes.
 """
 
+import os
 import sys
 import textwrap
 from importlib import import_module
@@ -40,6 +41,9 @@ def main(arguments: list[str] | None = None) -> int:
     2 after a mistake of the person's (one line, no traceback), 130 after Ctrl-C. Anything else that
     goes wrong is a bug, and keeps its traceback.
     """
+    # Threads that wait by spinning slow each other down many times over on a shared machine; read
+    # when torch is loaded, which is later.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         dispatch(sys.argv[1:] if arguments is None else arguments)
     except KeyboardInterrupt:

@@ -19,8 +19,8 @@ from pretrain.config import EmbedConfig, PretrainConfig
 class DemoOptions:
     fast: bool = False
     """A smaller shop and shorter training, to see the way in a minute or two."""
-    output: str = "runs/demo"
-    """Folder for everything that is made."""
+    output: str = ""
+    """Folder for everything that is made; runs/demo, or runs/demo-fast with --fast."""
     seed: int = 0
     """The shop and its people are a function of it."""
     open: bool = False
@@ -30,13 +30,17 @@ class DemoOptions:
     def config(self) -> str:
         return "pipeline/demo-fast" if self.fast else "pipeline/demo"
 
+    @property
+    def folder(self) -> Path:
+        return Path(self.output or ("runs/demo-fast" if self.fast else "runs/demo"))
+
 
 def demo(options: DemoOptions, settings: PipelineConfig) -> None:
     from launch.pipeline import run_pipeline
     from launch.trainer import build_trainer
 
     world = replace(settings.world or WorldConfig(), seed=options.seed)
-    report = run_pipeline(replace(settings, world=world), Path(options.output), build_trainer)
+    report = run_pipeline(replace(settings, world=world), options.folder, build_trainer)
     _made(report)
     if options.open:
         import webbrowser

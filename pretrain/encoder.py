@@ -20,9 +20,9 @@ class ItemVectors:
     item: Tensor
     """(n, width) fused."""
     text: Tensor | None
-    """(n, width)."""
+    """(n, width), to compare with `image`."""
     image: Tensor | None
-    """(n, width)."""
+    """(n, width), to compare with `text`."""
 
 
 class ItemEncoderConfig(PretrainedConfig):
@@ -91,11 +91,15 @@ class ItemEncoder(PreTrainedModel):
         self.modalities = [m for m in MODALITIES if getattr(config, f"{m}_config")]
         self.towers = nn.ModuleDict()
         self.projections = nn.ModuleDict()
+        self.heads = nn.ModuleDict()
         for modality in self.modalities:
             values = dict(getattr(config, f"{modality}_config"))
             tower_config = AutoConfig.for_model(values.pop("model_type"), **values)
             self.towers[modality] = build_tower(tower_config, pretrained.get(modality, ""))
             self.projections[modality] = Projection(output_width(tower_config), config.width)
+            # Contrast between modalities keeps what both show and drops the rest; behind a head of
+            # its own (Chen et al., 2020) it leaves the rest in what is fused.
+            self.heads[modality] = nn.Linear(config.width, config.width)
         self.gate = MaskedGate(config.width, len(self.modalities))
         self.post_init()
 
@@ -140,7 +144,10 @@ class ItemEncoder(PreTrainedModel):
         present = torch.stack([masks[m] for m in self.modalities], dim=1)
         stacked = torch.stack([parts[m] for m in self.modalities], dim=1)
         fused = self.gate(stacked, self._hide_some(present))
-        units = {m: F.normalize(parts[m], dim=-1) for m in self.modalities}
+        units = {
+            m: F.normalize(self.heads[m](parts[m]), dim=-1) * masks[m].unsqueeze(1)
+            for m in self.modalities
+        }
         return ItemVectors(F.normalize(fused, dim=-1), units.get("text"), units.get("image"))
 
     def _hide_some(self, present: Tensor) -> Tensor:

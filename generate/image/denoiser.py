@@ -27,6 +27,11 @@ class Conditioner(ModelMixin, ConfigMixin):
         # Tells the two kinds of token apart where the projections do not.
         self.roles = nn.Parameter(0.1 * torch.randn(2, token_width))
 
+    def standardise(self, user_states: Tensor, item_vectors: Tensor) -> None:
+        """Centres and whitens both kinds of vector by samples of them (any number, width)."""
+        self.user.standardise(user_states)
+        self.item.standardise(item_vectors)
+
     def forward(
         self,
         user_states: Tensor,

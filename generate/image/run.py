@@ -17,7 +17,7 @@ from catalog.splits import make_split
 from finetune.shop import load_shop
 from generate.image.codec import PatchCodec
 from generate.image.config import ImageConfig
-from generate.image.data import ImageData
+from generate.image.data import ImageData, sample_conditions
 from generate.image.denoiser import Conditioner, build_denoiser
 from generate.image.latents import fit_codec
 from generate.image.module import ImageModule
@@ -52,6 +52,7 @@ def run_image_generator(config: ImageConfig, output: Path, build_trainer: Traine
     codec = fit_codec(catalog, config.codec, config.image_size, config.trainer.seed)
     data = ImageData(catalog, split, shop, codec, config, work / "latents.f16")
     conditioner, denoiser = new_networks(config, shop.width)
+    conditioner.standardise(*sample_conditions(catalog, split, shop, config.trainer.seed))
     module = ImageModule(
         conditioner,
         denoiser,

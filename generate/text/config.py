@@ -11,10 +11,12 @@ from pretrain.config import OptimizerConfig, TrainerConfig
 def _small_llama() -> dict[str, Any]:
     return {
         "model_type": "llama",
-        "hidden_size": 128,
-        "intermediate_size": 384,
-        "num_hidden_layers": 3,
+        "hidden_size": 96,
+        "intermediate_size": 288,
+        "num_hidden_layers": 2,
         "num_attention_heads": 4,
+        # Hugging Face's 0.02 suits widths near 1000; here attention would take long to wake.
+        "initializer_range": 0.08,
         "max_position_embeddings": 256,
         "tie_word_embeddings": True,
     }
@@ -52,8 +54,8 @@ class TextConfig:
     """Texts in one step on each device."""
     workers: int = 0
     """Loader processes."""
-    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(learning_rate=3e-3))
-    trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(max_steps=400))
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(learning_rate=5e-3))
+    trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(max_steps=1000))
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ class TextRow:
 
 
 class TextRows(Dataset[TextRow]):
-    """Texts to learn from, in endless shuffled passes over all that a task has words for.
+    """Texts to learn from: tasks take turns, each in endless shuffled passes over its own texts.
 
     Row r is a function of (seed, r) alone, with what it hides: any rank can make any row, and a run
     that resumes at row r reads exactly what it would have read. Each condition is hidden by its own
@@ -66,30 +66,34 @@ class TextRows(Dataset[TextRow]):
         self.tasks = tasks
         self.seed = seed
         self.drop = (drop_user, drop_item)
-        worded = [np.flatnonzero(with_words(catalog, task, pairs)) for task in tasks]
-        self.places = np.concatenate(worded)  # (num_texts,), into pairs
-        self.task_ids = np.repeat(np.arange(len(tasks)), [len(places) for places in worded])
-        self._pass, self._order = -1, np.empty(0, dtype=np.int64)
+        self.places = [np.flatnonzero(with_words(catalog, task, pairs)) for task in tasks]
+        """Of each task: places among the pairs, (its texts,)."""
+        self._orders: dict[int, tuple[int, NDArray[np.int64]]] = {}
 
     @property
     def num_texts(self) -> int:
-        return len(self.places)
+        return sum(len(places) for places in self.places)
 
     def __getitem__(self, row: int) -> TextRow:
-        turn, step = divmod(row, self.num_texts)
-        if turn != self._pass:
-            self._pass = turn
-            self._order = np.random.default_rng((self.seed, turn)).permutation(self.num_texts)
-        chosen = self._order[step]
-        place, task = int(self.places[chosen]), int(self.task_ids[chosen])
+        turn, task = divmod(row, len(self.tasks))
+        place = int(
+            self._ordered(task, turn // len(self.places[task]))[turn % len(self.places[task])]
+        )
         one = slice(place, place + 1)
         text = texts_of(
             self.catalog, self.tasks[task], self.pairs.users[one], self.pairs.positions[one]
         )[0]
         assert text is not None
-        coins = np.random.default_rng((self.seed, turn, step)).random(2)
+        coins = np.random.default_rng((self.seed, row)).random(2)
         user_shown, item_shown = coins >= self.drop
         return TextRow(self.pairs[place], task, text, bool(user_shown), bool(item_shown))
+
+    def _ordered(self, task: int, epoch: int) -> NDArray[np.int64]:
+        """The task's places in the order of its `epoch`-th pass; the latest order is kept."""
+        if task not in self._orders or self._orders[task][0] != epoch:
+            rng = np.random.default_rng((self.seed, task, epoch))
+            self._orders[task] = epoch, rng.permutation(self.places[task])
+        return self._orders[task][1]
 
 
 class TextData(pl.LightningDataModule):

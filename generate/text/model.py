@@ -55,8 +55,8 @@ class TextGenerator(nn.Module):
         self.tasks = tuple(tasks)
         self.max_tokens = max_tokens
         inner = embedding.embedding_dim
-        self.user_tokens = _Reader(width, num_user_tokens, inner)
-        self.item_tokens = _Reader(width, num_item_tokens, inner)
+        self.user_tokens = VectorTokens(width, num_tokens=num_user_tokens, token_width=inner)
+        self.item_tokens = VectorTokens(width, num_tokens=num_item_tokens, token_width=inner)
         self.task_tokens = nn.Embedding(len(self.tasks), inner)
         # Prefix tokens start as long as word embeddings are, which a pretrained model expects.
         scale = embedding.weight.detach().float().square().mean().sqrt()
@@ -156,8 +156,8 @@ class TextGenerator(nn.Module):
         settings: dict[str, Any] = {
             "width": self.width,
             "tasks": self.tasks,
-            "num_user_tokens": self.user_tokens.tokens.num_tokens,
-            "num_item_tokens": self.item_tokens.tokens.num_tokens,
+            "num_user_tokens": self.user_tokens.num_tokens,
+            "num_item_tokens": self.item_tokens.num_tokens,
             "max_tokens": self.max_tokens,
             "base": asdict(self.base) if self.base else None,
         }
@@ -216,34 +216,12 @@ class TextGenerator(nn.Module):
 
     def _check_length(self) -> None:
         limit = getattr(self.language_model.config, "max_position_embeddings", None)
-        prefix = self.user_tokens.tokens.num_tokens + self.item_tokens.tokens.num_tokens + 2
+        prefix = self.user_tokens.num_tokens + self.item_tokens.num_tokens + 2
         if limit and prefix + self.max_tokens > limit:
             raise VitrineError(
                 f"max_tokens {self.max_tokens} and {prefix} prefix tokens do not fit into the "
                 f"{limit} positions of the language model; set max_tokens to {limit - prefix}."
             )
-
-
-class _Reader(nn.Module):
-    """A vector as tokens, through a hidden layer (CoLLM's mapping).
-
-    What a person cares about shows in how alike their items are, not in which way they point: no
-    linear map can read it off.
-    """
-
-    def __init__(self, width: int, num_tokens: int, token_width: int) -> None:
-        super().__init__()
-        self.hidden = nn.Sequential(
-            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
-        )
-        self.tokens = VectorTokens(width, num_tokens=num_tokens, token_width=token_width)
-
-    def forward(self, vectors: Tensor) -> Tensor:
-        """(batch, width) -> (batch, num_tokens, token_width); zeros are an absent condition."""
-        # Unit vectors have entries near 1/√width; layers want them near 1.
-        scale = vectors.shape[-1] ** 0.5
-        read = vectors + self.hidden(vectors * scale) / scale
-        return self.tokens(read, vectors.ne(0).any(dim=-1))
 
 
 def pad_tokens(token_ids: Sequence[Sequence[int]]) -> Tensor:

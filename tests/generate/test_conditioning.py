@@ -52,6 +52,17 @@ def test_a_dropped_vector_gets_no_gradient() -> None:
     assert vectors.grad[1].abs().sum() == 0
 
 
+def test_standardised_vectors_differ_as_much_in_every_direction() -> None:
+    tokens = VectorTokens(width=4, num_tokens=2, token_width=8)
+    sample = torch.randn(500, 4) @ torch.diag(torch.tensor([1.0, 0.3, 0.1, 0.03])) + 5
+    tokens.standardise(sample, shrinkage=0)
+    seen = (sample - tokens.mean) @ tokens.whitener
+    torch.testing.assert_close(seen.mean(0), torch.zeros(4), atol=1e-3, rtol=0)
+    torch.testing.assert_close(torch.cov(seen.T, correction=0), torch.eye(4), atol=1e-2, rtol=0)
+    tokens.standardise(torch.zeros(3, 4))  # says nothing, changes nothing
+    assert torch.isfinite(tokens(sample)).all()
+
+
 def test_conditions_drop_independently_and_repeatably() -> None:
     users, items = drop_conditions(20_000, 0.1, 0.3, torch.Generator().manual_seed(0))
     again, _ = drop_conditions(20_000, 0.1, 0.3, torch.Generator().manual_seed(0))

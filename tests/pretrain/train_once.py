@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import pytorch_lightning as pl
 import torch
 
 from catalog.config import CatalogConfig
@@ -68,20 +69,27 @@ def settings(world: str, strategy: str, devices: int) -> PretrainConfig:
     )
 
 
+class Witness(pl.Callback):
+    """Writes down, while it trains, what really runs: several launchers fall back in silence."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero:
+            engine = type(trainer.strategy.model).__name__
+            facts = {"world_size": trainer.world_size, "engine": engine}
+            self.path.write_text(json.dumps(facts))
+
+
 def main(world: str, output: str, strategy: str, devices: str) -> None:
     torch.set_num_threads(1)
-    engines = []
+    witness = Witness(Path(output).with_suffix(".json"))
 
     def build(config, folder, title, callbacks=()):
-        trainer = build_trainer(config, folder, title, callbacks=callbacks)
-        engines.append(trainer)
-        return trainer
+        return build_trainer(config, folder, title, callbacks=[*callbacks, witness])
 
     run_pretraining(settings(world, strategy, int(devices)), Path(output), build)
-    (trainer,) = engines
-    if trainer.global_rank == 0:
-        facts = {"world_size": trainer.world_size, "engine": type(trainer.strategy.model).__name__}
-        Path(output).with_suffix(".json").write_text(json.dumps(facts))
 
 
 if __name__ == "__main__":
