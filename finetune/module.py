@@ -3,6 +3,8 @@
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from finetune.data import FinetuneBatch

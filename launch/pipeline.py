@@ -1,8 +1,9 @@
 """The whole way in one command: a list of stages, each skipped if its artifact already stands.
 
 A stage is done when its folder holds an artifact made with the same settings from the same catalog
-and parents; anything else (nothing there, a half-written folder, another setting) runs it again. That is all the
-memory a pipeline has, so it can be interrupted anywhere and loses at most the stage in progress.
+and parents; anything else (nothing there, a half-written folder, another setting) runs it again. That
+is all the memory a pipeline has, so it can be interrupted anywhere and loses at most the stage in
+progress.
 """
 
 import json

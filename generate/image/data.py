@@ -32,6 +32,8 @@ class ImageBatch:
     """float32 (batch, width); empty until the batch is on its device."""
     histories: list[NDArray[np.integer]]
     """Item rows each person had before, oldest first."""
+    key: int
+    """Seeds the noise, times and dropped conditions of this batch."""
 
 
 class ImageBatches(Dataset[ImageBatch]):
@@ -70,6 +72,7 @@ class ImageBatches(Dataset[ImageBatch]):
             item_vectors=torch.from_numpy(np.array(self.item_vectors[asked])),
             user_states=torch.empty(0),
             histories=[self.pairs[int(place)].history for place in drawn],
+            key=int(rng.integers(2**62)),
         )
 
 
@@ -95,7 +98,8 @@ class ImageData(pl.LightningDataModule):
         self.file = file
 
     def prepare_data(self) -> None:
-        encode_pictures(self.catalog, self.codec, self.config.image_size, self.file)
+        size, progress = self.config.image_size, self.config.trainer.progress
+        encode_pictures(self.catalog, self.codec, size, self.file, progress)
 
     def setup(self, stage: str) -> None:
         pictures = encode_pictures(self.catalog, self.codec, self.config.image_size, self.file)

@@ -78,10 +78,16 @@ def noisy(latents: Tensor, noise: Tensor, times: Tensor) -> Tensor:
 
 
 def draw_times(
-    batch: int, device: torch.device | str = "cpu", mean: float = 1.0, spread: float = 1.2
+    batch: int,
+    generator: torch.Generator | None = None,
+    mean: float = 1.0,
+    spread: float = 1.2,
 ) -> Tensor:
-    """Logit-normal times (batch,) (Esser et al. 2024, section 3.1), leaning towards noise."""
-    return torch.sigmoid(mean + spread * torch.randn(batch, device=device))
+    """Logit-normal times (batch,) (Esser et al. 2024, section 3.1).
+
+    They lean towards noise, where kind and colours are settled.
+    """
+    return torch.sigmoid(mean + spread * torch.randn(batch, generator=generator))
 
 
 def clean_estimate(denoiser: Any, noisy_latents: Tensor, times: Tensor, tokens: Tensor) -> Tensor:

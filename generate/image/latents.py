@@ -1,13 +1,13 @@
 """Every picture of a catalog as latents: decoded and encoded once, then read from disk."""
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rich.progress import track
 
 from catalog.catalog import Catalog
 from catalog.errors import VitrineError
@@ -68,7 +68,7 @@ def encode_pictures(
     codec: PatchCodec,
     image_size: int,
     file: Path,
-    progress: Callable[[int], None] | None = None,
+    progress: bool = False,
 ) -> LatentPictures:
     """Encodes the catalog into `file`, or maps it again where this catalog and codec made it."""
     grid = image_size // int(codec.config["patch_size"])
@@ -83,7 +83,9 @@ def encode_pictures(
         note.unlink(missing_ok=True)
         latents = np.memmap(file, dtype=np.float16, mode="w+", shape=shape)
         present = np.zeros(catalog.num_items, dtype=bool)
-        for start in range(0, catalog.num_items, ENCODE_AT_ONCE):
+        starts = range(0, catalog.num_items, ENCODE_AT_ONCE)
+        title = "Reading pictures"
+        for start in track(starts, title, transient=True, disable=not progress):
             items = range(start, min(start + ENCODE_AT_ONCE, catalog.num_items))
             found = [(item, catalog.image_of(item, image_size)) for item in items]
             kept = {item: picture for item, picture in found if picture is not None}
@@ -92,8 +94,6 @@ def encode_pictures(
                 pixels = torch.from_numpy(np.stack(list(kept.values())))
                 latents[rows] = codec.encode(pixels).numpy().astype(np.float16)
                 present[rows] = True
-            if progress is not None:
-                progress(len(items))
         latents.flush()
         np.save(masks, present, allow_pickle=False)
         note.write_text(key)

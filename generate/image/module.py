@@ -57,18 +57,15 @@ class ImageModule(pl.LightningModule):
         They weigh by 1 / t², which makes it a loss of velocities and favours fine detail. In a run
         of minutes that detail is learned at the expense of whose colours the picture has.
         """
-        latents = batch.latents
-        kept_users, kept_items = drop_conditions(len(latents), self.drop_user, self.drop_item)
+        latents, device = batch.latents, batch.latents.device
+        count, generator = len(latents), torch.Generator().manual_seed(batch.key)
+        kept_users, kept_items = drop_conditions(count, self.drop_user, self.drop_item, generator)
+        times = draw_times(count, generator).to(device)
+        noise = torch.randn(latents.shape, generator=generator).to(device)
         tokens = self.conditioner(
-            batch.user_states,
-            batch.item_vectors,
-            kept_users.to(latents.device),
-            kept_items.to(latents.device),
+            batch.user_states, batch.item_vectors, kept_users.to(device), kept_items.to(device)
         )
-        times = draw_times(len(latents), latents.device)
-        estimate = clean_estimate(
-            self.denoiser, noisy(latents, torch.randn_like(latents), times), times, tokens
-        )
+        estimate = clean_estimate(self.denoiser, noisy(latents, noise, times), times, tokens)
         return F.mse_loss(estimate.float(), latents)
 
     def on_train_batch_end(self, *_: Any) -> None:

@@ -14,6 +14,7 @@ from diffusers.utils import logging
 from PIL import Image
 from torch import Tensor
 
+from catalog.errors import VitrineError
 from generate.image.codec import PatchCodec
 from generate.image.denoiser import Conditioner, clean_estimate, velocity
 from generate.image.guidance import guidance_weights
@@ -77,10 +78,13 @@ class PersonalImagePipeline(DiffusionPipeline):
 
         `user_states`, `item_vectors`: (num_pictures, width); None, or a row of zeros, where the
         condition is absent. A picture depends on its own row and seed, not on its neighbours in a
-        batch. Scales other than 1 lead from time 1 (noise) down to `guide_above`: colours and shape
+        batch. Scales other than 1 count from time 1 (noise) down to `guide_above`: colours and shape
         are settled by then, and leaning further would only roughen them (Kynkäänniemi et al. 2024,
-        "Applying guidance in a limited interval"). `progress` is told how many pictures each batch finished.
+        "Applying guidance in a limited interval"). `progress` is told how many pictures each batch
+        finished. Raises VitrineError for steps below 1.
         """
+        if steps < 1:
+            raise VitrineError(f"steps {steps} draws nothing; use 1 or more, 12 is a good start.")
         shape = (len(seeds), self.width)
         users = _conditions(user_states, shape, "user_states")
         items = _conditions(item_vectors, shape, "item_vectors")
