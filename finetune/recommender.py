@@ -25,13 +25,30 @@ class Temperature(nn.Module):
 
 
 class Adaptor(nn.Module):
-    """Moves pretrained item vectors to the new domain (UniSRec's adaptor); starts as the identity."""
+    """Moves pretrained item vectors to the new domain: UniSRec's parametric whitening.
+
+    Contrastive vectors lie in a narrow cone, where one loud property (a palette) drowns the others.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.linear = nn.Linear(width, width)
         nn.init.eye_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
+
+    @torch.no_grad()
+    def whiten(self, vectors: Tensor, floor: float = 0.01) -> None:
+        """Starts as the whitening of `vectors` (num_items, width): mean 0, directions of equal spread.
+
+        Directions with less than `floor` of the largest variance are left quiet: they are noise.
+        """
+        mean = vectors.mean(dim=0)
+        covariance = torch.cov((vectors - mean).T.double())
+        variances, directions = torch.linalg.eigh(covariance)
+        scales = (variances + floor * variances[-1]).rsqrt()
+        matrix = (directions * scales) @ directions.T
+        self.linear.weight.copy_(matrix.to(vectors.dtype))
+        self.linear.bias.copy_(-(matrix.to(vectors.dtype) @ mean))
 
     def forward(self, vectors: Tensor) -> Tensor:
         return self.linear(vectors)

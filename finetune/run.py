@@ -49,6 +49,8 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
         None if without_towers(config.features) else parts.reader(catalog, _order(config, catalog))
     )
     content = _first_content(config, catalog, parts, reader)
+    if content is not None:
+        built.recommender.adaptor.whiten(content)
     towers_learn = reader is not None and config.transfer != "frozen"
     curves = CurveRecorder(config.trainer.log_every)
     best = BestWeights(catalog, split.validation, config.validate_every, config.validation_people)

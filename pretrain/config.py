@@ -114,6 +114,8 @@ class ObjectivesConfig:
     """Weight of symmetric InfoNCE between an item's text and picture (CLIP)."""
     behaviour: float = 1.0
     """Weight of InfoNCE between a history and its next item (UniSRec, MISSRec)."""
+    words: float = 1.0
+    """Weight of telling an item's words from its vector."""
     temperature: float = 0.07
     """Start of the learned temperatures."""
 

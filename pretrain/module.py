@@ -36,7 +36,7 @@ class PretrainModule(pl.LightningModule):
             if getattr(objectives, name) > 0 and set(objective.needs) <= set(encoder.modalities)
         }
         self.objectives = nn.ModuleDict(
-            {name: OBJECTIVES[name](objectives.temperature) for name in self.weights}
+            {name: OBJECTIVES[name].build(encoder, objectives) for name in self.weights}
         )
         self.optimizer_config = optimizer
         self.register_buffer("log_popularity", log_popularity, persistent=False)
@@ -57,6 +57,7 @@ class PretrainModule(pl.LightningModule):
             image=None if distinct.image is None else distinct.image[slots],
             text_present=_at(batch.content.get("text_present"), slots),
             image_present=_at(batch.content.get("image_present"), slots),
+            tokens=_tokens(batch.content, slots),
         )
 
     def training_step(self, batch: PretrainBatch, batch_idx: int) -> Tensor:
@@ -77,3 +78,24 @@ class PretrainModule(pl.LightningModule):
 
 def _at(mask: Tensor | None, slots: Tensor) -> Tensor | None:
     return None if mask is None else mask[slots]
+
+
+def _tokens(content: dict[str, Tensor], slots: Tensor) -> Tensor | None:
+    """Each slot's token ids, int (slots, length), -1 for padding and for items without text.
+
+    The start and end marks that every text has tell nothing, and are left out too.
+    """
+    if "input_ids" not in content:
+        return None
+    present = content["text_present"]
+    ids = content["input_ids"].masked_fill(content["attention_mask"] == 0, -1)
+    ids = ids[:, 1:].masked_fill(_is_last(content["attention_mask"])[:, 1:], -1)
+    full = ids.new_full((len(present), ids.shape[1]), -1)
+    full[present] = ids[: int(present.sum())]
+    return full[slots]
+
+
+def _is_last(mask: Tensor) -> Tensor:
+    """bool (texts, length): the last place that counts."""
+    places = torch.arange(mask.shape[1], device=mask.device)
+    return places == (mask.sum(dim=1, keepdim=True) - 1)

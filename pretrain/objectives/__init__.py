@@ -3,10 +3,19 @@
 from pretrain.objectives.base import Objective, StepOutputs
 from pretrain.objectives.behaviour import BehaviourContrast
 from pretrain.objectives.modalities import ModalityContrast
+from pretrain.objectives.words import WordReconstruction
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "modalities": ModalityContrast,
     "behaviour": BehaviourContrast,
+    "words": WordReconstruction,
 }
 
-__all__ = ["OBJECTIVES", "BehaviourContrast", "ModalityContrast", "Objective", "StepOutputs"]
+__all__ = [
+    "OBJECTIVES",
+    "BehaviourContrast",
+    "ModalityContrast",
+    "Objective",
+    "StepOutputs",
+    "WordReconstruction",
+]

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pretrain.config import ObjectivesConfig
+from pretrain.encoder import ItemEncoder
 from pretrain.gather import gather_rows, sum_over_ranks, world
 
 
@@ -30,11 +32,13 @@ class StepOutputs:
     image: Tensor | None = None
     text_present: Tensor | None = None
     """bool (slots,)."""
+    tokens: Tensor | None = None
+    """int (slots, length): the text's token ids, padded with -1."""
     image_present: Tensor | None = None
 
 
 class Objective(nn.Module, ABC):
-    """A weighted term of the pretraining loss, with a temperature of its own.
+    """A weighted term of the pretraining loss.
 
     `needs` names the modalities it cannot do without. Calling it returns a scalar whose *mean over
     ranks* is the loss of the whole batch, so that the averaging of gradients in DDP and ZeRO gives
@@ -42,6 +46,17 @@ class Objective(nn.Module, ABC):
     """
 
     needs: tuple[str, ...] = ()
+
+    @classmethod
+    @abstractmethod
+    def build(cls, encoder: ItemEncoder, settings: ObjectivesConfig) -> "Objective": ...
+
+    @abstractmethod
+    def forward(self, outputs: StepOutputs) -> Tensor: ...
+
+
+class ContrastiveObjective(Objective):
+    """One with a temperature of its own."""
 
     def __init__(self, temperature: float) -> None:
         super().__init__()
@@ -52,8 +67,9 @@ class Objective(nn.Module, ABC):
     def scale(self) -> Tensor:
         return self.logit_scale.exp().clamp(max=100.0)
 
-    @abstractmethod
-    def forward(self, outputs: StepOutputs) -> Tensor: ...
+    @classmethod
+    def build(cls, encoder: ItemEncoder, settings: ObjectivesConfig) -> "ContrastiveObjective":
+        return cls(settings.temperature)
 
 
 def contrast(

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from pretrain.gather import gather_rows, world
-from pretrain.objectives.base import Objective, StepOutputs, contrast
+from pretrain.objectives.base import ContrastiveObjective, StepOutputs, contrast
 
 
-class BehaviourContrast(Objective):
+class BehaviourContrast(ContrastiveObjective):
     """The state after each slot against the item in the next one, among all items of all ranks."""
 
     def forward(self, outputs: StepOutputs) -> Tensor:

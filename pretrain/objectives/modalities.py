@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 
 from pretrain.gather import gather_rows, world
-from pretrain.objectives.base import Objective, StepOutputs, contrast, first_occurrences
+from pretrain.objectives.base import ContrastiveObjective, StepOutputs, contrast, first_occurrences
 
 
-class ModalityContrast(Objective):
+class ModalityContrast(ContrastiveObjective):
     """Each item counts once in the whole batch, however many slots it fills on however many ranks."""
 
     needs = ("text", "image")

@@ -3,7 +3,12 @@
 import torch
 import torch.nn.functional as F
 
-from pretrain.objectives import BehaviourContrast, ModalityContrast, StepOutputs
+from pretrain.objectives import (
+    BehaviourContrast,
+    ModalityContrast,
+    StepOutputs,
+    WordReconstruction,
+)
 from pretrain.objectives.base import contrast, first_occurrences
 
 
@@ -88,3 +93,17 @@ def test_first_occurrences() -> None:
     ids = torch.tensor([7, 2, 7, 2, 5])
     valid = torch.tensor([False, True, True, True, True])
     assert first_occurrences(ids, valid).tolist() == [False, True, True, False, True]
+
+
+def test_words_are_told_from_the_vector_and_padding_is_not() -> None:
+    step = outputs()
+    step.tokens = torch.tensor(
+        [[1, 2, -1], [3, -1, -1], [-1, -1, -1], [0, 0, 4], [2, 1, 0], [4, -1, -1]]
+    )
+    objective = WordReconstruction(4, 5).double()
+    losses = []
+    for slot in (0, 1, 3, 4, 5):
+        chances = objective.linear(step.items[slot] * 2).log_softmax(0)
+        words = [word for word in step.tokens[slot].tolist() if word >= 0]
+        losses.append(-chances[words].mean())
+    torch.testing.assert_close(objective(step), torch.stack(losses).mean(), atol=1e-6, rtol=0)

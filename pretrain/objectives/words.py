@@ -1,0 +1,38 @@
+"""An item's vector should tell its words: reconstruction of the text as a bag of tokens.
+
+Contrast keeps what sets items of one batch apart and histories keep what people choose by; the rest,
+say a material, fades. Telling the words from the fused vector keeps it, and where the text is hidden
+by modality dropout the picture must tell them (after learning from captions, Joulin et al., 2016).
+"""
+
+from torch import Tensor, nn
+
+from pretrain.config import ObjectivesConfig
+from pretrain.encoder import ItemEncoder
+from pretrain.gather import sum_over_ranks, world
+from pretrain.objectives.base import Objective, StepOutputs
+
+
+class WordReconstruction(Objective):
+    """Cross-entropy of an item's tokens under one softmax over the vocabulary, mean over tokens."""
+
+    needs = ("text",)
+
+    def __init__(self, width: int, vocab_size: int) -> None:
+        super().__init__()
+        self.input_scale = width**0.5  # unit vectors → unit variance
+        self.linear = nn.Linear(width, vocab_size)
+
+    @classmethod
+    def build(cls, encoder: ItemEncoder, settings: ObjectivesConfig) -> "WordReconstruction":
+        return cls(encoder.config.width, encoder.config.text_config["vocab_size"])
+
+    def forward(self, outputs: StepOutputs) -> Tensor:
+        assert outputs.tokens is not None
+        counted = outputs.tokens >= 0  # (slots, length)
+        logits = self.linear(outputs.items * self.input_scale)
+        log_chances = logits.log_softmax(dim=-1).gather(1, outputs.tokens.clamp(min=0))
+        lengths = counted.sum(dim=1)
+        losses = -(log_chances * counted).sum(dim=1) / lengths.clamp(min=1)  # (slots,)
+        total = sum_over_ranks((lengths > 0).sum().to(losses.dtype)).clamp(min=1)
+        return losses.sum() * world()[1] / total
