@@ -41,6 +41,8 @@ class FinetuneConfig:
     data: FinetuneDataConfig = field(default_factory=FinetuneDataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    tower_rate: float = 0.2
+    """Share of the learning rate at which towers learn: cached vectors must not grow stale too fast."""
     alignment: float = 0.3
     """Weight of InfoNCE between text and picture of the items read in a step, where towers learn."""
     validate_every: int = 100

@@ -77,18 +77,17 @@ class FinetuneData(pl.LightningDataModule):
         return FinetuneBatch(items, segments, torch.from_numpy(fresh), self.reader.read(fresh))
 
     def _choose_fresh(self, items: NDArray[np.int64]) -> NDArray[np.int64]:
-        """`encode_items` distinct items: from the batch first, then any others.
+        """`encode_items` distinct items of the whole catalog, seeded by the batch `items`.
 
-        A fixed number, so that ranks can exchange what they computed; seeded by the batch, so that
-        the choice is a function of the order alone.
+        Drawn without looking at what the batch holds: were its own items the fresh ones, the towers
+        could mark freshness itself, and every fresh target would win against stale negatives.
         """
+        rng = np.random.default_rng([int(items.sum()), int(items[0, 0])])
         wanted = min(self.config.encode_items, self.num_items)
-        rng = np.random.default_rng(int(items.sum()))
-        chosen = rng.permutation(np.unique(items))[:wanted]
-        if len(chosen) < wanted:
-            others = np.setdiff1d(rng.integers(self.num_items, size=4 * wanted), chosen)
-            chosen = np.concatenate([chosen, rng.permutation(others)])[:wanted]
-        return np.sort(chosen)
+        if 4 * wanted > self.num_items:
+            return np.sort(rng.permutation(self.num_items)[:wanted])
+        drawn = np.unique(rng.integers(self.num_items, size=2 * wanted))
+        return np.sort(rng.permutation(drawn)[:wanted])
 
     def transfer_batch_to_device(
         self, batch: FinetuneBatch, device: torch.device, dataloader_idx: int

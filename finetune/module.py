@@ -1,6 +1,6 @@
 """One step of fine-tuning: refresh some item vectors through the towers, predict every next item."""
 
-from typing import Any
+from typing import Any, Self
 
 import pytorch_lightning as pl
 import torch
@@ -21,10 +21,10 @@ ALIGNMENT_TEMPERATURE = 0.07
 class FinetuneModule(pl.LightningModule):
     """End to end at the price of a few items a step.
 
-    `content` caches what the towers make of every item. A step reads `encode_items` of the batch's
-    items through the towers with gradient, puts them into the cache, and takes the softmax over the
-    whole catalog: the fresh items meet every position, as positives and as negatives, and the
-    others stand in with the vectors they had when they were last read.
+    `content` caches what the towers make of every item. A step reads `encode_items` items through
+    the towers with gradient, puts them into the cache, and takes the softmax over the whole catalog:
+    the fresh items meet every position, as positives and as negatives, and the others stand in with
+    the vectors they had when they were last read.
     """
 
     content: Tensor | None
@@ -35,11 +35,13 @@ class FinetuneModule(pl.LightningModule):
         content: Tensor | None,
         optimizer: OptimizerConfig,
         alignment: float = 0.0,
+        tower_rate: float = 1.0,
     ) -> None:
         """`content` float32 (num_items, width), or None where ids alone stand for items."""
         super().__init__()
         self.recommender = recommender
         self.alignment = alignment
+        self.tower_rate = tower_rate
         self.optimizer_config = optimizer
         self.register_buffer("content", content, persistent=False)
 
@@ -76,7 +78,21 @@ class FinetuneModule(pl.LightningModule):
         return loss if aligned is None else loss + self.alignment * aligned
 
     def configure_optimizers(self) -> Any:
-        return make_optimizer(self.parameters(), self.optimizer_config, self.trainer.max_steps)
+        encoder = self.recommender.encoder
+        return make_optimizer(
+            self.parameters(),
+            self.optimizer_config,
+            self.trainer.max_steps,
+            slow=() if encoder is None else encoder.parameters(),
+            slow_rate=self.tower_rate,
+        )
+
+    def train(self, mode: bool = True) -> Self:
+        """Towers stay in evaluation mode: vectors with dropout would not match those in the cache."""
+        super().train(mode)
+        if self.recommender.encoder is not None:
+            self.recommender.encoder.eval()
+        return self
 
 
 def align(encoded: ItemVectors, batch: FinetuneBatch) -> Tensor:

@@ -46,9 +46,9 @@ class Adaptor(nn.Module):
         covariance = torch.cov((vectors - mean).T.double())
         variances, directions = torch.linalg.eigh(covariance)
         scales = (variances + floor * variances[-1]).rsqrt()
-        matrix = (directions * scales) @ directions.T
-        self.linear.weight.copy_(matrix.to(vectors.dtype))
-        self.linear.bias.copy_(-(matrix.to(vectors.dtype) @ mean))
+        matrix = ((directions * scales) @ directions.T).to(vectors.dtype)
+        self.linear.weight.copy_(matrix)
+        self.linear.bias.copy_(-(matrix @ mean))
 
     def forward(self, vectors: Tensor) -> Tensor:
         return self.linear(vectors)

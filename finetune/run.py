@@ -53,7 +53,20 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
         built.recommender.adaptor.whiten(content)
     towers_learn = reader is not None and config.transfer != "frozen"
     curves = CurveRecorder(config.trainer.log_every)
-    best = BestWeights(catalog, split.validation, config.validate_every, config.validation_people)
+
+    def refresh(module: pl.LightningModule) -> None:
+        content = np.empty((catalog.num_items, parts.history.config.width), dtype=np.float32)
+        assert reader is not None
+        embed_items(parts.encoder, reader, catalog.num_items, content, progress=False)
+        module.content = torch.from_numpy(content).to(module.device)
+
+    best = BestWeights(
+        catalog,
+        split.validation,
+        config.validate_every,
+        config.validation_people,
+        refresh if towers_learn else None,
+    )
     title = f"Fine-tuning on {catalog.name} ({config.features}, {config.transfer})"
     work = output.with_name(output.name + ".work")
     trainer = build_trainer(config.trainer, work, title, callbacks=[curves, best])
@@ -65,7 +78,9 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
         row_length=parts.history.config.max_history,
         seed=config.trainer.seed,
     )
-    module = FinetuneModule(built.recommender, content, config.optimizer, config.alignment)
+    module = FinetuneModule(
+        built.recommender, content, config.optimizer, config.alignment, config.tower_rate
+    )
     trained = count_parameters(module, trained_only=True)
     trainer.fit(module, data)
 

@@ -1,5 +1,6 @@
 """Looks at validation now and then and keeps the weights that ranked best."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,15 +17,24 @@ from finetune.shop import Shop
 class BestWeights(pl.Callback):
     """Ranks up to `people` validation targets every `every` steps; restores the best at the end.
 
-    Item vectors come from the training cache, so a look costs no pass through the towers. Under
-    ZeRO-3, where no rank holds whole weights, the last weights are kept and the curve stays empty.
+    `refresh`, where given, reads the whole catalog through the towers first, so that what is judged
+    (and trained on afterwards) is what would be stored. Under ZeRO-3, where no rank holds whole
+    weights, the last weights are kept and the curve stays empty.
     """
 
-    def __init__(self, catalog: Catalog, targets: Targets, every: int, people: int) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        targets: Targets,
+        every: int,
+        people: int,
+        refresh: Callable[[pl.LightningModule], None] | None = None,
+    ) -> None:
         chosen = np.sort(np.random.default_rng(0).permutation(len(targets.users))[:people])
         self.targets = Targets(targets.users[chosen], targets.positions[chosen])
         self.catalog = catalog
         self.every = every
+        self.refresh = refresh
         self.curve: list[list[float]] = []
         self.best = -1.0
         self.best_step = 0
@@ -49,11 +59,13 @@ class BestWeights(pl.Callback):
         trained = {n: p for n, p in module.named_parameters() if p.requires_grad}
         if len(self.targets.users) == 0 or any(hasattr(p, "ds_id") for p in trained.values()):
             return
+        if self.refresh is not None:
+            self.refresh(module)
         with torch.no_grad():
             vectors = module.item_vectors().float().cpu().numpy()
-        training = module.recommender.training
+        training = module.training
         ranking = Shop(module.recommender, vectors).rank_targets(self.catalog, self.targets)
-        module.recommender.train(training)
+        module.train(training)
         ndcg = float(metric_values(ranking.ranks)["ndcg@10"].mean())
         self.curve.append([step, ndcg])
         if ndcg > self.best:

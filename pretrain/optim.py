@@ -11,18 +11,27 @@ from pretrain.config import OptimizerConfig
 
 
 def make_optimizer(
-    parameters: Iterable[nn.Parameter], config: OptimizerConfig, total_steps: int
+    parameters: Iterable[nn.Parameter],
+    config: OptimizerConfig,
+    total_steps: int,
+    slow: Iterable[nn.Parameter] = (),
+    slow_rate: float = 1.0,
 ) -> dict[str, Any]:
     """What `LightningModule.configure_optimizers` returns.
 
     Weight decay touches matrices alone; the rate rises over the first `warmup_share` of the steps
-    and falls to 0 along a cosine.
+    and falls to 0 along a cosine. Those of `parameters` that are in `slow` learn at `slow_rate` of it.
     """
-    trained = [p for p in parameters if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.dim() >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
-    ]
+    parameters = list(parameters)
+    held_back = {id(p) for p in slow}
+    groups = []
+    for is_slow, rate_share in ((False, 1.0), (True, slow_rate)):
+        trained = [p for p in parameters if p.requires_grad and (id(p) in held_back) == is_slow]
+        settings = {"lr": config.learning_rate * rate_share}
+        matrices = [p for p in trained if p.dim() >= 2]
+        others = [p for p in trained if p.dim() < 2]
+        groups.append({**settings, "params": matrices, "weight_decay": config.weight_decay})
+        groups.append({**settings, "params": others, "weight_decay": 0.0})
     optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=config.learning_rate)
     warmup = max(1, round(config.warmup_share * total_steps))
 

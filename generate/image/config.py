@@ -36,9 +36,9 @@ class DenoiserConfig:
 
 @dataclass(frozen=True)
 class DrawConfig:
-    user_scale: float = 5.0
+    user_scale: float = 6.0
     """How far to lean towards the person; 1 follows what was learned, 0 ignores the person."""
-    item_scale: float = 2.0
+    item_scale: float = 3.0
     """How far to lean towards the item."""
     guide_above: float = 0.6
     """Lean only while more than this share of the picture is noise; 0 leans to the end."""
@@ -77,4 +77,4 @@ class ImageConfig:
     draw: DrawConfig = field(default_factory=DrawConfig)
     """Saved with the generator as its defaults."""
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(learning_rate=2e-3))
-    trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(max_steps=600))
+    trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(max_steps=2000))
