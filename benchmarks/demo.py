@@ -99,7 +99,6 @@ def record_ranking(
         "lora_over_popularity": ratio_interval(ndcg["lora"], popular["ndcg@10"]),
         "lora_over_shuffled": ratio_interval(ndcg["lora"], ndcg["shuffled"]),
         "lora_over_full": ratio_interval(ndcg["lora"], ndcg["full"]),
-        "lora_over_scratch": ratio_interval(ndcg["lora"], ndcg["scratch"]),
         "lora_trained_share": lora["trained_parameters"] / lora["parameters"],
     }
     # Recall of 0 for ids makes any ratio hold; one hit more than they had keeps it finite.

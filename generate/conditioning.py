@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from catalog.catalog import Catalog
+from catalog.splits import Split
+
 
 class Shop(Protocol):
     """A trained recommender, as `generate` sees it."""
@@ -155,3 +158,21 @@ def swap_partners(users: NDArray[np.integer], seed: int) -> NDArray[np.int64]:
                 partners[[place, other]] = partners[[other, place]]
                 break
     return partners
+
+
+def sample_conditions(
+    catalog: Catalog, split: Split, shop: Shop, seed: int, most: int = 2048
+) -> tuple[Tensor, Tensor]:
+    """User states of at most `most` training pairs, and as many item vectors: (number, width)."""
+    rng = np.random.default_rng(seed)
+    pairs = NextItemPairs(catalog, split)
+    places = rng.permutation(len(pairs))[:most]
+    histories = [pairs[int(place)].history for place in places]
+    with torch.no_grad():
+        states = [
+            shop.user_states(histories[start : start + 256]).float().cpu()
+            for start in range(0, len(histories), 256)
+        ]
+    items = np.sort(rng.permutation(len(shop.item_vectors))[:most])
+    vectors = torch.from_numpy(np.array(shop.item_vectors[items]))
+    return torch.cat([torch.empty(0, shop.width), *states]), vectors

@@ -167,6 +167,7 @@ def _dress(
         seeds=[place] * len(TOLD),
         user_scale=draw.user_scale,
         item_scale=draw.item_scale,
+        guide_above=draw.guide_above,
         steps=draw.steps,
     )
     return dict(zip(TOLD, texts, strict=True)), dict(zip(TOLD, pictures, strict=True))

@@ -192,9 +192,14 @@ class GenerateImageOptions:
 def generate_image(options: GenerateImageOptions, settings: DrawConfig) -> None:
     from generate.image import draw
 
-    picture = draw(options.generator, user=options.user, item=options.item, config=settings)
     Path(options.output).parent.mkdir(parents=True, exist_ok=True)
-    picture.save(options.output)
+    draw(
+        options.generator,
+        user=options.user,
+        item=options.item,
+        config=settings,
+        output=options.output,
+    )
     _made(Path(options.output))
 
 

@@ -15,9 +15,10 @@ from catalog.catalog import load_catalog
 from catalog.errors import VitrineError
 from catalog.splits import make_split
 from finetune.shop import load_shop
+from generate.conditioning import sample_conditions
 from generate.image.codec import PatchCodec
 from generate.image.config import ImageConfig
-from generate.image.data import ImageData, sample_conditions
+from generate.image.data import ImageData
 from generate.image.denoiser import Conditioner, build_denoiser
 from generate.image.latents import fit_codec
 from generate.image.module import ImageModule

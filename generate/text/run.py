@@ -10,7 +10,7 @@ from catalog.artifacts import open_artifact, write_artifact
 from catalog.catalog import Catalog, load_catalog
 from catalog.splits import make_split
 from finetune.shop import load_shop
-from generate.conditioning import NextItemPairs
+from generate.conditioning import NextItemPairs, sample_conditions
 from generate.text.config import TextConfig
 from generate.text.data import TextData
 from generate.text.language_model import build_language_model, load_language_model
@@ -37,6 +37,9 @@ def run_text_generator(config: TextConfig, output: Path, build_trainer: TrainerF
     tasks, wordless = tasks_with_words(catalog, config.tasks, pairs)
     pl.seed_everything(config.trainer.seed, verbose=False)
     generator = new_generator(config, catalog, pairs, tasks, shop.width)
+    states, vectors = sample_conditions(catalog, split, shop, config.trainer.seed)
+    generator.user_tokens.standardise(states)
+    generator.item_tokens.standardise(vectors)
     curves = CurveRecorder(config.trainer.log_every)
     work = output.with_name(output.name + ".work")
     trainer = build_trainer(config.trainer, work, f"Words for {catalog.name}", callbacks=[curves])
