@@ -27,7 +27,7 @@ from finetune.shop import Shop
 from pretrain.artifact import EncoderParts, new_encoder, open_encoder
 from pretrain.config import EncoderConfig, TowerConfig
 from pretrain.embed import IDS_FILE, VECTORS_FILE
-from pretrain.history import HistoryEncoder
+from pretrain.history import HistoryEncoder, HistoryEncoderConfig
 
 
 @dataclass
@@ -121,9 +121,7 @@ def load_recommender(artifact: Artifact, encoder: str | Path | None = None) -> R
         )
         return recommender
     if without_towers(features):
-        history = HistoryEncoder(
-            HistoryEncoder.config_class.from_pretrained(artifact.path / "history")
-        )
+        history = HistoryEncoder(HistoryEncoderConfig.from_pretrained(artifact.path / "history"))
         recommender = Recommender(None, history, num_ids)
     elif transfer == "frozen":
         parts = _base(artifact, encoder)
