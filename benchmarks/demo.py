@@ -39,13 +39,14 @@ RANKING_STAGES = ("world", "pretrain", "finetune")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("runs/benchmark-demo"))
-    folder = parser.parse_args().output
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
+    arguments = parser.parse_args()
+    folder, seeds = arguments.output, tuple(arguments.seeds)
     config = load_settings(PipelineConfig, "pipeline/demo", [])
-    ranks: list[dict[str, NDArray[np.int64]]] = []
-    for seed in SEEDS:
-        ranks.append(run_seed(config, seed, folder / f"seed-{seed}"))
-    record_ranking(config, ranks, folder / "seed-0")
-    record_content(folder / "seed-0")
+    ranks = [run_seed(config, seed, seed == seeds[0], folder / f"seed-{seed}") for seed in seeds]
+    command = COMMAND if seeds == SEEDS else f"{COMMAND} --seeds {' '.join(map(str, seeds))}"
+    record_ranking(config, ranks, seeds, folder / f"seed-{seeds[0]}", command)
+    record_content(seeds[0], folder / f"seed-{seeds[0]}", command)
 
 
 def seeded(config: PipelineConfig, seed: int) -> PipelineConfig:
@@ -63,9 +64,11 @@ def seeded(config: PipelineConfig, seed: int) -> PipelineConfig:
     )
 
 
-def run_seed(config: PipelineConfig, seed: int, output: Path) -> dict[str, NDArray[np.int64]]:
-    """Every arm's places of the test targets; words and pictures for the first seed alone."""
-    only = None if seed == SEEDS[0] else RANKING_STAGES
+def run_seed(
+    config: PipelineConfig, seed: int, whole: bool, output: Path
+) -> dict[str, NDArray[np.int64]]:
+    """Every arm's places of the test targets; words and pictures only where `whole`."""
+    only = None if whole else RANKING_STAGES
     run_stages(seeded(config, seed), output, build_trainer, only)
     return {
         name: np.load(output / "recommenders" / name / "test_ranks.npy", allow_pickle=False)
@@ -74,7 +77,11 @@ def run_seed(config: PipelineConfig, seed: int, output: Path) -> dict[str, NDArr
 
 
 def record_ranking(
-    config: PipelineConfig, ranks: list[dict[str, NDArray[np.int64]]], output: Path
+    config: PipelineConfig,
+    ranks: list[dict[str, NDArray[np.int64]]],
+    seeds: tuple[int, ...],
+    output: Path,
+    command: str,
 ) -> None:
     settings = config.finetune.catalog
     catalog = load_catalog(replace(settings, path=settings.path.replace("{output}", str(output))))
@@ -92,29 +99,29 @@ def record_ranking(
     figures: dict[str, Any] = {
         "people": len(split.test),
         "cold_targets": int(cold.sum()),
-        "popularity_ndcg@10": mean_interval(popular["ndcg@10"]),
-        **{f"{arm}_ndcg@10": mean_interval(values) for arm, values in ndcg.items()},
-        "lora_cold_recall@10": mean_interval(recall["lora"][cold]),
-        "id_cold_recall@10": mean_interval(recall["id"][cold]),
+        "popularity_ndcg10": mean_interval(popular["ndcg@10"]),
+        **{f"{arm}_ndcg10": mean_interval(values) for arm, values in ndcg.items()},
+        "lora_cold_recall10": mean_interval(recall["lora"][cold]),
+        "id_cold_recall10": mean_interval(recall["id"][cold]),
         "lora_over_popularity": ratio_interval(ndcg["lora"], popular["ndcg@10"]),
         "lora_over_shuffled": ratio_interval(ndcg["lora"], ndcg["shuffled"]),
         "lora_over_full": ratio_interval(ndcg["lora"], ndcg["full"]),
         "lora_trained_share": lora["trained_parameters"] / lora["parameters"],
     }
     # Recall of 0 for ids makes any ratio hold; one hit more than they had keeps it finite.
-    floor = max(float(recall["id"][cold].mean()), 1 / (len(SEEDS) * int(cold.sum())))
+    floor = max(float(recall["id"][cold].mean()), 1 / (len(seeds) * int(cold.sum())))
     figures["lora_over_id_on_cold"] = float(recall["lora"][cold].mean()) / floor
     for arm in config.arms:
-        for seed, places in zip(SEEDS, ranks, strict=True):
+        for seed, places in zip(seeds, ranks, strict=True):
             value = metric_values(places[arm])["ndcg@10"].mean()
-            figures[f"{arm}_ndcg@10_seed{seed}"] = float(value)
+            figures[f"{arm}_ndcg10_seed{seed}"] = float(value)
     write_record(
         "spine-demo-ranking",
         claim="On the demo's second shop a recommender from content, pretrained on the first and "
         "adapted by LoRA, ranks better than popularity, than shuffled content, than ids on cold "
         "items, and about as well as full fine-tuning.",
-        command=COMMAND,
-        seeds=list(SEEDS),
+        command=command,
+        seeds=list(seeds),
         figures=figures,
         goal=[
             "lora_over_popularity >= 3.0",
@@ -129,7 +136,7 @@ def record_ranking(
     )
 
 
-def record_content(output: Path) -> None:
+def record_content(seed: int, output: Path, command: str) -> None:
     showcase = open_artifact(output / "showcase", kind="showcase")
     scores = json.loads((showcase.path / "showcase.json").read_text())["scores"]
     figures: dict[str, Any] = {}
@@ -152,8 +159,8 @@ def record_content(output: Path) -> None:
         "spine-demo-content",
         claim="Pictures made with a person's own state carry that person's palette, and words fit "
         "them, more than with somebody else's state.",
-        command=COMMAND,
-        seeds=[SEEDS[0]],
+        command=command,
+        seeds=[seed],
         figures=figures,
         goal=[
             "palette_people >= 200",
