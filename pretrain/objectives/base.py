@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pretrain.config import ObjectivesConfig
 from pretrain.encoder import ItemEncoder
-from pretrain.gather import gather_rows, sum_over_ranks, world
+from pretrain.gather import sum_over_ranks, world
 
 
 @dataclass
@@ -117,7 +117,3 @@ def first_occurrences(ids: Tensor, valid: Tensor) -> Tensor:
     new[1:] = ids_kept[1:] != ids_kept[:-1]
     chosen[kept[new]] = True
     return chosen
-
-
-def gathered(outputs: StepOutputs, name: str) -> Tensor:
-    return gather_rows(getattr(outputs, name))
