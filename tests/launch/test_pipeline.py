@@ -84,8 +84,11 @@ def test_stopped_anywhere_it_loses_at_most_the_stage_in_progress(
         before = manifests(output)
         process.send_signal(how)
         _, errors = process.communicate(timeout=60)
-        if how == signal.SIGINT and process.returncode != 0:
-            assert process.returncode == 130, errors[-2000:]
+        if how == signal.SIGINT:
+            # Over already, told to stop, or caught while the finished interpreter was shutting down.
+            finished = "Report:" in errors
+            expected = (0, -signal.SIGINT) if finished else (130,)
+            assert process.returncode in expected, errors[-2000:]
             assert "Traceback" not in errors
         kept = manifests(output)
         assert before.items() <= kept.items()
