@@ -100,11 +100,12 @@ def record_ranking(
         "people": len(split.test),
         "cold_targets": int(cold.sum()),
         "popularity_ndcg10": mean_interval(popular["ndcg@10"]),
-        **{f"{arm}_ndcg10": mean_interval(values) for arm, values in ndcg.items()},
+        **{f"{_key(arm)}_ndcg10": mean_interval(values) for arm, values in ndcg.items()},
         "lora_cold_recall10": mean_interval(recall["lora"][cold]),
         "id_cold_recall10": mean_interval(recall["id"][cold]),
         "lora_over_popularity": ratio_interval(ndcg["lora"], popular["ndcg@10"]),
         "lora_over_shuffled": ratio_interval(ndcg["lora"], ndcg["shuffled"]),
+        "lora_over_zero_shot": ratio_interval(ndcg["lora"], ndcg["zero-shot"]),
         "lora_over_full": ratio_interval(ndcg["lora"], ndcg["full"]),
         "lora_trained_share": lora["trained_parameters"] / lora["parameters"],
     }
@@ -114,7 +115,7 @@ def record_ranking(
     for arm in config.arms:
         for seed, places in zip(seeds, ranks, strict=True):
             value = metric_values(places[arm])["ndcg@10"].mean()
-            figures[f"{arm}_ndcg10_seed{seed}"] = float(value)
+            figures[f"{_key(arm)}_ndcg10_seed{seed}"] = float(value)
     write_record(
         "spine-demo-ranking",
         claim="On the demo's second shop a recommender from content, pretrained on the first and "
@@ -173,6 +174,10 @@ def record_content(seed: int, output: Path, command: str) -> None:
         "kind the person bought next. Words: nats a token of the true next item's own text, "
         "the item hidden.",
     )
+
+
+def _key(arm: str) -> str:
+    return arm.replace("-", "_")
 
 
 def _interval(figures: dict[str, Any], name: str, values: dict[str, float]) -> None:

@@ -3,7 +3,7 @@
 | transfer | what is written | what is needed to load it |
 | --- | --- | --- |
 | scratch, full | `encoder/` (all weights) and `head.safetensors` | nothing else |
-| frozen | `head.safetensors` | the encoder it was trained on |
+| zero-shot, frozen | `head.safetensors` | the encoder it was trained on |
 | lora | `adapter/` in PEFT's layout | the encoder it was trained on |
 """
 
@@ -123,7 +123,7 @@ def load_recommender(artifact: Artifact, encoder: str | Path | None = None) -> R
     if without_towers(features):
         history = HistoryEncoder(HistoryEncoderConfig.from_pretrained(artifact.path / "history"))
         recommender = Recommender(None, history, num_ids)
-    elif transfer == "frozen":
+    elif transfer in ("zero-shot", "frozen"):
         parts = _base(artifact, encoder)
         recommender = Recommender(parts.encoder, parts.history, num_ids)
     else:

@@ -33,8 +33,8 @@ class FinetuneConfig:
     """Folder of an encoder artifact."""
     catalog: CatalogConfig = field(default_factory=CatalogConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
-    transfer: Literal["scratch", "frozen", "lora", "full"] = "lora"
-    """What is trained: everything anew, only what reads histories, low-rank updates, or everything."""
+    transfer: Literal["scratch", "zero-shot", "frozen", "lora", "full"] = "lora"
+    """What is trained: everything anew, nothing, only what reads histories, low-rank updates, or all."""
     features: Literal["content", "content+id", "shuffled", "random", "id"] = "content"
     """What stands for an item: its content; content and an id vector; or a control."""
     lora: LoraConfig = field(default_factory=LoraConfig)

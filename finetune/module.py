@@ -28,22 +28,30 @@ class FinetuneModule(pl.LightningModule):
     """
 
     content: Tensor | None
+    never_taken: Tensor
 
     def __init__(
         self,
         recommender: Recommender,
         content: Tensor | None,
+        trained_items: Tensor,
         optimizer: OptimizerConfig,
         alignment: float = 0.0,
         tower_rate: float = 1.0,
     ) -> None:
-        """`content` float32 (num_items, width), or None where ids alone stand for items."""
+        """`content` float32 (num_items, width), or None where ids alone stand for items.
+
+        `trained_items` bool (num_items,): what somebody took in training. The others are no
+        candidates there: most were not for sale yet, and as negatives in every softmax they would
+        learn one thing, to be ranked last.
+        """
         super().__init__()
         self.recommender = recommender
         self.alignment = alignment
         self.tower_rate = tower_rate
         self.optimizer_config = optimizer
         self.register_buffer("content", content, persistent=False)
+        self.register_buffer("never_taken", ~trained_items, persistent=False)
 
     def item_vectors(self) -> Tensor:
         """(num_items, width), unit length, from the cache."""
@@ -73,6 +81,7 @@ class FinetuneModule(pl.LightningModule):
             vectors,
             batch.items[:, 1:][followed],
             self.recommender.temperature(),
+            self.never_taken,
         )
         self.log("loss", loss, sync_dist=True, batch_size=len(batch.items))
         return loss if aligned is None else loss + self.alignment * aligned

@@ -16,7 +16,7 @@ from pretrain.history import HistoryEncoder
 class Temperature(nn.Module):
     """A learned scale on cosines; a module of its own so that an adapter can carry it whole."""
 
-    def __init__(self, temperature: float = 0.05) -> None:
+    def __init__(self, temperature: float = 0.1) -> None:
         super().__init__()
         self.logit_scale = nn.Parameter(torch.tensor([math.log(1 / temperature)]))
 
@@ -25,33 +25,38 @@ class Temperature(nn.Module):
 
 
 class Adaptor(nn.Module):
-    """Moves pretrained item vectors to the new domain: UniSRec's parametric whitening.
+    """Moves pretrained item vectors to the new domain: whitening, then a learned linear map.
 
-    Contrastive vectors lie in a narrow cone, where one loud property (a palette) drowns the others.
+    Contrastive vectors lie in a narrow cone, where one loud property (a palette) drowns the others;
+    whitening makes all of them equally loud (Su et al., 2021; UniSRec learns it, Hou et al., 2022).
+    It is computed from the catalog, not learned; the linear map starts as the identity.
     """
+
+    center: Tensor
+    whitener: Tensor
 
     def __init__(self, width: int) -> None:
         super().__init__()
+        self.register_buffer("center", torch.zeros(width))
+        self.register_buffer("whitener", torch.eye(width))
         self.linear = nn.Linear(width, width)
         nn.init.eye_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
     @torch.no_grad()
-    def whiten(self, vectors: Tensor, floor: float = 0.01) -> None:
-        """Starts as the whitening of `vectors` (num_items, width): mean 0, directions of equal spread.
+    def whiten(self, vectors: Tensor, floor: float = 0.001) -> None:
+        """Fits the whitening to `vectors` (num_items, width): mean 0, directions of equal spread.
 
         Directions with less than `floor` of the largest variance are left quiet: they are noise.
         """
-        mean = vectors.mean(dim=0)
-        covariance = torch.cov((vectors - mean).T.double())
+        covariance = torch.cov(vectors.T.double())
         variances, directions = torch.linalg.eigh(covariance)
         scales = (variances + floor * variances[-1]).rsqrt()
-        matrix = ((directions * scales) @ directions.T).to(vectors.dtype)
-        self.linear.weight.copy_(matrix)
-        self.linear.bias.copy_(-(matrix @ mean))
+        self.center.copy_(vectors.mean(dim=0))
+        self.whitener.copy_((directions * scales) @ directions.T)
 
     def forward(self, vectors: Tensor) -> Tensor:
-        return self.linear(vectors)
+        return self.linear((vectors - self.center) @ self.whitener)
 
 
 class Recommender(nn.Module):
@@ -103,7 +108,9 @@ class Recommender(nn.Module):
 
 
 def set_trained(recommender: Recommender, transfer: str) -> None:
-    """Marks which weights a mode without LoRA trains: `frozen` keeps the towers, the others nothing."""
+    """Marks which weights a mode without LoRA trains: `frozen` keeps the towers, `zero-shot` all."""
+    if transfer == "zero-shot":
+        recommender.requires_grad_(False)
     if transfer == "frozen" and recommender.encoder is not None:
         recommender.encoder.requires_grad_(False)
 
@@ -117,5 +124,5 @@ def transformer_linears(recommender: Recommender) -> list[str]:
     ]
 
 
-WHOLE_WITH_LORA = ["adaptor", "gate", "temperature"]
+WHOLE_WITH_LORA = ["adaptor", "gate", "recent", "temperature"]
 """Small modules that LoRA training leaves whole: they have no low rank to exploit."""

@@ -51,7 +51,7 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
     content = _first_content(config, catalog, parts, reader)
     if content is not None:
         built.recommender.adaptor.whiten(content)
-    towers_learn = reader is not None and config.transfer != "frozen"
+    towers_learn = reader is not None and config.transfer not in ("zero-shot", "frozen")
     curves = CurveRecorder(config.trainer.log_every)
 
     def refresh(module: pl.LightningModule) -> None:
@@ -79,10 +79,16 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
         seed=config.trainer.seed,
     )
     module = FinetuneModule(
-        built.recommender, content, config.optimizer, config.alignment, config.tower_rate
+        built.recommender,
+        content,
+        torch.from_numpy(split.trained_items),
+        config.optimizer,
+        config.alignment,
+        config.tower_rate,
     )
     trained = count_parameters(module, trained_only=True)
-    trainer.fit(module, data)
+    if trained:  # not so in zero-shot
+        trainer.fit(module, data)
 
     with gathered_weights(built.recommender):
         if trainer.is_global_zero:
@@ -113,7 +119,7 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
                         "parameters": count_parameters(module),
                         "trained_parameters": trained,
                         "best_step": best.best_step,
-                        "validation_ndcg@10": best.best,
+                        "validation_ndcg@10": best.best if trained else None,
                         "seconds": round(perf_counter() - started, 1),
                         **_test_metrics(ranking, catalog, split),
                     }

@@ -11,7 +11,13 @@ class _CatalogCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, states: Tensor, items: Tensor, targets: Tensor, scale: Tensor, chunk: int
+        ctx: Any,
+        states: Tensor,
+        items: Tensor,
+        targets: Tensor,
+        scale: Tensor,
+        excluded: Tensor | None,
+        chunk: int,
     ) -> Tensor:
         count = max(1, states.shape[0])
         total = states.new_zeros(())
@@ -22,6 +28,8 @@ class _CatalogCrossEntropy(torch.autograd.Function):
             part = slice(start, start + chunk)
             cosines = states[part] @ items.T  # (chunk, num_items)
             scores = cosines * scale
+            if excluded is not None:
+                scores.masked_fill_(excluded, float("-inf"))
             normaliser = scores.logsumexp(dim=1, keepdim=True)
             wanted = targets[part].unsqueeze(1)
             total += (normaliser - scores.gather(1, wanted)).sum()
@@ -37,15 +45,21 @@ class _CatalogCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         grad_states, grad_items, grad_scale = ctx.saved_tensors
         (outer,) = upstream
-        return outer * grad_states, outer * grad_items, None, outer * grad_scale, None
+        return outer * grad_states, outer * grad_items, None, outer * grad_scale, None, None
 
 
 def catalog_cross_entropy(
-    states: Tensor, items: Tensor, targets: Tensor, scale: Tensor, chunk: int = 512
+    states: Tensor,
+    items: Tensor,
+    targets: Tensor,
+    scale: Tensor,
+    excluded: Tensor | None = None,
+    chunk: int = 512,
 ) -> Tensor:
     """Mean of −log softmax(scale · states @ items.T)[target].
 
-    `states` (positions, d), `items` (num_items, d), `targets` int (positions,), `scale` (1,).
+    `states` (positions, d), `items` (num_items, d), `targets` int (positions,), `scale` (1,);
+    `excluded` bool (num_items,): items that are no candidates, and no targets either.
     Memory beyond the gradients: chunk × num_items scores.
     """
-    return _CatalogCrossEntropy.apply(states, items, targets, scale, chunk)
+    return _CatalogCrossEntropy.apply(states, items, targets, scale, excluded, chunk)

@@ -37,7 +37,7 @@ class WorldConfig:
 
 @dataclass(frozen=True)
 class ArmConfig:
-    transfer: Literal["scratch", "frozen", "lora", "full"] = "lora"
+    transfer: Literal["scratch", "zero-shot", "frozen", "lora", "full"] = "lora"
     """See FinetuneConfig."""
     features: Literal["content", "content+id", "shuffled", "random", "id"] = "content"
     """See FinetuneConfig."""

@@ -308,7 +308,11 @@ def _curves(config: "PipelineConfig", output: Path) -> list[Curve]:
     def read(folder: Path) -> dict[str, list[list[float]]]:
         return json.loads((folder / "curves.json").read_text())
 
-    arms = {name: read(output / "recommenders" / name) for name in config.arms}
+    arms = {
+        name: read(output / "recommenders" / name)
+        for name, arm in config.arms.items()
+        if arm.transfer != "zero-shot"
+    }
     return [
         Curve("Pretraining", "loss", read(output / "encoder")),
         Curve("Fine-tuning", "loss", {name: curves["loss"] for name, curves in arms.items()}),

@@ -16,7 +16,10 @@ from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
 from finetune.artifact import load_recommender, open_recommender
 from finetune.config import FinetuneConfig, FinetuneDataConfig, LoraConfig
+from finetune.data import FinetuneBatch
+from finetune.module import FinetuneModule
 from finetune.recommendations import recommend
+from finetune.recommender import Adaptor, Recommender
 from finetune.run import run_finetuning
 from pretrain.artifact import EncoderParts, new_encoder
 from pretrain.config import (
@@ -27,11 +30,12 @@ from pretrain.config import (
     TrainerConfig,
 )
 from pretrain.embed import embed_items
+from pretrain.history import HistoryEncoder, HistoryEncoderConfig
 from pretrain.run import run_pretraining
 
 TEXT = {"model_type": "bert", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 IMAGE = {"model_type": "vit", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-MODES = ["scratch", "frozen", "lora", "full"]
+MODES = ["scratch", "zero-shot", "frozen", "lora", "full"]
 
 
 def build_trainer(config: TrainerConfig, folder: Path, title: str, callbacks: list) -> pl.Trainer:
@@ -135,8 +139,33 @@ def test_trained_share(runs: dict[str, Path]) -> None:
         mode: json.loads((runs[mode] / "manifest.json").read_text())["metrics"] for mode in MODES
     }
     trained = {mode: figures[mode]["trained_parameters"] for mode in MODES}
-    assert trained["lora"] < trained["frozen"] < trained["full"]
+    assert 0 == trained["zero-shot"] < trained["lora"] < trained["frozen"] < trained["full"]
     assert trained["full"] == figures["full"]["parameters"]
+
+
+def test_whitened_properties_are_equally_loud() -> None:
+    torch.manual_seed(0)
+    loudness = torch.tensor([10.0, 1.0, 0.5, 0.0])
+    vectors = torch.randn(500, 4) * loudness @ torch.linalg.qr(torch.randn(4, 4))[0] + 7
+    adaptor = Adaptor(4)
+    adaptor.whiten(vectors)
+    with torch.no_grad():
+        spread = torch.linalg.eigvalsh(torch.cov(adaptor(vectors).T)).sqrt()
+    assert spread[0] < 0.01  # what never varies is not made of noise
+    assert 0.85 < spread[1] <= spread[3] < 1.01
+
+
+def test_what_nobody_took_in_training_is_no_negative(settings: FinetuneConfig) -> None:
+    trained_items = torch.arange(9) < 6
+    recommender = Recommender(None, HistoryEncoder(HistoryEncoderConfig(width=8)), num_id_vectors=9)
+    module = FinetuneModule(recommender, None, trained_items, settings.optimizer)
+    module.log = lambda *args, **kwargs: None  # pyright: ignore[reportAttributeAccessIssue]
+    items = torch.tensor([[0, 1, 2, 3]])
+    module.training_step(FinetuneBatch(items, torch.zeros_like(items), None, {}), 0).backward()
+    assert recommender.id_vectors is not None
+    assert recommender.id_vectors.weight.grad is not None
+    pushed = recommender.id_vectors.weight.grad.abs().sum(dim=1) > 0
+    assert pushed.tolist() == trained_items.tolist()
 
 
 def test_an_adapter_merged_gives_the_same_vectors(runs: dict[str, Path]) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from pretrain.encoder import ItemEncoder, ItemEncoderConfig, MaskedGate
 from pretrain.history import HistoryEncoder, HistoryEncoderConfig
@@ -123,3 +124,15 @@ def test_people_packed_in_one_row_are_read_as_if_alone(history: HistoryEncoder) 
     torch.testing.assert_close(packed[:, 3:6], alone, atol=1e-5, rtol=0)
     mixed = history(vectors, torch.zeros(1, 7, dtype=torch.int64))
     assert (mixed[:, 3:6] - alone).abs().max() > 1e-3
+
+
+def test_a_reader_without_correction_is_the_mean_of_what_was_taken(history: HistoryEncoder) -> None:
+    vectors = F.normalize(torch.randn(1, 6, 16), dim=-1)
+    segments = torch.tensor([[0, 0, 0, 1, 1, 1]])
+    with torch.no_grad():
+        history.recent.correction.zero_()
+        states = history(vectors, segments)
+        torch.testing.assert_close(states[0, 2], F.normalize(vectors[0, :3].mean(0), dim=-1))
+        torch.testing.assert_close(states[0, 5], F.normalize(vectors[0, 3:].mean(0), dim=-1))
+        history.recent.forgetting.fill_(30.0)
+        torch.testing.assert_close(history(vectors, segments), vectors)  # only the newest counts
