@@ -5,7 +5,6 @@ python -m benchmarks.demo --output runs/x    # reuses what is there
 """
 
 import argparse
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.figures import content_figures, figure_name
 from benchmarks.record import write_record
 from catalog.artifacts import open_artifact
 from catalog.catalog import load_catalog
@@ -27,12 +27,6 @@ from launch.trainer import build_trainer
 
 SEEDS = (0, 1, 2)
 COMMAND = "python -m benchmarks.demo"
-PICTURE_MEASURES = {
-    "Palette of the person is in the picture": "palette",
-    "Motif of the person is in the picture": "motif",
-    "Colours shared with what they bought before": "colours_before",
-    "Colours shared with what they bought next": "colours_next",
-}
 RANKING_STAGES = ("world", "pretrain", "finetune")
 
 
@@ -100,7 +94,7 @@ def record_ranking(
         "people": len(split.test),
         "cold_targets": int(cold.sum()),
         "popularity_ndcg10": mean_interval(popular["ndcg@10"]),
-        **{f"{_key(arm)}_ndcg10": mean_interval(values) for arm, values in ndcg.items()},
+        **{f"{figure_name(arm)}_ndcg10": mean_interval(values) for arm, values in ndcg.items()},
         "lora_cold_recall10": mean_interval(recall["lora"][cold]),
         "id_cold_recall10": mean_interval(recall["id"][cold]),
         "lora_over_popularity": ratio_interval(ndcg["lora"], popular["ndcg@10"]),
@@ -115,7 +109,7 @@ def record_ranking(
     for arm in config.arms:
         for seed, places in zip(seeds, ranks, strict=True):
             value = metric_values(places[arm])["ndcg@10"].mean()
-            figures[f"{_key(arm)}_ndcg10_seed{seed}"] = float(value)
+            figures[f"{figure_name(arm)}_ndcg10_seed{seed}"] = float(value)
     write_record(
         "spine-demo-ranking",
         claim="On the demo's second shop a recommender from content, pretrained on the first and "
@@ -138,31 +132,13 @@ def record_ranking(
 
 
 def record_content(seed: int, output: Path, command: str) -> None:
-    showcase = open_artifact(output / "showcase", kind="showcase")
-    scores = json.loads((showcase.path / "showcase.json").read_text())["scores"]
-    figures: dict[str, Any] = {}
-    for name, key in PICTURE_MEASURES.items():
-        measure = scores["pictures"]["measures"][name]
-        figures[f"{key}_people"] = measure["people"]
-        for told in ("own", "swapped", "none", "contrast"):
-            _interval(figures, f"{key}_{told}", measure[told])
-    for name, words in scores["words"]["likelihood"].items():
-        key = name.replace(", item ", "_item_")
-        figures[f"words_{key}_people"] = words["texts"]
-        for told in ("own", "swapped", "none"):
-            figures[f"words_{key}_perplexity_{told}"] = words[told]["perplexity"]
-        _interval(figures, f"words_{key}_swapped_minus_own", words["swapped_minus_own"])
-    for name, reading in scores["words"]["readings"].items():
-        key = name.lower().replace(" ", "_")
-        for told in ("own", "swapped"):
-            _interval(figures, f"words_{key}_{told}", reading[told])
     write_record(
         "spine-demo-content",
         claim="Pictures made with a person's own state carry that person's palette, and words fit "
         "them, more than with somebody else's state.",
         command=command,
         seeds=[seed],
-        figures=figures,
+        figures=content_figures(output / "showcase"),
         goal=[
             "palette_people >= 200",
             "palette_contrast >= 2.0",
@@ -174,15 +150,6 @@ def record_content(seed: int, output: Path, command: str) -> None:
         "kind the person bought next. Words: nats a token of the true next item's own text, "
         "the item hidden.",
     )
-
-
-def _key(arm: str) -> str:
-    return arm.replace("-", "_")
-
-
-def _interval(figures: dict[str, Any], name: str, values: dict[str, float]) -> None:
-    figures[name] = values["value"]
-    figures[f"{name}_low"], figures[f"{name}_high"] = values["low"], values["high"]
 
 
 if __name__ == "__main__":

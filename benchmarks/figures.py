@@ -1,0 +1,46 @@
+"""What a pipeline's showcase measured, as the flat figures of a record."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from catalog.artifacts import open_artifact
+
+PICTURE_MEASURES = {
+    "Palette of the person is in the picture": "palette",
+    "Motif of the person is in the picture": "motif",
+    "Colours shared with what they bought before": "colours_before",
+    "Colours shared with what they bought next": "colours_next",
+}
+
+
+def content_figures(folder: Path) -> dict[str, Any]:
+    """Own, swapped and none, for pictures and words; what this catalog cannot tell is left out."""
+    showcase = open_artifact(folder, kind="showcase")
+    scores = json.loads((showcase.path / "showcase.json").read_text())["scores"]
+    figures: dict[str, Any] = {}
+    for name, measure in scores["pictures"]["measures"].items():
+        key = PICTURE_MEASURES[name]
+        figures[f"{key}_people"] = measure["people"]
+        for told in ("own", "swapped", "none", "contrast"):
+            _interval(figures, f"{key}_{told}", measure[told])
+    for name, words in scores["words"]["likelihood"].items():
+        key = figure_name(name)
+        figures[f"words_{key}_people"] = words["texts"]
+        for told in ("own", "swapped", "none"):
+            figures[f"words_{key}_perplexity_{told}"] = words[told]["perplexity"]
+        _interval(figures, f"words_{key}_swapped_minus_own", words["swapped_minus_own"])
+    for name, reading in scores["words"]["readings"].items():
+        for told in ("own", "swapped"):
+            _interval(figures, f"words_{figure_name(name)}_{told}", reading[told])
+    return figures
+
+
+def figure_name(name: str) -> str:
+    """`zero-shot` → `zero_shot`, `describe, item hidden` → `describe_item_hidden`."""
+    return name.lower().replace(", ", "_").replace(" ", "_").replace("-", "_")
+
+
+def _interval(figures: dict[str, Any], name: str, values: dict[str, float]) -> None:
+    figures[name] = values["value"]
+    figures[f"{name}_low"], figures[f"{name}_high"] = values["low"], values["high"]
