@@ -1,6 +1,7 @@
 """What a pipeline's showcase measured, as the flat figures of a record."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def content_figures(folder: Path) -> dict[str, Any]:
 
 def figure_name(name: str) -> str:
     """`zero-shot` → `zero_shot`, `describe, item hidden` → `describe_item_hidden`."""
-    return name.lower().replace(", ", "_").replace(" ", "_").replace("-", "_")
+    return re.sub(r"\W+", "_", name.lower())
 
 
 def _interval(figures: dict[str, Any], name: str, values: dict[str, float]) -> None:

@@ -1,5 +1,7 @@
 """Makes a new encoder from settings, writes it as an artifact, and reads it back."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from transformers import AutoTokenizer, BaseImageProcessor, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from catalog.artifacts import Artifact, open_artifact
 from catalog.catalog import Catalog
@@ -17,6 +20,18 @@ from pretrain.encoder import ItemEncoder, ItemEncoderConfig
 from pretrain.history import HistoryEncoder, HistoryEncoderConfig
 from pretrain.tokenizer import train_tokenizer
 from pretrain.towers import tower_config
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Switches transformers' progress bars off: what lies in an artifact loads in an instant."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 @dataclass
@@ -41,16 +56,19 @@ class EncoderParts:
 
     def save(self, folder: Path) -> None:
         """Hugging Face layout: the encoder in `folder`, the history encoder in `folder/history`."""
-        self.encoder.save_pretrained(folder)
-        self.history.save_pretrained(folder / "history")
+        with without_bars():
+            self.encoder.save_pretrained(folder)
+            self.history.save_pretrained(folder / "history")
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(folder)
 
     @classmethod
     def load(cls, folder: Path) -> "EncoderParts":
-        encoder = ItemEncoder.from_pretrained(folder)
+        with without_bars():
+            encoder = ItemEncoder.from_pretrained(folder)
+            history = HistoryEncoder.from_pretrained(folder / "history")
         tokenizer = AutoTokenizer.from_pretrained(folder) if encoder.config.text_config else None
-        return cls(encoder, HistoryEncoder.from_pretrained(folder / "history"), tokenizer)
+        return cls(encoder, history, tokenizer)
 
 
 def new_encoder(settings: EncoderConfig, catalog: Catalog) -> EncoderParts:

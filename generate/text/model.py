@@ -18,6 +18,7 @@ from generate.conditioning import VectorTokens
 from generate.text.language_model import BaseModel, load_adapted
 from generate.text.sampling import continue_prefixes
 from generate.text.tokenizer import Tokenizer, decode_text, encode_texts, special_id
+from pretrain.artifact import without_bars
 
 _SETTINGS, _PROJECTOR = "generator.json", "projector.safetensors"
 _LANGUAGE_MODEL, _ADAPTER, _TOKENIZER = "language_model", "adapter", "tokenizer"
@@ -167,7 +168,8 @@ class TextGenerator(nn.Module):
             # A model card full of placeholders; the artifact's manifest says what is true.
             (folder / _ADAPTER / "README.md").unlink(missing_ok=True)
         else:
-            self.language_model.save_pretrained(str(folder / _LANGUAGE_MODEL))
+            with without_bars():
+                self.language_model.save_pretrained(str(folder / _LANGUAGE_MODEL))
         self.tokenizer.save_pretrained(folder / _TOKENIZER)
         save_file(self._projector(), folder / _PROJECTOR)
         (folder / _SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
@@ -182,9 +184,10 @@ class TextGenerator(nn.Module):
         if base:
             language_model = load_adapted(base, folder / _ADAPTER)
         else:
-            language_model = AutoModelForCausalLM.from_pretrained(
-                folder / _LANGUAGE_MODEL, dtype=torch.float32
-            )
+            with without_bars():
+                language_model = AutoModelForCausalLM.from_pretrained(
+                    folder / _LANGUAGE_MODEL, dtype=torch.float32
+                )
         tokenizer = AutoTokenizer.from_pretrained(folder / _TOKENIZER)
         generator = cls(language_model, tokenizer, base=base, **settings)
         generator.load_state_dict(load_file(folder / _PROJECTOR), strict=False)
