@@ -39,7 +39,7 @@ def content_figures(folder: Path) -> dict[str, Any]:
 
 def figure_name(name: str) -> str:
     """`zero-shot` → `zero_shot`, `describe, item hidden` → `describe_item_hidden`."""
-    return re.sub(r"\W+", "_", name.lower())
+    return re.sub(r"\W+", "_", name.lower().replace("'s", ""))
 
 
 def _interval(figures: dict[str, Any], name: str, values: dict[str, float]) -> None:
