@@ -38,14 +38,18 @@ COMMANDS = {
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit status.
 
-    2 after a mistake of the person's (one line, no traceback), 130 after Ctrl-C. Anything else that
-    goes wrong is a bug, and keeps its traceback.
+    2 after a mistake of the person's (one line, no traceback), 130 after Ctrl-C, 141 where nobody
+    reads the output any more. Anything else that goes wrong is a bug, and keeps its traceback.
     """
     # Threads that wait by spinning slow each other down many times over on a shared machine; read
     # when torch is loaded, which is later.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         dispatch(sys.argv[1:] if arguments is None else arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except KeyboardInterrupt:
         return _interrupted()
     except SystemExit as stop:

@@ -48,6 +48,14 @@ def test_help_takes_less_than_a_third_of_a_second() -> None:
     assert seconds("-m", "launch.cli", "--help") < max(0.3, 10 * bare)
 
 
+def test_output_that_nobody_reads_any_more_is_no_bug() -> None:
+    command = f"{sys.executable} -c 'from launch.cli import main; exit(main())' --help"
+    line = f"set -o pipefail; {{ sleep 0.5; {command}; }} | true"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert done.returncode == 141
+
+
 def test_help_of_every_command_comes_without_torch() -> None:
     code = """
 import sys
