@@ -112,6 +112,8 @@ class EncoderConfig:
 class ObjectivesConfig:
     modalities: float = 1.0
     """Weight of symmetric InfoNCE between an item's text and picture (CLIP)."""
+    pairs: float = 0.0
+    """Weight of the sigmoid loss over pairs of text and picture (SigLIP)."""
     behaviour: float = 1.0
     """Weight of InfoNCE between a history and its next item (UniSRec, MISSRec)."""
     words: float = 1.0
@@ -128,6 +130,8 @@ class PretrainDataConfig:
     """Items in a row: stretches of several people's histories, side by side."""
     uniform_share: float = 0.25
     """Share of the rows filled with items drawn evenly, so that unpopular ones are read too."""
+    encode_parts: int = 1
+    """Parts in which a step's items go through the towers; more parts, less memory (GradCache)."""
     workers: int = 0
     """Loader processes."""
 

@@ -1,9 +1,10 @@
 """Rows of all ranks, with gradient: what makes a contrastive loss on many devices equal one on one."""
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.nn.functional import all_gather
 
 
 def world() -> tuple[int, int]:
@@ -22,11 +23,29 @@ def gather_rows(rows: Tensor) -> Tensor:
     _, ranks = world()
     if ranks == 1:
         return rows
-    if rows.requires_grad:
-        return torch.cat(list(all_gather(rows.contiguous())), dim=0)
-    parts = [torch.empty_like(rows) for _ in range(ranks)]
-    dist.all_gather(parts, rows.contiguous())
-    return torch.cat(parts, dim=0)
+    return _GatherRows.apply(rows)
+
+
+class _GatherRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        parts = [torch.empty_like(rows) for _ in range(world()[1])]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> Tensor:
+        """Every rank has a share of every row's gradient; each gets the whole of its own rows."""
+        (outer,) = upstream
+        rank, ranks = world()
+        num_rows = len(outer) // ranks
+        if dist.get_backend() == "nccl":
+            own = outer.new_empty(num_rows, *outer.shape[1:])
+            dist.reduce_scatter_tensor(own, outer.contiguous())
+            return own
+        summed = outer.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(summed)
+        return summed[rank * num_rows : (rank + 1) * num_rows]
 
 
 def sum_over_ranks(value: Tensor) -> Tensor:
@@ -35,3 +54,24 @@ def sum_over_ranks(value: Tensor) -> Tensor:
         value = value.clone()
         dist.all_reduce(value)
     return value
+
+
+class Ring:
+    """Hands tensors from each rank to the next; after `size` times everything is home again."""
+
+    def __init__(self) -> None:
+        self.rank, self.size = world()
+
+    def pass_on(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """What the rank before gave; same shapes and types on every rank, no gradient."""
+        if self.size == 1:
+            return tensors
+        received = tuple(torch.empty_like(tensor) for tensor in tensors)
+        behind, ahead = (self.rank - 1) % self.size, (self.rank + 1) % self.size
+        operations = []
+        for tensor, room in zip(tensors, received, strict=True):
+            operations.append(dist.P2POp(dist.isend, tensor.contiguous(), ahead))
+            operations.append(dist.P2POp(dist.irecv, room, behind))
+        for request in dist.batch_isend_irecv(operations):
+            request.wait()
+        return received

@@ -6,6 +6,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from pretrain.chunks import encode_in_parts
 from pretrain.config import ObjectivesConfig, OptimizerConfig
 from pretrain.data import PretrainBatch
 from pretrain.encoder import ItemEncoder
@@ -26,8 +27,10 @@ class PretrainModule(pl.LightningModule):
         objectives: ObjectivesConfig,
         optimizer: OptimizerConfig,
         log_popularity: Tensor,
+        encode_parts: int = 1,
     ) -> None:
         super().__init__()
+        self.encode_parts = encode_parts
         self.encoder = encoder
         self.history = history
         self.weights = {
@@ -42,7 +45,7 @@ class PretrainModule(pl.LightningModule):
         self.register_buffer("log_popularity", log_popularity, persistent=False)
 
     def forward(self, batch: PretrainBatch) -> StepOutputs:
-        distinct = self.encoder(**batch.content)
+        distinct = encode_in_parts(self.encoder, batch.content, self.encode_parts)
         slots = batch.slots.flatten()
         vectors = distinct.item[slots].view(*batch.slots.shape, -1)  # (rows, row_length, width)
         states = self.history(vectors, batch.segments)

@@ -37,7 +37,12 @@ def run_pretraining(config: PretrainConfig, output: Path, build_trainer: Trainer
     )
     data = PretrainData(catalog, split, parts.reader(catalog), config.data, config.trainer.seed)
     module = PretrainModule(
-        parts.encoder, parts.history, config.objectives, config.optimizer, data.log_popularity
+        parts.encoder,
+        parts.history,
+        config.objectives,
+        config.optimizer,
+        data.log_popularity,
+        config.data.encode_parts,
     )
     trainer.fit(module, data)
     with gathered_weights(parts.encoder, parts.history):

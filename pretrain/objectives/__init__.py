@@ -3,10 +3,12 @@
 from pretrain.objectives.base import Objective, StepOutputs
 from pretrain.objectives.behaviour import BehaviourContrast
 from pretrain.objectives.modalities import ModalityContrast
+from pretrain.objectives.pairs import PairSigmoid
 from pretrain.objectives.words import WordReconstruction
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "modalities": ModalityContrast,
+    "pairs": PairSigmoid,
     "behaviour": BehaviourContrast,
     "words": WordReconstruction,
 }
@@ -16,6 +18,7 @@ __all__ = [
     "BehaviourContrast",
     "ModalityContrast",
     "Objective",
+    "PairSigmoid",
     "StepOutputs",
     "WordReconstruction",
 ]

@@ -5,12 +5,10 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pretrain.config import ObjectivesConfig
 from pretrain.encoder import ItemEncoder
-from pretrain.gather import sum_over_ranks, world
 
 
 @dataclass
@@ -70,41 +68,6 @@ class ContrastiveObjective(Objective):
     @classmethod
     def build(cls, encoder: ItemEncoder, settings: ObjectivesConfig) -> "ContrastiveObjective":
         return cls(settings.temperature)
-
-
-def contrast(
-    queries: Tensor,
-    keys: Tensor,
-    positives: Tensor,
-    counts: Tensor,
-    *,
-    query_ids: Tensor,
-    key_ids: Tensor,
-    scale: Tensor,
-    key_valid: Tensor | None = None,
-    key_bias: Tensor | None = None,
-) -> Tensor:
-    """InfoNCE of this rank's queries against the keys of all ranks (van den Oord et al., 2018).
-
-    `queries` (n, d); `keys` (N, d) gathered; `positives` int (n,) the key each query belongs to;
-    `counts` bool (n,) which queries count; `query_ids` (n,) and `key_ids` (N,): a key with the
-    query's id that is not its positive is no negative, and leaves the softmax by −inf (setting it
-    to 0 would still add exp(0)); `key_valid` bool (N,); `key_bias` (N,) is added to the logits.
-    Returns the sum over counted queries × ranks / number counted on all ranks.
-    """
-    logits = scale * queries @ keys.T  # (n, N)
-    if key_bias is not None:
-        logits = logits + key_bias
-    columns = torch.arange(keys.shape[0], device=keys.device)
-    own = columns == positives.unsqueeze(1)
-    excluded = (query_ids.unsqueeze(1) == key_ids) & ~own
-    if key_valid is not None:
-        excluded = excluded | (~key_valid & ~own)
-    losses = F.cross_entropy(
-        logits.masked_fill(excluded, float("-inf")), positives, reduction="none"
-    )
-    total = sum_over_ranks(counts.sum().to(losses.dtype)).clamp(min=1)
-    return torch.where(counts, losses, 0.0).sum() * world()[1] / total
 
 
 def first_occurrences(ids: Tensor, valid: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from pretrain.gather import gather_rows, world
-from pretrain.objectives.base import ContrastiveObjective, StepOutputs, contrast
+from pretrain.objectives.base import ContrastiveObjective, StepOutputs
+from pretrain.objectives.contrast import contrast
 
 
 class BehaviourContrast(ContrastiveObjective):

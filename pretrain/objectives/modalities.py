@@ -1,10 +1,10 @@
 """An item's text and picture belong together: symmetric InfoNCE (CLIP, Radford et al., 2021)."""
 
-import torch
 from torch import Tensor
 
 from pretrain.gather import gather_rows, world
-from pretrain.objectives.base import ContrastiveObjective, StepOutputs, contrast, first_occurrences
+from pretrain.objectives.base import ContrastiveObjective, StepOutputs, first_occurrences
+from pretrain.objectives.contrast import symmetric_contrast
 
 
 class ModalityContrast(ContrastiveObjective):
@@ -15,22 +15,16 @@ class ModalityContrast(ContrastiveObjective):
     def forward(self, outputs: StepOutputs) -> Tensor:
         assert outputs.text is not None
         assert outputs.image is not None
-        assert outputs.text_present is not None
-        assert outputs.image_present is not None
-        rank, _ = world()
-        slots = outputs.item_ids.shape[0]
-        ids = gather_rows(outputs.item_ids)
-        both = gather_rows(outputs.text_present & outputs.image_present)
-        chosen = first_occurrences(ids, both)
-        positives = torch.arange(slots, device=ids.device) + rank * slots
-        settings = {
-            "positives": positives,
-            "counts": chosen[positives],
-            "query_ids": outputs.item_ids,
-            "key_ids": ids,
-            "key_valid": chosen,
-            "scale": self.scale,
-        }
-        to_image = contrast(outputs.text, gather_rows(outputs.image), **settings)
-        to_text = contrast(outputs.image, gather_rows(outputs.text), **settings)
-        return (to_image + to_text) / 2
+        chosen = with_both(outputs)
+        return symmetric_contrast(outputs.text, outputs.image, self.scale, chosen)
+
+
+def with_both(outputs: StepOutputs) -> Tensor:
+    """bool (slots,): this rank's slots that hold an item with text and picture for the first time."""
+    assert outputs.text_present is not None
+    assert outputs.image_present is not None
+    rank, _ = world()
+    slots = outputs.item_ids.shape[0]
+    both = gather_rows(outputs.text_present & outputs.image_present)
+    chosen = first_occurrences(gather_rows(outputs.item_ids), both)
+    return chosen[rank * slots : (rank + 1) * slots]

@@ -1,12 +1,14 @@
 """The item encoder: missing modalities, initialisation, save and load."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from pretrain.encoder import ItemEncoder, ItemEncoderConfig, MaskedGate
+from pretrain.chunks import encode_in_parts, split_content
+from pretrain.encoder import ItemEncoder, ItemEncoderConfig, ItemVectors, MaskedGate
 from pretrain.history import HistoryEncoder, HistoryEncoderConfig
 from pretrain.towers import scatter_present
 
@@ -83,6 +85,54 @@ def test_scatter_puts_rows_where_they_belong() -> None:
     rows = torch.tensor([[1.0], [2.0]])
     full = scatter_present(rows, torch.tensor([False, True, False, True]))
     assert full.squeeze(1).tolist() == [0, 1, 0, 2]
+
+
+@pytest.mark.parametrize("parts", [2, 3, 7])
+def test_items_encoded_in_parts_have_one_batch_s_gradient_with_dropout_on(
+    encoder: ItemEncoder, parts: int
+) -> None:
+    """Cached (each part is run again in the backward pass) against the same parts kept whole."""
+    torch.manual_seed(0)
+    encoder.train().double()
+    for module in encoder.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.3
+    content = batch([True, False, True, False, False], [True, True, False, False, False])
+    content["pixel_values"] = content["pixel_values"].double()
+
+    def gradients(encode: Callable[[], ItemVectors]) -> list[torch.Tensor]:
+        torch.manual_seed(5)
+        vectors = encode()
+        assert vectors.text is not None
+        loss = (vectors.item @ vectors.item.T).square().sum() + vectors.text.sum()
+        encoder.zero_grad()
+        loss.backward()
+        return [
+            loss.detach(),
+            *(p.grad.clone() for p in encoder.parameters() if p.grad is not None),
+        ]
+
+    def whole() -> ItemVectors:
+        encoded = [encoder(**part) for part in split_content(content, parts)]
+        columns = [torch.cat([getattr(e, n) for e in encoded]) for n in ("item", "text", "image")]
+        return ItemVectors(*columns)
+
+    expected = gradients(whole)
+    cached = gradients(lambda: encode_in_parts(encoder, content, parts))
+    assert len(cached) == len(expected) > 20
+    for ours, theirs in zip(cached, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=1e-10)
+    torch.manual_seed(6)
+    assert not torch.equal(whole().item, encode_in_parts(encoder, content, parts).item)
+
+
+def test_parts_give_what_one_pass_gives(encoder: ItemEncoder) -> None:
+    content = batch([True, False, True, False, False], [True, True, False, False, False])
+    one = encoder.eval()(**content)
+    several = encode_in_parts(encoder, content, 3)
+    torch.testing.assert_close(several.item, one.item)
+    torch.testing.assert_close(several.text, one.text)
+    torch.testing.assert_close(several.image, one.image)
 
 
 def test_an_absent_modality_has_no_weight_in_the_gate() -> None:

@@ -9,7 +9,8 @@ from pretrain.objectives import (
     StepOutputs,
     WordReconstruction,
 )
-from pretrain.objectives.base import contrast, first_occurrences
+from pretrain.objectives.base import first_occurrences
+from pretrain.objectives.contrast import contrast
 
 
 def unit(*shape: int) -> torch.Tensor:

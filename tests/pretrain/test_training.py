@@ -57,7 +57,7 @@ def test_two_ranks_lose_what_one_process_loses(
     assert facts["world_size"] == 2
     wanted = "DistributedDataParallel" if strategy == "ddp" else "DeepSpeedEngine"
     assert facts["engine"] == wanted
-    for name in ("loss", "loss/modalities", "loss/behaviour"):
+    for name in ("loss", "loss/modalities", "loss/pairs", "loss/behaviour"):
         np.testing.assert_allclose(curves[name], alone[1][name], atol=1e-4)
 
 

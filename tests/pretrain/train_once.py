@@ -15,6 +15,7 @@ from catalog.config import CatalogConfig
 from launch.trainer import build_trainer
 from pretrain.config import (
     EncoderConfig,
+    ObjectivesConfig,
     PretrainConfig,
     PretrainDataConfig,
     TowerConfig,
@@ -57,7 +58,11 @@ def settings(world: str, strategy: str, devices: int) -> PretrainConfig:
             dropout=0.0,
             modality_dropout=0.0,
         ),
-        data=PretrainDataConfig(rows=GLOBAL_ROWS // devices, row_length=8),
+        objectives=ObjectivesConfig(pairs=0.5),
+        # Ranks cache gradients, one process does not: neither may make a difference.
+        data=PretrainDataConfig(
+            rows=GLOBAL_ROWS // devices, row_length=8, encode_parts=1 if devices == 1 else 3
+        ),
         trainer=TrainerConfig(
             max_steps=8,
             accelerator="cpu",

@@ -1,0 +1,268 @@
+"""The contrastive losses' mathematics: exact over all ranks, in chunks, never a [queries × keys] matrix.
+
+Each function takes the gradient while it has a chunk's scores, so that no chunk is scored again in
+the backward pass and memory beyond the gradients is one chunk × all keys. All follow the convention
+of `Objective`: the mean over ranks of what they return is the loss of the whole batch.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from pretrain.gather import Ring, gather_rows, sum_over_ranks, world
+
+CHUNK = 256
+"""Queries scored at once."""
+STEEPEST_SHARED = 40.0
+"""Above this scale exp(scale · (cos − 1)) leaves float32's range, and no sum can be shared."""
+
+
+def contrast(
+    queries: Tensor,
+    keys: Tensor,
+    positives: Tensor,
+    counts: Tensor,
+    *,
+    query_ids: Tensor,
+    key_ids: Tensor,
+    scale: Tensor,
+    key_valid: Tensor | None = None,
+    key_bias: Tensor | None = None,
+    chunk: int = CHUNK,
+) -> Tensor:
+    """InfoNCE of this rank's queries against the keys of all ranks (van den Oord et al., 2018).
+
+    `queries` (n, d); `keys` (N, d) gathered; `positives` int (n,) the key each query belongs to;
+    `counts` bool (n,) which queries count; `query_ids` (n,) and `key_ids` (N,): a key with the
+    query's id that is not its positive is no negative, and leaves the softmax by −inf (setting it
+    to 0 would still add exp(0)); `key_valid` bool (N,), true for every positive that counts;
+    `key_bias` (N,), without gradient, is added to the logits.
+    Returns the sum over counted queries × ranks / number counted on all ranks.
+    """
+    bias = queries.new_zeros(len(keys)) if key_bias is None else key_bias.to(queries.dtype)
+    if key_valid is not None:
+        bias = bias.masked_fill(~key_valid, float("-inf"))
+    rows = counts.nonzero().squeeze(1)
+    total = sum_over_ranks(counts.sum().to(queries.dtype)).clamp(min=1)
+    summed = _SoftmaxContrast.apply(
+        queries[rows], keys, scale, bias, positives[rows], query_ids[rows], key_ids, chunk
+    )
+    return summed * world()[1] / total
+
+
+class _SoftmaxContrast(torch.autograd.Function):
+    """Sum of −log softmax(scale · queries @ keys.T + bias)[positive] over queries."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        queries: Tensor,
+        keys: Tensor,
+        scale: Tensor,
+        bias: Tensor,
+        positives: Tensor,
+        query_ids: Tensor,
+        key_ids: Tensor,
+        chunk: int,
+    ) -> Tensor:
+        with torch.autocast(queries.device.type, enabled=False):
+            q, k = _full(queries), _full(keys)
+            factor, bias = scale.item(), bias.to(q.dtype)
+            sorted_ids, order = key_ids.sort()
+            loss = q.new_zeros(())
+            grad_q, grad_k = torch.empty_like(q), torch.zeros_like(k)
+            scores = q.new_empty(min(chunk, len(q)), len(k))
+            for start in range(0, len(q), chunk):
+                part = slice(start, min(start + chunk, len(q)))
+                s = scores[: part.stop - start]
+                wanted = positives[part].unsqueeze(1)
+                torch.addmm(bias, q[part], k.T, alpha=factor, out=s)
+                mine = s.gather(1, wanted)
+                s[_same_ids(query_ids[part], sorted_ids, order)] = float("-inf")
+                s.scatter_(1, wanted, mine)
+                highest = s.amax(dim=1, keepdim=True)
+                normaliser = s.sub_(highest).exp_().sum(dim=1, keepdim=True)
+                loss += (normaliser.log() + highest - mine).sum()
+                s.div_(normaliser).scatter_add_(1, wanted, mine.new_full(mine.shape, -1.0))
+                torch.mm(s, k, out=grad_q[part])
+                grad_k.addmm_(s.T, q[part], alpha=factor)
+            grad_scale = (grad_q * q).sum().to(scale.dtype).expand_as(scale)
+            ctx.save_for_backward(
+                grad_q.mul_(factor).to(queries.dtype), grad_k.to(keys.dtype), grad_scale
+            )
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *upstream: Tensor) -> Any:
+        (outer,) = upstream
+        return *(outer * grad for grad in ctx.saved_tensors), None, None, None, None, None
+
+
+def _full(x: Tensor) -> Tensor:
+    """At least float32: half precision loses the small terms of a sum over thousands."""
+    return x if x.dtype in (torch.float32, torch.float64) else x.float()
+
+
+def _same_ids(ids: Tensor, sorted_ids: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
+    """(rows, columns) where `ids` (n,) equals the ids that `order` sorts to `sorted_ids` (N,)."""
+    first = torch.searchsorted(sorted_ids, ids)
+    number = torch.searchsorted(sorted_ids, ids, right=True) - first
+    rows = torch.repeat_interleave(torch.arange(len(ids), device=ids.device), number)
+    places = torch.arange(len(rows), device=ids.device) - (number.cumsum(0) - number)[rows]
+    return rows, order[first[rows] + places]
+
+
+def symmetric_contrast(
+    left: Tensor, right: Tensor, scale: Tensor, chosen: Tensor, chunk: int = CHUNK
+) -> Tensor:
+    """Symmetric InfoNCE (CLIP) between `left` and `right` (n, d), unit length, of all ranks.
+
+    Row i of both belongs to one item; `chosen` bool (n,) says which rows of this rank count, each
+    distinct item once in the whole batch. Both directions read the same matrix of cosines, so a
+    rank scores its rows against all columns once, and the columns' sums are added up over ranks.
+    The gradient of `scale` and of the vectors takes the loss to weigh the same on every rank.
+    """
+    rank, ranks = world()
+    everyone = gather_rows(chosen)
+    total = everyone.sum().clamp(min=1).to(left.dtype)
+    keys = gather_rows(right)
+    if scale.item() > STEEPEST_SHARED:
+        ids = torch.arange(len(keys), device=keys.device)
+        own = ids[rank * len(left) : (rank + 1) * len(left)]
+        settings: dict[str, Any] = {
+            "query_ids": own,
+            "key_ids": ids,
+            "key_valid": everyone,
+            "scale": scale,
+            "chunk": chunk,
+        }
+        there = contrast(left, keys, own, chosen, **settings)
+        back = contrast(right, gather_rows(left), own, chosen, **settings)
+        return (there + back) / 2
+    mine = everyone.cumsum(0)[rank * len(left) : (rank + 1) * len(left)][chosen] - 1
+    summed = _SharedContrast.apply(left[chosen], keys[everyone], scale, mine, chunk)
+    return summed * ranks / (2 * total)
+
+
+class _SharedContrast(torch.autograd.Function):
+    """Sum over this rank's rows of −log softmax along their rows and along their columns."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, left: Tensor, right: Tensor, scale: Tensor, own: Tensor, chunk: int
+    ) -> Tensor:
+        with torch.autocast(left.device.type, enabled=False):
+            a, b = _full(left), _full(right)
+            factor = scale.item()
+            scores = a.new_empty(min(chunk, len(a)), len(b))
+
+            def raised(start: int) -> tuple[slice, Tensor]:
+                """exp(scale · (cos − 1)): at most 1, since the vectors have unit length."""
+                part = slice(start, min(start + chunk, len(a)))
+                s = scores[: part.stop - start]
+                torch.mm(a[part], b.T, out=s)
+                return part, s.sub_(1).mul_(factor).exp_()
+
+            rows, columns = a.new_empty(len(a)), a.new_zeros(len(b))
+            for start in range(0, len(a), chunk):
+                part, s = raised(start)
+                rows[part] = s.sum(dim=1)
+                columns += s.sum(dim=0)
+            columns = sum_over_ranks(columns)
+            matching = (a * b[own]).sum(dim=1)
+            losses = rows.log() + columns[own].log() + 2 * factor * (1 - matching)
+            grad_a, grad_b = torch.empty_like(a), torch.zeros_like(b)
+            row_shares, column_shares = rows.reciprocal_(), columns.reciprocal_()
+            for start in range(0, len(a), chunk):
+                part, s = raised(start)
+                s.mul_(row_shares[part].unsqueeze(1) + column_shares)
+                torch.mm(s, b, out=grad_a[part])
+                grad_b.addmm_(s.T, a[part])
+            grad_a.sub_(b[own], alpha=2)
+            grad_b.index_add_(0, own, a, alpha=-2)
+            grad_scale = (grad_a * a).sum().to(scale.dtype).expand_as(scale)
+            ctx.save_for_backward(
+                grad_a.mul_(factor).to(left.dtype), grad_b.mul_(factor).to(right.dtype), grad_scale
+            )
+        return losses.sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *upstream: Tensor) -> Any:
+        (outer,) = upstream
+        return *(outer * grad for grad in ctx.saved_tensors), None, None
+
+
+def sigmoid_contrast(
+    left: Tensor, right: Tensor, scale: Tensor, bias: Tensor, chosen: Tensor, chunk: int = CHUNK
+) -> Tensor:
+    """Pairwise sigmoid loss (SigLIP, Zhai et al., 2023, eq. 1) between `left` and `right` (n, d).
+
+    As `symmetric_contrast`, but every pair of items is a question by itself: no sum over a row, so
+    no rank needs another's vectors but for a moment. They are passed round the ring of ranks with
+    the gradient they have collected, and come home with all of it.
+    """
+    total = sum_over_ranks(chosen.sum().to(left.dtype)).clamp(min=1)
+    summed = _SigmoidContrast.apply(left, right, scale, bias, chosen, chunk)
+    return summed * world()[1] / total
+
+
+class _SigmoidContrast(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        left: Tensor,
+        right: Tensor,
+        scale: Tensor,
+        bias: Tensor,
+        chosen: Tensor,
+        chunk: int,
+    ) -> Tensor:
+        with torch.autocast(left.device.type, enabled=False):
+            a = _full(left)
+            factor, offset = scale.item(), bias.item()
+            rows = chosen.nonzero().squeeze(1)
+            loss, grad_bias = a.new_zeros(()), a.new_zeros(())
+            grad_a = torch.zeros_like(a)
+            here = torch.arange(len(a), device=a.device)
+            scores = a.new_empty(min(chunk, len(a)), len(a))
+            # What travels: vectors, whether they count, and the gradient collected so far.
+            visitors, counted = _full(right), chosen.to(a.dtype)
+            collected = torch.zeros_like(visitors)
+            ring = Ring()
+            for hop in range(ring.size):
+                for start in range(0, len(rows), chunk):
+                    part = rows[start : start + chunk]
+                    s = scores[: len(part)]
+                    torch.mm(a[part], visitors.T, out=s)
+                    s.mul_(factor).add_(offset)
+                    if hop == 0:  # the item's own other side: the only pair that belongs together
+                        own = (here[: len(part)], part)
+                        s[own] = -s[own]
+                    # −log sigmoid(−s) = softplus(s); its slope is sigmoid(s).
+                    loss += (F.softplus(s) @ counted).sum()
+                    s.sigmoid_().mul_(counted)
+                    if hop == 0:
+                        s[own] = -s[own]
+                    grad_bias += s.sum()
+                    grad_a.index_add_(0, part, s @ visitors)
+                    collected.addmm_(s.T, a[part])
+                visitors, counted, collected = ring.pass_on(visitors, counted, collected)
+            grad_scale = (grad_a * a).sum().to(scale.dtype).expand_as(scale)
+            ctx.save_for_backward(
+                grad_a.mul_(factor).to(left.dtype),
+                collected.mul_(factor).to(right.dtype),
+                grad_scale,
+                grad_bias.to(bias.dtype).expand_as(bias),
+            )
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *upstream: Tensor) -> Any:
+        (outer,) = upstream
+        return *(outer * grad for grad in ctx.saved_tensors), None, None
