@@ -12,19 +12,45 @@ from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from catalog.errors import VitrineError
 from pretrain.encoder import ItemEncoder, ItemVectors
 
-PRESENCE = {"text_present": ("input_ids", "attention_mask"), "image_present": ("pixel_values",)}
-"""Which mask says what items the rows of which inputs belong to."""
+ROWS_OF = {"text_present": ("input_ids", "attention_mask"), "image_present": ("pixel_values",)}
+"""Presence mask → the inputs that hold a row for each item it names."""
+
+
+def check_parts(encoder: ItemEncoder, parts: int) -> None:
+    """Raises VitrineError where items cannot be encoded in so many parts with the same result."""
+    if parts < 1:
+        raise VitrineError(f"data.encode_parts is {parts}; give 1 or more")
+    if parts == 1:
+        return
+    for name, module in encoder.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.weight.requires_grad:
+            raise VitrineError(
+                f"data.encode_parts is {parts}, but {name} normalises over its batch, so parts would "
+                "not give the whole batch's vectors; use --data.encode_parts 1 or another tower"
+            )
+
+
+def release_layer_by_layer(encoder: ItemEncoder) -> None:
+    """Under ZeRO-3: checkpoints each layer too.
+
+    What is computed again keeps the weights that were gathered for it until its part is done, which
+    without this would be nearly all of them.
+    """
+    for tower in encoder.towers.values():
+        if tower.supports_gradient_checkpointing:
+            tower.gradient_checkpointing_enable({"use_reentrant": False})
 
 
 def encode_in_parts(encoder: ItemEncoder, content: dict[str, Tensor], parts: int) -> ItemVectors:
-    """As `encoder(**content)`, for `parts` parts one after the other.
+    """As `encoder(**content)`, in `parts` parts one after the other.
 
-    Every rank must name the same number: under ZeRO-3 each pass through a tower is one all ranks
+    `parts` must be the same on every rank: under ZeRO-3 each pass through a tower is one all ranks
     take together.
     """
     if parts == 1:
@@ -50,15 +76,16 @@ def split_content(content: dict[str, Tensor], parts: int) -> Iterator[dict[str, 
     A share without a text (or a picture) gets a row of somebody else's as a stand-in, as a whole
     batch does: every tower runs for every share.
     """
-    masks = {name: rows for name, rows in PRESENCE.items() if name in content}
-    before = {name: F.pad(content[name].cumsum(0), (1, 0)) for name in masks}
-    num_items = len(next(iter(content[name] for name in masks)))
+    masks = [name for name in ROWS_OF if name in content]
+    num_items = len(content[masks[0]])
     edges = [num_items * part // parts for part in range(parts + 1)]
-    for first, last in pairwise(edges):
+    # How many rows lie before each edge.
+    rows = {name: F.pad(content[name].cumsum(0), (1, 0))[edges].tolist() for name in masks}
+    for part, (first, last) in enumerate(pairwise(edges)):
         share: dict[str, Tensor] = {}
-        for name, inputs in masks.items():
+        for name in masks:
             share[name] = content[name][first:last]
-            start, stop = int(before[name][first]), int(before[name][last])
-            rows = slice(start, stop) if stop > start else slice(0, 1)
-            share.update({key: content[key][rows] for key in inputs})
+            start, stop = rows[name][part], rows[name][part + 1]
+            chosen = slice(start, stop) if stop > start else slice(0, 1)
+            share.update({key: content[key][chosen] for key in ROWS_OF[name]})
         yield share

@@ -119,7 +119,7 @@ class ObjectivesConfig:
     words: float = 1.0
     """Weight of telling an item's words from its vector."""
     temperature: float = 0.07
-    """Start of the learned temperatures."""
+    """Start of the learned temperatures of `modalities` and `behaviour`."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,8 @@ class PretrainDataConfig:
     uniform_share: float = 0.25
     """Share of the rows filled with items drawn evenly, so that unpopular ones are read too."""
     encode_parts: int = 1
-    """Parts in which a step's items go through the towers; more parts, less memory (GradCache)."""
+    """Parts in which a step's items go through the towers, each twice (GradCache): less memory,
+    about a third more time."""
     workers: int = 0
     """Loader processes."""
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from catalog.catalog import Catalog, cache_folder
+from pretrain.twins import twin_groups
 
 
 class PictureCache:
@@ -68,6 +69,16 @@ class ContentReader:
         self.mean = torch.tensor(image_mean).view(1, 3, 1, 1) * 255
         self.std = torch.tensor(image_std).view(1, 3, 1, 1) * 255
         self.order = order
+
+    def twin_groups(self) -> NDArray[np.int64]:
+        """int64 (num_items,): one number for items that are listed twice (see `pretrain.twins`)."""
+
+        def picture_of(item: int) -> NDArray[np.uint8] | None:
+            if self.pictures is None or not self.pictures.present[item]:
+                return None
+            return self.pictures.pixels[item]
+
+        return twin_groups(self.catalog.num_items, self.catalog.text_of, picture_of)
 
     def read(self, items: NDArray[np.int64]) -> dict[str, Tensor]:
         """Tensors for n items: rows of tokens and pixels for those that have them, and who has.

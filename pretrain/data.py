@@ -56,6 +56,7 @@ class PretrainData(pl.LightningDataModule):
             seed,
             config.uniform_share,
         )
+        self.twins = torch.from_numpy(reader.twin_groups())
         self.log_popularity = torch.from_numpy(
             log_sampling_chance(catalog, split, config.uniform_share)
         )

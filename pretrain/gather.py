@@ -1,4 +1,4 @@
-"""Rows of all ranks, with gradient: what makes a contrastive loss on many devices equal one on one."""
+"""What ranks tell each other: what makes a contrastive loss on many devices equal one on one."""
 
 from typing import Any
 
@@ -29,8 +29,9 @@ def gather_rows(rows: Tensor) -> Tensor:
 class _GatherRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
+        rows = rows.contiguous()
         parts = [torch.empty_like(rows) for _ in range(world()[1])]
-        dist.all_gather(parts, rows.contiguous())
+        dist.all_gather(parts, rows)
         return torch.cat(parts)
 
     @staticmethod
@@ -38,14 +39,14 @@ class _GatherRows(torch.autograd.Function):
         """Every rank has a share of every row's gradient; each gets the whole of its own rows."""
         (outer,) = upstream
         rank, ranks = world()
-        num_rows = len(outer) // ranks
-        if dist.get_backend() == "nccl":
-            own = outer.new_empty(num_rows, *outer.shape[1:])
-            dist.reduce_scatter_tensor(own, outer.contiguous())
+        shares = list(outer.contiguous().chunk(ranks))
+        if outer.is_cuda:
+            own = torch.empty_like(shares[rank])
+            dist.reduce_scatter(own, shares)
             return own
-        summed = outer.clone(memory_format=torch.contiguous_format)
+        summed = outer.clone(memory_format=torch.contiguous_format)  # gloo cannot scatter
         dist.all_reduce(summed)
-        return summed[rank * num_rows : (rank + 1) * num_rows]
+        return summed.chunk(ranks)[rank].clone()
 
 
 def sum_over_ranks(value: Tensor) -> Tensor:
@@ -66,11 +67,12 @@ class Ring:
         """What the rank before gave; same shapes and types on every rank, no gradient."""
         if self.size == 1:
             return tensors
+        tensors = tuple(tensor.contiguous() for tensor in tensors)
         received = tuple(torch.empty_like(tensor) for tensor in tensors)
         behind, ahead = (self.rank - 1) % self.size, (self.rank + 1) % self.size
         operations = []
         for tensor, room in zip(tensors, received, strict=True):
-            operations.append(dist.P2POp(dist.isend, tensor.contiguous(), ahead))
+            operations.append(dist.P2POp(dist.isend, tensor, ahead))
             operations.append(dist.P2POp(dist.irecv, room, behind))
         for request in dist.batch_isend_irecv(operations):
             request.wait()

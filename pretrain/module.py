@@ -6,19 +6,21 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from pretrain.chunks import encode_in_parts
+from pretrain.chunks import check_parts, encode_in_parts, release_layer_by_layer
 from pretrain.config import ObjectivesConfig, OptimizerConfig
 from pretrain.data import PretrainBatch
 from pretrain.encoder import ItemEncoder
 from pretrain.history import HistoryEncoder
 from pretrain.objectives import OBJECTIVES, StepOutputs
 from pretrain.optim import make_optimizer
+from pretrain.shards import is_sharded
 
 
 class PretrainModule(pl.LightningModule):
     """Single-device code: what ranks must share, the objectives gather."""
 
     log_popularity: Tensor
+    twins: Tensor
 
     def __init__(
         self,
@@ -27,9 +29,12 @@ class PretrainModule(pl.LightningModule):
         objectives: ObjectivesConfig,
         optimizer: OptimizerConfig,
         log_popularity: Tensor,
+        twins: Tensor,
         encode_parts: int = 1,
     ) -> None:
+        """`log_popularity` (num_items,); `twins` int (num_items,): one number for equal items."""
         super().__init__()
+        check_parts(encoder, encode_parts)
         self.encode_parts = encode_parts
         self.encoder = encoder
         self.history = history
@@ -43,6 +48,7 @@ class PretrainModule(pl.LightningModule):
         )
         self.optimizer_config = optimizer
         self.register_buffer("log_popularity", log_popularity, persistent=False)
+        self.register_buffer("twins", twins, persistent=False)
 
     def forward(self, batch: PretrainBatch) -> StepOutputs:
         distinct = encode_in_parts(self.encoder, batch.content, self.encode_parts)
@@ -51,7 +57,7 @@ class PretrainModule(pl.LightningModule):
         states = self.history(vectors, batch.segments)
         ids = batch.items.flatten()
         return StepOutputs(
-            item_ids=ids,
+            item_ids=self.twins[ids],
             items=vectors.flatten(0, 1),
             states=states.flatten(0, 1),
             segments=batch.segments.flatten(),
@@ -62,6 +68,10 @@ class PretrainModule(pl.LightningModule):
             image_present=_at(batch.content.get("image_present"), slots),
             tokens=_tokens(batch.content, slots),
         )
+
+    def on_train_start(self) -> None:
+        if self.encode_parts > 1 and is_sharded(self.encoder):
+            release_layer_by_layer(self.encoder)
 
     def training_step(self, batch: PretrainBatch, batch_idx: int) -> Tensor:
         outputs = self(batch)

@@ -42,6 +42,7 @@ def run_pretraining(config: PretrainConfig, output: Path, build_trainer: Trainer
         config.objectives,
         config.optimizer,
         data.log_popularity,
+        data.twins,
         config.data.encode_parts,
     )
     trainer.fit(module, data)

@@ -16,7 +16,7 @@ class StepOutputs:
     """One rank's step. A batch is `slots` places in packed rows; one item may fill several."""
 
     item_ids: Tensor
-    """int (slots,): the item's row in the catalog."""
+    """int (slots,): a number for the item; twins in the catalog share one."""
     items: Tensor
     """(slots, width), unit length."""
     states: Tensor
@@ -63,7 +63,9 @@ class ContrastiveObjective(Objective):
 
     @property
     def scale(self) -> Tensor:
-        return self.logit_scale.exp().clamp(max=100.0)
+        """At most 100; the gradient passes the bound, so that a scale that met it can come back."""
+        scale = self.logit_scale.exp()
+        return scale + (scale.clamp(max=100.0) - scale).detach()
 
     @classmethod
     def build(cls, encoder: ItemEncoder, settings: ObjectivesConfig) -> "ContrastiveObjective":

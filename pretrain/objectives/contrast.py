@@ -1,8 +1,9 @@
 """The contrastive losses' mathematics: exact over all ranks, in chunks, never a [queries × keys] matrix.
 
-Each function takes the gradient while it has a chunk's scores, so that no chunk is scored again in
-the backward pass and memory beyond the gradients is one chunk × all keys. All follow the convention
-of `Objective`: the mean over ranks of what they return is the loss of the whole batch.
+Gradients are taken in the forward pass, chunk by chunk; memory beyond them is a few chunks × all
+keys, and there is no second derivative. All follow the convention of `Objective`: the mean over ranks
+of what they return is the loss of the whole batch. The gradient is that of this mean, given that all
+ranks weigh the loss the same: where a rank's vectors stand in another's loss, their share is in it.
 """
 
 from typing import Any
@@ -42,11 +43,11 @@ def contrast(
     `key_bias` (N,), without gradient, is added to the logits.
     Returns the sum over counted queries × ranks / number counted on all ranks.
     """
-    bias = queries.new_zeros(len(keys)) if key_bias is None else key_bias.to(queries.dtype)
+    bias = _full(queries.new_zeros(len(keys)) if key_bias is None else key_bias)
     if key_valid is not None:
         bias = bias.masked_fill(~key_valid, float("-inf"))
     rows = counts.nonzero().squeeze(1)
-    total = sum_over_ranks(counts.sum().to(queries.dtype)).clamp(min=1)
+    total = sum_over_ranks(counts.sum()).clamp(min=1)
     summed = _SoftmaxContrast.apply(
         queries[rows], keys, scale, bias, positives[rows], query_ids[rows], key_ids, chunk
     )
@@ -85,21 +86,29 @@ class _SoftmaxContrast(torch.autograd.Function):
                 s.scatter_(1, wanted, mine)
                 highest = s.amax(dim=1, keepdim=True)
                 normaliser = s.sub_(highest).exp_().sum(dim=1, keepdim=True)
-                loss += (normaliser.log() + highest - mine).sum()
+                loss += (normaliser.log() + (highest - mine)).sum()
                 s.div_(normaliser).scatter_add_(1, wanted, mine.new_full(mine.shape, -1.0))
                 torch.mm(s, k, out=grad_q[part])
                 grad_k.addmm_(s.T, q[part], alpha=factor)
-            grad_scale = (grad_q * q).sum().to(scale.dtype).expand_as(scale)
-            ctx.save_for_backward(
-                grad_q.mul_(factor).to(queries.dtype), grad_k.to(keys.dtype), grad_scale
-            )
+            grad_scale = (grad_q * q).sum().expand_as(scale)
+            _keep(ctx, (queries, keys, scale), (grad_q.mul_(factor), grad_k, grad_scale))
         return loss
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> Any:
-        (outer,) = upstream
-        return *(outer * grad for grad in ctx.saved_tensors), None, None, None, None, None
+        return *_kept(ctx, *upstream), None, None, None, None, None
+
+
+def _keep(ctx: Any, inputs: tuple[Tensor, ...], grads: tuple[Tensor, ...]) -> None:
+    """For the backward pass, in full precision: a loss scale is yet to come."""
+    ctx.dtypes = [x.dtype for x in inputs]
+    ctx.save_for_backward(*grads)
+
+
+def _kept(ctx: Any, outer: Tensor) -> list[Tensor]:
+    pairs = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+    return [(outer * grad).to(dtype) for grad, dtype in pairs]
 
 
 def _full(x: Tensor) -> Tensor:
@@ -122,13 +131,13 @@ def symmetric_contrast(
     """Symmetric InfoNCE (CLIP) between `left` and `right` (n, d), unit length, of all ranks.
 
     Row i of both belongs to one item; `chosen` bool (n,) says which rows of this rank count, each
-    distinct item once in the whole batch. Both directions read the same matrix of cosines, so a
-    rank scores its rows against all columns once, and the columns' sums are added up over ranks.
-    The gradient of `scale` and of the vectors takes the loss to weigh the same on every rank.
+    distinct item once in the whole batch. Both directions read the same matrix of cosines: a rank
+    scores its rows against all columns, and the columns' sums are added up over ranks. Too steep a
+    `scale` (the very same on all ranks) takes the two directions one by one.
     """
     rank, ranks = world()
     everyone = gather_rows(chosen)
-    total = everyone.sum().clamp(min=1).to(left.dtype)
+    total = everyone.sum().clamp(min=1)
     keys = gather_rows(right)
     if scale.item() > STEEPEST_SHARED:
         ids = torch.arange(len(keys), device=keys.device)
@@ -167,34 +176,31 @@ class _SharedContrast(torch.autograd.Function):
                 torch.mm(a[part], b.T, out=s)
                 return part, s.sub_(1).mul_(factor).exp_()
 
-            rows, columns = a.new_empty(len(a)), a.new_zeros(len(b))
+            rows, matching, columns = a.new_empty(len(a)), a.new_empty(len(a)), a.new_zeros(len(b))
             for start in range(0, len(a), chunk):
                 part, s = raised(start)
                 rows[part] = s.sum(dim=1)
                 columns += s.sum(dim=0)
+                matching[part] = s.gather(1, own[part].unsqueeze(1)).squeeze(1)
             columns = sum_over_ranks(columns)
-            matching = (a * b[own]).sum(dim=1)
-            losses = rows.log() + columns[own].log() + 2 * factor * (1 - matching)
+            losses = rows.log() + columns[own].log() - 2 * matching.log()
             grad_a, grad_b = torch.empty_like(a), torch.zeros_like(b)
             row_shares, column_shares = rows.reciprocal_(), columns.reciprocal_()
             for start in range(0, len(a), chunk):
                 part, s = raised(start)
                 s.mul_(row_shares[part].unsqueeze(1) + column_shares)
+                # Inside the product, where it cancels to the last bit of the product's precision.
+                s.scatter_add_(1, own[part].unsqueeze(1), s.new_full((len(s), 1), -2.0))
                 torch.mm(s, b, out=grad_a[part])
                 grad_b.addmm_(s.T, a[part])
-            grad_a.sub_(b[own], alpha=2)
-            grad_b.index_add_(0, own, a, alpha=-2)
-            grad_scale = (grad_a * a).sum().to(scale.dtype).expand_as(scale)
-            ctx.save_for_backward(
-                grad_a.mul_(factor).to(left.dtype), grad_b.mul_(factor).to(right.dtype), grad_scale
-            )
+            grad_scale = (grad_a * a).sum().expand_as(scale)
+            _keep(ctx, (left, right, scale), (grad_a.mul_(factor), grad_b.mul_(factor), grad_scale))
         return losses.sum()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> Any:
-        (outer,) = upstream
-        return *(outer * grad for grad in ctx.saved_tensors), None, None
+        return *_kept(ctx, *upstream), None, None
 
 
 def sigmoid_contrast(
@@ -206,7 +212,7 @@ def sigmoid_contrast(
     no rank needs another's vectors but for a moment. They are passed round the ring of ranks with
     the gradient they have collected, and come home with all of it.
     """
-    total = sum_over_ranks(chosen.sum().to(left.dtype)).clamp(min=1)
+    total = sum_over_ranks(chosen.sum()).clamp(min=1)
     summed = _SigmoidContrast.apply(left, right, scale, bias, chosen, chunk)
     return summed * world()[1] / total
 
@@ -231,7 +237,8 @@ class _SigmoidContrast(torch.autograd.Function):
             here = torch.arange(len(a), device=a.device)
             scores = a.new_empty(min(chunk, len(a)), len(a))
             # What travels: vectors, whether they count, and the gradient collected so far.
-            visitors, counted = _full(right), chosen.to(a.dtype)
+            visitors = _full(right).masked_fill(~chosen.unsqueeze(1), 0.0)
+            counted = chosen.to(a.dtype)
             collected = torch.zeros_like(visitors)
             ring = Ring()
             for hop in range(ring.size):
@@ -252,17 +259,12 @@ class _SigmoidContrast(torch.autograd.Function):
                     grad_a.index_add_(0, part, s @ visitors)
                     collected.addmm_(s.T, a[part])
                 visitors, counted, collected = ring.pass_on(visitors, counted, collected)
-            grad_scale = (grad_a * a).sum().to(scale.dtype).expand_as(scale)
-            ctx.save_for_backward(
-                grad_a.mul_(factor).to(left.dtype),
-                collected.mul_(factor).to(right.dtype),
-                grad_scale,
-                grad_bias.to(bias.dtype).expand_as(bias),
-            )
+            grad_scale = (grad_a[rows] * a[rows]).sum().expand_as(scale)
+            grads = (grad_a.mul_(factor), collected.mul_(factor), grad_scale)
+            _keep(ctx, (left, right, scale, bias), (*grads, grad_bias.expand_as(bias)))
         return loss
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> Any:
-        (outer,) = upstream
-        return *(outer * grad for grad in ctx.saved_tensors), None, None
+        return *_kept(ctx, *upstream), None, None

@@ -11,7 +11,7 @@ from pretrain.objectives.modalities import with_both
 
 
 class PairSigmoid(ContrastiveObjective):
-    """Needs no sum over the batch, so no rank ever holds another's vectors for longer than a moment."""
+    """Every pair by itself: no rank holds another's vectors for longer than a moment."""
 
     needs = ("text", "image")
 

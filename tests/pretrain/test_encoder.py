@@ -7,7 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pretrain.chunks import encode_in_parts, split_content
+from catalog.errors import VitrineError
+from pretrain.chunks import check_parts, encode_in_parts, split_content
 from pretrain.encoder import ItemEncoder, ItemEncoderConfig, ItemVectors, MaskedGate
 from pretrain.history import HistoryEncoder, HistoryEncoderConfig
 from pretrain.towers import scatter_present
@@ -118,12 +119,25 @@ def test_items_encoded_in_parts_have_one_batch_s_gradient_with_dropout_on(
         return ItemVectors(*columns)
 
     expected = gradients(whole)
+    passes: list[None] = []
+    counting = encoder.gate.register_forward_hook(lambda *_: passes.append(None))
     cached = gradients(lambda: encode_in_parts(encoder, content, parts))
+    counting.remove()
+    assert len(passes) == 2 * parts  # nothing of the first run was kept
     assert len(cached) == len(expected) > 20
     for ours, theirs in zip(cached, expected, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=1e-10)
     torch.manual_seed(6)
     assert not torch.equal(whole().item, encode_in_parts(encoder, content, parts).item)
+
+
+def test_what_cannot_be_encoded_in_parts_is_refused(encoder: ItemEncoder) -> None:
+    with pytest.raises(VitrineError, match=r"encode_parts is 0; give 1 or more"):
+        check_parts(encoder, 0)
+    encoder.towers["text"].add_module("norm", torch.nn.BatchNorm1d(4))
+    check_parts(encoder, 1)
+    with pytest.raises(VitrineError, match=r"towers\.text\.norm normalises over its batch"):
+        check_parts(encoder, 2)
 
 
 def test_parts_give_what_one_pass_gives(encoder: ItemEncoder) -> None:

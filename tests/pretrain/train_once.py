@@ -87,12 +87,22 @@ class Witness(pl.Callback):
             self.path.write_text(json.dumps(facts))
 
 
+def shard_everything(trainer: pl.Trainer) -> pl.Trainer:
+    """DeepSpeed keeps weights as small as these whole; here ZeRO-3 shall really gather and release."""
+    settings = getattr(trainer.strategy, "config", None) or {}
+    if "zero_optimization" in settings:
+        settings["zero_optimization"]["stage3_param_persistence_threshold"] = 0
+    return trainer
+
+
 def main(world: str, output: str, strategy: str, devices: str) -> None:
     torch.set_num_threads(1)
     witness = Witness(Path(output).with_suffix(".json"))
 
     def build(config, folder, title, callbacks=()):
-        return build_trainer(config, folder, title, callbacks=[*callbacks, witness])
+        return shard_everything(
+            build_trainer(config, folder, title, callbacks=[*callbacks, witness])
+        )
 
     run_pretraining(settings(world, strategy, int(devices)), Path(output), build)
 

@@ -1,0 +1,45 @@
+"""Peers to measure against: fetched beside the project, never among its dependencies."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.record import ROOT
+
+PEERS = {
+    "open_clip_torch": "3.3.0",
+    "sentence-transformers": "6.2.0",
+    # What they import, without what it would drag along.
+    "torchvision": "0.29.2",
+    "timm": "1.0.31",
+    "ftfy": "6.3.1",
+    "wcwidth": "0.9.4",
+    "scikit-learn": "1.9.1",
+    "joblib": "1.6.0",
+    "threadpoolctl": "3.8.0",
+}
+FOLDER = ROOT / "runs" / "peers"
+
+
+def make_peers_importable() -> Path:
+    """Installs the peers into a folder of their own once, and puts it last on the import path."""
+    wanted = [f"{name}=={version}" for name, version in PEERS.items()]
+    done = FOLDER / "installed.txt"
+    if not done.exists() or done.read_text().split() != wanted:
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--upgrade"]
+        subprocess.run([*pip, "--target", str(FOLDER), *wanted], check=True)
+        done.write_text("\n".join(wanted))
+    if str(FOLDER) not in sys.path:
+        sys.path.append(str(FOLDER))
+        _stand_in_for_torchvision()
+    return FOLDER
+
+
+def _stand_in_for_torchvision() -> None:
+    """torchvision has no build for this torch; open_clip imports it, and its losses use none of it."""
+    import torch
+
+    library = torch.library.Library("torchvision", "DEF")
+    for name in ("nms", "qnms"):
+        library.define(f"{name}(Tensor boxes, Tensor scores, float threshold) -> Tensor")
+    globals()["_library"] = library  # as long as it lives, the operators are defined
