@@ -6,11 +6,11 @@ python -m benchmarks.contrast    # about 6 minutes on one core
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from pretrain.objectives.contrast import sigmoid_contrast, symmetric_contrast
 
 WIDTH = 256
 BATCHES = (4096, 8192)
+MEMORY_BATCHES = (8192, 16384)
 ROUNDS = 9
 Step = Callable[[], tuple[Tensor, ...]]
 
@@ -135,16 +136,24 @@ def memory_of(loss: str, who: str, batch: int) -> float:
     make_peers_importable()
     steps(loss, 64)[who]()  # what the first call ever allocates is not the loss's
     step = steps(loss, batch)[who]
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is that of the imports
+    before = resident("VmRSS")
     step()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return resident("VmHWM") - before
+
+
+def resident(which: str) -> float:
+    """This process's memory in MiB: VmRSS is what it holds now, VmHWM the most it ever held."""
+    status = Path("/proc/self/status").read_text()
+    kib = next(line.split()[1] for line in status.splitlines() if line.startswith(which))
+    return int(kib) / 1024
 
 
 def write_memory() -> None:
     figures: dict[str, object] = {}
     for loss in ("infonce", "sigmoid"):
         for who in ("ours", "open_clip"):
-            for batch in BATCHES:
+            for batch in MEMORY_BATCHES:
                 command = [sys.executable, "-m", "benchmarks.contrast", "--cell", loss, who]
                 done = subprocess.run(
                     [*command, str(batch)],
@@ -155,17 +164,23 @@ def write_memory() -> None:
                     check=True,
                 )
                 figures[f"{loss}_{who}_{batch}_mib"] = json.loads(done.stdout.splitlines()[-1])
-            small, large = (figures[f"{loss}_{who}_{batch}_mib"] for batch in BATCHES)
+            small, large = (figures[f"{loss}_{who}_{batch}_mib"] for batch in MEMORY_BATCHES)
             assert isinstance(small, float)
             assert isinstance(large, float)
-            figures[f"{loss}_{who}_growth"] = large / max(small, 1.0)
+            figures[f"{loss}_{who}_growth"] = large / small
     write_record(
         "pretrain-memory",
         claim="Twice the batch takes at most 2.3 times the memory in the contrastive losses.",
         command="python -m benchmarks.contrast",
         seeds=[0],
         figures=figures,
-        goal=["infonce_ours_growth <= 2.3", "sigmoid_ours_growth <= 2.3"],
+        goal=[
+            "infonce_ours_growth <= 2.3",
+            "sigmoid_ours_growth <= 2.3",
+            # That it is measured at all: whole matrices must be seen to grow with the square.
+            "infonce_open_clip_growth >= 3.0",
+            "sigmoid_open_clip_growth >= 3.0",
+        ],
         note=f"Width {WIDTH}; MiB by which one step, gradients included, raises the peak resident "
         "memory of a fresh process.",
     )
