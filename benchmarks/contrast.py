@@ -44,7 +44,10 @@ def main() -> None:
 
 def steps(loss: str, batch: int) -> dict[str, Step]:
     """Ours and open_clip's: each returns the loss and the gradients of both sides and the scale."""
-    from open_clip.loss import ClipLoss, SigLipLoss
+    from open_clip.loss import (  # pyright: ignore[reportMissingImports]
+        ClipLoss,
+        SigLipLoss,
+    )
 
     generator = torch.Generator().manual_seed(0)
     left, right = (

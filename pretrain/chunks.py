@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
 
 from catalog.errors import VitrineError
 from pretrain.encoder import ItemEncoder, ItemVectors
@@ -43,7 +44,7 @@ def release_layer_by_layer(encoder: ItemEncoder) -> None:
     without this would be nearly all of them.
     """
     for tower in encoder.towers.values():
-        if tower.supports_gradient_checkpointing:
+        if isinstance(tower, PreTrainedModel) and tower.supports_gradient_checkpointing:
             tower.gradient_checkpointing_enable({"use_reentrant": False})
 
 
