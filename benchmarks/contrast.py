@@ -92,7 +92,7 @@ def write_speed() -> None:
                 figures[f"{key}_{who}_cpu_seconds"] = float(np.median(taken))
             figures[f"{key}_matmul_cpu_seconds"] = float(np.median(calibration))
     write_record(
-        "pretrain-speed",
+        "contrast-speed",
         claim="Loss and gradients of symmetric InfoNCE and of the sigmoid loss cost less CPU time "
         "than open_clip's ClipLoss and SigLipLoss.",
         command="python -m benchmarks.contrast",
@@ -172,7 +172,7 @@ def write_memory() -> None:
             assert isinstance(large, float)
             figures[f"{loss}_{who}_growth"] = large / small
     write_record(
-        "pretrain-memory",
+        "contrast-memory",
         claim="Twice the batch takes at most 2.3 times the memory in the contrastive losses.",
         command="python -m benchmarks.contrast",
         seeds=[0],
