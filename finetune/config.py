@@ -37,6 +37,8 @@ class FinetuneConfig:
     """What is trained: everything anew, nothing, only what reads histories, low-rank updates, or all."""
     features: Literal["content", "content+id", "shuffled", "random", "id"] = "content"
     """What stands for an item: its content; content and an id vector; or a control."""
+    allow_seen: bool = False
+    """Evaluate also on interactions the encoder was pretrained on; such figures prove nothing."""
     lora: LoraConfig = field(default_factory=LoraConfig)
     data: FinetuneDataConfig = field(default_factory=FinetuneDataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

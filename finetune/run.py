@@ -10,9 +10,10 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 
-from catalog.artifacts import write_artifact
+from catalog.artifacts import Artifact, write_artifact
 from catalog.catalog import Catalog, load_catalog
 from catalog.errors import VitrineError
+from catalog.seen import Seen, interaction_marks, target_rows
 from catalog.splits import Split, make_split
 from finetune.artifact import assemble, fresh_parts, save_weights, without_towers
 from finetune.baselines import rank_by_popularity
@@ -41,6 +42,9 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
     split = make_split(catalog, config.split)
     pl.seed_everything(config.trainer.seed, verbose=False)
     base, parts = open_encoder(config.encoder)
+    seen_targets = (
+        0 if config.transfer == "scratch" else _seen_targets(config, base, catalog, split)
+    )
     if config.transfer == "scratch":
         parts = fresh_parts(base, catalog)
     built = assemble(parts, config.transfer, config.features, catalog.num_items, config.lora)
@@ -119,6 +123,7 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
                         "parameters": count_parameters(module),
                         "trained_parameters": trained,
                         "best_step": best.best_step,
+                        "seen_targets": seen_targets,
                         "validation_ndcg@10": best.best if trained else None,
                         "seconds": round(perf_counter() - started, 1),
                         **_test_metrics(ranking, catalog, split),
@@ -134,6 +139,21 @@ def _check(config: FinetuneConfig) -> None:
             f"features '{config.features}' have no towers to transfer, but transfer is "
             f"'{config.transfer}'; use --transfer scratch"
         )
+
+
+def _seen_targets(config: FinetuneConfig, base: Artifact, catalog: Catalog, split: Split) -> int:
+    """How many targets the encoder is known to have been pretrained on; VitrineError if not allowed."""
+    rows = np.concatenate([target_rows(catalog, t) for t in (split.validation, split.test)])
+    told, seen = Seen.load(base.path).checked(interaction_marks(catalog, rows))
+    if seen.any() and not config.allow_seen:
+        rule = (base.manifest["split"] or {}).get("kind")
+        raise VitrineError(
+            f"the encoder {config.encoder} was pretrained on {int(seen.sum()):,} of the "
+            f"{int(told.sum()):,} targets that can be checked; figures on them would prove nothing. "
+            f"Use the split it was trained with ({rule}: see split in its manifest.json), or pass "
+            "--allow_seen true"
+        )
+    return int(seen.sum())
 
 
 def _order(config: FinetuneConfig, catalog: Catalog) -> Any:

@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 
 from catalog.artifacts import write_artifact
 from catalog.catalog import load_catalog
+from catalog.seen import Seen
 from catalog.splits import make_split
 from pretrain.artifact import count_parameters, new_encoder
 from pretrain.config import PretrainConfig
@@ -62,6 +63,7 @@ def run_pretraining(config: PretrainConfig, output: Path, build_trainer: Trainer
                 metrics=metrics,
             ) as staging:
                 parts.save(staging.path)
+                Seen.training(catalog, split).save(staging.path)
                 curves.save(staging.path / "curves.json")
     trainer.strategy.barrier()
     return output

@@ -104,6 +104,7 @@ def gather_arms(
                 ndcg=ndcg_interval(ranks[name]),
                 metrics=_columns(metrics, "test/"),
                 trained_parameters=metrics["trained_parameters"],
+                seen_targets=metrics["seen_targets"],
                 parameters=metrics["parameters"],
                 seconds=metrics["seconds"],
                 is_control=arm.features not in ("content", "content+id"),
@@ -338,6 +339,12 @@ def _notes(arms: list[ArmRow], controls: list[ControlRow]) -> list[str]:
         "Each arm was trained once with one seed; the intervals are over people, not over seeds.",
         "Everything under “made for” is generated. It is not a picture of an item on sale.",
     ]
+    if seen := [arm.name for arm in arms if arm.seen_targets]:
+        notes.insert(
+            0,
+            "The encoder was pretrained on interactions that are targets here. The figures of "
+            f"{', '.join(seen)} prove nothing.",
+        )
     ranked = {arm.name: arm.ndcg.value for arm in arms}
     if {"lora", "scratch"} <= set(ranked):
         ratio = ranked["lora"] / max(ranked["scratch"], 1e-9)

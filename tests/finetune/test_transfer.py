@@ -12,7 +12,7 @@ from safetensors import safe_open
 
 from catalog.artifacts import open_artifact
 from catalog.catalog import load_catalog
-from catalog.config import CatalogConfig
+from catalog.config import CatalogConfig, SplitConfig
 from catalog.errors import VitrineError
 from finetune.artifact import load_recommender, open_recommender
 from finetune.config import FinetuneConfig, FinetuneDataConfig, LoraConfig
@@ -249,3 +249,20 @@ def test_another_catalog_is_refused_by_its_ids(runs: dict[str, Path], demo_world
     other = load_catalog(CatalogConfig(path=str(demo_world / "home")))
     with pytest.raises(VitrineError, match="item ids differ"):
         open_recommender(runs["lora"], other)
+
+
+def test_targets_the_encoder_was_pretrained_on_are_refused_unless_allowed(
+    settings: FinetuneConfig, demo_world: Path, tmp_path: Path
+) -> None:
+    home = CatalogConfig(path=str(demo_world / "home"))
+    zero_shot = replace(settings, catalog=home, transfer="zero-shot")
+    same_split = run_finetuning(zero_shot, tmp_path / "same", build_trainer)
+    assert open_artifact(same_split).manifest["metrics"]["seen_targets"] == 0
+    other_split = replace(zero_shot, split=SplitConfig(kind="leave-one-out"))
+    with pytest.raises(VitrineError, match=r"was pretrained on \d+ of the \d+ targets that can be"):
+        run_finetuning(other_split, tmp_path / "other", build_trainer)
+    assert not (tmp_path / "other").exists()
+    allowed = run_finetuning(
+        replace(other_split, allow_seen=True), tmp_path / "allowed", build_trainer
+    )
+    assert open_artifact(allowed).manifest["metrics"]["seen_targets"] > 0
