@@ -31,6 +31,8 @@ from launch.report.page import render_page
 if TYPE_CHECKING:
     from launch.pipeline import PipelineConfig
 
+FEW_COLD = 20
+"""With fewer targets never bought in training, what is said of them is chance."""
 COLUMNS = ("recall@10", "mrr", "coverage@10", "cold/recall@10")
 PROTOCOL = {
     "global-time": (
@@ -83,12 +85,14 @@ def gather_arms(
 ) -> tuple[list[ArmRow], dict[str, NDArray[np.int64]]]:
     """A row for each arm and for popularity, and every test target's place under each."""
     popular = rank_by_popularity(catalog, split, split.test)
+    cold = cold_targets(catalog, split)
+    columns = [c for c in COLUMNS if cold.sum() >= FEW_COLD or not c.startswith("cold/")]
     rows = [
         ArmRow(
             name="popularity",
             what="baseline: what most people bought",
             ndcg=ndcg_interval(popular.ranks),
-            metrics=_columns(summarise(popular, cold_targets(catalog, split)), ""),
+            metrics=_columns(columns, summarise(popular, cold), ""),
             is_control=True,
         )
     ]
@@ -102,7 +106,7 @@ def gather_arms(
                 name=name,
                 what=arm.what,
                 ndcg=ndcg_interval(ranks[name]),
-                metrics=_columns(metrics, "test/"),
+                metrics=_columns(columns, metrics, "test/"),
                 trained_parameters=metrics["trained_parameters"],
                 seen_targets=metrics["seen_targets"],
                 parameters=metrics["parameters"],
@@ -120,8 +124,8 @@ def cold_targets(catalog: Catalog, split: Split) -> NDArray[np.bool_]:
     return ~split.trained_items[interactions.items[rows]]
 
 
-def _columns(metrics: dict[str, Any], prefix: str) -> dict[str, float]:
-    values = {name: metrics.get(f"{prefix}{name}") for name in COLUMNS}
+def _columns(names: list[str], metrics: dict[str, Any], prefix: str) -> dict[str, float]:
+    values = {name: metrics.get(f"{prefix}{name}") for name in names}
     return {name: math.nan if value is None else value for name, value in values.items()}
 
 
@@ -132,29 +136,34 @@ def ranking_claims(
     catalog: Catalog,
     split: Split,
 ) -> list[Claim]:
-    """What the ranking table says, as far as this run has the arms to say it."""
+    """What the ranking table says, as far as this run has the arms to say it.
+
+    In the demo world it is known how well content can do, so ratios have goals there; on a real
+    shop the interval must lie above 1.
+    """
     headline = config.headline
+    goals = (3.0, 1.3, 5.0) if config.world else (None, None, None)
     ndcg = {name: metric_values(places)["ndcg@10"] for name, places in ranks.items()}
     claims = [
         _ratio_claim(
             "Content and history rank the next item better than popularity (NDCG@10)",
             ndcg[headline],
             ndcg["popularity"],
-            3.0,
+            goals[0],
         )
     ]
     if "shuffled" in ndcg:
         sentence = (
             "It is the content that helps: the same model reading other items' content is worse"
         )
-        claims.append(_ratio_claim(sentence, ndcg[headline], ndcg["shuffled"], 1.3))
+        claims.append(_ratio_claim(sentence, ndcg[headline], ndcg["shuffled"], goals[1]))
     cold = cold_targets(catalog, split)
-    if "id" in ndcg and cold.sum() >= 20:
+    if "id" in ndcg and cold.sum() >= FEW_COLD:
         recall = {name: metric_values(ranks[name][cold])["recall@10"] for name in (headline, "id")}
         sentence = (
             "Items never bought in training are found by their content (Recall@10 against ids)"
         )
-        claims.append(_ratio_claim(sentence, recall[headline], recall["id"], 5.0))
+        claims.append(_ratio_claim(sentence, recall[headline], recall["id"], goals[2]))
     if {"lora", "full"} <= set(ndcg):
         (lora,) = [arm for arm in arms if arm.name == "lora"]
         share = lora.trained_parameters / lora.parameters
@@ -171,12 +180,14 @@ def ranking_claims(
 
 
 def _ratio_claim(
-    sentence: str, ours: NDArray[np.float64], theirs: NDArray[np.float64], goal: float
+    sentence: str, ours: NDArray[np.float64], theirs: NDArray[np.float64], goal: float | None
 ) -> Claim:
     ratio = ratio_interval(ours, theirs)
     figure = f"{ratio.value:.2f}× [{ratio.low:.2f}, {ratio.high:.2f}]"
     if math.isinf(ratio.value):
         figure = f"{ours.mean():.3f} against 0"
+    if goal is None:
+        return Claim(sentence, figure, "interval above 1", ratio.low > 1)
     return Claim(sentence, figure, f"at least {goal:g}×", ratio.value >= goal)
 
 
