@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 
+from launch.guard import StepGuard
 from launch.strategies import make_strategy
 from launch.training_progress import TrainingProgress
 from pretrain.config import TrainerConfig
@@ -29,7 +30,7 @@ def build_trainer(
     `val_check_interval`). Each rank reads what its data module gives it: no sampler is put in.
     """
     _quieten()
-    added: list[pl.Callback] = []
+    added: list[pl.Callback] = [StepGuard(config.give_up_after)]
     if config.progress:
         added.append(TrainingProgress(title))
     if config.checkpoint_every:

@@ -30,6 +30,8 @@ class TrainerConfig:
     """Steps between two points of the learning curves."""
     checkpoint_every: int = 0
     """Steps between two resumable checkpoints; 0 keeps none."""
+    give_up_after: int = 10
+    """So many steps in a row whose gradient is not finite end the run; single ones are left out."""
     seed: int = 0
     """Seed of weights, order and dropout."""
     progress: bool = True

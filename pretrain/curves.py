@@ -1,6 +1,7 @@
 """Keeps a run's learning curves, for its artifact and its report."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ class CurveRecorder(pl.Callback):
         if trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps:
             for name, value in trainer.callback_metrics.items():
                 points = self.curves.setdefault(name, [])
-                if not points or points[-1][0] != trainer.global_step:
+                new = not points or points[-1][0] != trainer.global_step
+                if new and math.isfinite(float(value)):  # a step that was left out has no loss
                     points.append([trainer.global_step, float(value)])
 
     def save(self, path: Path) -> None:

@@ -85,6 +85,19 @@ class PretrainModule(pl.LightningModule):
         )
         return loss
 
+    def suspects(self, batch: PretrainBatch) -> str:
+        """For a step whose gradient is not finite: which items' content is not, or which were read."""
+        items = torch.zeros(int(batch.slots.max()) + 1, dtype=torch.int64)
+        items[batch.slots.flatten().cpu()] = batch.items.flatten().cpu()
+        pixels = batch.content.get("pixel_values")
+        if pixels is not None:
+            present = batch.content["image_present"].cpu()
+            strange = ~pixels[: int(present.sum())].flatten(1).isfinite().all(dim=1).cpu()
+            found = items[present.nonzero().squeeze(1)[strange]]
+            if len(found):
+                return f"; pictures of items (rows) {found.tolist()} are not finite"
+        return f"; it read items (rows) {items.tolist()}"
+
     def configure_optimizers(self) -> Any:
         return make_optimizer(self.parameters(), self.optimizer_config, self.trainer.max_steps)
 

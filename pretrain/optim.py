@@ -1,13 +1,28 @@
 """The optimiser every stage uses: AdamW, warm-up, cosine decay."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import nn
 
 from pretrain.config import OptimizerConfig
+
+
+class GuardedAdamW(torch.optim.AdamW):
+    """AdamW that can be told to leave a step out: weights, moments and counts stay as they are."""
+
+    leave_out = False
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        loss = None
+        if closure is not None:  # the forward and backward pass, after which it is known
+            with torch.enable_grad():
+                loss = closure()
+        if not self.leave_out:
+            super().step()
+        return loss
 
 
 def make_optimizer(
@@ -32,7 +47,7 @@ def make_optimizer(
         others = [p for p in trained if p.dim() < 2]
         groups.append({**settings, "params": matrices, "weight_decay": config.weight_decay})
         groups.append({**settings, "params": others, "weight_decay": 0.0})
-    optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=config.learning_rate)
+    optimizer = GuardedAdamW([g for g in groups if g["params"]], lr=config.learning_rate)
     warmup = max(1, round(config.warmup_share * total_steps))
 
     def rate(step: int) -> float:

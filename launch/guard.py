@@ -1,0 +1,90 @@
+"""Keeps weights finite: a step whose gradient is not, on any rank, changes nothing on every rank.
+
+One broken picture or one faulty device is enough to turn all weights into nan, after which a run goes
+on for days and ends in good order.
+"""
+
+import sys
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from catalog.errors import VitrineError
+from pretrain.optim import GuardedAdamW
+
+
+class StepGuard(pl.Callback):
+    """Looks at each gradient where it arises, before ranks and shards mix it.
+
+    So it does not matter who reduces or keeps it afterwards (DDP, ZeRO 1, 2, 3): the ranks agree on
+    one bit, and the optimiser inside all of that leaves the step out. `give_up_after` such steps in a
+    row end the run with VitrineError.
+    """
+
+    def __init__(self, give_up_after: int) -> None:
+        self.give_up_after = give_up_after
+        self.in_a_row = 0
+        self.skipped = 0
+        self.batch: Any = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.strange = torch.zeros(1, device=pl_module.device)
+        self.optimizer = _innermost(trainer.optimizers[0])
+        if isinstance(self.optimizer, GuardedAdamW):
+            for parameter in pl_module.parameters():
+                if parameter.requires_grad:
+                    parameter.register_hook(self._look)
+
+    def _look(self, gradient: Tensor) -> None:
+        # A sum is finite only if all its terms are; no step waits for the device here.
+        self.strange += ~gradient.detach().sum(dtype=torch.float32).isfinite()
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self.batch = batch
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any
+    ) -> None:
+        if not isinstance(self.optimizer, GuardedAdamW):
+            return
+        here = bool(self.strange > 0)
+        anywhere = self.strange.clone()
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(anywhere)
+        self.strange.zero_()
+        self.optimizer.leave_out = bool(anywhere > 0)
+        if not self.optimizer.leave_out:
+            self.in_a_row = 0
+            return
+        self.in_a_row += 1
+        self.skipped += 1
+        if here:
+            self._tell(trainer, pl_module)
+        if self.in_a_row >= self.give_up_after:
+            raise VitrineError(
+                f"{self.in_a_row} steps in a row, up to step {trainer.global_step}, had a gradient "
+                "that is not finite; weights and checkpoints are those from before. Look at the items "
+                "named above, or lower --optimizer.learning_rate; --trainer.give_up_after allows more"
+            )
+
+    def _tell(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        suspects = getattr(pl_module, "suspects", None)
+        items = suspects(self.batch) if suspects is not None else ""
+        print(
+            f"step {trainer.global_step} left out on all ranks: the gradient of rank "
+            f"{trainer.global_rank} is not finite{items}",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _innermost(optimizer: Any) -> Any:
+    """The optimiser inside Lightning's and DeepSpeed's wrappings."""
+    while not isinstance(optimizer, GuardedAdamW) and hasattr(optimizer, "optimizer"):
+        optimizer = optimizer.optimizer
+    return optimizer
