@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from catalog.artifacts import Artifact, write_artifact
 from catalog.catalog import Catalog, load_catalog
 from catalog.errors import VitrineError
-from catalog.seen import Seen, interaction_marks, target_rows
+from catalog.seen import SEEN_FILE, Seen, interaction_marks, target_rows
 from catalog.splits import Split, make_split
 from finetune.artifact import assemble, fresh_parts, save_weights, without_towers
 from finetune.baselines import rank_by_popularity
@@ -143,6 +143,14 @@ def _check(config: FinetuneConfig) -> None:
 
 def _seen_targets(config: FinetuneConfig, base: Artifact, catalog: Catalog, split: Split) -> int:
     """How many targets the encoder is known to have been pretrained on; VitrineError if not allowed."""
+    if not (base.path / SEEN_FILE).exists():
+        if config.allow_seen:
+            return 0
+        raise VitrineError(
+            f"the encoder {config.encoder} does not say what it was pretrained on (no {SEEN_FILE}), "
+            "so nothing shows that the targets are new to it; pretrain it again, or pass "
+            "--allow_seen true"
+        )
     rows = np.concatenate([target_rows(catalog, t) for t in (split.validation, split.test)])
     told, seen = Seen.load(base.path).checked(interaction_marks(catalog, rows))
     if seen.any() and not config.allow_seen:

@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 from safetensors import safe_open
 
-from catalog.artifacts import open_artifact
+from catalog.artifacts import open_artifact, write_artifact
 from catalog.catalog import load_catalog
 from catalog.config import CatalogConfig, SplitConfig
 from catalog.errors import VitrineError
@@ -266,3 +266,20 @@ def test_targets_the_encoder_was_pretrained_on_are_refused_unless_allowed(
         replace(other_split, allow_seen=True), tmp_path / "allowed", build_trainer
     )
     assert open_artifact(allowed).manifest["metrics"]["seen_targets"] > 0
+
+
+def test_an_encoder_that_does_not_say_what_it_saw_is_refused(
+    settings: FinetuneConfig, tmp_path: Path
+) -> None:
+    known = open_artifact(Path(settings.encoder))
+    with write_artifact(
+        tmp_path / "older",
+        kind="encoder",
+        config=known.manifest["config"],
+        catalog=known.manifest["catalog"],
+    ) as staging:
+        EncoderParts.load(known.path).save(staging.path)
+    older = replace(settings, encoder=str(tmp_path / "older"), transfer="zero-shot")
+    with pytest.raises(VitrineError, match=r"does not say what it was pretrained on \(no seen"):
+        run_finetuning(older, tmp_path / "shop", build_trainer)
+    run_finetuning(replace(older, allow_seen=True), tmp_path / "shop", build_trainer)
