@@ -75,12 +75,12 @@ class StepGuard(pl.Callback):
     def _tell(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         suspects = getattr(pl_module, "suspects", None)
         items = suspects(self.batch) if suspects is not None else ""
-        print(
+        # In one piece: several ranks may write at this moment.
+        sys.stderr.write(
             f"step {trainer.global_step} left out on all ranks: the gradient of rank "
-            f"{trainer.global_rank} is not finite{items}",
-            file=sys.stderr,
-            flush=True,
+            f"{trainer.global_rank} is not finite{items}\n"
         )
+        sys.stderr.flush()
 
 
 def _innermost(optimizer: Any) -> Any:

@@ -61,12 +61,12 @@ class ArmRow:
     metrics: dict[str, float]
     """Column name → value; the same columns in every row (nan where it makes no sense)."""
     trained_parameters: int = 0
-    seen_targets: int = 0
-    """Targets that its encoder was pretrained on."""
     parameters: int = 0
     seconds: float = 0.0
     is_control: bool = False
     """A baseline or control, against which the others are read."""
+    seen_targets: int = 0
+    """Targets that its encoder was pretrained on."""
 
 
 @dataclass

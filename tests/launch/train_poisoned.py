@@ -57,7 +57,7 @@ class Poison(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
         with gathered_weights(pl_module):
-            self.sums.append(sum(float(p.double().sum()) for p in pl_module.parameters()))
+            self.sums.append(sum(float(p.detach().double().sum()) for p in pl_module.parameters()))
 
 
 def main(
