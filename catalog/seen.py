@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.catalog import Catalog, Interactions
-from catalog.splits import Split, Targets
+from catalog.splits import Split, training_mask
 
 KEPT = 65_536
 """Marks kept at most: half a megabyte."""
@@ -42,12 +42,7 @@ class Seen:
     @classmethod
     def training(cls, catalog: Catalog, split: Split) -> Self:
         """The training part of every history."""
-        interactions = catalog.interactions
-        positions = np.arange(len(interactions)) - np.repeat(
-            interactions.offsets[:-1], np.diff(interactions.offsets)
-        )
-        ends = np.repeat(split.train_end, np.diff(interactions.offsets))
-        rows = np.flatnonzero(positions < ends)
+        rows = np.flatnonzero(training_mask(catalog.interactions, split.train_end))
         seen = cls.of(np.empty(0, dtype=np.uint64))
         for start in range(0, len(rows), CHUNK):
             marks = interaction_marks(catalog, rows[start : start + CHUNK])
@@ -68,11 +63,6 @@ class Seen:
         else:
             told = marks <= self.marks[-1]
         return told, np.isin(marks, self.marks)
-
-
-def target_rows(catalog: Catalog, targets: Targets) -> NDArray[np.int64]:
-    """The rows of the interactions that are to be predicted: int64 (targets,)."""
-    return catalog.interactions.offsets[targets.users] + targets.positions
 
 
 def interaction_marks(catalog: Catalog, rows: NDArray[np.int64]) -> NDArray[np.uint64]:

@@ -175,17 +175,26 @@ def _targets(chosen: NDArray[np.bool_], positions: NDArray[np.int64]) -> Targets
     return Targets(np.flatnonzero(chosen).astype(np.int32), positions[chosen].astype(np.int32))
 
 
+def target_rows(interactions: Interactions, targets: Targets) -> NDArray[np.int64]:
+    """The rows of the interactions that are to be predicted: int64 (targets,)."""
+    return interactions.offsets[targets.users] + targets.positions
+
+
+def training_mask(interactions: Interactions, ends: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Which interactions lie before their person's `ends` (num_users,): bool (num_interactions,)."""
+    lengths = np.diff(interactions.offsets)
+    positions = np.arange(len(interactions)) - np.repeat(interactions.offsets[:-1], lengths)
+    return positions < np.repeat(ends, lengths)
+
+
 def _train_counts(
     interactions: Interactions, ends: NDArray[np.int32], num_items: int
 ) -> NDArray[np.int64]:
-    lengths = np.diff(interactions.offsets)
-    positions = np.arange(len(interactions)) - np.repeat(interactions.offsets[:-1], lengths)
-    in_training = positions < np.repeat(ends, lengths)
-    return np.bincount(interactions.items[in_training], minlength=num_items)
+    return np.bincount(interactions.items[training_mask(interactions, ends)], minlength=num_items)
 
 
 def _cold_share(interactions: Interactions, targets: Targets, counts: NDArray[np.int64]) -> float:
     if not len(targets):
         return 0.0
-    items = interactions.items[interactions.offsets[targets.users] + targets.positions]
+    items = interactions.items[target_rows(interactions, targets)]
     return float(np.mean(counts[items] == 0))

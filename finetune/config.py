@@ -6,6 +6,9 @@ from typing import Literal
 from catalog.config import CatalogConfig, SplitConfig
 from pretrain.config import OptimizerConfig, TrainerConfig
 
+Transfer = Literal["scratch", "zero-shot", "frozen", "lora", "full"]
+Features = Literal["content", "content+id", "shuffled", "random", "id"]
+
 
 @dataclass(frozen=True)
 class LoraConfig:
@@ -33,9 +36,9 @@ class FinetuneConfig:
     """Folder of an encoder artifact."""
     catalog: CatalogConfig = field(default_factory=CatalogConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
-    transfer: Literal["scratch", "zero-shot", "frozen", "lora", "full"] = "lora"
+    transfer: Transfer = "lora"
     """What is trained: everything anew, nothing, only what reads histories, low-rank updates, or all."""
-    features: Literal["content", "content+id", "shuffled", "random", "id"] = "content"
+    features: Features = "content"
     """What stands for an item: its content; content and an id vector; or a control."""
     allow_seen: bool = False
     """Evaluate also on interactions the encoder was pretrained on; such figures prove nothing."""

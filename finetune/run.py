@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from catalog.artifacts import Artifact, write_artifact
 from catalog.catalog import Catalog, load_catalog
 from catalog.errors import VitrineError
-from catalog.seen import SEEN_FILE, Seen, interaction_marks, target_rows
-from catalog.splits import Split, make_split
+from catalog.seen import SEEN_FILE, Seen, interaction_marks
+from catalog.splits import Split, make_split, target_rows
 from finetune.artifact import assemble, fresh_parts, save_weights, without_towers
 from finetune.baselines import rank_by_popularity
 from finetune.config import FinetuneConfig
@@ -42,11 +42,11 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
     split = make_split(catalog, config.split)
     pl.seed_everything(config.trainer.seed, verbose=False)
     base, parts = open_encoder(config.encoder)
-    seen_targets = (
-        0 if config.transfer == "scratch" else _seen_targets(config, base, catalog, split)
-    )
+    seen_targets = 0
     if config.transfer == "scratch":
         parts = fresh_parts(base, catalog)
+    else:
+        seen_targets = _seen_targets(config, base, catalog, split)
     built = assemble(parts, config.transfer, config.features, catalog.num_items, config.lora)
 
     reader = (
@@ -151,7 +151,9 @@ def _seen_targets(config: FinetuneConfig, base: Artifact, catalog: Catalog, spli
             "so nothing shows that the targets are new to it; pretrain it again, or pass "
             "--allow_seen true"
         )
-    rows = np.concatenate([target_rows(catalog, t) for t in (split.validation, split.test)])
+    rows = np.concatenate(
+        [target_rows(catalog.interactions, t) for t in (split.validation, split.test)]
+    )
     told, seen = Seen.load(base.path).checked(interaction_marks(catalog, rows))
     if seen.any() and not config.allow_seen:
         rule = (base.manifest["split"] or {}).get("kind")
@@ -189,9 +191,7 @@ def _first_content(
 def _test_metrics(ranking: Ranking, catalog: Catalog, split: Split) -> dict[str, float]:
     """Flat: ours and popularity's test metrics, with the interval of NDCG@10."""
     targets = split.test
-    items = catalog.interactions.items[
-        catalog.interactions.offsets[targets.users] + targets.positions
-    ]
+    items = catalog.interactions.items[target_rows(catalog.interactions, targets)]
     cold = ~split.trained_items[items]
     interval = ndcg_interval(ranking.ranks)
     popular = summarise(rank_by_popularity(catalog, split, targets), cold)

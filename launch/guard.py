@@ -9,10 +9,10 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from catalog.errors import VitrineError
+from pretrain.gather import sum_over_ranks
 from pretrain.optim import GuardedAdamW
 
 
@@ -53,11 +53,8 @@ class StepGuard(pl.Callback):
         if not isinstance(self.optimizer, GuardedAdamW):
             return
         here = bool(self.strange > 0)
-        anywhere = self.strange.clone()
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(anywhere)
+        self.optimizer.leave_out = bool(sum_over_ranks(self.strange) > 0)
         self.strange.zero_()
-        self.optimizer.leave_out = bool(anywhere > 0)
         if not self.optimizer.leave_out:
             self.in_a_row = 0
             return

@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from catalog.artifacts import open_artifact
 from catalog.config import CatalogConfig, SplitConfig
 from catalog.errors import VitrineError
-from finetune.config import FinetuneConfig
+from finetune.config import Features, FinetuneConfig, Transfer
 from generate.config import ShowcaseConfig
 from generate.image.config import ImageConfig
 from generate.text.config import TextConfig
@@ -37,9 +37,9 @@ class WorldConfig:
 
 @dataclass(frozen=True)
 class ArmConfig:
-    transfer: Literal["scratch", "zero-shot", "frozen", "lora", "full"] = "lora"
+    transfer: Transfer = "lora"
     """See FinetuneConfig."""
-    features: Literal["content", "content+id", "shuffled", "random", "id"] = "content"
+    features: Features = "content"
     """See FinetuneConfig."""
     learning_rate: float = 0.0
     """Overrules fine-tuning's where it is not 0."""

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,11 @@ from pretrain.towers import tower_config
 
 
 @contextmanager
-def without_bars() -> Iterator[None]:
-    """Switches transformers' progress bars off: what lies in an artifact loads in an instant."""
+def without_bars(logging: ModuleType = logging) -> Iterator[None]:
+    """Switches the progress bars off: what lies in an artifact loads in an instant.
+
+    `logging` is that of transformers or of diffusers.
+    """
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:

@@ -79,9 +79,9 @@ class Block(nn.Module):
 class RecentMean(nn.Module):
     """The mean of what was taken so far, newer items weighing more, and what is added to it.
 
-    The mean of a person's items is hard to beat from little data (NARM and GRU4Rec lose to it on
-    small shops, Ludewig and Jannach, 2018): a reader that starts as the mean has only to learn what
-    the mean misses.
+    From little data the mean of a person's items is hard to beat, as simple methods often are
+    (Ludewig and Jannach, 2018, show it of neighbours against recurrent networks): a reader that
+    starts as the mean has only to learn what the mean misses.
     """
 
     def __init__(self, width: int, correction: float = 0.1) -> None:

@@ -18,6 +18,7 @@ from catalog.errors import VitrineError
 from generate.image.codec import PatchCodec
 from generate.image.denoiser import Conditioner, clean_estimate, velocity
 from generate.image.guidance import guidance_weights
+from pretrain.artifact import without_bars
 
 
 class PersonalImagePipeline(DiffusionPipeline):
@@ -48,13 +49,8 @@ class PersonalImagePipeline(DiffusionPipeline):
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Self:
         """As in diffusers, without its progress bar: these parts load in an instant."""
-        shown = logging.is_progress_bar_enabled()
-        logging.disable_progress_bar()
-        try:
+        with without_bars(logging):
             return super().from_pretrained(*args, **kwargs)
-        finally:
-            if shown:
-                logging.enable_progress_bar()
 
     @property
     def width(self) -> int:

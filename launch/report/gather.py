@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from catalog.artifacts import open_artifact
 from catalog.catalog import Catalog, load_catalog
-from catalog.splits import Split, make_split
+from catalog.splits import Split, make_split, target_rows
 from finetune.baselines import rank_by_popularity
 from finetune.evaluate import metric_values, ndcg_interval, summarise
 from finetune.statistics import Interval, ratio_interval
@@ -120,8 +120,7 @@ def gather_arms(
 def cold_targets(catalog: Catalog, split: Split) -> NDArray[np.bool_]:
     """Which test targets were never bought in training: bool (targets,)."""
     interactions = catalog.interactions
-    rows = interactions.offsets[split.test.users] + split.test.positions
-    return ~split.trained_items[interactions.items[rows]]
+    return ~split.trained_items[interactions.items[target_rows(interactions, split.test)]]
 
 
 def _columns(names: list[str], metrics: dict[str, Any], prefix: str) -> dict[str, float]:

@@ -7,8 +7,8 @@ import pytest
 
 import catalog.seen
 from catalog.config import SplitConfig
-from catalog.seen import Seen, interaction_marks, target_rows
-from catalog.splits import make_split
+from catalog.seen import Seen, interaction_marks
+from catalog.splits import make_split, target_rows
 
 LEAVE_ONE_OUT = SplitConfig(kind="leave-one-out")
 
@@ -26,7 +26,7 @@ ITEMS = [{"item_id": f"i{n}", "title": f"Thing {n}"} for n in range(40)]
 
 
 def told_of_test(seen: Seen, shop, split) -> tuple[int, int]:
-    told, found = seen.checked(interaction_marks(shop, target_rows(shop, split.test)))
+    told, found = seen.checked(interaction_marks(shop, target_rows(shop.interactions, split.test)))
     return int(told.sum()), int(found.sum())
 
 
