@@ -1,5 +1,8 @@
 """What is recommended, to whom: items and time-ordered histories, read once and memory-mapped."""
 
+# pyright: reportAttributeAccessIssue=false
+# pyarrow makes the functions of its compute module when it is imported; no checker sees them.
+
 import hashlib
 import json
 import os
@@ -13,16 +16,19 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset
 from numpy.typing import NDArray
 
+from catalog.columns import as_text
 from catalog.config import CatalogConfig
 from catalog.convert import Converted, convert
-from catalog.errors import VitrineError, nearest
-from catalog.pictures import SUFFIXES, BrokenPicture, Crop, read_picture
+from catalog.errors import BrokenFile, VitrineError, nearest
+from catalog.films import SUFFIXES as FILM_SUFFIXES
+from catalog.pictures import SUFFIXES, Crop, read_picture
 from catalog.sources import SOURCES, RawTables
 
-FORMAT = 1
+FORMAT = 2
 """Raised when the converted files change, so that older ones are made anew."""
 ROWS_PER_BATCH = 65_536
 
@@ -90,9 +96,13 @@ class Catalog:
     """sha256 of what was read: tables' bytes, pictures' paths and sizes, the reading rules."""
     items: Dataset
     """item_id; title, text, category, image (absolute path): str or None; price: float or None."""
+    columns: Dataset
+    """The items table's own columns, as they came; rows as in `items`."""
     user_ids: NDArray[np.str_]
     """(num_users,)"""
     interactions: Interactions
+    edges: NDArray[np.int32] | None = None
+    """(e, 2): rows of items that the catalog links; None where it has no edges table."""
     roles: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Which column was read as what: {"items": {role: column}, "interactions": {…}}."""
     timed: bool = True
@@ -123,6 +133,47 @@ class Catalog:
         words = [self._columns[name][int(item)].as_py() for name in ("title", "text")]
         return ". ".join(word for word in words if word) or None
 
+    def texts(self, column: str = "text") -> "Texts":
+        """`text_of` for "text"; otherwise that column alone."""
+        if column == "text":
+            return Texts([self._columns["title"], self._columns["text"]])
+        return Texts([as_text(self.column(column), column)])
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """An items' column by its role ("title", "price", …) or its own name."""
+        self.check_column(name)
+        roles = self.items.data
+        return (roles if name in roles.column_names else self.columns.data).column(name)
+
+    def has_column(self, name: str) -> bool:
+        return name in self.items.column_names or name in self.columns.column_names
+
+    def check_column(self, name: str) -> None:
+        """Raises VitrineError, with the nearest names, where there is no such column."""
+        if not self.has_column(name):
+            known = dict.fromkeys([*self.items.column_names, *self.columns.column_names])
+            raise VitrineError(
+                f"the items of {self.name} have no column {name!r}.{nearest(name, known)}"
+            )
+
+    def path_of(self, item: int, column: str = "image") -> str | None:
+        """The file a column names, absolute; None where there is none, or no such column.
+
+        Raises BrokenFile where it lies outside the catalog's folder.
+        """
+        if column == "image":
+            return self._columns["image"][int(item)].as_py()
+        if not self.has_column(column):
+            return None
+        path = self.column(column)[int(item)].as_py()
+        if not path:
+            return None
+        base = os.path.realpath(self.folder)
+        full = os.path.realpath(os.path.join(base, str(path)))
+        if not full.startswith(base + os.sep):
+            raise BrokenFile("the file lies outside the catalog's folder")
+        return full
+
     def image_of(self, item: int, size: int, crop: Crop = "pad") -> NDArray[np.uint8] | None:
         """The picture as (size, size, 3) uint8 RGB, squared as `read_picture` says.
 
@@ -133,7 +184,7 @@ class Catalog:
             return None
         try:
             return read_picture(path, size, crop)
-        except BrokenPicture as reason:
+        except BrokenFile as reason:
             self.broken_images[int(item)] = str(reason)
             return None
 
@@ -149,6 +200,24 @@ class Catalog:
     @cached_property
     def _user_rows(self) -> dict[str, int]:
         return {user: row for row, user in enumerate(self.user_ids.tolist())}
+
+
+class Texts:
+    """One text for each item: the columns' words, joined by ". ", None where all are empty."""
+
+    def __init__(self, columns: list[pa.ChunkedArray]) -> None:
+        self.columns = columns
+
+    def __call__(self, item: int) -> str | None:
+        words = [column[item].as_py() for column in self.columns]
+        return ". ".join(word for word in words if word) or None
+
+    def lengths(self) -> NDArray[np.int32]:
+        """Bytes of each text, int32 (num_items,)."""
+        total = np.zeros(len(self.columns[0]), dtype=np.int32)
+        for column in self.columns:
+            total += pc.binary_length(column).fill_null(0).to_numpy().astype(np.int32)
+        return total
 
 
 def _row_of(rows: dict[str, int], wanted: str | int, what: str, name: str) -> int:
@@ -175,7 +244,10 @@ def _fingerprint(raw: RawTables, config: CatalogConfig) -> str:
 
 
 def _picture_lines(folder: str, inside: str) -> list[str]:
-    """One line for each picture below `folder`; a link is told from a file, as it may lead away."""
+    """One line for each picture, film or sound below `folder`.
+
+    A link is told from a file, as it may lead away.
+    """
     lines: list[str] = []
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -184,7 +256,7 @@ def _picture_lines(folder: str, inside: str) -> list[str]:
                 lines += _picture_lines(entry.path, f"{name}/")
             elif entry.is_symlink():
                 lines.append(f"\n{name} → {os.readlink(entry.path)}")
-            elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
+            elif os.path.splitext(entry.name)[1].lower() in SUFFIXES | FILM_SUFFIXES:
                 lines.append(f"\n{name} {entry.stat().st_size}")
     return lines
 
@@ -201,11 +273,13 @@ def _write(content: Converted, folder: Path) -> None:
         "items": content.item_rows,
         "times": content.times,
         "ratings": content.ratings,
+        "edges": content.edges,
     }
     for name, array in arrays.items():
         if array is not None:
             np.save(staging / f"{name}.npy", array, allow_pickle=False)
     _write_table(content.items, staging / "items.arrow")
+    _write_table(content.columns, staging / "columns.arrow")
     if content.reviews is not None:
         _write_table(content.reviews, staging / "reviews.arrow")
     about = {"roles": content.roles, "timed": content.timed, "dropped": content.dropped}
@@ -239,8 +313,10 @@ def _open(raw: RawTables, fingerprint: str, folder: Path) -> Catalog:
         folder=raw.folder,
         fingerprint=fingerprint,
         items=Dataset.from_file(str(folder / "items.arrow")),
+        columns=Dataset.from_file(str(folder / "columns.arrow")),
         user_ids=_open_array(folder / "user_ids.npy"),
         interactions=interactions,
+        edges=_open_array(folder / "edges.npy") if (folder / "edges.npy").exists() else None,
         **about,
     )
 

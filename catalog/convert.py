@@ -28,6 +28,8 @@ class Converted:
 
     items: pa.Table
     """item_id, title, text, category, image (absolute path), price (null where there is none)."""
+    columns: pa.Table
+    """The items table as it came."""
     user_ids: NDArray[np.str_]
     """(num_users,), in the order of their first interaction in the file."""
     offsets: NDArray[np.int64]
@@ -40,6 +42,8 @@ class Converted:
     """(num_interactions,)"""
     reviews: pa.Table | None
     """One column `review`, (num_interactions,) rows."""
+    edges: NDArray[np.int32] | None
+    """(e, 2): rows of linked items."""
     roles: Roles
     """Which column was read as what."""
     timed: bool
@@ -78,6 +82,7 @@ def convert(raw: RawTables, config: CatalogConfig) -> Converted:
     reviews = _column(interactions, roles, "review")
     return Converted(
         items=items,
+        columns=raw_items,
         user_ids=user_ids.to_numpy(zero_copy_only=False).astype(np.str_),
         offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
         item_rows=item_rows[order],
@@ -88,6 +93,9 @@ def convert(raw: RawTables, config: CatalogConfig) -> Converted:
         reviews=None
         if reviews is None
         else pa.table({"review": as_text(reviews, roles["review"]).take(pa.array(order))}),
+        edges=None
+        if raw.read_edges is None
+        else _edges(raw.read_edges(), items["item_id"], raw.name, config),
         roles={"items": item_roles, "interactions": roles},
         timed=timed,
         dropped=dropped,
@@ -167,6 +175,28 @@ def _keep_known(
             f"{_first(item_ids)} …); check the roles of both item_id columns."
         )
     return table.filter(known), len(unknown)
+
+
+def _edges(
+    table: pa.Table, item_ids: pa.ChunkedArray, name: str, config: CatalogConfig
+) -> NDArray[np.int32]:
+    """The links as rows of the items table; links of an item to itself are left out."""
+    if table.num_columns < 2:
+        raise VitrineError(f"the edges of {name} need two columns, the ids of the linked items.")
+    ends = []
+    for column in table.column_names[:2]:
+        ids = as_text(table[column], column)
+        _refuse_nulls(ids, "edges", column)
+        rows = pc.index_in(ids, value_set=item_ids)
+        if rows.null_count and config.unknown_items == "error":
+            unknown = pc.unique(ids.filter(pc.is_null(rows)))
+            raise VitrineError(
+                f"the edges of {name} name {len(unknown)} items the items table lacks "
+                f"({_first(unknown)}); add them, or set unknown_items: drop."
+            )
+        ends.append(rows.fill_null(-1).to_numpy().astype(np.int32))
+    edges = np.stack(ends, axis=1)
+    return edges[(edges >= 0).all(axis=1) & (edges[:, 0] != edges[:, 1])]
 
 
 def _times(

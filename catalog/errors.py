@@ -12,6 +12,10 @@ class VitrineError(Exception):
     """A mistake that the person who runs Vitrine can put right; printed without a traceback."""
 
 
+class BrokenFile(Exception):
+    """A picture, film or sound that cannot be read; the message is the reason, in a few words."""
+
+
 def nearest(value: str, known: Iterable[str]) -> str:
     """The end of an error message: " Did you mean 'title'?", or the known names if few, or "".
 

@@ -8,23 +8,21 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from catalog.errors import BrokenFile
+
 MAX_PIXELS = 50_000_000
 """Larger pictures are refused from their header: a 10 kB file can unpack into gigabytes."""
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jfif"}
-"""File names that belong to a catalog's fingerprint."""
+"""How pictures' files are called."""
 
 Crop = Literal["pad", "centre"]
-
-
-class BrokenPicture(Exception):
-    """A picture that cannot be shown; the message is the reason, in a few words."""
 
 
 def read_picture(path: str | Path, size: int, crop: Crop = "pad") -> NDArray[np.uint8]:
     """The picture as (size, size, 3) uint8 RGB, turned as its EXIF says; alpha lies on white.
 
     `pad` keeps the whole picture on the mean colour of its border, `centre` fills the square and
-    cuts what stands over. Raises BrokenPicture.
+    cuts what stands over. Raises BrokenFile.
     """
     try:
         with warnings.catch_warnings():
@@ -33,22 +31,26 @@ def read_picture(path: str | Path, size: int, crop: Crop = "pad") -> NDArray[np.
             with Image.open(path) as picture:
                 width, height = picture.size
                 if width * height > MAX_PIXELS:
-                    raise BrokenPicture(f"{width}×{height} pixels are too many")
+                    raise BrokenFile(f"{width}×{height} pixels are too many")
                 if crop == "pad":
                     picture.draft("RGB", (size, size))  # JPEG decodes at a fraction of its size
-                upright = ImageOps.exif_transpose(picture)
-                return np.asarray(_squared(_to_rgb(upright), size, crop))
-    except BrokenPicture:
+                return square_picture(picture, size, crop)
+    except BrokenFile:
         raise
     except FileNotFoundError as error:
-        raise BrokenPicture("the file is missing") from error
+        raise BrokenFile("the file is missing") from error
     except Image.DecompressionBombError as error:
-        raise BrokenPicture("too many pixels") from error
+        raise BrokenFile("too many pixels") from error
     except Image.UnidentifiedImageError as error:
         empty = Path(path).stat().st_size == 0
-        raise BrokenPicture("the file is empty" if empty else "not a picture") from error
+        raise BrokenFile("the file is empty" if empty else "not a picture") from error
     except Exception as error:  # decoders answer damaged bytes with nearly every kind of error
-        raise BrokenPicture(f"damaged: {' '.join(str(error).split())}") from error
+        raise BrokenFile(f"damaged: {' '.join(str(error).split())}") from error
+
+
+def square_picture(picture: Image.Image, size: int, crop: Crop = "pad") -> NDArray[np.uint8]:
+    """An open picture as `read_picture` gives it."""
+    return np.asarray(_squared(_to_rgb(ImageOps.exif_transpose(picture)), size, crop))
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:

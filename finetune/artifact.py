@@ -25,7 +25,7 @@ from finetune.config import LoraConfig
 from finetune.recommender import WHOLE_WITH_LORA, Recommender, set_trained, transformer_linears
 from finetune.shop import Shop
 from pretrain.artifact import EncoderParts, new_encoder, open_encoder
-from pretrain.config import EncoderConfig, TowerConfig
+from pretrain.config import EncoderConfig, ModalityConfig, TowerConfig
 from pretrain.embed import IDS_FILE, VECTORS_FILE
 from pretrain.history import HistoryEncoder, HistoryEncoderConfig
 
@@ -72,9 +72,14 @@ def _wrap(recommender: Recommender, settings: PeftLoraConfig) -> PeftModel:
 def fresh_parts(base: Artifact, catalog: Catalog) -> EncoderParts:
     """The same architecture as `base`, untrained, with a tokenizer learned from this catalog."""
     values = dict(base.manifest["config"]["encoder"])
+    untrained = {"frozen": False, "lora_rank": 0}
     for tower in ("text", "image"):
         if values[tower] is not None:
-            values[tower] = TowerConfig(**{**values[tower], "frozen": False})
+            values[tower] = TowerConfig(**{**values[tower], **untrained})
+    values["more"] = {
+        name: ModalityConfig(**{**modality, **untrained})
+        for name, modality in values["more"].items()
+    }
     return new_encoder(EncoderConfig(**values), catalog)
 
 

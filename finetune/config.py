@@ -49,7 +49,7 @@ class FinetuneConfig:
     tower_rate: float = 0.2
     """Share of the learning rate at which towers learn: cached vectors must not grow stale too fast."""
     alignment: float = 0.3
-    """Weight of InfoNCE between text and picture of the items read in a step, where towers learn."""
+    """Weight of InfoNCE between the modalities of the items read in a step, where towers learn."""
     validate_every: int = 100
     """Steps between two looks at the validation targets; the best weights are kept."""
     validation_people: int = 2000

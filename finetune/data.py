@@ -12,8 +12,9 @@ from torch.utils.data import DataLoader
 from catalog.catalog import Catalog
 from catalog.splits import Split
 from finetune.config import FinetuneDataConfig
-from pretrain.content import ContentReader
-from pretrain.rows import HistoryRows, order_for, stack_rows
+from pretrain.content import ContentReader, to_device
+from pretrain.modalities import Content
+from pretrain.rows import HistoryRows, Row, order_for, stack_rows
 
 
 @dataclass
@@ -26,7 +27,7 @@ class FinetuneBatch:
     """int (rows, row_length)."""
     fresh: Tensor | None
     """int (encode_items,): items to read through the towers now."""
-    content: dict[str, Tensor]
+    content: Content
     """Their content; empty where the towers stand still."""
 
     @property
@@ -69,8 +70,8 @@ class FinetuneData(pl.LightningDataModule):
             persistent_workers=self.config.workers > 0,
         )
 
-    def collate(self, rows: list[tuple[NDArray[np.int64], NDArray[np.int64]]]) -> FinetuneBatch:
-        items, segments = stack_rows(rows)
+    def collate(self, rows: list[Row]) -> FinetuneBatch:
+        items, segments, _ = stack_rows(rows)
         if self.reader is None:
             return FinetuneBatch(items, segments, None, {})
         fresh = self._choose_fresh(items.numpy())
@@ -96,5 +97,5 @@ class FinetuneData(pl.LightningDataModule):
             batch.items.to(device),
             batch.segments.to(device),
             None if batch.fresh is None else batch.fresh.to(device),
-            {name: value.to(device) for name, value in batch.content.items()},
+            to_device(batch.content, device),
         )

@@ -70,10 +70,11 @@ class FinetuneModule(pl.LightningModule):
             vectors = self.item_vectors()
         else:
             assert self.recommender.encoder is not None
-            encoded = self.recommender.encoder(**batch.content)
+            encoded = self.recommender.encoder(batch.content)
             vectors = self.refreshed(batch.fresh, encoded.item)
-            if self.alignment and encoded.text is not None and encoded.image is not None:
-                aligned = align(encoded, batch)
+            if self.alignment and self.recommender.encoder.pairs:
+                losses = [align(encoded, *two) for two in self.recommender.encoder.pairs]
+                aligned = torch.stack(losses).mean()
         states = self.recommender.history(vectors[batch.items], batch.segments)
         followed = batch.segments[:, :-1] == batch.segments[:, 1:]  # the next slot goes on with it
         loss = catalog_cross_entropy(
@@ -104,13 +105,12 @@ class FinetuneModule(pl.LightningModule):
         return self
 
 
-def align(encoded: ItemVectors, batch: FinetuneBatch) -> Tensor:
-    """Symmetric InfoNCE (CLIP) among one rank's fresh items that have both text and picture."""
-    assert encoded.text is not None
-    assert encoded.image is not None
-    both = batch.content["text_present"] & batch.content["image_present"]
-    logits = encoded.text[both] @ encoded.image[both].T / ALIGNMENT_TEMPERATURE
+def align(encoded: ItemVectors, one: int, other: int) -> Tensor:
+    """Symmetric InfoNCE (CLIP) among one rank's fresh items that have both modalities."""
+    both = encoded.present[:, one] & encoded.present[:, other]
+    units = encoded.units[both]
+    logits = units[:, one] @ units[:, other].T / ALIGNMENT_TEMPERATURE
     labels = torch.arange(len(logits), device=logits.device)
     if len(labels) == 0:
-        return 0.0 * (encoded.text.sum() + encoded.image.sum())
+        return 0.0 * encoded.units.sum()
     return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2

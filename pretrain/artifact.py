@@ -1,26 +1,26 @@
 """Makes a new encoder from settings, writes it as an artifact, and reads it back."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import AutoTokenizer, BaseImageProcessor, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from catalog.artifacts import Artifact, open_artifact
 from catalog.catalog import Catalog
-from catalog.errors import VitrineError
-from pretrain.config import EncoderConfig, TowerConfig
+from catalog.errors import VitrineError, nearest
+from pretrain.config import EncoderConfig, ModalityConfig
 from pretrain.content import ContentReader
 from pretrain.encoder import ItemEncoder, ItemEncoderConfig
 from pretrain.history import HistoryEncoder, HistoryEncoderConfig
-from pretrain.tokenizer import train_tokenizer
-from pretrain.towers import tower_config
+from pretrain.lora import add_lora
+from pretrain.modalities import MODALITIES, Modality, Processor
 
 
 @contextmanager
@@ -44,77 +44,70 @@ class EncoderParts:
 
     encoder: ItemEncoder
     history: HistoryEncoder
-    tokenizer: PreTrainedTokenizerBase | None
+    processors: dict[str, Processor]
+    """By modality, for those that need one: tokenizers, feature extractors."""
 
     def reader(self, catalog: Catalog, order: NDArray[np.int64] | None = None) -> ContentReader:
-        config = self.encoder.config
-        return ContentReader(
-            catalog,
-            self.tokenizer,
-            max_tokens=config.max_tokens,
-            image_size=config.image_size if config.image_config else None,
-            image_mean=config.image_mean,
-            image_std=config.image_std,
-            order=order,
-        )
+        return ContentReader(catalog, self.encoder.kinds, self.processors, order)
 
     def save(self, folder: Path) -> None:
-        """Hugging Face layout: the encoder in `folder`, the history encoder in `folder/history`."""
+        """Hugging Face layout: the encoder in `folder`, the history encoder in `folder/history`,
+        what reads a modality in `folder/processors/<modality>`."""
         with without_bars():
             self.encoder.save_pretrained(folder)
             self.history.save_pretrained(folder / "history")
-        if self.tokenizer is not None:
-            self.tokenizer.save_pretrained(folder)
+            for name, processor in self.processors.items():
+                processor.save_pretrained(folder / "processors" / name)
 
     @classmethod
     def load(cls, folder: Path) -> "EncoderParts":
         with without_bars():
             encoder = ItemEncoder.from_pretrained(folder)
             history = HistoryEncoder.from_pretrained(folder / "history")
-        tokenizer = AutoTokenizer.from_pretrained(folder) if encoder.config.text_config else None
-        return cls(encoder, history, tokenizer)
+            processors = {
+                name: kind.load_processor(folder / "processors" / name)
+                for name, kind in encoder.kinds.items()
+                if (folder / "processors" / name).is_dir()
+            }
+        return cls(encoder, history, processors)
 
 
 def new_encoder(settings: EncoderConfig, catalog: Catalog) -> EncoderParts:
-    """An untrained encoder (towers may bring trained weights); its tokenizer learns from `catalog`."""
-    tokenizer: PreTrainedTokenizerBase | None = None
-    text_config = image_config = None
-    pretrained: dict[str, str] = {}
-    preprocessing: dict[str, Any] = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
-    if settings.text is not None:
-        if settings.text.model:
-            tokenizer = AutoTokenizer.from_pretrained(settings.text.model)
-            pretrained["text"] = settings.text.model
-            text_config = tower_config(settings.text)
-        else:
-            texts = (catalog.text_of(item) or "" for item in range(catalog.num_items))
-            tokenizer = train_tokenizer(texts, settings.text.vocab_size)
-            text_config = tower_config(
-                settings.text, vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id
-            )
-    if settings.image is not None:
-        if settings.image.model:
-            pretrained["image"] = settings.image.model
-            image_config = tower_config(settings.image)
-            values, _ = BaseImageProcessor.get_image_processor_dict(settings.image.model)
-            preprocessing = {name: values.get(name, preprocessing[name]) for name in preprocessing}
-        else:
-            image_config = tower_config(settings.image, image_size=settings.image.image_size)
-    if text_config is None and image_config is None:
+    """An untrained encoder (towers may bring trained weights); its tokenizers learn from `catalog`."""
+    wanted = settings.modalities()
+    if not wanted:
         raise VitrineError("encoder.text and encoder.image are both null; an item needs one tower")
+    _check_names(wanted, settings)
+    kinds: dict[str, Modality] = {}
+    processors: dict[str, Processor] = {}
+    for name, modality in wanted.items():
+        owner = wanted.get(modality.tower, modality)
+        # What shares a tower is read as that tower is used to.
+        if modality.tower:
+            modality = replace(modality, **{key: getattr(owner, key) for key in SHARED})
+        kinds[name], processor = MODALITIES[modality.kind].new(modality, catalog)
+        if processor is not None:
+            processors[name] = processor
+    for name, modality in wanted.items():
+        if modality.tower:
+            kinds[name].about |= {
+                "shares": modality.tower,
+                "tower": kinds[modality.tower].about["tower"],
+            }
+            if modality.tower in processors:
+                processors[name] = processors[modality.tower]
     config = ItemEncoderConfig(
         width=settings.width,
-        text_config=None if text_config is None else text_config.to_dict(),
-        image_config=None if image_config is None else image_config.to_dict(),
-        max_tokens=settings.text.max_tokens if settings.text else 0,
-        image_size=_image_size(settings.image, image_config),
+        modalities={name: kind.about for name, kind in kinds.items()},
         modality_dropout=settings.modality_dropout,
-        **preprocessing,
     )
+    pretrained = {name: m.model for name, m in wanted.items() if m.model and not m.tower}
     encoder = ItemEncoder(config, pretrained)
-    for modality in encoder.modalities:
-        if getattr(settings, modality).frozen:
-            encoder.towers[modality].requires_grad_(False)
+    for name, tower in encoder.towers.items():
+        if wanted[name].frozen:
+            tower.requires_grad_(False)
+        if wanted[name].lora_rank:
+            add_lora(tower, name, wanted[name].lora_rank)
     history = HistoryEncoder(
         HistoryEncoderConfig(
             width=settings.width,
@@ -124,18 +117,30 @@ def new_encoder(settings: EncoderConfig, catalog: Catalog) -> EncoderParts:
             dropout=settings.dropout,
         )
     )
-    return EncoderParts(encoder, history, tokenizer)
+    return EncoderParts(encoder, history, processors)
 
 
-def _image_size(settings: TowerConfig | None, config: Any) -> int:
-    """A pretrained tower says its own size."""
-    if settings is None:
-        return 0
-    return (
-        int(getattr(config, "image_size", settings.image_size))
-        if settings.model
-        else settings.image_size
-    )
+SHARED = ("model", "config", "layer", "pooling", "max_tokens", "vocab_size", "image_size")
+"""Settings that go with a tower, to whoever reads through it."""
+
+
+def _check_names(wanted: dict[str, ModalityConfig], settings: EncoderConfig) -> None:
+    for name, modality in settings.more.items():
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in ("text", "image"):
+            raise VitrineError(
+                f"encoder.more has a modality called {name!r}; use another name, of lower-case "
+                "letters, digits and _"
+            )
+        if not modality.source:
+            raise VitrineError(
+                f"encoder.more.{name} does not say what it reads; set source to a column of the "
+                "items, or to a file of vectors"
+            )
+        if modality.tower and (modality.tower not in wanted or wanted[modality.tower].tower):
+            raise VitrineError(
+                f"encoder.more.{name}.tower is {modality.tower!r}, which has no tower of its own."
+                f"{nearest(modality.tower, wanted)}"
+            )
 
 
 def open_encoder(folder: str | Path) -> tuple[Artifact, EncoderParts]:

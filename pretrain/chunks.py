@@ -8,19 +8,19 @@ So DDP and ZeRO reduce it once, as ever, and nothing needs `no_sync`, which ZeRO
 """
 
 from collections.abc import Iterator
+from dataclasses import fields
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from catalog.errors import VitrineError
 from pretrain.encoder import ItemEncoder, ItemVectors
-
-ROWS_OF = {"text_present": ("input_ids", "attention_mask"), "image_present": ("pixel_values",)}
-"""Presence mask → the inputs that hold a row for each item it names."""
+from pretrain.modalities import Content
 
 
 def check_parts(encoder: ItemEncoder, parts: int) -> None:
@@ -48,45 +48,48 @@ def release_layer_by_layer(encoder: ItemEncoder) -> None:
             tower.gradient_checkpointing_enable({"use_reentrant": False})
 
 
-def encode_in_parts(encoder: ItemEncoder, content: dict[str, Tensor], parts: int) -> ItemVectors:
-    """As `encoder(**content)`, in `parts` parts one after the other.
+def encode_in_parts(encoder: ItemEncoder, content: Content, parts: int) -> ItemVectors:
+    """As `encoder(content)`, in `parts` parts one after the other.
 
     `parts` must be the same on every rank: under ZeRO-3 each pass through a tower is one all ranks
     take together.
     """
     if parts == 1:
-        return encoder(**content)
+        return encoder(content)
 
-    def encode(part: dict[str, Tensor]) -> tuple[Tensor | None, ...]:
-        vectors = encoder(**part)
-        return vectors.item, vectors.text, vectors.image
+    def encode(part: Content) -> tuple[Any, ...]:
+        vectors = encoder(part)
+        return tuple(getattr(vectors, field.name) for field in fields(ItemVectors))
 
     encoded = [
         checkpoint(encode, part, use_reentrant=False) for part in split_content(content, parts)
     ]
-    item, text, image = (
-        None if columns[0] is None else torch.cat(columns) for columns in zip(*encoded, strict=True)
+    return ItemVectors(
+        *(
+            None if columns[0] is None else torch.cat(columns)  # type: ignore[arg-type]
+            for columns in zip(*encoded, strict=True)
+        )
     )
-    assert item is not None
-    return ItemVectors(item, text, image)
 
 
-def split_content(content: dict[str, Tensor], parts: int) -> Iterator[dict[str, Tensor]]:
+def split_content(content: Content, parts: int) -> Iterator[Content]:
     """Contiguous, nearly equal shares of the items, each with the rows that belong to them.
 
     A share without a text (or a picture) gets a row of somebody else's as a stand-in, as a whole
     batch does: every tower runs for every share.
     """
-    masks = [name for name in ROWS_OF if name in content]
-    num_items = len(content[masks[0]])
+    masks = {name: inputs["present"] for name, inputs in content.items()}
+    num_items = len(next(iter(masks.values())))
     edges = [num_items * part // parts for part in range(parts + 1)]
     # How many rows lie before each edge.
-    rows = {name: F.pad(content[name].cumsum(0), (1, 0))[edges].tolist() for name in masks}
+    rows = {name: F.pad(mask.cumsum(0), (1, 0))[edges].tolist() for name, mask in masks.items()}
     for part, (first, last) in enumerate(pairwise(edges)):
-        share: dict[str, Tensor] = {}
-        for name in masks:
-            share[name] = content[name][first:last]
+        share: Content = {}
+        for name, inputs in content.items():
             start, stop = rows[name][part], rows[name][part + 1]
             chosen = slice(start, stop) if stop > start else slice(0, 1)
-            share.update({key: content[key][chosen] for key in ROWS_OF[name]})
+            share[name] = {
+                key: value[first:last] if key == "present" else value[chosen]
+                for key, value in inputs.items()
+            }
         yield share

@@ -56,12 +56,38 @@ class TowerConfig:
     """A Hugging Face config as a mapping with `model_type`; used where `model` is empty."""
     frozen: bool = False
     """Keep the tower's weights as they are."""
+    lora_rank: int = 0
+    """Train low-rank updates of this rank instead of the weights; merged into them at the end."""
+    layer: int = -1
+    """Hidden state that is read: -1 the last one, 0 the embeddings, k what layer k gives."""
+    pooling: Literal["mean", "cls", "last"] = "mean"
+    """One vector of many: their mean, the first one's, or the last one's (for decoders)."""
     max_tokens: int = 48
     """Text only: tokens kept of each item."""
     vocab_size: int = 2048
     """Text only, from config: size of the tokenizer trained on the catalog."""
+    length_groups: int = 4
+    """Text only: groups of like length that go through the tower apart, each padded to its own."""
     image_size: int = 64
-    """Images only: pixels a side."""
+    """Pictures and video only: pixels a side."""
+
+
+Kind = Literal["text", "image", "audio", "video", "attributes", "features"]
+
+
+@dataclass(frozen=True)
+class ModalityConfig(TowerConfig):
+    kind: Kind = "text"
+    """What it is; says how it is read (see pretrain/modalities)."""
+    source: str = ""
+    """The items' column (attributes: several with commas between), or the features' file in the
+    catalog's folder."""
+    tower: str = ""
+    """Another modality whose tower reads this one too, such as `image` for a second picture."""
+    frames: int = 4
+    """Video only: frames, evenly spaced, each through the image tower."""
+    seconds: float = 5.0
+    """Audio only: how much of the beginning is heard."""
 
 
 def _small_bert() -> TowerConfig:
@@ -98,6 +124,9 @@ class EncoderConfig:
     """The text tower; null leaves text out."""
     image: TowerConfig | None = field(default_factory=_small_vit)
     """The image tower; null leaves pictures out."""
+    more: dict[str, ModalityConfig] = field(default_factory=dict)
+    """Further modalities by name: sound, video, attributes, vectors made elsewhere, a second
+    picture, a title apart from the description."""
     history_layers: int = 2
     """Layers of the causal transformer that reads a history of item vectors."""
     history_heads: int = 4
@@ -109,19 +138,39 @@ class EncoderConfig:
     modality_dropout: float = 0.2
     """Chance to hide one of an item's modalities while training."""
 
+    def modalities(self) -> dict[str, ModalityConfig]:
+        """All of them by name, in the order the encoder keeps them in."""
+        named = {"text": self.text, "image": self.image}
+        return {
+            **{
+                name: ModalityConfig(**vars(tower), kind=name, source=name)  # type: ignore[arg-type]
+                for name, tower in named.items()
+                if tower is not None
+            },
+            **self.more,
+        }
+
 
 @dataclass(frozen=True)
 class ObjectivesConfig:
     modalities: float = 1.0
-    """Weight of symmetric InfoNCE between an item's text and picture (CLIP)."""
+    """Weight of symmetric InfoNCE between an item's modalities, every two of them (CLIP)."""
     pairs: float = 0.0
-    """Weight of the sigmoid loss over pairs of text and picture (SigLIP)."""
+    """Weight of the sigmoid loss over pairs of modalities (SigLIP)."""
     behaviour: float = 1.0
     """Weight of InfoNCE between a history and its next item (UniSRec, MISSRec)."""
+    co_engaged: float = 0.0
+    """Weight of InfoNCE between items that one person took one after the other."""
+    edges: float = 0.0
+    """Weight of InfoNCE between items that the catalog's `edges` table links."""
     words: float = 1.0
     """Weight of telling an item's words from its vector."""
+    reconstruction: float = 0.0
+    """Weight of telling what modality dropout hid from what it left."""
+    language: float = 0.0
+    """Weight of telling each token from those before it; for text towers that are decoders."""
     temperature: float = 0.07
-    """Start of the learned temperatures of `modalities` and `behaviour`."""
+    """Start of the learned temperatures of the objectives that are InfoNCE."""
 
 
 @dataclass(frozen=True)
@@ -132,9 +181,13 @@ class PretrainDataConfig:
     """Items in a row: stretches of several people's histories, side by side."""
     uniform_share: float = 0.25
     """Share of the rows filled with items drawn evenly, so that unpopular ones are read too."""
+    edges_share: float = 0.25
+    """Share of the rows filled with linked items, where `objectives.edges` is used."""
     encode_parts: int = 1
     """Parts in which a step's items go through the towers, each twice (GradCache): less memory,
     about a third more time."""
+    max_broken: float = 0.01
+    """Where a larger share of what items name (pictures, …) cannot be read, training is refused."""
     workers: int = 0
     """Loader processes."""
 

@@ -12,8 +12,9 @@ from torch.utils.data import DataLoader
 from catalog.catalog import Catalog
 from catalog.splits import Split
 from pretrain.config import PretrainDataConfig
-from pretrain.content import ContentReader
-from pretrain.rows import HistoryRows, order_for, stack_rows
+from pretrain.content import ContentReader, to_device
+from pretrain.modalities import Content
+from pretrain.rows import HistoryRows, Row, order_for, stack_rows
 
 
 @dataclass
@@ -26,7 +27,9 @@ class PretrainBatch:
     """int (rows, row_length)."""
     slots: Tensor
     """int (rows, row_length): which row of `content` each slot reads."""
-    content: dict[str, Tensor]
+    links: Tensor
+    """int (rows, row_length): see `StepOutputs.links`."""
+    content: Content
     """The encoder's inputs for the distinct items."""
 
     @property
@@ -44,7 +47,9 @@ class PretrainData(pl.LightningDataModule):
         reader: ContentReader,
         config: PretrainDataConfig,
         seed: int,
+        edges: NDArray[np.int32] | None = None,
     ) -> None:
+        """`edges` (e, 2): linked items to learn from, or None."""
         super().__init__()
         self.reader = reader
         self.config = config
@@ -55,10 +60,12 @@ class PretrainData(pl.LightningDataModule):
             config.row_length,
             seed,
             config.uniform_share,
+            edges,
+            config.edges_share,
         )
         self.twins = torch.from_numpy(reader.twin_groups())
         self.log_popularity = torch.from_numpy(
-            log_sampling_chance(catalog, split, config.uniform_share)
+            log_sampling_chance(catalog, split, config.uniform_share, edges, self.rows.edges_share)
         )
 
     def train_dataloader(self) -> DataLoader:
@@ -71,12 +78,13 @@ class PretrainData(pl.LightningDataModule):
             persistent_workers=self.config.workers > 0,
         )
 
-    def collate(self, rows: list[tuple[NDArray[np.int64], NDArray[np.int64]]]) -> PretrainBatch:
-        items, segments = stack_rows(rows)
+    def collate(self, rows: list[Row]) -> PretrainBatch:
+        items, segments, links = stack_rows(rows)
         # Each distinct item goes through the towers once, however many slots it fills.
         distinct, slots = np.unique(items.numpy(), return_inverse=True)
         content = self.reader.read(distinct)
-        return PretrainBatch(items, segments, torch.from_numpy(slots).view_as(items), content)
+        slots = torch.from_numpy(slots).view_as(items)
+        return PretrainBatch(items, segments, slots, links, content)
 
     def transfer_batch_to_device(
         self, batch: PretrainBatch, device: torch.device, dataloader_idx: int
@@ -85,15 +93,22 @@ class PretrainData(pl.LightningDataModule):
             batch.items.to(device),
             batch.segments.to(device),
             batch.slots.to(device),
-            {name: value.to(device) for name, value in batch.content.items()},
+            batch.links.to(device),
+            to_device(batch.content, device),
         )
 
 
 def log_sampling_chance(
-    catalog: Catalog, split: Split, uniform_share: float
+    catalog: Catalog,
+    split: Split,
+    uniform_share: float,
+    edges: NDArray[np.int32] | None = None,
+    edges_share: float = 0.0,
 ) -> NDArray[np.float32]:
     """log of the chance that a slot holds each item, float32 (num_items,)."""
     counts = split.train_counts.astype(np.float64)
-    bought = counts / max(1.0, counts.sum())
+    chance = (1 - uniform_share - edges_share) * counts / max(1.0, counts.sum())
+    if edges is not None and edges_share:
+        chance += edges_share * np.bincount(edges.ravel(), minlength=len(chance)) / edges.size
     floor = max(uniform_share, 1e-3) / catalog.num_items
-    return np.log((1 - uniform_share) * bought + floor).astype(np.float32)
+    return np.log(chance + floor).astype(np.float32)

@@ -15,7 +15,7 @@ from catalog.artifacts import write_artifact
 from catalog.catalog import Catalog, load_catalog
 from pretrain.artifact import open_encoder
 from pretrain.config import EmbedConfig
-from pretrain.content import ContentReader
+from pretrain.content import ContentReader, to_device
 from pretrain.encoder import ItemEncoder
 
 VECTORS_FILE = "item_vectors.npy"
@@ -40,8 +40,8 @@ def embed_items(
     starts: Iterable[int] = range(0, num_items, batch_size)
     for start in track(starts, title, transient=True, disable=not progress):
         items = np.arange(start, min(start + batch_size, num_items))
-        batch = {name: value.to(device) for name, value in reader.read(items).items()}
-        out[items] = encoder(**batch).item.float().cpu().numpy()
+        batch = to_device(reader.read(items), device)
+        out[items] = encoder(batch).item.float().cpu().numpy()
     encoder.train(was_training)
 
 

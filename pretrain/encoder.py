@@ -1,6 +1,7 @@
-"""The item encoder: whatever an item has (text, picture) → one vector. Knows nothing about histories."""
+"""The item encoder: whatever an item has → one vector. Knows nothing about histories."""
 
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import torch
@@ -8,47 +9,43 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
-from pretrain.towers import Projection, build_tower, mean_pool, output_width, scatter_present
-
-MODALITIES = ("text", "image")
+from pretrain.modalities import MODALITIES, Content, Modality, Text
+from pretrain.towers import Projection, scatter_present
 
 
 @dataclass
 class ItemVectors:
-    """What the encoder makes of n items; every vector has unit length, zero where absent."""
+    """What the encoder makes of n items with m modalities."""
 
     item: Tensor
-    """(n, width) fused."""
-    text: Tensor | None
-    """(n, width), to compare with `image`."""
-    image: Tensor | None
-    """(n, width), to compare with `text`."""
+    """(n, width) fused, unit length."""
+    units: Tensor
+    """(n, m, width): each modality for comparison with the others, unit length, zero where absent."""
+    parts: Tensor
+    """(n, m, width): each modality as the fusion reads it, zero where absent."""
+    present: Tensor
+    """bool (n, m)."""
+    shown: Tensor
+    """bool (n, m): present and not hidden by modality dropout."""
+    nats: Tensor | None = None
+    """(n, 2): summed nats and number of the text's tokens, each told from those before it; where
+    the text tower has a head for that."""
 
 
 class ItemEncoderConfig(PretrainedConfig):
-    """`text_config` and `image_config` are Hugging Face configs as mappings, or None."""
+    """`modalities`: name → what `pretrain.modalities.Modality` knows of it, a mapping with `kind`."""
 
     model_type = "vitrine-item-encoder"
 
     def __init__(
         self,
         width: int = 128,
-        text_config: dict[str, Any] | None = None,
-        image_config: dict[str, Any] | None = None,
-        max_tokens: int = 48,
-        image_size: int = 64,
-        image_mean: list[float] | None = None,
-        image_std: list[float] | None = None,
+        modalities: dict[str, dict[str, Any]] | None = None,
         modality_dropout: float = 0.2,
         **kwargs: Any,
     ) -> None:
         self.width = width
-        self.text_config = text_config
-        self.image_config = image_config
-        self.max_tokens = max_tokens
-        self.image_size = image_size
-        self.image_mean = image_mean or [0.5, 0.5, 0.5]
-        self.image_std = image_std or [0.5, 0.5, 0.5]
+        self.modalities = modalities or {}
         self.modality_dropout = modality_dropout
         super().__init__(**kwargs)
 
@@ -76,7 +73,7 @@ class MaskedGate(nn.Module):
 
 
 class ItemEncoder(PreTrainedModel):
-    """Text and image towers, projections to a shared width, masked gated fusion.
+    """A tower for each modality, projections to a shared width, masked gated fusion.
 
     `from_pretrained` and `save_pretrained` as for any transformers model.
     """
@@ -88,67 +85,69 @@ class ItemEncoder(PreTrainedModel):
         """`pretrained` names the checkpoints the towers start from, by modality."""
         super().__init__(config)
         pretrained = pretrained or {}
-        self.modalities = [m for m in MODALITIES if getattr(config, f"{m}_config")]
+        self.kinds: dict[str, Modality] = {
+            name: MODALITIES[about["kind"]](about) for name, about in config.modalities.items()
+        }
         self.towers = nn.ModuleDict()
         self.projections = nn.ModuleDict()
         self.heads = nn.ModuleDict()
-        for modality in self.modalities:
-            values = dict(getattr(config, f"{modality}_config"))
-            tower_config = AutoConfig.for_model(values.pop("model_type"), **values)
-            self.towers[modality] = build_tower(tower_config, pretrained.get(modality, ""))
-            self.projections[modality] = Projection(output_width(tower_config), config.width)
+        for name, kind in self.kinds.items():
+            if self.reads_through(name) == name:
+                self.towers[name] = kind.build_tower(pretrained.get(name, ""))
+            self.projections[name] = Projection(kind.width, config.width)
             # Contrast between modalities keeps what both show and drops the rest; behind a head of
             # its own (Chen et al., 2020) it leaves the rest in what is fused.
-            self.heads[modality] = nn.Linear(config.width, config.width)
-        self.gate = MaskedGate(config.width, len(self.modalities))
+            self.heads[name] = nn.Linear(config.width, config.width)
+        self.gate = MaskedGate(config.width, len(self.kinds))
         self.post_init()
+
+    @property
+    def modalities(self) -> list[str]:
+        """Their names; a place in this list is a place in `ItemVectors`."""
+        return list(self.kinds)
+
+    @property
+    def pairs(self) -> list[tuple[int, int]]:
+        """Every two modalities, by their places."""
+        return list(combinations(range(len(self.kinds)), 2))
+
+    def reads_through(self, name: str) -> str:
+        """The modality whose tower reads this one: itself, unless it was told to share."""
+        return self.config.modalities[name].get("shares") or name
+
+    @property
+    def text(self) -> tuple[str, Text] | None:
+        """The first modality that is text: its name and kind."""
+        texts = ((name, kind) for name, kind in self.kinds.items() if isinstance(kind, Text))
+        return next(texts, None)
 
     def _init_weights(self, module: nn.Module) -> None:
         # Towers initialise themselves when they are built (or bring trained weights); only the
         # projections and the gate are ours, and torch's own initialisation suits them.
         return
 
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        text_present: Tensor | None = None,
-        pixel_values: Tensor | None = None,
-        image_present: Tensor | None = None,
-    ) -> ItemVectors:
-        """Encodes n items.
-
-        Rows of `input_ids`/`attention_mask` (k, tokens) and `pixel_values` (k', 3, size, size) are
-        given for the items that have them only, in order; `text_present` and `image_present`
-        bool (n,) say which.
-        """
-        inputs: dict[str, tuple[Tensor | None, Tensor | None]] = {
-            "text": (input_ids, text_present),
-            "image": (pixel_values, image_present),
-        }
-        parts, masks = {}, {}
-        for modality in self.modalities:
-            values, present = inputs[modality]
-            if values is None or present is None:
-                raise ValueError(
-                    f"the encoder has a {modality} tower but the batch has no {modality}"
-                )
-            tower, projection = self.towers[modality], self.projections[modality]
-            if modality == "text":
-                hidden = tower(input_ids=values, attention_mask=attention_mask).last_hidden_state
-                pooled = mean_pool(hidden, attention_mask)
-            else:
-                pooled = mean_pool(tower(pixel_values=values).last_hidden_state)
-            parts[modality] = scatter_present(projection(pooled), present)
-            masks[modality] = present
-        present = torch.stack([masks[m] for m in self.modalities], dim=1)
-        stacked = torch.stack([parts[m] for m in self.modalities], dim=1)
-        fused = self.gate(stacked, self._hide_some(present))
-        units = {
-            m: F.normalize(self.heads[m](parts[m]), dim=-1) * masks[m].unsqueeze(1)
-            for m in self.modalities
-        }
-        return ItemVectors(F.normalize(fused, dim=-1), units.get("text"), units.get("image"))
+    def forward(self, content: Content) -> ItemVectors:
+        """Encodes n items, given as `pretrain.modalities.Content` says."""
+        parts, masks = [], []
+        nats = None
+        for name, kind in self.kinds.items():
+            if name not in content:
+                raise ValueError(f"the encoder reads {name}, but the batch has none")
+            inputs = {key: value for key, value in content[name].items() if key != "present"}
+            present = content[name]["present"]
+            pooled = kind.encode(self.towers[self.reads_through(name)], inputs)
+            parts.append(scatter_present(self.projections[name](pooled), present))
+            masks.append(present)
+            if isinstance(kind, Text) and kind.nats is not None and nats is None:
+                nats = scatter_present(kind.nats, present)
+        stacked, present = torch.stack(parts, dim=1), torch.stack(masks, dim=1)
+        shown = self._hide_some(present)
+        units = [
+            F.normalize(self.heads[name](part), dim=-1) * mask.unsqueeze(1)
+            for name, part, mask in zip(self.kinds, parts, masks, strict=True)
+        ]
+        item = F.normalize(self.gate(stacked, shown), dim=-1)
+        return ItemVectors(item, torch.stack(units, dim=1), stacked, present, shown, nats)
 
     def _hide_some(self, present: Tensor) -> Tensor:
         """Modality dropout: now and then hides one modality of an item that has several."""

@@ -6,11 +6,13 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from catalog.errors import VitrineError
 from pretrain.chunks import check_parts, encode_in_parts, release_layer_by_layer
 from pretrain.config import ObjectivesConfig, OptimizerConfig
 from pretrain.data import PretrainBatch
 from pretrain.encoder import ItemEncoder
 from pretrain.history import HistoryEncoder
+from pretrain.modalities import Content
 from pretrain.objectives import OBJECTIVES, StepOutputs
 from pretrain.optim import make_optimizer
 from pretrain.shards import is_sharded
@@ -31,18 +33,16 @@ class PretrainModule(pl.LightningModule):
         log_popularity: Tensor,
         twins: Tensor,
         encode_parts: int = 1,
+        linked: bool = False,
     ) -> None:
-        """`log_popularity` (num_items,); `twins` int (num_items,): one number for equal items."""
+        """`log_popularity` (num_items,); `twins` int (num_items,): one number for equal items;
+        `linked`: batches say which items the catalog's edges link."""
         super().__init__()
         check_parts(encoder, encode_parts)
         self.encode_parts = encode_parts
         self.encoder = encoder
         self.history = history
-        self.weights = {
-            name: float(getattr(objectives, name))
-            for name, objective in OBJECTIVES.items()
-            if getattr(objectives, name) > 0 and set(objective.needs) <= set(encoder.modalities)
-        }
+        self.weights = weigh(objectives, available(encoder, objectives, linked))
         self.objectives = nn.ModuleDict(
             {name: OBJECTIVES[name].build(encoder, objectives) for name in self.weights}
         )
@@ -62,12 +62,19 @@ class PretrainModule(pl.LightningModule):
             states=states.flatten(0, 1),
             segments=batch.segments.flatten(),
             log_popularity=self.log_popularity[ids],
-            text=None if distinct.text is None else distinct.text[slots],
-            image=None if distinct.image is None else distinct.image[slots],
-            text_present=_at(batch.content.get("text_present"), slots),
-            image_present=_at(batch.content.get("image_present"), slots),
-            tokens=_tokens(batch.content, slots),
+            units=distinct.units[slots],
+            parts=distinct.parts[slots],
+            present=distinct.present[slots],
+            shown=distinct.shown[slots],
+            tokens=self._tokens(batch.content, slots),
+            nats=None if distinct.nats is None else distinct.nats[slots],
+            links=batch.links.flatten(),
         )
+
+    def _tokens(self, content: Content, slots: Tensor) -> Tensor | None:
+        if "words" not in self.weights or self.encoder.text is None:
+            return None
+        return tokens_of(content[self.encoder.text[0]])[slots]
 
     def on_train_start(self) -> None:
         if self.encode_parts > 1 and is_sharded(self.encoder):
@@ -89,36 +96,74 @@ class PretrainModule(pl.LightningModule):
         """For a step whose gradient is not finite: which items' content is not, or which were read."""
         items = torch.zeros(int(batch.slots.max()) + 1, dtype=torch.int64)
         items[batch.slots.flatten().cpu()] = batch.items.flatten().cpu()
-        pixels = batch.content.get("pixel_values")
-        if pixels is not None:
-            present = batch.content["image_present"].cpu()
-            strange = ~pixels[: int(present.sum())].flatten(1).isfinite().all(dim=1).cpu()
-            found = items[present.nonzero().squeeze(1)[strange]]
-            if len(found):
-                return f"; pictures of items (rows) {found.tolist()} are not finite"
+        for name, inputs in batch.content.items():
+            present = inputs["present"].cpu()
+            for values in inputs.values():
+                if not values.is_floating_point() or not len(present):
+                    continue
+                strange = ~values[: int(present.sum())].flatten(1).isfinite().all(dim=1).cpu()
+                found = items[present.nonzero().squeeze(1)[strange]]
+                if len(found):
+                    return f"; the {name} of items (rows) {found.tolist()} is not finite"
         return f"; it read items (rows) {items.tolist()}"
 
     def configure_optimizers(self) -> Any:
         return make_optimizer(self.parameters(), self.optimizer_config, self.trainer.max_steps)
 
 
-def _at(mask: Tensor | None, slots: Tensor) -> Tensor | None:
-    return None if mask is None else mask[slots]
+def available(encoder: ItemEncoder, objectives: ObjectivesConfig, linked: bool) -> set[str]:
+    """The fields of StepOutputs beyond those of every step."""
+    found = set()
+    if len(encoder.modalities) > 1:
+        found |= {"units", "parts", "present", "shown"}
+    if encoder.text is not None:
+        found.add("tokens")
+        if objectives.language:
+            found.add("nats")
+    return found | ({"links"} if linked else set())
 
 
-def _tokens(content: dict[str, Tensor], slots: Tensor) -> Tensor | None:
-    """Each slot's token ids, int (slots, length), -1 for padding and for items without text.
+def weigh(objectives: ObjectivesConfig, found: set[str]) -> dict[str, float]:
+    """The weights of the objectives that can be computed.
+
+    One that cannot is left out where its weight is the default, else VitrineError.
+    """
+    weights = {}
+    for name, objective in OBJECTIVES.items():
+        weight = float(getattr(objectives, name))
+        if weight <= 0:
+            continue
+        missing = [need for need in objective.needs if need not in found]
+        if not missing:
+            weights[name] = weight
+        elif weight != getattr(ObjectivesConfig(), name):
+            raise VitrineError(f"objectives.{name} is {weight:g}, but {WITHOUT[missing[0]]}")
+    if not weights:
+        raise VitrineError("no objective has a weight above 0; set one of objectives.*")
+    return weights
+
+
+WITHOUT = {
+    "units": "the encoder has one modality only; give it another, or set the weight to 0",
+    "parts": "the encoder has one modality only; give it another, or set the weight to 0",
+    "tokens": "the encoder has no text tower; give it one, or set the weight to 0",
+    "nats": "the encoder has no text tower; give it one, or set the weight to 0",
+    "links": "the catalog has no edges table; add one, or set the weight to 0",
+}
+"""What to say where a field of StepOutputs is missing."""
+
+
+def tokens_of(text: dict[str, Tensor]) -> Tensor:
+    """Each item's token ids, int (n, length), -1 for padding and for items without text.
 
     The start and end marks that every text has tell nothing, and are left out too.
     """
-    if "input_ids" not in content:
-        return None
-    present = content["text_present"]
-    ids = content["input_ids"].masked_fill(content["attention_mask"] == 0, -1)
-    ids = ids[:, 1:].masked_fill(_is_last(content["attention_mask"])[:, 1:], -1)
+    present, mask = text["present"], text["attention_mask"]
+    ids = text["input_ids"].masked_fill(mask == 0, -1)
+    ids = ids[:, 1:].masked_fill(_is_last(mask)[:, 1:], -1)
     full = ids.new_full((len(present), ids.shape[1]), -1)
     full[present] = ids[: int(present.sum())]
-    return full[slots]
+    return full
 
 
 def _is_last(mask: Tensor) -> Tensor:

@@ -16,9 +16,13 @@ from torch.utils.data import Dataset
 from catalog.catalog import Interactions
 from catalog.errors import VitrineError
 
+Row = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+"""Items, segments, links, int64 (row_length,) each: the item in each slot, which stretch of history it
+belongs to, and, where the catalog's edges fill the row, which edge (-1 where none)."""
 
-class HistoryRows(Dataset[tuple[NDArray[np.int64], NDArray[np.int64]]]):
-    """Rows without end, of `row_length` slots: (items, segments), int64 (row_length,) each.
+
+class HistoryRows(Dataset[Row]):
+    """Rows without end, of `row_length` slots.
 
     A person is drawn in proportion to the number of rows their training history would fill, then a
     stretch of it. A stretch is cut where the row ends, so no slot is padding.
@@ -32,7 +36,10 @@ class HistoryRows(Dataset[tuple[NDArray[np.int64], NDArray[np.int64]]]):
         row_length: int,
         seed: int,
         uniform_share: float = 0.0,
+        edges: NDArray[np.int32] | None = None,
+        edges_share: float = 0.0,
     ) -> None:
+        """`edges` (e, 2): linked items; `edges_share` of the rows hold such pairs."""
         if row_length < 2:
             raise VitrineError(
                 f"row_length {row_length} holds no history and next item; use 2 or more"
@@ -43,6 +50,8 @@ class HistoryRows(Dataset[tuple[NDArray[np.int64], NDArray[np.int64]]]):
         self.row_length = row_length
         self.seed = seed
         self.uniform_share = uniform_share
+        self.edges = edges
+        self.edges_share = edges_share if edges is not None and len(edges) else 0.0
         windows = np.where(train_end >= 2, -(-train_end.astype(np.int64) // row_length), 0)
         self.cumulative = np.cumsum(windows)  # (num_users,)
         if self.cumulative[-1] == 0 and uniform_share < 1:
@@ -50,11 +59,19 @@ class HistoryRows(Dataset[tuple[NDArray[np.int64], NDArray[np.int64]]]):
                 "nobody has two interactions in the training part; there is no next item to learn from"
             )
 
-    def __getitem__(self, row: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def __getitem__(self, row: int) -> Row:
         rng = np.random.default_rng((self.seed, row))
-        if rng.random() < self.uniform_share:
+        places = np.arange(self.row_length)
+        unlinked = np.full(self.row_length, -1)
+        drawn = rng.random()
+        if drawn < self.uniform_share:
             items = rng.integers(self.num_items, size=self.row_length)
-            return items, np.arange(self.row_length)
+            return items, places, unlinked
+        if drawn < self.uniform_share + self.edges_share:
+            assert self.edges is not None
+            chosen = rng.integers(len(self.edges), size=(self.row_length + 1) // 2)
+            items = self.edges[chosen].astype(np.int64).ravel()[: self.row_length]
+            return items, places, np.where(places // 2 * 2 + 1 < self.row_length, places // 2, -1)
         items = np.empty(self.row_length, dtype=np.int64)
         segments = np.empty(self.row_length, dtype=np.int64)
         filled = segment = 0
@@ -64,7 +81,7 @@ class HistoryRows(Dataset[tuple[NDArray[np.int64], NDArray[np.int64]]]):
             segments[filled : filled + len(stretch)] = segment
             filled += len(stretch)
             segment += 1
-        return items, segments
+        return items, segments, unlinked
 
     def _stretch(self, rng: np.random.Generator, room: int) -> NDArray[np.int32]:
         user = int(
@@ -114,8 +131,10 @@ def order_for(trainer: pl.Trainer, rows: int) -> StepOrder:
     )
 
 
-def stack_rows(rows: list[tuple[NDArray[np.int64], NDArray[np.int64]]]) -> tuple[Tensor, Tensor]:
-    """Items and segments, each int64 (rows, row_length); segment numbers are distinct over the batch."""
-    items = torch.from_numpy(np.stack([items for items, _ in rows]))
-    segments = torch.from_numpy(np.stack([segments for _, segments in rows]))
-    return items, segments + torch.arange(len(rows)).unsqueeze(1) * items.shape[1]
+def stack_rows(rows: list[Row]) -> tuple[Tensor, Tensor, Tensor]:
+    """Items, segments and links, each int64 (rows, row_length); numbers are distinct over the batch."""
+    items, segments, links = (
+        torch.from_numpy(np.stack(columns)) for columns in zip(*rows, strict=True)
+    )
+    offsets = torch.arange(len(rows)).unsqueeze(1) * items.shape[1]
+    return items, segments + offsets, torch.where(links < 0, -1, links + offsets)

@@ -14,7 +14,9 @@ from pretrain.artifact import count_parameters, new_encoder
 from pretrain.config import PretrainConfig
 from pretrain.curves import CurveRecorder
 from pretrain.data import PretrainData
+from pretrain.lora import merge_lora
 from pretrain.module import PretrainModule
+from pretrain.quarantine import Quarantine
 from pretrain.shards import gathered_weights
 
 TrainerFactory = Callable[..., pl.Trainer]
@@ -36,7 +38,11 @@ def run_pretraining(config: PretrainConfig, output: Path, build_trainer: Trainer
     trainer = build_trainer(
         config.trainer, work, f"Pretraining on {catalog.name}", callbacks=[curves]
     )
-    data = PretrainData(catalog, split, parts.reader(catalog), config.data, config.trainer.seed)
+    reader = parts.reader(catalog)
+    quarantine = Quarantine(catalog, reader)
+    quarantine.check(config.data.max_broken)
+    edges = catalog.edges if config.objectives.edges else None
+    data = PretrainData(catalog, split, reader, config.data, config.trainer.seed, edges)
     module = PretrainModule(
         parts.encoder,
         parts.history,
@@ -45,6 +51,7 @@ def run_pretraining(config: PretrainConfig, output: Path, build_trainer: Trainer
         data.log_popularity,
         data.twins,
         config.data.encode_parts,
+        linked=edges is not None,
     )
     trainer.fit(module, data)
     with gathered_weights(parts.encoder, parts.history):
@@ -52,6 +59,7 @@ def run_pretraining(config: PretrainConfig, output: Path, build_trainer: Trainer
             metrics = {
                 "parameters": count_parameters(module),
                 "steps": trainer.global_step,
+                "quarantined": len(quarantine),
                 **{name: points[-1][1] for name, points in curves.curves.items()},
             }
             with write_artifact(
@@ -62,7 +70,9 @@ def run_pretraining(config: PretrainConfig, output: Path, build_trainer: Trainer
                 split=split.describe(),
                 metrics=metrics,
             ) as staging:
+                merge_lora(parts.encoder)
                 parts.save(staging.path)
+                quarantine.save(staging.path)
                 Seen.training(catalog, split).save(staging.path)
                 curves.save(staging.path / "curves.json")
     trainer.strategy.barrier()

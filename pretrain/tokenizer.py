@@ -16,6 +16,23 @@ from transformers import PreTrainedTokenizerFast
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 
 
+LONGEST_WORD = 64
+"""Letters of a word that are kept where a tokenizer learns: one without end takes for ever."""
+LETTERS_A_TOKEN = 64
+"""Of a text, so many letters for each token that may be kept are looked at."""
+
+
+def shortened(text: str, max_tokens: int) -> str:
+    """The beginning of a text that can matter to so many tokens."""
+    return text[: max_tokens * LETTERS_A_TOKEN]
+
+
+def _without_endless_words(text: str) -> str:
+    if len(text) <= LONGEST_WORD:
+        return text
+    return " ".join(word[:LONGEST_WORD] for word in text.split())
+
+
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
     """Byte-pair encoding (Sennrich et al., 2016), lower-cased; ids 0–3 are [PAD] [UNK] [CLS] [SEP].
 
@@ -31,7 +48,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size, special_tokens=list(SPECIAL), show_progress=False
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.train_from_iterator(map(_without_endless_words, texts), trainer)
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,

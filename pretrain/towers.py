@@ -1,4 +1,7 @@
-"""Makes a text or image tower from any Hugging Face name or config; knows nothing about fusing them."""
+"""Makes a tower from any Hugging Face name or config, and one vector of what it says.
+
+Knows nothing about fusing them.
+"""
 
 from typing import Any
 
@@ -15,11 +18,17 @@ def tower_config(settings: TowerConfig, **overrides: Any) -> PretrainedConfig:
     if settings.model:
         return AutoConfig.from_pretrained(settings.model)
     values = {**settings.config, **overrides}
-    model_type = values.pop("model_type", None)
-    if not model_type:
+    if not values.get("model_type"):
         raise VitrineError(
             "a tower needs `model` (a Hugging Face name or folder) or `config` with a `model_type`"
         )
+    return config_of(values)
+
+
+def config_of(values: dict[str, Any]) -> PretrainedConfig:
+    """A Hugging Face config from a mapping with `model_type`."""
+    values = dict(values)
+    model_type = values.pop("model_type")
     try:
         return AutoConfig.for_model(model_type, **values)
     except ValueError as error:
@@ -31,22 +40,43 @@ def tower_config(settings: TowerConfig, **overrides: Any) -> PretrainedConfig:
 def build_tower(config: PretrainedConfig, pretrained: str = "") -> PreTrainedModel:
     """A tower with `pretrained` weights, or freshly initialised.
 
-    Two-tower checkpoints (CLIP, SigLIP) are asked for by their half, e.g. `clip_vision_model`.
+    Two-tower checkpoints (CLIP, SigLIP) are asked for by their half, e.g. `clip_vision_model`; of a
+    model that hears and writes (Whisper) the encoder is taken.
     """
     without_pooler = {"add_pooling_layer": False} if config.model_type in ("bert", "vit") else {}
     if pretrained:
-        return AutoModel.from_pretrained(pretrained, **without_pooler)
-    return AutoModel.from_config(config, **without_pooler)
+        tower = AutoModel.from_pretrained(pretrained, **without_pooler)
+    else:
+        tower = AutoModel.from_config(config, **without_pooler)
+    return tower.get_encoder() if config.is_encoder_decoder else tower
 
 
-def mean_pool(hidden: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Mean over the tokens that are there.
+def hidden_state(tower: nn.Module, layer: int, **inputs: Tensor) -> Tensor:
+    """The hidden state after `layer` layers (-1: the last, normalised as the tower does)."""
+    if layer == -1:
+        return tower(**inputs).last_hidden_state
+    states = tower(**inputs, output_hidden_states=True).hidden_states
+    if not -len(states) <= layer < len(states):
+        raise VitrineError(
+            f"layer {layer} was asked for, but this tower has the hidden states 0 … {len(states) - 1}"
+        )
+    return states[layer]
+
+
+def pool(hidden: Tensor, how: str = "mean", mask: Tensor | None = None) -> Tensor:
+    """One vector for each row.
 
     `hidden` (batch, tokens, width), or (batch, width, height, width) from convolutional towers;
-    `mask` (batch, tokens), 1 where a token counts. Returns (batch, width).
+    `mask` (batch, tokens), 1 where a token counts; `how` is mean, cls (the first token) or last.
+    Returns (batch, width).
     """
     if hidden.dim() == 4:
         return hidden.mean(dim=(2, 3))
+    if how == "cls":
+        return hidden[:, 0]
+    if how == "last":
+        last = -1 if mask is None else (mask.sum(dim=1).long() - 1).clamp(min=0)
+        return hidden[torch.arange(len(hidden), device=hidden.device), last]
     if mask is None:
         return hidden.mean(dim=1)
     weights = mask.to(hidden.dtype).unsqueeze(-1)
@@ -55,8 +85,9 @@ def mean_pool(hidden: Tensor, mask: Tensor | None = None) -> Tensor:
 
 def output_width(config: PretrainedConfig) -> int:
     """Width of a tower's last hidden state."""
-    if hasattr(config, "hidden_size"):
-        return int(config.hidden_size)
+    for name in ("hidden_size", "d_model", "n_embd"):
+        if isinstance(getattr(config, name, None), int):
+            return int(getattr(config, name))
     if hasattr(config, "hidden_sizes"):
         return int(config.hidden_sizes[-1])
     raise VitrineError(f"tower '{config.model_type}' does not say its hidden_size; choose another")

@@ -22,5 +22,7 @@ class RawTables:
     """Reads the items, one row each; columns as they come, ids of text files as text."""
     read_interactions: Callable[[], pa.Table]
     """Reads the interactions, one row each, in the file's order."""
+    read_edges: Callable[[], pa.Table] | None = None
+    """Reads the links between items, one row each, the two ids in its first two columns."""
     roles: dict[str, Any] = field(default_factory=dict)
     """Role → column the source is sure of; catalog.yaml and the config overrule them."""

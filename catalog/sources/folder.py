@@ -1,4 +1,4 @@
-"""Reads a domain folder: items.* and interactions.* as parquet, jsonl, csv or tsv."""
+"""Reads a domain folder: items.*, interactions.* and edges.* as parquet, jsonl, csv or tsv."""
 
 from functools import partial
 from pathlib import Path
@@ -19,17 +19,21 @@ BLOCK = 1 << 24
 
 
 def folder_tables(config: CatalogConfig) -> RawTables:
-    """A folder with `items.<suffix>`, `interactions.<suffix>` and, if wanted, `catalog.yaml`."""
+    """A folder with `items.<suffix>`, `interactions.<suffix>` and, if wanted, `edges.<suffix>` and
+    `catalog.yaml`."""
     folder = existing_folder(config.path)
     items = find_table(folder, "items")
     interactions = find_table(folder, "interactions")
     settings = folder / SETTINGS_FILE
+    has_edges = any((folder / f"edges.{suffix}").is_file() for suffix in SUFFIXES)
+    edges = [find_table(folder, "edges")] if has_edges else []
     return RawTables(
         name=folder.name,
         folder=folder,
-        files=[items, interactions, *([settings] if settings.exists() else [])],
+        files=[items, interactions, *edges, *([settings] if settings.exists() else [])],
         read_items=partial(read_table, items),
         read_interactions=partial(read_table, interactions),
+        read_edges=partial(read_table, edges[0]) if edges else None,
         roles=read_settings(settings) if settings.exists() else {},
     )
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pretrain.config import ObjectivesConfig
 from pretrain.encoder import ItemEncoder
+from pretrain.gather import gather_rows, world
 
 
 @dataclass
@@ -25,20 +26,26 @@ class StepOutputs:
     """int (slots,): one number a stretch of history; neighbours in a stretch stand side by side."""
     log_popularity: Tensor
     """(slots,): log of the chance that the sampler draws this item."""
-    text: Tensor | None = None
-    """(slots, width), unit length; zero where absent."""
-    image: Tensor | None = None
-    text_present: Tensor | None = None
-    """bool (slots,)."""
+    units: Tensor | None = None
+    """(slots, m, width): the m modalities for comparison, unit length; zero where absent."""
+    parts: Tensor | None = None
+    """(slots, m, width): the modalities as they are fused; zero where absent."""
+    present: Tensor | None = None
+    """bool (slots, m)."""
+    shown: Tensor | None = None
+    """bool (slots, m): present and not hidden while training."""
     tokens: Tensor | None = None
     """int (slots, length): the text's token ids, padded with -1."""
-    image_present: Tensor | None = None
+    nats: Tensor | None = None
+    """(slots, 2): summed nats and number of the text's tokens, told one after the other."""
+    links: Tensor | None = None
+    """int (slots,): equal for two neighbouring slots whose items an edge of the catalog links; -1."""
 
 
 class Objective(nn.Module, ABC):
     """A weighted term of the pretraining loss.
 
-    `needs` names the modalities it cannot do without. Calling it returns a scalar whose *mean over
+    `needs` names the fields of StepOutputs it cannot do without. Calling it returns a scalar whose *mean over
     ranks* is the loss of the whole batch, so that the averaging of gradients in DDP and ZeRO gives
     the gradient of one process.
     """
@@ -70,6 +77,14 @@ class ContrastiveObjective(Objective):
     @classmethod
     def build(cls, encoder: ItemEncoder, settings: ObjectivesConfig) -> "ContrastiveObjective":
         return cls(settings.temperature)
+
+
+def counted_once(outputs: StepOutputs, valid: Tensor) -> Tensor:
+    """bool (slots,): this rank's slots where an item for which `valid` holds comes first of all ranks."""
+    rank, _ = world()
+    slots = len(outputs.item_ids)
+    chosen = first_occurrences(gather_rows(outputs.item_ids), gather_rows(valid))
+    return chosen[rank * slots : (rank + 1) * slots]
 
 
 def first_occurrences(ids: Tensor, valid: Tensor) -> Tensor:

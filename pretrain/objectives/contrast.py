@@ -37,9 +37,9 @@ def contrast(
     """InfoNCE of this rank's queries against the keys of all ranks (van den Oord et al., 2018).
 
     `queries` (n, d); `keys` (N, d) gathered; `positives` int (n,) the key each query belongs to;
-    `counts` bool (n,) which queries count; `query_ids` (n,) and `key_ids` (N,): a key with the
-    query's id that is not its positive is no negative, and leaves the softmax by −inf (setting it
-    to 0 would still add exp(0)); `key_valid` bool (N,), true for every positive that counts;
+    `counts` bool (n,) which queries count; `query_ids` (n,) or (n, k) and `key_ids` (N,): a key with
+    one of the query's ids that is not its positive is no negative, and leaves the softmax by −inf
+    (setting it to 0 would still add exp(0)); `key_valid` bool (N,), true for every positive that counts;
     `key_bias` (N,), without gradient, is added to the logits.
     Returns the sum over counted queries × ranks / number counted on all ranks.
     """
@@ -82,7 +82,8 @@ class _SoftmaxContrast(torch.autograd.Function):
                 wanted = positives[part].unsqueeze(1)
                 torch.addmm(bias, q[part], k.T, alpha=factor, out=s)
                 mine = s.gather(1, wanted)
-                s[_same_ids(query_ids[part], sorted_ids, order)] = float("-inf")
+                for ids in query_ids[part].view(len(s), -1).unbind(1):
+                    s[_same_ids(ids, sorted_ids, order)] = float("-inf")
                 s.scatter_(1, wanted, mine)
                 highest = s.amax(dim=1, keepdim=True)
                 normaliser = s.sub_(highest).exp_().sum(dim=1, keepdim=True)
@@ -118,6 +119,7 @@ def _full(x: Tensor) -> Tensor:
 
 def _same_ids(ids: Tensor, sorted_ids: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
     """(rows, columns) where `ids` (n,) equals the ids that `order` sorts to `sorted_ids` (N,)."""
+    ids = ids.contiguous()
     first = torch.searchsorted(sorted_ids, ids)
     number = torch.searchsorted(sorted_ids, ids, right=True) - first
     rows = torch.repeat_interleave(torch.arange(len(ids), device=ids.device), number)

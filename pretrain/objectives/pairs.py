@@ -1,4 +1,4 @@
-"""Whether a text and a picture belong together, asked of every pair: SigLIP (Zhai et al., 2023)."""
+"""Whether two modalities show one item, asked of every pair of items: SigLIP (Zhai et al., 2023)."""
 
 import torch
 from torch import Tensor, nn
@@ -7,13 +7,13 @@ from pretrain.config import ObjectivesConfig
 from pretrain.encoder import ItemEncoder
 from pretrain.objectives.base import ContrastiveObjective, StepOutputs
 from pretrain.objectives.contrast import sigmoid_contrast
-from pretrain.objectives.modalities import with_both
+from pretrain.objectives.modalities import pairs
 
 
 class PairSigmoid(ContrastiveObjective):
     """Every pair by itself: no rank holds another's vectors for longer than a moment."""
 
-    needs = ("text", "image")
+    needs = ("units", "present")
 
     def __init__(self) -> None:
         # Where most pairs do not belong together, these starts make the first loss small (§3.2).
@@ -25,7 +25,8 @@ class PairSigmoid(ContrastiveObjective):
         return cls()
 
     def forward(self, outputs: StepOutputs) -> Tensor:
-        assert outputs.text is not None
-        assert outputs.image is not None
-        chosen = with_both(outputs)
-        return sigmoid_contrast(outputs.text, outputs.image, self.scale, self.bias, chosen)
+        losses = [
+            sigmoid_contrast(one, other, self.scale, self.bias, chosen)
+            for one, other, chosen in pairs(outputs)
+        ]
+        return torch.stack(losses).mean()

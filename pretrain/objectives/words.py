@@ -16,7 +16,7 @@ from pretrain.objectives.base import Objective, StepOutputs
 class WordReconstruction(Objective):
     """Cross-entropy of an item's tokens under one softmax over the vocabulary, mean over tokens."""
 
-    needs = ("text",)
+    needs = ("tokens",)
 
     def __init__(self, width: int, vocab_size: int) -> None:
         super().__init__()
@@ -25,7 +25,9 @@ class WordReconstruction(Objective):
 
     @classmethod
     def build(cls, encoder: ItemEncoder, settings: ObjectivesConfig) -> "WordReconstruction":
-        return cls(encoder.config.width, encoder.config.text_config["vocab_size"])
+        assert encoder.text is not None
+        _, text = encoder.text
+        return cls(encoder.config.width, text.config.vocab_size)
 
     def forward(self, outputs: StepOutputs) -> Tensor:
         assert outputs.tokens is not None

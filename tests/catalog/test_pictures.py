@@ -10,8 +10,8 @@ from PIL import Image
 
 from catalog.catalog import load_catalog
 from catalog.config import CatalogConfig
-from catalog.errors import VitrineError
-from catalog.pictures import BrokenPicture, read_picture
+from catalog.errors import BrokenFile, VitrineError
+from catalog.pictures import read_picture
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -112,7 +112,7 @@ def png_header(width: int, height: int) -> bytes:
 @pytest.mark.parametrize("side", [7_100, 12_000, 60_000])
 def test_absurdly_large_pictures_are_refused_from_their_header(tmp_path, side):
     (tmp_path / "a.png").write_bytes(png_header(side, side))
-    with pytest.raises(BrokenPicture, match="too many"):
+    with pytest.raises(BrokenFile, match="too many"):
         read_picture(tmp_path / "a.png", 8)
 
 

@@ -64,7 +64,7 @@ def encoder(demo_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             history_heads=2,
             max_history=8,
         ),
-        data=PretrainDataConfig(rows=4, row_length=8),
+        data=PretrainDataConfig(rows=4, row_length=8, max_broken=0.1),
         trainer=TrainerConfig(max_steps=3, progress=False),
     )
     return run_pretraining(config, tmp_path_factory.mktemp("encoder") / "encoder", build_trainer)

@@ -53,7 +53,7 @@ class Poison(pl.Callback):
         self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
         if self.what == "image" and self.now(trainer):
-            batch.content["pixel_values"][0, 0, 0, 0] = float("nan")
+            batch.content["image"]["pixel_values"][0, 0, 0, 0] = float("nan")
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
         with gathered_weights(pl_module):

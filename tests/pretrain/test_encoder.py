@@ -11,6 +11,7 @@ from catalog.errors import VitrineError
 from pretrain.chunks import check_parts, encode_in_parts, split_content
 from pretrain.encoder import ItemEncoder, ItemEncoderConfig, ItemVectors, MaskedGate
 from pretrain.history import HistoryEncoder, HistoryEncoderConfig
+from pretrain.modalities import Content
 from pretrain.towers import scatter_present
 
 BERT = {
@@ -35,20 +36,52 @@ VIT = {
 @pytest.fixture
 def encoder() -> ItemEncoder:
     torch.manual_seed(0)
-    config = ItemEncoderConfig(width=16, text_config=BERT, image_config=VIT, image_size=16)
-    return ItemEncoder(config).eval()
+    return ItemEncoder(config_with(1)).eval()
 
 
-def batch(text: list[bool], image: list[bool]) -> dict[str, torch.Tensor]:
+def config_with(length_groups: int) -> ItemEncoderConfig:
+    read = {"layer": -1, "pooling": "mean"}
+    text = {"kind": "text", "source": "text", "tower": BERT, "max_tokens": 8, **read}
+    image = {"kind": "image", "source": "image", "tower": VIT, "image_size": 16, **read}
+    text["length_groups"] = length_groups
+    image |= {"mean": [0.5] * 3, "std": [0.5] * 3}
+    return ItemEncoderConfig(width=16, modalities={"text": text, "image": image})
+
+
+def batch(text: list[bool], image: list[bool]) -> Content:
     generator = torch.Generator().manual_seed(1)
     num_texts, num_images = max(1, sum(text)), max(1, sum(image))
     return {
-        "input_ids": torch.randint(4, 50, (num_texts, 5), generator=generator),
-        "attention_mask": torch.ones(num_texts, 5, dtype=torch.int64),
-        "text_present": torch.tensor(text),
-        "pixel_values": torch.randn(num_images, 3, 16, 16, generator=generator),
-        "image_present": torch.tensor(image),
+        "text": {
+            "present": torch.tensor(text),
+            "input_ids": torch.randint(4, 50, (num_texts, 5), generator=generator),
+            "attention_mask": torch.ones(num_texts, 5, dtype=torch.int64),
+        },
+        "image": {
+            "present": torch.tensor(image),
+            "pixel_values": torch.randn(num_images, 3, 16, 16, generator=generator),
+        },
     }
+
+
+@pytest.mark.parametrize("num_texts", [1, 3, 17])
+def test_texts_grouped_by_length_are_read_as_if_padded_together(num_texts: int) -> None:
+    torch.manual_seed(0)
+    whole = ItemEncoder(config_with(1)).eval()
+    grouped = ItemEncoder(config_with(4)).eval()
+    grouped.load_state_dict(whole.state_dict())
+    content = batch([True] * num_texts + [False], [True] * (num_texts + 1))
+    lengths = torch.randint(1, 6, (num_texts, 1))
+    content["text"]["attention_mask"] = (torch.arange(5) < lengths).long()
+    passes: list[torch.Size] = []
+    grouped.towers["text"].register_forward_hook(
+        lambda module, inputs, kwargs, output: passes.append(kwargs["input_ids"].shape),
+        with_kwargs=True,
+    )
+    torch.testing.assert_close(grouped(content).item, whole(content).item)
+    assert len(passes) == 4, "as many passes on every rank, however few texts it has"
+    places = sum(rows * length for rows, length in passes)
+    assert num_texts < 17 or places < content["text"]["input_ids"].numel()
 
 
 def test_towers_start_with_their_own_initialisation(encoder: ItemEncoder) -> None:
@@ -57,13 +90,12 @@ def test_towers_start_with_their_own_initialisation(encoder: ItemEncoder) -> Non
 
 
 def test_an_item_without_a_modality_is_known_by_the_other_alone(encoder: ItemEncoder) -> None:
-    vectors = encoder(**batch([True, True], [True, False]))
+    vectors = encoder(batch([True, True], [True, False]))
     torch.testing.assert_close(vectors.item[1].norm(), torch.tensor(1.0))
-    assert vectors.image is not None
-    assert vectors.image[1].abs().sum() == 0
+    assert vectors.units[1, 1].abs().sum() == 0
     changed = batch([True, True], [True, False])
-    changed["pixel_values"] = changed["pixel_values"] * -3
-    again = encoder(**changed)
+    changed["image"]["pixel_values"] *= -3
+    again = encoder(changed)
     torch.testing.assert_close(again.item[1], vectors.item[1])
     assert (again.item[0] - vectors.item[0]).abs().max() > 1e-3
 
@@ -71,7 +103,7 @@ def test_an_item_without_a_modality_is_known_by_the_other_alone(encoder: ItemEnc
 def test_items_with_nothing_share_a_learned_vector_and_get_gradient_only_there(
     encoder: ItemEncoder,
 ) -> None:
-    vectors = encoder(**batch([False, False], [False, False]))
+    vectors = encoder(batch([False, False], [False, False]))
     torch.testing.assert_close(vectors.item[0], vectors.item[1])
     torch.testing.assert_close(vectors.item[0].norm(), torch.tensor(1.0))
     vectors.item[0, 0].backward()
@@ -99,13 +131,12 @@ def test_items_encoded_in_parts_have_one_batch_s_gradient_with_dropout_on(
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.3
     content = batch([True, False, True, False, False], [True, True, False, False, False])
-    content["pixel_values"] = content["pixel_values"].double()
+    content["image"]["pixel_values"] = content["image"]["pixel_values"].double()
 
     def gradients(encode: Callable[[], ItemVectors]) -> list[torch.Tensor]:
         torch.manual_seed(5)
         vectors = encode()
-        assert vectors.text is not None
-        loss = (vectors.item @ vectors.item.T).square().sum() + vectors.text.sum()
+        loss = (vectors.item @ vectors.item.T).square().sum() + vectors.units[:, 0].sum()
         encoder.zero_grad()
         loss.backward()
         return [
@@ -114,9 +145,9 @@ def test_items_encoded_in_parts_have_one_batch_s_gradient_with_dropout_on(
         ]
 
     def whole() -> ItemVectors:
-        encoded = [encoder(**part) for part in split_content(content, parts)]
-        columns = [torch.cat([getattr(e, n) for e in encoded]) for n in ("item", "text", "image")]
-        return ItemVectors(*columns)
+        encoded = [encoder(part) for part in split_content(content, parts)]
+        names = ("item", "units", "parts", "present", "shown")
+        return ItemVectors(*(torch.cat([getattr(e, n) for e in encoded]) for n in names))
 
     expected = gradients(whole)
     passes: list[None] = []
@@ -142,11 +173,11 @@ def test_what_cannot_be_encoded_in_parts_is_refused(encoder: ItemEncoder) -> Non
 
 def test_parts_give_what_one_pass_gives(encoder: ItemEncoder) -> None:
     content = batch([True, False, True, False, False], [True, True, False, False, False])
-    one = encoder.eval()(**content)
+    one = encoder.eval()(content)
     several = encode_in_parts(encoder, content, 3)
     torch.testing.assert_close(several.item, one.item)
-    torch.testing.assert_close(several.text, one.text)
-    torch.testing.assert_close(several.image, one.image)
+    torch.testing.assert_close(several.units, one.units)
+    assert torch.equal(several.present, one.present)
 
 
 def test_an_absent_modality_has_no_weight_in_the_gate() -> None:
@@ -161,7 +192,7 @@ def test_saved_and_loaded_is_the_same(encoder: ItemEncoder, tmp_path: Path) -> N
     encoder.save_pretrained(tmp_path)
     loaded = ItemEncoder.from_pretrained(tmp_path).eval()
     inputs = batch([True, False, True], [True, True, False])
-    torch.testing.assert_close(loaded(**inputs).item, encoder(**inputs).item, rtol=0, atol=0)
+    torch.testing.assert_close(loaded(inputs).item, encoder(inputs).item, rtol=0, atol=0)
 
 
 @pytest.fixture

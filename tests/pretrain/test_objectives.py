@@ -1,16 +1,28 @@
 """Objectives against brute force: what counts as a negative, and what does not."""
 
+from dataclasses import replace
+
+import pytest
 import torch
 import torch.nn.functional as F
 
+from catalog.errors import VitrineError
+from pretrain.config import ObjectivesConfig
+from pretrain.modalities.text import next_token_nats
+from pretrain.module import weigh
 from pretrain.objectives import (
     BehaviourContrast,
+    CoEngagedContrast,
+    EdgeContrast,
+    FeatureReconstruction,
     ModalityContrast,
+    NextToken,
     StepOutputs,
     WordReconstruction,
 )
 from pretrain.objectives.base import first_occurrences
 from pretrain.objectives.contrast import contrast
+from pretrain.objectives.language import TiedHead
 
 
 def unit(*shape: int) -> torch.Tensor:
@@ -25,10 +37,8 @@ def outputs() -> StepOutputs:
         states=unit(6, 4),
         segments=torch.tensor([0, 0, 0, 1, 1, 2]),
         log_popularity=torch.randn(6, dtype=torch.float64),
-        text=unit(6, 4),
-        image=unit(6, 4),
-        text_present=torch.tensor([1, 1, 1, 1, 0, 1]).bool(),
-        image_present=torch.tensor([1, 1, 1, 1, 1, 1]).bool(),
+        units=unit(6, 2, 4),
+        present=torch.tensor([[1, 1, 1, 1, 0, 1], [1, 1, 1, 1, 1, 1]]).bool().T,
     )
 
 
@@ -52,10 +62,9 @@ def test_behaviour_is_the_softmax_over_other_items_with_popularity_taken_out() -
 
 def test_each_item_counts_once_between_its_modalities() -> None:
     step = outputs()
-    assert step.text is not None
-    assert step.image is not None
+    assert step.units is not None
     chosen = [0, 1, 3]  # 3, 5 and 8 at first sight; 9 has no text
-    text, image = step.text[chosen], step.image[chosen]
+    text, image = step.units[chosen].unbind(1)
     logits = 10 * text @ image.T
     labels = torch.arange(3)
     expected = (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
@@ -81,13 +90,103 @@ def test_a_masked_negative_leaves_the_softmax_altogether() -> None:
 
 def test_nothing_to_contrast_is_a_loss_of_zero_with_gradient() -> None:
     step = outputs()
-    step.text_present = torch.zeros(6, dtype=torch.bool)
-    assert step.text is not None
-    step.text.requires_grad_()
+    step.present = torch.zeros(6, 2, dtype=torch.bool)
+    assert step.units is not None
+    step.units.requires_grad_()
     loss = ModalityContrast(0.1).double()(step)
     assert loss.item() == 0
     loss.backward()
-    assert torch.isfinite(step.text.grad).all()
+    assert torch.isfinite(step.units.grad).all()
+
+
+def item_losses(step: StepOutputs, pairs: list[tuple[int, int]]) -> torch.Tensor:
+    """Softmax of slot i's item against its partner's, without what is either of the two."""
+    losses = []
+    for slot, partner in pairs:
+        out = {int(step.item_ids[slot]), int(step.item_ids[partner])}
+        keys = [k for k in range(6) if k == partner or int(step.item_ids[k]) not in out]
+        logits = torch.stack(
+            [10 * step.items[slot] @ step.items[key] - step.log_popularity[key] for key in keys]
+        )
+        losses.append(-logits.log_softmax(0)[keys.index(partner)])
+    return torch.stack(losses).mean()
+
+
+def test_co_engaged_items_are_neighbours_in_a_history() -> None:
+    step = outputs()
+    # Slots 0–2 and 3–4 are stretches: each slot with the next, the last one with the one before.
+    expected = item_losses(step, [(0, 1), (1, 2), (2, 1), (3, 4), (4, 3)])
+    found = CoEngagedContrast(0.1).double()(step)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+
+
+def test_edges_link_the_two_slots_of_one_number() -> None:
+    step = outputs()
+    step.links = torch.tensor([4, 4, -1, -1, 6, 6])
+    found = EdgeContrast(0.1).double()(step)
+    expected = item_losses(step, [(0, 1), (1, 0), (4, 5), (5, 4)])
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+
+
+def test_an_item_is_not_its_own_partner() -> None:
+    step = outputs()
+    step.item_ids[1] = 3  # slots 0, 1, 2 hold one item now
+    found = CoEngagedContrast(0.1).double()(step)
+    expected = item_losses(step, [(3, 4), (4, 3)])
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+
+
+def test_reconstruction_counts_what_was_hidden_and_moves_only_the_teller() -> None:
+    step = outputs()
+    assert step.present is not None
+    step.parts = torch.randn(6, 2, 4, dtype=torch.float64, requires_grad=True)
+    step.items.requires_grad_()
+    step.shown = step.present.clone()
+    step.shown[0, 1] = step.shown[5, 0] = False  # hidden; slot 4 has no text to hide
+    objective = FeatureReconstruction(4, 2).double()
+    loss = objective(step)
+    losses = [
+        1 - F.cosine_similarity(objective.tellers[m](step.items[i] * 2), step.parts[i, m], dim=0)
+        for i, m in ((0, 1), (5, 0))
+    ]
+    torch.testing.assert_close(loss, torch.stack(losses).mean())
+    loss.backward()
+    assert step.parts.grad is None
+    assert step.items.grad is not None
+    assert step.items.grad[[1, 2, 3, 4]].abs().sum() == 0
+    assert (step.items.grad[[0, 5]].abs().sum(dim=1) > 0).all()
+
+
+def test_next_tokens_are_told_as_by_a_plain_softmax() -> None:
+    torch.manual_seed(0)
+    embedding = torch.nn.Embedding(11, 4).double()
+    hidden = torch.randn(3, 5, 4, dtype=torch.float64)
+    ids = torch.randint(11, (3, 5))
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 0, 0, 0, 0]])
+    found = next_token_nats(hidden, ids, mask, TiedHead(embedding.weight))
+    chances = (hidden @ embedding.weight.T).log_softmax(-1)
+    for row, length in enumerate((5, 3, 1)):
+        nats = -sum(chances[row, t - 1, ids[row, t]] for t in range(1, length))
+        torch.testing.assert_close(found[row, 0], torch.as_tensor(nats).float(), atol=1e-5, rtol=0)
+        assert found[row, 1] == length - 1
+
+
+def test_each_text_is_told_once_in_a_batch() -> None:
+    step = outputs()
+    step.nats = torch.tensor([[6.0, 2], [9, 3], [6, 2], [0, 0], [5, 5], [9, 3]])
+    assert NextToken(torch.nn.Identity())(step).item() == (6 + 9 + 5) / (2 + 3 + 5)
+
+
+def test_an_objective_that_was_asked_for_and_cannot_be_had_is_refused() -> None:
+    defaults = ObjectivesConfig()
+    assert set(weigh(defaults, set())) == {"behaviour"}
+    assert set(weigh(defaults, {"tokens"})) == {"behaviour", "words"}
+    with pytest.raises(VitrineError, match=r"objectives\.edges is 1, but the catalog has no edges"):
+        weigh(replace(defaults, edges=1.0), {"tokens"})
+    with pytest.raises(VitrineError, match="the encoder has one modality only"):
+        weigh(replace(defaults, modalities=0.5), {"tokens"})
+    with pytest.raises(VitrineError, match="no objective has a weight above 0"):
+        weigh(replace(defaults, behaviour=0.0), set())
 
 
 def test_first_occurrences() -> None:

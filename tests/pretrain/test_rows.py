@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from catalog.errors import VitrineError
 from pretrain.rows import HistoryRows, StepOrder, stack_rows
@@ -29,9 +30,28 @@ def test_only_training_positions_are_read() -> None:
 def test_neighbours_in_a_segment_are_neighbours_in_a_history() -> None:
     data = rows(LENGTHS)
     for row in range(200):
-        items, segments = data[row]
+        items, segments, _ = data[row]
         same = segments[:-1] == segments[1:]
         assert (np.diff(items)[same] == 1).all()
+
+
+def test_rows_of_edges_hold_linked_items_side_by_side() -> None:
+    edges = np.array([[0, 9], [4, 2], [7, 1]], dtype=np.int32)
+    data = rows(LENGTHS)
+    linked = HistoryRows(data.interactions, data.train_end, 18, 7, 0, 0.25, edges, 0.5)
+    kinds = {"edges": 0, "others": 0}
+    for row in range(300):
+        items, segments, links = linked[row]
+        kinds["edges" if (links >= 0).any() else "others"] += 1
+        if (links >= 0).any():
+            assert len(set(segments)) == 7, "linked items are no history"
+            pairs = items[links >= 0].reshape(-1, 2)
+            assert {tuple(pair) for pair in pairs.tolist()} <= {tuple(e) for e in edges.tolist()}
+            assert links.tolist() == [0, 0, 1, 1, 2, 2, -1], "the odd slot has no partner"
+    assert 110 < kinds["edges"] < 190
+    _, _, stacked = stack_rows([linked[row] for row in range(20)])
+    counts = torch.unique(stacked[stacked >= 0], return_counts=True)[1]
+    assert (counts == 2).all()
 
 
 def test_a_row_is_a_function_of_seed_and_number() -> None:
@@ -43,7 +63,7 @@ def test_a_row_is_a_function_of_seed_and_number() -> None:
 
 def test_segments_stay_apart_over_a_batch() -> None:
     data = rows(LENGTHS)
-    _, segments = stack_rows([data[0], data[1]])
+    _, segments, _ = stack_rows([data[0], data[1]])
     assert not set(segments[0].tolist()) & set(segments[1].tolist())
 
 

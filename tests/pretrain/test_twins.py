@@ -10,6 +10,7 @@ from PIL import Image
 from catalog.catalog import load_catalog
 from catalog.config import CatalogConfig
 from pretrain.content import ContentReader
+from pretrain.modalities import MODALITIES
 from pretrain.twins import twin_groups
 
 Picture = NDArray[np.uint8]
@@ -66,8 +67,6 @@ def test_copies_are_found_and_other_pictures_under_the_same_words_are_not() -> N
 
 def test_the_demo_world_lists_nothing_twice(demo_world: Path) -> None:
     catalog = load_catalog(CatalogConfig(path=str(demo_world / "home")))
-    mean = [0.5] * 3
-    reader = ContentReader(
-        catalog, None, max_tokens=8, image_size=32, image_mean=mean, image_std=mean
-    )
+    about = {"source": "image", "image_size": 32, "mean": [0.5] * 3, "std": [0.5] * 3}
+    reader = ContentReader(catalog, {"image": MODALITIES["image"](about)}, {})
     assert len(np.unique(reader.twin_groups())) == catalog.num_items

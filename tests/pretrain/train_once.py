@@ -61,7 +61,10 @@ def settings(world: str, strategy: str, devices: int) -> PretrainConfig:
         objectives=ObjectivesConfig(pairs=0.5),
         # Ranks cache gradients, one process does not: neither may make a difference.
         data=PretrainDataConfig(
-            rows=GLOBAL_ROWS // devices, row_length=8, encode_parts=1 if devices == 1 else 3
+            rows=GLOBAL_ROWS // devices,
+            row_length=8,
+            encode_parts=1 if devices == 1 else 3,
+            max_broken=0.1,
         ),
         trainer=TrainerConfig(
             max_steps=8,

@@ -1,0 +1,28 @@
+"""Low-rank updates of a tower's weights while it is pretrained (LoRA, Hu et al., 2022)."""
+
+from torch import nn
+
+from catalog.errors import VitrineError
+
+
+def add_lora(tower: nn.Module, name: str, rank: int) -> None:
+    """Trains updates of rank `rank` in every linear layer of the tower instead of its weights."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    linears = [path for path, module in tower.named_modules() if isinstance(module, nn.Linear)]
+    if not linears:
+        raise VitrineError(f"the tower {name} has no linear layer; set its lora_rank to 0")
+    tower.requires_grad_(False)
+    settings = LoraConfig(r=rank, lora_alpha=4 * rank, target_modules=linears)
+    inject_adapter_in_model(settings, tower)  # pyright: ignore[reportArgumentType]
+
+
+def merge_lora(model: nn.Module) -> None:
+    """Adds all updates to the weights and takes the adapters out; a no-op where there are none."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    adapted = [(path, m) for path, m in model.named_modules() if isinstance(m, BaseTunerLayer)]
+    for path, layer in adapted:
+        layer.merge()
+        parent, _, child = path.rpartition(".")
+        setattr(model.get_submodule(parent), child, layer.get_base_layer())

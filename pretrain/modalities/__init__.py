@@ -1,0 +1,24 @@
+"""The kinds of content by name. A new one: one file here, one line in MODALITIES."""
+
+from pretrain.modalities.attributes import Attributes
+from pretrain.modalities.audio import Sound
+from pretrain.modalities.base import Content, Modality, Processor, Source
+from pretrain.modalities.features import Features
+from pretrain.modalities.image import Picture, PictureSource
+from pretrain.modalities.text import Text
+from pretrain.modalities.video import Video
+
+MODALITIES: dict[str, type[Modality]] = {
+    kind.kind: kind for kind in (Text, Picture, Sound, Video, Attributes, Features)
+}
+
+__all__ = [
+    "MODALITIES",
+    "Content",
+    "Modality",
+    "Picture",
+    "PictureSource",
+    "Processor",
+    "Source",
+    "Text",
+]

@@ -1,0 +1,141 @@
+"""Attributes: columns of numbers and of categories, read by a small tower of our own.
+
+Categories are hashed (Weinberger et al., 2009), so that a value means the same in another shop and
+one that was never seen has a place too.
+"""
+
+# pyright: reportAttributeAccessIssue=false
+# pyarrow makes the functions of its compute module when it is imported; no checker sees them.
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from catalog.catalog import Catalog
+from catalog.errors import VitrineError
+from pretrain.config import ModalityConfig
+from pretrain.modalities.base import Modality, Processor, Source, mask_of, present_rows
+
+BUCKETS = 1024
+WIDTH = 64
+BLOCK = 65_536
+
+
+class AttributeTower(nn.Module):
+    """Each column to a vector of its own, their sum through one hidden layer."""
+
+    def __init__(self, num_numbers: int, num_categories: int, width: int = WIDTH) -> None:
+        super().__init__()
+        # A number's value, and whether it is there.
+        self.numbers = nn.Linear(2 * num_numbers, width) if num_numbers else None
+        self.categories = nn.Embedding(num_categories * BUCKETS, width) if num_categories else None
+        self.mix = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
+
+    def forward(self, numbers: Tensor, categories: Tensor) -> Tensor:
+        """`numbers` (k, columns), nan where absent; `categories` int (k, columns), -1 where absent.
+
+        Returns (k, width).
+        """
+        parts = []
+        if self.numbers is not None:
+            there = numbers.isfinite()
+            values = torch.where(there, numbers, 0.0)
+            parts.append(self.numbers(torch.cat([values, there.to(values.dtype)], dim=1)))
+        if self.categories is not None:
+            columns = torch.arange(categories.shape[1], device=categories.device)
+            rows = categories.clamp(min=0) + columns * BUCKETS
+            parts.append((self.categories(rows) * (categories >= 0).unsqueeze(-1)).sum(dim=1))
+        return self.mix(sum(parts))
+
+
+class AttributeSource(Source):
+    def __init__(self, numbers: NDArray[np.float32], categories: NDArray[np.int16]) -> None:
+        super().__init__()
+        self.numbers = numbers
+        self.categories = categories
+        there = np.concatenate([np.isfinite(numbers), categories >= 0], axis=1)
+        self.present: NDArray[np.bool_] = there.any(axis=1)
+
+    def read(self, items: NDArray[np.int64]) -> dict[str, Tensor]:
+        present = self.present[items]
+        rows = present_rows(present, items)
+        return {
+            "present": mask_of(present),
+            "numbers": torch.from_numpy(self.numbers[rows]),
+            "categories": torch.from_numpy(self.categories[rows].astype(np.int64)),
+        }
+
+
+class Attributes(Modality):
+    kind = "attributes"
+
+    @classmethod
+    def new(cls, settings: ModalityConfig, catalog: Catalog) -> tuple["Attributes", None]:
+        names = [name.strip() for name in settings.source.split(",") if name.strip()]
+        if not names:
+            raise VitrineError(
+                "attributes need `source`: the items' columns, with commas between them"
+            )
+        numbers, categories = {}, []
+        for name in names:
+            values = _numbers(catalog, name)
+            if values is None:
+                categories.append(name)
+                continue
+            finite = values[np.isfinite(values)]
+            numbers[name] = [float(finite.mean()), float(finite.std() or 1.0)]
+        about = {"kind": "attributes", "source": settings.source}
+        return cls(about | {"numbers": numbers, "categories": categories}), None
+
+    def build_tower(self, pretrained: str = "") -> nn.Module:
+        return AttributeTower(len(self.about["numbers"]), len(self.about["categories"]))
+
+    @property
+    def width(self) -> int:
+        return WIDTH
+
+    def encode(self, tower: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+        return tower(inputs["numbers"], inputs["categories"])
+
+    def open(self, catalog: Catalog, processor: Processor | None) -> AttributeSource:
+        about: dict[str, Any] = self.about
+        numbers = np.full((catalog.num_items, len(about["numbers"])), np.nan, dtype=np.float32)
+        for place, (name, (mean, std)) in enumerate(about["numbers"].items()):
+            values = _numbers(catalog, name) if catalog.has_column(name) else None
+            if values is not None:
+                numbers[:, place] = (values - mean) / std
+        categories = np.full((catalog.num_items, len(about["categories"])), -1, dtype=np.int16)
+        for place, name in enumerate(about["categories"]):
+            if catalog.has_column(name):
+                categories[:, place] = _hashed(catalog.column(name))
+        return AttributeSource(numbers, categories)
+
+
+def _numbers(catalog: Catalog, name: str) -> NDArray[np.float64] | None:
+    """The column as float64 (num_items,), nan where empty; None where it holds anything else."""
+    try:
+        values = catalog.column(name).cast(pa.float64())
+    except pa.ArrowException:
+        return None
+    return None if values.null_count == len(values) else values.to_numpy()
+
+
+def _hashed(column: pa.ChunkedArray) -> NDArray[np.int16]:
+    """Bucket of each value, -1 where there is none."""
+    encoded = pc.dictionary_encode(column.combine_chunks())
+    buckets = [_bucket(str(value)) for value in encoded.dictionary.to_pylist()]
+    codes = encoded.indices.fill_null(len(buckets)).to_numpy(zero_copy_only=False)
+    return np.array([*buckets, -1], dtype=np.int16)[codes]
+
+
+def _bucket(value: str) -> int:
+    digest = hashlib.blake2b(value.casefold().encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") % BUCKETS

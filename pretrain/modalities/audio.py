@@ -1,0 +1,99 @@
+"""Sound: a column of paths, read by any Hugging Face audio tower through its feature extractor."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import AutoFeatureExtractor
+from transformers.models.auto.auto_mappings import FEATURE_EXTRACTOR_MAPPING_NAMES
+
+from catalog.catalog import Catalog
+from catalog.errors import VitrineError
+from catalog.films import read_sound
+from pretrain.config import ModalityConfig
+from pretrain.modalities.base import (
+    Processor,
+    Source,
+    TowerModality,
+    describe_tower,
+    mask_of,
+    present_rows,
+)
+from pretrain.modalities.media import MediaCache
+
+LOUDEST = 32767
+
+
+class SoundSource(Source):
+    def __init__(self, cache: MediaCache, extractor: Any) -> None:
+        super().__init__()
+        self.cache = cache
+        self.broken = cache.broken
+        self.extractor = extractor
+
+    def read(self, items: NDArray[np.int64]) -> dict[str, Tensor]:
+        present = self.cache.present[items]
+        waves = np.asarray(self.cache.values[present_rows(present, items)], dtype=np.float32)
+        features = self.extractor(
+            list(waves / LOUDEST),
+            sampling_rate=self.extractor.sampling_rate,
+            return_tensors="np",
+        )
+        values = features[self.extractor.model_input_names[0]]
+        return {"present": mask_of(present), "values": torch.from_numpy(np.asarray(values)).float()}
+
+
+class Sound(TowerModality):
+    kind = "audio"
+
+    @classmethod
+    def new(cls, settings: ModalityConfig, catalog: Catalog) -> tuple["Sound", Processor]:
+        catalog.check_column(settings.source)
+        about = describe_tower(settings)
+        if settings.model:
+            extractor = AutoFeatureExtractor.from_pretrained(settings.model)
+        else:
+            extractor = _usual_extractor(about["tower"])
+        about |= {
+            "seconds": settings.seconds,
+            "sampling_rate": int(extractor.sampling_rate),
+            "input": extractor.model_input_names[0],
+        }
+        return cls(about), extractor
+
+    @staticmethod
+    def load_processor(folder: Path) -> Processor:
+        return AutoFeatureExtractor.from_pretrained(folder)
+
+    def encode(self, tower: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+        return self.pooled(tower, **{self.about["input"]: inputs["values"]})
+
+    def open(self, catalog: Catalog, processor: Processor | None) -> SoundSource:
+        assert processor is not None
+        rate, seconds = self.about["sampling_rate"], self.about["seconds"]
+        column, samples = self.about["source"], round(rate * seconds)
+
+        def decode(path: str) -> NDArray[np.int16]:
+            return np.round(read_sound(path, rate, samples) * LOUDEST).astype(np.int16)
+
+        name = f"{column}-{rate}-{samples}"
+        cache = MediaCache(catalog, column, name, (samples,), np.int16, decode, "Decoding sound")
+        return SoundSource(cache, processor)
+
+
+def _usual_extractor(tower: dict[str, Any]) -> Any:
+    """The feature extractor that goes with a tower made from a config."""
+    name = FEATURE_EXTRACTOR_MAPPING_NAMES.get(tower["model_type"])
+    if name is None:
+        raise VitrineError(
+            f"no feature extractor is known for the audio tower '{tower['model_type']}'; "
+            "give `model`, or a model_type such as wav2vec2"
+        )
+    known = {"num_mel_bins": tower.get("num_mel_bins"), "max_length": tower.get("max_length")}
+    if name.startswith("AST"):
+        return getattr(transformers, name)(**{k: v for k, v in known.items() if v is not None})
+    return getattr(transformers, name)()

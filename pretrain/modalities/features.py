@@ -1,0 +1,236 @@
+"""Vectors made elsewhere (CLIP's, say): a file of them beside the catalog, aligned by item id."""
+
+# pyright: reportAttributeAccessIssue=false
+# pyarrow makes the functions of its compute module when it is imported; no checker sees them.
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+from rich.progress import track
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from catalog.catalog import Catalog, cache_folder
+from catalog.errors import VitrineError
+from pretrain.config import ModalityConfig
+from pretrain.modalities.base import Modality, Processor, Source, mask_of, present_rows
+
+FORMATS = ".npy, .parquet, .safetensors, or a folder that `vitrine embed` wrote"
+BLOCK = 65_536
+"""Vectors looked over, or copied, at once."""
+
+
+class VectorSource(Source):
+    def __init__(self, vectors: NDArray[np.floating], rows: NDArray[np.int64]) -> None:
+        """`rows` int64 (num_items,): which row of `vectors` each item has, -1 for none."""
+        super().__init__()
+        self.vectors = vectors
+        self.rows = rows
+        for item in _not_finite(vectors, rows):
+            self.broken[int(item)] = "the vector is not finite"
+            self.rows[item] = -1
+
+    def read(self, items: NDArray[np.int64]) -> dict[str, Tensor]:
+        present = self.rows[items] >= 0
+        rows = np.maximum(self.rows[present_rows(present, items)], 0)
+        order = np.argsort(rows)  # the file is read forwards
+        values = np.empty((len(rows), self.vectors.shape[1]), dtype=np.float32)
+        values[order] = self.vectors[rows[order]]
+        if not present.any():
+            values[:] = 0
+        return {"present": mask_of(present), "values": torch.from_numpy(values)}
+
+
+class NothingSource(Source):
+    """A catalog that has no such file: no item has a vector."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+
+    def read(self, items: NDArray[np.int64]) -> dict[str, Tensor]:
+        return {
+            "present": torch.zeros(len(items), dtype=torch.bool),
+            "values": torch.zeros(1, self.width),
+        }
+
+
+class Features(Modality):
+    kind = "features"
+
+    @classmethod
+    def new(cls, settings: ModalityConfig, catalog: Catalog) -> tuple["Features", None]:
+        path = catalog.folder / settings.source
+        if not settings.source or not path.exists():
+            raise VitrineError(
+                f"features are read from {path}, which is not there; set source to a file in the "
+                f"catalog's folder: {FORMATS}"
+            )
+        vectors, _ = open_vectors(path)
+        about = {"kind": "features", "source": settings.source, "width": int(vectors.shape[1])}
+        return cls(about), None
+
+    def build_tower(self, pretrained: str = "") -> nn.Module:
+        return nn.LayerNorm(self.width)
+
+    @property
+    def width(self) -> int:
+        return self.about["width"]
+
+    def encode(self, tower: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+        return tower(inputs["values"])
+
+    def open(self, catalog: Catalog, processor: Processor | None) -> Source:
+        path = catalog.folder / self.about["source"]
+        if not path.exists():
+            return NothingSource(self.width)
+        vectors, ids = open_vectors(path)
+        if vectors.shape[1] != self.width:
+            raise VitrineError(
+                f"{path} holds vectors of width {vectors.shape[1]}, but the encoder was made for "
+                f"{self.width}; give vectors of the same extractor"
+            )
+        return VectorSource(vectors, align(path, ids, catalog))
+
+
+def open_vectors(path: Path) -> tuple[NDArray[np.floating], pa.Array]:
+    """Vectors (m, width), memory-mapped, and the ids of their rows; VitrineError where they clash."""
+    if path.is_dir():
+        vectors = _mapped(path / "item_vectors.npy")
+        ids = pq.read_table(path / "item_ids.parquet")["item_id"].combine_chunks()
+    elif path.suffix == ".parquet":
+        return _from_parquet(path)
+    elif path.suffix == ".npy":
+        vectors, ids = _mapped(path), _ids_beside(path)
+    elif path.suffix == ".safetensors":
+        vectors, ids = _from_safetensors(path), _ids_beside(path)
+    else:
+        raise VitrineError(f"{path} is none of {FORMATS}")
+    if vectors.ndim != 2 or vectors.dtype.kind != "f":
+        raise VitrineError(
+            f"{path} holds {vectors.dtype} of shape {vectors.shape}; expected numbers with a "
+            "fractional part, one row an item"
+        )
+    if len(ids) != len(vectors):
+        raise VitrineError(f"{path} holds {len(vectors)} vectors, but there are {len(ids)} ids")
+    return vectors, ids
+
+
+def align(path: Path, ids: pa.Array, catalog: Catalog) -> NDArray[np.int64]:
+    """int64 (num_items,): the row of each item's vector, -1 for none. By id, never by position."""
+    ids = ids.cast(pa.large_string())
+    counts = pc.value_counts(ids)
+    twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
+    if len(twice):
+        raise VitrineError(f"{path} names {len(twice)} ids more than once, such as {twice[0]}")
+    wanted = catalog.items.data.column("item_id").cast(pa.large_string())
+    found = pc.index_in(wanted, value_set=ids)
+    rows = found.fill_null(-1).to_numpy().astype(np.int64)
+    if not (rows >= 0).any():
+        raise VitrineError(
+            f"{path} has a vector for none of the {catalog.num_items} items of {catalog.name}: its "
+            f"ids are like {ids[0]}, the catalog's like {wanted[0]}"
+        )
+    return rows
+
+
+def _not_finite(vectors: NDArray[np.floating], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Items whose vector holds nan or ∞."""
+    strange = np.zeros(len(vectors), dtype=bool)
+    for start in range(0, len(vectors), BLOCK):
+        part = vectors[start : start + BLOCK]
+        strange[start : start + BLOCK] = ~np.isfinite(part).all(axis=1)
+    return np.flatnonzero((rows >= 0) & strange[np.maximum(rows, 0)])
+
+
+def _mapped(path: Path) -> NDArray[Any]:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise VitrineError(f"{path} is no array that can be read: {error}") from error
+
+
+def _ids_beside(path: Path) -> pa.Array:
+    """`clip.npy` has its ids in `clip.ids.txt`, one a line, in the rows' order."""
+    beside = path.with_suffix(".ids.txt")
+    if not beside.exists():
+        raise VitrineError(
+            f"{path} says nothing about whose vectors it holds; write the ids of its rows into "
+            f"{beside.name} beside it, one a line"
+        )
+    return pa.array(beside.read_text(encoding="utf8").splitlines(), pa.large_string())
+
+
+def _from_safetensors(path: Path) -> NDArray[np.floating]:
+    """The file's one tensor, read through numpy's memory map at its place in the file."""
+    with safe_open(path, framework="numpy") as file:
+        names = list(file.keys())
+    if len(names) != 1:
+        raise VitrineError(f"{path} holds {len(names)} tensors; expected one, the vectors")
+    with path.open("rb") as file:
+        header_size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(header_size))[names[0]]
+    dtypes = {"F32": np.float32, "F16": np.float16, "F64": np.float64}
+    if header["dtype"] not in dtypes:
+        raise VitrineError(f"{path} holds {header['dtype']}; store F32, F16 or F64")
+    offset = 8 + header_size + header["data_offsets"][0]
+    return np.memmap(path, dtypes[header["dtype"]], "r", offset, tuple(header["shape"]))
+
+
+def _from_parquet(path: Path) -> tuple[NDArray[np.floating], pa.Array]:
+    """Columns `item_id` and one of lists; the lists are copied to a memory-mapped array once."""
+    file = pq.ParquetFile(path)
+    schema = file.schema_arrow
+    lists = [
+        field.name
+        for field in schema
+        if pa.types.is_fixed_size_list(field.type)
+        or pa.types.is_list(field.type)
+        or pa.types.is_large_list(field.type)
+    ]
+    if "item_id" not in schema.names or len(lists) != 1:
+        raise VitrineError(
+            f"{path} has the columns {', '.join(schema.names)}; expected item_id and one of lists, "
+            "the vectors"
+        )
+    ids = pq.read_table(path, columns=["item_id"])["item_id"].combine_chunks()
+    state = path.stat()
+    key = hashlib.sha256(f"{path.resolve()} {state.st_size} {state.st_mtime_ns}".encode())
+    copy = cache_folder() / "features" / f"{key.hexdigest()[:24]}.npy"
+    if not copy.exists():
+        _copy_lists(file, lists[0], copy, path)
+    return _mapped(copy), ids
+
+
+def _copy_lists(file: pq.ParquetFile, column: str, copy: Path, path: Path) -> None:
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    partial = copy.with_suffix(f".{os.getpid()}.partial")
+    out: NDArray[np.float32] | None = None
+    done = 0
+    batches = file.iter_batches(BLOCK, columns=[column])
+    for batch in track(batches, f"Reading {path.name}", transient=True):
+        values = batch.column(0)
+        widths = np.unique(np.asarray(pc.list_value_length(values)))
+        if len(widths) != 1 or not float(widths[0]) > 0:
+            raise VitrineError(f"{path} has vectors of several widths, or none; give all the same")
+        block = np.asarray(values.flatten(), dtype=np.float32).reshape(len(values), -1)
+        if out is None:
+            shape = (file.metadata.num_rows, block.shape[1])
+            out = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
+        if block.shape[1] != out.shape[1]:
+            raise VitrineError(f"{path} has vectors of several widths; give all the same")
+        out[done : done + len(block)] = block
+        done += len(block)
+    if out is None:
+        raise VitrineError(f"{path} holds no vectors")
+    out.flush()
+    partial.rename(copy)

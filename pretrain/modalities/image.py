@@ -1,0 +1,88 @@
+"""Pictures: a column of paths, read by any Hugging Face image tower."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import BaseImageProcessor
+
+from catalog.catalog import Catalog
+from catalog.pictures import read_picture
+from pretrain.config import ModalityConfig
+from pretrain.modalities.base import (
+    Processor,
+    Source,
+    TowerModality,
+    describe_tower,
+    mask_of,
+    present_rows,
+)
+from pretrain.modalities.media import MediaCache
+
+
+class PictureSource(Source):
+    """Pixels (k, …, 3, size, size), normalised as the tower is used to."""
+
+    def __init__(self, cache: MediaCache, mean: list[float], std: list[float]) -> None:
+        super().__init__()
+        self.cache = cache
+        self.broken = cache.broken
+        self.mean = torch.tensor(mean).view(3, 1, 1) * 255
+        self.std = torch.tensor(std).view(3, 1, 1) * 255
+
+    def read(self, items: NDArray[np.int64]) -> dict[str, Tensor]:
+        present = self.cache.present[items]
+        values = self.cache.values[present_rows(present, items)]  # (k, …, size, size, 3)
+        pixels = torch.from_numpy(np.asarray(values)).movedim(-1, -3).float()
+        return {"present": mask_of(present), "pixel_values": (pixels - self.mean) / self.std}
+
+    def picture_of(self, item: int) -> NDArray[np.uint8] | None:
+        """uint8 (size, size, 3) as it was decoded."""
+        return np.asarray(self.cache.values[item]) if self.cache.present[item] else None
+
+
+class Picture(TowerModality):
+    kind = "image"
+
+    @classmethod
+    def new(cls, settings: ModalityConfig, catalog: Catalog) -> tuple["Picture", None]:
+        catalog.check_column(settings.source)
+        return cls(describe_image_tower(settings)), None
+
+    def encode(self, tower: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+        return self.pooled(tower, pixel_values=inputs["pixel_values"])
+
+    def open(self, catalog: Catalog, processor: Processor | None) -> PictureSource:
+        size, column = self.about["image_size"], self.about["source"]
+        cache = MediaCache(
+            catalog,
+            column,
+            f"{column}-{size}",
+            (size, size, 3),
+            np.uint8,
+            lambda path: read_picture(path, size),
+            "Decoding pictures",
+        )
+        return PictureSource(cache, self.about["mean"], self.about["std"])
+
+
+def describe_image_tower(settings: ModalityConfig) -> dict[str, Any]:
+    """As `describe_tower`, with the size and the colours the tower is used to."""
+    if not settings.model:
+        about = describe_tower(settings, image_size=settings.image_size)
+        return about | {"image_size": settings.image_size, "mean": [0.5] * 3, "std": [0.5] * 3}
+    about = describe_tower(settings)
+    known, _ = BaseImageProcessor.get_image_processor_dict(settings.model)
+    return about | {
+        "image_size": _size_of(settings, about["tower"]),
+        "mean": known.get("image_mean", [0.5] * 3),
+        "std": known.get("image_std", [0.5] * 3),
+    }
+
+
+def _size_of(settings: ModalityConfig, tower: dict[str, Any]) -> int:
+    """A pretrained tower says its own size."""
+    size = tower.get("image_size", settings.image_size)
+    return int(size[0] if isinstance(size, list | tuple) else size)

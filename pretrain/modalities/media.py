@@ -1,0 +1,103 @@
+"""Decodes what lies in files (pictures, video, sound) once, into one memory-mapped array.
+
+A training reads every file many times, at one size; decoding is the slow part. Interrupted, the
+next run goes on where this one stopped.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import DTypeLike, NDArray
+from rich.progress import track
+
+from catalog.catalog import Catalog, cache_folder
+from catalog.errors import BrokenFile
+
+BLOCK = 256
+"""Items decoded between two notes of how far it is."""
+UNREAD, ABSENT, PRESENT, BROKEN = range(4)
+
+Decoder = Callable[[str], NDArray[np.generic]]
+"""A file's path → its array; raises BrokenFile with the reason."""
+
+
+class MediaCache:
+    """What the items' files hold: `values` (num_items, *shape), zero where there is none."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        column: str,
+        name: str,
+        shape: tuple[int, ...],
+        dtype: DTypeLike,
+        decode: Decoder,
+        title: str,
+    ) -> None:
+        """`name` says which column is decoded how; the same name, the same values."""
+        folder = cache_folder() / "media" / f"{catalog.fingerprint[:16]}-{name}"
+        folder.mkdir(parents=True, exist_ok=True)
+        self.values = _memmap(folder / "values.npy", (catalog.num_items, *shape), np.dtype(dtype))
+        self.states = _memmap(folder / "states.npy", (catalog.num_items,), np.dtype(np.uint8))
+        reasons = folder / "broken.jsonl"
+        if UNREAD in self.states:
+            # One process decodes; other ranks wait, and find it done.
+            with FileLock(folder / "lock"):
+                self._decode(catalog, column, decode, title, reasons)
+        self.present: NDArray[np.bool_] = np.asarray(self.states) == PRESENT
+        told = reasons.read_text(encoding="utf8").splitlines() if reasons.exists() else []
+        found = {int(item): str(reason) for item, reason in map(json.loads, told)}
+        broken = np.flatnonzero(np.asarray(self.states) == BROKEN)
+        self.broken = {int(item): found.get(int(item), "") for item in broken}
+
+    def _decode(
+        self, catalog: Catalog, column: str, decode: Decoder, title: str, reasons: Path
+    ) -> None:
+        def read(item: int) -> tuple[int, str]:
+            path = catalog.path_of(item, column)
+            if path is None:
+                return ABSENT, ""
+            try:
+                self.values[item] = decode(path)
+            except BrokenFile as error:
+                return BROKEN, str(error)
+            return PRESENT, ""
+
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as readers:
+            for block in track(list(self._unread_blocks()), title, transient=True):
+                outcomes = list(readers.map(read, block.tolist()))
+                lines = [
+                    json.dumps([item, reason]) + "\n"
+                    for item, (state, reason) in zip(block.tolist(), outcomes, strict=True)
+                    if state == BROKEN
+                ]
+                with reasons.open("a", encoding="utf8") as file:
+                    file.writelines(lines)
+                self.values.flush()
+                self.states[block] = [state for state, _ in outcomes]
+                self.states.flush()
+
+    def _unread_blocks(self) -> Iterator[NDArray[np.int64]]:
+        for start in range(0, len(self.states), BLOCK):
+            unread = start + np.flatnonzero(self.states[start : start + BLOCK] == UNREAD)
+            if len(unread):
+                yield unread
+
+
+def _memmap(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.memmap:
+    """An array on disk, made of zeros if it is new; processes share it."""
+    if not path.exists():
+        partial = path.with_suffix(f".{os.getpid()}.partial")
+        np.lib.format.open_memmap(partial, mode="w+", dtype=dtype, shape=shape).flush()
+        try:
+            os.link(partial, path)  # unlike a rename, does not replace what another process made
+        except FileExistsError:
+            pass
+        finally:
+            partial.unlink()
+    return np.load(path, mmap_mode="r+", allow_pickle=False)

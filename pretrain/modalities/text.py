@@ -1,0 +1,164 @@
+"""Words: a column of text, read by any Hugging Face text tower, encoder or decoder."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+)
+from typing_extensions import override
+
+from catalog.catalog import Catalog
+from pretrain.config import ModalityConfig
+from pretrain.modalities.base import Processor, Source, TowerModality, describe_tower, mask_of
+from pretrain.tokenizer import shortened, train_tokenizer
+from pretrain.towers import pool
+
+PREDICTED_AT_ONCE = 1024
+"""Tokens whose logits over the vocabulary are alive at one time."""
+
+
+class TextSource(Source):
+    def __init__(
+        self,
+        catalog: Catalog,
+        column: str,
+        tokenizer: PreTrainedTokenizerBase,
+        max_tokens: int,
+    ) -> None:
+        super().__init__()
+        self.texts = catalog.texts(column)
+        self.tokenizer = tokenizer
+        self.max_tokens = max_tokens
+
+    def read(self, items: NDArray[np.int64]) -> dict[str, Tensor]:
+        texts = [self.texts(int(item)) for item in items]
+        tokens = self.tokenizer(
+            [shortened(text, self.max_tokens) for text in texts if text] or [""],
+            truncation=True,
+            max_length=self.max_tokens,
+            padding=True,
+            return_tensors="pt",
+        )
+        ids, mask = tokens["input_ids"], tokens["attention_mask"]
+        if ids.shape[1] == 0:  # a tokenizer without marks makes nothing of an empty text
+            ids, mask = torch.zeros(len(ids), 1, dtype=torch.long), torch.zeros(len(ids), 1)
+        present = np.array([bool(text) for text in texts])
+        return {"present": mask_of(present), "input_ids": ids.long(), "attention_mask": mask.long()}
+
+    @override
+    def lengths(self) -> NDArray[np.int32]:
+        return self.texts.lengths()
+
+
+class Text(TowerModality):
+    kind = "text"
+
+    def __init__(self, about: dict[str, Any]) -> None:
+        super().__init__(about)
+        self.head: nn.Module | None = None
+        """Hidden states to logits; where set, `encode` keeps how well tokens were told by it."""
+        self.nats: Tensor | None = None
+        """Of the last `encode`: (k, 2), summed −log chance of the tokens, and their number."""
+
+    @classmethod
+    def new(
+        cls, settings: ModalityConfig, catalog: Catalog
+    ) -> tuple["Text", PreTrainedTokenizerBase]:
+        texts = catalog.texts(settings.source)
+        if settings.model:
+            tokenizer = AutoTokenizer.from_pretrained(settings.model)
+            if tokenizer.pad_token is None:
+                tokenizer.pad_token = tokenizer.eos_token
+            about = describe_tower(settings)
+        else:
+            every = (texts(item) or "" for item in range(catalog.num_items))
+            tokenizer = train_tokenizer(every, settings.vocab_size)
+            marks = {"pad": tokenizer.pad_token_id, "bos": 2, "eos": 3}
+            about = describe_tower(
+                settings,
+                vocab_size=len(tokenizer),
+                **{f"{name}_token_id": value for name, value in marks.items()},
+            )
+        about |= {"max_tokens": settings.max_tokens, "length_groups": settings.length_groups}
+        return cls(about), tokenizer
+
+    @staticmethod
+    def load_processor(folder: Path) -> Processor:
+        return AutoTokenizer.from_pretrained(folder)
+
+    def open(self, catalog: Catalog, processor: Processor | None) -> TextSource:
+        assert processor is not None
+        return TextSource(catalog, self.about["source"], processor, self.about["max_tokens"])
+
+    def encode(self, tower: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+        """Texts of like length go through the tower together, so that little of it is padding."""
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+        lengths = mask.sum(dim=1)
+        order = torch.argsort(lengths, stable=True)
+        groups = max(1, self.about["length_groups"])
+        edges = [len(order) * group // groups for group in range(groups + 1)]
+        longest = lengths[order][[max(0, edge - 1) for edge in edges[1:]]].tolist()
+        vectors, nats = [], []
+        for group in range(groups):
+            rows = order[edges[group] : edges[group + 1]]
+            # The number of passes is the same on every rank, however many texts there are: a group
+            # without any reads one that counts for nothing.
+            chosen = rows if len(rows) else order[:1]
+            length = max(1, int(longest[group] if len(rows) else lengths[order[0]]))
+            found, told = self._encode(tower, ids[chosen, :length], mask[chosen, :length])
+            if not len(rows):
+                found, told = found[:0] + 0.0 * found.sum(), told[:0] + 0.0 * told.sum()
+            vectors.append(found)
+            nats.append(told)
+        back = torch.argsort(order)
+        self.nats = None if self.head is None else torch.cat(nats)[back]
+        return torch.cat(vectors)[back]
+
+    def _encode(self, tower: nn.Module, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = self.hidden(tower, input_ids=ids, attention_mask=mask)
+        pooled = pool(hidden, self.about["pooling"], mask)
+        if self.head is None:
+            return pooled, pooled.new_zeros(len(pooled), 2)
+        return pooled, next_token_nats(hidden, ids, mask, self.head)
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether the tower is a decoder, each token seeing only those before it."""
+        config = self.config
+        decoder = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+        reads_both_ways = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+        return decoder and (not reads_both_ways or bool(getattr(config, "is_decoder", False)))
+
+
+def next_token_nats(hidden: Tensor, ids: Tensor, mask: Tensor, head: nn.Module) -> Tensor:
+    """How well each token is told from those before it.
+
+    `hidden` (k, length, h), `ids` and `mask` int (k, length); `head` takes (m, h) to (m, vocabulary).
+    Returns (k, 2): summed nats and number of tokens. Logits are made in blocks, and again in the
+    backward pass, so that (k · length) × vocabulary is never held.
+    """
+    states = hidden[:, :-1].reshape(-1, hidden.shape[-1])
+    targets = ids[:, 1:].reshape(-1)
+    counted = mask[:, 1:].to(torch.float32)
+
+    def nats_of(states: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(head(states).float(), targets, reduction="none")
+
+    # A text of one token has nothing to tell, and is told all the same: every rank calls the head.
+    states = states if len(states) else hidden[:, 0]
+    targets = targets if len(targets) else ids[:, 0]
+    blocks = zip(states.split(PREDICTED_AT_ONCE), targets.split(PREDICTED_AT_ONCE), strict=True)
+    each = torch.cat([checkpoint(nats_of, *block, use_reentrant=False) for block in blocks])
+    if not counted.numel():
+        return (0.0 * each).unsqueeze(1).expand(-1, 2)
+    each = each.view_as(counted) * counted
+    return torch.stack([each.sum(dim=1), counted.sum(dim=1)], dim=1)

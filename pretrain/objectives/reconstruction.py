@@ -1,0 +1,47 @@
+"""A hidden modality is told from those that are shown: masked-feature reconstruction.
+
+The reconstructive family of multimodal pretraining (BERT's masking, Devlin et al., 2019, of whole
+modalities): an item that lacks its picture shall still lie where its picture would have put it.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pretrain.config import ObjectivesConfig
+from pretrain.encoder import ItemEncoder
+from pretrain.gather import sum_over_ranks, world
+from pretrain.objectives.base import Objective, StepOutputs
+
+
+class FeatureReconstruction(Objective):
+    """1 − cosine of what is told and what was hidden; mean over all that modality dropout hid.
+
+    What is to be told has no gradient: it is not made easier to tell.
+    """
+
+    needs = ("parts", "present", "shown")
+
+    def __init__(self, width: int, num_modalities: int) -> None:
+        super().__init__()
+        self.input_scale = width**0.5  # unit vectors → unit variance
+        self.tellers = nn.ModuleList(
+            nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+            for _ in range(num_modalities)
+        )
+
+    @classmethod
+    def build(cls, encoder: ItemEncoder, settings: ObjectivesConfig) -> "FeatureReconstruction":
+        return cls(encoder.config.width, len(encoder.modalities))
+
+    def forward(self, outputs: StepOutputs) -> Tensor:
+        assert outputs.parts is not None
+        assert outputs.present is not None
+        assert outputs.shown is not None
+        hidden = outputs.present & ~outputs.shown  # (slots, m)
+        told = torch.stack(
+            [teller(outputs.items * self.input_scale) for teller in self.tellers], dim=1
+        )
+        losses = 1 - F.cosine_similarity(told, outputs.parts.detach(), dim=-1)
+        total = sum_over_ranks(hidden.sum().to(losses.dtype)).clamp(min=1)
+        return (losses * hidden).sum() * world()[1] / total
