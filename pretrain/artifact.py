@@ -98,7 +98,7 @@ def new_encoder(settings: EncoderConfig, catalog: Catalog) -> EncoderParts:
                 processors[name] = processors[modality.tower]
     config = ItemEncoderConfig(
         width=settings.width,
-        modalities={name: kind.about for name, kind in kinds.items()},
+        modalities=[{"name": name, **kind.about} for name, kind in kinds.items()],
         modality_dropout=settings.modality_dropout,
     )
     pretrained = {name: m.model for name, m in wanted.items() if m.model and not m.tower}

@@ -33,19 +33,20 @@ class ItemVectors:
 
 
 class ItemEncoderConfig(PretrainedConfig):
-    """`modalities`: name → what `pretrain.modalities.Modality` knows of it, a mapping with `kind`."""
+    """`modalities`: of each its `name` and what `pretrain.modalities.Modality` knows of it. A list:
+    the fusion tells them apart by their places, and a saved mapping comes back in another order."""
 
     model_type = "vitrine-item-encoder"
 
     def __init__(
         self,
         width: int = 128,
-        modalities: dict[str, dict[str, Any]] | None = None,
+        modalities: list[dict[str, Any]] | None = None,
         modality_dropout: float = 0.2,
         **kwargs: Any,
     ) -> None:
         self.width = width
-        self.modalities = modalities or {}
+        self.modalities = modalities or []
         self.modality_dropout = modality_dropout
         super().__init__(**kwargs)
 
@@ -86,7 +87,7 @@ class ItemEncoder(PreTrainedModel):
         super().__init__(config)
         pretrained = pretrained or {}
         self.kinds: dict[str, Modality] = {
-            name: MODALITIES[about["kind"]](about) for name, about in config.modalities.items()
+            about["name"]: MODALITIES[about["kind"]](about) for about in config.modalities
         }
         self.towers = nn.ModuleDict()
         self.projections = nn.ModuleDict()
@@ -113,7 +114,7 @@ class ItemEncoder(PreTrainedModel):
 
     def reads_through(self, name: str) -> str:
         """The modality whose tower reads this one: itself, unless it was told to share."""
-        return self.config.modalities[name].get("shares") or name
+        return self.kinds[name].about.get("shares") or name
 
     @property
     def text(self) -> tuple[str, Text] | None:

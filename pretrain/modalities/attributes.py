@@ -84,14 +84,15 @@ class Attributes(Modality):
             raise VitrineError(
                 "attributes need `source`: the items' columns, with commas between them"
             )
-        numbers, categories = {}, []
+        numbers: list[list[Any]] = []
+        categories: list[str] = []
         for name in names:
             values = _numbers(catalog, name)
             if values is None:
                 categories.append(name)
                 continue
             finite = values[np.isfinite(values)]
-            numbers[name] = [float(finite.mean()), float(finite.std() or 1.0)]
+            numbers.append([name, float(finite.mean()), float(finite.std() or 1.0)])
         about = {"kind": "attributes", "source": settings.source}
         return cls(about | {"numbers": numbers, "categories": categories}), None
 
@@ -108,7 +109,7 @@ class Attributes(Modality):
     def open(self, catalog: Catalog, processor: Processor | None) -> AttributeSource:
         about: dict[str, Any] = self.about
         numbers = np.full((catalog.num_items, len(about["numbers"])), np.nan, dtype=np.float32)
-        for place, (name, (mean, std)) in enumerate(about["numbers"].items()):
+        for place, (name, mean, std) in enumerate(about["numbers"]):
             values = _numbers(catalog, name) if catalog.has_column(name) else None
             if values is not None:
                 numbers[:, place] = (values - mean) / std

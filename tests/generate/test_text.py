@@ -71,6 +71,7 @@ def catalog() -> Catalog:
         name="tiny",
         folder=Path(),
         fingerprint="0",
+        columns=Dataset.from_dict({}),
         items=Dataset.from_dict(
             {
                 "item_id": [str(item) for item in range(12)],

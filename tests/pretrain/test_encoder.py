@@ -45,7 +45,9 @@ def config_with(length_groups: int) -> ItemEncoderConfig:
     image = {"kind": "image", "source": "image", "tower": VIT, "image_size": 16, **read}
     text["length_groups"] = length_groups
     image |= {"mean": [0.5] * 3, "std": [0.5] * 3}
-    return ItemEncoderConfig(width=16, modalities={"text": text, "image": image})
+    return ItemEncoderConfig(
+        width=16, modalities=[{"name": "text", **text}, {"name": "image", **image}]
+    )
 
 
 def batch(text: list[bool], image: list[bool]) -> Content:

@@ -364,3 +364,19 @@ def test_decoding_goes_on_where_it_was_stopped(
     count = len(asked)
     cache()
     assert len(asked) == count, "nothing is decoded twice"
+
+
+def test_places_of_modalities_and_attributes_survive_saving(shop: Catalog, tmp_path: Path) -> None:
+    """A gate and an attribute tower tell what they read apart by its place alone."""
+    more = {
+        "zeta": ModalityConfig(kind="attributes", source="weight, price, wood"),
+        "alpha": ModalityConfig(kind="attributes", source="wood, weight"),
+    }
+    parts = new_encoder(only(**more), shop)
+    torch.nn.init.normal_(parts.encoder.gate.prior)
+    parts.save(tmp_path)
+    loaded = EncoderParts.load(tmp_path)
+    items = np.arange(6)
+    one, other = (p.encoder.eval()(p.reader(shop).read(items)) for p in (parts, loaded))
+    assert loaded.encoder.modalities == ["zeta", "alpha"]
+    torch.testing.assert_close(one.item, other.item, rtol=0, atol=0)
