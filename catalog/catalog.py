@@ -1,8 +1,5 @@
 """What is recommended, to whom: items and time-ordered histories, read once and memory-mapped."""
 
-# pyright: reportAttributeAccessIssue=false
-# pyarrow makes the functions of its compute module when it is imported; no checker sees them.
-
 import hashlib
 import json
 import os
@@ -16,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from datasets import Dataset
 from numpy.typing import NDArray
 
@@ -25,6 +21,7 @@ from catalog.config import CatalogConfig
 from catalog.convert import Converted, convert
 from catalog.errors import BrokenFile, VitrineError, nearest
 from catalog.films import SUFFIXES as FILM_SUFFIXES
+from catalog.memory import release_buffers
 from catalog.pictures import SUFFIXES, Crop, read_picture
 from catalog.sources import SOURCES, RawTables
 
@@ -212,12 +209,11 @@ class Texts:
         words = [column[item].as_py() for column in self.columns]
         return ". ".join(word for word in words if word) or None
 
-    def lengths(self) -> NDArray[np.int32]:
-        """Bytes of each text, int32 (num_items,)."""
-        total = np.zeros(len(self.columns[0]), dtype=np.int32)
+    def release(self) -> None:
+        """Lets go of memory that only mirrors the files."""
         for column in self.columns:
-            total += pc.binary_length(column).fill_null(0).to_numpy().astype(np.int32)
-        return total
+            for chunk in column.chunks:
+                release_buffers(chunk)
 
 
 def _row_of(rows: dict[str, int], wanted: str | int, what: str, name: str) -> int:

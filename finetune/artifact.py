@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
@@ -28,6 +27,7 @@ from pretrain.artifact import EncoderParts, new_encoder, open_encoder
 from pretrain.config import EncoderConfig, ModalityConfig, TowerConfig
 from pretrain.embed import IDS_FILE, VECTORS_FILE
 from pretrain.history import HistoryEncoder, HistoryEncoderConfig
+from pretrain.store import open_vectors
 
 
 @dataclass
@@ -107,7 +107,7 @@ def open_recommender(
     """A verified recommender artifact as a `Shop`; its item ids must be this catalog's."""
     artifact = open_artifact(Path(folder), kind="recommender")
     _check_ids(artifact, catalog)
-    vectors = np.load(artifact.path / VECTORS_FILE, mmap_mode="r", allow_pickle=False)
+    vectors = open_vectors(artifact.path / VECTORS_FILE)
     return Shop(load_recommender(artifact, encoder), vectors)
 
 
@@ -115,7 +115,7 @@ def load_recommender(artifact: Artifact, encoder: str | Path | None = None) -> R
     """The recommender with all weights in place."""
     config: dict[str, Any] = artifact.manifest["config"]
     transfer, features = config["transfer"], config["features"]
-    vectors = np.load(artifact.path / VECTORS_FILE, mmap_mode="r", allow_pickle=False)
+    vectors = open_vectors(artifact.path / VECTORS_FILE)
     num_ids = len(vectors) if features in ("id", "content+id") else 0
     if transfer == "lora":
         parts = _base(artifact, encoder)

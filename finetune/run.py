@@ -25,9 +25,10 @@ from finetune.selection import BestWeights
 from finetune.shop import Shop
 from pretrain.artifact import EncoderParts, count_parameters, open_encoder
 from pretrain.curves import CurveRecorder
-from pretrain.embed import create_vectors, embed_items, write_ids
+from pretrain.embed import VECTORS_FILE, embed_items, write_ids
 from pretrain.run import TrainerFactory
 from pretrain.shards import gathered_weights
+from pretrain.store import save_vectors
 
 
 def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerFactory) -> Path:
@@ -61,7 +62,7 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
     def refresh(module: pl.LightningModule) -> None:
         content = np.empty((catalog.num_items, parts.history.config.width), dtype=np.float32)
         assert reader is not None
-        embed_items(parts.encoder, reader, catalog.num_items, content, progress=False)
+        embed_items(parts.encoder, reader, content, progress=False)
         module.content = torch.from_numpy(content).to(module.device)
 
     best = BestWeights(
@@ -94,6 +95,8 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
     if trained:  # not so in zero-shot
         trainer.fit(module, data)
 
+    if towers_learn:  # every rank, as under ZeRO-3 all take each pass through a tower together
+        refresh(module)
     with gathered_weights(built.recommender):
         if trainer.is_global_zero:
             with write_artifact(
@@ -104,14 +107,9 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
                 catalog=catalog.fingerprint,
                 split=split.describe(),
             ) as staging:
-                vectors = create_vectors(
-                    staging.path, catalog.num_items, parts.history.config.width
-                )
-                if towers_learn and reader is not None:
-                    embed_items(parts.encoder, reader, catalog.num_items, vectors)
-                    module.content = torch.from_numpy(np.array(vectors))
                 with torch.no_grad():
-                    vectors[:] = module.cpu().item_vectors().numpy()
+                    vectors = module.cpu().item_vectors().numpy()
+                save_vectors(staging.path / VECTORS_FILE, vectors)
                 write_ids(staging.path, catalog)
                 save_weights(built, config.transfer, config.features, staging.path)
                 ranking = Shop(built.recommender, vectors).rank_targets(catalog, split.test)
@@ -184,7 +182,7 @@ def _first_content(
         generator = torch.Generator().manual_seed(7)
         return F.normalize(torch.randn(catalog.num_items, width, generator=generator), dim=-1)
     content = np.empty((catalog.num_items, width), dtype=np.float32)
-    embed_items(parts.encoder, reader, catalog.num_items, content, progress=config.trainer.progress)
+    embed_items(parts.encoder, reader, content, progress=config.trainer.progress)
     return torch.from_numpy(content)
 
 

@@ -186,6 +186,8 @@ class PretrainDataConfig:
     encode_parts: int = 1
     """Parts in which a step's items go through the towers, each twice (GradCache): less memory,
     about a third more time."""
+    held_out: float = 0.02
+    """Share of the items, at most 1,000, that no step reads: the retrieval report asks for them."""
     max_broken: float = 0.01
     """Where a larger share of what items name (pictures, …) cannot be read, training is refused."""
     workers: int = 0
@@ -205,9 +207,17 @@ class PretrainConfig:
 
 
 @dataclass(frozen=True)
+class ExtractConfig(ModalityConfig):
+    of: str = ""
+    """A modality of the encoder whose tower is read; else `model` or `config` names a tower."""
+
+
+@dataclass(frozen=True)
 class EmbedConfig:
     encoder: str = ""
-    """Folder of an encoder artifact."""
+    """Folder of an encoder artifact; may stay empty where `extract` names towers."""
     catalog: CatalogConfig = field(default_factory=CatalogConfig)
-    batch_size: int = 256
-    """Items encoded at once."""
+    extract: dict[str, ExtractConfig] = field(default_factory=dict)
+    """Further vectors by name, straight from towers: any layer, any pooling, in the same pass."""
+    batch_tokens: int = 8192
+    """Tokens and patches that go through the towers at once."""

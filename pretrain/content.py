@@ -26,6 +26,7 @@ class ContentReader:
         order: NDArray[np.int64] | None = None,
     ) -> None:
         self.catalog = catalog
+        self.kinds = kinds
         self.sources: dict[str, Source] = {
             name: kind.open(catalog, processors.get(name)) for name, kind in kinds.items()
         }
@@ -37,13 +38,20 @@ class ContentReader:
             items = self.order[items]
         return {name: source.read(items) for name, source in self.sources.items()}
 
-    def lengths(self) -> NDArray[np.int32] | None:
-        """int32 (num_items,): about how long each item's words are; None where all cost the same."""
-        found = [lengths for s in self.sources.values() if (lengths := s.lengths()) is not None]
-        if not found:
-            return None
-        total: NDArray[np.int32] = np.stack(found).sum(axis=0, dtype=np.int32)
-        return total if self.order is None else total[self.order]
+    def prepare(self, items: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Reads ahead what `read` will be asked for; int (n,), the tokens each item costs."""
+        if self.order is not None:
+            items = self.order[items]
+        costs = np.zeros(len(items), dtype=np.int64)
+        for name, source in self.sources.items():
+            lengths = source.prepare(items)
+            costs += self.kinds[name].tokens if lengths is None else lengths
+        return costs
+
+    def release(self) -> None:
+        """Lets go of memory that only mirrors files."""
+        for source in self.sources.values():
+            source.release()
 
     def twin_groups(self) -> NDArray[np.int64]:
         """int64 (num_items,): one number for items that are listed twice (see `pretrain.twins`)."""

@@ -48,8 +48,9 @@ class PretrainData(pl.LightningDataModule):
         config: PretrainDataConfig,
         seed: int,
         edges: NDArray[np.int32] | None = None,
+        held_out: NDArray[np.bool_] | None = None,
     ) -> None:
-        """`edges` (e, 2): linked items to learn from, or None."""
+        """`edges` (e, 2): linked items to learn from, or None; `held_out` bool (num_items,)."""
         super().__init__()
         self.reader = reader
         self.config = config
@@ -62,6 +63,7 @@ class PretrainData(pl.LightningDataModule):
             config.uniform_share,
             edges,
             config.edges_share,
+            held_out,
         )
         self.twins = torch.from_numpy(reader.twin_groups())
         self.log_popularity = torch.from_numpy(

@@ -1,6 +1,15 @@
-"""A catalog to item vectors: `vitrine embed`, and what fine-tuning calls."""
+"""A catalog to item vectors: `vitrine embed`, and what fine-tuning calls.
 
-from collections.abc import Iterable
+Items are read in blocks; within a block they go through the towers sorted by length, so many at a
+time as fit a budget of tokens, and what was made is on disk before the next block begins. Nothing
+grows with the catalog but the files.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,71 +19,315 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from rich.progress import track
+from torch import Tensor, nn
 
-from catalog.artifacts import write_artifact
+from catalog.artifacts import request_hash, write_artifact
 from catalog.catalog import Catalog, load_catalog
-from pretrain.artifact import open_encoder
+from catalog.errors import VitrineError
+from catalog.memory import release_pages
+from pretrain.artifact import EncoderParts, open_encoder
 from pretrain.config import EmbedConfig
 from pretrain.content import ContentReader, to_device
 from pretrain.encoder import ItemEncoder
+from pretrain.extract import Extractors
+from pretrain.modalities import Content
+from pretrain.store import VectorWriter, open_vectors, shared_array
 
-VECTORS_FILE = "item_vectors.npy"
+VECTORS_FILE = "item_vectors.safetensors"
 IDS_FILE = "item_ids.parquet"
+HASHES_FILE = "content_hashes.npy"
+BLOCK = 8192
+"""Items read at a time."""
+BATCH_TOKENS = 8192
+"""Tokens and patches that go through the towers at a time."""
+
+
+def batches_of(
+    reader: ContentReader, items: NDArray[np.int64], batch_tokens: int
+) -> Iterator[NDArray[np.int64]]:
+    """The items in batches of like length: items × the longest's tokens ≤ `batch_tokens`."""
+    costs = reader.prepare(items)
+    order = np.argsort(costs, kind="stable")[::-1]  # the longest first: memory only falls
+    start = 0
+    while start < len(order):
+        size = max(1, batch_tokens // max(1, int(costs[order[start]])))
+        yield items[order[start : start + size]]
+        start += size
+    reader.release()
 
 
 @torch.no_grad()
 def embed_items(
     encoder: ItemEncoder,
     reader: ContentReader,
-    num_items: int,
-    out: NDArray[np.float32],
+    out: NDArray[np.float32] | VectorWriter,
     *,
-    batch_size: int = 256,
+    items: NDArray[np.int64] | None = None,
+    batch_tokens: int = BATCH_TOKENS,
     title: str = "Embedding items",
     progress: bool = True,
 ) -> None:
-    """Writes every item's vector into `out`, float32 (num_items, width), a batch at a time."""
+    """Writes the vectors of `items` (by default all) into `out`, (len(items), width), in their order."""
+    if items is None:
+        items = np.arange(reader.catalog.num_items)
     was_training = encoder.training
     device = next(encoder.parameters()).device
     encoder.eval()
-    starts: Iterable[int] = range(0, num_items, batch_size)
-    for start in track(starts, title, transient=True, disable=not progress):
-        items = np.arange(start, min(start + batch_size, num_items))
-        batch = to_device(reader.read(items), device)
-        out[items] = encoder(batch).item.float().cpu().numpy()
+    starts: Iterable[int] = range(0, len(items), BLOCK)
+    for start in track(starts, title, transient=True, disable=not progress or len(items) < BLOCK):
+        block = items[start : start + BLOCK]
+        places = {int(item): start + place for place, item in enumerate(block)}
+        for batch in batches_of(reader, block, batch_tokens):
+            vectors = encoder(to_device(reader.read(batch), device)).item.float().cpu().numpy()
+            rows = np.array([places[int(item)] for item in batch])
+            if isinstance(out, VectorWriter):
+                out.write(rows, vectors)
+            else:
+                out[rows] = vectors
     encoder.train(was_training)
 
 
-def create_vectors(folder: Path, num_items: int, width: int) -> NDArray[np.float32]:
-    """A memory-mapped store to fill: float32 (num_items, width)."""
-    return np.lib.format.open_memmap(
-        folder / VECTORS_FILE, mode="w+", dtype=np.float32, shape=(num_items, width)
-    )
+def write_ids(
+    folder: Path, catalog: Catalog, present: dict[str, NDArray[np.bool_]] | None = None
+) -> None:
+    """The ids the rows of the stores belong to, in the rows' order; `present`: who has which vector."""
+    columns = {"item_id": catalog.items.data.column("item_id")}
+    for name, mask in (present or {}).items():
+        columns[f"has_{name}"] = pa.chunked_array([pa.array(mask)])
+    pq.write_table(pa.table(columns), folder / IDS_FILE, row_group_size=BLOCK)
 
 
-def write_ids(folder: Path, catalog: Catalog) -> None:
-    """The ids the rows of the store belong to, in the rows' order."""
-    pq.write_table(pa.table({"item_id": catalog.items["item_id"][:]}), folder / IDS_FILE)
+def content_hashes(content: Content) -> NDArray[np.uint64]:
+    """uint64 (n, 2): equal for items that hold the same, read the same way."""
+    num_items = len(next(iter(content.values()))["present"])
+    digests = [hashlib.blake2b(digest_size=16) for _ in range(num_items)]
+    for name, inputs in content.items():
+        values = [value.numpy() for key, value in inputs.items() if key != "present"]
+        mask = inputs.get("attention_mask")
+        lengths = None if mask is None else mask.sum(dim=1).tolist()
+        for row, item in enumerate(np.flatnonzero(inputs["present"].numpy())):
+            digests[item].update(name.encode())
+            for value in values:
+                digests[item].update(
+                    (value[row, : lengths[row]] if lengths else value[row]).tobytes()
+                )
+    raw = b"".join(digest.digest() for digest in digests)
+    return np.frombuffer(raw, dtype="<u8").reshape(num_items, 2)
 
 
 def run_embedding(config: EmbedConfig, output: Path) -> Path:
-    """Writes a `vectors` artifact: the store and the ids of its rows."""
+    """Writes a `vectors` artifact: the stores and the ids of their rows.
+
+    Started again after a stop, it goes on where it was. Where `output` already holds vectors of the
+    same encoder, only items whose content changed go through the towers. Under torchrun the blocks
+    are shared out over the processes.
+    """
+    from accelerate import PartialState
+
+    state = PartialState(cpu=not torch.cuda.is_available())
     catalog = load_catalog(config.catalog)
-    encoder, parts = open_encoder(config.encoder)
-    with write_artifact(
-        output,
-        kind="vectors",
-        config=asdict(config),
-        parents={"encoder": encoder.path},
-        catalog=catalog.fingerprint,
-    ) as staging:
-        vectors = create_vectors(staging.path, catalog.num_items, parts.encoder.config.width)
-        embed_items(
-            parts.encoder,
-            parts.reader(catalog),
-            catalog.num_items,
-            vectors,
-            batch_size=config.batch_size,
+    parts: EncoderParts | None = None
+    parents: dict[str, Path] = {}
+    if config.encoder:
+        artifact, parts = open_encoder(config.encoder)
+        parents["encoder"] = artifact.path
+    elif not config.extract:
+        raise VitrineError(
+            "nothing to embed with: pass the folder that `vitrine pretrain` made (--encoder FOLDER), "
+            "or name a model (--extract.NAME.model MODEL --extract.NAME.source text)"
         )
-        write_ids(staging.path, catalog)
+    extractors = Extractors(config.extract, parts, catalog)
+    request = request_hash("vectors", asdict(config), parents, catalog.fingerprint)
+    pass_ = EmbeddingPass(
+        config, catalog, parts, extractors, output, request, torch.device(state.device or "cpu")
+    )
+    pass_.run(state.process_index, state.num_processes)
+    state.wait_for_everyone()
+    if state.is_main_process:
+        with write_artifact(
+            output,
+            kind="vectors",
+            config=asdict(config),
+            parents=parents,
+            catalog=catalog.fingerprint,
+            metrics=pass_.metrics(),
+            request=request,
+        ) as staging:
+            pass_.finish(staging.path)
+    state.wait_for_everyone()
     return output
+
+
+class EmbeddingPass:
+    """One pass over a catalog, kept in a work folder until it is whole."""
+
+    def __init__(
+        self,
+        config: EmbedConfig,
+        catalog: Catalog,
+        parts: EncoderParts | None,
+        extractors: Extractors,
+        output: Path,
+        request: str,
+        device: torch.device,
+    ) -> None:
+        self.config = config
+        self.catalog = catalog
+        self.parts = parts
+        self.extractors = extractors
+        self.device = device
+        self.work = output.with_name(f"{output.name}.work")
+        kinds = dict(extractors.kinds)
+        processors = dict(extractors.processors)
+        if parts is not None:
+            parts.encoder.eval()
+            nn.Module.to(parts.encoder, device)
+            kinds = {**parts.encoder.kinds, **kinds}
+            processors = {**parts.processors, **processors}
+        self.reader = ContentReader(catalog, kinds, processors)
+        self.earlier = Earlier.open(output, config, catalog)
+        self._make_work_folder(request)
+        widths = {name: extractors.width(name) for name in extractors.names}
+        if parts is not None:
+            widths["item_vectors"] = parts.encoder.config.width
+        self.stores = {
+            name: VectorWriter(self.work / f"{name}.safetensors", catalog.num_items, width)
+            for name, width in widths.items()
+        }
+        blocks = -(-catalog.num_items // BLOCK)
+        self.done = shared_array(self.work / "done.npy", (blocks,), np.uint8)
+        self.hashes = shared_array(self.work / HASHES_FILE, (catalog.num_items, 2), np.uint64)
+        self.present = {
+            name: shared_array(self.work / f"has_{name}.npy", (catalog.num_items,), np.uint8)
+            for name in extractors.names
+        }
+        self.copied = shared_array(self.work / "copied.npy", (blocks,), np.int64)
+
+    def _make_work_folder(self, request: str) -> None:
+        """What was begun for another request is thrown away."""
+        told = self.work / "request.txt"
+        if self.work.exists() and (not told.exists() or told.read_text() != request):
+            shutil.rmtree(self.work, ignore_errors=True)
+        self.work.mkdir(parents=True, exist_ok=True)
+        partial = self.work / f"request.{os.getpid()}"
+        partial.write_text(request)
+        partial.replace(told)
+
+    def run(self, rank: int = 0, ranks: int = 1) -> None:
+        """Does this process's share of the blocks that are not done."""
+        mine = [b for b in range(rank, len(self.done), ranks) if not self.done[b]]
+        for block in track(mine, "Embedding items", disable=rank > 0, transient=True):
+            items = np.arange(
+                block * BLOCK, min((block + 1) * BLOCK, self.catalog.num_items), dtype=np.int64
+            )
+            copied = 0
+            for batch in batches_of(self.reader, items, self.config.batch_tokens):
+                copied += self._embed(batch)
+            for store in self.stores.values():
+                store.flush()
+            self.copied[block] = copied
+            for array in (self.hashes, self.copied, *self.present.values()):
+                array.flush()
+            release_pages(self.hashes)
+            self.done[block] = 1
+            self.done.flush()
+
+    @torch.no_grad()
+    def _embed(self, items: NDArray[np.int64]) -> int:
+        content = self.reader.read(items)
+        hashes = content_hashes(content)
+        self.hashes[items] = hashes
+        same = self.earlier.copy(items, hashes, self.stores, self.present)
+        if same.any():
+            items = items[~same]
+            if not len(items):
+                return int(same.sum())
+            content = self.reader.read(items)
+        content = to_device(content, self.device)
+        if self.parts is not None:
+            names = self.parts.encoder.modalities
+            vectors = self.parts.encoder({name: content[name] for name in names}).item
+            self._write("item_vectors", items, vectors)
+        for name in self.extractors.names:
+            vectors, present = self.extractors(name, content)
+            self._write(name, items, vectors)
+            self.present[name][items] = present.cpu().numpy()
+        return int(same.sum())
+
+    def _write(self, name: str, items: NDArray[np.int64], vectors: Tensor) -> None:
+        self.stores[name].write(items, vectors.float().cpu().numpy())
+
+    def metrics(self) -> dict[str, int]:
+        return {"items": self.catalog.num_items, "copied": int(self.copied.sum())}
+
+    def finish(self, folder: Path) -> None:
+        """Moves what was made into the artifact's folder."""
+        for name, store in self.stores.items():
+            store.close()
+            shutil.move(self.work / f"{name}.safetensors", folder / f"{name}.safetensors")
+        shutil.move(self.work / HASHES_FILE, folder / HASHES_FILE)
+        present = {name: mask.astype(bool) for name, mask in self.present.items()}
+        write_ids(folder, self.catalog, present)
+        shutil.rmtree(self.work)
+
+
+class Earlier:
+    """What an earlier pass of the same encoder left at the same place."""
+
+    def __init__(
+        self,
+        rows: NDArray[np.int64] | None = None,
+        hashes: NDArray[np.uint64] | None = None,
+        stores: dict[str, NDArray[np.floating]] | None = None,
+        present: dict[str, NDArray[np.bool_]] | None = None,
+    ) -> None:
+        """`rows` int64 (num_items,): where each of today's items was, -1 where it was not."""
+        self.rows = rows
+        self.hashes = hashes
+        self.stores = stores or {}
+        self.present = present or {}
+
+    @classmethod
+    def open(cls, folder: Path, config: EmbedConfig, catalog: Catalog) -> "Earlier":
+        from catalog.artifacts import artifact_hash, open_artifact
+        from pretrain.modalities.features import align
+
+        if not (folder / "manifest.json").exists():
+            return cls()
+        try:
+            artifact = open_artifact(folder, kind="vectors")
+            known = artifact.manifest["parents"].get("encoder", {}).get("hash")
+            wanted = artifact_hash(config.encoder) if config.encoder else None
+            told = json.loads(json.dumps(asdict(config)["extract"]))
+            if known != wanted or artifact.manifest["config"].get("extract") != told:
+                return cls()
+            ids = pq.read_table(folder / IDS_FILE)
+            rows = align(folder, ids["item_id"].combine_chunks(), catalog)
+        except VitrineError:  # damaged, or of other items altogether: made anew
+            return cls()
+        stores = {path.stem: open_vectors(path) for path in folder.glob("*.safetensors")}
+        present = {
+            name.removeprefix("has_"): ids[name].to_numpy()
+            for name in ids.column_names
+            if name.startswith("has_")
+        }
+        return cls(rows, np.load(folder / HASHES_FILE, mmap_mode="r"), stores, present)
+
+    def copy(
+        self,
+        items: NDArray[np.int64],
+        hashes: NDArray[np.uint64],
+        stores: dict[str, VectorWriter],
+        present: dict[str, np.memmap],
+    ) -> NDArray[np.bool_]:
+        """Copies what has not changed; bool (n,): which of the items that were."""
+        if self.rows is None or self.hashes is None:
+            return np.zeros(len(items), dtype=bool)
+        rows = self.rows[items]
+        same = (rows >= 0) & (self.hashes[np.maximum(rows, 0)] == hashes).all(axis=1)
+        if same.any():
+            for name, store in stores.items():
+                store.write(items[same], np.asarray(self.stores[name][rows[same]]))
+            for name, mask in present.items():
+                mask[items[same]] = self.present[name][rows[same]]
+        return same

@@ -38,8 +38,10 @@ class HistoryRows(Dataset[Row]):
         uniform_share: float = 0.0,
         edges: NDArray[np.int32] | None = None,
         edges_share: float = 0.0,
+        held_out: NDArray[np.bool_] | None = None,
     ) -> None:
-        """`edges` (e, 2): linked items; `edges_share` of the rows hold such pairs."""
+        """`edges` (e, 2): linked items; `edges_share` of the rows hold such pairs. `held_out` bool
+        (num_items,): items that are in no row."""
         if row_length < 2:
             raise VitrineError(
                 f"row_length {row_length} holds no history and next item; use 2 or more"
@@ -50,6 +52,10 @@ class HistoryRows(Dataset[Row]):
         self.row_length = row_length
         self.seed = seed
         self.uniform_share = uniform_share
+        self.held_out = held_out if held_out is not None and held_out.any() else None
+        self.readable = None if self.held_out is None else np.flatnonzero(~self.held_out)
+        if edges is not None and self.held_out is not None:
+            edges = edges[~self.held_out[edges].any(axis=1)]
         self.edges = edges
         self.edges_share = edges_share if edges is not None and len(edges) else 0.0
         windows = np.where(train_end >= 2, -(-train_end.astype(np.int64) // row_length), 0)
@@ -65,7 +71,10 @@ class HistoryRows(Dataset[Row]):
         unlinked = np.full(self.row_length, -1)
         drawn = rng.random()
         if drawn < self.uniform_share:
-            items = rng.integers(self.num_items, size=self.row_length)
+            if self.readable is None:
+                items = rng.integers(self.num_items, size=self.row_length)
+            else:
+                items = self.readable[rng.integers(len(self.readable), size=self.row_length)]
             return items, places, unlinked
         if drawn < self.uniform_share + self.edges_share:
             assert self.edges is not None
@@ -91,7 +100,8 @@ class HistoryRows(Dataset[Row]):
         taken = min(length, room)
         start = int(rng.integers(length - taken + 1))
         begin = int(self.interactions.offsets[user]) + start
-        return self.interactions.items[begin : begin + taken]
+        stretch = self.interactions.items[begin : begin + taken]
+        return stretch if self.held_out is None else stretch[~self.held_out[stretch]]
 
 
 class StepOrder:

@@ -1,5 +1,6 @@
 """Pretraining on one page: a catalog and settings in, an encoder artifact out."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +18,7 @@ from pretrain.data import PretrainData
 from pretrain.lora import merge_lora
 from pretrain.module import PretrainModule
 from pretrain.quarantine import Quarantine
+from pretrain.retrieval import hold_out, retrieval_report
 from pretrain.shards import gathered_weights
 
 TrainerFactory = Callable[..., pl.Trainer]
@@ -42,7 +44,8 @@ def run_pretraining(config: PretrainConfig, output: Path, build_trainer: Trainer
     quarantine = Quarantine(catalog, reader)
     quarantine.check(config.data.max_broken)
     edges = catalog.edges if config.objectives.edges else None
-    data = PretrainData(catalog, split, reader, config.data, config.trainer.seed, edges)
+    held_out = hold_out(catalog, config.data.held_out)
+    data = PretrainData(catalog, split, reader, config.data, config.trainer.seed, edges, held_out)
     module = PretrainModule(
         parts.encoder,
         parts.history,
@@ -54,6 +57,8 @@ def run_pretraining(config: PretrainConfig, output: Path, build_trainer: Trainer
         linked=edges is not None,
     )
     trainer.fit(module, data)
+    # Every rank asks: under ZeRO-3 each pass through a tower is one all ranks take together.
+    found = retrieval_report(parts.encoder, parts.history, reader, catalog, split, held_out)
     with gathered_weights(parts.encoder, parts.history):
         if trainer.is_global_zero:
             metrics = {
@@ -71,6 +76,9 @@ def run_pretraining(config: PretrainConfig, output: Path, build_trainer: Trainer
                 metrics=metrics,
             ) as staging:
                 merge_lora(parts.encoder)
+                for line in found:
+                    print(line, file=sys.stderr, flush=True)
+                    staging.metrics[f"retrieval/{line.asks}"] = line.figures()
                 parts.save(staging.path)
                 quarantine.save(staging.path)
                 Seen.training(catalog, split).save(staging.path)

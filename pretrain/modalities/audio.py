@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import AutoFeatureExtractor
 from transformers.models.auto.auto_mappings import FEATURE_EXTRACTOR_MAPPING_NAMES
+from typing_extensions import override
 
 from catalog.catalog import Catalog
 from catalog.errors import VitrineError
 from catalog.films import read_sound
+from catalog.memory import release_pages
 from pretrain.config import ModalityConfig
 from pretrain.modalities.base import (
     Processor,
@@ -46,6 +48,10 @@ class SoundSource(Source):
         values = features[self.extractor.model_input_names[0]]
         return {"present": mask_of(present), "values": torch.from_numpy(np.asarray(values)).float()}
 
+    @override
+    def release(self) -> None:
+        release_pages(self.cache.values)
+
 
 class Sound(TowerModality):
     kind = "audio"
@@ -68,6 +74,11 @@ class Sound(TowerModality):
     @staticmethod
     def load_processor(folder: Path) -> Processor:
         return AutoFeatureExtractor.from_pretrained(folder)
+
+    @property
+    @override
+    def tokens(self) -> int:
+        return round(50 * self.about["seconds"])  # as many a second as wav2vec2 and Whisper make
 
     def encode(self, tower: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
         return self.pooled(tower, **{self.about["input"]: inputs["values"]})

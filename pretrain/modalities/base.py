@@ -36,9 +36,15 @@ class Source(ABC):
     def read(self, items: NDArray[np.int64]) -> dict[str, Tensor]:
         """`present` and the inputs, as in `Content`."""
 
-    def lengths(self) -> NDArray[np.int32] | None:
-        """int32 (num_items,): about how long each item is, where that differs; None where not."""
+    def prepare(self, items: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        """Reads ahead what `read` will soon be asked for, in any order.
+
+        Returns int (n,), each item's length in tokens where that differs; None where it does not.
+        """
         return None
+
+    def release(self) -> None:  # noqa: B027 – most have nothing to let go of
+        """Lets go of memory that only mirrors files."""
 
 
 class Modality(ABC):
@@ -70,6 +76,11 @@ class Modality(ABC):
     @abstractmethod
     def encode(self, tower: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
         """k rows of inputs to (k, width)."""
+
+    @property
+    def tokens(self) -> int:
+        """About how many tokens an item costs its tower, where all cost the same."""
+        return 1
 
     @abstractmethod
     def open(self, catalog: Catalog, processor: Processor | None) -> Source: ...

@@ -4,7 +4,6 @@
 # pyarrow makes the functions of its compute module when it is imported; no checker sees them.
 
 import hashlib
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,13 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from rich.progress import track
-from safetensors import safe_open
 from torch import Tensor, nn
+from typing_extensions import override
 
 from catalog.catalog import Catalog, cache_folder
 from catalog.errors import VitrineError
+from catalog.memory import release_pages
+from pretrain import store
 from pretrain.config import ModalityConfig
 from pretrain.modalities.base import Modality, Processor, Source, mask_of, present_rows
 
@@ -48,6 +49,10 @@ class VectorSource(Source):
         if not present.any():
             values[:] = 0
         return {"present": mask_of(present), "values": torch.from_numpy(values)}
+
+    @override
+    def release(self) -> None:
+        release_pages(self.vectors)
 
 
 class NothingSource(Source):
@@ -105,14 +110,14 @@ class Features(Modality):
 def open_vectors(path: Path) -> tuple[NDArray[np.floating], pa.Array]:
     """Vectors (m, width), memory-mapped, and the ids of their rows; VitrineError where they clash."""
     if path.is_dir():
-        vectors = _mapped(path / "item_vectors.npy")
+        vectors = store.open_vectors(path / "item_vectors.safetensors")
         ids = pq.read_table(path / "item_ids.parquet")["item_id"].combine_chunks()
     elif path.suffix == ".parquet":
         return _from_parquet(path)
     elif path.suffix == ".npy":
         vectors, ids = _mapped(path), _ids_beside(path)
     elif path.suffix == ".safetensors":
-        vectors, ids = _from_safetensors(path), _ids_beside(path)
+        vectors, ids = store.open_vectors(path), _ids_beside(path)
     else:
         raise VitrineError(f"{path} is none of {FORMATS}")
     if vectors.ndim != 2 or vectors.dtype.kind != "f":
@@ -168,22 +173,6 @@ def _ids_beside(path: Path) -> pa.Array:
             f"{beside.name} beside it, one a line"
         )
     return pa.array(beside.read_text(encoding="utf8").splitlines(), pa.large_string())
-
-
-def _from_safetensors(path: Path) -> NDArray[np.floating]:
-    """The file's one tensor, read through numpy's memory map at its place in the file."""
-    with safe_open(path, framework="numpy") as file:
-        names = list(file.keys())
-    if len(names) != 1:
-        raise VitrineError(f"{path} holds {len(names)} tensors; expected one, the vectors")
-    with path.open("rb") as file:
-        header_size = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(header_size))[names[0]]
-    dtypes = {"F32": np.float32, "F16": np.float16, "F64": np.float64}
-    if header["dtype"] not in dtypes:
-        raise VitrineError(f"{path} holds {header['dtype']}; store F32, F16 or F64")
-    offset = 8 + header_size + header["data_offsets"][0]
-    return np.memmap(path, dtypes[header["dtype"]], "r", offset, tuple(header["shape"]))
 
 
 def _from_parquet(path: Path) -> tuple[NDArray[np.floating], pa.Array]:

@@ -7,8 +7,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import BaseImageProcessor
+from typing_extensions import override
 
 from catalog.catalog import Catalog
+from catalog.memory import release_pages
 from catalog.pictures import read_picture
 from pretrain.config import ModalityConfig
 from pretrain.modalities.base import (
@@ -38,6 +40,10 @@ class PictureSource(Source):
         pixels = torch.from_numpy(np.asarray(values)).movedim(-1, -3).float()
         return {"present": mask_of(present), "pixel_values": (pixels - self.mean) / self.std}
 
+    @override
+    def release(self) -> None:
+        release_pages(self.cache.values)
+
     def picture_of(self, item: int) -> NDArray[np.uint8] | None:
         """uint8 (size, size, 3) as it was decoded."""
         return np.asarray(self.cache.values[item]) if self.cache.present[item] else None
@@ -50,6 +56,11 @@ class Picture(TowerModality):
     def new(cls, settings: ModalityConfig, catalog: Catalog) -> tuple["Picture", None]:
         catalog.check_column(settings.source)
         return cls(describe_image_tower(settings)), None
+
+    @property
+    @override
+    def tokens(self) -> int:
+        return picture_tokens(self.about)
 
     def encode(self, tower: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
         return self.pooled(tower, pixel_values=inputs["pixel_values"])
@@ -80,6 +91,13 @@ def describe_image_tower(settings: ModalityConfig) -> dict[str, Any]:
         "mean": known.get("image_mean", [0.5] * 3),
         "std": known.get("image_std", [0.5] * 3),
     }
+
+
+def picture_tokens(about: dict[str, Any]) -> int:
+    """About how many patches a picture is to its tower."""
+    patch = about["tower"].get("patch_size") or 16
+    patch = patch[0] if isinstance(patch, list | tuple) else patch
+    return max(1, int(about["image_size"]) // int(patch)) ** 2
 
 
 def _size_of(settings: ModalityConfig, tower: dict[str, Any]) -> int:

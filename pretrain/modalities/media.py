@@ -17,6 +17,7 @@ from rich.progress import track
 
 from catalog.catalog import Catalog, cache_folder
 from catalog.errors import BrokenFile
+from pretrain.store import shared_array
 
 BLOCK = 256
 """Items decoded between two notes of how far it is."""
@@ -42,8 +43,8 @@ class MediaCache:
         """`name` says which column is decoded how; the same name, the same values."""
         folder = cache_folder() / "media" / f"{catalog.fingerprint[:16]}-{name}"
         folder.mkdir(parents=True, exist_ok=True)
-        self.values = _memmap(folder / "values.npy", (catalog.num_items, *shape), np.dtype(dtype))
-        self.states = _memmap(folder / "states.npy", (catalog.num_items,), np.dtype(np.uint8))
+        self.values = shared_array(folder / "values.npy", (catalog.num_items, *shape), dtype)
+        self.states = shared_array(folder / "states.npy", (catalog.num_items,), np.uint8)
         reasons = folder / "broken.jsonl"
         if UNREAD in self.states:
             # One process decodes; other ranks wait, and find it done.
@@ -87,17 +88,3 @@ class MediaCache:
             unread = start + np.flatnonzero(self.states[start : start + BLOCK] == UNREAD)
             if len(unread):
                 yield unread
-
-
-def _memmap(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.memmap:
-    """An array on disk, made of zeros if it is new; processes share it."""
-    if not path.exists():
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        np.lib.format.open_memmap(partial, mode="w+", dtype=dtype, shape=shape).flush()
-        try:
-            os.link(partial, path)  # unlike a rename, does not replace what another process made
-        except FileExistsError:
-            pass
-        finally:
-            partial.unlink()
-    return np.load(path, mmap_mode="r+", allow_pickle=False)

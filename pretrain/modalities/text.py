@@ -38,25 +38,48 @@ class TextSource(Source):
         self.texts = catalog.texts(column)
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
+        self.ahead: dict[int, list[int]] = {}
 
     def read(self, items: NDArray[np.int64]) -> dict[str, Tensor]:
-        texts = [self.texts(int(item)) for item in items]
-        tokens = self.tokenizer(
-            [shortened(text, self.max_tokens) for text in texts if text] or [""],
+        rows = self._tokens(items)
+        present = np.array([bool(row) for row in rows])
+        kept = [row for row in rows if row] or [[self.tokenizer.pad_token_id or 0]]
+        lengths = np.array([len(row) for row in kept])
+        mask = np.arange(lengths.max()) < lengths[:, None]
+        ids = np.full(mask.shape, self.tokenizer.pad_token_id or 0)
+        ids[mask] = np.concatenate(kept)
+        return {
+            "present": mask_of(present),
+            "input_ids": torch.from_numpy(ids),
+            "attention_mask": torch.from_numpy(mask.astype(np.int64)),
+        }
+
+    def _tokens(self, items: NDArray[np.int64]) -> list[list[int]]:
+        """Token ids of each item, none for one without a text."""
+        if self.ahead:
+            return [self.ahead[int(item)] for item in items]
+        texts = [self.texts(int(item)) or "" for item in items]
+        if not any(texts):
+            return [[] for _ in texts]
+        rows = self.tokenizer(
+            [shortened(text, self.max_tokens) for text in texts],
             truncation=True,
             max_length=self.max_tokens,
-            padding=True,
-            return_tensors="pt",
-        )
-        ids, mask = tokens["input_ids"], tokens["attention_mask"]
-        if ids.shape[1] == 0:  # a tokenizer without marks makes nothing of an empty text
-            ids, mask = torch.zeros(len(ids), 1, dtype=torch.long), torch.zeros(len(ids), 1)
-        present = np.array([bool(text) for text in texts])
-        return {"present": mask_of(present), "input_ids": ids.long(), "attention_mask": mask.long()}
+            return_attention_mask=False,
+        )["input_ids"]
+        return [row if text else [] for row, text in zip(rows, texts, strict=True)]
 
     @override
-    def lengths(self) -> NDArray[np.int32]:
-        return self.texts.lengths()
+    def prepare(self, items: NDArray[np.int64]) -> NDArray[np.int64]:
+        self.ahead = {}
+        rows = self._tokens(items)
+        self.ahead = dict(zip(items.tolist(), rows, strict=True))
+        return np.array([len(row) for row in rows], dtype=np.int64)
+
+    @override
+    def release(self) -> None:
+        self.ahead = {}
+        self.texts.release()
 
 
 class Text(TowerModality):

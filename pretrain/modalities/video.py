@@ -2,12 +2,13 @@
 
 import numpy as np
 from torch import Tensor, nn
+from typing_extensions import override
 
 from catalog.catalog import Catalog
 from catalog.films import read_frames
 from pretrain.config import ModalityConfig
 from pretrain.modalities.base import Processor, TowerModality
-from pretrain.modalities.image import PictureSource, describe_image_tower
+from pretrain.modalities.image import PictureSource, describe_image_tower, picture_tokens
 from pretrain.modalities.media import MediaCache
 
 
@@ -18,6 +19,11 @@ class Video(TowerModality):
     def new(cls, settings: ModalityConfig, catalog: Catalog) -> tuple["Video", None]:
         catalog.check_column(settings.source)
         return cls(describe_image_tower(settings) | {"frames": settings.frames}), None
+
+    @property
+    @override
+    def tokens(self) -> int:
+        return self.about["frames"] * picture_tokens(self.about)
 
     def encode(self, tower: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
         pixels = inputs["pixel_values"]  # (k, frames, 3, size, size)

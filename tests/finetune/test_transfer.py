@@ -32,6 +32,7 @@ from pretrain.config import (
 from pretrain.embed import embed_items
 from pretrain.history import HistoryEncoder, HistoryEncoderConfig
 from pretrain.run import run_pretraining
+from pretrain.store import open_vectors
 
 TEXT = {"model_type": "bert", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 IMAGE = {"model_type": "vit", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -115,10 +116,12 @@ def test_stored_vectors_are_what_the_loaded_towers_make(
     tokenizer_home = base if base.exists() else artifact.parent("encoder")
     reader = EncoderParts.load(tokenizer_home).reader(catalog)
     content = np.empty((catalog.num_items, 32), dtype=np.float32)
-    embed_items(recommender.encoder, reader, catalog.num_items, content, progress=False)
+    embed_items(recommender.encoder, reader, content, progress=False)
     with torch.no_grad():
         made = recommender.adapt(torch.from_numpy(content)).numpy()
-    np.testing.assert_allclose(made, np.load(runs[mode] / "item_vectors.npy"), atol=1e-5)
+    np.testing.assert_allclose(
+        made, open_vectors(runs[mode] / "item_vectors.safetensors"), atol=1e-5
+    )
 
 
 def test_only_what_a_mode_trains_is_stored(runs: dict[str, Path]) -> None:

@@ -324,7 +324,8 @@ def test_vectors_that_do_not_fit_the_catalog_are_refused(
 
 def test_what_embed_wrote_can_be_read_as_features(shop: Catalog, tmp_path: Path) -> None:
     (tmp_path / "vectors").mkdir()
-    np.save(tmp_path / "vectors" / "item_vectors.npy", np.eye(2, 5, dtype=np.float32))
+    vectors = {"vectors": np.eye(2, 5, dtype=np.float32)}
+    save_file(vectors, tmp_path / "vectors" / "item_vectors.safetensors")
     ids = pa.table({"item_id": ["fir", "ash"]})
     pq.write_table(ids, tmp_path / "vectors" / "item_ids.parquet")
     moved = replace(shop, folder=tmp_path)

@@ -1,0 +1,49 @@
+"""Lets go of pages that only mirror a file; they come back from it when they are read again.
+
+Pages of a memory map count as the process's memory once they were touched: after one pass over a
+catalog of millions, all of it would.
+"""
+
+import ctypes
+import mmap
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+
+def release_pages(array: NDArray[Any]) -> None:
+    """Of a memory-mapped array; any other is left alone."""
+    base: Any = array
+    while base is not None and not isinstance(base, mmap.mmap):
+        base = (
+            getattr(base, "_mmap", None)
+            if isinstance(base, np.memmap)
+            else getattr(base, "base", None)
+        )
+    if isinstance(base, mmap.mmap):
+        base.madvise(mmap.MADV_DONTNEED)
+
+
+def release_buffers(array: pa.Array) -> None:
+    """Of an Arrow array that lies in a memory-mapped file."""
+    for buffer in array.buffers():
+        if buffer is not None and not buffer.is_mutable and buffer.size > mmap.PAGESIZE:
+            _advise(buffer.address, buffer.size)
+
+
+PAGEOUT = 21
+"""Linux's MADV_PAGEOUT: unlike MADV_DONTNEED it never loses what is not in a file."""
+
+
+def _advise(address: int, size: int) -> None:
+    start = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE
+    length = (address + size) // mmap.PAGESIZE * mmap.PAGESIZE - start
+    if length <= 0:
+        return
+    try:
+        libc = ctypes.CDLL(None)
+        libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), PAGEOUT)
+    except (OSError, AttributeError):  # another system: the pages stay, and nothing is lost
+        return

@@ -1,0 +1,70 @@
+"""Vectors straight from towers, any layer and pooling: an encoder's own, or any model by its name."""
+
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from catalog.catalog import Catalog
+from catalog.errors import VitrineError, nearest
+from pretrain.artifact import EncoderParts
+from pretrain.config import ExtractConfig
+from pretrain.modalities import MODALITIES, Content, Modality, Processor
+from pretrain.towers import scatter_present
+
+
+class Extractors:
+    """The extractors of one pass, by name. Those of the encoder's towers read what the encoder reads."""
+
+    def __init__(
+        self, settings: dict[str, ExtractConfig], parts: EncoderParts | None, catalog: Catalog
+    ) -> None:
+        self.names = list(settings)
+        self.kinds: dict[str, Modality] = {}
+        """Of those that bring a tower of their own; to be read beside the encoder's modalities."""
+        self.processors: dict[str, Processor] = {}
+        self._reading: dict[str, tuple[str, Modality, nn.Module]] = {}
+        for name, wanted in settings.items():
+            if name == "item_vectors":
+                raise VitrineError("an extractor cannot be called item_vectors; use another name")
+            if wanted.of:
+                self._reading[name] = self._of_encoder(name, wanted, parts)
+                continue
+            kind, processor = MODALITIES[wanted.kind].new(
+                replace(wanted, source=wanted.source or wanted.kind), catalog
+            )
+            own = f"extract.{name}"
+            self.kinds[own] = kind
+            if processor is not None:
+                self.processors[own] = processor
+            tower = kind.build_tower(wanted.model).eval()
+            self._reading[name] = (own, kind, tower)
+
+    @staticmethod
+    def _of_encoder(
+        name: str, wanted: ExtractConfig, parts: EncoderParts | None
+    ) -> tuple[str, Modality, nn.Module]:
+        if parts is None:
+            raise VitrineError(f"extract.{name}.of is {wanted.of!r}, but no encoder was given")
+        encoder = parts.encoder
+        if wanted.of not in encoder.kinds:
+            raise VitrineError(
+                f"extract.{name}.of is {wanted.of!r}, which the encoder does not read."
+                f"{nearest(wanted.of, encoder.kinds)}"
+            )
+        about = encoder.kinds[wanted.of].about
+        if "tower" in about:
+            about = about | {"layer": wanted.layer, "pooling": wanted.pooling}
+        kind = MODALITIES[about["kind"]](about)
+        return wanted.of, kind, encoder.towers[encoder.reads_through(wanted.of)]
+
+    def width(self, name: str) -> int:
+        """Of what this extractor gives."""
+        return self._reading[name][1].width
+
+    def __call__(self, name: str, content: Content) -> tuple[Tensor, Tensor]:
+        """(n, width), zero where absent, and bool (n,), who has it."""
+        modality, kind, tower = self._reading[name]
+        inputs = {key: value for key, value in content[modality].items() if key != "present"}
+        present = content[modality]["present"]
+        tower.to(present.device)
+        return scatter_present(kind.encode(tower, inputs), present), present

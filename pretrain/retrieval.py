@@ -1,0 +1,198 @@
+"""How well an encoder finds what belongs together, on what its training never saw.
+
+Between modalities: of held-out items, whose content no step read, one modality asks for the other.
+Between people and items: a history asks for the next item, taken after the training's end. Candidates
+are all others, places are counted, equal scores are ordered by a fixed key; beside each figure stand
+chance and, for next items, popularity.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from catalog.catalog import Catalog
+from catalog.splits import Split, Targets, target_rows
+from pretrain.content import ContentReader, to_device
+from pretrain.embed import embed_items
+from pretrain.encoder import ItemEncoder
+from pretrain.history import HistoryEncoder
+
+CUTOFFS = (1, 5, 10)
+MOST_HELD_OUT = 1000
+MOST_PEOPLE = 2000
+MOST_CANDIDATES = 50_000
+"""Of a larger catalog so many items, the targets among them, are candidates; the report says so."""
+CHUNK = 256
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """One line of the report."""
+
+    asks: str
+    """text → image, history → next item, …"""
+    candidates: int
+    ranks: NDArray[np.int64]
+    """(queries,): 1 is the best."""
+    popular: NDArray[np.int64] | None = None
+    """(queries,): places by popularity."""
+
+    def figures(self) -> dict[str, float]:
+        """R@k of ours, of chance and, if there, of popularity."""
+        found: dict[str, float] = {}
+        for k in CUTOFFS:
+            found[f"R@{k}"] = float((self.ranks <= k).mean())
+            found[f"chance R@{k}"] = min(1.0, k / self.candidates)
+            if self.popular is not None:
+                found[f"popularity R@{k}"] = float((self.popular <= k).mean())
+        return found
+
+    def __str__(self) -> str:
+        figures = self.figures()
+        recalls = " · ".join(f"R@{k} {figures[f'R@{k}']:.3f}" for k in CUTOFFS)
+        beside = f"chance {figures['chance R@10']:.3f}"
+        if self.popular is not None:
+            beside += f", popularity {figures['popularity R@10']:.3f}"
+        return (
+            f"{self.asks:<24} {recalls}   (R@10 of {beside}; {len(self.ranks):,} of "
+            f"{self.candidates:,})"
+        )
+
+
+def hold_out(catalog: Catalog, share: float) -> NDArray[np.bool_]:
+    """bool (num_items,): about `share` of the items, at most 1,000, chosen by their ids alone."""
+    chosen = np.zeros(catalog.num_items, dtype=bool)
+    wanted = min(MOST_HELD_OUT, round(share * catalog.num_items))
+    if not wanted:
+        return chosen
+    marks = np.empty(catalog.num_items, dtype=np.uint64)
+    ids = catalog.items.data.column("item_id")
+    for item, value in enumerate(ids):
+        digest = hashlib.blake2b(value.as_py().encode(), digest_size=8, key=b"vitrine held out")
+        marks[item] = int.from_bytes(digest.digest(), "little")
+    chosen[np.argsort(marks)[:wanted]] = True
+    return chosen
+
+
+@torch.no_grad()
+def retrieval_report(
+    encoder: ItemEncoder,
+    history: HistoryEncoder,
+    reader: ContentReader,
+    catalog: Catalog,
+    split: Split,
+    held_out: NDArray[np.bool_],
+) -> list[Retrieval]:
+    """Every two modalities, both ways, and next items of the validation part."""
+    modes = encoder.training, history.training
+    encoder.eval()
+    history.eval()
+    found = _between_modalities(encoder, reader, np.flatnonzero(held_out))
+    found += _next_items(encoder, history, reader, catalog, split)
+    encoder.train(modes[0])
+    history.train(modes[1])
+    return found
+
+
+def _between_modalities(
+    encoder: ItemEncoder, reader: ContentReader, items: NDArray[np.int64]
+) -> list[Retrieval]:
+    units, present = [], []
+    device = next(encoder.parameters()).device
+    for start in range(0, len(items), CHUNK):
+        content = reader.read(items[start : start + CHUNK])
+        vectors = encoder(to_device(content, device))
+        units.append(vectors.units.float().cpu())
+        present.append(vectors.present.cpu())
+    if not units:
+        return []
+    all_units, all_present = torch.cat(units), torch.cat(present)
+    found = []
+    for one, other in encoder.pairs:
+        both = all_present[:, one] & all_present[:, other]
+        if both.sum() < 2:
+            continue
+        for asking, asked in ((one, other), (other, one)):
+            own = torch.arange(int(both.sum()))
+            ranks = places(all_units[both, asking], all_units[both, asked], own)
+            names = encoder.modalities
+            found.append(Retrieval(f"{names[asking]} → {names[asked]}", len(own), ranks))
+    return found
+
+
+def _next_items(
+    encoder: ItemEncoder,
+    history: HistoryEncoder,
+    reader: ContentReader,
+    catalog: Catalog,
+    split: Split,
+) -> list[Retrieval]:
+    targets = _some(split.validation)
+    if not len(targets.users):
+        return []
+    rows = target_rows(catalog.interactions, targets)
+    wanted = catalog.interactions.items[rows].astype(np.int64)
+    candidates = _candidates(wanted, catalog.num_items)
+    length = history.config.max_history
+    begins = np.maximum(catalog.interactions.offsets[targets.users], rows - length)
+    read = [catalog.interactions.items[a:b] for a, b in zip(begins, rows, strict=True)]
+    # Vectors of what is read and what may come: a row each, however often it occurs.
+    needed = np.union1d(candidates, np.concatenate(read)).astype(np.int64)
+    vectors = np.empty((len(needed), encoder.config.width), dtype=np.float32)
+    embed_items(encoder, reader, vectors, items=needed, title="Retrieval report")
+    table = torch.from_numpy(vectors)
+    states = []
+    for start in range(0, len(read), CHUNK):
+        part = read[start : start + CHUNK]
+        slots = np.zeros((len(part), length), dtype=np.int64)
+        segments = np.full((len(part), length), -1, dtype=np.int64)
+        for row, items in enumerate(part):
+            slots[row, : len(items)] = np.searchsorted(needed, items)
+            segments[row, : len(items)] = 0
+        device = next(history.parameters()).device
+        given = table[torch.from_numpy(slots)].to(device)
+        read_states = history(given, torch.from_numpy(segments).to(device)).float().cpu()
+        last = torch.tensor([max(0, len(items) - 1) for items in part])
+        states.append(read_states[torch.arange(len(part)), last])
+    own = torch.from_numpy(np.searchsorted(candidates, wanted))
+    gallery = table[torch.from_numpy(np.searchsorted(needed, candidates))]
+    ranks = places(torch.cat(states), gallery, own)
+    counts = torch.from_numpy(split.train_counts[candidates].astype(np.float32)).unsqueeze(1)
+    popular = places(torch.ones(len(own), 1), counts, own)
+    return [Retrieval("history → next item", len(candidates), ranks, popular)]
+
+
+def places(queries: Tensor, candidates: Tensor, own: Tensor) -> NDArray[np.int64]:
+    """Each query's place for its own candidate, by inner product; int64 (queries,), 1 is the best.
+
+    Counted in chunks: [queries × candidates] is never held. Equals are ordered by a fixed key.
+    """
+    keys = torch.from_numpy(np.random.default_rng(20_011).permutation(len(candidates)))
+    ranks = np.empty(len(queries), dtype=np.int64)
+    for start in range(0, len(queries), CHUNK):
+        part = slice(start, start + CHUNK)
+        scores = queries[part] @ candidates.T
+        mine = scores.gather(1, own[part].unsqueeze(1))
+        ahead = (scores == mine) & (keys < keys[own[part]].unsqueeze(1))
+        ranks[part] = 1 + ((scores > mine) | ahead).sum(dim=1).numpy()
+    return ranks
+
+
+def _some(targets: Targets) -> Targets:
+    """At most 2,000 of the targets, evenly drawn."""
+    if len(targets.users) <= MOST_PEOPLE:
+        return targets
+    chosen = np.random.default_rng(0).permutation(len(targets.users))[:MOST_PEOPLE]
+    return Targets(targets.users[np.sort(chosen)], targets.positions[np.sort(chosen)])
+
+
+def _candidates(wanted: NDArray[np.int64], num_items: int) -> NDArray[np.int64]:
+    """All items or, of too many, the wanted and others at random; ascending."""
+    if num_items <= MOST_CANDIDATES:
+        return np.arange(num_items)
+    room = MOST_CANDIDATES - len(np.unique(wanted))
+    return np.union1d(wanted, np.random.default_rng(0).choice(num_items, room, replace=False))
