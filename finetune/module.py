@@ -50,7 +50,9 @@ class FinetuneModule(pl.LightningModule):
         self.alignment = alignment
         self.tower_rate = tower_rate
         self.optimizer_config = optimizer
-        self.register_buffer("content", content, persistent=False)
+        encoder = recommender.encoder
+        towers_learn = encoder is not None and any(p.requires_grad for p in encoder.parameters())
+        self.register_buffer("content", content, persistent=towers_learn)
         self.register_buffer("never_taken", ~trained_items, persistent=False)
 
     def item_vectors(self) -> Tensor:

@@ -30,6 +30,12 @@ class StepGuard(pl.Callback):
         self.skipped = 0
         self.batch: Any = None
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"in_a_row": self.in_a_row, "skipped": self.skipped}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.in_a_row, self.skipped = state_dict["in_a_row"], state_dict["skipped"]
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.strange = torch.zeros(1, device=pl_module.device)
         self.optimizer = _innermost(trainer.optimizers[0])

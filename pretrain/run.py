@@ -16,6 +16,7 @@ from pretrain.curves import CurveRecorder
 from pretrain.data import PretrainData
 from pretrain.module import PretrainModule
 from pretrain.shards import gathered_weights
+from pretrain.work import clear_work, work_folder
 
 TrainerFactory = Callable[..., pl.Trainer]
 """`launch.trainer.build_trainer`: (TrainerConfig, folder, title, callbacks=…) → Trainer."""
@@ -32,7 +33,7 @@ def run_pretraining(config: PretrainConfig, output: Path, build_trainer: Trainer
     pl.seed_everything(config.trainer.seed, verbose=False)
     parts = new_encoder(config.encoder, catalog)
     curves = CurveRecorder(config.trainer.log_every)
-    work = output.with_name(output.name + ".work")
+    work = work_folder(output, "encoder", config, "data.rows", catalog=catalog.fingerprint)
     trainer = build_trainer(
         config.trainer, work, f"Pretraining on {catalog.name}", callbacks=[curves]
     )
@@ -65,5 +66,6 @@ def run_pretraining(config: PretrainConfig, output: Path, build_trainer: Trainer
                 parts.save(staging.path)
                 Seen.training(catalog, split).save(staging.path)
                 curves.save(staging.path / "curves.json")
+            clear_work(work)
     trainer.strategy.barrier()
     return output

@@ -44,7 +44,6 @@ class ImageModule(pl.LightningModule):
         self.optimizer_config = optimizer
         self.drop_user = drop_user
         self.drop_item = drop_item
-        self._averaged_step = 0
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
         loss = self.flow_loss(batch)
@@ -67,6 +66,9 @@ class ImageModule(pl.LightningModule):
         )
         estimate = clean_estimate(self.denoiser, noisy(latents, noise, times), times, tokens)
         return F.mse_loss(estimate.float(), latents)
+
+    def on_train_start(self) -> None:
+        self._averaged_step = self.trainer.global_step
 
     def on_train_batch_end(self, *_: Any) -> None:
         if self.trainer.global_step != self._averaged_step:  # not between accumulated batches
