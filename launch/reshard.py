@@ -1,7 +1,8 @@
 """Makes a ZeRO checkpoint readable by another number of ranks, through DeepSpeed's universal format.
 
-DeepSpeed's loader leaves some things out, in silence: buffers and frozen weights, and under ZeRO-3 all
-groups of the optimiser get the settings of the first (here: weight decay where there shall be none).
+DeepSpeed's loader does some things wrong in silence, which `finish_loading` puts right: it leaves out
+buffers and frozen weights, and under ZeRO-3 all groups of the optimiser get the settings of the first
+(weight decay where there shall be none) and share one count of steps, which then runs too fast.
 """
 
 import io
@@ -39,11 +40,13 @@ def convert(checkpoint: Path) -> None:
 
 
 def finish_loading(engine: Any, checkpoint: Path) -> None:
-    """Puts in place what DeepSpeed left out of a universal checkpoint."""
+    """After DeepSpeed has loaded a universal checkpoint: what it left out or mixed up."""
     folder = checkpoint / UNIVERSAL
     kept = torch.load(folder / "zero" / "optimizer_state.pt", weights_only=False)
     for group, saved in zip(engine.optimizer.param_groups, kept["param_groups"], strict=True):
         group.update({name: value for name, value in saved.items() if name != "params"})
+    for state in engine.optimizer.optimizer.state.values():
+        state["step"] = torch.as_tensor(state["step"]).clone()
     (first, *_) = sorted(folder.glob("*model_states.pt"))
     saved = torch.load(first, map_location="cpu", weights_only=False)["module"]
     module = engine.module
