@@ -69,7 +69,9 @@ class Witness(pl.Callback):
         if trainer.is_global_zero and trainer.global_step == self.run.kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, _: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Any, module: Any, outputs: Any, batch: Any, _: int
+    ) -> None:
         with self.log.open("a") as file:
             file.write(" ".join(map(str, (self.step, *batch.numbers))) + "\n")
 
