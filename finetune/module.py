@@ -66,6 +66,9 @@ class FinetuneModule(pl.LightningModule):
         self.content = self.content.index_copy(0, gather_rows(rows), gather_rows(fresh.detach()))
         return self.recommender.adapt(self.content.index_copy(0, rows, fresh))
 
+    def on_train_start(self) -> None:
+        self.train()  # weights come from disk in evaluation mode, and a resumed run must not begin so
+
     def training_step(self, batch: FinetuneBatch, batch_idx: int) -> Tensor:
         aligned = None
         if batch.fresh is None:
