@@ -2,7 +2,8 @@
 
     train_on.py WORLD OUTPUT '{"strategy": "zero2", "devices": 2, …}'
 
-`Run` has the rest. Each rank appends to OUTPUT.rank<n>.rows a line for each step it finished.
+`Run` has the rest. OUTPUT.rank<n>.rows gets a line for each step that is behind the weights: the step,
+and the rows the rank read in it. A run that resumes strikes out what was done after the checkpoint.
 """
 
 import json
@@ -54,6 +55,9 @@ class Witness(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.log = self.output.with_name(f"{self.output.name}.rank{trainer.global_rank}.rows")
         if trainer.is_global_zero:
+            for log in self.output.parent.glob(f"{self.output.name}.rank*.rows"):
+                lines = log.read_text().splitlines(keepends=True)
+                log.write_text("".join(lines[: trainer.global_step]))
             facts = {
                 "world_size": trainer.world_size,
                 "engine": type(trainer.strategy.model).__name__,
