@@ -81,7 +81,7 @@ def run_image_generator(config: ImageConfig, output: Path, build_trainer: Traine
             metrics={
                 "parameters": count_parameters(denoiser) + count_parameters(conditioner),
                 "steps": trainer.global_step,
-                "pairs": len(data.batches.pairs),
+                "pairs": len(data.pairs),
             },
         ) as staging:
             pipeline.save_pretrained(staging)

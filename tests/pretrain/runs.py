@@ -38,7 +38,7 @@ def train(world: Path, output: Path, killed: bool = False, **settings: Any) -> s
 
 
 def facts(output: Path) -> dict[str, Any]:
-    """What really ran, last: world_size, engine, stage, first_step."""
+    """What really ran, last: world_size, engine, kind, first_step."""
     return json.loads(output.with_suffix(".json").read_text())
 
 

@@ -61,7 +61,7 @@ class Witness(pl.Callback):
             facts = {
                 "world_size": trainer.world_size,
                 "engine": type(trainer.strategy.model).__name__,
-                "stage": launch.checkpoints.kind_of(trainer.strategy),
+                "kind": launch.checkpoints.kind_of(trainer.strategy),
                 "first_step": trainer.global_step,
             }
             self.output.with_suffix(".json").write_text(json.dumps(facts))
