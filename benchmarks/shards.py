@@ -1,6 +1,6 @@
 """Sharded training against one process, killed runs against uninterrupted ones, to the bit.
 
-python -m benchmarks.shards    # about 8 minutes on two cores
+python -m benchmarks.shards    # about 12 minutes on two cores
 """
 
 import argparse

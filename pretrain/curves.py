@@ -22,6 +22,8 @@ class CurveRecorder(pl.Callback):
         self.curves = state_dict["curves"]
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step == 0:  # batches are still being accumulated for the first step
+            return
         if trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps:
             for name, value in trainer.callback_metrics.items():
                 points = self.curves.setdefault(name, [])

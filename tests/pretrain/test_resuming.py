@@ -19,7 +19,7 @@ from tests.pretrain.runs import (
     train,
 )
 
-STEPS, ROWS = 8, 4
+STEPS, ROWS = 16, 4
 
 
 @pytest.fixture(scope="module")

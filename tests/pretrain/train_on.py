@@ -34,7 +34,8 @@ class Run:
     devices: int = 1
     rows: int = 4
     """Over all devices."""
-    steps: int = 8
+    steps: int = 16
+    accumulate: int = 1
     every: int = 3
     """Steps between checkpoints."""
     dropout: float = 0.0
@@ -57,7 +58,7 @@ class Witness(pl.Callback):
         if trainer.is_global_zero:
             for log in self.output.parent.glob(f"{self.output.name}.rank*.rows"):
                 lines = log.read_text().splitlines(keepends=True)
-                log.write_text("".join(lines[: trainer.global_step]))
+                log.write_text("".join(lines[: trainer.global_step * self.run.accumulate]))
             facts = {
                 "world_size": trainer.world_size,
                 "engine": type(trainer.strategy.model).__name__,
@@ -129,7 +130,12 @@ def main(world: str, output: str, settings: str) -> None:
         data=replace(
             config.data, rows=run.rows // run.devices, workers=run.workers, encode_parts=1
         ),
-        trainer=replace(config.trainer, max_steps=run.steps, checkpoint_every=run.every),
+        trainer=replace(
+            config.trainer,
+            max_steps=run.steps,
+            accumulate=run.accumulate,
+            checkpoint_every=run.every,
+        ),
     )
     witness = Witness(run, Path(output))
 
