@@ -50,7 +50,9 @@ class FinetuneModule(pl.LightningModule):
         self.alignment = alignment
         self.tower_rate = tower_rate
         self.optimizer_config = optimizer
-        self.register_buffer("content", content, persistent=False)
+        encoder = recommender.encoder
+        towers_learn = encoder is not None and any(p.requires_grad for p in encoder.parameters())
+        self.register_buffer("content", content, persistent=towers_learn)
         self.register_buffer("never_taken", ~trained_items, persistent=False)
 
     def item_vectors(self) -> Tensor:
@@ -63,6 +65,9 @@ class FinetuneModule(pl.LightningModule):
         # Every rank puts every rank's items into its cache, so that the caches stay the same.
         self.content = self.content.index_copy(0, gather_rows(rows), gather_rows(fresh.detach()))
         return self.recommender.adapt(self.content.index_copy(0, rows, fresh))
+
+    def on_train_start(self) -> None:
+        self.train()  # weights come from disk in evaluation mode, and a resumed run must not begin so
 
     def training_step(self, batch: FinetuneBatch, batch_idx: int) -> Tensor:
         aligned = None

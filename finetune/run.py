@@ -29,6 +29,7 @@ from pretrain.embed import VECTORS_FILE, embed_items, write_ids
 from pretrain.run import TrainerFactory
 from pretrain.shards import gathered_weights
 from pretrain.store import save_vectors
+from pretrain.work import clear_work, work_folder
 
 
 def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerFactory) -> Path:
@@ -73,7 +74,11 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
         refresh if towers_learn else None,
     )
     title = f"Fine-tuning on {catalog.name} ({config.features}, {config.transfer})"
-    work = output.with_name(output.name + ".work")
+    made_from: dict[str, Any] = {
+        "parents": {"encoder": base.path},
+        "catalog": catalog.fingerprint,
+    }
+    work = work_folder(output, "recommender", config, "data.rows", **made_from)
     trainer = build_trainer(config.trainer, work, title, callbacks=[curves, best])
     data = FinetuneData(
         catalog,
@@ -103,8 +108,7 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
                 output,
                 kind="recommender",
                 config=asdict(config),
-                parents={"encoder": base.path},
-                catalog=catalog.fingerprint,
+                **made_from,
                 split=split.describe(),
             ) as staging:
                 with torch.no_grad():
@@ -127,6 +131,7 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
                         **_test_metrics(ranking, catalog, split),
                     }
                 )
+            clear_work(work)
     trainer.strategy.barrier()
     return output
 

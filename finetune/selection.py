@@ -40,6 +40,12 @@ class BestWeights(pl.Callback):
         self.best_step = 0
         self.kept: dict[str, torch.Tensor] = {}
 
+    def state_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("curve", "best", "best_step", "kept")}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        vars(self).update(state_dict)
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
     ) -> None:

@@ -30,6 +30,12 @@ class StepGuard(pl.Callback):
         self.skipped = 0
         self.batch: Any = None
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"in_a_row": self.in_a_row, "skipped": self.skipped}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.in_a_row, self.skipped = state_dict["in_a_row"], state_dict["skipped"]
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.strange = torch.zeros(1, device=pl_module.device)
         self.optimizer = _innermost(trainer.optimizers[0])
@@ -46,6 +52,9 @@ class StepGuard(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         self.batch = batch
+        if batch_idx % trainer.accumulate_grad_batches == 0:
+            self.leave_out = False
+        self.accumulating = (batch_idx + 1) % trainer.accumulate_grad_batches > 0
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any
@@ -53,15 +62,18 @@ class StepGuard(pl.Callback):
         if not isinstance(self.optimizer, GuardedAdamW):
             return
         here = bool(self.strange > 0)
-        self.optimizer.leave_out = bool(sum_over_ranks(self.strange) > 0)
+        self.leave_out |= bool(sum_over_ranks(self.strange) > 0)
+        self.optimizer.leave_out = self.leave_out
         self.strange.zero_()
-        if not self.optimizer.leave_out:
+        if here:
+            self._tell(trainer, pl_module)
+        if self.accumulating:
+            return  # DeepSpeed's engine comes here with every batch of a step
+        if not self.leave_out:
             self.in_a_row = 0
             return
         self.in_a_row += 1
         self.skipped += 1
-        if here:
-            self._tell(trainer, pl_module)
         if self.in_a_row >= self.give_up_after:
             raise VitrineError(
                 f"{self.in_a_row} steps in a row, up to step {trainer.global_step}, had a gradient "

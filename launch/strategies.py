@@ -6,6 +6,8 @@ two gloo processes on a laptop; it is exact, not fast.
 
 import os
 import sys
+from pathlib import Path
+from typing import Any
 
 import torch
 from lightning_fabric.utilities.seed import reset_seed
@@ -13,6 +15,7 @@ from pytorch_lightning.strategies import DDPStrategy, DeepSpeedStrategy, Strateg
 from typing_extensions import override
 
 from catalog.errors import VitrineError
+from launch.reshard import convert, finish_loading
 from pretrain.config import TrainerConfig
 
 CPU_BUCKET = 5_000_000
@@ -33,7 +36,7 @@ def make_strategy(config: TrainerConfig) -> str | Strategy:
     if on_cpu(config):
         strategy = CpuDeepSpeedStrategy(stage, offload_optimizer)
     else:
-        strategy = DeepSpeedStrategy(
+        strategy = ElasticDeepSpeedStrategy(
             stage=stage,
             offload_optimizer=offload_optimizer,
             offload_parameters=offload_optimizer and stage == 3,
@@ -65,8 +68,39 @@ def check_world(config: TrainerConfig) -> None:
         )
 
 
-class CpuDeepSpeedStrategy(DeepSpeedStrategy):
-    """Lightning's DeepSpeed strategy without its three checks that there is a GPU."""
+def kind_of(strategy: Strategy) -> str:
+    """Who can read whose checkpoints: `whole` (one device, DDP), `zero1`, `zero2` or `zero3`."""
+    if not isinstance(strategy, DeepSpeedStrategy):
+        return "whole"
+    assert isinstance(strategy.config, dict)
+    return f"zero{strategy.config['zero_optimization']['stage']}"
+
+
+class ElasticDeepSpeedStrategy(DeepSpeedStrategy):
+    """Lightning's, which also goes on from what another number of ranks wrote."""
+
+    def expect_other_ranks(self, checkpoint: Path) -> None:
+        """Before `fit`: makes a DeepSpeed checkpoint readable by any number of ranks, to be read so.
+
+        Rank zero converts. The others wait for it where the process group is made, before they read.
+        """
+        assert isinstance(self.config, dict)
+        self.config["checkpoint"] = {"load_universal": True}
+        if self.is_global_zero:
+            convert(checkpoint)
+
+    @override
+    def load_checkpoint(
+        self, checkpoint_path: str | Path, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        state = super().load_checkpoint(checkpoint_path, weights_only)
+        if self.deepspeed_engine.load_universal_checkpoint():
+            finish_loading(self.deepspeed_engine, Path(checkpoint_path))
+        return state
+
+
+class CpuDeepSpeedStrategy(ElasticDeepSpeedStrategy):
+    """The same without Lightning's three checks that there is a GPU."""
 
     def __init__(self, stage: int, offload_optimizer: bool = False) -> None:
         _choose_cpu()

@@ -1,20 +1,62 @@
 """Builds the Trainer every stage is given: from settings to `pytorch_lightning.Trainer`."""
 
 import logging
-import re
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 
+from catalog.errors import VitrineError
+from launch.checkpoints import STATE, Checkpoints, SeedEachStep
 from launch.guard import StepGuard
-from launch.strategies import make_strategy
+from launch.strategies import ElasticDeepSpeedStrategy, kind_of, make_strategy
 from launch.training_progress import TrainingProgress
 from pretrain.config import TrainerConfig
+from pretrain.work import newest_checkpoint, written
+
+
+class StageTrainer(pl.Trainer):
+    """Goes on from the newest checkpoint in its folder, where there is one."""
+
+    title = ""
+
+    def fit(
+        self,
+        model: pl.LightningModule,
+        train_dataloaders: Any = None,
+        val_dataloaders: Any = None,
+        datamodule: pl.LightningDataModule | None = None,
+        ckpt_path: str | Path | None = None,
+        weights_only: bool | None = None,
+    ) -> None:
+        """As Lightning's; `ckpt_path` overrules the folder."""
+        path = ckpt_path or self._resume()
+        super().fit(model, train_dataloaders, val_dataloaders, datamodule, path, weights_only)
+
+    def _resume(self) -> Path | None:
+        checkpoint = newest_checkpoint(Path(self.default_root_dir))
+        if checkpoint is None:
+            return None
+        facts, kind = written(checkpoint), kind_of(self.strategy)
+        if facts["strategy"] != kind:
+            raise VitrineError(
+                f"{checkpoint} was written under strategy {_ways(facts['strategy'])}; resume with that, "
+                f"or remove {checkpoint.parent} to start afresh with {_ways(kind)}"
+            )
+        others = facts["world_size"] != self.world_size
+        if others and isinstance(self.strategy, ElasticDeepSpeedStrategy):
+            self.strategy.expect_other_ranks(checkpoint / STATE)
+        if self.is_global_zero:
+            print(f"{self.title}: resuming at step {facts['step']}", file=sys.stderr, flush=True)
+        return checkpoint / STATE
+
+
+def _ways(kind: str) -> str:
+    return "auto or ddp" if kind == "whole" else kind
 
 
 def build_trainer(
@@ -26,15 +68,16 @@ def build_trainer(
 ) -> pl.Trainer:
     """A Trainer that keeps `metrics.csv` and its checkpoints in `folder`, and shows `title`.
 
+    It resumes from a checkpoint in `folder`, so a folder must belong to one request (`pretrain.work`).
     `options` go to `pytorch_lightning.Trainer` as they are, for what only one stage needs (such as
     `val_check_interval`). Each rank reads what its data module gives it: no sampler is put in.
     """
     _quieten()
-    added: list[pl.Callback] = [StepGuard(config.give_up_after)]
+    added: list[pl.Callback] = [StepGuard(config.give_up_after), SeedEachStep(config.seed)]
     if config.progress:
         added.append(TrainingProgress(title))
     if config.checkpoint_every:
-        added.append(_resumable_checkpoints(folder, config.checkpoint_every))
+        added.append(Checkpoints(folder, config.checkpoint_every))
     settings: dict[str, Any] = {
         "max_steps": config.max_steps,
         "max_epochs": -1,
@@ -55,34 +98,9 @@ def build_trainer(
         "num_sanity_val_steps": 0,
         "use_distributed_sampler": False,
     }
-    return pl.Trainer(**{**settings, **options})
-
-
-def resume_point(folder: Path) -> Path | None:
-    """The newest complete checkpoint of a Trainer with this folder, for `fit(ckpt_path=...)`."""
-    complete = [path for path in (folder / "checkpoints").glob("step=*.ckpt") if _complete(path)]
-    return max(complete, key=_step_of, default=None)
-
-
-def _resumable_checkpoints(folder: Path, every: int) -> ModelCheckpoint:
-    """One checkpoint named by its step; the one before it goes only when the new one is whole."""
-    return ModelCheckpoint(
-        dirpath=folder / "checkpoints",
-        filename="{step}",
-        every_n_train_steps=every,
-        save_top_k=1,
-        enable_version_counter=False,
-    )
-
-
-def _complete(checkpoint: Path) -> bool:
-    """A file is renamed into place; of a DeepSpeed folder, `latest` is written last."""
-    return checkpoint.is_file() or (checkpoint / "latest").is_file()
-
-
-def _step_of(checkpoint: Path) -> int:
-    match = re.search(r"step=(\d+)", checkpoint.name)
-    return int(match.group(1)) if match else -1
+    trainer = StageTrainer(**{**settings, **options})
+    trainer.title = title
+    return trainer
 
 
 def _quieten() -> None:
@@ -92,7 +110,8 @@ def _quieten() -> None:
     for message in (
         ".*does not have many workers.*",
         ".*Experiment logs directory .* exists and is not empty.*",
-        ".*Checkpoint directory .* exists and is not empty.*",
+        ".*ended before the epoch ended and your dataloader is not resumable.*",  # it is: StepOrder
+        ".*When saving the DeepSpeed Stage 3 checkpoint.*",
         ".*but CUDA is not available.*",
         ".*GPU available but not used.*",
         ".*modules in eval mode at the start of training.*",  # on purpose: see FinetuneModule

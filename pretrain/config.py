@@ -28,8 +28,8 @@ class TrainerConfig:
     """Batches summed before one optimiser step."""
     log_every: int = 10
     """Steps between two points of the learning curves."""
-    checkpoint_every: int = 0
-    """Steps between two resumable checkpoints; 0 keeps none."""
+    checkpoint_every: int = 500
+    """Steps between two checkpoints, from the newest of which a stopped run goes on; 0 keeps none."""
     give_up_after: int = 10
     """So many steps in a row whose gradient is not finite end the run; single ones are left out."""
     seed: int = 0

@@ -15,7 +15,15 @@ class CurveRecorder(pl.Callback):
         self.every = every
         self.curves: dict[str, list[list[float]]] = {}
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"curves": self.curves}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.curves = state_dict["curves"]
+
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step == 0:  # batches are still being accumulated for the first step
+            return
         if trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps:
             for name, value in trainer.callback_metrics.items():
                 points = self.curves.setdefault(name, [])

@@ -121,7 +121,8 @@ class StepOrder:
         self.first_step = first_step
 
     def __len__(self) -> int:
-        return self.num_steps - self.first_step
+        """Of the whole run: where it resumes, Lightning counts the batches before as read."""
+        return self.num_steps
 
     def __iter__(self) -> Iterator[list[int]]:
         for step in range(self.first_step, self.num_steps):

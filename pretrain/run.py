@@ -20,6 +20,7 @@ from pretrain.module import PretrainModule
 from pretrain.quarantine import Quarantine
 from pretrain.retrieval import hold_out, retrieval_report
 from pretrain.shards import gathered_weights
+from pretrain.work import clear_work, work_folder
 
 TrainerFactory = Callable[..., pl.Trainer]
 """`launch.trainer.build_trainer`: (TrainerConfig, folder, title, callbacks=…) → Trainer."""
@@ -36,7 +37,7 @@ def run_pretraining(config: PretrainConfig, output: Path, build_trainer: Trainer
     pl.seed_everything(config.trainer.seed, verbose=False)
     parts = new_encoder(config.encoder, catalog)
     curves = CurveRecorder(config.trainer.log_every)
-    work = output.with_name(output.name + ".work")
+    work = work_folder(output, "encoder", config, "data.rows", catalog=catalog.fingerprint)
     trainer = build_trainer(
         config.trainer, work, f"Pretraining on {catalog.name}", callbacks=[curves]
     )
@@ -83,5 +84,6 @@ def run_pretraining(config: PretrainConfig, output: Path, build_trainer: Trainer
                 quarantine.save(staging.path)
                 Seen.training(catalog, split).save(staging.path)
                 curves.save(staging.path / "curves.json")
+            clear_work(work)
     trainer.strategy.barrier()
     return output

@@ -1,7 +1,6 @@
 """Feeds the image generator: latents of next items, asked for by a sibling, with the person's state."""
 
 from dataclasses import dataclass, replace
-from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -36,44 +35,35 @@ class ImageBatch:
     """Seeds the noise, times and dropped conditions of this batch."""
 
 
-class ImageBatches(Dataset[ImageBatch]):
-    """A batch for each row number, made from (seed, row) alone: any rank can make any of them."""
+@dataclass(frozen=True)
+class ImageRow:
+    """One picture to learn from."""
+
+    place: int
+    """Of the person and what they bought next, among the pairs."""
+    asked: int
+    """The item it is asked for by."""
+    key: int
+
+
+class ImageRows(Dataset[ImageRow]):
+    """Rows without end; row r is made from (seed, r) alone, so any rank can make any of them."""
 
     def __init__(
-        self,
-        pairs: NextItemPairs,
-        latents: NDArray[np.float16],
-        item_vectors: NDArray[np.float32],
-        siblings: Siblings,
-        *,
-        batch_size: int,
-        sibling_share: float,
-        seed: int,
+        self, pairs: NextItemPairs, siblings: Siblings, sibling_share: float, seed: int
     ) -> None:
         self.pairs = pairs
-        self.latents = latents
-        self.item_vectors = item_vectors
         self.siblings = siblings
-        self.batch_size = batch_size
         self.sibling_share = sibling_share
         self.seed = seed
 
-    def __getitem__(self, row: int) -> ImageBatch:
+    def __getitem__(self, row: int) -> ImageRow:
         rng = np.random.default_rng((self.seed, row))
-        drawn = rng.integers(len(self.pairs), size=self.batch_size)
-        targets = self.pairs.items[drawn]
-        asked = np.where(
-            rng.random(self.batch_size) < self.sibling_share,
-            self.siblings.pick(targets, rng),
-            targets,
-        )
-        return ImageBatch(
-            latents=torch.from_numpy(self.latents[targets].astype(np.float32)),
-            item_vectors=torch.from_numpy(np.array(self.item_vectors[asked])),
-            user_states=torch.empty(0),
-            histories=[self.pairs[int(place)].history for place in drawn],
-            key=int(rng.integers(2**62)),
-        )
+        place = int(rng.integers(len(self.pairs)))
+        asked = self.pairs.items[place : place + 1]
+        if rng.random() < self.sibling_share:
+            asked = self.siblings.pick(asked, rng)
+        return ImageRow(place, int(asked[0]), int(rng.integers(2**62)))
 
 
 class ImageData(pl.LightningDataModule):
@@ -103,33 +93,37 @@ class ImageData(pl.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         pictures = encode_pictures(self.catalog, self.codec, self.config.image_size, self.file)
-        pairs = NextItemPairs(self.catalog, self.split, keep=pictures.present)
-        if len(pairs) == 0:
+        self.latents = pictures.latents
+        self.pairs = NextItemPairs(self.catalog, self.split, keep=pictures.present)
+        if len(self.pairs) == 0:
             raise VitrineError(
                 f"no training pair of the catalog {self.catalog.name!r} ends in an item with a "
                 "picture; give the items' pictures, or train on a longer part of the histories."
             )
         seed = self.config.trainer.seed
-        vectors = self.shop.item_vectors
-        self.batches = ImageBatches(
-            pairs,
-            pictures.latents,
-            vectors,
-            Siblings(self.catalog.items["category"], vectors, seed),
-            batch_size=self.config.batch_size,
-            sibling_share=self.config.sibling_share,
-            seed=seed,
-        )
+        siblings = Siblings(self.catalog.items["category"], self.shop.item_vectors, seed)
+        self.rows = ImageRows(self.pairs, siblings, self.config.sibling_share, seed)
 
     def train_dataloader(self) -> DataLoader:
         assert self.trainer is not None
         workers = self.config.workers
         return DataLoader(
-            self.batches,
-            batch_sampler=order_for(self.trainer, 1),
-            collate_fn=itemgetter(0),
+            self.rows,
+            batch_sampler=order_for(self.trainer, self.config.batch_size),
+            collate_fn=self.collate,
             num_workers=workers,
             persistent_workers=workers > 0,
+        )
+
+    def collate(self, rows: list[ImageRow]) -> ImageBatch:
+        places = [row.place for row in rows]
+        latents = self.latents[self.pairs.items[places]].astype(np.float32)
+        return ImageBatch(
+            latents=torch.from_numpy(latents),
+            item_vectors=torch.from_numpy(self.shop.item_vectors[[row.asked for row in rows]]),
+            user_states=torch.empty(0),
+            histories=[self.pairs[place].history for place in places],
+            key=rows[0].key,
         )
 
     def transfer_batch_to_device(

@@ -44,7 +44,6 @@ class ImageModule(pl.LightningModule):
         self.optimizer_config = optimizer
         self.drop_user = drop_user
         self.drop_item = drop_item
-        self._averaged_step = 0
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
         loss = self.flow_loss(batch)
@@ -68,7 +67,13 @@ class ImageModule(pl.LightningModule):
         estimate = clean_estimate(self.denoiser, noisy(latents, noise, times), times, tokens)
         return F.mse_loss(estimate.float(), latents)
 
-    def on_train_batch_end(self, *_: Any) -> None:
+    def on_train_start(self) -> None:
+        self._averaged_step = self.trainer.global_step
+
+    def configure_callbacks(self) -> list[pl.Callback]:
+        return [_Averaging()]
+
+    def take_into_average(self) -> None:
         if self.trainer.global_step != self._averaged_step:  # not between accumulated batches
             self._averaged_step = self.trainer.global_step
             self.average.update_parameters(
@@ -82,6 +87,13 @@ class ImageModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         return make_optimizer(self.parameters(), self.optimizer_config, self.trainer.max_steps)
+
+
+class _Averaging(pl.Callback):
+    """A callback, because the module's own hook comes after the step's checkpoint is written."""
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
+        pl_module.take_into_average()
 
 
 def _warming_average(decay: float) -> Any:

@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
@@ -27,6 +28,7 @@ from generate.image.pipeline import PersonalImagePipeline
 from pretrain.artifact import count_parameters
 from pretrain.curves import CurveRecorder
 from pretrain.run import TrainerFactory
+from pretrain.work import clear_work, work_folder
 
 
 def run_image_generator(config: ImageConfig, output: Path, build_trainer: TrainerFactory) -> Path:
@@ -47,11 +49,15 @@ def run_image_generator(config: ImageConfig, output: Path, build_trainer: Traine
     pl.seed_everything(config.trainer.seed, verbose=False)
 
     curves = CurveRecorder(config.trainer.log_every)
-    work = output.with_name(output.name + ".work")
+    made_from: dict[str, Any] = {
+        "parents": {"recommender": recommender.path},
+        "catalog": catalog.fingerprint,
+    }
+    work = work_folder(output, "image-generator", config, "batch_size", **made_from)
     title = f"Pictures of {catalog.name}"
     trainer = build_trainer(config.trainer, work, title, callbacks=[curves])
     codec = fit_codec(catalog, config.codec, config.image_size, config.trainer.seed)
-    data = ImageData(catalog, split, shop, codec, config, work / "latents.f16")
+    data = ImageData(catalog, split, shop, codec, config, work.parent / "latents.f16")
     conditioner, denoiser = new_networks(config, shop.width)
     conditioner.standardise(*sample_conditions(catalog, split, shop, config.trainer.seed))
     module = ImageModule(
@@ -70,18 +76,18 @@ def run_image_generator(config: ImageConfig, output: Path, build_trainer: Traine
             output,
             kind="image-generator",
             config=asdict(config),
-            parents={"recommender": recommender.path},
-            catalog=catalog.fingerprint,
+            **made_from,
             split=split.describe(),
             metrics={
                 "parameters": count_parameters(denoiser) + count_parameters(conditioner),
                 "steps": trainer.global_step,
-                "pairs": len(data.batches.pairs),
+                "pairs": len(data.pairs),
             },
         ) as staging:
             pipeline.save_pretrained(staging)
             (staging / DRAW_DEFAULTS).write_text(json.dumps(asdict(config.draw), indent=2))
             curves.save(staging / "curves.json")
+        clear_work(work)
     trainer.strategy.barrier()
     return output
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 
@@ -21,6 +22,7 @@ from pretrain.artifact import count_parameters
 from pretrain.curves import CurveRecorder
 from pretrain.run import TrainerFactory
 from pretrain.shards import gathered_weights
+from pretrain.work import clear_work, work_folder
 
 
 def run_text_generator(config: TextConfig, output: Path, build_trainer: TrainerFactory) -> Path:
@@ -41,7 +43,11 @@ def run_text_generator(config: TextConfig, output: Path, build_trainer: TrainerF
     generator.user_tokens.standardise(states)
     generator.item_tokens.standardise(vectors)
     curves = CurveRecorder(config.trainer.log_every)
-    work = output.with_name(output.name + ".work")
+    made_from: dict[str, Any] = {
+        "parents": {"recommender": recommender.path},
+        "catalog": catalog.fingerprint,
+    }
+    work = work_folder(output, "text-generator", config, "batch_size", **made_from)
     trainer = build_trainer(config.trainer, work, f"Words for {catalog.name}", callbacks=[curves])
     data = TextData(catalog, shop, pairs, generator.tokenizer, tasks, config)
     module = TextModule(generator, config.optimizer)
@@ -61,13 +67,13 @@ def run_text_generator(config: TextConfig, output: Path, build_trainer: TrainerF
                 output,
                 kind="text-generator",
                 config=asdict(config),
-                parents={"recommender": recommender.path},
-                catalog=catalog.fingerprint,
+                **made_from,
                 split=split.describe(),
                 metrics=metrics,
             ) as staging:
                 generator.save_pretrained(staging.path)
                 curves.save(staging.path / "curves.json")
+            clear_work(work)
     trainer.strategy.barrier()
     return output
 

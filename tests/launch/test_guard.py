@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from launch.trainer import resume_point
+from launch.checkpoints import STATE
+from pretrain.work import newest_checkpoint
 
 SCRIPT = Path(__file__).with_name("train_poisoned.py")
 STEPS = 8
@@ -70,8 +71,9 @@ def test_steps_without_end_end_the_run_and_the_last_good_checkpoint_stands(
     assert "vitrine: 3 steps in a row" in done.stderr
     assert not (tmp_path / "encoder").exists()
     assert len(set(sums[3:])) == 1  # nothing changed from the poisoned steps on
-    checkpoint = resume_point(tmp_path / "encoder.work")
+    (work,) = (tmp_path / "encoder.work").iterdir()
+    checkpoint = newest_checkpoint(work)
     assert checkpoint is not None
-    if checkpoint.is_file():
-        weights = torch.load(checkpoint, weights_only=True)["state_dict"]
+    if (checkpoint / STATE).is_file():
+        weights = torch.load(checkpoint / STATE, weights_only=True)["state_dict"]
         assert all(value.isfinite().all() for value in weights.values())

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
+from pytorch_lightning.strategies import DeepSpeedStrategy
 
 from catalog.errors import VitrineError
-from launch.strategies import make_strategy
-from launch.trainer import build_trainer, resume_point
+from launch.strategies import CpuDeepSpeedStrategy, make_strategy
+from launch.trainer import build_trainer
 from pretrain.config import TrainerConfig
+from pretrain.work import WRITTEN, newest_checkpoint
 
 TOY = Path(__file__).with_name("train_toy.py")
 
@@ -76,18 +79,26 @@ def test_training_prints_its_progress_and_nothing_else(alone) -> None:
 
 def test_only_the_latest_checkpoint_is_kept(alone) -> None:
     facts, _ = alone
-    assert facts["checkpoints"] == ["step=16.ckpt"]
+    assert facts["checkpoints"] == ["step=16"]
 
 
 def test_an_unfinished_checkpoint_is_not_resumed_from(tmp_path) -> None:
-    assert resume_point(tmp_path) is None
-    checkpoints = tmp_path / "checkpoints"
-    (checkpoints / "step=20.ckpt" / "checkpoint").mkdir(parents=True)
-    assert resume_point(tmp_path) is None
-    (checkpoints / "step=5.ckpt").touch()
-    assert resume_point(tmp_path) == checkpoints / "step=5.ckpt"
-    (checkpoints / "step=20.ckpt" / "latest").touch()
-    assert resume_point(tmp_path) == checkpoints / "step=20.ckpt"
+    assert newest_checkpoint(tmp_path) is None
+    for name in ("step=5", "step=10", "step=20.partial"):
+        folder = tmp_path / "checkpoints" / name
+        folder.mkdir(parents=True)
+        step = int(name.removeprefix("step=").removesuffix(".partial"))
+        (folder / WRITTEN).write_text(json.dumps({"step": step}))
+    assert newest_checkpoint(tmp_path) == tmp_path / "checkpoints" / "step=10"
+
+
+def test_a_checkpoint_of_another_strategy_is_refused(tmp_path) -> None:
+    folder = tmp_path / "checkpoints" / "step=5"
+    folder.mkdir(parents=True)
+    (folder / WRITTEN).write_text(json.dumps({"step": 5, "world_size": 2, "strategy": "zero2"}))
+    trainer = build_trainer(TrainerConfig(accelerator="cpu"), tmp_path, "Toy")
+    with pytest.raises(VitrineError, match=r"under strategy zero2; .* afresh with auto or ddp"):
+        trainer.fit(pl.LightningModule())
 
 
 def test_another_number_of_processes_than_settings_ask_for_is_refused(monkeypatch) -> None:
@@ -101,9 +112,10 @@ def test_another_number_of_processes_than_settings_ask_for_is_refused(monkeypatc
         make_strategy(TrainerConfig(strategy="zero2", accelerator="cpu"))
 
 
-def test_on_gpus_zero_is_lightnings_own_strategy() -> None:
+def test_on_gpus_zero_keeps_lightnings_checks() -> None:
     strategy = make_strategy(TrainerConfig(strategy="zero3-offload", accelerator="gpu"))
-    assert type(strategy).__name__ == "DeepSpeedStrategy"
+    assert isinstance(strategy, DeepSpeedStrategy)
+    assert not isinstance(strategy, CpuDeepSpeedStrategy)
     zero = strategy.config["zero_optimization"]
     assert zero["stage"] == 3
     assert zero["offload_optimizer"]["device"] == zero["offload_param"]["device"] == "cpu"

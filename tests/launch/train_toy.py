@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from launch.trainer import build_trainer, resume_point
+from launch.trainer import build_trainer
 from pretrain.config import TrainerConfig
 
 STEPS = 16
@@ -76,7 +76,7 @@ def main(strategy: str, devices: str, output: str) -> None:
         trainer = build_trainer(config, folder, "Toy", callbacks=[record])
         numbers = Numbers(trainer.global_rank, trainer.world_size)
         loader = DataLoader(numbers, batch_size=None)
-        trainer.fit(Toy(), loader, ckpt_path=resume_point(folder))
+        trainer.fit(Toy(), loader)
     facts = {
         "world_size": trainer.world_size,
         "engine": record.engine,

@@ -76,7 +76,9 @@ def test_ranks_share_the_rows_of_one_process(ranks: int) -> None:
 
 
 def test_resuming_repeats_and_skips_nothing() -> None:
-    assert list(StepOrder(5, 4))[3:] == list(StepOrder(5, 4, first_step=3))
+    rest = StepOrder(5, 4, first_step=3)
+    assert list(rest) == list(StepOrder(5, 4))[3:]
+    assert len(rest) == 5, "Lightning counts from the run's start"
 
 
 def test_nobody_with_a_next_item_is_one_clear_line() -> None:

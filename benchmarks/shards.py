@@ -1,0 +1,146 @@
+"""Sharded training against one process, killed runs against uninterrupted ones, to the bit.
+
+python -m benchmarks.shards    # about 12 minutes on two cores
+"""
+
+import argparse
+import os
+import tempfile
+import time
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+from torch.utils.data import DataLoader
+
+from benchmarks.record import write_record
+from catalog.demo import build_demo_world
+from pretrain.rows import HistoryRows, StepOrder, stack_rows
+from tests.pretrain.runs import (
+    differing_bytes,
+    facts,
+    largest_difference,
+    losses,
+    rows_learned,
+    train,
+)
+
+STEPS, ROWS, EVERY, KILL_AT = 30, 4, 10, 17
+STRATEGIES = ("ddp", "zero1", "zero2", "zero3")
+ENGINES = {"ddp": "DistributedDataParallel"}
+CHANGES = [("ddp", 2, 1), ("ddp", 1, 2)]
+CHANGES += [
+    (f"zero{stage}", *ranks) for stage in (2, 3) for ranks in ((2, 1), (1, 2), (2, 4), (4, 1))
+]
+FAR_ROW = 10_000_000
+
+
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    figures: dict[str, object] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["VITRINE_CACHE"] = str(Path(folder) / "cache")
+        world = build_demo_world(Path(folder) / "world", num_items=80, num_people=60) / "home"
+        figures |= agreement(world, Path(folder))
+        figures |= identity(world, Path(folder))
+        figures |= other_ranks(world, Path(folder))
+    figures["seconds_to_row_10_million"] = seconds_to(FAR_ROW)
+    write_record(
+        "pretrain-shards",
+        claim="Two ranks learn what one process learns; a killed run ends with the bytes of an "
+        "uninterrupted one, and goes on as exactly on another number of ranks.",
+        command="python -m benchmarks.shards",
+        seeds=[0],
+        figures=figures,
+        goal=[
+            *(f"{strategy}_loss_difference <= 1e-4" for strategy in STRATEGIES),
+            *(f"{name} == 0" for name in figures if name.endswith(("_bytes", "_rows"))),
+            *(f"{name} <= 1e-6" for name in figures if name.endswith("_ranks_loss_difference")),
+            "seconds_to_row_10_million <= 2",
+        ],
+        note=f"{STEPS} steps of pretraining at toy size on CPU with gloo, {ROWS} rows a step over all "
+        f"ranks, a checkpoint every {EVERY} steps, SIGKILL in step {KILL_AT}; ZeRO-3 shards every weight. "
+        "Loss differences are the largest of all steps, relative to one process; dropout is 0 there and "
+        "0.2 where bytes are compared. World size, engine and stage are asserted. Rows are those read "
+        "more often than once or not at all by the steps behind the final weights.",
+    )
+
+
+def agreement(world: Path, folder: Path) -> dict[str, object]:
+    """Each strategy on two ranks against one process."""
+    train(world, folder / "one", steps=STEPS, every=EVERY)
+    figures: dict[str, object] = {}
+    for strategy in STRATEGIES:
+        output = folder / strategy
+        train(world, output, steps=STEPS, every=EVERY, strategy=strategy, devices=2)
+        check(output, strategy, 2, first_step=0)
+        figures[f"{strategy}_loss_difference"] = largest_difference(output, folder / "one")
+    return figures
+
+
+def identity(world: Path, folder: Path) -> dict[str, object]:
+    """Killed and started again, against uninterrupted, with dropout."""
+    figures: dict[str, object] = {}
+    for strategy, devices in (("auto", 1), *((strategy, 2) for strategy in STRATEGIES)):
+        whole, broken = folder / f"{strategy}-whole", folder / f"{strategy}-broken"
+        run = {"steps": STEPS, "every": EVERY, "strategy": strategy, "devices": devices}
+        train(world, whole, dropout=0.2, **run)
+        train(world, broken, killed=True, kill_at=KILL_AT, dropout=0.2, **run)
+        train(world, broken, dropout=0.2, **run)
+        check(broken, strategy, devices, first_step=EVERY)
+        figures[f"{strategy}_differing_bytes"] = differing_bytes(whole, broken)
+        figures[f"{strategy}_repeated_or_skipped_rows"] = wrong_rows(broken)
+    return figures
+
+
+def other_ranks(world: Path, folder: Path) -> dict[str, object]:
+    """Killed on one number of ranks, gone on with another, against one process."""
+    figures: dict[str, object] = {}
+    for strategy, before, after in CHANGES:
+        output = folder / f"{strategy}-{before}-{after}"
+        run = {"steps": STEPS, "every": EVERY, "strategy": strategy}
+        train(world, output, killed=True, kill_at=KILL_AT, devices=before, **run)
+        train(world, output, devices=after, **run)
+        check(output, strategy, after, first_step=EVERY)
+        name = f"{strategy}_{before}_to_{after}_ranks"
+        figures[f"{name}_loss_difference"] = largest_difference(output, folder / "one")
+        figures[f"{name}_repeated_or_skipped_rows"] = wrong_rows(output)
+    return figures
+
+
+def check(output: Path, strategy: str, devices: int, first_step: int) -> None:
+    """Several launchers fall back in silence."""
+    ran = facts(output)
+    assert ran["world_size"] == devices
+    assert ran["first_step"] == first_step
+    if strategy != "auto":
+        assert ran["engine"] == ENGINES.get(strategy, "DeepSpeedEngine")
+        assert ran["kind"] == ("whole" if strategy == "ddp" else strategy)
+    assert len(losses(output)) == STEPS
+
+
+def wrong_rows(output: Path) -> int:
+    rows = rows_learned(output)
+    counts = np.bincount(rows, minlength=STEPS * ROWS)
+    out_of_order = sum(one > other for one, other in pairwise(rows))
+    return int(np.abs(counts - 1).sum()) + out_of_order
+
+
+def seconds_to(row: int) -> float:
+    """Until the batch that begins at `row` is there, in a shop of a million people."""
+    people, taken, rows = 1_000_000, 20, 100
+    interactions = SimpleNamespace(
+        offsets=np.arange(people + 1, dtype=np.int64) * taken,
+        items=np.random.default_rng(0).integers(100_000, size=people * taken).astype(np.int32),
+    )
+    lengths = np.full(people, taken, dtype=np.int32)
+    data = HistoryRows(interactions, lengths, 100_000, 32, seed=0)  # pyright: ignore[reportArgumentType]
+    started = time.perf_counter()
+    order = StepOrder(2 * row // rows, rows, first_step=row // rows)
+    next(iter(DataLoader(data, batch_sampler=order, collate_fn=stack_rows)))
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    main()

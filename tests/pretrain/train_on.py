@@ -1,0 +1,151 @@
+"""Run by torchrun or alone: pretrains a few steps, may be killed, and writes down which rows it read.
+
+    train_on.py WORLD OUTPUT '{"strategy": "zero2", "devices": 2, …}'
+
+`Run` has the rest. OUTPUT.rank<n>.rows gets a line for each step that is behind the weights: the step,
+and the rows the rank read in it. A run that resumes strikes out what was done after the checkpoint.
+"""
+
+import json
+import os
+import runpy
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+import launch.checkpoints
+from launch.trainer import build_trainer
+from pretrain.data import PretrainBatch, PretrainData
+from pretrain.rows import HistoryRows
+from pretrain.run import run_pretraining
+
+ONCE = runpy.run_path(str(Path(__file__).with_name("train_once.py")))
+
+
+@dataclass(frozen=True)
+class Run:
+    strategy: str = "auto"
+    devices: int = 1
+    rows: int = 4
+    """Over all devices."""
+    steps: int = 16
+    accumulate: int = 1
+    every: int = 3
+    """Steps between checkpoints."""
+    dropout: float = 0.0
+    workers: int = 0
+    kill_at: int = -1
+    """The first rank is killed in the backward pass of this step."""
+    kill_writing: int = -1
+    """It is killed while it writes the checkpoint after this step."""
+
+
+class Witness(pl.Callback):
+    """Writes down rows, world size and engine; kills its process when asked to."""
+
+    def __init__(self, run: Run, output: Path) -> None:
+        self.run = run
+        self.output = output
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.log = self.output.with_name(f"{self.output.name}.rank{trainer.global_rank}.rows")
+        if trainer.is_global_zero:
+            for log in self.output.parent.glob(f"{self.output.name}.rank*.rows"):
+                lines = log.read_text().splitlines(keepends=True)
+                log.write_text("".join(lines[: trainer.global_step * self.run.accumulate]))
+            facts = {
+                "world_size": trainer.world_size,
+                "engine": type(trainer.strategy.model).__name__,
+                "kind": launch.checkpoints.kind_of(trainer.strategy),
+                "first_step": trainer.global_step,
+            }
+            self.output.with_suffix(".json").write_text(json.dumps(facts))
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        self.step = trainer.global_step
+
+    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero and trainer.global_step == self.run.kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def on_train_batch_end(
+        self, trainer: Any, module: Any, outputs: Any, batch: Any, _: int
+    ) -> None:
+        with self.log.open("a") as file:
+            file.write(" ".join(map(str, (self.step, *batch.numbers))) + "\n")
+
+
+def number_rows() -> None:
+    """Lets each batch know the numbers of its rows, also where a worker process makes it."""
+    read: list[int] = []
+    get, collate = HistoryRows.__getitem__, PretrainData.collate
+    transfer = PretrainData.transfer_batch_to_device
+
+    def noted_get(self: HistoryRows, row: int) -> Any:
+        read.append(row)
+        return get(self, row)
+
+    def noted_collate(self: PretrainData, rows: Any) -> PretrainBatch:
+        batch = collate(self, rows)
+        batch.numbers = tuple(read)
+        read.clear()
+        return batch
+
+    def noted_transfer(self: PretrainData, batch: Any, *where: Any) -> PretrainBatch:
+        moved = transfer(self, batch, *where)
+        moved.numbers = batch.numbers
+        return moved
+
+    HistoryRows.__getitem__ = noted_get
+    PretrainData.collate = noted_collate
+    PretrainData.transfer_batch_to_device = noted_transfer
+
+
+def die_writing(step: int) -> None:
+    flush: Callable[[Path], None] = launch.checkpoints.flush
+
+    def flush_or_die(folder: Path) -> None:
+        if folder.name == f"step={step}.partial":
+            os.kill(os.getpid(), signal.SIGKILL)
+        flush(folder)
+
+    launch.checkpoints.flush = flush_or_die
+
+
+def main(world: str, output: str, settings: str) -> None:
+    torch.set_num_threads(1)
+    run = Run(**json.loads(settings))
+    number_rows()
+    die_writing(run.kill_writing)
+    config = ONCE["settings"](world, run.strategy, run.devices)
+    config = replace(
+        config,
+        encoder=replace(config.encoder, dropout=run.dropout, modality_dropout=run.dropout),
+        data=replace(
+            config.data, rows=run.rows // run.devices, workers=run.workers, encode_parts=1
+        ),
+        trainer=replace(
+            config.trainer,
+            max_steps=run.steps,
+            accumulate=run.accumulate,
+            checkpoint_every=run.every,
+        ),
+    )
+    witness = Witness(run, Path(output))
+
+    def build(config: Any, folder: Path, title: str, callbacks: Any = ()) -> pl.Trainer:
+        return ONCE["shard_everything"](
+            build_trainer(config, folder, title, callbacks=[*callbacks, witness])
+        )
+
+    run_pretraining(config, Path(output), build)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
