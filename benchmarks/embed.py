@@ -26,7 +26,7 @@ from pretrain.embed import batches_of, run_embedding
 
 FASHION = ROOT.parent / "shared" / "data" / "fashion"
 ROUNDS = 7
-ITEMS_A_ROUND = 1000
+ITEMS_A_ROUND = 320
 PEER_BATCHES = (32, 128)
 """32 is the peer's default."""
 SIZES = (100_000, 1_000_000)

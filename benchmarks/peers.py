@@ -19,6 +19,7 @@ PEERS = {
     "joblib": "1.6.0",
     "scipy": "1.17.1",
     "narwhals": "2.29.0",
+    "cloudpickle": "3.1.2",
     "threadpoolctl": "3.8.0",
 }
 FOLDER = ROOT / "runs" / "peers"

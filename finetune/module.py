@@ -98,8 +98,7 @@ class FinetuneModule(pl.LightningModule):
             self.parameters(),
             self.optimizer_config,
             self.trainer.max_steps,
-            slow=() if encoder is None else encoder.parameters(),
-            slow_rate=self.tower_rate,
+            {} if encoder is None else dict.fromkeys(encoder.parameters(), self.tower_rate),
         )
 
     def train(self, mode: bool = True) -> Self:

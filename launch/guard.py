@@ -13,7 +13,7 @@ from torch import Tensor
 
 from catalog.errors import VitrineError
 from pretrain.gather import sum_over_ranks
-from pretrain.optim import GuardedAdamW
+from pretrain.optim import GuardedAdamW, innermost
 
 
 class StepGuard(pl.Callback):
@@ -38,7 +38,7 @@ class StepGuard(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.strange = torch.zeros(1, device=pl_module.device)
-        self.optimizer = _innermost(trainer.optimizers[0])
+        self.optimizer = innermost(trainer.optimizers[0])
         if isinstance(self.optimizer, GuardedAdamW):
             for parameter in pl_module.parameters():
                 if parameter.requires_grad:
@@ -90,10 +90,3 @@ class StepGuard(pl.Callback):
             f"{trainer.global_rank} is not finite{items}\n"
         )
         sys.stderr.flush()
-
-
-def _innermost(optimizer: Any) -> Any:
-    """The optimiser inside Lightning's and DeepSpeed's wrappings."""
-    while not isinstance(optimizer, GuardedAdamW) and hasattr(optimizer, "optimizer"):
-        optimizer = optimizer.optimizer
-    return optimizer

@@ -38,14 +38,25 @@ def check_parts(encoder: ItemEncoder, parts: int) -> None:
 
 
 def release_layer_by_layer(encoder: ItemEncoder) -> None:
-    """Under ZeRO-3: checkpoints each layer too.
+    """Checkpoints each layer of each tower (activation checkpointing).
 
-    What is computed again keeps the weights that were gathered for it until its part is done, which
-    without this would be nearly all of them.
+    Under ZeRO-3, caching needs it too: what is computed again keeps the weights that were gathered
+    for it until its part is done, which without this would be nearly all of them.
     """
     for tower in encoder.towers.values():
         if isinstance(tower, PreTrainedModel) and tower.supports_gradient_checkpointing:
             tower.gradient_checkpointing_enable({"use_reentrant": False})
+
+
+def compile_towers(encoder: ItemEncoder, strategy: str) -> None:
+    """Compiles each tower in place; batches' lengths differ, and are compiled for once."""
+    if strategy.startswith("zero3"):
+        raise VitrineError(
+            "data.compile is true, but under ZeRO-3 weights come and go between layers, which a "
+            "compiled tower does not see; use --data.compile false or another --trainer.strategy"
+        )
+    for tower in encoder.towers.values():
+        tower.compile(dynamic=True)
 
 
 def encode_in_parts(encoder: ItemEncoder, content: Content, parts: int) -> ItemVectors:

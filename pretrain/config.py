@@ -46,6 +46,10 @@ class OptimizerConfig:
     """AdamW's, on matrices only."""
     warmup_share: float = 0.1
     """Share of the steps with rising rate; cosine decay follows."""
+    layer_decay: float = 1.0
+    """A tower's layers learn at this to the power of their distance from its top."""
+    average: float = 0.0
+    """Decay of a moving average of the weights (EMA), such as 0.999, that the run ends with; 0: none."""
 
 
 @dataclass(frozen=True)
@@ -186,6 +190,10 @@ class PretrainDataConfig:
     encode_parts: int = 1
     """Parts in which a step's items go through the towers, each twice (GradCache): less memory,
     about a third more time."""
+    checkpoint_layers: bool = False
+    """Each layer of a tower is computed again in the backward pass (activation checkpointing)."""
+    compile: bool = False
+    """Compile the towers (torch.compile): slow to start, faster after."""
     held_out: float = 0.02
     """Share of the items, at most 1,000, that no step reads: the retrieval report asks for them."""
     max_broken: float = 0.01

@@ -59,7 +59,7 @@ class MaskedGate(nn.Module):
 
     def __init__(self, width: int, num_modalities: int) -> None:
         super().__init__()
-        self.score = nn.Linear(width, 1)
+        self.score = nn.Linear(width, 1, bias=False)
         self.prior = nn.Parameter(torch.zeros(num_modalities))
         self.nothing = nn.Parameter(torch.randn(width) * 0.02)
 

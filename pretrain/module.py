@@ -14,7 +14,7 @@ from pretrain.encoder import ItemEncoder
 from pretrain.history import HistoryEncoder
 from pretrain.modalities import Content
 from pretrain.objectives import OBJECTIVES, StepOutputs
-from pretrain.optim import make_optimizer
+from pretrain.optim import innermost, layer_rates, make_optimizer
 from pretrain.shards import is_sharded
 
 
@@ -33,6 +33,7 @@ class PretrainModule(pl.LightningModule):
         log_popularity: Tensor,
         twins: Tensor,
         encode_parts: int = 1,
+        checkpoint_layers: bool = False,
         linked: bool = False,
     ) -> None:
         """`log_popularity` (num_items,); `twins` int (num_items,): one number for equal items;
@@ -40,6 +41,7 @@ class PretrainModule(pl.LightningModule):
         super().__init__()
         check_parts(encoder, encode_parts)
         self.encode_parts = encode_parts
+        self.checkpoint_layers = checkpoint_layers
         self.encoder = encoder
         self.history = history
         self.weights = weigh(objectives, available(encoder, objectives, linked))
@@ -77,7 +79,7 @@ class PretrainModule(pl.LightningModule):
         return tokens_of(content[self.encoder.text[0]])[slots]
 
     def on_train_start(self) -> None:
-        if self.encode_parts > 1 and is_sharded(self.encoder):
+        if self.checkpoint_layers or (self.encode_parts > 1 and is_sharded(self.encoder)):
             release_layer_by_layer(self.encoder)
 
     def training_step(self, batch: PretrainBatch, batch_idx: int) -> Tensor:
@@ -108,7 +110,12 @@ class PretrainModule(pl.LightningModule):
         return f"; it read items (rows) {items.tolist()}"
 
     def configure_optimizers(self) -> Any:
-        return make_optimizer(self.parameters(), self.optimizer_config, self.trainer.max_steps)
+        config = self.optimizer_config
+        rates = layer_rates(self.encoder, config.layer_decay)
+        return make_optimizer(self.parameters(), config, self.trainer.max_steps, rates)
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        innermost(optimizer).finish = self.trainer.global_step + 1 >= self.trainer.max_steps
 
 
 def available(encoder: ItemEncoder, objectives: ObjectivesConfig, linked: bool) -> set[str]:

@@ -1,7 +1,8 @@
-"""The optimiser every stage uses: AdamW, warm-up, cosine decay."""
+"""The optimiser every stage uses: AdamW, warm-up, cosine decay; layer-wise rates, moving average."""
 
 import math
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -9,11 +10,26 @@ from torch import nn
 
 from pretrain.config import OptimizerConfig
 
+LAYER = re.compile(r"\btowers\.(\w+)\..*?\b(?:layers?|blocks?|h)\.(\d+)\.")
+"""A weight in one of a tower's numbered layers."""
+EMBEDDING = re.compile(r"\btowers\.(\w+)\..*(?:embed|wte|wpe|feature_extractor|conv\d)")
+"""A weight below all of them."""
+
 
 class GuardedAdamW(torch.optim.AdamW):
-    """AdamW that can be told to leave a step out: weights, moments and counts stay as they are."""
+    """AdamW that can be told to leave a step out: weights, moments and counts stay as they are.
+
+    With `average` it keeps a moving average of the weights (EMA) beside their moments, and puts it in
+    their place when told to `finish`. Whoever shards the weights (ZeRO 1, 2, 3) gives each rank's
+    optimiser its shards, so that it holds the average's, and hands round what it finds in them.
+    """
 
     leave_out = False
+    finish = False
+
+    def __init__(self, groups: list[dict[str, Any]], lr: float, average: float = 0.0) -> None:
+        super().__init__(groups, lr=lr)
+        self.decay = average
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None
@@ -22,32 +38,59 @@ class GuardedAdamW(torch.optim.AdamW):
                 loss = closure()
         if not self.leave_out:
             super().step()
+        if self.decay:
+            self._average()
         return loss
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                state = self.state.get(parameter, {})
+                if "step" not in state:
+                    continue
+                if "average" not in state:
+                    state["average"] = parameter.detach().clone()
+                if not self.leave_out:
+                    steps = float(state["step"])
+                    # A young average would lean on where training began.
+                    decay = min(self.decay, (1 + steps) / (10 + steps))
+                    state["average"].lerp_(parameter, 1 - decay)
+                if self.finish:
+                    parameter.copy_(state["average"])
+
+
+def innermost(optimizer: Any) -> Any:
+    """The optimiser inside Lightning's and DeepSpeed's wrappings."""
+    while not isinstance(optimizer, GuardedAdamW) and hasattr(optimizer, "optimizer"):
+        optimizer = optimizer.optimizer
+    return optimizer
 
 
 def make_optimizer(
     parameters: Iterable[nn.Parameter],
     config: OptimizerConfig,
     total_steps: int,
-    slow: Iterable[nn.Parameter] = (),
-    slow_rate: float = 1.0,
+    rates: Mapping[nn.Parameter, float] | None = None,
 ) -> dict[str, Any]:
     """What `LightningModule.configure_optimizers` returns.
 
     Weight decay touches matrices alone; the rate rises over the first `warmup_share` of the steps
-    and falls to 0 along a cosine. Those of `parameters` that are in `slow` learn at `slow_rate` of it.
+    and falls to 0 along a cosine. `rates`: parameters that learn at a share of it.
     """
-    parameters = list(parameters)
-    held_back = {id(p) for p in slow}
+    shares: dict[float, list[nn.Parameter]] = {}
+    for parameter in parameters:
+        if parameter.requires_grad:
+            shares.setdefault((rates or {}).get(parameter, 1.0), []).append(parameter)
     groups = []
-    for is_slow, rate_share in ((False, 1.0), (True, slow_rate)):
-        trained = [p for p in parameters if p.requires_grad and (id(p) in held_back) == is_slow]
-        settings = {"lr": config.learning_rate * rate_share}
-        matrices = [p for p in trained if p.dim() >= 2]
-        others = [p for p in trained if p.dim() < 2]
+    for share, trained in sorted(shares.items(), reverse=True):
+        settings = {"lr": config.learning_rate * share}
+        matrices = [p for p in trained if is_matrix(p)]
+        others = [p for p in trained if not is_matrix(p)]
         groups.append({**settings, "params": matrices, "weight_decay": config.weight_decay})
         groups.append({**settings, "params": others, "weight_decay": 0.0})
-    optimizer = GuardedAdamW([g for g in groups if g["params"]], lr=config.learning_rate)
+    groups = [group for group in groups if group["params"]]
+    optimizer = GuardedAdamW(groups, config.learning_rate, config.average)
     warmup = max(1, round(config.warmup_share * total_steps))
 
     def rate(step: int) -> float:
@@ -58,3 +101,28 @@ def make_optimizer(
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def is_matrix(parameter: nn.Parameter) -> bool:
+    return parameter.dim() >= 2
+
+
+def layer_rates(model: nn.Module, decay: float) -> dict[nn.Parameter, float]:
+    """Towers' weights → decay to the power of their distance from the tower's top layer.
+
+    What lies below all layers is one further away; what is in no layer and not below them, 1.
+    """
+    if decay == 1:
+        return {}
+    named = list(model.named_parameters())
+    found = {name: match for name, _ in named if (match := LAYER.search(name))}
+    depth: dict[str, int] = {}
+    for match in found.values():
+        depth[match[1]] = max(depth.get(match[1], 0), int(match[2]) + 1)
+    rates = {}
+    for name, parameter in named:
+        if name in found:
+            rates[parameter] = decay ** (depth[found[name][1]] - 1 - int(found[name][2]))
+        elif match := EMBEDDING.search(name):
+            rates[parameter] = decay ** depth.get(match[1], 0)
+    return rates

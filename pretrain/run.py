@@ -12,6 +12,7 @@ from catalog.catalog import load_catalog
 from catalog.seen import Seen
 from catalog.splits import make_split
 from pretrain.artifact import count_parameters, new_encoder
+from pretrain.chunks import compile_towers
 from pretrain.config import PretrainConfig
 from pretrain.curves import CurveRecorder
 from pretrain.data import PretrainData
@@ -47,6 +48,8 @@ def run_pretraining(config: PretrainConfig, output: Path, build_trainer: Trainer
     edges = catalog.edges if config.objectives.edges else None
     held_out = hold_out(catalog, config.data.held_out)
     data = PretrainData(catalog, split, reader, config.data, config.trainer.seed, edges, held_out)
+    if config.data.compile:
+        compile_towers(parts.encoder, config.trainer.strategy)
     module = PretrainModule(
         parts.encoder,
         parts.history,
@@ -55,6 +58,7 @@ def run_pretraining(config: PretrainConfig, output: Path, build_trainer: Trainer
         data.log_popularity,
         data.twins,
         config.data.encode_parts,
+        config.data.checkpoint_layers,
         linked=edges is not None,
     )
     trainer.fit(module, data)

@@ -19,7 +19,7 @@ WRITTEN = "written.json"
 
 HOW_NOT_WHAT = {
     "": {"workers"},
-    "data": {"workers", "encode_parts"},
+    "data": {"workers", "encode_parts", "checkpoint_layers", "compile", "max_broken"},
     "trainer": {
         "accelerator",
         "checkpoint_every",

@@ -81,16 +81,16 @@ def test_settings_are_listed_with_default_and_meaning(capsys) -> None:
 
 
 def test_options_and_settings_reach_the_command(embed) -> None:
-    assert main(["embed", "--batch_size=7", "--output", "here", "--catalog.path", "x"]) == 0
+    assert main(["embed", "--batch_tokens=7", "--output", "here", "--catalog.path", "x"]) == 0
     options, settings = embed.called_with
     assert options.output == "here"
-    assert (settings.batch_size, settings.catalog.path) == (7, "x")
+    assert (settings.batch_tokens, settings.catalog.path) == (7, "x")
 
 
 def test_a_config_file_is_read(embed, tmp_path) -> None:
-    (tmp_path / "mine.yaml").write_text("batch_size: 9\nencoder: runs/e\n")
+    (tmp_path / "mine.yaml").write_text("batch_tokens: 9\nencoder: runs/e\n")
     assert main(["embed", "--config", str(tmp_path / "mine.yaml"), "--encoder", "other"]) == 0
-    assert embed.called_with[1] == EmbedConfig(encoder="other", batch_size=9)
+    assert embed.called_with[1] == EmbedConfig(encoder="other", batch_tokens=9)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,10 @@ def test_a_config_file_is_read(embed, tmp_path) -> None:
         ("catalog", "vitrine: say which: vitrine catalog check or vitrine catalog demo."),
         ("embed --outputs x", "vitrine: unknown option '--outputs'. Did you mean '--output'?"),
         ("embed --catalog.pth x", "vitrine: unknown key 'catalog.pth' on the command line. Did yo"),
-        ("embed --batch_size x", "vitrine: 'batch_size' is 'x' on the command line; expected a wh"),
+        (
+            "embed --batch_tokens x",
+            "vitrine: 'batch_tokens' is 'x' on the command line; expected a wh",
+        ),
         ("embed --output", "vitrine: --output has no value; write --output VALUE."),
         ("embed x", "vitrine: unexpected 'x'; settings are given as --key value."),
         ("embed --config no.yaml", "vitrine: no config 'no.yaml': it is neither a file nor a shi"),

@@ -39,6 +39,10 @@ class Run:
     every: int = 3
     """Steps between checkpoints."""
     dropout: float = 0.0
+    average: float = 0.0
+    layer_decay: float = 1.0
+    checkpoint_layers: bool = False
+    compile: bool = False
     workers: int = 0
     kill_at: int = -1
     """The first rank is killed in the backward pass of this step."""
@@ -128,8 +132,14 @@ def main(world: str, output: str, settings: str) -> None:
         config,
         encoder=replace(config.encoder, dropout=run.dropout, modality_dropout=run.dropout),
         data=replace(
-            config.data, rows=run.rows // run.devices, workers=run.workers, encode_parts=1
+            config.data,
+            rows=run.rows // run.devices,
+            workers=run.workers,
+            encode_parts=1,
+            checkpoint_layers=run.checkpoint_layers,
+            compile=run.compile,
         ),
+        optimizer=replace(config.optimizer, average=run.average, layer_decay=run.layer_decay),
         trainer=replace(
             config.trainer,
             max_steps=run.steps,

@@ -1,0 +1,142 @@
+"""Rates by layer, the moving average, and what only saves memory or time: the same on any ranks."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+from torch import nn
+
+from catalog.errors import VitrineError
+from pretrain.chunks import compile_towers
+from pretrain.config import OptimizerConfig
+from pretrain.encoder import ItemEncoder, ItemEncoderConfig
+from pretrain.optim import GuardedAdamW, layer_rates, make_optimizer
+from tests.pretrain.runs import facts, largest_difference, train
+
+SMALL = {"num_hidden_layers": 3, "num_attention_heads": 2, "hidden_size": 8, "intermediate_size": 8}
+READ = {"layer": -1, "pooling": "mean", "max_tokens": 8, "length_groups": 1}
+TOWERS = {
+    "text": {"kind": "text", "tower": {"model_type": "bert", "vocab_size": 20, **SMALL}, **READ},
+    "decoder": {
+        "kind": "text",
+        "tower": {"model_type": "gpt2", "n_embd": 8, "n_layer": 3, "n_head": 2, "vocab_size": 20},
+        **READ,
+    },
+    "image": {
+        "kind": "image",
+        "tower": {"model_type": "vit", "image_size": 16, "patch_size": 8, **SMALL},
+        "image_size": 16,
+        **READ,
+    },
+}
+
+
+@pytest.fixture
+def encoder() -> ItemEncoder:
+    modalities = [{"name": name, "source": name, **about} for name, about in TOWERS.items()]
+    return ItemEncoder(ItemEncoderConfig(width=8, modalities=modalities))
+
+
+@pytest.mark.parametrize("tower", TOWERS)
+def test_lower_layers_learn_slower(tower: str, encoder: ItemEncoder) -> None:
+    rates = layer_rates(encoder, 0.5)
+    seen: dict[float, set[str]] = {}
+    for name, parameter in encoder.named_parameters():
+        if f"towers.{tower}." in name:
+            seen.setdefault(rates.get(parameter, 1.0), set()).add(name)
+        elif "towers." not in name:
+            assert parameter not in rates, name
+    assert set(seen) == {1.0, 0.5, 0.25, 0.125}
+    for layer, rate in enumerate((0.25, 0.5, 1.0)):
+        assert any(f".{layer}." in name for name in seen[rate])
+    assert all(any(word in n for word in ("embed", "wte", "wpe")) for n in seen[0.125])
+    assert layer_rates(encoder, 1.0) == {}
+
+
+def test_groups_keep_rate_and_decay_apart(encoder: ItemEncoder) -> None:
+    config = OptimizerConfig(learning_rate=0.1, weight_decay=0.3, layer_decay=0.5)
+    made = make_optimizer(encoder.parameters(), config, 100, layer_rates(encoder, 0.5))
+    groups = made["optimizer"].param_groups
+    assert sorted({group["initial_lr"] for group in groups}) == [0.0125, 0.025, 0.05, 0.1]
+    for group in groups:
+        assert {p.dim() >= 2 for p in group["params"]} == {group["weight_decay"] == 0.3}
+    assert sum(len(group["params"]) for group in groups) == len(list(encoder.parameters()))
+
+
+def test_the_average_follows_the_weights_and_takes_their_place_at_the_end() -> None:
+    torch.manual_seed(0)
+    weight = nn.Parameter(torch.randn(4))
+    plain = nn.Parameter(weight.detach().clone())
+    averaged = GuardedAdamW([{"params": [weight]}], lr=0.1, average=0.9)
+    ordinary = GuardedAdamW([{"params": [plain]}], lr=0.1)
+    expected = None
+    for step in range(1, 41):
+        gradient = torch.randn(4)
+        weight.grad, plain.grad = gradient.clone(), gradient.clone()
+        averaged.leave_out = ordinary.leave_out = step == 7
+        averaged.finish = step == 40
+        before = plain.detach().clone()
+        averaged.step()
+        ordinary.step()
+        if step == 7:
+            assert torch.equal(plain, before)
+            continue
+        taken = step - (step > 7)
+        decay = min(0.9, (1 + taken) / (10 + taken))
+        expected = plain.detach().clone() if expected is None else expected.lerp(plain, 1 - decay)
+        if step < 40:
+            assert torch.equal(weight, plain), "the average is only kept"
+    assert expected is not None
+    torch.testing.assert_close(weight, expected)
+    assert (weight - plain).abs().max() > 1e-2
+
+
+def weights(output: Path) -> dict[str, np.ndarray]:
+    return load_file(output / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def alone(demo_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("averaged") / "encoder"
+    train(demo_world / "home", output, steps=6, every=0, average=0.5, layer_decay=0.7)
+    return output
+
+
+@pytest.mark.parametrize("strategy", ["zero2", "zero3"])
+def test_shards_hold_their_part_of_the_average(
+    strategy: str, alone: Path, demo_world: Path, tmp_path: Path
+) -> None:
+    settings = {"steps": 6, "every": 0, "average": 0.5, "layer_decay": 0.7}
+    output = tmp_path / "encoder"
+    train(demo_world / "home", output, strategy=strategy, devices=2, **settings)
+    assert facts(output)["kind"] == strategy
+    mine, theirs = weights(output), weights(alone)
+    for name, value in theirs.items():
+        if not name.endswith(("key.bias", "k_proj.bias")):  # of no effect: their gradient is noise
+            np.testing.assert_allclose(mine[name], value, atol=2e-5, err_msg=name)
+    bare = tmp_path / "bare"
+    train(demo_world / "home", bare, **(settings | {"average": 0.0}))
+    moved = weights(bare)
+    assert max(np.abs(moved[name] - value).max() for name, value in theirs.items()) > 1e-3
+
+
+def test_layers_computed_twice_change_nothing(
+    alone: Path, demo_world: Path, tmp_path: Path
+) -> None:
+    settings = {"steps": 6, "every": 0, "average": 0.5, "layer_decay": 0.7}
+    train(demo_world / "home", tmp_path / "encoder", checkpoint_layers=True, **settings)
+    assert largest_difference(tmp_path / "encoder", alone) < 1e-6
+
+
+@pytest.mark.slow
+def test_compiled_towers_learn_the_same(alone: Path, demo_world: Path, tmp_path: Path) -> None:
+    settings = {"steps": 6, "every": 0, "average": 0.5, "layer_decay": 0.7}
+    train(demo_world / "home", tmp_path / "encoder", compile=True, **settings)
+    assert largest_difference(tmp_path / "encoder", alone) < 1e-4
+
+
+def test_compiling_is_refused_where_weights_come_and_go(encoder: ItemEncoder) -> None:
+    with pytest.raises(VitrineError, match="under ZeRO-3 weights come and go"):
+        compile_towers(encoder, "zero3-offload")
