@@ -6,6 +6,7 @@ contrast_ranks.py OUTPUT [--mutant]    writes every case's loss and gradients, a
 import itertools
 import os
 import sys
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -13,9 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import pretrain.gather
+from pretrain.chunks import encode_in_parts
+from pretrain.encoder import ItemVectors
 from pretrain.gather import gather_rows, world
+from pretrain.modalities import Content
 from pretrain.objectives import contrast as losses
 from pretrain.objectives.base import first_occurrences
+from pretrain.towers import scatter_present
 
 SLOTS, INPUTS, WIDTH = 52, 12, 8  # 13 slots on each of 4 ranks: no chunk below divides that
 SCALES = {
@@ -27,6 +32,8 @@ SCALES = {
 }
 LOSSES = tuple(SCALES)
 CHUNKS = (256, 5)
+PARTS = (1, 3)
+"""In which vectors are made; in more than one, each is made again in the backward pass."""
 
 
 def world_of_inputs(dtype: torch.dtype) -> dict[str, Tensor]:
@@ -36,14 +43,16 @@ def world_of_inputs(dtype: torch.dtype) -> dict[str, Tensor]:
     def draw(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
 
-    both = torch.rand(SLOTS, generator=generator) < 0.6  # the others lack text or picture
-    both[13:26] = False  # the second of four ranks has nothing to say
+    has = torch.rand(2, SLOTS, generator=generator) < 0.75  # the others lack text or picture
+    has[1, 13:26] = False  # the second of four ranks has no picture at all
     return {
         "left": draw(SLOTS, INPUTS),
         "right": draw(SLOTS, INPUTS),
         "weights": draw(2, INPUTS, WIDTH) / INPUTS**0.5,
         "ids": torch.randint(0, 40, (SLOTS,), generator=generator),  # some items fill two slots
-        "both": both,
+        "has_left": has[0],
+        "has_right": has[1],
+        "both": has.all(dim=0),
         "follows": torch.rand(SLOTS, generator=generator) < 0.7,
         "log_popularity": draw(SLOTS),
     }
@@ -57,12 +66,12 @@ def main(output: str, mutant: bool) -> None:
         losses.gather_rows = lambda rows: pretrain.gather.gather_rows(rows.detach())
     inputs = world_of_inputs(torch.float32)
     results = {}
-    for loss, chunk in itertools.product(LOSSES, CHUNKS):
+    for loss, chunk, parts in itertools.product(LOSSES, CHUNKS, PARTS):
         weights = inputs["weights"].clone().requires_grad_()
         scale = torch.tensor([SCALES[loss]], requires_grad=True)
         bias = torch.tensor([-3.0], requires_grad=True)
         mine = slice(rank * SLOTS // ranks, (rank + 1) * SLOTS // ranks)
-        value = loss_of(loss, inputs, mine, weights, scale, bias, chunk)
+        value = loss_of(loss, inputs, mine, weights, scale, bias, chunk, parts)
         value.backward()
         figures = {"loss": value.detach().view(1), "weights": weights.grad, "scale": scale.grad}
         if loss == "sigmoid":
@@ -71,11 +80,36 @@ def main(output: str, mutant: bool) -> None:
             assert figure is not None
             if ranks > 1:
                 dist.all_reduce(figure)
-            results[f"{loss}/{chunk}/{name}"] = figure / ranks
+            results[f"{loss}/{chunk}/{parts}/{name}"] = figure / ranks
     if rank == 0:
         torch.save(results, output)
     if ranks > 1:
         dist.destroy_process_group()
+
+
+def rows_of(inputs: dict[str, Tensor], side: str, mine: slice) -> dict[str, Tensor]:
+    """As a batch holds a modality: rows for those that have it, one stand-in where none has."""
+    present = inputs[f"has_{side}"][mine]
+    rows = inputs[side][mine][present]
+    return {"present": present, "values": rows if len(rows) else inputs[side][:1]}
+
+
+class Linears:
+    """The simplest encoder: a matrix for each modality."""
+
+    def __init__(self, weights: Tensor) -> None:
+        self.weights = weights
+
+    def __call__(self, content: Content) -> ItemVectors:
+        units = torch.stack(
+            [
+                scatter_present(F.normalize(side["values"] @ weight, dim=-1), side["present"])
+                for side, weight in zip(content.values(), self.weights, strict=True)
+            ],
+            dim=1,
+        )
+        present = torch.stack([side["present"] for side in content.values()], dim=1)
+        return ItemVectors(units[:, 0], units, units, present, present)
 
 
 def loss_of(
@@ -86,12 +120,12 @@ def loss_of(
     scale: Tensor,
     bias: Tensor,
     chunk: int,
+    parts: int,
 ) -> Tensor:
     """One rank's value; its vectors come from `weights`, which all ranks share."""
-    left, right = (
-        F.normalize(inputs[side][mine] @ weight, dim=-1)
-        for side, weight in zip(("left", "right"), weights, strict=True)
-    )
+    content = {side: rows_of(inputs, side, mine) for side in ("left", "right")}
+    encoder: Any = Linears(weights)
+    left, right = encode_in_parts(encoder, content, parts).units.unbind(1)
     ids = inputs["ids"]
     if loss != "behaviour":
         chosen = first_occurrences(ids, inputs["both"])[mine]
