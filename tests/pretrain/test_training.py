@@ -15,6 +15,7 @@ from catalog.catalog import load_catalog
 from catalog.config import CatalogConfig
 from pretrain.artifact import EncoderParts
 from pretrain.embed import embed_items
+from tests.pretrain.runs import train as start
 
 SCRIPT = Path(__file__).with_name("train_once.py")
 
@@ -75,3 +76,21 @@ def test_the_artifact_gives_the_same_vectors_whatever_else_is_embedded(
     np.testing.assert_allclose(vectors, again, atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     assert not torch.isnan(torch.from_numpy(vectors)).any()
+
+
+def test_every_objective_is_the_same_on_two_ranks_that_share_the_weights(
+    demo_world: Path, tmp_path: Path
+) -> None:
+    settings = {"steps": 5, "every": 0, "every_objective": True}
+    start(demo_world / "home", tmp_path / "alone", **settings)
+    start(demo_world / "home", tmp_path / "shared", strategy="zero3", devices=2, **settings)
+    alone, shared = (
+        json.loads((tmp_path / name / "curves.json").read_text()) for name in ("alone", "shared")
+    )
+    wanted = {"modalities", "pairs", "behaviour", "co_engaged", "words", "language"}
+    assert {f"loss/{name}" for name in wanted | {"reconstruction"}} == set(alone) - {"loss"}
+    for name in wanted:
+        np.testing.assert_allclose(shared[f"loss/{name}"], alone[f"loss/{name}"], atol=1e-4)
+        values = [value for _, value in alone[f"loss/{name}"]]
+        assert np.isfinite(values).all()
+        assert values[0] > 0, name

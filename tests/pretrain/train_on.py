@@ -21,7 +21,9 @@ import torch
 
 import launch.checkpoints
 from launch.trainer import build_trainer
+from pretrain.config import ObjectivesConfig
 from pretrain.data import PretrainBatch, PretrainData
+from pretrain.objectives import OBJECTIVES
 from pretrain.rows import HistoryRows
 from pretrain.run import run_pretraining
 
@@ -39,6 +41,8 @@ class Run:
     every: int = 3
     """Steps between checkpoints."""
     dropout: float = 0.0
+    every_objective: bool = False
+    """A decoder for words, and every objective that such an encoder allows."""
     average: float = 0.0
     layer_decay: float = 1.0
     checkpoint_layers: bool = False
@@ -128,6 +132,16 @@ def main(world: str, output: str, settings: str) -> None:
     number_rows()
     die_writing(run.kill_writing)
     config = ONCE["settings"](world, run.strategy, run.devices)
+    if run.every_objective:
+        decoder = {"model_type": "gpt2", "n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 64}
+        decoder |= {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+        text = replace(config.encoder.text, config=decoder, pooling="last")
+        weights = dict.fromkeys(OBJECTIVES.keys() - {"edges"}, 0.5)
+        config = replace(
+            config,
+            encoder=replace(config.encoder, text=text),
+            objectives=ObjectivesConfig(**weights),
+        )
     config = replace(
         config,
         encoder=replace(config.encoder, dropout=run.dropout, modality_dropout=run.dropout),
