@@ -80,7 +80,12 @@ def test_texts_grouped_by_length_are_read_as_if_padded_together(num_texts: int) 
         lambda module, inputs, kwargs, output: passes.append(kwargs["input_ids"].shape),
         with_kwargs=True,
     )
-    torch.testing.assert_close(grouped(content).item, whole(content).item)
+    together = grouped(content)
+    torch.testing.assert_close(together.item, whole(content).item)
+    first = {key: value[:1] for key, value in content["text"].items()}
+    picture = {key: value[:1] for key, value in content["image"].items()}
+    alone = whole({"text": first, "image": picture})
+    torch.testing.assert_close(together.units[0], alone.units[0])
     assert len(passes) == 4, "as many passes on every rank, however few texts it has"
     places = sum(rows * length for rows, length in passes)
     assert num_texts < 17 or places < content["text"]["input_ids"].numel()
