@@ -11,9 +11,18 @@ from pretrain.config import OptimizerConfig
 
 
 class GuardedAdamW(torch.optim.AdamW):
-    """AdamW that can be told to leave a step out: weights, moments and counts stay as they are."""
+    """AdamW that can be told to leave a step out: weights, moments and counts stay as they are.
+
+    One kernel for all weights where they lie on a GPU.
+    """
 
     leave_out = False
+
+    def __init__(self, groups: list[dict[str, Any]], lr: float) -> None:
+        on_gpu = all(p.is_cuda for group in groups for p in group["params"])
+        super().__init__(groups, lr=lr, fused=on_gpu or None)
+        # A fused step could undo fp16's loss scale itself, and Lightning then refuses to clip.
+        self._step_supports_amp_scaling = False
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None
