@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 
 from catalog.artifacts import write_artifact
 from catalog.catalog import load_catalog
+from catalog.errors import VitrineError
 from catalog.seen import Seen
 from catalog.splits import make_split
 from pretrain.artifact import count_parameters, new_encoder
@@ -20,6 +21,7 @@ from pretrain.module import PretrainModule
 from pretrain.quarantine import Quarantine
 from pretrain.retrieval import hold_out, retrieval_report
 from pretrain.shards import gathered_weights
+from pretrain.towers import compile_layers
 
 TrainerFactory = Callable[..., pl.Trainer]
 """`launch.trainer.build_trainer`: (TrainerConfig, folder, title, callbacks=…) → Trainer."""
@@ -35,6 +37,13 @@ def run_pretraining(config: PretrainConfig, output: Path, build_trainer: Trainer
     split = make_split(catalog, config.split)
     pl.seed_everything(config.trainer.seed, verbose=False)
     parts = new_encoder(config.encoder, catalog)
+    if config.encoder.compile:
+        if config.trainer.strategy.startswith("zero3"):
+            raise VitrineError(
+                "encoder.compile does not go with trainer.strategy zero3, which gathers weights as "
+                "layers run; use zero2, or --encoder.compile false"
+            )
+        compile_layers(parts.encoder)
     curves = CurveRecorder(config.trainer.log_every)
     work = output.with_name(output.name + ".work")
     trainer = build_trainer(
