@@ -188,8 +188,8 @@ def _look_up(key: str, figures: Mapping[str, Figure]) -> Figure:
 def commit() -> str:
     """Short hash of HEAD, `-dirty` where code differs from it; results and prose don't count."""
     head = _git("rev-parse", "--short", "HEAD")
-    if not head:
-        return "none"
+    if not head:  # a copy without its history: whoever made it may say
+        return os.environ.get("GIT_COMMIT", "none")
     code_only = ["--", ".", ":!benchmarks/results", ":!*.md"]
     return f"{head}-dirty" if _git("status", "--porcelain", *code_only) else head
 

@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from catalog.errors import VitrineError
 from pretrain.encoder import ItemEncoder, ItemVectors
 from pretrain.modalities import Content
+from pretrain.towers import compile_layers
 
 
 def check_parts(encoder: ItemEncoder, parts: int) -> None:
@@ -49,14 +50,13 @@ def release_layer_by_layer(encoder: ItemEncoder) -> None:
 
 
 def compile_towers(encoder: ItemEncoder, strategy: str) -> None:
-    """Compiles each tower in place; batches' lengths differ, and are compiled for once."""
+    """As `compile_layers`; VitrineError where it cannot be."""
     if strategy.startswith("zero3"):
         raise VitrineError(
             "data.compile is true, but under ZeRO-3 weights come and go between layers, which a "
             "compiled tower does not see; use --data.compile false or another --trainer.strategy"
         )
-    for tower in encoder.towers.values():
-        tower.compile(dynamic=True)
+    compile_layers(encoder)
 
 
 def encode_in_parts(encoder: ItemEncoder, content: Content, parts: int) -> ItemVectors:

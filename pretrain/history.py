@@ -43,7 +43,7 @@ def rotary(length: int, head_width: int, device: torch.device) -> tuple[Tensor, 
 def rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
     half = x.shape[-1] // 2
     turned = torch.cat([-x[..., half:], x[..., :half]], dim=-1)
-    return x * cosines + turned * sines
+    return (x * cosines + turned * sines).to(x.dtype)  # weights may be half precision, angles not
 
 
 class Block(nn.Module):

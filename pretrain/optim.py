@@ -22,13 +22,18 @@ class GuardedAdamW(torch.optim.AdamW):
     With `average` it keeps a moving average of the weights (EMA) beside their moments, and puts it in
     their place when told to `finish`. Whoever shards the weights (ZeRO 1, 2, 3) gives each rank's
     optimiser its shards, so that it holds the average's, and hands round what it finds in them.
+
+    One kernel for all weights where they lie on a GPU.
     """
 
     leave_out = False
     finish = False
 
     def __init__(self, groups: list[dict[str, Any]], lr: float, average: float = 0.0) -> None:
-        super().__init__(groups, lr=lr)
+        on_gpu = all(p.is_cuda for group in groups for p in group["params"])
+        super().__init__(groups, lr=lr, fused=on_gpu or None)
+        # A fused step could undo fp16's loss scale itself, and Lightning then refuses to clip.
+        self._step_supports_amp_scaling = False
         self.decay = average
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

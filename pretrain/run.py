@@ -37,6 +37,8 @@ def run_pretraining(config: PretrainConfig, output: Path, build_trainer: Trainer
     split = make_split(catalog, config.split)
     pl.seed_everything(config.trainer.seed, verbose=False)
     parts = new_encoder(config.encoder, catalog)
+    if config.data.compile:
+        compile_towers(parts.encoder, config.trainer.strategy)
     curves = CurveRecorder(config.trainer.log_every)
     work = work_folder(output, "encoder", config, "data.rows", catalog=catalog.fingerprint)
     trainer = build_trainer(
@@ -48,8 +50,6 @@ def run_pretraining(config: PretrainConfig, output: Path, build_trainer: Trainer
     edges = catalog.edges if config.objectives.edges else None
     held_out = hold_out(catalog, config.data.held_out)
     data = PretrainData(catalog, split, reader, config.data, config.trainer.seed, edges, held_out)
-    if config.data.compile:
-        compile_towers(parts.encoder, config.trainer.strategy)
     module = PretrainModule(
         parts.encoder,
         parts.history,

@@ -127,3 +127,10 @@ def test_no_traceback_from_the_installed_command(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert "nowhere" in done.stderr
+
+
+def test_compiled_layers_are_refused_where_weights_are_gathered(
+    shop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["--data.compile", "true", "--trainer.strategy", "zero3", "--encoder.image", "null"]
+    assert "use --data.compile false or another --trainer.strategy" in mistake(capsys, *pretrain(shop), *asked)

@@ -12,7 +12,7 @@ from pretrain.chunks import check_parts, encode_in_parts, split_content
 from pretrain.encoder import ItemEncoder, ItemEncoderConfig, ItemVectors, MaskedGate
 from pretrain.history import HistoryEncoder, HistoryEncoderConfig
 from pretrain.modalities import Content
-from pretrain.towers import scatter_present
+from pretrain.towers import compile_layers, scatter_present
 
 BERT = {
     "model_type": "bert",
@@ -91,6 +91,17 @@ def test_texts_grouped_by_length_are_read_as_if_padded_together(num_texts: int) 
     assert num_texts < 17 or places < content["text"]["input_ids"].numel()
 
 
+def test_compiled_layers_keep_their_names_and_what_they_say(encoder: ItemEncoder) -> None:
+    content = batch([True, True], [True, True])
+    names, expected = list(encoder.state_dict()), encoder(content).item
+    compile_layers(encoder)
+    layers = [m for m in encoder.modules() if m._compiled_call_impl is not None]
+    assert {type(layer).__name__ for layer in layers} == {"BertLayer", "ViTLayer"}
+    assert list(encoder.state_dict()) == names
+    with torch.compiler.set_stance("force_eager"):  # compiling itself takes half a minute
+        torch.testing.assert_close(encoder(content).item, expected)
+
+
 def test_towers_start_with_their_own_initialisation(encoder: ItemEncoder) -> None:
     embedding = encoder.towers["text"].embeddings.word_embeddings.weight
     assert 0.015 < embedding.std().item() < 0.025
@@ -125,6 +136,8 @@ def test_scatter_puts_rows_where_they_belong() -> None:
     rows = torch.tensor([[1.0], [2.0]])
     full = scatter_present(rows, torch.tensor([False, True, False, True]))
     assert full.squeeze(1).tolist() == [0, 1, 0, 2]
+    nothing = scatter_present(rows[:1], torch.zeros(3, dtype=torch.bool))
+    assert nothing.squeeze(1).tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize("parts", [2, 3, 7])
@@ -217,6 +230,16 @@ def test_a_state_never_sees_the_future(history: HistoryEncoder) -> None:
     changed = history(vectors, segments)
     torch.testing.assert_close(changed[:, :4], states[:, :4])
     assert (changed[:, 4:] - states[:, 4:]).abs().max() > 1e-3
+
+
+def test_histories_are_read_in_half_precision_without_autocast(history: HistoryEncoder) -> None:
+    """As under ZeRO with bf16-mixed, where the weights themselves are half precision."""
+    vectors = F.normalize(torch.randn(1, 6, 16), dim=-1)
+    segments = torch.zeros(1, 6, dtype=torch.int64)
+    expected = history(vectors, segments)
+    states = history.bfloat16()(vectors.bfloat16(), segments)
+    assert states.dtype == torch.bfloat16
+    torch.testing.assert_close(states.float(), expected, atol=0.05, rtol=0)
 
 
 def test_people_packed_in_one_row_are_read_as_if_alone(history: HistoryEncoder) -> None:
