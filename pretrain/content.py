@@ -1,12 +1,13 @@
 """Reads what items hold into what the towers take. Knows nothing about histories."""
 
+import os
 from collections.abc import Mapping
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from catalog.catalog import Catalog
+from catalog.catalog import Catalog, cache_folder
 from pretrain.modalities import Content, Modality, PictureSource, Processor, Source
 from pretrain.twins import twin_groups
 
@@ -54,13 +55,26 @@ class ContentReader:
             source.release()
 
     def twin_groups(self) -> NDArray[np.int64]:
-        """int64 (num_items,): one number for items that are listed twice (see `pretrain.twins`)."""
+        """int64 (num_items,): one number for items that are listed twice (see `pretrain.twins`).
+
+        Looked for once for a catalog and a size of its pictures, and kept.
+        """
         pictures = self.sources.get("image")
+        if not isinstance(pictures, PictureSource):
+            pictures = None
+        size = 0 if pictures is None else pictures.cache.values.shape[1]
+        kept = cache_folder() / "twins" / f"{self.catalog.fingerprint[:16]}-{size}.npy"
+        if not kept.exists():
 
-        def picture_of(item: int) -> NDArray[np.uint8] | None:
-            return pictures.picture_of(item) if isinstance(pictures, PictureSource) else None
+            def picture_of(item: int) -> NDArray[np.uint8] | None:
+                return None if pictures is None else pictures.picture_of(item)
 
-        return twin_groups(self.catalog.num_items, self.catalog.text_of, picture_of)
+            groups = twin_groups(self.catalog.num_items, self.catalog.text_of, picture_of)
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            partial = kept.with_suffix(f".{os.getpid()}.partial.npy")  # ranks may race, and agree
+            np.save(partial, groups, allow_pickle=False)
+            partial.replace(kept)
+        return np.load(kept, allow_pickle=False)
 
 
 def to_device(content: Content, device: torch.device) -> Content:

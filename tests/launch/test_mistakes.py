@@ -133,4 +133,6 @@ def test_compiled_layers_are_refused_where_weights_are_gathered(
     shop: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = ["--data.compile", "true", "--trainer.strategy", "zero3", "--encoder.image", "null"]
-    assert "use --data.compile false or another --trainer.strategy" in mistake(capsys, *pretrain(shop), *asked)
+    assert "use --data.compile false or another --trainer.strategy" in mistake(
+        capsys, *pretrain(shop), *asked
+    )
