@@ -42,8 +42,8 @@ class Retrieval:
     """(queries,): places by popularity."""
 
     def figures(self) -> dict[str, float]:
-        """R@k of ours, of chance and, if there, of popularity."""
-        found: dict[str, float] = {}
+        """R@k of ours, of chance and, if there, of popularity; how many ask, and among how many."""
+        found: dict[str, float] = {"queries": len(self.ranks), "candidates": self.candidates}
         for k in CUTOFFS:
             found[f"R@{k}"] = float((self.ranks <= k).mean())
             found[f"chance R@{k}"] = min(1.0, k / self.candidates)

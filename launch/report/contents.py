@@ -86,6 +86,22 @@ class ControlRow:
 
 
 @dataclass
+class RetrievalRow:
+    """What the encoder finds among what its training never read."""
+
+    asks: str
+    """text → image, history → next item, …"""
+    recalls: dict[str, float]
+    """R@1, R@5, R@10."""
+    chance: float
+    """R@10 of a blind guess."""
+    popularity: float | None
+    """R@10 of what is bought most."""
+    queries: int
+    candidates: int
+
+
+@dataclass
 class Claim:
     """A sentence of the page with its figure, goal, and whether the figure meets it (computed)."""
 
@@ -119,6 +135,7 @@ class Report:
     arms: list[ArmRow]
     controls: list[ControlRow]
     people: list[PersonStory]
+    retrieval: list[RetrievalRow] = field(default_factory=list)
     stages: list[tuple[str, float]] = field(default_factory=list)
     """(stage, seconds)."""
     notes: list[str] = field(default_factory=list)

@@ -25,6 +25,7 @@ from launch.report.contents import (
     Made,
     PersonStory,
     Report,
+    RetrievalRow,
 )
 from launch.report.page import render_page
 
@@ -74,6 +75,7 @@ def gather_report(config: "PipelineConfig", output: Path, seconds: dict[str, flo
         ),
         arms=arms,
         controls=controls,
+        retrieval=_retrieval(output),
         people=[_story(catalog, showcase.path, story) for story in content["people"]],
         stages=list(seconds.items()),
         notes=_notes(arms, controls),
@@ -319,6 +321,25 @@ def _facts(
         ("test targets", f"{len(split.test):,}"),
         ("encoder", f"{encoder['parameters']:,} parameters, {encoder['steps']:,} steps"),
     ]
+
+
+def _retrieval(output: Path) -> list[RetrievalRow]:
+    metrics = open_artifact(output / "encoder", kind="encoder").manifest["metrics"]
+    rows = []
+    for name, figures in metrics.items():
+        if not name.startswith("retrieval/"):
+            continue
+        rows.append(
+            RetrievalRow(
+                asks=name.removeprefix("retrieval/"),
+                recalls={k: figures[k] for k in figures if k.startswith("R@")},
+                chance=figures["chance R@10"],
+                popularity=figures.get("popularity R@10"),
+                queries=figures["queries"],
+                candidates=figures["candidates"],
+            )
+        )
+    return rows
 
 
 def _curves(config: "PipelineConfig", output: Path) -> list[Curve]:

@@ -8,7 +8,7 @@ from launch.report.charts import line_chart, share_bar
 from launch.report.contents import Claim, Curve, Report
 from launch.report.gallery import person_story, window
 from launch.report.markup import Child, Html, duration, percent, tag
-from launch.report.tables import controls_table, ranking_table
+from launch.report.tables import controls_table, ranking_table, retrieval_table
 
 # Nothing on the page may run or be fetched, whatever an item's title says.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -50,6 +50,7 @@ def render_page(report: Report) -> str:
         ("window", "The window", _window(report)),
         ("people", "Made for a person", _people(report)),
         ("claims", "What this run claims", _claims(report.claims)),
+        ("retrieval", "What the encoder finds", _retrieval(report)),
         ("ranking", "How well it ranks", _ranking(report)),
         ("controls", "Does the person matter?", _controls(report)),
         ("curves", "How it learned", _curves(report.curves)),
@@ -164,6 +165,18 @@ def _claim(claim: Claim) -> Html:
         tag("p", tag("span", "goal "), claim.goal, class_="goal"),
         class_=f"claim {look}",
     )
+
+
+def _retrieval(report: Report) -> list[Html]:
+    if not report.retrieval:
+        return []
+    intro = _lead(
+        "Asked of the encoder as pretraining left it, in the shop it was trained on. Between an ",
+        "item’s modalities: items that no step of training read; one of their modalities asks for ",
+        "the other. From histories: what people took after the training’s end. R@10 is the share ",
+        "of questions whose answer is among the first ten.",
+    )
+    return [intro, retrieval_table(report.retrieval)]
 
 
 def _ranking(report: Report) -> list[Html]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from finetune.statistics import Interval
 from launch.report.charts import interval_axis, interval_mark, interval_scale
-from launch.report.contents import ArmRow, ControlRow
+from launch.report.contents import ArmRow, ControlRow, RetrievalRow
 from launch.report.markup import (
     MISSING,
     Child,
@@ -83,6 +83,30 @@ def _trained(arm: ArmRow) -> list[Html] | str:
     share = tag("span", percent(arm.trained_parameters / arm.parameters), class_="value")
     of = f"of {count(arm.parameters)}"
     return [share, tag("span", of, class_="bounds")]
+
+
+def retrieval_table(rows: Sequence[RetrievalRow]) -> Html:
+    """One row for each thing that asks for another, beside chance and popularity."""
+    names = [*rows[0].recalls, "chance, R@10", "popularity, R@10"]
+    heads = [
+        tag("th", "What asks for what", scope="col"),
+        *(tag("th", name, scope="col", class_="number") for name in names),
+    ]
+    body = tag("tbody", [_retrieval_row(row) for row in rows])
+    return _scrolling(tag("table", tag("thead", tag("tr", heads)), body), "Retrieval")
+
+
+def _retrieval_row(row: RetrievalRow) -> Html:
+    about = f"{count(row.queries)} questions, {count(row.candidates)} candidates"
+    what = [tag("span", row.asks, class_="arm"), tag("span", about, class_="what")]
+    popularity = MISSING if row.popularity is None else percent(row.popularity)
+    return tag(
+        "tr",
+        tag("th", what, scope="row"),
+        [tag("td", percent(value), class_="number") for value in row.recalls.values()],
+        tag("td", percent(row.chance), class_="number"),
+        tag("td", popularity, class_="number"),
+    )
 
 
 def controls_table(rows: Sequence[ControlRow]) -> Html:

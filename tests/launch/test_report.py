@@ -23,6 +23,7 @@ from launch.report.contents import (
     Made,
     PersonStory,
     Report,
+    RetrievalRow,
 )
 from launch.report.markup import Html, count, decimal, duration, percent, tag
 from launch.report.page import render_page
@@ -66,6 +67,10 @@ def small_report(word: str = "mug", picture: bytes | None = None) -> Report:
         people=[story],
         stages=[(word, 2.0), ("other", 8.0)],
         notes=[word],
+        retrieval=[
+            RetrievalRow(f"{word} → image", {"R@1": 0.25, "R@10": 0.5}, 0.1, None, 40, 400),
+            RetrievalRow(word, {"R@1": 0.2, "R@10": 0.4}, 0.1, 0.3, 40, 400),
+        ],
     )
 
 

@@ -87,7 +87,7 @@ def test_an_encoder_s_manifest_tells_what_it_finds(demo_world: Path, tmp_path: P
     train(demo_world / "home", tmp_path / "encoder", steps=2, every=0)
     metrics = open_artifact(tmp_path / "encoder").manifest["metrics"]
     found = metrics["retrieval/history → next item"]
-    assert set(found) == {
+    assert set(found) == {"queries", "candidates"} | {
         f"{who}R@{k}" for who in ("", "chance ", "popularity ") for k in (1, 5, 10)
     }
     assert found["chance R@10"] == 10 / 80
