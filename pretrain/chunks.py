@@ -1,10 +1,10 @@
 """Gradient caching: items go through the towers a part at a time, and the loss sees all of them.
 
 Contrast wants large batches, towers' activations do not fit. GradCache (Gao et al., 2021) embeds
-without gradient, takes the loss on the vectors, and runs the towers again for each part. Here the
-second run is activation checkpointing of each part: one backward pass, one part's activations alive
-at a time, the dropout of the first run (its random state is kept), and one gradient for each weight.
-So DDP and ZeRO reduce it once, as ever, and nothing needs `no_sync`, which ZeRO-2 and 3 lack.
+without gradient, takes the loss on the vectors, and runs the towers again for each part. Here all of
+that is one step of the backward pass, which gives each weight one gradient: one part's activations
+alive at a time, and the dropout of the first run (its random state is kept). So DDP and ZeRO reduce
+it once, as ever, and nothing needs `no_sync`, which ZeRO-2 and 3 lack.
 """
 
 from collections.abc import Iterator
@@ -14,13 +14,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from catalog.errors import VitrineError
 from pretrain.encoder import ItemEncoder, ItemVectors
 from pretrain.modalities import Content
+from pretrain.shards import is_sharded
 from pretrain.towers import compile_layers
 
 
@@ -68,18 +70,89 @@ def encode_in_parts(encoder: ItemEncoder, content: Content, parts: int) -> ItemV
     if parts == 1:
         return encoder(content)
 
-    def encode(part: Content) -> tuple[Any, ...]:
+    def encode(part: Content) -> tuple[Tensor | None, ...]:
         vectors = encoder(part)
         return tuple(getattr(vectors, field.name) for field in fields(ItemVectors))
 
-    encoded = [
-        checkpoint(encode, part, use_reentrant=False) for part in split_content(content, parts)
-    ]
-    return ItemVectors(
-        *(
-            None if columns[0] is None else torch.cat(columns)  # type: ignore[arg-type]
-            for columns in zip(*encoded, strict=True)
+    shares = list(split_content(content, parts))
+    if is_sharded(encoder):
+        # A weight is whole only while its layer runs, so nobody can hand on its gradient: each part
+        # is a checkpoint of its own, and keeps the skeleton of its graph.
+        encoded = [checkpoint(encode, share, use_reentrant=False) for share in shares]
+        return ItemVectors(*_joined(encoded))  # type: ignore[arg-type]
+    weights = [weight for weight in encoder.parameters() if weight.requires_grad]
+    return ItemVectors(*_Cached.apply(encode, shares, *weights))
+
+
+class _Cached(torch.autograd.Function):
+    """The parts' vectors, joined. Weights that these do not depend on get a gradient of zero, for
+    ZeRO waits for one from every weight that may have one."""
+
+    @staticmethod
+    def forward(ctx: Any, encode: Any, shares: list[Content], *weights: Tensor) -> Any:
+        device = next(iter(shares[0].values()))["present"].device
+        ctx.encode, ctx.shares, ctx.weights, ctx.device = encode, shares, weights, device
+        ctx.cuda = [device] if device.type == "cuda" else []
+        # No cache of what was cast: made without gradient, it would serve others who want one.
+        ctx.casting = {
+            "device_type": device.type,
+            "dtype": torch.get_autocast_dtype(device.type),
+            "enabled": torch.is_autocast_enabled(device.type),
+            "cache_enabled": False,
+        }
+        encoded, ctx.states = [], []
+        with torch.autocast(**ctx.casting):
+            for share in shares:
+                ctx.states.append(_random_state(ctx.cuda))
+                encoded.append(encode(share))
+        ctx.sizes = [len(vectors[0]) for vectors in encoded]
+        joined = _joined(encoded)
+        ctx.mark_non_differentiable(*(x for x in joined if x is not None and x.dtype == torch.bool))
+        ctx.set_materialize_grads(False)
+        return joined
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *upstream: Tensor | None) -> Any:
+        asked = [column for column, gradient in enumerate(upstream) if gradient is not None]
+        outer = [upstream[column].split(ctx.sizes) for column in asked]  # type: ignore[union-attr]
+        sums: list[Tensor | None] = [None] * len(ctx.weights)
+        with torch.random.fork_rng(ctx.cuda):
+            for share, state, *gradients in zip(ctx.shares, ctx.states, *outer, strict=True):
+                _set_random_state(state, ctx.cuda)
+                with torch.enable_grad(), torch.autocast(**ctx.casting):
+                    encoded = ctx.encode(share)
+                found = torch.autograd.grad(
+                    [encoded[column] for column in asked], ctx.weights, gradients, allow_unused=True
+                )
+                for place, gradient in enumerate(found):
+                    before = sums[place]
+                    sums[place] = gradient if before is None else _sum(before, gradient)
+        filled = (
+            torch.zeros_like(weight) if gradient is None else gradient
+            for weight, gradient in zip(ctx.weights, sums, strict=True)
         )
+        return None, None, *filled
+
+
+def _sum(before: Tensor, gradient: Tensor | None) -> Tensor:
+    return before if gradient is None else before + gradient
+
+
+def _random_state(cuda: list[torch.device]) -> list[Tensor]:
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in cuda)]
+
+
+def _set_random_state(state: list[Tensor], cuda: list[torch.device]) -> None:
+    torch.set_rng_state(state[0])
+    for device, of_device in zip(cuda, state[1:], strict=True):
+        torch.cuda.set_rng_state(of_device, device)
+
+
+def _joined(encoded: list[tuple[Tensor | None, ...]]) -> tuple[Tensor | None, ...]:
+    return tuple(
+        None if columns[0] is None else torch.cat(columns)  # type: ignore[arg-type]
+        for columns in zip(*encoded, strict=True)
     )
 
 

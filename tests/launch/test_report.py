@@ -129,7 +129,7 @@ def test_every_link_on_the_page_leads_to_a_section():
     read = Reader(render_page(small_report()))
     anchors = {a["id"] for _, a in read.tags if "id" in a}
     links = [(a["href"] or "") for name, a in read.tags if name == "a"]
-    assert len(links) == 8
+    assert len(links) == 9
     assert all(link.removeprefix("#") in anchors for link in links)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 import pretrain.gather
 from pretrain.chunks import encode_in_parts
@@ -67,7 +67,7 @@ def main(output: str, mutant: bool) -> None:
     inputs = world_of_inputs(torch.float32)
     results = {}
     for loss, chunk, parts in itertools.product(LOSSES, CHUNKS, PARTS):
-        weights = inputs["weights"].clone().requires_grad_()
+        weights = nn.Parameter(inputs["weights"].clone())
         scale = torch.tensor([SCALES[loss]], requires_grad=True)
         bias = torch.tensor([-3.0], requires_grad=True)
         mine = slice(rank * SLOTS // ranks, (rank + 1) * SLOTS // ranks)
@@ -94,13 +94,14 @@ def rows_of(inputs: dict[str, Tensor], side: str, mine: slice) -> dict[str, Tens
     return {"present": present, "values": rows if len(rows) else inputs[side][:1]}
 
 
-class Linears:
+class Linears(nn.Module):
     """The simplest encoder: a matrix for each modality."""
 
-    def __init__(self, weights: Tensor) -> None:
+    def __init__(self, weights: nn.Parameter) -> None:
+        super().__init__()
         self.weights = weights
 
-    def __call__(self, content: Content) -> ItemVectors:
+    def forward(self, content: Content) -> ItemVectors:
         units = torch.stack(
             [
                 scatter_present(F.normalize(side["values"] @ weight, dim=-1), side["present"])
@@ -116,7 +117,7 @@ def loss_of(
     loss: str,
     inputs: dict[str, Tensor],
     mine: slice,
-    weights: Tensor,
+    weights: nn.Parameter,
     scale: Tensor,
     bias: Tensor,
     chunk: int,

@@ -182,6 +182,37 @@ def test_items_encoded_in_parts_have_one_batch_s_gradient_with_dropout_on(
     assert not torch.equal(whole().item, encode_in_parts(encoder, content, parts).item)
 
 
+def test_parts_leave_no_graph_of_the_towers_behind(encoder: ItemEncoder) -> None:
+    content = batch([True] * 6, [True] * 6)
+
+    def size_of_graph(parts: int) -> int:
+        found, waiting = set(), [encode_in_parts(encoder, content, parts).item.grad_fn]
+        while waiting:
+            node = waiting.pop()
+            if node is not None and node not in found:
+                found.add(node)
+                waiting.extend(following for following, _ in node.next_functions)
+        return len(found)
+
+    assert size_of_graph(6) == size_of_graph(2)
+
+
+def test_parts_are_run_again_in_the_precision_of_their_first_run(encoder: ItemEncoder) -> None:
+    precisions: list[torch.dtype] = []
+    encoder.projections["text"].linear.register_forward_hook(
+        lambda module, inputs, output: precisions.append(output.dtype)
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        vectors = encode_in_parts(encoder, batch([True] * 4, [True] * 4), 2)
+        other = encoder.projections["text"].linear(torch.ones(1, 32))
+    (vectors.item.square().sum() + other.sum()).backward()
+    assert precisions == [torch.bfloat16] * 5
+    assert other.grad_fn is not None
+    gradient = encoder.projections["text"].linear.bias.grad
+    assert gradient is not None
+    assert (gradient > 0.9).all(), "a weight cast without gradient must serve nobody who wants one"
+
+
 def test_what_cannot_be_encoded_in_parts_is_refused(encoder: ItemEncoder) -> None:
     with pytest.raises(VitrineError, match=r"encode_parts is 0; give 1 or more"):
         check_parts(encoder, 0)
