@@ -17,11 +17,11 @@ from typing import Any
 from catalog.artifacts import open_artifact
 from catalog.config import CatalogConfig, SplitConfig
 from catalog.errors import VitrineError
+from catalog.progress import duration
 from finetune.config import Features, FinetuneConfig, Transfer
 from generate.config import ShowcaseConfig
 from generate.image.config import ImageConfig
 from generate.text.config import TextConfig
-from launch.progress import duration
 from pretrain.config import PretrainConfig
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from launch.progress import ProgressDisplay
+from catalog.progress import ProgressDisplay
 
 
 class TrainingProgress(pl.Callback):

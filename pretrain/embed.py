@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,13 +18,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
-from rich.progress import track
 from torch import Tensor, nn
 
 from catalog.artifacts import request_hash, write_artifact
 from catalog.catalog import Catalog, load_catalog
 from catalog.errors import VitrineError
 from catalog.memory import release_pages
+from catalog.progress import track
 from pretrain.artifact import EncoderParts, open_encoder
 from pretrain.config import EmbedConfig
 from pretrain.content import ContentReader, to_device
@@ -73,8 +73,8 @@ def embed_items(
     was_training = encoder.training
     device = next(encoder.parameters()).device
     encoder.eval()
-    starts: Iterable[int] = range(0, len(items), BLOCK)
-    for start in track(starts, title, transient=True, disable=not progress or len(items) < BLOCK):
+    starts = range(0, len(items), BLOCK)
+    for start in track(starts, title, shown=progress and len(items) > BLOCK):
         block = items[start : start + BLOCK]
         places = {int(item): start + place for place, item in enumerate(block)}
         for batch in batches_of(reader, block, batch_tokens):
@@ -216,7 +216,7 @@ class EmbeddingPass:
     def run(self, rank: int = 0, ranks: int = 1) -> None:
         """Does this process's share of the blocks that are not done."""
         mine = [b for b in range(rank, len(self.done), ranks) if not self.done[b]]
-        for block in track(mine, "Embedding items", disable=rank > 0, transient=True):
+        for block in track(mine, "Embedding items", shown=rank == 0):
             items = np.arange(
                 block * BLOCK, min((block + 1) * BLOCK, self.catalog.num_items), dtype=np.int64
             )

@@ -10,7 +10,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from rich.progress import track
+
+from catalog.progress import track
 
 FIELDS = (8, 7)
 """Columns and rows a picture is reduced to; neighbours in a row are compared."""
@@ -34,7 +35,7 @@ def twin_groups(
     texts = np.zeros(num_items, dtype=np.uint64)
     prints = np.zeros(num_items, dtype=np.uint64)
     colours = np.full((num_items, 3), np.nan, dtype=np.float32)  # nan: no picture
-    for item in track(range(num_items), "Looking for twins", transient=True):
+    for item in track(range(num_items), "Looking for twins"):
         text, picture = text_of(item), picture_of(item)
         if text:
             texts[item] = text_key(text)

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.progress import track
 
 from catalog.catalog import Catalog
 from catalog.errors import VitrineError
+from catalog.progress import track
 from generate.image.codec import PatchCodec
 from generate.image.config import CodecConfig
 
@@ -85,7 +85,7 @@ def encode_pictures(
         present = np.zeros(catalog.num_items, dtype=bool)
         starts = range(0, catalog.num_items, ENCODE_AT_ONCE)
         title = "Reading pictures"
-        for start in track(starts, title, transient=True, disable=not progress):
+        for start in track(starts, title, shown=progress):
             items = range(start, min(start + ENCODE_AT_ONCE, catalog.num_items))
             found = [(item, catalog.image_of(item, image_size)) for item in items]
             kept = {item: picture for item, picture in found if picture is not None}

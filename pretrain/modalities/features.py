@@ -14,13 +14,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
-from rich.progress import track
 from torch import Tensor, nn
 from typing_extensions import override
 
 from catalog.catalog import Catalog, cache_folder
 from catalog.errors import VitrineError
 from catalog.memory import release_pages
+from catalog.progress import track
 from pretrain import store
 from pretrain.config import ModalityConfig
 from pretrain.modalities.base import Modality, Processor, Source, mask_of, present_rows
@@ -205,8 +205,13 @@ def _copy_lists(file: pq.ParquetFile, column: str, copy: Path, path: Path) -> No
     partial = copy.with_suffix(f".{os.getpid()}.partial")
     out: NDArray[np.float32] | None = None
     done = 0
-    batches = file.iter_batches(BLOCK, columns=[column])
-    for batch in track(batches, f"Reading {path.name}", transient=True):
+    groups = range(file.num_row_groups)
+    batches = (
+        batch
+        for group in track(groups, f"Reading {path.name}")
+        for batch in file.iter_batches(BLOCK, row_groups=[group], columns=[column])
+    )
+    for batch in batches:
         values = batch.column(0)
         widths = np.unique(np.asarray(pc.list_value_length(values)))
         if len(widths) != 1 or not float(widths[0]) > 0:

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 from numpy.typing import DTypeLike, NDArray
-from rich.progress import track
 
 from catalog.catalog import Catalog, cache_folder
 from catalog.errors import BrokenFile
+from catalog.progress import track
 from pretrain.store import shared_array
 
 BLOCK = 256
@@ -70,7 +70,7 @@ class MediaCache:
             return PRESENT, ""
 
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as readers:
-            for block in track(list(self._unread_blocks()), title, transient=True):
+            for block in track(list(self._unread_blocks()), title):
                 outcomes = list(readers.map(read, block.tolist()))
                 lines = [
                     json.dumps([item, reason]) + "\n"

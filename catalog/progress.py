@@ -5,10 +5,13 @@ Knows nothing about training, and imports no torch.
 
 import sys
 import time
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
+Item = TypeVar("Item")
 SECONDS_BETWEEN_REFRESHES = 0.25
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -17,8 +20,14 @@ class ProgressDisplay:
     """Steps of a known number, on standard error; begins on creation, ends with `close`."""
 
     def __init__(
-        self, title: str, total: int, done: int = 0, console: Console | None = None
+        self,
+        title: str,
+        total: int,
+        done: int = 0,
+        console: Console | None = None,
+        transient: bool = False,
     ) -> None:
+        """`transient`: the bar goes when it is full."""
         self.title, self.total, self.first = title, total, done
         self.started = self.shown = time.monotonic()
         self.console = console or Console(stderr=True)
@@ -26,7 +35,7 @@ class ProgressDisplay:
         if self.console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn())
             status = TextColumn("{task.fields[status]}")
-            self.bar = Progress(*columns, status, console=self.console)
+            self.bar = Progress(*columns, status, console=self.console, transient=transient)
             self.bar.start()
             self.task: TaskID = self.bar.add_task(title, total=total, completed=done, status="")
 
@@ -59,6 +68,23 @@ class ProgressDisplay:
     def close(self) -> None:
         if self.bar:
             self.bar.stop()
+
+
+def track(items: Sequence[Item], title: str, *, shown: bool = True) -> Iterator[Item]:
+    """The items one by one, showing how far it is; what is over at once shows nothing elsewhere."""
+    if not shown or not len(items):
+        yield from items
+        return
+    display = ProgressDisplay(title, len(items), transient=True)
+    told = display.bar is not None
+    try:
+        for place, item in enumerate(items):
+            yield item
+            late = display.seconds >= SECONDS_BETWEEN_LINES
+            if display.is_due(place + 1) and (told or late):
+                display.show(place + 1)
+    finally:
+        display.close()
 
 
 def duration(seconds: float) -> str:
