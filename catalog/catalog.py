@@ -26,6 +26,7 @@ from catalog.pictures import SUFFIXES, Crop, read_picture
 from catalog.sources import SOURCES, RawTables
 
 FORMAT = 2
+VECTOR_SUFFIXES = {".npy", ".safetensors", ".parquet"}
 """Raised when the converted files change, so that older ones are made anew."""
 ROWS_PER_BATCH = 65_536
 
@@ -93,8 +94,8 @@ class Catalog:
     """sha256 of what was read: tables' bytes, pictures' paths and sizes, the reading rules."""
     items: Dataset
     """item_id; title, text, category, image (absolute path): str or None; price: float or None."""
-    columns: Dataset
-    """The items table's own columns, as they came; rows as in `items`."""
+    columns: pa.Table
+    """The items table's own columns, as they came, memory-mapped; rows as in `items`."""
     user_ids: NDArray[np.str_]
     """(num_users,)"""
     interactions: Interactions
@@ -140,7 +141,7 @@ class Catalog:
         """An items' column by its role ("title", "price", …) or its own name."""
         self.check_column(name)
         roles = self.items.data
-        return (roles if name in roles.column_names else self.columns.data).column(name)
+        return (roles if name in roles.column_names else self.columns).column(name)
 
     def has_column(self, name: str) -> bool:
         return name in self.items.column_names or name in self.columns.column_names
@@ -166,7 +167,10 @@ class Catalog:
         if not path:
             return None
         base = os.path.realpath(self.folder)
-        full = os.path.realpath(os.path.join(base, str(path)))
+        try:
+            full = os.path.realpath(os.path.join(base, str(path)))
+        except ValueError as error:
+            raise BrokenFile("its name is no file's") from error
         if not full.startswith(base + os.sep):
             raise BrokenFile("the file lies outside the catalog's folder")
         return full
@@ -252,9 +256,21 @@ def _picture_lines(folder: str, inside: str) -> list[str]:
                 lines += _picture_lines(entry.path, f"{name}/")
             elif entry.is_symlink():
                 lines.append(f"\n{name} → {os.readlink(entry.path)}")
-            elif os.path.splitext(entry.name)[1].lower() in SUFFIXES | FILM_SUFFIXES:
+            elif (suffix := os.path.splitext(entry.name)[1].lower()) in SUFFIXES | FILM_SUFFIXES:
                 lines.append(f"\n{name} {entry.stat().st_size}")
+            elif suffix in VECTOR_SUFFIXES:
+                lines.append(f"\n{name} {entry.stat().st_size} {_ends(entry.path)}")
     return lines
+
+
+def _ends(path: str) -> str:
+    """sha256 of a file's first and last 64 kB; of vectors, whose size says little."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        digest.update(file.read(65_536))
+        file.seek(max(0, os.fstat(file.fileno()).st_size - 65_536))
+        digest.update(file.read(65_536))
+    return digest.hexdigest()
 
 
 def _write(content: Converted, folder: Path) -> None:
@@ -309,7 +325,7 @@ def _open(raw: RawTables, fingerprint: str, folder: Path) -> Catalog:
         folder=raw.folder,
         fingerprint=fingerprint,
         items=Dataset.from_file(str(folder / "items.arrow")),
-        columns=Dataset.from_file(str(folder / "columns.arrow")),
+        columns=pa.ipc.open_stream(pa.memory_map(str(folder / "columns.arrow"))).read_all(),
         user_ids=_open_array(folder / "user_ids.npy"),
         interactions=interactions,
         edges=_open_array(folder / "edges.npy") if (folder / "edges.npy").exists() else None,

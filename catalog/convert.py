@@ -82,7 +82,7 @@ def convert(raw: RawTables, config: CatalogConfig) -> Converted:
     reviews = _column(interactions, roles, "review")
     return Converted(
         items=items,
-        columns=raw_items,
+        columns=_first_of_each_name(raw_items),
         user_ids=user_ids.to_numpy(zero_copy_only=False).astype(np.str_),
         offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
         item_rows=item_rows[order],
@@ -100,6 +100,11 @@ def convert(raw: RawTables, config: CatalogConfig) -> Converted:
         timed=timed,
         dropped=dropped,
     )
+
+
+def _first_of_each_name(table: pa.Table) -> pa.Table:
+    names = table.column_names
+    return table.select([place for place, name in enumerate(names) if names.index(name) == place])
 
 
 def convert_items(table: pa.Table, roles: Roles, folder: Path) -> pa.Table:

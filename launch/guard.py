@@ -61,6 +61,7 @@ class StepGuard(pl.Callback):
     ) -> None:
         if not isinstance(self.optimizer, GuardedAdamW):
             return
+        self.optimizer.finish = trainer.global_step + 1 >= trainer.max_steps
         here = bool(self.strange > 0)
         self.leave_out |= bool(sum_over_ranks(self.strange) > 0)
         self.optimizer.leave_out = self.leave_out

@@ -77,8 +77,12 @@ class ContentReader:
         return np.load(kept, allow_pickle=False)
 
 
-def to_device(content: Content, device: torch.device) -> Content:
+def to_device(content: Content, device: torch.device, dtype: torch.dtype | None = None) -> Content:
+    """On the device, numbers with a fractional part as `dtype` where one is given."""
     return {
-        name: {key: value.to(device) for key, value in inputs.items()}
+        name: {
+            key: value.to(device, dtype if value.is_floating_point() else None)
+            for key, value in inputs.items()
+        }
         for name, inputs in content.items()
     }

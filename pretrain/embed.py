@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +79,8 @@ def embed_items(
         block = items[start : start + BLOCK]
         places = {int(item): start + place for place, item in enumerate(block)}
         for batch in batches_of(reader, block, batch_tokens):
-            vectors = encoder(to_device(reader.read(batch), device)).item.float().cpu().numpy()
+            content = to_device(reader.read(batch), device, encoder.dtype)
+            vectors = encoder(content).item.float().cpu().numpy()
             rows = np.array([places[int(item)] for item in batch])
             if isinstance(out, VectorWriter):
                 out.write(rows, vectors)
@@ -124,7 +126,8 @@ def run_embedding(config: EmbedConfig, output: Path) -> Path:
     """
     from accelerate import PartialState
 
-    state = PartialState(cpu=not torch.cuda.is_available())
+    # Nobody gives up on others that have more left to do.
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=7))
     catalog = load_catalog(config.catalog)
     parts: EncoderParts | None = None
     parents: dict[str, Path] = {}
@@ -138,9 +141,15 @@ def run_embedding(config: EmbedConfig, output: Path) -> Path:
         )
     extractors = Extractors(config.extract, parts, catalog)
     request = request_hash("vectors", asdict(config), parents, catalog.fingerprint)
-    pass_ = EmbeddingPass(
-        config, catalog, parts, extractors, output, request, torch.device(state.device or "cpu")
-    )
+    device = torch.device(state.device or "cpu")
+
+    def begin() -> EmbeddingPass:
+        return EmbeddingPass(config, catalog, parts, extractors, output, request, device)
+
+    # One process makes the work folder; the others open what is there.
+    first = begin() if state.is_main_process else None
+    state.wait_for_everyone()
+    pass_ = first or begin()
     pass_.run(state.process_index, state.num_processes)
     state.wait_for_everyone()
     if state.is_main_process:
@@ -154,6 +163,7 @@ def run_embedding(config: EmbedConfig, output: Path) -> Path:
             request=request,
         ) as staging:
             pass_.finish(staging.path)
+        shutil.rmtree(pass_.work)  # only now: killed before, the next start finishes it
     state.wait_for_everyone()
     return output
 
@@ -196,6 +206,8 @@ class EmbeddingPass:
         }
         blocks = -(-catalog.num_items // BLOCK)
         self.done = shared_array(self.work / "done.npy", (blocks,), np.uint8)
+        if any(store.is_new for store in self.stores.values()):
+            self.done[:] = 0  # whatever was done went into another file
         self.hashes = shared_array(self.work / HASHES_FILE, (catalog.num_items, 2), np.uint64)
         self.present = {
             name: shared_array(self.work / f"has_{name}.npy", (catalog.num_items,), np.uint8)
@@ -261,14 +273,17 @@ class EmbeddingPass:
         return {"items": self.catalog.num_items, "copied": int(self.copied.sum())}
 
     def finish(self, folder: Path) -> None:
-        """Moves what was made into the artifact's folder."""
-        for name, store in self.stores.items():
+        """Puts what was made into the artifact's folder, too."""
+        assert self.done.all(), "blocks are missing"
+        for store in self.stores.values():
             store.close()
-            shutil.move(self.work / f"{name}.safetensors", folder / f"{name}.safetensors")
-        shutil.move(self.work / HASHES_FILE, folder / HASHES_FILE)
+        for name in [*(f"{name}.safetensors" for name in self.stores), HASHES_FILE]:
+            try:
+                os.link(self.work / name, folder / name)
+            except OSError:  # a file system without links
+                shutil.copy(self.work / name, folder / name)
         present = {name: mask.astype(bool) for name, mask in self.present.items()}
         write_ids(folder, self.catalog, present)
-        shutil.rmtree(self.work)
 
 
 class Earlier:

@@ -29,6 +29,11 @@ class Extractors:
             if wanted.of:
                 self._reading[name] = self._of_encoder(name, wanted, parts)
                 continue
+            if not wanted.model and wanted.kind != "features":
+                raise VitrineError(
+                    f"extract.{name} names no model, and an untrained tower's vectors mean nothing; "
+                    f"set extract.{name}.model, or extract.{name}.of to a modality of the encoder"
+                )
             kind, processor = MODALITIES[wanted.kind].new(
                 replace(wanted, source=wanted.source or wanted.kind), catalog
             )

@@ -14,7 +14,7 @@ from pretrain.encoder import ItemEncoder
 from pretrain.history import HistoryEncoder
 from pretrain.modalities import Content
 from pretrain.objectives import OBJECTIVES, StepOutputs
-from pretrain.optim import innermost, layer_rates, make_optimizer
+from pretrain.optim import layer_rates, make_optimizer
 from pretrain.shards import is_sharded
 
 
@@ -113,9 +113,6 @@ class PretrainModule(pl.LightningModule):
         config = self.optimizer_config
         rates = layer_rates(self.encoder, config.layer_decay)
         return make_optimizer(self.parameters(), config, self.trainer.max_steps, rates)
-
-    def on_before_optimizer_step(self, optimizer: Any) -> None:
-        innermost(optimizer).finish = self.trainer.global_step + 1 >= self.trainer.max_steps
 
 
 def available(encoder: ItemEncoder, objectives: ObjectivesConfig, linked: bool) -> set[str]:

@@ -8,13 +8,16 @@ chance and, for next items, popularity.
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from catalog.catalog import Catalog
+from catalog.errors import VitrineError
 from catalog.splits import Split, Targets, target_rows
 from pretrain.content import ContentReader, to_device
 from pretrain.embed import embed_items
@@ -65,6 +68,8 @@ class Retrieval:
 
 def hold_out(catalog: Catalog, share: float) -> NDArray[np.bool_]:
     """bool (num_items,): about `share` of the items, at most 1,000, chosen by their ids alone."""
+    if not 0 <= share <= 0.5:
+        raise VitrineError(f"data.held_out is {share:g}; give a share from 0 to 0.5")
     chosen = np.zeros(catalog.num_items, dtype=bool)
     wanted = min(MOST_HELD_OUT, round(share * catalog.num_items))
     if not wanted:
@@ -76,6 +81,26 @@ def hold_out(catalog: Catalog, share: float) -> NDArray[np.bool_]:
         marks[item] = int.from_bytes(digest.digest(), "little")
     chosen[np.argsort(marks)[:wanted]] = True
     return chosen
+
+
+class RetrievalReport(pl.Callback):
+    """Asks when training ends, where it ended: on its devices, with the weights as they lie there.
+
+    Every rank asks the same: under ZeRO-3 each pass through a tower is one all ranks take together.
+    """
+
+    def __init__(self, reader: ContentReader, split: Split, held_out: NDArray[np.bool_]) -> None:
+        self.reader = reader
+        self.split = split
+        self.held_out = held_out
+        self.found: list[Retrieval] = []
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        encoder, history = pl_module.encoder, pl_module.history
+        with trainer.precision_plugin.forward_context():
+            self.found = retrieval_report(
+                encoder, history, self.reader, self.reader.catalog, self.split, self.held_out
+            )
 
 
 @torch.no_grad()
@@ -105,7 +130,7 @@ def _between_modalities(
     device = next(encoder.parameters()).device
     for start in range(0, len(items), CHUNK):
         content = reader.read(items[start : start + CHUNK])
-        vectors = encoder(to_device(content, device))
+        vectors = encoder(to_device(content, device, encoder.dtype))
         units.append(vectors.units.float().cpu())
         present.append(vectors.present.cpu())
     if not units:
@@ -154,7 +179,7 @@ def _next_items(
             slots[row, : len(items)] = np.searchsorted(needed, items)
             segments[row, : len(items)] = 0
         device = next(history.parameters()).device
-        given = table[torch.from_numpy(slots)].to(device)
+        given = table[torch.from_numpy(slots)].to(device, history.dtype)
         read_states = history(given, torch.from_numpy(segments).to(device)).float().cpu()
         last = torch.tensor([max(0, len(items) - 1) for items in part])
         states.append(read_states[torch.arange(len(part)), last])
@@ -178,12 +203,15 @@ def places(queries: Tensor, candidates: Tensor, own: Tensor) -> NDArray[np.int64
         scores = queries[part] @ candidates.T
         mine = scores.gather(1, own[part].unsqueeze(1))
         ahead = (scores == mine) & (keys < keys[own[part]].unsqueeze(1))
-        ranks[part] = 1 + ((scores > mine) | ahead).sum(dim=1).numpy()
+        ahead |= (scores > mine) | ~mine.isfinite()  # what is not a number comes last
+        ranks[part] = (1 + ahead.sum(dim=1)).clamp(max=len(candidates)).numpy()
     return ranks
 
 
 def _some(targets: Targets) -> Targets:
-    """At most 2,000 of the targets, evenly drawn."""
+    """At most 2,000 of the targets that have a history, evenly drawn."""
+    read = targets.positions > 0
+    targets = Targets(targets.users[read], targets.positions[read])
     if len(targets.users) <= MOST_PEOPLE:
         return targets
     chosen = np.random.default_rng(0).permutation(len(targets.users))[:MOST_PEOPLE]

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from catalog.catalog import Interactions
 from catalog.errors import VitrineError
+from catalog.splits import training_mask
 
 Row = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 """Items, segments, links, int64 (row_length,) each: the item in each slot, which stretch of history it
@@ -51,6 +52,11 @@ class HistoryRows(Dataset[Row]):
         self.num_items = num_items
         self.row_length = row_length
         self.seed = seed
+        if uniform_share + edges_share > 1:
+            raise VitrineError(
+                f"data.uniform_share {uniform_share:g} and data.edges_share {edges_share:g} are more "
+                "than all rows; lower one of them"
+            )
         self.uniform_share = uniform_share
         self.held_out = held_out if held_out is not None and held_out.any() else None
         self.readable = None if self.held_out is None else np.flatnonzero(~self.held_out)
@@ -60,6 +66,12 @@ class HistoryRows(Dataset[Row]):
         self.edges_share = edges_share if edges is not None and len(edges) else 0.0
         windows = np.where(train_end >= 2, -(-train_end.astype(np.int64) // row_length), 0)
         self.cumulative = np.cumsum(windows)  # (num_users,)
+        if self.held_out is not None and self.cumulative[-1]:
+            read = interactions.items[training_mask(interactions, train_end)]
+            if self.held_out[read].all():
+                raise VitrineError(
+                    "every item of the training part is held out; lower data.held_out"
+                )
         if self.cumulative[-1] == 0 and uniform_share < 1:
             raise VitrineError(
                 "nobody has two interactions in the training part; there is no next item to learn from"

@@ -19,7 +19,7 @@ from pretrain.data import PretrainData
 from pretrain.lora import merge_lora
 from pretrain.module import PretrainModule
 from pretrain.quarantine import Quarantine
-from pretrain.retrieval import hold_out, retrieval_report
+from pretrain.retrieval import hold_out
 from pretrain.shards import gathered_weights
 from pretrain.work import clear_work, work_folder
 
@@ -39,16 +39,16 @@ def run_pretraining(config: PretrainConfig, output: Path, build_trainer: Trainer
     parts = new_encoder(config.encoder, catalog)
     if config.data.compile:
         compile_towers(parts.encoder, config.trainer.strategy)
-    curves = CurveRecorder(config.trainer.log_every)
-    work = work_folder(output, "encoder", config, "data.rows", catalog=catalog.fingerprint)
-    trainer = build_trainer(
-        config.trainer, work, f"Pretraining on {catalog.name}", callbacks=[curves]
-    )
     reader = parts.reader(catalog)
     quarantine = Quarantine(catalog, reader)
     quarantine.check(config.data.max_broken)
     edges = catalog.edges if config.objectives.edges else None
     held_out = hold_out(catalog, config.data.held_out)
+    curves = CurveRecorder(config.trainer.log_every)
+    report = RetrievalReport(reader, split, held_out)
+    work = work_folder(output, "encoder", config, "data.rows", catalog=catalog.fingerprint)
+    title = f"Pretraining on {catalog.name}"
+    trainer = build_trainer(config.trainer, work, title, callbacks=[curves, report])
     data = PretrainData(catalog, split, reader, config.data, config.trainer.seed, edges, held_out)
     module = PretrainModule(
         parts.encoder,
@@ -62,8 +62,6 @@ def run_pretraining(config: PretrainConfig, output: Path, build_trainer: Trainer
         linked=edges is not None,
     )
     trainer.fit(module, data)
-    # Every rank asks: under ZeRO-3 each pass through a tower is one all ranks take together.
-    found = retrieval_report(parts.encoder, parts.history, reader, catalog, split, held_out)
     with gathered_weights(parts.encoder, parts.history):
         if trainer.is_global_zero:
             metrics = {
@@ -81,7 +79,7 @@ def run_pretraining(config: PretrainConfig, output: Path, build_trainer: Trainer
                 metrics=metrics,
             ) as staging:
                 merge_lora(parts.encoder)
-                for line in found:
+                for line in report.found:
                     print(line, file=sys.stderr, flush=True)
                     staging.metrics[f"retrieval/{line.asks}"] = line.figures()
                 parts.save(staging.path)

@@ -33,7 +33,8 @@ class VectorWriter:
         text += b" " * (-(8 + len(text)) % ALIGNED)
         self.start = 8 + len(text)
         self.file = os.open(path, os.O_RDWR | os.O_CREAT)
-        if os.fstat(self.file).st_size != self.start + size:
+        self.is_new = os.fstat(self.file).st_size != self.start + size
+        if self.is_new:
             os.pwrite(self.file, len(text).to_bytes(8, "little") + text, 0)
             os.ftruncate(self.file, self.start + size)
 
@@ -66,16 +67,15 @@ def open_vectors(path: Path) -> NDArray[np.floating]:
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length))
+            header = json.loads(file.read(min(length, path.stat().st_size)))
         tensors = {name: about for name, about in header.items() if name != "__metadata__"}
         ((_, about),) = tensors.items()
-        dtype = DTYPES[about["dtype"]]
-    except (OSError, ValueError, KeyError) as error:
+        start = 8 + length + about["data_offsets"][0]
+        return np.memmap(path, DTYPES[about["dtype"]], "r", start, tuple(about["shape"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise VitrineError(
             f"{path} is no safetensors file with one tensor of F16, F32 or F64: {error}"
         ) from error
-    start = 8 + length + about["data_offsets"][0]
-    return np.memmap(path, dtype, "r", start, tuple(about["shape"]))
 
 
 def shared_array(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> np.memmap:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from catalog.catalog import Catalog
+from catalog.columns import as_text
 from catalog.errors import VitrineError
 from pretrain.config import ModalityConfig
 from pretrain.modalities.base import Modality, Processor, Source, mask_of, present_rows
@@ -116,7 +117,7 @@ class Attributes(Modality):
         categories = np.full((catalog.num_items, len(about["categories"])), -1, dtype=np.int16)
         for place, name in enumerate(about["categories"]):
             if catalog.has_column(name):
-                categories[:, place] = _hashed(catalog.column(name))
+                categories[:, place] = _hashed(as_text(catalog.column(name), name))
         return AttributeSource(numbers, categories)
 
 

@@ -74,7 +74,7 @@ class Features(Modality):
 
     @classmethod
     def new(cls, settings: ModalityConfig, catalog: Catalog) -> tuple["Features", None]:
-        path = catalog.folder / settings.source
+        path = _place(catalog, settings.source)
         if not settings.source or not path.exists():
             raise VitrineError(
                 f"features are read from {path}, which is not there; set source to a file in the "
@@ -95,7 +95,7 @@ class Features(Modality):
         return tower(inputs["values"])
 
     def open(self, catalog: Catalog, processor: Processor | None) -> Source:
-        path = catalog.folder / self.about["source"]
+        path = _place(catalog, self.about["source"])
         if not path.exists():
             return NothingSource(self.width)
         vectors, ids = open_vectors(path)
@@ -105,6 +105,17 @@ class Features(Modality):
                 f"{self.width}; give vectors of the same extractor"
             )
         return VectorSource(vectors, align(path, ids, catalog))
+
+
+def _place(catalog: Catalog, source: str) -> Path:
+    """The file or folder `source` names; VitrineError where it lies outside the catalog's folder."""
+    folder = catalog.folder.resolve()
+    path = (folder / source).resolve()
+    if not path.is_relative_to(folder):
+        raise VitrineError(
+            f"features are read from {source}, which lies outside {folder}; put the file there"
+        )
+    return path
 
 
 def open_vectors(path: Path) -> tuple[NDArray[np.floating], pa.Array]:

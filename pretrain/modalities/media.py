@@ -4,6 +4,7 @@ A training reads every file many times, at one size; decoding is the slow part. 
 next run goes on where this one stopped.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -41,7 +42,8 @@ class MediaCache:
         title: str,
     ) -> None:
         """`name` says which column is decoded how; the same name, the same values."""
-        folder = cache_folder() / "media" / f"{catalog.fingerprint[:16]}-{name}"
+        place = hashlib.sha256(name.encode()).hexdigest()[:12]  # a column may be called anything
+        folder = cache_folder() / "media" / f"{catalog.fingerprint[:16]}-{place}"
         folder.mkdir(parents=True, exist_ok=True)
         self.values = shared_array(folder / "values.npy", (catalog.num_items, *shape), dtype)
         self.states = shared_array(folder / "states.npy", (catalog.num_items,), np.uint8)
@@ -51,8 +53,7 @@ class MediaCache:
             with FileLock(folder / "lock"):
                 self._decode(catalog, column, decode, title, reasons)
         self.present: NDArray[np.bool_] = np.asarray(self.states) == PRESENT
-        told = reasons.read_text(encoding="utf8").splitlines() if reasons.exists() else []
-        found = {int(item): str(reason) for item, reason in map(json.loads, told)}
+        found = _reasons(reasons)
         broken = np.flatnonzero(np.asarray(self.states) == BROKEN)
         self.broken = {int(item): found.get(int(item), "") for item in broken}
 
@@ -60,10 +61,10 @@ class MediaCache:
         self, catalog: Catalog, column: str, decode: Decoder, title: str, reasons: Path
     ) -> None:
         def read(item: int) -> tuple[int, str]:
-            path = catalog.path_of(item, column)
-            if path is None:
-                return ABSENT, ""
             try:
+                path = catalog.path_of(item, column)
+                if path is None:
+                    return ABSENT, ""
                 self.values[item] = decode(path)
             except BrokenFile as error:
                 return BROKEN, str(error)
@@ -88,3 +89,15 @@ class MediaCache:
             unread = start + np.flatnonzero(self.states[start : start + BLOCK] == UNREAD)
             if len(unread):
                 yield unread
+
+
+def _reasons(path: Path) -> dict[int, str]:
+    """Item → why it is broken; a line that a full disk cut off is left out."""
+    found: dict[int, str] = {}
+    for line in path.read_text(encoding="utf8").splitlines() if path.exists() else []:
+        try:
+            item, reason = json.loads(line)
+        except ValueError:
+            continue
+        found[int(item)] = str(reason)
+    return found

@@ -3,6 +3,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -71,7 +72,7 @@ def catalog() -> Catalog:
         name="tiny",
         folder=Path(),
         fingerprint="0",
-        columns=Dataset.from_dict({}),
+        columns=pa.table({}),
         items=Dataset.from_dict(
             {
                 "item_id": [str(item) for item in range(12)],

@@ -265,7 +265,7 @@ def test_extractors_give_what_the_model_itself_gives(config: EmbedConfig, tmp_pa
     [
         ({"encoder": ""}, "nothing to embed with"),
         ({"extract": {"x": ExtractConfig(of="txt")}}, "Did you mean 'text'"),
-        ({"extract": {"x": ExtractConfig()}}, "a tower needs `model`"),
+        ({"extract": {"x": ExtractConfig()}}, "names no model, and an untrained"),
         ({"encoder": "", "extract": {"x": ExtractConfig(of="text")}}, "no encoder was given"),
         ({"extract": {"item_vectors": ExtractConfig(of="text")}}, "use another name"),
     ],

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from catalog.catalog import Interactions
 from pretrain.retrieval import Retrieval, hold_out, places
 from pretrain.rows import HistoryRows
 
@@ -39,7 +40,7 @@ def test_held_out_items_are_in_no_row(uniform_share: float) -> None:
     held_out[[3, 11, 29]] = True
     edges = np.stack([np.arange(39), np.arange(1, 40)], axis=1).astype(np.int32)
     rows = HistoryRows(
-        SimpleNamespace(offsets=offsets, items=items),  # type: ignore[arg-type]
+        Interactions(offsets, items, np.arange(len(items))),
         lengths.astype(np.int32),
         40,
         7,
