@@ -47,13 +47,15 @@ SETTINGS = [
     "--pretrain.encoder.image.config.hidden_size=64",
     "--pretrain.encoder.image.config.num_hidden_layers=2",
     "--pretrain.encoder.image.config.intermediate_size=128",
-    "--pretrain.encoder.image.config.patch_size=8",
+    "--pretrain.encoder.image.config.patch_size=16",
     "--pretrain.encoder.text.vocab_size=2048",
-    "--pretrain.encoder.text.max_tokens=24",
+    "--pretrain.encoder.text.max_tokens=16",
+    "--pretrain.encoder.text.length_groups=1",
     "--pretrain.encoder.text.config.hidden_size=64",
     "--pretrain.encoder.text.config.intermediate_size=128",
     "--pretrain.encoder.text.config.hidden_dropout_prob=0",
     "--pretrain.encoder.text.config.attention_probs_dropout_prob=0",
+    "--pretrain.objectives.modalities=0.1",
     "--pretrain.data.held_out=0.1",
     "--pretrain.trainer.max_steps=300",
 ]
@@ -92,11 +94,19 @@ def main() -> None:
         seeds=SEEDS,
         figures=figures_of(ranks),
         goal=[
-            f"next_recall10_{share}_ours_minus_{arm} >= 0"
+            f"next_{metric}_{share}_ours_minus_{control} >= 0"
             for share in SHARES[1:]
-            for arm in ("drop", "zeros")
+            for control in CONTROLS
+            for metric in ("recall10", "ndcg10")
         ],
-        note="",
+        note="A week of a fashion shop, small towers from scratch, 300 steps, one thread; the same "
+        "starts, rows and objectives in every arm, whose runs are one where nothing is missing "
+        "(asserted). next: test targets after a moment in time among all items; each person's mean "
+        "over the seeds, 95 % paired bootstrap intervals over people. picture: of held-out items, all "
+        "with their pictures, words ask for the picture; intervals over items. drop: items without "
+        "picture are left out of training and encoded from what they have; unlisted: the same, but "
+        "such items cannot be found. The weight of the contrast between modalities was chosen on "
+        "validation.",
     )
 
 
