@@ -116,16 +116,20 @@ def retrieval_report(
     modes = encoder.training, history.training
     encoder.eval()
     history.eval()
-    found = _between_modalities(encoder, reader, np.flatnonzero(held_out))
-    found += _next_items(encoder, history, reader, catalog, split)
+    found = between_modalities(encoder, reader, np.flatnonzero(held_out))
+    targets = _some(split.validation)
+    if len(targets):
+        found.append(next_items(encoder, history, reader, catalog, split, targets))
     encoder.train(modes[0])
     history.train(modes[1])
     return found
 
 
-def _between_modalities(
+@torch.no_grad()
+def between_modalities(
     encoder: ItemEncoder, reader: ContentReader, items: NDArray[np.int64]
 ) -> list[Retrieval]:
+    """Every two modalities, both ways, among those of `items` that have both."""
     units, present = [], []
     device = next(encoder.parameters()).device
     for start in range(0, len(items), CHUNK):
@@ -149,19 +153,20 @@ def _between_modalities(
     return found
 
 
-def _next_items(
+@torch.no_grad()
+def next_items(
     encoder: ItemEncoder,
     history: HistoryEncoder,
     reader: ContentReader,
     catalog: Catalog,
     split: Split,
-) -> list[Retrieval]:
-    targets = _some(split.validation)
-    if not len(targets.users):
-        return []
+    targets: Targets,
+    listed: NDArray[np.int64] | None = None,
+) -> Retrieval:
+    """`targets` (at least one) among all items or, ascending, those `listed`."""
     rows = target_rows(catalog.interactions, targets)
     wanted = catalog.interactions.items[rows].astype(np.int64)
-    candidates = _candidates(wanted, catalog.num_items)
+    candidates = _candidates(wanted, catalog.num_items) if listed is None else listed
     length = history.config.max_history
     begins = np.maximum(catalog.interactions.offsets[targets.users], rows - length)
     read = [catalog.interactions.items[a:b] for a, b in zip(begins, rows, strict=True)]
@@ -188,7 +193,7 @@ def _next_items(
     ranks = places(torch.cat(states), gallery, own)
     counts = torch.from_numpy(split.train_counts[candidates].astype(np.float32)).unsqueeze(1)
     popular = places(torch.ones(len(own), 1), counts, own)
-    return [Retrieval("history → next item", len(candidates), ranks, popular)]
+    return Retrieval("history → next item", len(candidates), ranks, popular)
 
 
 def places(queries: Tensor, candidates: Tensor, own: Tensor) -> NDArray[np.int64]:
