@@ -19,7 +19,7 @@ from pretrain.data import PretrainData
 from pretrain.lora import merge_lora
 from pretrain.module import PretrainModule
 from pretrain.quarantine import Quarantine
-from pretrain.retrieval import hold_out
+from pretrain.retrieval import RetrievalReport, hold_out
 from pretrain.shards import gathered_weights
 from pretrain.work import clear_work, work_folder
 
