@@ -1,6 +1,6 @@
 """Pretraining against its peers: losses, gradient caching and whole steps; CPU seconds and memory.
 
-python -m benchmarks.steps    # about 12 minutes on one core
+python -m benchmarks.steps    # about 12 minutes of CPU time
 """
 
 import argparse
@@ -84,8 +84,8 @@ def write_speed() -> None:
     write_record(
         "pretrain-speed",
         claim="Contrastive pretraining costs less CPU time than its peers: the losses than "
-        "open_clip's, gradient caching than sentence-transformers', a whole step than "
-        "transformers' CLIPModel.",
+        "open_clip's, gradient caching of texts of real lengths than sentence-transformers', a "
+        "whole step than transformers' CLIPModel.",
         command=COMMAND,
         seeds=[0],
         figures=figures,
@@ -99,9 +99,10 @@ def write_speed() -> None:
         "calibration; medians of process time, 95 % bootstrap intervals of their ratio. Losses: "
         f"width {contrast.WIDTH}. Cached: loss and backward pass of a 2-layer BERT of width {WIDTH}, "
         f"{PART_TOKENS} tokens a part, against CachedMultipleNegativesRankingLoss in both directions; "
-        f"texts as long as those of fashion items, at most {REAL_TOKENS} tokens, and full_length has "
-        f"{TOKENS} everywhere. Step: forward, loss, backward and AdamW of {BATCH} items, 3-layer "
-        f"CLIP towers of width {WIDTH}, pictures of {PIXELS} pixels in patches of 16; full_length "
+        f"texts as long as those of fashion items, at most {REAL_TOKENS} tokens, and full_length, "
+        f"which has no goal, {TOKENS} everywhere. Step: forward, loss, backward and AdamW of "
+        f"{BATCH} items, 3-layer CLIP towers of width {WIDTH}, pictures of {PIXELS} pixels in patches "
+        "of 16; full_length "
         f"has {LONGEST} tokens everywhere, real_length the texts of fashion items, which the peer "
         "pads to the longest of the batch or to the most there can be. Ours also has its "
         "projections' norms, heads and fusion. Asserted first: equal losses and gradients of losses "

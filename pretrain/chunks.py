@@ -91,7 +91,7 @@ class _Cached(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, encode: Any, shares: list[Content], *weights: Tensor) -> Any:
         device = next(iter(shares[0].values()))["present"].device
-        ctx.encode, ctx.shares, ctx.weights, ctx.device = encode, shares, weights, device
+        ctx.encode, ctx.shares, ctx.weights = encode, shares, weights
         ctx.cuda = [device] if device.type == "cuda" else []
         # No cache of what was cast: made without gradient, it would serve others who want one.
         ctx.casting = {
@@ -114,16 +114,24 @@ class _Cached(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *upstream: Tensor | None) -> Any:
-        asked = [column for column, gradient in enumerate(upstream) if gradient is not None]
-        outer = [upstream[column].split(ctx.sizes) for column in asked]  # type: ignore[union-attr]
+        outer = {
+            column: gradient.split(ctx.sizes)
+            for column, gradient in enumerate(upstream)
+            if gradient is not None
+        }
         sums: list[Tensor | None] = [None] * len(ctx.weights)
         with torch.random.fork_rng(ctx.cuda):
-            for share, state, *gradients in zip(ctx.shares, ctx.states, *outer, strict=True):
+            for part, (share, state) in enumerate(zip(ctx.shares, ctx.states, strict=True)):
                 _set_random_state(state, ctx.cuda)
                 with torch.enable_grad(), torch.autocast(**ctx.casting):
                     encoded = ctx.encode(share)
+                # What frozen weights alone have made wants none.
+                asked = [column for column in outer if encoded[column].requires_grad]
                 found = torch.autograd.grad(
-                    [encoded[column] for column in asked], ctx.weights, gradients, allow_unused=True
+                    [encoded[column] for column in asked],
+                    ctx.weights,
+                    [outer[column][part] for column in asked],
+                    allow_unused=True,
                 )
                 for place, gradient in enumerate(found):
                     before = sums[place]

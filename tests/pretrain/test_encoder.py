@@ -213,6 +213,21 @@ def test_parts_are_run_again_in_the_precision_of_their_first_run(encoder: ItemEn
     assert (gradient > 0.9).all(), "a weight cast without gradient must serve nobody who wants one"
 
 
+def test_parts_that_are_frozen_but_for_the_heads_train_the_heads(encoder: ItemEncoder) -> None:
+    encoder.requires_grad_(False)
+    encoder.heads.requires_grad_(True)
+    content = batch([True] * 4, [True] * 4)
+    gradients = []
+    for parts in (1, 2):
+        encoder.zero_grad()
+        vectors = encode_in_parts(encoder, content, parts)
+        (vectors.units * vectors.item.unsqueeze(1)).sum().backward()
+        gradients.append([p.grad.clone() for p in encoder.parameters() if p.grad is not None])
+    assert len(gradients[1]) == 4
+    for cached, whole in zip(*reversed(gradients), strict=True):
+        torch.testing.assert_close(cached, whole)
+
+
 def test_what_cannot_be_encoded_in_parts_is_refused(encoder: ItemEncoder) -> None:
     with pytest.raises(VitrineError, match=r"encode_parts is 0; give 1 or more"):
         check_parts(encoder, 0)
