@@ -61,7 +61,9 @@ def step_errors(device: str) -> dict[str, Any]:
         with torch.autocast(where or "cpu", torch.bfloat16, enabled=half):
             loss = loss_of(module, batch)
         loss.backward()
-        flat = [p.grad.flatten() for p in module.parameters() if p.grad is not None]
+        # What the loss does not reach has no gradient, or, made in parts, one of zeros.
+        weights = module.parameters()
+        flat = [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in weights]
         return torch.cat([loss.detach().view(1), *flat]).cpu().double()
 
     wanted = gradients("")
