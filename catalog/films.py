@@ -1,6 +1,6 @@
 """Reads frames out of films and waves out of sounds, or says why it cannot.
 
-Animated pictures are read by Pillow; everything else by PyAV (`pip install "vitrine[media]"`), which
+Animated pictures are read by Pillow; everything else by PyAV (`pip install av`), which
 brings FFmpeg along and is imported only when a catalog has films or sounds.
 """
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from catalog.errors import BrokenFile, VitrineError
-from catalog.pictures import MAX_PIXELS, square_picture
+from catalog.pictures import check_size, file_faults, square_picture
 
 ANIMATED = {".gif", ".webp", ".png", ".apng"}
 SUFFIXES = {
@@ -27,7 +27,8 @@ def read_frames(path: str | Path, frames: int, size: int) -> NDArray[np.uint8]:
 
     Of a film with fewer, some are given twice. Raises BrokenFile.
     """
-    return _reading(path, lambda: _frames(Path(path), frames, size))
+    with file_faults(path):
+        return _frames(Path(path), frames, size)
 
 
 def read_sound(path: str | Path, rate: int, samples: int) -> NDArray[np.float32]:
@@ -35,26 +36,14 @@ def read_sound(path: str | Path, rate: int, samples: int) -> NDArray[np.float32]
 
     A shorter one is followed by silence. Raises BrokenFile.
     """
-    return _reading(path, lambda: _sound(Path(path), rate, samples))
-
-
-def _reading(path: str | Path, read: Any) -> Any:
-    try:
-        return read()
-    except (BrokenFile, VitrineError):
-        raise
-    except FileNotFoundError as error:
-        raise BrokenFile("the file is missing") from error
-    except Exception as error:  # decoders answer damaged bytes with nearly every kind of error
-        if Path(path).stat().st_size == 0:
-            raise BrokenFile("the file is empty") from error
-        raise BrokenFile(f"damaged: {' '.join(str(error).split())}") from error
+    with file_faults(path):
+        return _sound(Path(path), rate, samples)
 
 
 def _frames(path: Path, frames: int, size: int) -> NDArray[np.uint8]:
     if path.suffix.lower() in ANIMATED:
         with Image.open(path) as film:
-            _check_size(*film.size)
+            check_size(*film.size)
             places = _spread(getattr(film, "n_frames", 1), frames)
             found = {}
             for place in sorted(set(places)):
@@ -63,7 +52,7 @@ def _frames(path: Path, frames: int, size: int) -> NDArray[np.uint8]:
             return np.stack([found[place] for place in places])
     with _av().open(str(path)) as film:
         stream = film.streams.video[0]
-        _check_size(stream.width, stream.height)
+        check_size(stream.width, stream.height)
         # Containers often do not say how many frames they hold: count, then read those wanted.
         count = stream.frames or sum(1 for _ in film.decode(stream))
         places = _spread(count, frames)
@@ -109,16 +98,11 @@ def _spread(count: int, wanted: int) -> list[int]:
     return [int((2 * place + 1) * count / (2 * wanted)) for place in range(wanted)]
 
 
-def _check_size(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise BrokenFile(f"{width}×{height} pixels are too many")
-
-
 def _av() -> Any:
     try:
         import av
     except ImportError as error:
         raise VitrineError(
-            'films and sounds are read by PyAV, which is not installed: pip install "vitrine[media]"'
+            "films and sounds are read by PyAV, which is not installed: pip install av"
         ) from error
     return av

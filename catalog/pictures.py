@@ -1,6 +1,8 @@
 """Decodes one picture file into a square of RGB, or says why it cannot."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -8,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from catalog.errors import BrokenFile
+from catalog.errors import BrokenFile, VitrineError
 
 MAX_PIXELS = 50_000_000
 """Larger pictures are refused from their header: a 10 kB file can unpack into gigabytes."""
@@ -24,28 +26,39 @@ def read_picture(path: str | Path, size: int, crop: Crop = "pad") -> NDArray[np.
     `pad` keeps the whole picture on the mean colour of its border, `centre` fills the square and
     cuts what stands over. Raises BrokenFile.
     """
+    with file_faults(path), warnings.catch_warnings():
+        # Pillow warns about odd EXIF and large pictures; the limit below speaks for itself.
+        warnings.simplefilter("ignore")
+        with Image.open(path) as picture:
+            check_size(*picture.size)
+            if crop == "pad":
+                picture.draft("RGB", (size, size))  # JPEG decodes at a fraction of its size
+            return square_picture(picture, size, crop)
+
+
+@contextmanager
+def file_faults(path: str | Path) -> Iterator[None]:
+    """Whatever goes wrong inside with the file becomes BrokenFile, with the reason in a few words."""
     try:
-        with warnings.catch_warnings():
-            # Pillow warns about odd EXIF and large pictures; the limit below speaks for itself.
-            warnings.simplefilter("ignore")
-            with Image.open(path) as picture:
-                width, height = picture.size
-                if width * height > MAX_PIXELS:
-                    raise BrokenFile(f"{width}×{height} pixels are too many")
-                if crop == "pad":
-                    picture.draft("RGB", (size, size))  # JPEG decodes at a fraction of its size
-                return square_picture(picture, size, crop)
-    except BrokenFile:
+        yield
+    except (BrokenFile, VitrineError):
         raise
     except FileNotFoundError as error:
         raise BrokenFile("the file is missing") from error
     except Image.DecompressionBombError as error:
         raise BrokenFile("too many pixels") from error
-    except Image.UnidentifiedImageError as error:
-        empty = Path(path).stat().st_size == 0
-        raise BrokenFile("the file is empty" if empty else "not a picture") from error
     except Exception as error:  # decoders answer damaged bytes with nearly every kind of error
+        if Path(path).stat().st_size == 0:
+            raise BrokenFile("the file is empty") from error
+        if isinstance(error, Image.UnidentifiedImageError):
+            raise BrokenFile("not a picture") from error
         raise BrokenFile(f"damaged: {' '.join(str(error).split())}") from error
+
+
+def check_size(width: int, height: int) -> None:
+    """Raises BrokenFile where a picture, or a film's frame, is too large to unpack."""
+    if width * height > MAX_PIXELS:
+        raise BrokenFile(f"{width}×{height} pixels are too many")
 
 
 def square_picture(picture: Image.Image, size: int, crop: Crop = "pad") -> NDArray[np.uint8]:

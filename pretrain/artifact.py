@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -78,24 +78,21 @@ def new_encoder(settings: EncoderConfig, catalog: Catalog) -> EncoderParts:
     if not wanted:
         raise VitrineError("encoder.text and encoder.image are both null; an item needs one tower")
     _check_names(wanted, settings)
+    made = {
+        name: MODALITIES[modality.kind].new(modality, catalog)
+        for name, modality in wanted.items()
+        if not modality.tower
+    }
     kinds: dict[str, Modality] = {}
     processors: dict[str, Processor] = {}
     for name, modality in wanted.items():
-        owner = wanted.get(modality.tower, modality)
-        # What shares a tower is read as that tower is used to.
+        kind, processor = made[modality.tower or name]
         if modality.tower:
-            modality = replace(modality, **{key: getattr(owner, key) for key in SHARED})
-        kinds[name], processor = MODALITIES[modality.kind].new(modality, catalog)
+            catalog.check_column(modality.source)
+            kind = MODALITIES[modality.kind].sharing(modality, kind)
+        kinds[name] = kind
         if processor is not None:
             processors[name] = processor
-    for name, modality in wanted.items():
-        if modality.tower:
-            kinds[name].about |= {
-                "shares": modality.tower,
-                "tower": kinds[modality.tower].about["tower"],
-            }
-            if modality.tower in processors:
-                processors[name] = processors[modality.tower]
     config = ItemEncoderConfig(
         width=settings.width,
         modalities=[{"name": name, **kind.about} for name, kind in kinds.items()],
@@ -118,10 +115,6 @@ def new_encoder(settings: EncoderConfig, catalog: Catalog) -> EncoderParts:
         )
     )
     return EncoderParts(encoder, history, processors)
-
-
-SHARED = ("model", "config", "layer", "pooling", "max_tokens", "vocab_size", "image_size")
-"""Settings that go with a tower, to whoever reads through it."""
 
 
 def _check_names(wanted: dict[str, ModalityConfig], settings: EncoderConfig) -> None:

@@ -50,18 +50,20 @@ def batches_of(
     costs = reader.prepare(items)
     order = np.argsort(costs, kind="stable")[::-1]  # the longest first: memory only falls
     start = 0
-    while start < len(order):
-        size = max(1, batch_tokens // max(1, int(costs[order[start]])))
-        yield items[order[start : start + size]]
-        start += size
-    reader.release()
+    try:
+        while start < len(order):
+            size = max(1, batch_tokens // max(1, int(costs[order[start]])))
+            yield items[order[start : start + size]]
+            start += size
+    finally:
+        reader.release()
 
 
 @torch.no_grad()
 def embed_items(
     encoder: ItemEncoder,
     reader: ContentReader,
-    out: NDArray[np.float32] | VectorWriter,
+    out: NDArray[np.float32],
     *,
     items: NDArray[np.int64] | None = None,
     batch_tokens: int = BATCH_TOKENS,
@@ -81,11 +83,7 @@ def embed_items(
         for batch in batches_of(reader, block, batch_tokens):
             content = to_device(reader.read(batch), device, encoder.dtype)
             vectors = encoder(content).item.float().cpu().numpy()
-            rows = np.array([places[int(item)] for item in batch])
-            if isinstance(out, VectorWriter):
-                out.write(rows, vectors)
-            else:
-                out[rows] = vectors
+            out[[places[int(item)] for item in batch]] = vectors
     encoder.train(was_training)
 
 

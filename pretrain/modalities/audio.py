@@ -15,26 +15,23 @@ from typing_extensions import override
 from catalog.catalog import Catalog
 from catalog.errors import VitrineError
 from catalog.films import read_sound
-from catalog.memory import release_pages
 from pretrain.config import ModalityConfig
 from pretrain.modalities.base import (
+    Modality,
     Processor,
-    Source,
     TowerModality,
     describe_tower,
     mask_of,
     present_rows,
 )
-from pretrain.modalities.media import MediaCache
+from pretrain.modalities.media import MediaCache, MediaSource
 
 LOUDEST = 32767
 
 
-class SoundSource(Source):
+class SoundSource(MediaSource):
     def __init__(self, cache: MediaCache, extractor: Any) -> None:
-        super().__init__()
-        self.cache = cache
-        self.broken = cache.broken
+        super().__init__(cache)
         self.extractor = extractor
 
     def read(self, items: NDArray[np.int64]) -> dict[str, Tensor]:
@@ -47,10 +44,6 @@ class SoundSource(Source):
         )
         values = features[self.extractor.model_input_names[0]]
         return {"present": mask_of(present), "values": torch.from_numpy(np.asarray(values)).float()}
-
-    @override
-    def release(self) -> None:
-        release_pages(self.cache.values)
 
 
 class Sound(TowerModality):
@@ -70,6 +63,12 @@ class Sound(TowerModality):
             "input": extractor.model_input_names[0],
         }
         return cls(about), extractor
+
+    @classmethod
+    @override
+    def sharing(cls, settings: ModalityConfig, owner: Modality) -> Modality:
+        shared = super().sharing(settings, owner)
+        return cls(shared.about | {"seconds": settings.seconds})
 
     @staticmethod
     def load_processor(folder: Path) -> Processor:

@@ -64,6 +64,12 @@ class Modality(ABC):
     def new(cls, settings: ModalityConfig, catalog: Catalog) -> tuple["Modality", Processor | None]:
         """From settings, with what must be learned from the catalog; VitrineError for bad ones."""
 
+    @classmethod
+    def sharing(cls, settings: ModalityConfig, owner: "Modality") -> "Modality":
+        """One that reads through the tower of `owner`, as that tower is used to."""
+        about = {"kind": settings.kind, "source": settings.source, "shares": settings.tower}
+        return cls(owner.about | about)
+
     @abstractmethod
     def build_tower(self, pretrained: str = "") -> nn.Module:
         """A tower with the weights `pretrained` names, or a fresh one."""
@@ -105,8 +111,8 @@ class TowerModality(Modality):
     def width(self) -> int:
         return output_width(self.config)
 
-    def pooled(self, tower: nn.Module, mask: Tensor | None = None, **inputs: Tensor) -> Tensor:
-        return pool(self.hidden(tower, **inputs), self.about["pooling"], mask)
+    def pooled(self, tower: nn.Module, **inputs: Tensor) -> Tensor:
+        return pool(self.hidden(tower, **inputs), self.about["pooling"])
 
     def hidden(self, tower: nn.Module, **inputs: Tensor) -> Tensor:
         return hidden_state(tower, self.about["layer"], **inputs)

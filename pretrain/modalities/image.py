@@ -10,27 +10,23 @@ from transformers import BaseImageProcessor
 from typing_extensions import override
 
 from catalog.catalog import Catalog
-from catalog.memory import release_pages
 from catalog.pictures import read_picture
 from pretrain.config import ModalityConfig
 from pretrain.modalities.base import (
     Processor,
-    Source,
     TowerModality,
     describe_tower,
     mask_of,
     present_rows,
 )
-from pretrain.modalities.media import MediaCache
+from pretrain.modalities.media import MediaCache, MediaSource
 
 
-class PictureSource(Source):
+class PictureSource(MediaSource):
     """Pixels (k, …, 3, size, size), normalised as the tower is used to."""
 
     def __init__(self, cache: MediaCache, mean: list[float], std: list[float]) -> None:
-        super().__init__()
-        self.cache = cache
-        self.broken = cache.broken
+        super().__init__(cache)
         self.mean = torch.tensor(mean).view(3, 1, 1) * 255
         self.std = torch.tensor(std).view(3, 1, 1) * 255
 
@@ -39,10 +35,6 @@ class PictureSource(Source):
         values = self.cache.values[present_rows(present, items)]  # (k, …, size, size, 3)
         pixels = torch.from_numpy(np.asarray(values)).movedim(-1, -3).float()
         return {"present": mask_of(present), "pixel_values": (pixels - self.mean) / self.std}
-
-    @override
-    def release(self) -> None:
-        release_pages(self.cache.values)
 
     def picture_of(self, item: int) -> NDArray[np.uint8] | None:
         """uint8 (size, size, 3) as it was decoded."""

@@ -14,10 +14,13 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 from numpy.typing import DTypeLike, NDArray
+from typing_extensions import override
 
 from catalog.catalog import Catalog, cache_folder
 from catalog.errors import BrokenFile
+from catalog.memory import release_pages
 from catalog.progress import track
+from pretrain.modalities.base import Source
 from pretrain.store import shared_array
 
 BLOCK = 256
@@ -89,6 +92,19 @@ class MediaCache:
             unread = start + np.flatnonzero(self.states[start : start + BLOCK] == UNREAD)
             if len(unread):
                 yield unread
+
+
+class MediaSource(Source):
+    """A modality whose files were decoded into a cache."""
+
+    def __init__(self, cache: MediaCache) -> None:
+        super().__init__()
+        self.cache = cache
+        self.broken = cache.broken
+
+    @override
+    def release(self) -> None:
+        release_pages(self.cache.values)
 
 
 def _reasons(path: Path) -> dict[int, str]:

@@ -7,7 +7,7 @@ from typing_extensions import override
 from catalog.catalog import Catalog
 from catalog.films import read_frames
 from pretrain.config import ModalityConfig
-from pretrain.modalities.base import Processor, TowerModality
+from pretrain.modalities.base import Modality, Processor, TowerModality
 from pretrain.modalities.image import PictureSource, describe_image_tower, picture_tokens
 from pretrain.modalities.media import MediaCache
 
@@ -19,6 +19,12 @@ class Video(TowerModality):
     def new(cls, settings: ModalityConfig, catalog: Catalog) -> tuple["Video", None]:
         catalog.check_column(settings.source)
         return cls(describe_image_tower(settings) | {"frames": settings.frames}), None
+
+    @classmethod
+    @override
+    def sharing(cls, settings: ModalityConfig, owner: Modality) -> Modality:
+        shared = super().sharing(settings, owner)
+        return cls(shared.about | {"frames": settings.frames})
 
     @property
     @override
