@@ -10,13 +10,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.contrast import ratio_of_medians, resident
+from benchmarks.contrast import alternate, ratio_of_medians, resident
 from benchmarks.peers import make_peers_importable
 from benchmarks.record import ROOT, write_record
 from catalog.catalog import load_catalog
@@ -101,31 +102,29 @@ def speed() -> dict[str, Any]:
     ways = {"ours": ours} | {
         f"peer_{size}": lambda items, size=size: theirs(items, size) for size in PEER_BATCHES
     }
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    calibration, worst = [], 0.0
-    square = torch.randn(1024, 1024)
-    for turn in range(ROUNDS + 1):
-        items = np.sort(
-            np.random.default_rng(turn).choice(catalog.num_items, ITEMS_A_ROUND, replace=False)
-        )
-        started = time.process_time()
-        square @ square
-        calibration.append(time.process_time() - started)
-        names = list(ways)
-        results = {}
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            started = time.process_time()
-            results[name] = ways[name](items)
-            seconds[name].append(time.process_time() - started)
-        worst = max(worst, *(float(np.abs(results["ours"] - r).max()) for r in results.values()))
+    asked = [
+        np.sort(np.random.default_rng(n).choice(catalog.num_items, ITEMS_A_ROUND, replace=False))
+        for n in range(ROUNDS + 1)
+    ]
+    found: dict[str, list[np.ndarray]] = {name: [] for name in ways}
+
+    def answer(name: str) -> None:
+        found[name].append(ways[name](asked[len(found[name])]))
+
+    seconds, calibration = alternate({name: partial(answer, name) for name in ways}, ROUNDS)
+    worst = max(
+        float(np.abs(mine - other).max())
+        for others in found.values()
+        for mine, other in zip(found["ours"], others, strict=True)
+    )
     figures: dict[str, Any] = {"largest_difference": worst}
     for name, taken in seconds.items():
-        figures[f"{name}_items_per_cpu_second"] = ITEMS_A_ROUND / float(np.median(taken[1:]))
+        figures[f"{name}_items_per_cpu_second"] = ITEMS_A_ROUND / float(np.median(taken))
     for size in PEER_BATCHES:
         figures[f"speedup_over_batches_of_{size}"] = ratio_of_medians(
-            seconds[f"peer_{size}"][1:], seconds["ours"][1:]
+            seconds[f"peer_{size}"], seconds["ours"]
         )
-    figures["matmul_cpu_seconds"] = float(np.median(calibration[1:]))
+    figures["matmul_cpu_seconds"] = float(np.median(calibration))
     return figures
 
 
