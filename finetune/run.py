@@ -28,6 +28,7 @@ from pretrain.curves import CurveRecorder
 from pretrain.embed import VECTORS_FILE, embed_items, write_ids
 from pretrain.run import TrainerFactory
 from pretrain.shards import gathered_weights
+from pretrain.start import start_projections
 from pretrain.store import save_vectors
 from pretrain.work import clear_work, work_folder
 
@@ -54,6 +55,8 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
     reader = (
         None if without_towers(config.features) else parts.reader(catalog, _order(config, catalog))
     )
+    if reader is not None and config.transfer == "scratch":
+        start_projections(parts.encoder, reader, np.arange(catalog.num_items), config.trainer.seed)
     content = _first_content(config, catalog, parts, reader)
     if content is not None:
         built.recommender.adaptor.whiten(content)

@@ -70,6 +70,13 @@ class PretrainData(pl.LightningDataModule):
             log_sampling_chance(catalog, split, config.uniform_share, edges, self.rows.edges_share)
         )
 
+    @property
+    def readable(self) -> NDArray[np.int64]:
+        """The items (rows) that training may read."""
+        if self.rows.readable is None:
+            return np.arange(self.rows.num_items)
+        return self.rows.readable
+
     def train_dataloader(self) -> DataLoader:
         assert self.trainer is not None
         return DataLoader(

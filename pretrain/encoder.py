@@ -134,9 +134,8 @@ class ItemEncoder(PreTrainedModel):
         for name, kind in self.kinds.items():
             if name not in content:
                 raise ValueError(f"the encoder reads {name}, but the batch has none")
-            inputs = {key: value for key, value in content[name].items() if key != "present"}
             present = content[name]["present"]
-            pooled = kind.encode(self.towers[self.reads_through(name)], inputs)
+            pooled = self.read(name, content)
             parts.append(scatter_present(self.projections[name](pooled), present))
             masks.append(present)
             if isinstance(kind, Text) and kind.nats is not None and nats is None:
@@ -149,6 +148,11 @@ class ItemEncoder(PreTrainedModel):
         ]
         item = F.normalize(self.gate(stacked, shown), dim=-1)
         return ItemVectors(item, torch.stack(units, dim=1), stacked, present, shown, nats)
+
+    def read(self, name: str, content: Content) -> Tensor:
+        """What its tower makes of one modality: a row (tower width) for each item that has it."""
+        inputs = {key: value for key, value in content[name].items() if key != "present"}
+        return self.kinds[name].encode(self.towers[self.reads_through(name)], inputs)
 
     def _hide_some(self, present: Tensor) -> Tensor:
         """Modality dropout: now and then hides one modality of an item that has several."""

@@ -21,6 +21,7 @@ from pretrain.module import PretrainModule
 from pretrain.quarantine import Quarantine
 from pretrain.retrieval import RetrievalReport, hold_out
 from pretrain.shards import gathered_weights
+from pretrain.start import start_projections
 from pretrain.work import clear_work, work_folder
 
 TrainerFactory = Callable[..., pl.Trainer]
@@ -37,8 +38,6 @@ def run_pretraining(config: PretrainConfig, output: Path, build_trainer: Trainer
     split = make_split(catalog, config.split)
     pl.seed_everything(config.trainer.seed, verbose=False)
     parts = new_encoder(config.encoder, catalog)
-    if config.data.compile:
-        compile_towers(parts.encoder, config.trainer.strategy)
     reader = parts.reader(catalog)
     quarantine = Quarantine(catalog, reader)
     quarantine.check(config.data.max_broken)
@@ -50,6 +49,10 @@ def run_pretraining(config: PretrainConfig, output: Path, build_trainer: Trainer
     title = f"Pretraining on {catalog.name}"
     trainer = build_trainer(config.trainer, work, title, callbacks=[curves, report])
     data = PretrainData(catalog, split, reader, config.data, config.trainer.seed, edges, held_out)
+    device = trainer.strategy.root_device
+    start_projections(parts.encoder, reader, data.readable, config.trainer.seed, device)
+    if config.data.compile:
+        compile_towers(parts.encoder, config.trainer.strategy)
     module = PretrainModule(
         parts.encoder,
         parts.history,
