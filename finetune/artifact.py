@@ -8,7 +8,7 @@
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,57 +20,59 @@ from torch import nn
 from catalog.artifacts import Artifact, open_artifact
 from catalog.catalog import Catalog
 from catalog.errors import VitrineError
-from finetune.config import LoraConfig
-from finetune.recommender import WHOLE_WITH_LORA, Recommender, set_trained, transformer_linears
+from finetune.config import FinetuneConfig
+from finetune.recommender import WHOLE_WITH_LORA, Recommender, linears_in, set_trained
 from finetune.shop import Shop
 from pretrain.artifact import EncoderParts, new_encoder, open_encoder
-from pretrain.config import EncoderConfig, ModalityConfig, TowerConfig
+from pretrain.config import EncoderConfig, ModalityConfig, ReaderConfig, TowerConfig
 from pretrain.embed import IDS_FILE, VECTORS_FILE
-from pretrain.history import HistoryEncoder, HistoryEncoderConfig
+from pretrain.history import HistoryEncoder, HistoryEncoderConfig, new_reader
 from pretrain.store import open_vectors
 
 
 @dataclass
-class Assembled:
-    """A recommender, the parts it was built on, and, with LoRA, the wrapper that saves its adapter."""
+class Start:
+    """What a domain starts from: towers where items are known by content, a reader of histories."""
 
-    recommender: Recommender
-    parts: EncoderParts
-    peft: PeftModel | None = None
-
-
-def without_towers(features: str) -> bool:
-    """Whether items are known by id alone or by random vectors."""
-    return features in ("id", "random")
-
-
-def assemble(
-    parts: EncoderParts, transfer: str, features: str, num_items: int, lora: LoraConfig
-) -> Assembled:
-    """Wires the parts for training; `parts` are pretrained, or new for `scratch`."""
-    num_ids = num_items if features in ("id", "content+id") else 0
-    encoder = None if without_towers(features) else parts.encoder
-    recommender = Recommender(encoder, parts.history, num_ids)
-    if transfer != "lora":
-        set_trained(recommender, transfer)
-        return Assembled(recommender, parts)
-    settings = PeftLoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=transformer_linears(recommender),
-        modules_to_save=[*WHOLE_WITH_LORA, *(["id_vectors"] if num_ids else [])],
-    )
-    return Assembled(recommender, parts, _wrap(recommender, settings))
+    base: Artifact | None
+    """The encoder artifact; None where items are known by id alone and none was given."""
+    parts: EncoderParts | None
+    """Pretrained, or new for `scratch`; None where there are no towers."""
+    history: HistoryEncoder
+    own_reader: bool
+    """The reader was asked for here, rather than pretrained with the encoder."""
 
 
-def _wrap(recommender: Recommender, settings: PeftLoraConfig) -> PeftModel:
-    """Injects the adapter in place; `recommender` itself stays the model that runs."""
-    return get_peft_model(recommender, settings)  # pyright: ignore[reportArgumentType]
+def start(config: FinetuneConfig, catalog: Catalog) -> Start:
+    """The parts that `config` asks for, untrained where it says so."""
+    base, parts = None, None
+    if config.encoder or not without_towers(config.features):
+        base, parts = open_encoder(config.encoder)
+    if base is not None and config.transfer == "scratch":
+        settings = encoder_settings(base)
+        wanted, width = config.user or settings.reader, settings.width
+        if without_towers(config.features):
+            parts = None
+        else:
+            parts = new_encoder(replace(settings, reader=wanted), catalog)
+    else:
+        wanted, width = config.user or ReaderConfig(), config.width
+        width = width if parts is None else parts.history.config.width
+    if parts is None:
+        history, own = new_reader(wanted, width), True
+    elif config.user is not None and config.transfer != "scratch":
+        history, own = new_reader(config.user, width), True
+    else:
+        history, own = parts.history, False
+    if config.dropout is not None:
+        for module in history.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = config.dropout
+    return Start(base, parts, history, own)
 
 
-def fresh_parts(base: Artifact, catalog: Catalog) -> EncoderParts:
-    """The same architecture as `base`, untrained, with a tokenizer learned from this catalog."""
+def encoder_settings(base: Artifact) -> EncoderConfig:
+    """Those of an encoder artifact, for the same architecture untrained."""
     values = dict(base.manifest["config"]["encoder"])
     untrained = {"frozen": False, "lora_rank": 0}
     for tower in ("text", "image"):
@@ -80,11 +82,62 @@ def fresh_parts(base: Artifact, catalog: Catalog) -> EncoderParts:
         name: ModalityConfig(**{**modality, **untrained})
         for name, modality in values["more"].items()
     }
-    return new_encoder(EncoderConfig(**values), catalog)
+    values["reader"] = ReaderConfig(**values["reader"])
+    return EncoderConfig(**values)
 
 
-def save_weights(assembled: Assembled, transfer: str, features: str, folder: Path) -> None:
+@dataclass
+class Assembled:
+    """A recommender, the parts it was built on, and, with LoRA, the wrapper that saves its adapter."""
+
+    recommender: Recommender
+    parts: EncoderParts | None
+    peft: PeftModel | None = None
+
+
+def without_towers(features: str) -> bool:
+    """Whether items are known by id alone or by random vectors."""
+    return features in ("id", "random")
+
+
+def assemble(begun: Start, config: FinetuneConfig, num_items: int) -> Assembled:
+    """Wires the parts for training."""
+    num_ids = num_items if config.features in ("id", "content+id") else 0
+    encoder = None if begun.parts is None else begun.parts.encoder
+    recommender = Recommender(encoder, begun.history, num_ids)
+    if config.transfer != "lora":
+        set_trained(recommender, config.transfer)
+        return Assembled(recommender, begun.parts)
+    whole = list(WHOLE_WITH_LORA)
+    adapted = linears_in(recommender, "encoder.towers.", "history.")
+    if num_ids:
+        whole.append("id_vectors")
+    if begun.own_reader:  # what in it is new has no low-rank update of something trained
+        adapted = [name for name in adapted if not name.startswith("history.")]
+        if config.user is not None and config.user.model:
+            adapted += linears_in(recommender, "history.decoder.model.")
+            whole += ["history.norm", "decoder.into", "decoder.out_of"]
+        else:
+            whole.remove("recent")
+            whole.append("history")
+    settings = PeftLoraConfig(
+        r=config.lora.rank,
+        lora_alpha=config.lora.alpha,
+        lora_dropout=config.lora.dropout,
+        target_modules=adapted,
+        modules_to_save=whole,
+    )
+    return Assembled(recommender, begun.parts, _wrap(recommender, settings))
+
+
+def _wrap(recommender: Recommender, settings: PeftLoraConfig) -> PeftModel:
+    """Injects the adapter in place; `recommender` itself stays the model that runs."""
+    return get_peft_model(recommender, settings)  # pyright: ignore[reportArgumentType]
+
+
+def save_weights(assembled: Assembled, transfer: str, folder: Path) -> None:
     """Writes what training changed, and nothing else."""
+    assembled.recommender.history.config.save_pretrained(folder / "history")
     if assembled.peft is not None:
         assembled.peft.save_pretrained(str(folder / "adapter"))
         # PEFT writes a model card with placeholders; the manifest says what is true.
@@ -96,8 +149,7 @@ def save_weights(assembled: Assembled, transfer: str, features: str, folder: Pat
         if not name.startswith("encoder.")
     }
     save_file(head, folder / "head.safetensors")
-    assembled.recommender.history.config.save_pretrained(folder / "history")
-    if transfer in ("scratch", "full") and not without_towers(features):
+    if transfer in ("scratch", "full") and assembled.parts is not None:
         assembled.parts.save(folder / "encoder")
 
 
@@ -117,24 +169,24 @@ def load_recommender(artifact: Artifact, encoder: str | Path | None = None) -> R
     transfer, features = config["transfer"], config["features"]
     vectors = open_vectors(artifact.path / VECTORS_FILE)
     num_ids = len(vectors) if features in ("id", "content+id") else 0
+    parts = None
+    if not without_towers(features):
+        whole = transfer in ("scratch", "full")
+        parts = EncoderParts.load(artifact.path / "encoder") if whole else _base(artifact, encoder)
+    if parts is not None and (config["user"] is None or transfer == "scratch"):
+        history = parts.history
+    else:
+        pretrained = (config["user"] or {}).get("model", "") if transfer == "lora" else ""
+        shape = HistoryEncoderConfig.from_pretrained(artifact.path / "history")
+        history = HistoryEncoder(shape, pretrained)
+    recommender = Recommender(None if parts is None else parts.encoder, history, num_ids)
     if transfer == "lora":
-        parts = _base(artifact, encoder)
-        recommender = Recommender(parts.encoder, parts.history, num_ids)
         PeftModel.from_pretrained(
             recommender,  # pyright: ignore[reportArgumentType]
             str(artifact.path / "adapter"),
         )
-        return recommender
-    if without_towers(features):
-        history = HistoryEncoder(HistoryEncoderConfig.from_pretrained(artifact.path / "history"))
-        recommender = Recommender(None, history, num_ids)
-    elif transfer in ("zero-shot", "frozen"):
-        parts = _base(artifact, encoder)
-        recommender = Recommender(parts.encoder, parts.history, num_ids)
     else:
-        parts = EncoderParts.load(artifact.path / "encoder")
-        recommender = Recommender(parts.encoder, parts.history, num_ids)
-    _load_head(recommender, artifact.path / "head.safetensors")
+        _load_head(recommender, artifact.path / "head.safetensors")
     return recommender
 
 

@@ -4,9 +4,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from catalog.config import CatalogConfig, SplitConfig
-from pretrain.config import OptimizerConfig, TrainerConfig
+from pretrain.config import OptimizerConfig, ReaderConfig, TrainerConfig
 
 Transfer = Literal["scratch", "zero-shot", "frozen", "lora", "full"]
+Loss = Literal["auto", "softmax", "sampled", "in-batch"]
 Features = Literal["content", "content+id", "shuffled", "random", "id"]
 
 
@@ -33,7 +34,7 @@ class FinetuneDataConfig:
 @dataclass(frozen=True)
 class FinetuneConfig:
     encoder: str = ""
-    """Folder of an encoder artifact."""
+    """Folder of an encoder artifact; may stay empty where features are `id` or `random`."""
     catalog: CatalogConfig = field(default_factory=CatalogConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
     transfer: Transfer = "lora"
@@ -42,6 +43,17 @@ class FinetuneConfig:
     """What stands for an item: its content; content and an id vector; or a control."""
     allow_seen: bool = False
     """Evaluate also on interactions the encoder was pretrained on; such figures prove nothing."""
+    loss: Loss = "auto"
+    """What the next item is told from: every item (softmax), the batch's targets and `negatives`
+    drawn ones (sampled), the batch's targets alone; auto: softmax up to 200,000 items, then sampled."""
+    negatives: int = 8192
+    """Items drawn for each step of the sampled loss."""
+    user: ReaderConfig | None = None
+    """What reads histories, untrained; null: the reader that was pretrained with the encoder."""
+    width: int = 64
+    """Width d of vectors and states where there is no encoder."""
+    dropout: float | None = None
+    """In the reader of histories; null: what it was pretrained with."""
     lora: LoraConfig = field(default_factory=LoraConfig)
     data: FinetuneDataConfig = field(default_factory=FinetuneDataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

@@ -31,6 +31,11 @@ class FinetuneBatch:
     """Their content; empty where the towers stand still."""
 
     @property
+    def followed(self) -> Tensor:
+        """bool (rows, row_length - 1): the next slot goes on with the same history."""
+        return self.segments[:, :-1] == self.segments[:, 1:]
+
+    @property
     def num_samples(self) -> int:
         return self.items.numel()
 

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from finetune.data import FinetuneBatch
+from finetune.losses import catalog_cross_entropy, sampled_cross_entropy
 from finetune.recommender import Recommender
-from finetune.softmax import catalog_cross_entropy
 from pretrain.config import OptimizerConfig
 from pretrain.encoder import ItemVectors
 from pretrain.gather import gather_rows
@@ -28,69 +28,103 @@ class FinetuneModule(pl.LightningModule):
     """
 
     content: Tensor | None
-    never_taken: Tensor
+    taken: Tensor
 
     def __init__(
         self,
         recommender: Recommender,
         content: Tensor | None,
-        trained_items: Tensor,
+        train_counts: Tensor,
         optimizer: OptimizerConfig,
         alignment: float = 0.0,
         tower_rate: float = 1.0,
+        negatives: int | None = None,
     ) -> None:
         """`content` float32 (num_items, width), or None where ids alone stand for items.
 
-        `trained_items` bool (num_items,): what somebody took in training. The others are no
-        candidates there: most were not for sale yet, and as negatives in every softmax they would
-        learn one thing, to be ranked last.
+        `train_counts` int (num_items,): how often each item was taken in training. Those never taken
+        are no candidates there: most were not for sale yet, and as negatives in every softmax they
+        would learn one thing, to be ranked last. `negatives`: items drawn for each step beside its
+        targets; None for the softmax over all.
         """
         super().__init__()
         self.recommender = recommender
         self.alignment = alignment
         self.tower_rate = tower_rate
+        self.negatives = negatives
         self.optimizer_config = optimizer
         encoder = recommender.encoder
         towers_learn = encoder is not None and any(p.requires_grad for p in encoder.parameters())
         self.register_buffer("content", content, persistent=towers_learn)
-        self.register_buffer("never_taken", ~trained_items, persistent=False)
+        self.register_buffer("taken", train_counts.float(), persistent=False)
 
     def item_vectors(self) -> Tensor:
         """(num_items, width), unit length, from the cache."""
         return self.recommender.adapt(self.content)
 
-    def refreshed(self, rows: Tensor, fresh: Tensor) -> Tensor:
-        """As `item_vectors`, with `fresh` (n, width) for items `rows` (n,), and gradient to them."""
-        assert self.content is not None
-        # Every rank puts every rank's items into its cache, so that the caches stay the same.
-        self.content = self.content.index_copy(0, gather_rows(rows), gather_rows(fresh.detach()))
-        return self.recommender.adapt(self.content.index_copy(0, rows, fresh))
-
     def on_train_start(self) -> None:
         self.train()  # weights come from disk in evaluation mode, and a resumed run must not begin so
 
     def training_step(self, batch: FinetuneBatch, batch_idx: int) -> Tensor:
-        aligned = None
-        if batch.fresh is None:
-            vectors = self.item_vectors()
-        else:
+        fresh, aligned = None, None
+        if batch.fresh is not None:
             assert self.recommender.encoder is not None
+            assert self.content is not None
             encoded = self.recommender.encoder(batch.content)
-            vectors = self.refreshed(batch.fresh, encoded.item)
+            fresh = encoded.item
+            # Every rank puts every rank's items into its cache, so that the caches stay the same.
+            rows, read = gather_rows(batch.fresh), gather_rows(fresh.detach())
+            self.content.index_copy_(0, rows, read.to(self.content.dtype))
             if self.alignment and self.recommender.encoder.pairs:
                 losses = [align(encoded, *two) for two in self.recommender.encoder.pairs]
                 aligned = torch.stack(losses).mean()
-        states = self.recommender.history(vectors[batch.items], batch.segments)
-        followed = batch.segments[:, :-1] == batch.segments[:, 1:]  # the next slot goes on with it
-        loss = catalog_cross_entropy(
-            states[:, :-1][followed],
-            vectors,
-            batch.items[:, 1:][followed],
-            self.recommender.temperature(),
-            self.never_taken,
-        )
+        tell = self._among_all if self.negatives is None else self._among_some
+        loss = tell(batch, fresh, self.negatives or 0)
         self.log("loss", loss, sync_dist=True, batch_size=len(batch.items))
         return loss if aligned is None else loss + self.alignment * aligned
+
+    def _among_all(self, batch: FinetuneBatch, fresh: Tensor | None, _: int) -> Tensor:
+        content = self.content
+        if fresh is not None:
+            assert content is not None
+            assert batch.fresh is not None
+            content = content.index_copy(0, batch.fresh, fresh)
+        vectors = self.recommender.adapt(content)
+        states = self.recommender.history(vectors[batch.items], batch.segments)
+        return catalog_cross_entropy(
+            states[:, :-1][batch.followed],
+            vectors,
+            batch.items[:, 1:][batch.followed],
+            self.recommender.temperature(),
+            self.taken > 0,
+        )
+
+    def _among_some(self, batch: FinetuneBatch, fresh: Tensor | None, negatives: int) -> Tensor:
+        """Touches no more items than are read and drawn, however large the catalog."""
+        candidates = self.taken.nonzero().squeeze(1)
+        chosen = torch.randint(len(candidates), (negatives,), device=candidates.device)
+        drawn = candidates[chosen]
+        rows, places = torch.cat([batch.items.flatten(), drawn]).unique(return_inverse=True)
+        content = None if self.content is None else self.content[rows]
+        if fresh is not None:
+            assert content is not None
+            assert batch.fresh is not None
+            content = renewed(content, rows, batch.fresh, fresh)
+        vectors = self.recommender.adapt(content, rows)
+        read = places[: batch.items.numel()].view_as(batch.items)
+        states = self.recommender.history(vectors[read], batch.segments)
+        targets = batch.items[:, 1:][batch.followed]
+        asked = torch.cat([read[:, 1:][batch.followed], places[batch.items.numel() :]])
+        keys = torch.cat([targets, drawn])
+        expected = len(targets) * self.taken[keys] / self.taken.sum() + negatives / len(candidates)
+        return sampled_cross_entropy(
+            states[:, :-1][batch.followed],
+            vectors[asked],
+            targets,
+            drawn,
+            expected.log(),
+            self.recommender.temperature(),
+        )
 
     def configure_optimizers(self) -> Any:
         encoder = self.recommender.encoder
@@ -107,6 +141,13 @@ class FinetuneModule(pl.LightningModule):
         if self.recommender.encoder is not None:
             self.recommender.encoder.eval()
         return self
+
+
+def renewed(content: Tensor, rows: Tensor, fresh_rows: Tensor, fresh: Tensor) -> Tensor:
+    """`content` of `rows` (n,), with `fresh` vectors for those among `fresh_rows` (ascending)."""
+    places = torch.searchsorted(fresh_rows, rows).clamp(max=len(fresh_rows) - 1)
+    is_fresh = (fresh_rows[places] == rows).unsqueeze(1)
+    return torch.where(is_fresh, fresh[places].to(content.dtype), content)
 
 
 def align(encoded: ItemVectors, one: int, other: int) -> Tensor:

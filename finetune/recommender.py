@@ -8,6 +8,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from pretrain.encoder import ItemEncoder
 from pretrain.history import HistoryEncoder
@@ -80,17 +81,16 @@ class Recommender(nn.Module):
             # Beside content, an id starts at nothing and earns its place; alone, it must start apart.
             nn.init.normal_(self.id_vectors.weight, std=0.02)
 
-    def adapt(self, content: Tensor | None) -> Tensor:
-        """The catalog's content vectors (num_items, width), or None for id alone, to item vectors.
+    def adapt(self, content: Tensor | None, rows: Tensor | None = None) -> Tensor:
+        """Content vectors (n, width), or None for id alone, to item vectors.
 
-        Returns (num_items, width), unit length.
+        `rows` int (n,) says whose they are; None: the whole catalog's. Returns (n, width), unit length.
         """
-        if content is None:
-            assert self.id_vectors is not None
-            return F.normalize(self.id_vectors.weight, dim=-1)
-        adapted = self.adaptor(content)
+        adapted = None if content is None else self.adaptor(content)
         if self.id_vectors is not None:
-            adapted = adapted + self.id_vectors.weight
+            ids = self.id_vectors.weight if rows is None else self.id_vectors(rows)
+            adapted = ids if adapted is None else adapted + ids
+        assert adapted is not None
         return F.normalize(adapted, dim=-1)
 
     def last_states(self, vectors: Tensor, lengths: Tensor) -> Tensor:
@@ -115,12 +115,12 @@ def set_trained(recommender: Recommender, transfer: str) -> None:
         recommender.encoder.requires_grad_(False)
 
 
-def transformer_linears(recommender: Recommender) -> list[str]:
-    """Names of the linear layers LoRA goes to: q, k, v, o and MLP of towers and history reader."""
+def linears_in(recommender: Recommender, *places: str) -> list[str]:
+    """Names of the linear layers in `places`: q, k, v, o and MLP of transformers."""
     return [
         name
         for name, module in recommender.named_modules()
-        if isinstance(module, nn.Linear) and name.startswith(("encoder.towers.", "history."))
+        if isinstance(module, (nn.Linear, Conv1D)) and name.startswith(places)
     ]
 
 

@@ -15,7 +15,7 @@ from catalog.catalog import Catalog, load_catalog
 from catalog.errors import VitrineError
 from catalog.seen import SEEN_FILE, Seen, interaction_marks
 from catalog.splits import Split, make_split, target_rows
-from finetune.artifact import assemble, fresh_parts, save_weights, without_towers
+from finetune.artifact import assemble, save_weights, start, without_towers
 from finetune.baselines import rank_by_popularity
 from finetune.config import FinetuneConfig
 from finetune.data import FinetuneData
@@ -23,7 +23,8 @@ from finetune.evaluate import Ranking, ndcg_interval, summarise
 from finetune.module import FinetuneModule
 from finetune.selection import BestWeights
 from finetune.shop import Shop
-from pretrain.artifact import EncoderParts, count_parameters, open_encoder
+from pretrain.artifact import EncoderParts, count_parameters
+from pretrain.content import ContentReader
 from pretrain.curves import CurveRecorder
 from pretrain.embed import VECTORS_FILE, embed_items, write_ids
 from pretrain.run import TrainerFactory
@@ -31,6 +32,9 @@ from pretrain.shards import gathered_weights
 from pretrain.start import start_projections
 from pretrain.store import save_vectors
 from pretrain.work import clear_work, work_folder
+
+MOST_IN_SOFTMAX = 200_000
+"""Items up to which the loss is told from all of them, unless a setting says otherwise."""
 
 
 def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerFactory) -> Path:
@@ -44,27 +48,27 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
     catalog = load_catalog(config.catalog)
     split = make_split(catalog, config.split)
     pl.seed_everything(config.trainer.seed, verbose=False)
-    base, parts = open_encoder(config.encoder)
+    begun = start(config, catalog)
     seen_targets = 0
-    if config.transfer == "scratch":
-        parts = fresh_parts(base, catalog)
-    else:
-        seen_targets = _seen_targets(config, base, catalog, split)
-    built = assemble(parts, config.transfer, config.features, catalog.num_items, config.lora)
+    if config.transfer != "scratch" and begun.base is not None:
+        seen_targets = _seen_targets(config, begun.base, catalog, split)
+    built = assemble(begun, config, catalog.num_items)
 
-    reader = (
-        None if without_towers(config.features) else parts.reader(catalog, _order(config, catalog))
-    )
-    if reader is not None and config.transfer == "scratch":
-        start_projections(parts.encoder, reader, np.arange(catalog.num_items), config.trainer.seed)
-    content = _first_content(config, catalog, parts, reader)
+    parts = begun.parts
+    width = begun.history.config.width
+    reader = None if parts is None else parts.reader(catalog, _order(config, catalog))
+    if parts is not None and reader is not None and config.transfer == "scratch":
+        items = np.arange(catalog.num_items)
+        start_projections(parts.encoder, reader, items, config.trainer.seed)
+    content = _first_content(config, catalog, width, parts, reader)
     if content is not None:
         built.recommender.adaptor.whiten(content)
     towers_learn = reader is not None and config.transfer not in ("zero-shot", "frozen")
     curves = CurveRecorder(config.trainer.log_every)
 
     def refresh(module: pl.LightningModule) -> None:
-        content = np.empty((catalog.num_items, parts.history.config.width), dtype=np.float32)
+        content = np.empty((catalog.num_items, width), dtype=np.float32)
+        assert parts is not None
         assert reader is not None
         embed_items(parts.encoder, reader, content, progress=False)
         module.content = torch.from_numpy(content).to(module.device)
@@ -78,7 +82,7 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
     )
     title = f"Fine-tuning on {catalog.name} ({config.features}, {config.transfer})"
     made_from: dict[str, Any] = {
-        "parents": {"encoder": base.path},
+        "parents": {} if begun.base is None else {"encoder": begun.base.path},
         "catalog": catalog.fingerprint,
     }
     work = work_folder(output, "recommender", config, "data.rows", **made_from)
@@ -88,16 +92,17 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
         split,
         reader if towers_learn else None,
         config.data,
-        row_length=parts.history.config.max_history,
+        row_length=begun.history.config.max_history,
         seed=config.trainer.seed,
     )
     module = FinetuneModule(
         built.recommender,
         content,
-        torch.from_numpy(split.trained_items),
+        torch.from_numpy(split.train_counts),
         config.optimizer,
         config.alignment,
         config.tower_rate,
+        _negatives(config, catalog.num_items),
     )
     trained = count_parameters(module, trained_only=True)
     if trained:  # not so in zero-shot
@@ -118,7 +123,7 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
                     vectors = module.cpu().item_vectors().numpy()
                 save_vectors(staging.path / VECTORS_FILE, vectors)
                 write_ids(staging.path, catalog)
-                save_weights(built, config.transfer, config.features, staging.path)
+                save_weights(built, config.transfer, staging.path)
                 ranking = Shop(built.recommender, vectors).rank_targets(catalog, split.test)
                 np.save(staging.path / "test_ranks.npy", ranking.ranks, allow_pickle=False)
                 curves.curves["validation NDCG@10"] = best.curve
@@ -137,6 +142,13 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
             clear_work(work)
     trainer.strategy.barrier()
     return output
+
+
+def _negatives(config: FinetuneConfig, num_items: int) -> int | None:
+    """Drawn for each step; None for the softmax over the whole catalog."""
+    if config.loss == "softmax" or (config.loss == "auto" and num_items <= MOST_IN_SOFTMAX):
+        return None
+    return 0 if config.loss == "in-batch" else config.negatives
 
 
 def _check(config: FinetuneConfig) -> None:
@@ -180,15 +192,20 @@ def _order(config: FinetuneConfig, catalog: Catalog) -> Any:
 
 
 def _first_content(
-    config: FinetuneConfig, catalog: Catalog, parts: EncoderParts, reader: Any
+    config: FinetuneConfig,
+    catalog: Catalog,
+    width: int,
+    parts: EncoderParts | None,
+    reader: ContentReader | None,
 ) -> torch.Tensor | None:
     """What items are known by before the first step: (num_items, width), or None for ids alone."""
     if config.features == "id":
         return None
-    width = parts.history.config.width
     if config.features == "random":
         generator = torch.Generator().manual_seed(7)
         return F.normalize(torch.randn(catalog.num_items, width, generator=generator), dim=-1)
+    assert parts is not None
+    assert reader is not None
     content = np.empty((catalog.num_items, width), dtype=np.float32)
     embed_items(parts.encoder, reader, content, progress=config.trainer.progress)
     return torch.from_numpy(content)

@@ -18,7 +18,7 @@ from catalog.errors import VitrineError, nearest
 from pretrain.config import EncoderConfig, ModalityConfig
 from pretrain.content import ContentReader
 from pretrain.encoder import ItemEncoder, ItemEncoderConfig
-from pretrain.history import HistoryEncoder, HistoryEncoderConfig
+from pretrain.history import HistoryEncoder, new_reader
 from pretrain.lora import add_lora
 from pretrain.modalities import MODALITIES, Modality, Processor
 
@@ -105,15 +105,7 @@ def new_encoder(settings: EncoderConfig, catalog: Catalog) -> EncoderParts:
             tower.requires_grad_(False)
         if wanted[name].lora_rank:
             add_lora(tower, name, wanted[name].lora_rank)
-    history = HistoryEncoder(
-        HistoryEncoderConfig(
-            width=settings.width,
-            num_layers=settings.history_layers,
-            num_heads=settings.history_heads,
-            max_history=settings.max_history,
-            dropout=settings.dropout,
-        )
-    )
+    history = new_reader(settings.reader, settings.width)
     return EncoderParts(encoder, history, processors)
 
 

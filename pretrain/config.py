@@ -121,6 +121,26 @@ def _small_vit() -> TowerConfig:
 
 
 @dataclass(frozen=True)
+class ReaderConfig:
+    block: Literal["attention", "hstu"] = "attention"
+    """Its layers: SASRec's causal attention, or HSTU's."""
+    layers: int = 2
+    """How many of them."""
+    heads: int = 4
+    """Attention heads of each."""
+    dropout: float = 0.1
+    """On what is read and in each layer."""
+    max_history: int = 32
+    """Latest items of a history that are read."""
+    recent: bool = True
+    """Start as the mean of the history, and learn what to add to it."""
+    model: str = ""
+    """A Hugging Face decoder, by name or folder, that reads instead of such layers (HLLM)."""
+    decoder: dict[str, Any] = field(default_factory=dict)
+    """The same from a config, as a mapping with `model_type`, untrained."""
+
+
+@dataclass(frozen=True)
 class EncoderConfig:
     width: int = 128
     """Width d of item vectors and user states."""
@@ -131,14 +151,8 @@ class EncoderConfig:
     more: dict[str, ModalityConfig] = field(default_factory=dict)
     """Further modalities by name: sound, video, attributes, vectors made elsewhere, a second
     picture, a title apart from the description."""
-    history_layers: int = 2
-    """Layers of the causal transformer that reads a history of item vectors."""
-    history_heads: int = 4
-    """Its attention heads."""
-    max_history: int = 32
-    """Latest items of a history that are read."""
-    dropout: float = 0.1
-    """In fusion and history reading."""
+    reader: ReaderConfig = field(default_factory=ReaderConfig)
+    """What reads a history of item vectors."""
     modality_dropout: float = 0.2
     """Chance to hide one of an item's modalities while training."""
 

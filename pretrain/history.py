@@ -11,8 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
+from catalog.errors import VitrineError
+from pretrain.blocks import BLOCKS, RecentMean, rotary
+from pretrain.config import ReaderConfig
+from pretrain.towers import build_tower, config_of, output_width
+
 
 class HistoryEncoderConfig(PretrainedConfig):
+    """`block`: a name in `pretrain.blocks.BLOCKS`; `decoder`: a Hugging Face config, as a mapping with
+    `model_type`, that reads instead of such blocks; `recent`: start as the mean of the history."""
+
     model_type = "vitrine-history-encoder"
 
     def __init__(
@@ -22,6 +30,9 @@ class HistoryEncoderConfig(PretrainedConfig):
         num_heads: int = 4,
         max_history: int = 32,
         dropout: float = 0.1,
+        block: str = "attention",
+        recent: bool = True,
+        decoder: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         self.width = width
@@ -29,72 +40,38 @@ class HistoryEncoderConfig(PretrainedConfig):
         self.num_heads = num_heads
         self.max_history = max_history
         self.dropout = dropout
+        self.block = block
+        self.recent = recent
+        self.decoder = decoder
         super().__init__(**kwargs)
 
 
-def rotary(length: int, head_width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (length, head_width) of rotary positions (Su et al., 2021)."""
-    rates = 10000.0 ** (-torch.arange(0, head_width, 2, device=device).float() / head_width)
-    angles = torch.arange(length, device=device).float()[:, None] * rates  # (length, head_width/2)
-    angles = torch.cat([angles, angles], dim=-1)
-    return angles.cos(), angles.sin()
+class Decoder(nn.Module):
+    """Any Hugging Face decoder, fed item vectors in place of words' (HLLM, Chen et al., 2024)."""
 
-
-def rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-    half = x.shape[-1] // 2
-    turned = torch.cat([-x[..., half:], x[..., :half]], dim=-1)
-    return (x * cosines + turned * sines).to(x.dtype)  # weights may be half precision, angles not
-
-
-class Block(nn.Module):
-    """Pre-norm causal attention and MLP (SASRec's block, with rotary instead of absolute positions)."""
-
-    def __init__(self, width: int, num_heads: int, dropout: float) -> None:
+    def __init__(self, width: int, config: dict[str, Any], pretrained: str = "") -> None:
+        """`pretrained` names the checkpoint it starts from, whose config `config` is."""
         super().__init__()
-        self.num_heads = num_heads
-        self.attention_norm = nn.LayerNorm(width)
-        self.q_proj = nn.Linear(width, width)
-        self.k_proj = nn.Linear(width, width)
-        self.v_proj = nn.Linear(width, width)
-        self.o_proj = nn.Linear(width, width)
-        self.mlp_norm = nn.LayerNorm(width)
-        self.up_proj = nn.Linear(width, 4 * width)
-        self.down_proj = nn.Linear(4 * width, width)
-        self.dropout = nn.Dropout(dropout)
+        if pretrained:
+            self.model = build_tower(config_of(config), pretrained)
+        else:  # no word is ever read, so none needs a vector
+            self.model = build_tower(config_of({**config, "vocab_size": 1, "pad_token_id": None}))
+        hidden = output_width(self.model.config)
+        self.model.set_input_embeddings(nn.Embedding(1, hidden).requires_grad_(False))
+        self.into = nn.Linear(width, hidden)
+        self.out_of = nn.Linear(hidden, width)
 
-    def forward(self, x: Tensor, mask: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-        rows, length, width = x.shape
-        y = self.attention_norm(x)
-        shape = (rows, length, self.num_heads, width // self.num_heads)
-        q, k, v = (
-            p(y).view(shape).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj)
+    def forward(self, x: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
+        """`mask` bool (rows, length, length); `positions` int (rows, length): places in the history."""
+        lowest = torch.finfo(x.dtype).min
+        added = torch.zeros_like(mask, dtype=x.dtype).masked_fill(~mask, lowest).unsqueeze(1)
+        read = self.model(
+            inputs_embeds=self.into(x),
+            attention_mask=added,
+            position_ids=positions,
+            use_cache=False,
         )
-        q, k = rotate(q, cosines, sines), rotate(k, cosines, sines)
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        attended = attended.transpose(1, 2).reshape(rows, length, width)
-        x = x + self.dropout(self.o_proj(attended))
-        return x + self.dropout(self.down_proj(F.gelu(self.up_proj(self.mlp_norm(x)))))
-
-
-class RecentMean(nn.Module):
-    """The mean of what was taken so far, newer items weighing more, and what is added to it.
-
-    From little data the mean of a person's items is hard to beat, as simple methods often are
-    (Ludewig and Jannach, 2018, show it of neighbours against recurrent networks): a reader that
-    starts as the mean has only to learn what the mean misses.
-    """
-
-    def __init__(self, width: int, correction: float = 0.1) -> None:
-        super().__init__()
-        self.forgetting = nn.Parameter(torch.zeros(1))
-        self.correction = nn.Parameter(torch.full((width,), correction))
-
-    def forward(self, vectors: Tensor, read: Tensor, mask: Tensor) -> Tensor:
-        """`vectors` and `read` (rows, length, width); `mask` bool (rows, length, length)."""
-        places = torch.arange(vectors.shape[1], device=vectors.device)
-        ages = (places.unsqueeze(1) - places).to(vectors.dtype)  # (length, length)
-        weights = (-self.forgetting * ages).masked_fill(~mask, float("-inf")).softmax(dim=-1)
-        return F.normalize(weights @ vectors, dim=-1) + self.correction * F.normalize(read, dim=-1)
+        return self.out_of(read.last_hidden_state)
 
 
 class HistoryEncoder(PreTrainedModel):
@@ -107,16 +84,22 @@ class HistoryEncoder(PreTrainedModel):
     config_class = HistoryEncoderConfig
     base_model_prefix = "history_encoder"
 
-    def __init__(self, config: HistoryEncoderConfig) -> None:
+    def __init__(self, config: HistoryEncoderConfig, pretrained: str = "") -> None:
+        """`pretrained` names the checkpoint that a decoder starts from."""
         super().__init__(config)
         self.input_scale = config.width**0.5  # unit vectors → unit variance, as layers expect
+        layers = 0 if config.decoder else config.num_layers
         self.blocks = nn.ModuleList(
-            Block(config.width, config.num_heads, config.dropout) for _ in range(config.num_layers)
+            BLOCKS[config.block](config.width, config.num_heads, config.dropout)
+            for _ in range(layers)
         )
         self.norm = nn.LayerNorm(config.width)
-        self.recent = RecentMean(config.width)
+        self.recent = RecentMean(config.width) if config.recent else None
         self.dropout = nn.Dropout(config.dropout)
         self.post_init()
+        self.decoder = (  # brings its own start
+            Decoder(config.width, config.decoder, pretrained) if config.decoder else None
+        )
 
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Linear):
@@ -133,11 +116,48 @@ class HistoryEncoder(PreTrainedModel):
         same = segments.unsqueeze(2) == segments.unsqueeze(1)  # (rows, length, length)
         causal = torch.ones(length, length, dtype=torch.bool, device=vectors.device).tril()
         mask = same & causal  # a slot always sees itself, so no row is empty
-        cosines, sines = rotary(length, vectors.shape[2] // self.config.num_heads, vectors.device)
         x = self.dropout(vectors * self.input_scale)
-        for block in self.blocks:
-            x = block(x, mask.unsqueeze(1), cosines, sines)
-        return F.normalize(self.recent(vectors, self.norm(x), mask), dim=-1)
+        if self.decoder is not None:
+            x = self.decoder(x, mask, mask.sum(dim=-1) - 1)
+        else:
+            head_width = vectors.shape[2] // self.config.num_heads
+            cosines, sines = rotary(length, head_width, vectors.device)
+            for block in self.blocks:
+                x = block(x, mask, cosines, sines)
+        read = self.norm(x)
+        return F.normalize(
+            read if self.recent is None else self.recent(vectors, read, mask), dim=-1
+        )
+
+
+def new_reader(settings: ReaderConfig, width: int) -> HistoryEncoder:
+    """An untrained reader (a decoder may bring trained weights)."""
+    if settings.block not in BLOCKS:
+        raise VitrineError(
+            f"no reader of histories has blocks called {settings.block!r}; use one of "
+            f"{', '.join(BLOCKS)}"
+        )
+    if width % (2 * settings.heads):
+        raise VitrineError(
+            f"width {width} cannot be shared by {settings.heads} attention heads of even width; "
+            "change one of them"
+        )
+    decoder = None
+    if settings.model:
+        decoder = AutoConfig.from_pretrained(settings.model).to_dict()
+    elif settings.decoder:
+        decoder = config_of(settings.decoder).to_dict()
+    config = HistoryEncoderConfig(
+        width=width,
+        num_layers=settings.layers,
+        num_heads=settings.heads,
+        max_history=settings.max_history,
+        dropout=settings.dropout,
+        block=settings.block,
+        recent=settings.recent,
+        decoder=decoder,
+    )
+    return HistoryEncoder(config, settings.model)
 
 
 AutoConfig.register(HistoryEncoderConfig.model_type, HistoryEncoderConfig)

@@ -29,7 +29,11 @@ def tower_config(settings: TowerConfig, **overrides: Any) -> PretrainedConfig:
 def config_of(values: dict[str, Any]) -> PretrainedConfig:
     """A Hugging Face config from a mapping with `model_type`."""
     values = dict(values)
-    model_type = values.pop("model_type")
+    model_type = values.pop("model_type", "")
+    if not model_type:
+        raise VitrineError(
+            f"a config of a Hugging Face model needs a model_type; {values} has none"
+        )
     try:
         return AutoConfig.for_model(model_type, **values)
     except ValueError as error:

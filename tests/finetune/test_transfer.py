@@ -9,12 +9,14 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from safetensors import safe_open
+from transformers import AutoModel
 
 from catalog.artifacts import open_artifact, write_artifact
 from catalog.catalog import load_catalog
 from catalog.config import CatalogConfig, SplitConfig
 from catalog.errors import VitrineError
-from finetune.artifact import load_recommender, open_recommender
+from catalog.splits import make_split
+from finetune.artifact import encoder_settings, load_recommender, open_recommender, start
 from finetune.config import FinetuneConfig, FinetuneDataConfig, LoraConfig
 from finetune.data import FinetuneBatch
 from finetune.module import FinetuneModule
@@ -26,6 +28,7 @@ from pretrain.config import (
     EncoderConfig,
     PretrainConfig,
     PretrainDataConfig,
+    ReaderConfig,
     TowerConfig,
     TrainerConfig,
 )
@@ -33,9 +36,18 @@ from pretrain.embed import embed_items
 from pretrain.history import HistoryEncoder, HistoryEncoderConfig
 from pretrain.run import run_pretraining
 from pretrain.store import open_vectors
+from pretrain.towers import config_of
 
 TEXT = {"model_type": "bert", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 IMAGE = {"model_type": "vit", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+LLAMA = {
+    "model_type": "llama",
+    "hidden_size": 24,
+    "intermediate_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+}
 MODES = ["scratch", "zero-shot", "frozen", "lora", "full"]
 
 
@@ -61,9 +73,7 @@ def encoder(demo_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             image=TowerConfig(
                 config=IMAGE | {"intermediate_size": 64, "patch_size": 16}, image_size=32
             ),
-            history_layers=1,
-            history_heads=2,
-            max_history=8,
+            reader=ReaderConfig(layers=1, heads=2, max_history=8),
         ),
         data=PretrainDataConfig(rows=4, row_length=8, max_broken=0.1),
         trainer=TrainerConfig(max_steps=3, progress=False),
@@ -96,8 +106,6 @@ def runs(settings: FinetuneConfig, tmp_path_factory: pytest.TempPathFactory) -> 
 def test_loaded_again_it_ranks_as_it_did(
     mode: str, runs: dict[str, Path], settings: FinetuneConfig
 ) -> None:
-    from catalog.splits import make_split
-
     catalog = load_catalog(settings.catalog)
     shop = open_recommender(runs[mode], catalog)
     ranking = shop.rank_targets(catalog, make_split(catalog, settings.split).test)
@@ -161,7 +169,7 @@ def test_whitened_properties_are_equally_loud() -> None:
 def test_what_nobody_took_in_training_is_no_negative(settings: FinetuneConfig) -> None:
     trained_items = torch.arange(9) < 6
     recommender = Recommender(None, HistoryEncoder(HistoryEncoderConfig(width=8)), num_id_vectors=9)
-    module = FinetuneModule(recommender, None, trained_items, settings.optimizer)
+    module = FinetuneModule(recommender, None, trained_items.int(), settings.optimizer)
     module.log = lambda *args, **kwargs: None  # pyright: ignore[reportAttributeAccessIssue]
     items = torch.tensor([[0, 1, 2, 3]])
     module.training_step(FinetuneBatch(items, torch.zeros_like(items), None, {}), 0).backward()
@@ -201,16 +209,11 @@ def replace_encoder(settings: FinetuneConfig, folder: Path) -> Path:
     from catalog.artifacts import write_artifact
 
     catalog = load_catalog(settings.catalog)
-    values = open_artifact(Path(settings.encoder)).manifest["config"]["encoder"]
-    values = {
-        **values,
-        "text": TowerConfig(**values["text"]),
-        "image": TowerConfig(**values["image"]),
-    }
+    wanted = encoder_settings(open_artifact(Path(settings.encoder)))
     with write_artifact(
         folder / "other", kind="encoder", config={}, catalog=catalog.fingerprint
     ) as staging:
-        new_encoder(EncoderConfig(**values), catalog).save(staging.path)
+        new_encoder(wanted, catalog).save(staging.path)
     return folder / "other"
 
 
@@ -286,3 +289,69 @@ def test_an_encoder_that_does_not_say_what_it_saw_is_refused(
     with pytest.raises(VitrineError, match=r"does not say what it was pretrained on \(no seen"):
         run_finetuning(older, tmp_path / "shop", build_trainer)
     run_finetuning(replace(older, allow_seen=True), tmp_path / "shop", build_trainer)
+
+
+@pytest.mark.parametrize("transfer", ["frozen", "lora", "full", "scratch"])
+@pytest.mark.parametrize("reader", ["hstu", "decoder", "pretrained decoder"])
+def test_any_reader_of_histories_comes_back_as_it_ranked(
+    reader: str, transfer: str, settings: FinetuneConfig, tmp_path: Path
+) -> None:
+    user = ReaderConfig(layers=1, heads=2, max_history=6, block="hstu")
+    if reader != "hstu":
+        user = replace(user, block="attention", decoder=LLAMA)
+    if reader == "pretrained decoder":
+        torch.manual_seed(5)
+        AutoModel.from_config(config_of({**LLAMA, "vocab_size": 9})).save_pretrained(tmp_path / "m")
+        user = replace(user, decoder={}, model=str(tmp_path / "m"))
+    config = replace(settings, user=user, transfer=transfer)
+    output = run_finetuning(config, tmp_path / "run", build_trainer)
+    catalog = load_catalog(settings.catalog)
+    shop = open_recommender(output, catalog)
+    assert shop.max_history == 6
+    ranking = shop.rank_targets(catalog, make_split(catalog, settings.split).test)
+    np.testing.assert_array_equal(ranking.ranks, np.load(output / "test_ranks.npy"))
+    if transfer == "lora" and reader == "pretrained decoder":
+        with safe_open(output / "adapter" / "adapter_model.safetensors", "pt") as adapter:
+            stored = list(adapter.keys())
+            names = [name for name in stored if "decoder.model" in name]
+            assert names
+            assert all("lora_" in n for n in names), "what it brought is not stored again"
+
+
+def test_ids_alone_need_no_encoder(demo_world: Path, tmp_path: Path) -> None:
+    config = FinetuneConfig(
+        catalog=CatalogConfig(path=str(demo_world / "wardrobe")),
+        transfer="scratch",
+        features="id",
+        width=16,
+        user=ReaderConfig(layers=1, heads=2, max_history=5),
+        dropout=0.4,
+        data=FinetuneDataConfig(rows=2),
+        trainer=TrainerConfig(max_steps=2, progress=False),
+    )
+    output = run_finetuning(config, tmp_path / "run", build_trainer)
+    catalog = load_catalog(config.catalog)
+    shop = open_recommender(output, catalog)
+    assert shop.width == 16
+    ranking = shop.rank_targets(catalog, make_split(catalog, config.split).test)
+    np.testing.assert_array_equal(ranking.ranks, np.load(output / "test_ranks.npy"))
+    with pytest.raises(VitrineError, match="no encoder given; pass the folder"):
+        run_finetuning(replace(config, features="content"), tmp_path / "other", build_trainer)
+
+
+@pytest.mark.parametrize("loss", ["sampled", "in-batch"])
+@pytest.mark.parametrize("transfer", ["frozen", "lora"])
+def test_a_sample_stands_in_for_the_catalog(
+    loss: str, transfer: str, settings: FinetuneConfig, tmp_path: Path
+) -> None:
+    config = replace(settings, loss=loss, negatives=20, transfer=transfer)
+    output = run_finetuning(config, tmp_path / "run", build_trainer)
+    losses = [value for _, value in json.loads((output / "curves.json").read_text())["loss"]]
+    assert np.isfinite(losses).all()
+
+
+def test_dropout_can_be_set_for_a_pretrained_reader(settings: FinetuneConfig) -> None:
+    catalog = load_catalog(settings.catalog)
+    begun = start(replace(settings, dropout=0.7), catalog)
+    rates = {m.p for m in begun.history.modules() if isinstance(m, torch.nn.Dropout)}
+    assert rates == {0.7}

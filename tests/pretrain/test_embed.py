@@ -20,7 +20,7 @@ from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
 from pretrain import embed
 from pretrain.artifact import EncoderParts, new_encoder
-from pretrain.config import EmbedConfig, EncoderConfig, ExtractConfig, TowerConfig
+from pretrain.config import EmbedConfig, EncoderConfig, ExtractConfig, ReaderConfig, TowerConfig
 from pretrain.embed import batches_of, embed_items, run_embedding
 from pretrain.store import VectorWriter, open_vectors
 from pretrain.tokenizer import train_tokenizer
@@ -65,9 +65,12 @@ def encoder(shop: Path) -> Path:
     torch.manual_seed(0)
     catalog = load_catalog(CatalogConfig(path=str(shop)))
     settings = EncoderConfig(
-        width=8, text=TowerConfig(config=BERT, vocab_size=60), image=None, history_layers=1
+        width=8,
+        text=TowerConfig(config=BERT, vocab_size=60),
+        image=None,
+        reader=ReaderConfig(layers=1, heads=2),
     )
-    parts = new_encoder(replace(settings, history_heads=2), catalog)
+    parts = new_encoder(settings, catalog)
     with write_artifact(shop.parent / "encoder", kind="encoder") as staging:
         parts.save(staging.path)
     return shop.parent / "encoder"

@@ -19,7 +19,7 @@ from catalog.catalog import Catalog, load_catalog
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
 from pretrain.artifact import EncoderParts, new_encoder
-from pretrain.config import EncoderConfig, ModalityConfig, TowerConfig
+from pretrain.config import EncoderConfig, ModalityConfig, ReaderConfig, TowerConfig
 
 BERT = {
     "model_type": "bert",
@@ -122,7 +122,7 @@ def shop(folder: Path) -> Catalog:
 def only(**more: ModalityConfig) -> EncoderConfig:
     """An encoder without the usual text and image."""
     config = EncoderConfig(width=8, text=None, image=None, more=more)
-    return replace(config, history_layers=1, history_heads=2, modality_dropout=0.0)
+    return replace(config, reader=ReaderConfig(layers=1, heads=2), modality_dropout=0.0)
 
 
 KINDS: dict[str, tuple[ModalityConfig, list[bool]]] = {

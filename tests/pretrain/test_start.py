@@ -16,6 +16,7 @@ from pretrain.config import (
     OptimizerConfig,
     PretrainConfig,
     PretrainDataConfig,
+    ReaderConfig,
     TowerConfig,
     TrainerConfig,
 )
@@ -34,7 +35,7 @@ ENCODER = EncoderConfig(
         config={"model_type": "vit", "intermediate_size": 64, "patch_size": 16, **SMALL},
         image_size=32,
     ),
-    history_heads=2,
+    reader=ReaderConfig(heads=2),
 )
 
 

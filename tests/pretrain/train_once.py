@@ -18,6 +18,7 @@ from pretrain.config import (
     ObjectivesConfig,
     PretrainConfig,
     PretrainDataConfig,
+    ReaderConfig,
     TowerConfig,
     TrainerConfig,
 )
@@ -53,8 +54,7 @@ def settings(world: str, strategy: str, devices: int) -> PretrainConfig:
             width=32,
             text=TowerConfig(config=text, vocab_size=300),
             image=TowerConfig(config=image, image_size=32),
-            history_layers=1,
-            history_heads=2,
+            reader=ReaderConfig(layers=1, heads=2),
             dropout=0.0,
             modality_dropout=0.0,
         ),

@@ -1,0 +1,104 @@
+"""The chunked softmax is the softmax over the catalog; the sampled one estimates it."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from finetune.data import FinetuneBatch
+from finetune.losses import catalog_cross_entropy, sampled_cross_entropy
+from finetune.module import FinetuneModule, renewed
+from finetune.recommender import Recommender
+from pretrain.config import OptimizerConfig
+from pretrain.history import HistoryEncoder, HistoryEncoderConfig
+
+
+@pytest.mark.parametrize("some", [False, True])
+@pytest.mark.parametrize("chunk", [0, 1, 10, 37, 512])
+def test_loss_and_gradients_equal_the_whole_matrix(chunk: int, some: bool) -> None:
+    torch.manual_seed(0)
+    states = torch.randn(37, 16, dtype=torch.float64, requires_grad=True)
+    items = torch.randn(91, 16, dtype=torch.float64, requires_grad=True)
+    scale = torch.tensor([3.0], dtype=torch.float64, requires_grad=True)
+    targets = torch.randint(0, 60, (37,))
+    candidates = torch.arange(91) < 60 if some else None
+    leaves = (states, items, scale)
+    loss = catalog_cross_entropy(states, items, targets, scale, candidates, chunk)
+    ours = torch.autograd.grad(loss * 2, leaves)
+    scores = scale * states @ (items[:60] if some else items).T
+    whole = F.cross_entropy(scores, targets) * 2
+    for mine, theirs in zip(ours, torch.autograd.grad(whole, leaves), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-12)
+
+
+def test_no_positions_cost_nothing() -> None:
+    states = torch.zeros(0, 4, requires_grad=True)
+    items = torch.randn(5, 4, requires_grad=True)
+    loss = catalog_cross_entropy(states, items, torch.zeros(0, dtype=torch.int64), torch.ones(1))
+    loss.backward()
+    assert loss.item() == 0
+    assert items.grad is not None
+    assert items.grad.abs().sum() == 0
+
+
+def test_a_sampled_key_that_is_the_target_is_no_negative() -> None:
+    states, vectors = torch.eye(4)[:2], torch.eye(4)[[0, 1, 0, 3]]
+    loss = sampled_cross_entropy(
+        states, vectors, torch.tensor([7, 8]), torch.tensor([7, 9]), torch.zeros(4), torch.ones(1)
+    )
+    first = torch.tensor([1.0, 0.0, 0.0]).softmax(0)[0].log()  # target, other target, item 9
+    second = torch.tensor([1.0, 0.0, 0.0, 0.0]).softmax(0)[0].log()
+    torch.testing.assert_close(loss, -(first + second) / 2)
+
+
+def module_with(num_items: int, negatives: int | None) -> FinetuneModule:
+    """Half of the items were taken far more often than the rest, and the last ten never."""
+    torch.manual_seed(0)
+    history = HistoryEncoder(HistoryEncoderConfig(width=8, num_layers=1, num_heads=2, dropout=0))
+    recommender = Recommender(None, history, num_id_vectors=num_items)
+    counts = torch.where(torch.arange(num_items) < num_items // 2, 20, 1)
+    counts[-10:] = 0
+    module = FinetuneModule(recommender, None, counts, OptimizerConfig(), negatives=negatives)
+    module.log = lambda *args, **kwargs: None  # pyright: ignore[reportAttributeAccessIssue]
+    return module
+
+
+def test_the_sampled_loss_estimates_the_catalog_s() -> None:
+    """By its correction: without it, items that are drawn more often would count more often."""
+    num_items = 200
+    items = torch.randint(0, 190, (6, 12))
+    segments = torch.zeros_like(items) + torch.arange(6).unsqueeze(1)
+    batch = FinetuneBatch(items, segments, None, {})
+    whole = module_with(num_items, None)
+    exact = whole.training_step(batch, 0)
+    exact.backward()
+    sampled = module_with(num_items, 20_000)
+    estimate = sampled.training_step(batch, 0)
+    estimate.backward()
+    assert abs(estimate.item() - exact.item()) < 0.02
+    ids, others = whole.recommender.id_vectors, sampled.recommender.id_vectors
+    assert ids is not None
+    assert others is not None
+    assert ids.weight.grad is not None
+    assert others.weight.grad is not None
+    cosine = F.cosine_similarity(ids.weight.grad.flatten(), others.weight.grad.flatten(), dim=0)
+    assert cosine.item() > 0.99
+    assert others.weight.grad[-10:].abs().sum() == 0, "never taken, so no candidates"
+
+
+def test_in_batch_knows_the_batch_alone() -> None:
+    module = module_with(200, 0)
+    items = torch.arange(12).view(1, 12)
+    batch = FinetuneBatch(items, torch.zeros_like(items), None, {})
+    module.training_step(batch, 0).backward()
+    assert module.recommender.id_vectors is not None
+    grad = module.recommender.id_vectors.weight.grad
+    assert grad is not None
+    assert (grad.abs().sum(dim=1) > 0).nonzero().squeeze(1).tolist() == list(range(12))
+
+
+def test_fresh_vectors_stand_where_their_items_do() -> None:
+    content = torch.zeros(5, 1)
+    rows = torch.tensor([2, 3, 5, 8, 9])
+    fresh = torch.tensor([[3.0], [4.0], [9.0]])
+    found = renewed(content, rows, torch.tensor([3, 4, 9]), fresh)
+    assert found.squeeze(1).tolist() == [0, 3, 0, 0, 9]
