@@ -18,7 +18,7 @@ from catalog.artifacts import open_artifact
 from catalog.catalog import load_catalog
 from catalog.splits import make_split
 from finetune.baselines import rank_by_popularity
-from finetune.evaluate import metric_values
+from finetune.metrics import metric_values
 from finetune.statistics import mean_interval, ratio_interval
 from launch.pipeline import PipelineConfig, run_stages
 from launch.report.gather import cold_targets

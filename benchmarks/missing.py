@@ -19,7 +19,7 @@ from benchmarks.record import write_record
 from catalog.artifacts import request_hash
 from catalog.catalog import load_catalog
 from catalog.splits import Targets, make_split, target_rows
-from finetune.evaluate import metric_values
+from finetune.metrics import metric_values
 from finetune.statistics import difference_interval, mean_interval
 from launch.pipeline import PipelineConfig
 from launch.settings import load_settings

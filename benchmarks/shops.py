@@ -16,7 +16,7 @@ from catalog.artifacts import open_artifact
 from catalog.catalog import load_catalog
 from catalog.splits import make_split
 from finetune.baselines import rank_by_popularity
-from finetune.evaluate import metric_values
+from finetune.metrics import metric_values
 from finetune.statistics import difference_interval, mean_interval, ratio_interval
 from launch.pipeline import PipelineConfig, StageLog, run_pipeline
 from launch.report.gather import cold_targets

@@ -1,11 +1,13 @@
-"""Lets go of pages that only mirror a file; they come back from it when they are read again.
+"""What a process holds in memory: lets go of pages that only mirror a file, and tells the peak.
 
-Pages of a memory map count as the process's memory once they were touched: after one pass over a
-catalog of millions, all of it would.
+Such pages come back from the file when they are read again. Pages of a memory map count as the
+process's memory once they were touched: after one pass over a catalog of millions, all of it would.
 """
 
 import ctypes
+import math
 import mmap
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,3 +49,31 @@ def _advise(address: int, size: int) -> None:
         libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), PAGEOUT)
     except (OSError, AttributeError):  # another system: the pages stay, and nothing is lost
         return
+
+
+class PeakMemory:
+    """The most memory this process came to hold since a moment, beyond what it held then.
+
+    On Linux; elsewhere nan.
+    """
+
+    def __init__(self) -> None:
+        try:
+            Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+            self.before = _status("VmRSS")
+        except OSError:
+            self.before = math.nan
+
+    @property
+    def mib(self) -> float:
+        if math.isnan(self.before):
+            return math.nan
+        return max(0.0, _status("VmHWM") - self.before) / 1024
+
+
+def _status(name: str) -> float:
+    """kB, from the process's status file."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(name + ":"):
+            return float(line.split()[1])
+    return math.nan

@@ -1,6 +1,6 @@
 """Settings of fine-tuning a recommender on one domain; imports no torch."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from catalog.config import CatalogConfig, SplitConfig
@@ -9,6 +9,9 @@ from pretrain.config import OptimizerConfig, ReaderConfig, TrainerConfig
 Transfer = Literal["scratch", "zero-shot", "frozen", "lora", "full"]
 Loss = Literal["auto", "softmax", "sampled", "in-batch"]
 Features = Literal["content", "content+id", "shuffled", "random", "id"]
+
+
+Model = Literal["vitrine", "popularity", "item-knn", "bpr-mf", "vbpr"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class FinetuneConfig:
     """What is trained: everything anew, nothing, only what reads histories, low-rank updates, or all."""
     features: Features = "content"
     """What stands for an item: its content; content and an id vector; or a control."""
+    only: str = ""
+    """The encoder's modalities that are read, with commas between; empty: all."""
     allow_seen: bool = False
     """Evaluate also on interactions the encoder was pretrained on; such figures prove nothing."""
     loss: Loss = "auto"
@@ -66,3 +71,39 @@ class FinetuneConfig:
     """Steps between two looks at the validation targets; the best weights are kept."""
     validation_people: int = 2000
     """At most this many people are looked at each time."""
+
+
+@dataclass(frozen=True)
+class ArmConfig:
+    """One way to recommend among several: what it does otherwise than the settings all share."""
+
+    model: Model = "vitrine"
+    """A recommender of ours, or a baseline."""
+    transfer: Transfer = "lora"
+    """See FinetuneConfig."""
+    features: Features = "content"
+    """See FinetuneConfig."""
+    only: str = ""
+    """See FinetuneConfig."""
+    learning_rate: float = 0.0
+    """Overrules fine-tuning's where it is not 0."""
+    steps: int = 0
+    """Overrules fine-tuning's where it is not 0."""
+    what: str = ""
+    """What this arm is, in a few words."""
+
+    def settings(self, common: FinetuneConfig) -> FinetuneConfig:
+        """`common` as this arm has it."""
+        optimizer, trainer = common.optimizer, common.trainer
+        if self.learning_rate:
+            optimizer = replace(optimizer, learning_rate=self.learning_rate)
+        if self.steps:
+            trainer = replace(trainer, max_steps=self.steps)
+        return replace(
+            common,
+            transfer=self.transfer,
+            features=self.features,
+            only=self.only,
+            optimizer=optimizer,
+            trainer=trainer,
+        )

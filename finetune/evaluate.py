@@ -1,4 +1,4 @@
-"""Full ranking by counting: the target's place among all items, and the metrics that follow.
+"""Full ranking by counting: the target's place among all items, and the ten that come first.
 
 Protocol, the same for every arm and baseline: every item of the catalog is a candidate except those
 already in the person's history; equal scores are ordered by a fixed pseudo-random key, which favours
@@ -7,7 +7,6 @@ at a time.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,22 +15,11 @@ from torch import Tensor
 
 from catalog.catalog import Catalog
 from catalog.splits import Targets
+from finetune.metrics import LIST_LENGTH, ListMeasures, Ranking, metric_values
 from finetune.statistics import Interval, mean_interval
 
 ScoreChunk = Callable[[Tensor, slice], Tensor]
 """(people's rows int (b,), slice of items) → scores (b, items in the slice)."""
-
-CUTOFFS = (5, 10, 20)
-
-
-@dataclass
-class Ranking:
-    """What evaluation keeps: one place per person, and how often each item was shown."""
-
-    ranks: NDArray[np.int64]
-    """(targets,): 1 is the best."""
-    shown: NDArray[np.int64]
-    """(num_items,): lists of ten it stood in."""
 
 
 def tie_keys(num_items: int) -> NDArray[np.int64]:
@@ -45,13 +33,17 @@ def rank_targets(
     catalog: Catalog,
     targets: Targets,
     *,
+    measures: ListMeasures | None = None,
     people_chunk: int = 256,
     items_chunk: int = 16_384,
 ) -> Ranking:
-    """Places of `targets` among the catalog's items by `score`."""
+    """Places of `targets` among the catalog's items by `score`; with `measures`, also what lists hold."""
     keys = torch.from_numpy(tie_keys(catalog.num_items))
     ranks = np.empty(len(targets.users), dtype=np.int64)
+    candidates = np.empty(len(targets.users), dtype=np.int64)
     shown = np.zeros(catalog.num_items, dtype=np.int64)
+    names = [] if measures is None else measures.names
+    lists = {name: np.empty(len(targets.users)) for name in names}
     offsets, items = catalog.interactions.offsets, catalog.interactions.items
     for start in range(0, len(targets.users), people_chunk):
         rows = np.arange(start, min(start + people_chunk, len(targets.users)))
@@ -62,8 +54,8 @@ def rank_targets(
         people = torch.from_numpy(rows)
         target_scores = _scores_of(score, people, wanted, items_chunk, catalog.num_items)
         better = torch.zeros(len(rows), dtype=torch.int64)
-        best_scores = torch.full((len(rows), 10), float("-inf"))
-        best_items = torch.zeros((len(rows), 10), dtype=torch.int64)
+        best_scores = torch.full((len(rows), LIST_LENGTH), float("-inf"))
+        best_items = torch.zeros((len(rows), LIST_LENGTH), dtype=torch.int64)
         for first in range(0, catalog.num_items, items_chunk):
             part = slice(first, min(first + items_chunk, catalog.num_items))
             scores = score(people, part).clone()  # (people, items in part)
@@ -74,17 +66,24 @@ def rank_targets(
             ahead = scores > target_scores[:, None]
             tied = (scores == target_scores[:, None]) & (keys[part] < keys[wanted][:, None])
             better += (ahead | tied).sum(dim=1)
-            width = min(10, scores.shape[1])
+            width = min(LIST_LENGTH, scores.shape[1])
             top_scores, top = scores.topk(width, dim=1)
             joined = torch.cat([best_scores, top_scores], 1)
-            candidates = torch.cat([best_items, top + part.start], 1)
-            best_scores, order = joined.topk(10, dim=1)
-            best_items = candidates.gather(1, order)
+            items_joined = torch.cat([best_items, top + part.start], 1)
+            best_scores, order = joined.topk(LIST_LENGTH, dim=1)
+            best_items = items_joined.gather(1, order)
         ranks[rows] = better.numpy() + 1
-        shown += np.bincount(
-            best_items[torch.isfinite(best_scores)].numpy(), minlength=catalog.num_items
-        )
-    return Ranking(ranks, shown)
+        seen = np.unique(np.stack([seen_rows.numpy(), seen_items.numpy()]), axis=1)
+        others = seen[1] != wanted.numpy()[seen[0]]
+        owned = np.bincount(seen[0][others], minlength=len(rows))
+        candidates[rows] = catalog.num_items - owned
+        listed = torch.where(torch.isfinite(best_scores), best_items, -1).numpy()
+        shown += np.bincount(listed[listed >= 0], minlength=catalog.num_items)
+        if measures is not None:
+            of_lists = measures.measure(listed, seen_rows.numpy(), seen_items.numpy())
+            for name, values in of_lists.items():
+                lists[name][rows] = values
+    return Ranking(ranks, shown, candidates, lists)
 
 
 def _seen(
@@ -115,33 +114,6 @@ def _scores_of(
                 scores[here].gather(1, (wanted[here] - part.start).unsqueeze(1)).squeeze(1)
             )
     return found
-
-
-def metric_values(ranks: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
-    """Per-target metrics, (targets,) each: one relevant item, so Recall@k is also the hit rate."""
-    values = {"mrr": 1.0 / ranks}
-    for k in CUTOFFS:
-        hit = ranks <= k
-        values[f"recall@{k}"] = hit.astype(np.float64)
-        values[f"ndcg@{k}"] = np.where(hit, 1.0 / np.log2(ranks + 1), 0.0)
-    return values
-
-
-def summarise(ranking: Ranking, cold: NDArray[np.bool_]) -> dict[str, float]:
-    """A flat table: metrics over all targets, over cold and warm ones, and coverage of lists of ten.
-
-    `cold` bool (targets,): the target was never bought in training.
-    """
-    table: dict[str, float] = {
-        "people": float(len(ranking.ranks)),
-        "coverage@10": float((ranking.shown > 0).mean()),
-    }
-    for name, chosen in (("", slice(None)), ("cold/", cold), ("warm/", ~cold)):
-        ranks = ranking.ranks[chosen]
-        table[f"{name}targets"] = float(len(ranks))
-        for metric, values in metric_values(ranks).items():
-            table[f"{name}{metric}"] = float(values.mean()) if len(values) else float("nan")
-    return table
 
 
 def ndcg_interval(ranks: NDArray[np.int64], k: int = 10) -> Interval:

@@ -12,14 +12,15 @@ import torch.nn.functional as F
 
 from catalog.artifacts import Artifact, write_artifact
 from catalog.catalog import Catalog, load_catalog
-from catalog.errors import VitrineError
+from catalog.errors import VitrineError, nearest
+from catalog.memory import PeakMemory
 from catalog.seen import SEEN_FILE, Seen, interaction_marks
-from catalog.splits import Split, make_split, target_rows
+from catalog.splits import Split, Targets, make_split, target_rows
 from finetune.artifact import assemble, save_weights, start, without_towers
-from finetune.baselines import rank_by_popularity
+from finetune.baselines.popularity import figures_of_test
 from finetune.config import FinetuneConfig
 from finetune.data import FinetuneData
-from finetune.evaluate import Ranking, ndcg_interval, summarise
+from finetune.metrics import ListMeasures, Ranking
 from finetune.module import FinetuneModule
 from finetune.selection import BestWeights
 from finetune.shop import Shop
@@ -44,7 +45,7 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
     `test_ranks.npy` (each test target's place) and the metrics in the manifest.
     """
     _check(config)
-    started = perf_counter()
+    started, memory = perf_counter(), PeakMemory()
     catalog = load_catalog(config.catalog)
     split = make_split(catalog, config.split)
     pl.seed_everything(config.trainer.seed, verbose=False)
@@ -57,6 +58,8 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
     parts = begun.parts
     width = begun.history.config.width
     reader = None if parts is None else parts.reader(catalog, _order(config, catalog))
+    if reader is not None and config.only:
+        reader.read_only(_wanted(config.only, reader))
     if parts is not None and reader is not None and config.transfer == "scratch":
         items = np.arange(catalog.num_items)
         start_projections(parts.encoder, reader, items, config.trainer.seed)
@@ -73,13 +76,16 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
         embed_items(parts.encoder, reader, content, progress=False)
         module.content = torch.from_numpy(content).to(module.device)
 
-    best = BestWeights(
-        catalog,
-        split.validation,
-        config.validate_every,
-        config.validation_people,
-        refresh if towers_learn else None,
-    )
+    def rank(module: FinetuneModule, targets: Targets) -> Ranking:
+        if (
+            towers_learn
+        ):  # so that what is judged, and trained on afterwards, is what would be stored
+            refresh(module)
+        with torch.no_grad():
+            vectors = module.item_vectors().float().cpu().numpy()
+        return Shop(module.recommender, vectors).rank_targets(catalog, targets)
+
+    best = BestWeights(rank, split.validation, config.validate_every, config.validation_people)
     title = f"Fine-tuning on {catalog.name} ({config.features}, {config.transfer})"
     made_from: dict[str, Any] = {
         "parents": {} if begun.base is None else {"encoder": begun.base.path},
@@ -124,7 +130,9 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
                 save_vectors(staging.path / VECTORS_FILE, vectors)
                 write_ids(staging.path, catalog)
                 save_weights(built, config.transfer, staging.path)
-                ranking = Shop(built.recommender, vectors).rank_targets(catalog, split.test)
+                ranking = Shop(built.recommender, vectors).rank_targets(
+                    catalog, split.test, measures=ListMeasures.of(catalog, split)
+                )
                 np.save(staging.path / "test_ranks.npy", ranking.ranks, allow_pickle=False)
                 curves.curves["validation NDCG@10"] = best.curve
                 curves.save(staging.path / "curves.json")
@@ -136,7 +144,8 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
                         "seen_targets": seen_targets,
                         "validation_ndcg@10": best.best if trained else None,
                         "seconds": round(perf_counter() - started, 1),
-                        **_test_metrics(ranking, catalog, split),
+                        "peak_mib": round(memory.mib, 1),
+                        **figures_of_test(ranking, catalog, split),
                     }
                 )
             clear_work(work)
@@ -184,6 +193,16 @@ def _seen_targets(config: FinetuneConfig, base: Artifact, catalog: Catalog, spli
     return int(seen.sum())
 
 
+def _wanted(only: str, reader: ContentReader) -> set[str]:
+    names = {name.strip() for name in only.split(",") if name.strip()}
+    for name in names:
+        if name not in reader.kinds:
+            raise VitrineError(
+                f"only names {name!r}, which the encoder does not read.{nearest(name, reader.kinds)}"
+            )
+    return names
+
+
 def _order(config: FinetuneConfig, catalog: Catalog) -> Any:
     """For the shuffled-features control: whose content each item gets, the same for every arm."""
     if config.features != "shuffled":
@@ -209,18 +228,3 @@ def _first_content(
     content = np.empty((catalog.num_items, width), dtype=np.float32)
     embed_items(parts.encoder, reader, content, progress=config.trainer.progress)
     return torch.from_numpy(content)
-
-
-def _test_metrics(ranking: Ranking, catalog: Catalog, split: Split) -> dict[str, float]:
-    """Flat: ours and popularity's test metrics, with the interval of NDCG@10."""
-    targets = split.test
-    items = catalog.interactions.items[target_rows(catalog.interactions, targets)]
-    cold = ~split.trained_items[items]
-    interval = ndcg_interval(ranking.ranks)
-    popular = summarise(rank_by_popularity(catalog, split, targets), cold)
-    return {
-        **{f"test/{name}": value for name, value in summarise(ranking, cold).items()},
-        "test/ndcg@10_low": interval.low,
-        "test/ndcg@10_high": interval.high,
-        **{f"popularity/{name}": value for name, value in popular.items()},
-    }

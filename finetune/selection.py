@@ -7,34 +7,29 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
-from catalog.catalog import Catalog
 from catalog.splits import Targets
-from finetune.evaluate import metric_values
-from finetune.module import FinetuneModule
-from finetune.shop import Shop
+from finetune.metrics import Ranking, metric_values
 
 
 class BestWeights(pl.Callback):
     """Ranks up to `people` validation targets every `every` steps; restores the best at the end.
 
-    `refresh`, where given, reads the whole catalog through the towers first, so that what is judged
-    (and trained on afterwards) is what would be stored. Under ZeRO-3, where no rank holds whole
-    weights, the last weights are kept and the curve stays empty.
+    Under ZeRO-3, where no rank holds whole weights, the last weights are kept and the curve stays
+    empty.
     """
 
     def __init__(
         self,
-        catalog: Catalog,
+        rank: Callable[[Any, Targets], Ranking],
         targets: Targets,
         every: int,
         people: int,
-        refresh: Callable[[pl.LightningModule], None] | None = None,
     ) -> None:
+        """`rank` ranks targets by the module in training."""
         chosen = np.sort(np.random.default_rng(0).permutation(len(targets.users))[:people])
         self.targets = Targets(targets.users[chosen], targets.positions[chosen])
-        self.catalog = catalog
+        self.rank = rank
         self.every = every
-        self.refresh = refresh
         self.curve: list[list[float]] = []
         self.best = -1.0
         self.best_step = 0
@@ -61,16 +56,11 @@ class BestWeights(pl.Callback):
                     parameter.copy_(self.kept[name])
 
     def look(self, module: pl.LightningModule, step: int) -> None:
-        assert isinstance(module, FinetuneModule)
         trained = {n: p for n, p in module.named_parameters() if p.requires_grad}
         if len(self.targets.users) == 0 or any(hasattr(p, "ds_id") for p in trained.values()):
             return
-        if self.refresh is not None:
-            self.refresh(module)
-        with torch.no_grad():
-            vectors = module.item_vectors().float().cpu().numpy()
         training = module.training
-        ranking = Shop(module.recommender, vectors).rank_targets(self.catalog, self.targets)
+        ranking = self.rank(module, self.targets)
         module.train(training)
         ndcg = float(metric_values(ranking.ranks)["ndcg@10"].mean())
         self.curve.append([step, ndcg])

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from catalog.catalog import Catalog
 from catalog.splits import Targets
-from finetune.evaluate import Ranking, ScoreChunk, rank_targets
+from finetune.evaluate import ScoreChunk, rank_targets
+from finetune.metrics import ListMeasures, Ranking
 from finetune.recommender import Recommender
 
 History = NDArray[np.integer]
@@ -59,12 +60,19 @@ class Shop:
         best.sort(key=lambda pair: (-pair[0], pair[1]))
         return [(item, score) for score, item in best[:k]]
 
-    def rank_targets(self, catalog: Catalog, targets: Targets, people_chunk: int = 256) -> Ranking:
+    def rank_targets(
+        self,
+        catalog: Catalog,
+        targets: Targets,
+        measures: ListMeasures | None = None,
+        people_chunk: int = 256,
+    ) -> Ranking:
         """Full ranking of split targets (see `finetune.evaluate`)."""
         return rank_targets(
             self._scorer(catalog, targets, people_chunk),
             catalog,
             targets,
+            measures=measures,
             people_chunk=people_chunk,
         )
 

@@ -18,7 +18,7 @@ from catalog.artifacts import open_artifact
 from catalog.config import CatalogConfig, SplitConfig
 from catalog.errors import VitrineError
 from catalog.progress import duration
-from finetune.config import Features, FinetuneConfig, Transfer
+from finetune.config import ArmConfig, FinetuneConfig
 from generate.config import ShowcaseConfig
 from generate.image.config import ImageConfig
 from generate.text.config import TextConfig
@@ -33,20 +33,6 @@ class WorldConfig:
     """Items in each of the two domains."""
     num_people: int = 3000
     """People, who shop in both."""
-
-
-@dataclass(frozen=True)
-class ArmConfig:
-    transfer: Transfer = "lora"
-    """See FinetuneConfig."""
-    features: Features = "content"
-    """See FinetuneConfig."""
-    learning_rate: float = 0.0
-    """Overrules fine-tuning's where it is not 0."""
-    steps: int = 0
-    """Overrules fine-tuning's where it is not 0."""
-    what: str = ""
-    """What this arm is, in a few words."""
 
 
 @dataclass(frozen=True)
@@ -248,31 +234,34 @@ def _arm_stage(
     output: Path,
     build_trainer: Any,
 ) -> Stage:
+    settings = arm.settings(replace(config.finetune, encoder=str(encoder), catalog=domain))
+    return recommender_stage(name, arm, settings, output / "recommenders" / name, build_trainer)
+
+
+def recommender_stage(
+    name: str, arm: ArmConfig, settings: FinetuneConfig, folder: Path, build_trainer: Any
+) -> Stage:
+    """Fits one arm and ranks its test targets."""
+    from finetune.baselines.run import run_baseline
     from finetune.run import run_finetuning
 
-    common = config.finetune
-    optimizer, trainer = common.optimizer, common.trainer
-    if arm.learning_rate:
-        optimizer = replace(optimizer, learning_rate=arm.learning_rate)
-    if arm.steps:
-        trainer = replace(trainer, max_steps=arm.steps)
-    settings = replace(
-        common,
-        encoder=str(encoder),
-        catalog=domain,
-        transfer=arm.transfer,
-        features=arm.features,
-        optimizer=optimizer,
-        trainer=trainer,
-    )
-    folder = output / "recommenders" / name
+    parents = {"encoder": Path(settings.encoder)} if settings.encoder else {}
+    if arm.model == "vitrine":
+        return Stage(
+            f"finetune {name}",
+            folder,
+            "recommender",
+            asdict(settings),
+            parents,
+            lambda: run_finetuning(settings, folder, build_trainer),
+        )
     return Stage(
         f"finetune {name}",
         folder,
-        "recommender",
-        asdict(settings),
-        {"encoder": encoder},
-        lambda: run_finetuning(settings, folder, build_trainer),
+        "baseline",
+        {"model": arm.model, **asdict(settings)},
+        parents if arm.model == "vbpr" else {},
+        lambda: run_baseline(arm.model, settings, folder, build_trainer),
     )
 
 

@@ -32,12 +32,22 @@ class ContentReader:
             name: kind.open(catalog, processors.get(name)) for name, kind in kinds.items()
         }
         self.order = order
+        self.hidden: set[str] = set()
+
+    def read_only(self, names: set[str]) -> None:
+        """From now on items seem to have nothing but these modalities."""
+        self.hidden = set(self.kinds) - names
 
     def read(self, items: NDArray[np.int64]) -> Content:
         """The content of n items."""
         if self.order is not None:
             items = self.order[items]
-        return {name: source.read(items) for name, source in self.sources.items()}
+        content = {name: source.read(items) for name, source in self.sources.items()}
+        for name in self.hidden:
+            nobody = torch.zeros_like(content[name]["present"])
+            stand_in = {key: value[:1] for key, value in content[name].items()}
+            content[name] = {**stand_in, "present": nobody}
+        return content
 
     def prepare(self, items: NDArray[np.int64]) -> NDArray[np.int64]:
         """Reads ahead what `read` will be asked for; int (n,), the tokens each item costs."""

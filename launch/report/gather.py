@@ -13,7 +13,8 @@ from catalog.artifacts import open_artifact
 from catalog.catalog import Catalog, load_catalog
 from catalog.splits import Split, make_split, target_rows
 from finetune.baselines import rank_by_popularity
-from finetune.evaluate import metric_values, ndcg_interval, summarise
+from finetune.evaluate import ndcg_interval
+from finetune.metrics import metric_values, slices_of, summarise
 from finetune.statistics import Interval, ratio_interval
 from launch.report.contents import (
     ArmRow,
@@ -94,7 +95,9 @@ def gather_arms(
             name="popularity",
             what="baseline: what most people bought",
             ndcg=ndcg_interval(popular.ranks),
-            metrics=_columns(columns, summarise(popular, cold), ""),
+            metrics=_columns(
+                columns, summarise(popular, slices_of(catalog, split, split.test)), ""
+            ),
             is_control=True,
         )
     ]

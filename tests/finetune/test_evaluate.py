@@ -1,15 +1,26 @@
 """Ranking by counting equals sorting everything; metrics equal their formulas."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torchmetrics.functional.retrieval import retrieval_normalized_dcg, retrieval_reciprocal_rank
+from torchmetrics.functional.classification import binary_auroc
+from torchmetrics.functional.retrieval import (
+    retrieval_average_precision,
+    retrieval_hit_rate,
+    retrieval_normalized_dcg,
+    retrieval_recall,
+    retrieval_reciprocal_rank,
+)
 
-from catalog.splits import Targets
-from finetune.evaluate import metric_values, rank_targets, summarise, tie_keys
+from catalog.catalog import load_catalog
+from catalog.config import CatalogConfig, SplitConfig
+from catalog.splits import Targets, make_split, target_rows
+from finetune.evaluate import rank_targets, tie_keys
+from finetune.metrics import ListMeasures, Ranking, gini, metric_values, slices_of, summarise
 
 NUM_ITEMS = 50
 
@@ -68,18 +79,94 @@ def test_items_already_owned_are_no_candidates() -> None:
     assert (ranking.ranks == 1).all()
 
 
-def test_metrics_equal_torchmetrics() -> None:
-    ranks = np.array([1, 2, 3, 10, 11, 40])
-    values = metric_values(ranks)
-    for row, rank in enumerate(ranks):
-        scores = torch.linspace(1, 0, NUM_ITEMS)
-        target = torch.zeros(NUM_ITEMS, dtype=torch.bool)
-        target[rank - 1] = True
-        ndcg = retrieval_normalized_dcg(scores, target, top_k=10).item()
-        assert values["ndcg@10"][row] == pytest.approx(ndcg, abs=1e-6)
-        mrr = retrieval_reciprocal_rank(scores, target).item()
-        assert values["mrr"][row] == pytest.approx(mrr, abs=1e-6)
-    assert values["recall@10"].tolist() == [1, 1, 1, 1, 0, 0]
+@pytest.mark.parametrize("rank", [1, 2, 3, 5, 6, 10, 11, 20, 21, 49, 50])
+def test_accuracy_equals_torchmetrics(rank: int) -> None:
+    values = metric_values(np.array([rank]), np.array([NUM_ITEMS]))
+    scores = torch.linspace(1, 0.1, NUM_ITEMS)
+    target = torch.zeros(NUM_ITEMS, dtype=torch.bool)
+    target[rank - 1] = True
+    theirs = {"mrr": retrieval_reciprocal_rank(scores, target)}
+    for k in (5, 10, 20):
+        theirs[f"recall@{k}"] = retrieval_recall(scores, target, top_k=k)
+        assert theirs[f"recall@{k}"] == retrieval_hit_rate(scores, target, top_k=k)
+        theirs[f"ndcg@{k}"] = retrieval_normalized_dcg(scores, target, top_k=k)
+        theirs[f"map@{k}"] = retrieval_average_precision(scores, target, top_k=k)
+    theirs["auc"] = binary_auroc(scores, target.int())
+    assert set(theirs) == set(values)
+    for name, value in theirs.items():
+        assert np.float32(values[name][0]) == pytest.approx(value.item(), abs=1e-6), name  # float32
+
+
+def test_one_candidate_is_ranked_without_fault() -> None:
+    assert metric_values(np.array([1]), np.array([1]))["auc"].tolist() == [1.0]
+
+
+def counts_and_categories() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(2)
+    counts = rng.integers(0, 40, NUM_ITEMS)
+    return counts, np.where(rng.random(NUM_ITEMS) < 0.2, -1, rng.integers(0, 4, NUM_ITEMS))
+
+
+def test_what_lists_hold_equals_their_formulas_one_by_one() -> None:
+    catalog, targets = world()
+    counts, categories = counts_and_categories()
+    scores = torch.rand(30, NUM_ITEMS)
+    measures = ListMeasures(counts, 60, categories)
+    ranking = rank_targets(
+        lambda people, part: scores[people, part],
+        catalog,
+        targets,
+        measures=measures,
+        people_chunk=7,
+        items_chunk=13,
+    )
+    head = np.argsort(-counts, kind="stable")[: NUM_ITEMS // 5].tolist()
+    shown = np.zeros(NUM_ITEMS)
+    for row, user in enumerate(targets.users):
+        begin = catalog.interactions.offsets[user]
+        history = catalog.interactions.items[begin : begin + targets.positions[row]].tolist()
+        candidates = [item for item in range(NUM_ITEMS) if item not in history]
+        assert ranking.candidates[row] == len(candidates)
+        best = sorted(candidates, key=lambda item: -float(scores[row, item]))[:10]
+        shown[best] += 1
+        expected = {
+            "arp@10": np.mean([counts[i] for i in best]),
+            "aplt@10": np.mean([i not in head for i in best]),
+            "epc@10": np.mean([1 - min(counts[i] / 60, 1) for i in best]),
+            "efd@10": np.mean([-np.log2(max(counts[i], 1) / counts.sum()) for i in best]),
+        }
+        known = [categories[i] for i in best if categories[i] >= 0]
+        pairs = [(a, b) for n, a in enumerate(known) for b in known[n + 1 :]]
+        expected["diversity@10"] = np.mean([a != b for a, b in pairs])
+        liked = [categories[i] for i in history if categories[i] >= 0]
+        expected["miscalibration@10"] = sum(
+            (p := liked.count(c) / len(liked))
+            * np.log(p / (0.99 * known.count(c) / len(known) + 0.01 * p))
+            for c in set(liked)
+        )
+        if not liked:
+            expected["miscalibration@10"] = np.nan
+        for name, value in expected.items():
+            assert ranking.lists[name][row] == pytest.approx(value, nan_ok=True), name
+    np.testing.assert_array_equal(ranking.shown, shown)
+    assert set(ranking.lists) == set(expected)
+
+
+def test_gini_equals_the_mean_difference_of_all_pairs() -> None:
+    shown = np.array([0, 3, 3, 10, 1])
+    pairs = np.abs(shown[:, None] - shown).sum()
+    assert gini(shown) == pytest.approx(pairs / (2 * 5 * 5 * shown.mean()))
+    assert gini(np.array([4, 4, 4])) == pytest.approx(0)
+    assert np.isnan(gini(np.zeros(3, dtype=np.int64)))
+
+
+def test_without_categories_nothing_is_said_of_them() -> None:
+    assert ListMeasures(np.ones(5, dtype=np.int64), 3, np.full(5, -1)).names == [
+        "arp@10",
+        "aplt@10",
+        "epc@10",
+        "efd@10",
+    ]
 
 
 def test_slices_hold_the_targets_they_name() -> None:
@@ -88,7 +175,34 @@ def test_slices_hold_the_targets_they_name() -> None:
     ranking = rank_targets(lambda people, part: scores[people, part], catalog, targets)
     cold = np.zeros(30, dtype=bool)
     cold[:4] = True
-    table = summarise(ranking, cold)
+    table = summarise(ranking, {"cold": cold, "warm": ~cold})
     assert table["cold/targets"] == 4
     assert table["warm/targets"] == 26
     assert table["cold/mrr"] == pytest.approx((1 / ranking.ranks[:4]).mean())
+
+
+def test_means_leave_out_what_cannot_be_measured() -> None:
+    ones = np.ones(2, dtype=np.int64)
+    ranking = Ranking(ones, np.ones(3, dtype=np.int64), ones * 3, {"x": np.array([np.nan, 4.0])})
+    table = summarise(ranking, {"first": np.array([True, False])})
+    assert table["x"] == 4
+    assert np.isnan(table["first/x"])
+
+
+def test_slices_of_a_real_catalog(demo_world: Path) -> None:
+    catalog = load_catalog(CatalogConfig(path=str(demo_world / "wardrobe")))
+    split = make_split(catalog, SplitConfig())
+    found = slices_of(catalog, split, split.test)
+    assert (found["warm"] ^ found["cold"]).all()
+    assert (
+        sum(found[name].astype(int) for name in ("few", "some", "many") if name in found) == 1
+    ).all()
+    items = [
+        catalog.interactions.items[row] for row in target_rows(catalog.interactions, split.test)
+    ]
+    for name, column in (("without picture", "image"), ("without text", "text")):
+        rows = [catalog.items[int(i)] for i in items]
+        lacks = [row[column] is None and (column == "image" or not row["title"]) for row in rows]
+        if any(lacks):
+            assert found[name].tolist() == lacks
+    assert "without picture" in found

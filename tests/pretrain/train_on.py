@@ -144,7 +144,11 @@ def main(world: str, output: str, settings: str) -> None:
         )
     config = replace(
         config,
-        encoder=replace(config.encoder, dropout=run.dropout, modality_dropout=run.dropout),
+        encoder=replace(
+            config.encoder,
+            reader=replace(config.encoder.reader, dropout=run.dropout),
+            modality_dropout=run.dropout,
+        ),
         data=replace(
             config.data,
             rows=run.rows // run.devices,

@@ -1,4 +1,4 @@
-"""Baselines that learn nothing from content: popularity and chance."""
+"""Baselines that know nothing of the person: popularity and chance."""
 
 import numpy as np
 import torch
@@ -6,7 +6,8 @@ from torch import Tensor
 
 from catalog.catalog import Catalog
 from catalog.splits import Split, Targets
-from finetune.evaluate import Ranking, rank_targets
+from finetune.evaluate import ndcg_interval, rank_targets
+from finetune.metrics import ListMeasures, Ranking, slices_of, summarise
 
 
 def popularity_scores(split: Split) -> Tensor:
@@ -20,7 +21,7 @@ def rank_by_popularity(catalog: Catalog, split: Split, targets: Targets) -> Rank
     def score(people: Tensor, part: slice) -> Tensor:
         return counts[part].expand(len(people), -1)
 
-    return rank_targets(score, catalog, targets)
+    return rank_targets(score, catalog, targets, measures=ListMeasures.of(catalog, split))
 
 
 def rank_by_chance(catalog: Catalog, targets: Targets, seed: int = 0) -> Ranking:
@@ -31,3 +32,16 @@ def rank_by_chance(catalog: Catalog, targets: Targets, seed: int = 0) -> Ranking
         return scores[part].expand(len(people), -1)
 
     return rank_targets(score, catalog, targets)
+
+
+def figures_of_test(ranking: Ranking, catalog: Catalog, split: Split) -> dict[str, float]:
+    """Flat: a system's test metrics with the interval of NDCG@10, and popularity's beside them."""
+    slices = slices_of(catalog, split, split.test)
+    interval = ndcg_interval(ranking.ranks)
+    popular = summarise(rank_by_popularity(catalog, split, split.test), slices)
+    return {
+        **{f"test/{name}": value for name, value in summarise(ranking, slices).items()},
+        "test/ndcg@10_low": interval.low,
+        "test/ndcg@10_high": interval.high,
+        **{f"popularity/{name}": value for name, value in popular.items()},
+    }

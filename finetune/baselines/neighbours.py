@@ -1,0 +1,115 @@
+"""Item-kNN: what others took who took the same (Sarwar et al., 2001; Deshpande and Karypis, 2004)."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from catalog.catalog import Catalog
+from catalog.splits import Split, Targets, training_mask
+from finetune.evaluate import ScoreChunk
+
+DENSE_BYTES = 64 * 2**20
+"""Memory for one block of items × items."""
+PAIRS_AT_ONCE = 2**20
+"""Pairs of items counted at once."""
+
+
+class ItemNeighbours:
+    """Each item's nearest items by the cosine of who took them in training.
+
+    A cosine of few people is unsure: `shrink` is added to its denominator (Bell and Koren, 2007).
+    """
+
+    def __init__(self, items: NDArray[np.int64], similarities: NDArray[np.float32]) -> None:
+        """Both (num_items, k); where an item has fewer, the rest have similarity 0."""
+        self.items = torch.from_numpy(items)
+        self.similarities = torch.from_numpy(similarities)
+
+    @classmethod
+    def fit(
+        cls,
+        catalog: Catalog,
+        split: Split,
+        k: int = 100,
+        shrink: float = 10.0,
+        progress: Callable[[int], None] | None = None,
+    ) -> "ItemNeighbours":
+        interactions = catalog.interactions
+        mask = training_mask(interactions, split.train_end)
+        users = np.repeat(np.arange(catalog.num_users), np.diff(interactions.offsets))[mask]
+        pairs = np.unique(users * catalog.num_items + interactions.items[mask])
+        users, items = pairs // catalog.num_items, pairs % catalog.num_items
+        begins = np.searchsorted(users, np.arange(catalog.num_users + 1))  # of each person's items
+        of_item = np.argsort(items, kind="stable")  # who took each item
+        starts = np.searchsorted(items[of_item], np.arange(catalog.num_items + 1))
+        sizes = np.diff(starts).astype(np.float32)
+        k = min(k, catalog.num_items)
+        found = np.zeros((catalog.num_items, k), dtype=np.int64)
+        cosines = np.zeros((catalog.num_items, k), dtype=np.float32)
+        block = max(1, DENSE_BYTES // (8 * catalog.num_items))
+        for first in range(0, catalog.num_items, block):
+            last = min(first + block, catalog.num_items)
+            chosen = np.arange(first, last)
+            places = of_item[starts[first] : starts[last]]
+            counts = _together(
+                items, begins, users[places], items[places] - first, catalog.num_items, last - first
+            )
+            together = torch.from_numpy(counts.reshape(catalog.num_items, -1))
+            together[chosen, chosen - first] = 0.0
+            together /= torch.from_numpy(np.sqrt(sizes[:, None] * sizes[chosen]) + shrink)
+            best, rows = together.topk(k, dim=0)
+            found[chosen], cosines[chosen] = rows.T.numpy(), best.T.numpy()
+            if progress is not None:
+                progress(last)
+        return cls(found, cosines)
+
+    def scorer(self, catalog: Catalog, targets: Targets) -> ScoreChunk:
+        """Scores are sums of similarities to what the history holds."""
+        interactions = catalog.interactions
+
+        def score(people: Tensor, part: slice) -> Tensor:
+            scores = torch.zeros(len(people), part.stop - part.start)
+            for row, person in enumerate(people.tolist()):
+                begin = interactions.offsets[targets.users[person]]
+                history = interactions.items[begin : begin + targets.positions[person]]
+                taken = torch.from_numpy(np.unique(history).astype(np.int64))
+                items, values = self.items[taken].flatten(), self.similarities[taken].flatten()
+                inside = (items >= part.start) & (items < part.stop)
+                scores[row].index_add_(0, items[inside] - part.start, values[inside])
+            return scores
+
+        return score
+
+
+def _together(
+    items: NDArray[np.int64],
+    begins: NDArray[np.int64],
+    users: NDArray[np.int64],
+    columns: NDArray[np.int64],
+    num_items: int,
+    num_columns: int,
+) -> NDArray[np.float32]:
+    """How many of `users` (n,), each counted in their column (n,), took each item.
+
+    A person's items are items[begins[user] : begins[user + 1]]. Returns (num_items · num_columns,).
+    """
+    counts = np.zeros(num_items * num_columns, dtype=np.float32)
+    lengths = begins[users + 1] - begins[users]
+    ends = np.cumsum(lengths)
+    start = 0
+    while start < len(users):  # as many people as their items fit in a few MB
+        stop = max(start + 1, int(np.searchsorted(ends, ends[start] + PAIRS_AT_ONCE)))
+        part = slice(start, stop)
+        within = np.arange(lengths[part].sum()) - np.repeat(
+            ends[part] - lengths[part] - (ends[start] - lengths[start]), lengths[part]
+        )
+        theirs = items[np.repeat(begins[users[part]], lengths[part]) + within]
+        cells, times = np.unique(
+            theirs * num_columns + np.repeat(columns[part], lengths[part]), return_counts=True
+        )
+        counts[cells] += times
+        start = stop
+    return counts

@@ -1,0 +1,128 @@
+"""One baseline on one page: settings in, an artifact with its ranking out."""
+
+from dataclasses import asdict
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+
+from catalog.artifacts import write_artifact
+from catalog.catalog import Catalog, load_catalog
+from catalog.memory import PeakMemory
+from catalog.progress import ProgressDisplay
+from catalog.splits import Split, Targets, make_split
+from finetune.baselines.factorisation import Factorisation, PairData, Pairs
+from finetune.baselines.neighbours import ItemNeighbours
+from finetune.baselines.popularity import figures_of_test, rank_by_popularity
+from finetune.config import FinetuneConfig, Model
+from finetune.evaluate import rank_targets
+from finetune.metrics import ListMeasures, Ranking
+from finetune.selection import BestWeights
+from pretrain.artifact import count_parameters, open_encoder
+from pretrain.config import ReaderConfig
+from pretrain.curves import CurveRecorder
+from pretrain.embed import embed_items
+from pretrain.run import TrainerFactory
+from pretrain.work import clear_work, work_folder
+
+
+def run_baseline(
+    model: Model, config: FinetuneConfig, output: Path, build_trainer: TrainerFactory
+) -> Path:
+    """Fits a baseline by the settings a recommender would have, and ranks the test targets.
+
+    Those that are trained take as many steps, on as many interactions each, with the same width.
+    Returns the artifact's folder: `test_ranks.npy` and the metrics in the manifest.
+    """
+    started, memory = perf_counter(), PeakMemory()
+    catalog = load_catalog(config.catalog)
+    split = make_split(catalog, config.split)
+    pl.seed_everything(config.trainer.seed, verbose=False)
+    facts: dict[str, Any] = {"parameters": 0, "trained_parameters": 0, "seen_targets": 0}
+    parents = {"encoder": Path(config.encoder)} if model == "vbpr" else {}
+    if model == "popularity":
+        ranking = rank_by_popularity(catalog, split, split.test)
+    elif model == "item-knn":
+        ranking, of_validation = _neighbours(config, catalog, split)
+        facts["validation_ndcg@10"] = of_validation
+    else:
+        ranking = _factorised(model, config, catalog, split, output, build_trainer, facts)
+    with write_artifact(
+        output,
+        kind="baseline",
+        config={"model": model, **asdict(config)},
+        catalog=catalog.fingerprint,
+        parents=parents,
+        split=split.describe(),
+    ) as staging:
+        np.save(staging.path / "test_ranks.npy", ranking.ranks, allow_pickle=False)
+        staging.metrics.update(
+            {
+                **facts,
+                "seconds": round(perf_counter() - started, 1),
+                "peak_mib": round(memory.mib, 1),
+                **figures_of_test(ranking, catalog, split),
+            }
+        )
+    return output
+
+
+def _neighbours(config: FinetuneConfig, catalog: Catalog, split: Split) -> tuple[Ranking, float]:
+    display = ProgressDisplay("Item neighbours", catalog.num_items)
+
+    def show(done: int) -> None:
+        if config.trainer.progress and display.is_due(done):
+            display.show(done)
+
+    fitted = ItemNeighbours.fit(catalog, split, progress=show)
+    display.close()
+    measures = ListMeasures.of(catalog, split)
+    validation = rank_targets(
+        fitted.scorer(catalog, split.validation), catalog, split.validation
+    ).ranks
+    found = rank_targets(fitted.scorer(catalog, split.test), catalog, split.test, measures=measures)
+    return found, float(np.where(validation <= 10, 1 / np.log2(validation + 1), 0).mean())
+
+
+def _factorised(
+    model: Model,
+    config: FinetuneConfig,
+    catalog: Catalog,
+    split: Split,
+    output: Path,
+    build_trainer: TrainerFactory,
+    facts: dict[str, Any],
+) -> Ranking:
+    features, width, length = None, config.width, (config.user or ReaderConfig()).max_history
+    parents = {}
+    if model == "vbpr":
+        base, parts = open_encoder(config.encoder)
+        parents = {"encoder": base.path}
+        width = parts.history.config.width
+        vectors = np.empty((catalog.num_items, width), dtype=np.float32)
+        embed_items(parts.encoder, parts.reader(catalog), vectors, progress=config.trainer.progress)
+        centred = torch.from_numpy(vectors - vectors.mean(axis=0))
+        features = centred / centred.std().clamp(min=1e-6)
+    known = split.train_end > 0
+    module = Factorisation(catalog.num_users, catalog.num_items, width, config.optimizer, features)
+
+    def rank(module: Factorisation, targets: Targets, **more: Any) -> Ranking:
+        with torch.no_grad():
+            return rank_targets(module.cpu().scorer(targets, known), catalog, targets, **more)
+
+    curves = CurveRecorder(config.trainer.log_every)
+    best = BestWeights(rank, split.validation, config.validate_every, config.validation_people)
+    work = work_folder(
+        output, model, config, "data.rows", catalog=catalog.fingerprint, parents=parents
+    )
+    title = f"{model} on {catalog.name}"
+    trainer = build_trainer(config.trainer, work, title, callbacks=[curves, best])
+    pairs = Pairs(catalog, split, config.data.rows * length, config.trainer.seed)
+    trainer.fit(module, PairData(pairs))
+    facts["parameters"] = facts["trained_parameters"] = count_parameters(module)
+    facts["best_step"], facts["validation_ndcg@10"] = best.best_step, best.best
+    clear_work(work)
+    return rank(module, split.test, measures=ListMeasures.of(catalog, split))
