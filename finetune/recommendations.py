@@ -11,6 +11,7 @@ from catalog.config import CatalogConfig, SplitConfig
 from catalog.errors import VitrineError
 from catalog.splits import make_split
 from finetune.baselines import popularity_scores
+from finetune.metrics import ListMeasures, slices_of, summarise
 from finetune.shop import load_shop
 
 
@@ -33,6 +34,21 @@ def catalog_settings(recommender: str | Path) -> tuple[CatalogConfig, SplitConfi
         )
     config = open_artifact(Path(recommender), kind="recommender").manifest["config"]
     return CatalogConfig(**config["catalog"]), SplitConfig(**config["split"])
+
+
+def measure(recommender: str | Path, part: str = "test") -> dict[str, float]:
+    """Everything that is measured of a recommender on its `test` or `validation` targets, flat."""
+    if part not in ("test", "validation"):
+        raise VitrineError(f"part is {part!r}; use test or validation")
+    catalog_config, split_config = catalog_settings(recommender)
+    catalog = load_catalog(catalog_config)
+    split = make_split(catalog, split_config)
+    targets = split.test if part == "test" else split.validation
+    if not len(targets):
+        raise VitrineError(f"the split of {catalog.name} has no {part} targets; nothing to measure")
+    shop = load_shop(recommender, catalog)
+    ranking = shop.rank_targets(catalog, targets, measures=ListMeasures.of(catalog, split))
+    return summarise(ranking, slices_of(catalog, split, targets))
 
 
 def history_of(catalog: Catalog, user: str | None, history: str | None) -> np.ndarray:

@@ -1,5 +1,6 @@
-"""Intervals: bootstrap over people, paired where two systems saw the same people."""
+"""Intervals by bootstrap over people, and tests, paired where two systems saw the same people."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,3 +61,37 @@ def ratio_interval(
         samples = means[:, 0] / means[:, 1]
         value = columns[:, 0].mean() / columns[:, 1].mean()
     return _interval(float(value), np.where(np.isfinite(samples), samples, np.inf))
+
+
+FLIPS = 10_000
+
+
+def sign_flip_p(differences: NDArray[np.floating], seed: int = 0) -> float:
+    """Two-sided p of a paired randomisation test (Fisher, 1935), (people,) differences.
+
+    Under the null hypothesis each difference is as likely to have the other sign.
+    """
+    moved = np.asarray(differences, np.float64)
+    moved = moved[moved != 0]
+    if not len(moved):
+        return 1.0
+    rng = np.random.default_rng(seed)
+    observed = abs(moved.sum()) * (1 - 1e-12)  # sums in another order differ in the last bits
+    beyond = 0
+    at_once = max(1, min(FLIPS, 2**22 // len(moved)))
+    for start in range(0, FLIPS, at_once):
+        rows = min(at_once, FLIPS - start)
+        signs = rng.integers(0, 2, size=(rows, len(moved)), dtype=np.int8) * 2.0 - 1.0
+        beyond += int((np.abs(signs @ moved) >= observed).sum())
+    return (1 + beyond) / (1 + FLIPS)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted for the number of hypotheses, step down (Holm, 1979)."""
+    order = np.argsort(p_values, kind="stable")
+    adjusted = np.empty(len(p_values))
+    worst = 0.0
+    for place, row in enumerate(order):
+        worst = max(worst, min(1.0, (len(p_values) - place) * p_values[row]))
+        adjusted[row] = worst
+    return adjusted.tolist()

@@ -21,6 +21,14 @@ COMMANDS = {
     "pretrain": ("launch.commands:pretrain", "Train an item encoder on a catalog"),
     "embed": ("launch.commands:embed", "Turn every item of a catalog into a vector"),
     "finetune": ("launch.commands:finetune", "Fit a recommender to one domain"),
+    "compare": (
+        "launch.commands:compare",
+        "Fit many arms alike and say which differences are real",
+    ),
+    "evaluate": (
+        "launch.commands:evaluate",
+        "Measure a recommender again, in full or by other rules",
+    ),
     "recommend": ("launch.commands:recommend", "List what one person is likely to want next"),
     "train text": ("launch.commands:train_text", "Learn to write about items for a person"),
     "train image": ("launch.commands:train_image", "Learn to draw items for a person"),

@@ -3,6 +3,7 @@
 The imports that bring torch are inside the functions, so that a command's `--help` is quick.
 """
 
+import json
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from catalog.config import CatalogConfig
 from finetune.config import FinetuneConfig
 from generate.image.config import DrawConfig, ImageConfig
 from generate.text.config import TextConfig, WriteConfig
+from launch.compare import CompareConfig
 from launch.pipeline import PipelineConfig, WorldConfig
 from pretrain.config import EmbedConfig, PretrainConfig
 
@@ -99,6 +101,47 @@ def finetune(options: FinetuneOptions, settings: FinetuneConfig) -> None:
     from launch.trainer import build_trainer
 
     _made(run_finetuning(settings, Path(options.output), build_trainer))
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    output: str = "runs/compare"
+    """Folder of the arms and of the report."""
+
+
+def compare(options: CompareOptions, settings: CompareConfig) -> None:
+    from launch.compare import run_comparison
+    from launch.trainer import build_trainer
+
+    _made(run_comparison(settings, Path(options.output), build_trainer))
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    recommender: str
+    """Folder of a recommender artifact."""
+    part: str = "test"
+    """Targets to rank: test or validation."""
+    output: str = ""
+    """A JSON file for the figures; empty: they are only printed."""
+
+
+def evaluate(options: EvaluateOptions) -> None:
+    from finetune.recommendations import measure
+
+    table = measure(options.recommender, options.part)
+    if options.output:
+        Path(options.output).write_text(json.dumps(table, indent=1) + "\n", encoding="utf8")
+    groups: dict[str, list[str]] = {}
+    for name in table:
+        group, _, metric = name.rpartition("/")
+        groups.setdefault(group, []).append(metric)
+    for group, metrics in groups.items():
+        print(group or "all")
+        for metric in metrics:
+            value = table[f"{group}/{metric}" if group else metric]
+            whole = metric in ("people", "targets")
+            print(f"  {metric:18} {value:10,.0f}" if whole else f"  {metric:18} {value:10.4f}")
 
 
 @dataclass(frozen=True)

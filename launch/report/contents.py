@@ -63,6 +63,8 @@ class ArmRow:
     trained_parameters: int = 0
     parameters: int = 0
     seconds: float = 0.0
+    peak_mib: float = 0.0
+    """Memory at its peak, beyond what was held before."""
     is_control: bool = False
     """A baseline or control, against which the others are read."""
     seen_targets: int = 0

@@ -13,6 +13,7 @@ from catalog.artifacts import open_artifact
 from catalog.catalog import Catalog, load_catalog
 from catalog.splits import Split, make_split, target_rows
 from finetune.baselines import rank_by_popularity
+from finetune.config import ArmConfig
 from finetune.evaluate import ndcg_interval
 from finetune.metrics import metric_values, slices_of, summarise
 from finetune.statistics import Interval, ratio_interval
@@ -103,7 +104,8 @@ def gather_arms(
     ]
     ranks = {"popularity": popular.ranks}
     for name, arm in config.arms.items():
-        artifact = open_artifact(output / "recommenders" / name, kind="recommender")
+        kind = "recommender" if arm.model == "vitrine" else "baseline"
+        artifact = open_artifact(output / "recommenders" / name, kind=kind)
         metrics = artifact.manifest["metrics"]
         ranks[name] = np.load(artifact.path / "test_ranks.npy", allow_pickle=False)
         rows.append(
@@ -116,10 +118,16 @@ def gather_arms(
                 seen_targets=metrics["seen_targets"],
                 parameters=metrics["parameters"],
                 seconds=metrics["seconds"],
-                is_control=arm.features not in ("content", "content+id"),
+                peak_mib=metrics.get("peak_mib") or 0.0,
+                is_control=is_control(arm),
             )
         )
     return rows, ranks
+
+
+def is_control(arm: ArmConfig) -> bool:
+    """A baseline, or one that does not know an item by its own content."""
+    return arm.model != "vitrine" or arm.features not in ("content", "content+id")
 
 
 def cold_targets(catalog: Catalog, split: Split) -> NDArray[np.bool_]:

@@ -57,22 +57,29 @@ def render_page(report: Report) -> str:
         ("time", "Where the time went", _stages(report.stages)),
         ("notes", "What to be careful about", _notes(report.notes)),
     ]
-    shown = [(anchor, title, body) for anchor, title, body in sections if body]
-    links = [tag("li", tag("a", title, href=f"#{anchor}")) for anchor, title, _ in shown]
+    return document(report.title, _hero(report), sections, tag("p", _footer()))
+
+
+def document(
+    title: str, hero: Child, sections: Sequence[tuple[str, str, Child]], footer: Child
+) -> str:
+    """A whole page; `sections`: (anchor, heading, body), left out where the body is empty."""
+    shown = [(anchor, heading, body) for anchor, heading, body in sections if body]
+    links = [tag("li", tag("a", heading, href=f"#{anchor}")) for anchor, heading, _ in shown]
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
         tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="color-scheme", content="light dark"),
-        tag("title", report.title),
+        tag("title", title),
         tag("style", _style()),
     )
     body = tag(
         "body",
-        tag("header", _hero(report), tag("nav", tag("ol", links), aria_label="On this page")),
+        tag("header", hero, tag("nav", tag("ol", links), aria_label="On this page")),
         tag("main", [_section(*section) for section in shown]),
-        tag("footer", tag("p", _footer())),
+        tag("footer", footer),
     )
     return "<!doctype html>\n" + tag("html", head, body, lang="en") + "\n"
 

@@ -31,10 +31,11 @@ def ranking_table(arms: Sequence[ArmRow]) -> Html:
         [tag("th", name, scope="col", class_="number") for name in columns],
         tag("th", "trained", scope="col", class_="number"),
         tag("th", "time", scope="col", class_="number"),
+        tag("th", "memory", scope="col", class_="number"),
     ]
     ours = [arm for arm in arms if not arm.is_control]
     controls = [arm for arm in arms if arm.is_control]
-    num_columns = 5 + len(columns)
+    num_columns = 6 + len(columns)
     groups = [("Ways of learning", ours, "ours"), ("Baselines and controls", controls, "control")]
     bodies = [
         tag(
@@ -64,6 +65,7 @@ def _arm_row(arm: ArmRow, columns: Sequence[str], ticks: list[float], look: str)
         [_metric(name, arm.metrics.get(name, math.nan)) for name in columns],
         tag("td", _trained(arm), class_="number"),
         tag("td", duration(arm.seconds) if arm.seconds else MISSING, class_="number"),
+        tag("td", f"{arm.peak_mib:,.0f} MiB" if arm.peak_mib else MISSING, class_="number"),
     )
 
 
@@ -74,7 +76,8 @@ def _figure(interval: Interval, places: int = 4) -> list[Html]:
 
 def _metric(name: str, value: float) -> Html:
     is_share = any(word in name.lower() for word in ("share", "coverage", "%"))
-    return tag("td", percent(value) if is_share else decimal(value), class_="number")
+    places = 1 if abs(value) >= 10 else 4
+    return tag("td", percent(value) if is_share else decimal(value, places), class_="number")
 
 
 def _trained(arm: ArmRow) -> list[Html] | str:

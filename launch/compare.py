@@ -1,0 +1,166 @@
+"""Many arms, several seeds, one verdict: which way of recommending is better here, and by how much.
+
+Every arm is fitted and judged alike: the same split, steps, batch and candidates. Each arm of each
+seed is an artifact of its own, so that a comparison that was stopped goes on, and one with another
+arm fits that arm alone.
+"""
+
+import json
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from catalog.errors import VitrineError, nearest
+from finetune.config import ArmConfig, FinetuneConfig
+from launch.pipeline import Stage, recommender_stage
+
+SAME_FOR_EVERY_SEED = ("popularity", "item-knn")
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    """What all arms share: encoder, catalog, split, budget."""
+    arms: dict[str, ArmConfig] = field(default_factory=dict)
+    """The arms by name; empty: baselines, controls, each modality alone and every transfer mode."""
+    include: str = ""
+    """Names of the arms to run, with commas between; empty: all."""
+    reference: str = ""
+    """An arm that each of the others is compared with, beside the differences that are always told."""
+    seeds: int = 3
+    """Trainings of each arm, with seeds one after the other."""
+
+
+def default_arms(modalities: list[str]) -> dict[str, ArmConfig]:
+    """Those that an encoder of these modalities allows; without an encoder, those that need none."""
+    arms = {
+        "popularity": ArmConfig(model="popularity", what="what most people took"),
+        "item-knn": ArmConfig(model="item-knn", what="what others took who took the same"),
+        "bpr-mf": ArmConfig(model="bpr-mf", what="a vector for each person and each item"),
+        "id": ArmConfig(
+            transfer="scratch",
+            features="id",
+            what="our reader of histories, a vector for each item",
+        ),
+    }
+    if not modalities:
+        return arms
+    arms["vbpr"] = ArmConfig(model="vbpr", what="bpr-mf, and the pretrained item vectors")
+    if len(modalities) > 1:
+        for name in modalities:
+            arms[f"{name} only"] = ArmConfig(only=name, what=f"lora, reading {name} alone")
+    return arms | {
+        "shuffled": ArmConfig(features="shuffled", what="lora, reading other items' content"),
+        "zero-shot": ArmConfig(transfer="zero-shot", what="as pretrained, nothing trained here"),
+        "scratch": ArmConfig(transfer="scratch", what="the same model, not pretrained"),
+        "frozen": ArmConfig(transfer="frozen", what="pretrained towers that stand still"),
+        "lora": ArmConfig(transfer="lora", what="low-rank updates of the pretrained weights"),
+        "full": ArmConfig(transfer="full", what="all pretrained weights trained on"),
+        "lora+id": ArmConfig(features="content+id", what="lora, and a vector for each item"),
+    }
+
+
+def run_comparison(config: CompareConfig, output: Path, build_trainer: Any) -> Path:
+    """Fits what is not fitted yet; writes `report.html`, `report.md`, `arms.parquet` and
+    `targets.parquet` (each target's place under each arm and seed) into `output`.
+
+    Returns the page's path.
+    """
+    arms = chosen_arms(config)
+    stages = plan(config, arms, output, build_trainer)
+    output.mkdir(parents=True, exist_ok=True)
+    _say(f"{len(arms)} arms, {len(stages)} trainings → {output}; Ctrl-C keeps those that are done")
+    for number, (_, _, stage) in enumerate(stages, 1):
+        place = f"[{number}/{len(stages)}] {stage.name}"
+        if stage.is_done():
+            _say(f"{place}: done earlier")
+            continue
+        _say(place)
+        stage.run()
+    from launch.report.comparison import write_comparison
+
+    folders: dict[str, list[Path]] = {name: [] for name in arms}
+    for name, _, stage in stages:
+        folders[name].append(stage.folder)
+    report, sentences = write_comparison(config, arms, folders, output)
+    for sentence in sentences:
+        _say(sentence)
+    return report
+
+
+def chosen_arms(config: CompareConfig) -> dict[str, ArmConfig]:
+    """The arms that were asked for; VitrineError where there are none, or not such."""
+    if config.seeds < 1:
+        raise VitrineError(f"seeds is {config.seeds}; give 1 or more")
+    arms = config.arms or default_arms(_modalities(config.finetune.encoder))
+    wanted = [name.strip() for name in config.include.split(",") if name.strip()] or list(arms)
+    for name in wanted:
+        if name not in arms:
+            raise VitrineError(
+                f"there is no arm {name!r} among those to compare.{nearest(name, arms)} "
+                f"All of them: {', '.join(arms)}"
+            )
+    if config.reference and config.reference not in wanted:
+        raise VitrineError(
+            f"reference is {config.reference!r}, which is not among the arms compared: {', '.join(wanted)}"
+        )
+    return {name: arms[name] for name in wanted}
+
+
+def _modalities(encoder: str) -> list[str]:
+    if not encoder:
+        return []
+    from catalog.artifacts import open_artifact
+
+    shape = json.loads(
+        (open_artifact(Path(encoder), kind="encoder").path / "config.json").read_text()
+    )
+    return [modality["name"] for modality in shape["modalities"]]
+
+
+def plan(
+    config: CompareConfig, arms: dict[str, ArmConfig], output: Path, build_trainer: Any
+) -> list[tuple[str, int, Stage]]:
+    """(arm, seed, stage), seed by seed, so that an early look has all arms."""
+    stages = []
+    first = config.finetune.trainer.seed
+    for seed in range(first, first + config.seeds):
+        for name, arm in arms.items():
+            if arm.model in SAME_FOR_EVERY_SEED and seed != first:
+                continue
+            settings = arm.settings(config.finetune)
+            settings = replace(settings, trainer=replace(settings.trainer, seed=seed))
+            folder = output / "arms" / name.replace("/", "-") / f"seed-{seed}"
+            stage = recommender_stage(f"{name}, seed {seed}", arm, settings, folder, build_trainer)
+            stages.append((name, seed, stage))
+    return stages
+
+
+def questions(arms: dict[str, ArmConfig], reference: str = "") -> list[tuple[str, str, str]]:
+    """(what is asked, arm, against): the differences that are tested, as far as the arms are there."""
+    asked = [(f"pretraining ({name})", name, "scratch") for name in ("frozen", "lora", "full")]
+    for name in ("scratch", "lora"):
+        asked.append((f"knowing the person ({name})", name, "popularity"))
+        asked.append((f"content instead of ids ({name})", name, "id"))
+    asked += [
+        ("the items' own content", "lora", "shuffled"),
+        ("ids beside content", "lora+id", "lora"),
+        ("content beside ids", "lora+id", "id"),
+    ]
+    for name, arm in arms.items():
+        if arm.only:
+            asked.append((f"what is known beside {arm.only}", "lora", name))
+            asked.append((f"{arm.only} instead of ids", name, "id"))
+    asked += [(f"{name} rather than {reference}", name, reference) for name in arms if reference]
+    known = [(what, ours, other) for what, ours, other in asked if ours in arms and other in arms]
+    first = {(ours, other): what for what, ours, other in reversed(known) if ours != other}
+    return [
+        (first[ours, other], ours, other)
+        for what, ours, other in known
+        if first.get((ours, other)) == what
+    ]
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

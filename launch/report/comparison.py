@@ -1,0 +1,274 @@
+"""Reads the arms of a comparison and says what they show: a page, Markdown, and two tables."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from catalog.artifacts import open_artifact
+from catalog.catalog import Catalog, load_catalog
+from catalog.splits import Split, make_split, target_rows
+from finetune.config import ArmConfig
+from finetune.metrics import metric_values
+from finetune.statistics import mean_interval
+from finetune.verdict import Difference, differences, say
+from launch.report.charts import interval_mark, interval_scale
+from launch.report.contents import ArmRow
+from launch.report.gather import FEW_COLD, PROTOCOL, cold_targets, is_control
+from launch.report.markup import Html, bounds, decimal, tag
+from launch.report.page import document
+from launch.report.tables import ranking_table
+
+if TYPE_CHECKING:
+    from launch.compare import CompareConfig
+
+COLUMNS = ("recall@10", "coverage@10", "arp@10", "cold/recall@10")
+METRIC = "ndcg@10"
+
+
+@dataclass
+class Comparison:
+    title: str
+    protocol: str
+    rows: list[ArmRow]
+    asked: list[tuple[str, Difference]]
+    """What was asked, and the answer."""
+    sentences: list[str]
+
+
+def write_comparison(
+    config: "CompareConfig",
+    arms: Mapping[str, ArmConfig],
+    folders: Mapping[str, list[Path]],
+    output: Path,
+) -> tuple[Path, list[str]]:
+    """`folders`: each arm's artifacts, one for each seed. Returns the page's path and the verdicts."""
+    catalog = load_catalog(config.finetune.catalog)
+    split = make_split(catalog, config.finetune.split)
+    metrics: dict[str, list[dict[str, Any]]] = {}
+    ranks: dict[str, list[NDArray[np.int64]]] = {}
+    for name, arm in arms.items():
+        kind = "recommender" if arm.model == "vitrine" else "baseline"
+        artifacts = [open_artifact(folder, kind=kind) for folder in folders[name]]
+        metrics[name] = [artifact.manifest["metrics"] for artifact in artifacts]
+        ranks[name] = [np.load(a.path / "test_ranks.npy", allow_pickle=False) for a in artifacts]
+    found = compare(config, arms, metrics, ranks, catalog, split)
+    first = config.finetune.trainer.seed
+    _write_targets(output / "targets.parquet", ranks, first, catalog, split)
+    _write_arms(output / "arms.parquet", metrics, first)
+    (output / "report.md").write_text(as_markdown(found), encoding="utf8")
+    page = output / "report.html"
+    page.write_text(as_page(found), encoding="utf8")
+    return page, found.sentences
+
+
+def compare(
+    config: "CompareConfig",
+    arms: Mapping[str, ArmConfig],
+    metrics: Mapping[str, list[dict[str, Any]]],
+    ranks: Mapping[str, list[NDArray[np.int64]]],
+    catalog: Catalog,
+    split: Split,
+) -> Comparison:
+    from launch.compare import questions
+
+    values = {
+        name: np.mean([metric_values(of_seed)[METRIC] for of_seed in runs], axis=0)
+        for name, runs in ranks.items()
+    }
+    asked = questions(dict(arms), config.reference)
+    answers = differences(values, [(ours, theirs) for _, ours, theirs in asked])
+    cold = int(cold_targets(catalog, split).sum())
+    columns = [c for c in COLUMNS if cold >= FEW_COLD or not c.startswith("cold/")]
+    sentences = [
+        say(answer, what[0].upper() + what[1:], float(values[answer.theirs].mean()))
+        for (what, _, _), answer in zip(asked, answers, strict=True)
+    ]
+    return Comparison(
+        title=f"Ways to recommend in {catalog.name}",
+        protocol=_protocol(config, catalog, split),
+        rows=[_row(name, arm, metrics[name], values[name], columns) for name, arm in arms.items()],
+        asked=[(what, answer) for (what, _, _), answer in zip(asked, answers, strict=True)],
+        sentences=sentences,
+    )
+
+
+def _row(
+    name: str,
+    arm: ArmConfig,
+    runs: list[dict[str, Any]],
+    values: NDArray[np.float64],
+    columns: list[str],
+) -> ArmRow:
+    def mean(key: str) -> float:
+        known = [run[key] for run in runs if run.get(key) is not None]
+        return float(np.mean(known)) if known else math.nan
+
+    return ArmRow(
+        name=name,
+        what=arm.what,
+        ndcg=mean_interval(values),
+        metrics={column: mean(f"test/{column}") for column in columns},
+        trained_parameters=int(mean("trained_parameters")),
+        parameters=int(mean("parameters")),
+        seconds=mean("seconds"),
+        peak_mib=0.0 if math.isnan(mean("peak_mib")) else mean("peak_mib"),
+        is_control=is_control(arm),
+        seen_targets=int(runs[0]["seen_targets"]),
+    )
+
+
+def _protocol(config: "CompareConfig", catalog: Catalog, split: Split) -> str:
+    common = config.finetune
+    return (
+        f"{PROTOCOL[common.split.kind]}. All {catalog.num_items:,} items are ranked except those "
+        "already in the person's history; equal scores are ordered by a fixed random key. "
+        f"{len(split.test):,} people, one target each; {split.cold_shares['test']:.0%} of the targets "
+        f"were never taken in training (cold). Trained arms: {common.trainer.max_steps:,} steps of "
+        f"{common.data.rows} packed rows, the weights of the best look at validation, "
+        f"{config.seeds} {'seed' if config.seeds == 1 else 'seeds'}; a person's figure is the mean over "
+        "the seeds. Intervals: 95 % paired bootstrap over people. p: 10,000 random sign flips, "
+        "corrected by Holm over all differences of the table. Time and memory: of fitting and "
+        "ranking, on this machine."
+    )
+
+
+def as_page(found: Comparison) -> str:
+    ticks = interval_scale([answer.value for _, answer in found.asked], 0.0) if found.asked else []
+    heads = ("What is asked", "arm", "against", "difference in NDCG@10", "", "p (Holm)", "reading")
+    rows = [_asked_row(what, answer, ticks) for what, answer in found.asked]
+    table = tag(
+        "div",
+        tag(
+            "table",
+            tag("thead", tag("tr", [tag("th", head, scope="col") for head in heads])),
+            tag("tbody", rows),
+        ),
+        class_="table",
+        tabindex=0,
+        role="region",
+        aria_label="Differences",
+    )
+    hero = [
+        tag("p", "Vitrine", class_="brand"),
+        tag("h1", found.title, dir="auto"),
+        tag("p", _pretraining(found), class_="lead"),
+    ]
+    lead = tag(
+        "p",
+        "Each line takes one arm from another over the same people. A difference counts where chance ",
+        "would make one as large in fewer than 5 of 100 such tables.",
+        class_="lead",
+    )
+    sections = [
+        ("ranking", "How well each ranks", [ranking_table(found.rows), _quiet(found.protocol)]),
+        ("differences", "What makes the difference", [lead, table] if rows else []),
+        (
+            "verdicts",
+            "In words",
+            [tag("ul", [tag("li", s) for s in found.sentences], class_="notes")],
+        ),
+    ]
+    return document(found.title, hero, sections, tag("p", "Written by vitrine compare."))
+
+
+def _quiet(text: str) -> Html:
+    return tag("p", text, class_="protocol")
+
+
+def _pretraining(found: Comparison) -> str:
+    told = [
+        s
+        for (what, _), s in zip(found.asked, found.sentences, strict=True)
+        if what.startswith("pretraining")
+    ]
+    return " ".join(told) or "No arm here tells whether pretraining helped; compare with scratch."
+
+
+def _asked_row(what: str, answer: Difference, ticks: list[float]) -> Html:
+    looks = {"better": ("✓", "met"), "worse": ("✗", "unmet"), "no difference": ("○", "unclear")}
+    sign, look = looks[answer.word]
+    figure = [
+        tag("span", decimal(answer.value.value), class_="value"),
+        tag("span", bounds(answer.value), class_="bounds"),
+    ]
+    return tag(
+        "tr",
+        tag("th", tag("span", what, class_="arm"), scope="row"),
+        tag("td", answer.ours),
+        tag("td", answer.theirs),
+        tag("td", figure, class_="number"),
+        tag("td", interval_mark(answer.value, ticks, "ours", reference=0.0)),
+        tag("td", f"{answer.adjusted:.3g}", class_="number"),
+        tag("td", tag("span", f"{sign} {answer.word}", class_=f"reading {look}")),
+    )
+
+
+def as_markdown(found: Comparison) -> str:
+    columns = list(found.rows[0].metrics)
+    lines = [
+        f"# {found.title}",
+        "",
+        f"| arm | NDCG@10 | 95 % interval | {' | '.join(columns)} | trained | of | seconds | MiB |",
+        f"| --- | {'---: | ' * (6 + len(columns))}",
+    ]
+    for row in found.rows:
+        cells = [f"{row.metrics[column]:.4g}" for column in columns]
+        lines.append(
+            f"| {row.name} | {row.ndcg.value:.4f} | {row.ndcg.low:.4f} – {row.ndcg.high:.4f} | "
+            f"{' | '.join(cells)} | {row.trained_parameters:,} | {row.parameters:,} | "
+            f"{row.seconds:.0f} | {row.peak_mib:.0f} |"
+        )
+    lines += ["", found.protocol, ""]
+    lines += [f"- {sentence}" for sentence in found.sentences]
+    return "\n".join(lines) + "\n"
+
+
+def _write_targets(
+    path: Path,
+    ranks: Mapping[str, list[NDArray[np.int64]]],
+    first_seed: int,
+    catalog: Catalog,
+    split: Split,
+) -> None:
+    """arm, seed, user_id, item_id, rank; an arm and seed at a time."""
+    users = pa.array(catalog.user_ids[split.test.users].tolist(), pa.string())
+    wanted = catalog.interactions.items[target_rows(catalog.interactions, split.test)]
+    items = catalog.items.data.column("item_id").take(pa.array(wanted)).combine_chunks()
+    writer = None
+    for name, runs in ranks.items():
+        for seed, places in enumerate(runs, first_seed):
+            table = pa.table(
+                {
+                    "arm": pa.array([name] * len(users)).dictionary_encode(),
+                    "seed": pa.array(np.full(len(users), seed, np.int32)),
+                    "user_id": users,
+                    "item_id": items,
+                    "rank": pa.array(places),
+                }
+            )
+            writer = writer or pq.ParquetWriter(path, table.schema)
+            writer.write_table(table)
+    if writer is not None:
+        writer.close()
+
+
+def _write_arms(path: Path, metrics: Mapping[str, list[dict[str, Any]]], first_seed: int) -> None:
+    """One row for each arm and seed, every measured figure a column."""
+    names = sorted({key for runs in metrics.values() for run in runs for key in run})
+    rows = [
+        {"arm": arm, "seed": seed, **{name: _number(run.get(name)) for name in names}}
+        for arm, runs in metrics.items()
+        for seed, run in enumerate(runs, first_seed)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), path)
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, (int, float)) else None

@@ -1,0 +1,178 @@
+"""Comparing arms: what is run, what is asked, and that the answer is that of the figures."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from catalog.artifacts import open_artifact
+from catalog.config import CatalogConfig
+from catalog.errors import VitrineError
+from finetune.config import ArmConfig, FinetuneConfig, FinetuneDataConfig
+from finetune.metrics import metric_values
+from finetune.run import run_finetuning
+from finetune.verdict import differences, say
+from launch.compare import CompareConfig, chosen_arms, default_arms, questions, run_comparison
+from launch.pipeline import PipelineConfig
+from launch.settings import load_settings
+from launch.trainer import build_trainer
+from pretrain.config import ReaderConfig, TrainerConfig
+from pretrain.run import run_pretraining
+
+TINY = Path(__file__).with_name("tiny.yaml")
+
+
+@pytest.fixture(scope="module")
+def config(demo_world: Path, tmp_path_factory: pytest.TempPathFactory) -> CompareConfig:
+    settings = load_settings(PipelineConfig, TINY, [])
+    catalog = CatalogConfig(path=str(demo_world / "home"))
+    trainer = replace(settings.pretrain.trainer, progress=False)
+    encoder = run_pretraining(
+        replace(settings.pretrain, catalog=catalog, trainer=trainer),
+        tmp_path_factory.mktemp("encoder") / "encoder",
+        build_trainer,
+    )
+    return CompareConfig(
+        finetune=replace(
+            settings.finetune,
+            encoder=str(encoder),
+            catalog=CatalogConfig(path=str(demo_world / "wardrobe")),
+            trainer=TrainerConfig(max_steps=2, progress=False),
+        ),
+        seeds=2,
+        include="popularity,item-knn,vbpr,id,text only,scratch,lora",
+    )
+
+
+@pytest.fixture(scope="module")
+def compared(config: CompareConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("compare") / "run"
+    return run_comparison(config, output, build_trainer).parent
+
+
+def test_every_arm_and_seed_is_an_artifact_and_a_row(compared: Path) -> None:
+    rows = pq.read_table(compared / "arms.parquet").to_pylist()
+    by_arm = {row["arm"]: [r["seed"] for r in rows if r["arm"] == row["arm"]] for row in rows}
+    twice = ("vbpr", "id", "text only", "scratch", "lora")
+    assert by_arm == {"popularity": [0], "item-knn": [0]} | {name: [0, 1] for name in twice}
+    for row in rows:
+        kind = "baseline" if row["arm"] in ("popularity", "item-knn", "vbpr") else "recommender"
+        artifact = open_artifact(compared / "arms" / row["arm"] / f"seed-{row['seed']}", kind=kind)
+        assert row["test/ndcg@10"] == pytest.approx(artifact.manifest["metrics"]["test/ndcg@10"])
+        assert row["peak_mib"] >= 0
+    metrics = {row["arm"]: row for row in rows}
+    assert metrics["popularity"]["test/mrr"] == pytest.approx(metrics["lora"]["popularity/mrr"])
+
+
+def test_targets_hold_each_place(compared: Path) -> None:
+    table = pq.read_table(compared / "targets.parquet").to_pylist()
+    lora = [row["rank"] for row in table if (row["arm"], row["seed"]) == ("lora", 1)]
+    expected = np.load(compared / "arms" / "lora" / "seed-1" / "test_ranks.npy")
+    assert lora == expected.tolist()
+
+
+def test_the_page_and_its_markdown_say_what_was_found(compared: Path) -> None:
+    page = (compared / "report.html").read_text(encoding="utf8")
+    words = (compared / "report.md").read_text(encoding="utf8")
+    for name in ("popularity", "item-knn", "vbpr", "text only", "scratch", "lora"):
+        assert name in page
+        assert f"| {name} |" in words
+    told = [line for line in words.splitlines() if line.startswith("- ")]
+    assert len(told) == page.count('class="reading') == 7
+    assert told[0].startswith("- Pretraining (lora) ")
+
+
+def test_what_is_done_is_not_done_again(
+    config: CompareConfig, compared: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def created() -> dict[str, str]:
+        found = (compared / "arms").rglob("manifest.json")
+        return {str(path): json.loads(path.read_text())["created"] for path in found}
+
+    before = created()
+    more = replace(config, include=f"{config.include},zero-shot")
+    run_comparison(more, compared, build_trainer)
+    after = created()
+    assert {name: after[name] for name in before} == before
+    assert len(after) == len(before) + 2
+    assert "[1/14] finetune popularity, seed 0: done earlier" in capsys.readouterr().err
+
+
+def test_an_arm_that_reads_text_alone_sees_no_picture(
+    config: CompareConfig, compared: Path
+) -> None:
+    from catalog.catalog import load_catalog
+    from pretrain.artifact import EncoderParts
+
+    parts = EncoderParts.load(Path(config.finetune.encoder))
+    reader = parts.reader(load_catalog(config.finetune.catalog))
+    reader.read_only({"text"})
+    content = reader.read(np.arange(8))
+    assert not content["image"]["present"].any()
+    assert content["text"]["present"].any()
+    parts.encoder.eval()(content)
+    manifest = open_artifact(compared / "arms" / "text only" / "seed-0").manifest
+    assert manifest["config"]["only"] == "text"
+
+
+def test_the_questions_are_those_the_arms_can_answer() -> None:
+    arms = default_arms(["text", "image"])
+    asked = questions(arms)
+    assert len({(ours, other) for _, ours, other in asked}) == len(asked)
+    assert ("pretraining (full)", "full", "scratch") in asked
+    assert ("what is known beside image", "lora", "image only") in asked
+    assert questions({"id": ArmConfig(), "popularity": ArmConfig()}) == []
+    assert questions({"a": ArmConfig(), "b": ArmConfig()}, "a") == [("b rather than a", "b", "a")]
+
+
+def test_differences_are_called_real_only_after_correction() -> None:
+    rng = np.random.default_rng(0)
+    base = rng.random(400)
+    values = {"base": base, "same": rng.permutation(base), "better": base + 0.05 * rng.random(400)}
+    pairs = [("better", "base"), ("same", "base")]
+    better, same = differences(values, pairs)
+    assert (better.word, same.word) == ("better", "no difference")
+    assert better.adjusted == pytest.approx(2 * better.p)
+    assert say(better, "This", base.mean()).startswith("This helped here: NDCG@10 +0.02")
+    (worse,) = differences(values, [("base", "better")])
+    assert worse.word == "worse"
+
+
+def test_mistakes_are_told_in_one_line(config: CompareConfig, tmp_path: Path) -> None:
+    with pytest.raises(VitrineError, match=r"no arm 'lra' .* Did you mean 'lora'"):
+        chosen_arms(replace(config, include="lra"))
+    with pytest.raises(VitrineError, match="seeds is 0; give 1 or more"):
+        chosen_arms(replace(config, seeds=0))
+    with pytest.raises(VitrineError, match="reference is 'full', which is not among"):
+        chosen_arms(replace(config, reference="full"))
+    settings = replace(config.finetune, only="sound")
+    with pytest.raises(VitrineError, match="only names 'sound', which the encoder does not read"):
+        run_finetuning(settings, tmp_path / "x", build_trainer)
+
+
+def test_without_an_encoder_ids_and_baselines_are_compared(
+    demo_world: Path, tmp_path: Path
+) -> None:
+    config = CompareConfig(
+        finetune=FinetuneConfig(
+            catalog=CatalogConfig(path=str(demo_world / "wardrobe")),
+            width=16,
+            user=ReaderConfig(layers=1, heads=2, max_history=6),
+            data=FinetuneDataConfig(rows=2),
+            trainer=TrainerConfig(max_steps=2, progress=False),
+        ),
+        seeds=1,
+        reference="id",
+    )
+    report = run_comparison(config, tmp_path / "run", build_trainer)
+    words = report.with_suffix(".md").read_text(encoding="utf8")
+    values = {
+        name: metric_values(np.load(tmp_path / "run" / "arms" / name / "seed-0" / "test_ranks.npy"))
+        for name in ("id", "bpr-mf", "item-knn", "popularity")
+    }
+    for name, of_arm in values.items():
+        assert f"| {name} | {of_arm['ndcg@10'].mean():.4f} |" in words
+    assert "Bpr-mf rather than id" in words
