@@ -17,7 +17,7 @@ from catalog.config import CatalogConfig, SplitConfig
 from catalog.errors import VitrineError
 from catalog.splits import make_split
 from finetune.artifact import encoder_settings, load_recommender, open_recommender, start
-from finetune.config import FinetuneConfig, FinetuneDataConfig, LoraConfig
+from finetune.config import FinetuneConfig, FinetuneDataConfig
 from finetune.data import FinetuneBatch
 from finetune.module import FinetuneModule
 from finetune.recommendations import recommend
@@ -25,21 +25,14 @@ from finetune.recommender import Adaptor, Recommender
 from finetune.run import run_finetuning
 from pretrain.artifact import EncoderParts, new_encoder
 from pretrain.config import (
-    EncoderConfig,
-    PretrainConfig,
-    PretrainDataConfig,
     ReaderConfig,
-    TowerConfig,
     TrainerConfig,
 )
 from pretrain.embed import embed_items
 from pretrain.history import HistoryEncoder, HistoryEncoderConfig
-from pretrain.run import run_pretraining
 from pretrain.store import open_vectors
 from pretrain.towers import config_of
 
-TEXT = {"model_type": "bert", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-IMAGE = {"model_type": "vit", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 LLAMA = {
     "model_type": "llama",
     "hidden_size": 24,
@@ -60,36 +53,6 @@ def build_trainer(config: TrainerConfig, folder: Path, title: str, callbacks: li
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-    )
-
-
-@pytest.fixture(scope="module")
-def encoder(demo_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    config = PretrainConfig(
-        catalog=CatalogConfig(path=str(demo_world / "home")),
-        encoder=EncoderConfig(
-            width=32,
-            text=TowerConfig(config=TEXT | {"intermediate_size": 64}, vocab_size=300),
-            image=TowerConfig(
-                config=IMAGE | {"intermediate_size": 64, "patch_size": 16}, image_size=32
-            ),
-            reader=ReaderConfig(layers=1, heads=2, max_history=8),
-        ),
-        data=PretrainDataConfig(rows=4, row_length=8, max_broken=0.1),
-        trainer=TrainerConfig(max_steps=3, progress=False),
-    )
-    return run_pretraining(config, tmp_path_factory.mktemp("encoder") / "encoder", build_trainer)
-
-
-@pytest.fixture(scope="module")
-def settings(encoder: Path, demo_world: Path) -> FinetuneConfig:
-    return FinetuneConfig(
-        encoder=str(encoder),
-        catalog=CatalogConfig(path=str(demo_world / "wardrobe")),
-        lora=LoraConfig(rank=2, alpha=8),
-        data=FinetuneDataConfig(rows=4, encode_items=12),
-        trainer=TrainerConfig(max_steps=4, progress=False),
-        validate_every=2,
     )
 
 
