@@ -202,13 +202,18 @@ def _base(artifact: Artifact, encoder: str | Path | None) -> EncoderParts:
     if encoder is None:
         return EncoderParts.load(artifact.parent("encoder"))
     given, parts = open_encoder(encoder)
-    expected = artifact.manifest["parents"]["encoder"]["hash"]
-    if given.hash != expected:
-        raise VitrineError(
-            f"{artifact.path} was trained on the encoder {expected[:12]}, but {encoder} is "
-            f"{given.hash[:12]}; pass the encoder it was trained on"
-        )
+    check_base(artifact, given)
     return parts
+
+
+def check_base(artifact: Artifact, base: Artifact) -> None:
+    """That `base` is the encoder the recommender was trained on, by its hash; else VitrineError."""
+    expected = artifact.manifest["parents"]["encoder"]["hash"]
+    if base.hash != expected:
+        raise VitrineError(
+            f"{artifact.path} was trained on the encoder {expected[:12]}, but {base.path} is "
+            f"{base.hash[:12]}; pass the encoder it was trained on"
+        )
 
 
 def _check_ids(artifact: Artifact, catalog: Catalog) -> None:

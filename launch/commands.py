@@ -145,23 +145,84 @@ def evaluate(options: EvaluateOptions) -> None:
 
 
 @dataclass(frozen=True)
+class DomainsOptions:
+    store: str = "runs/domains"
+    """Folder that remembers them."""
+
+
+@dataclass(frozen=True)
+class DomainOptions:
+    name: str
+    """What the domain is called."""
+    store: str = "runs/domains"
+    """Folder that remembers them."""
+
+
+@dataclass(frozen=True)
+class AddDomainOptions:
+    name: str
+    """What the domain is to be called."""
+    recommender: str
+    """Folder of a recommender artifact, fitted with LoRA."""
+    store: str = "runs/domains"
+    """Folder that remembers them."""
+
+
+def domains_add(options: AddDomainOptions) -> None:
+    from finetune.domains import DomainStore
+
+    store = DomainStore.read(options.store, new=True)
+    store.add(options.name, options.recommender)
+    store.write()
+
+
+def domains_list(options: DomainsOptions) -> None:
+    from finetune.domains import DomainStore
+
+    store = DomainStore.read(options.store)
+    print(f"base {store.encoder}")
+    for name, folder in store.recommenders.items():
+        print(f"{'*' if name == store.in_use else ' '} {name}  {folder}")
+
+
+def domains_use(options: DomainOptions) -> None:
+    from finetune.domains import DomainStore
+
+    store = DomainStore.read(options.store)
+    store.use(options.name)
+    store.write()
+
+
+def domains_remove(options: DomainOptions) -> None:
+    from finetune.domains import DomainStore
+
+    store = DomainStore.read(options.store)
+    store.remove(options.name)
+    store.write()
+
+
+@dataclass(frozen=True)
 class RecommendOptions:
     recommender: str
-    """Folder of a recommender artifact."""
+    """Folder of a recommender artifact, or of several domains (`vitrine domains`)."""
     user: str | None = None
     """Whom to recommend to, by id."""
     history: str | None = None
     """Or somebody unknown, by what they have: item ids with commas between."""
     k: int = 10
     """Length of the list."""
+    domain: str = ""
+    """Of several domains: which; empty: the one in use."""
 
 
 def recommend(options: RecommendOptions) -> None:
+    from finetune.domains import STORE_FILE, DomainStore
     from finetune.recommendations import recommend as recommend_items
 
-    found = recommend_items(
-        options.recommender, user=options.user, history=options.history, k=options.k
-    )
+    folder = options.recommender
+    if options.domain or (Path(folder) / STORE_FILE).exists():
+        folder = DomainStore.read(folder).path_of(options.domain)
+    found = recommend_items(folder, user=options.user, history=options.history, k=options.k)
     print(f"by {found.by}")
     rows = zip(found.scores, found.item_ids, found.titles, strict=True)
     for place, (score, item, title) in enumerate(rows, 1):

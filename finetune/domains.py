@@ -1,0 +1,186 @@
+"""Several domains on one base: each a few MB of adapter, swapped in milliseconds.
+
+A store is a folder with `domains.json`: the base encoder, the recommenders by name, and the one in use.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+from torch import Tensor
+
+from catalog.artifacts import Artifact, open_artifact
+from catalog.errors import VitrineError, nearest
+from finetune.artifact import check_base
+from finetune.recommender import Recommender
+from finetune.shop import History, Shop
+from pretrain.artifact import open_encoder
+from pretrain.embed import VECTORS_FILE
+from pretrain.store import open_vectors
+
+STORE_FILE = "domains.json"
+
+
+class Domains:
+    """Recommenders of several domains on one loaded encoder."""
+
+    def __init__(self, encoder: str | Path) -> None:
+        self.base, parts = open_encoder(encoder)
+        self.recommender = Recommender(parts.encoder, parts.history).eval()
+        self.peft: PeftModel | None = None
+        self.in_use = ""
+        self._shops: dict[str, DomainShop] = {}
+
+    def __len__(self) -> int:
+        return len(self._shops)
+
+    def add(self, name: str, recommender: str | Path) -> None:
+        """Loads a domain's adapter beside the others; VitrineError where it does not fit the base."""
+        if name in self._shops:
+            raise VitrineError(
+                f"there is a domain {name!r} already; remove it, or use another name"
+            )
+        artifact = open_adapter(recommender)
+        check_base(artifact, self.base)
+        adapter = str(artifact.path / "adapter")
+        if self.peft is None:
+            self.peft = PeftModel.from_pretrained(
+                self.recommender,  # pyright: ignore[reportArgumentType]
+                adapter,
+                adapter_name=name,
+            )
+        else:
+            self.peft.load_adapter(adapter, adapter_name=name)
+        self._shops[name] = DomainShop(self, name, artifact)
+        self._activate(self.in_use or name)
+
+    def shop(self, name: str) -> "DomainShop":
+        """The domain at work; shops of several domains may be asked in turn."""
+        if name not in self._shops:
+            raise VitrineError(f"there is no domain {name!r}.{nearest(name, self._shops)}")
+        return self._shops[name]
+
+    def remove(self, name: str) -> None:
+        self.shop(name)
+        assert self.peft is not None
+        if len(self._shops) > 1:
+            others = [other for other in self._shops if other != name]
+            self._activate(others[0])
+            self.peft.delete_adapter(name)
+        else:
+            self.peft.unload()
+            self.peft, self.in_use = None, ""
+        del self._shops[name]
+
+    def _activate(self, name: str) -> None:
+        if name != self.in_use:
+            assert self.peft is not None
+            self.peft.set_adapter(name)
+            self.recommender.eval().requires_grad_(False)
+            self.in_use = name
+
+
+class DomainShop(Shop):
+    """A shop whose adapter is put in place when it is asked for somebody's state."""
+
+    def __init__(self, domains: Domains, name: str, artifact: Artifact) -> None:
+        super().__init__(domains.recommender, open_vectors(artifact.path / VECTORS_FILE))
+        self.domains, self.name = domains, name
+
+    def user_states(self, histories: Sequence[History]) -> Tensor:
+        self.domains._activate(self.name)
+        return super().user_states(histories)
+
+
+def open_adapter(recommender: str | Path) -> Artifact:
+    """A recommender artifact that is an adapter of a shared base, and nothing but that."""
+    artifact = open_artifact(Path(recommender), kind="recommender")
+    config: dict[str, Any] = artifact.manifest["config"]
+    if config["transfer"] != "lora" or config["features"] != "content" or config["user"]:
+        told = f"transfer {config['transfer']}, features {config['features']}"
+        told += ", a reader of its own" if config["user"] else ""
+        raise VitrineError(
+            f"{recommender} was fitted with {told}; domains that share a base are fitted with "
+            "--transfer lora --features content"
+        )
+    return artifact
+
+
+@dataclass
+class DomainStore:
+    """What `domains.json` says."""
+
+    folder: Path
+    encoder: str = ""
+    in_use: str = ""
+    recommenders: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, folder: str | Path, new: bool = False) -> "DomainStore":
+        """`new`: an empty one where there is none yet."""
+        path = Path(folder) / STORE_FILE
+        if path.exists():
+            return cls(Path(folder), **json.loads(path.read_text(encoding="utf8")))
+        if not new:
+            raise VitrineError(
+                f"{folder} holds no domains; add one: vitrine domains add NAME RECOMMENDER "
+                f"--store {folder}"
+            )
+        return cls(Path(folder))
+
+    def write(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        values = asdict(self)
+        del values["folder"]
+        partial = self.folder / f".{STORE_FILE}.{os.getpid()}"
+        partial.write_text(json.dumps(values, indent=1) + "\n", encoding="utf8")
+        partial.replace(self.folder / STORE_FILE)
+
+    def add(self, name: str, recommender: str | Path) -> None:
+        """The first one says which base all share, and is in use."""
+        if name in self.recommenders:
+            raise VitrineError(
+                f"there is a domain {name!r} already; remove it, or use another name"
+            )
+        artifact = open_adapter(recommender)
+        if self.encoder:
+            check_base(artifact, open_artifact(Path(self.encoder), kind="encoder"))
+        else:
+            self.encoder = str(artifact.parent("encoder").resolve())
+        self.recommenders[name] = str(artifact.path.resolve())
+        self.in_use = self.in_use or name
+
+    def remove(self, name: str) -> None:
+        """Forgets it; its files stay where they are."""
+        self.path_of(name)
+        del self.recommenders[name]
+        if self.in_use == name:
+            self.in_use = next(iter(self.recommenders), "")
+        if not self.recommenders:
+            self.encoder = ""
+
+    def use(self, name: str) -> None:
+        self.path_of(name)
+        self.in_use = name
+
+    def path_of(self, name: str = "") -> str:
+        """The recommender's folder; of the domain in use where no name is given."""
+        wanted = name or self.in_use
+        if wanted not in self.recommenders:
+            raise VitrineError(
+                f"there is no domain {wanted!r} in {self.folder}.{nearest(wanted, self.recommenders)}"
+            )
+        return self.recommenders[wanted]
+
+    def open(self) -> Domains:
+        """All of them on one loaded base."""
+        if not self.recommenders:
+            raise VitrineError(f"{self.folder} holds no domains; add one")
+        domains = Domains(self.encoder)
+        for name, folder in self.recommenders.items():
+            domains.add(name, folder)
+        return domains
