@@ -56,7 +56,7 @@ class Domains:
         else:
             self.peft.load_adapter(adapter, adapter_name=name)
         self._shops[name] = DomainShop(self, name, artifact)
-        self._activate(self.in_use or name)
+        self.activate(self.in_use or name)
 
     def shop(self, name: str) -> "DomainShop":
         """The domain at work; shops of several domains may be asked in turn."""
@@ -69,14 +69,15 @@ class Domains:
         assert self.peft is not None
         if len(self._shops) > 1:
             others = [other for other in self._shops if other != name]
-            self._activate(others[0])
+            self.activate(others[0])
             self.peft.delete_adapter(name)
         else:
             self.peft.unload()
             self.peft, self.in_use = None, ""
         del self._shops[name]
 
-    def _activate(self, name: str) -> None:
+    def activate(self, name: str) -> None:
+        """Puts a domain's adapter in place."""
         if name != self.in_use:
             assert self.peft is not None
             self.peft.set_adapter(name)
@@ -91,8 +92,12 @@ class DomainShop(Shop):
         super().__init__(domains.recommender, open_vectors(artifact.path / VECTORS_FILE))
         self.domains, self.name = domains, name
 
+    def activate(self) -> None:
+        """Puts its adapter in place, if another domain's is there."""
+        self.domains.activate(self.name)
+
     def user_states(self, histories: Sequence[History]) -> Tensor:
-        self.domains._activate(self.name)
+        self.activate()
         return super().user_states(histories)
 
 
