@@ -23,7 +23,6 @@ from catalog.errors import VitrineError
 from pretrain.encoder import ItemEncoder, ItemVectors
 from pretrain.modalities import Content
 from pretrain.shards import is_sharded
-from pretrain.towers import compile_layers
 
 
 def check_parts(encoder: ItemEncoder, parts: int) -> None:
@@ -51,14 +50,13 @@ def release_layer_by_layer(encoder: ItemEncoder) -> None:
             tower.gradient_checkpointing_enable({"use_reentrant": False})
 
 
-def compile_towers(encoder: ItemEncoder, strategy: str) -> None:
-    """As `compile_layers`; VitrineError where it cannot be."""
-    if strategy.startswith("zero3"):
+def check_compiled(compiled: bool, strategy: str) -> None:
+    """VitrineError where towers cannot be compiled."""
+    if compiled and strategy.startswith("zero3"):
         raise VitrineError(
             "data.compile is true, but under ZeRO-3 weights come and go between layers, which a "
             "compiled tower does not see; use --data.compile false or another --trainer.strategy"
         )
-    compile_layers(encoder)
 
 
 def encode_in_parts(encoder: ItemEncoder, content: Content, parts: int) -> ItemVectors:

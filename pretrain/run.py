@@ -12,7 +12,7 @@ from catalog.catalog import load_catalog
 from catalog.seen import Seen
 from catalog.splits import make_split
 from pretrain.artifact import count_parameters, new_encoder
-from pretrain.chunks import compile_towers
+from pretrain.chunks import check_compiled
 from pretrain.config import PretrainConfig
 from pretrain.curves import CurveRecorder
 from pretrain.data import PretrainData
@@ -22,6 +22,7 @@ from pretrain.quarantine import Quarantine
 from pretrain.retrieval import RetrievalReport, hold_out
 from pretrain.shards import gathered_weights
 from pretrain.start import start_projections
+from pretrain.towers import compile_layers
 from pretrain.work import clear_work, work_folder
 
 TrainerFactory = Callable[..., pl.Trainer]
@@ -37,6 +38,7 @@ def run_pretraining(config: PretrainConfig, output: Path, build_trainer: Trainer
     catalog = load_catalog(config.catalog)
     split = make_split(catalog, config.split)
     pl.seed_everything(config.trainer.seed, verbose=False)
+    check_compiled(config.data.compile, config.trainer.strategy)
     parts = new_encoder(config.encoder, catalog)
     reader = parts.reader(catalog)
     quarantine = Quarantine(catalog, reader)
@@ -52,7 +54,7 @@ def run_pretraining(config: PretrainConfig, output: Path, build_trainer: Trainer
     device = trainer.strategy.root_device
     start_projections(parts.encoder, reader, data.readable, config.trainer.seed, device)
     if config.data.compile:
-        compile_towers(parts.encoder, config.trainer.strategy)
+        compile_layers(parts.encoder)
     module = PretrainModule(
         parts.encoder,
         parts.history,
