@@ -5,7 +5,6 @@ process's memory once they were touched: after one pass over a catalog of millio
 """
 
 import ctypes
-import math
 import mmap
 from pathlib import Path
 from typing import Any
@@ -52,23 +51,21 @@ def _advise(address: int, size: int) -> None:
 
 
 class PeakMemory:
-    """The most memory this process came to hold since a moment, beyond what it held then.
-
-    On Linux; elsewhere nan.
-    """
+    """The most memory this process came to hold since a moment, beyond what it held then."""
 
     def __init__(self) -> None:
         try:
             Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-            self.before = _status("VmRSS")
+            self.before: float | None = _status("VmRSS")
         except OSError:
-            self.before = math.nan
+            self.before = None
 
     @property
-    def mib(self) -> float:
-        if math.isnan(self.before):
-            return math.nan
-        return max(0.0, _status("VmHWM") - self.before) / 1024
+    def mib(self) -> float | None:
+        """To a tenth; None where the system does not tell (other than Linux)."""
+        if self.before is None:
+            return None
+        return round(max(0.0, _status("VmHWM") - self.before) / 1024, 1)
 
 
 def _status(name: str) -> float:
@@ -76,4 +73,4 @@ def _status(name: str) -> float:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(name + ":"):
             return float(line.split()[1])
-    return math.nan
+    raise OSError(f"/proc/self/status says nothing of {name}")

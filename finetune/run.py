@@ -77,9 +77,7 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
         module.content = torch.from_numpy(content).to(module.device)
 
     def rank(module: FinetuneModule, targets: Targets) -> Ranking:
-        if (
-            towers_learn
-        ):  # so that what is judged, and trained on afterwards, is what would be stored
+        if towers_learn:  # what is judged, and trained on afterwards, is what would be stored
             refresh(module)
         with torch.no_grad():
             vectors = module.item_vectors().float().cpu().numpy()
@@ -144,7 +142,7 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
                         "seen_targets": seen_targets,
                         "validation_ndcg@10": best.best if trained else None,
                         "seconds": round(perf_counter() - started, 1),
-                        "peak_mib": round(memory.mib, 1),
+                        "peak_mib": memory.mib,
                         **figures_of_test(ranking, catalog, split),
                     }
                 )

@@ -63,7 +63,7 @@ def run_baseline(
             {
                 **facts,
                 "seconds": round(perf_counter() - started, 1),
-                "peak_mib": round(memory.mib, 1),
+                "peak_mib": memory.mib,
                 **figures_of_test(ranking, catalog, split),
             }
         )
