@@ -40,35 +40,40 @@ class Start:
     """Pretrained, or new for `scratch`; None where there are no towers."""
     history: HistoryEncoder
     own_reader: bool
-    """The reader was asked for here, rather than pretrained with the encoder."""
+    """The reader is a new one, rather than what was pretrained with the encoder."""
+    id_width: int
+    """Of vectors that ids have beside the content's."""
 
 
 def start(config: FinetuneConfig, catalog: Catalog) -> Start:
     """The parts that `config` asks for, untrained where it says so."""
-    base, parts = None, None
+    base, parts, settings = None, None, EncoderConfig(width=config.width)
     if config.encoder or not without_towers(config.features):
         base, parts = open_encoder(config.encoder)
-    if base is not None and config.transfer == "scratch":
-        settings = encoder_settings(base)
-        wanted, width = config.user or settings.reader, settings.width
-        if without_towers(config.features):
-            parts = None
+        if config.transfer == "scratch" or config.id_width:
+            settings = encoder_settings(base)
         else:
-            parts = new_encoder(replace(settings, reader=wanted), catalog)
+            settings = replace(settings, width=parts.history.config.width)
+    if config.user is not None:
+        settings = replace(settings, reader=config.user)
+    if without_towers(config.features):
+        parts = None
+    elif config.transfer == "scratch":
+        parts = new_encoder(settings, catalog)
+    id_width = config.id_width if config.features == "content+id" else 0
+    own = (
+        parts is None or id_width > 0 or (config.user is not None and config.transfer != "scratch")
+    )
+    if own:
+        history = new_reader(settings.reader, settings.width + id_width)
     else:
-        wanted, width = config.user or ReaderConfig(), config.width
-        width = width if parts is None else parts.history.config.width
-    if parts is None:
-        history, own = new_reader(wanted, width), True
-    elif config.user is not None and config.transfer != "scratch":
-        history, own = new_reader(config.user, width), True
-    else:
-        history, own = parts.history, False
+        assert parts is not None
+        history = parts.history
     if config.dropout is not None:
         for module in history.modules():
             if isinstance(module, nn.Dropout):
                 module.p = config.dropout
-    return Start(base, parts, history, own)
+    return Start(base, parts, history, own, id_width)
 
 
 def encoder_settings(base: Artifact) -> EncoderConfig:
@@ -104,7 +109,7 @@ def assemble(begun: Start, config: FinetuneConfig, num_items: int) -> Assembled:
     """Wires the parts for training."""
     num_ids = num_items if config.features in ("id", "content+id") else 0
     encoder = None if begun.parts is None else begun.parts.encoder
-    recommender = Recommender(encoder, begun.history, num_ids)
+    recommender = Recommender(encoder, begun.history, num_ids, begun.id_width)
     if config.transfer != "lora":
         set_trained(recommender, config.transfer)
         return Assembled(recommender, begun.parts)
@@ -114,7 +119,7 @@ def assemble(begun: Start, config: FinetuneConfig, num_items: int) -> Assembled:
         whole.append("id_vectors")
     if begun.own_reader:  # what in it is new has no low-rank update of something trained
         adapted = [name for name in adapted if not name.startswith("history.")]
-        if config.user is not None and config.user.model:
+        if begun.history.config.model:
             adapted += linears_in(recommender, "history.decoder.model.")
             whole += ["history.norm", "decoder.into", "decoder.out_of"]
         else:
@@ -173,13 +178,16 @@ def load_recommender(artifact: Artifact, encoder: str | Path | None = None) -> R
     if not without_towers(features):
         whole = transfer in ("scratch", "full")
         parts = EncoderParts.load(artifact.path / "encoder") if whole else _base(artifact, encoder)
-    if parts is not None and (config["user"] is None or transfer == "scratch"):
-        history = parts.history
-    else:
-        pretrained = (config["user"] or {}).get("model", "") if transfer == "lora" else ""
+    id_width = config["id_width"] if features == "content+id" else 0
+    own_reader = parts is None or id_width or (config["user"] and transfer != "scratch")
+    if own_reader:
         shape = HistoryEncoderConfig.from_pretrained(artifact.path / "history")
-        history = HistoryEncoder(shape, pretrained)
-    recommender = Recommender(None if parts is None else parts.encoder, history, num_ids)
+        history = HistoryEncoder(shape, shape.model if transfer == "lora" else "")
+    else:
+        assert parts is not None
+        history = parts.history
+    encoder_part = None if parts is None else parts.encoder
+    recommender = Recommender(encoder_part, history, num_ids, id_width)
     if transfer == "lora":
         PeftModel.from_pretrained(
             recommender,  # pyright: ignore[reportArgumentType]

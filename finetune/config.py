@@ -44,6 +44,8 @@ class FinetuneConfig:
     """What is trained: everything anew, nothing, only what reads histories, low-rank updates, or all."""
     features: Features = "content"
     """What stands for an item: its content; content and an id vector; or a control."""
+    id_width: int = 0
+    """content+id only: how many dimensions ids have beside the content's; 0: they are added to it."""
     only: str = ""
     """The encoder's modalities that are read, with commas between; empty: all."""
     allow_seen: bool = False

@@ -67,18 +67,26 @@ class Recommender(nn.Module):
     """
 
     def __init__(
-        self, encoder: ItemEncoder | None, history: HistoryEncoder, num_id_vectors: int = 0
+        self,
+        encoder: ItemEncoder | None,
+        history: HistoryEncoder,
+        num_id_vectors: int = 0,
+        id_width: int = 0,
     ) -> None:
+        """`id_width`: of the history's width, what ids have to themselves beside the content; 0: they
+        are added to it, or there is none."""
         super().__init__()
         width = history.config.width
+        self.content_width = width - id_width
+        self.beside = id_width > 0
         self.encoder = encoder
         self.history = history
-        self.adaptor = Adaptor(width)
+        self.adaptor = Adaptor(self.content_width)
         self.temperature = Temperature()
         self.id_vectors: nn.Embedding | None = None
         if num_id_vectors:
-            self.id_vectors = nn.Embedding(num_id_vectors, width)
-            # Beside content, an id starts at nothing and earns its place; alone, it must start apart.
+            # Added to content, an id starts at nothing and earns its place; else it must start apart.
+            self.id_vectors = nn.Embedding(num_id_vectors, id_width or width)
             nn.init.normal_(self.id_vectors.weight, std=0.02)
 
     def adapt(self, content: Tensor | None, rows: Tensor | None = None) -> Tensor:
@@ -89,7 +97,11 @@ class Recommender(nn.Module):
         adapted = None if content is None else self.adaptor(content)
         if self.id_vectors is not None:
             ids = self.id_vectors.weight if rows is None else self.id_vectors(rows)
-            adapted = ids if adapted is None else adapted + ids
+            if adapted is not None and self.beside:  # cosines are the mean of both cosines
+                both = [F.normalize(adapted, dim=-1), F.normalize(ids, dim=-1)]
+                adapted = torch.cat(both, dim=-1)
+            else:
+                adapted = ids if adapted is None else adapted + ids
         assert adapted is not None
         return F.normalize(adapted, dim=-1)
 

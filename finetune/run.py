@@ -56,7 +56,7 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
     built = assemble(begun, config, catalog.num_items)
 
     parts = begun.parts
-    width = begun.history.config.width
+    width = built.recommender.content_width
     reader = None if parts is None else parts.reader(catalog, _order(config, catalog))
     if reader is not None and config.only:
         reader.read_only(_wanted(config.only, reader))

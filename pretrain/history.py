@@ -19,7 +19,8 @@ from pretrain.towers import build_tower, config_of, output_width
 
 class HistoryEncoderConfig(PretrainedConfig):
     """`block`: a name in `pretrain.blocks.BLOCKS`; `decoder`: a Hugging Face config, as a mapping with
-    `model_type`, that reads instead of such blocks; `recent`: start as the mean of the history."""
+    `model_type`, that reads instead of such blocks, and `model` the checkpoint it started from;
+    `recent`: start as the mean of the history."""
 
     model_type = "vitrine-history-encoder"
 
@@ -33,6 +34,7 @@ class HistoryEncoderConfig(PretrainedConfig):
         block: str = "attention",
         recent: bool = True,
         decoder: dict[str, Any] | None = None,
+        model: str = "",
         **kwargs: Any,
     ) -> None:
         self.width = width
@@ -43,6 +45,7 @@ class HistoryEncoderConfig(PretrainedConfig):
         self.block = block
         self.recent = recent
         self.decoder = decoder
+        self.model = model
         super().__init__(**kwargs)
 
 
@@ -156,6 +159,7 @@ def new_reader(settings: ReaderConfig, width: int) -> HistoryEncoder:
         block=settings.block,
         recent=settings.recent,
         decoder=decoder,
+        model=settings.model,
     )
     return HistoryEncoder(config, settings.model)
 

@@ -281,6 +281,24 @@ def test_any_reader_of_histories_comes_back_as_it_ranked(
             assert all("lora_" in n for n in names), "what it brought is not stored again"
 
 
+@pytest.mark.parametrize("transfer", ["scratch", "frozen", "lora", "full"])
+def test_ids_may_stand_beside_content(
+    transfer: str, settings: FinetuneConfig, tmp_path: Path
+) -> None:
+    config = replace(settings, features="content+id", id_width=8, transfer=transfer)
+    output = run_finetuning(config, tmp_path / "run", build_trainer)
+    catalog = load_catalog(settings.catalog)
+    shop = open_recommender(output, catalog)
+    assert shop.width == 40
+    ranking = shop.rank_targets(catalog, make_split(catalog, settings.split).test)
+    np.testing.assert_array_equal(ranking.ranks, np.load(output / "test_ranks.npy"))
+    vectors = torch.from_numpy(np.array(shop.item_vectors))
+    content, ids = vectors[:, :32].norm(dim=1), vectors[:, 32:].norm(dim=1)
+    torch.testing.assert_close(content, ids)
+    sampled = replace(config, loss="sampled", negatives=9)
+    run_finetuning(sampled, tmp_path / "sampled", build_trainer)
+
+
 def test_ids_alone_need_no_encoder(demo_world: Path, tmp_path: Path) -> None:
     config = FinetuneConfig(
         catalog=CatalogConfig(path=str(demo_world / "wardrobe")),
