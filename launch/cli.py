@@ -9,7 +9,7 @@ import os
 import sys
 import textwrap
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from launch.arguments import Signature
@@ -199,5 +199,24 @@ def _interrupted() -> int:
     return 130
 
 
+def leave(code: int = 0) -> NoReturn:
+    """Ends the process; at once where it shared a training with others.
+
+    Threads that gloo and DeepSpeed leave running were seen to abort the interpreter's own ending, now
+    and then, when all had been written and every rank was done.
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def run() -> NoReturn:
+    """The `vitrine` command."""
+    leave(main())
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

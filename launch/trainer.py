@@ -1,6 +1,5 @@
 """Builds the Trainer every stage is given: from settings to `pytorch_lightning.Trainer`."""
 
-import atexit
 import logging
 import sys
 import warnings
@@ -9,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch.distributed as dist
 from pytorch_lightning.loggers import CSVLogger
 
 from catalog.errors import VitrineError
@@ -55,16 +53,6 @@ class StageTrainer(pl.Trainer):
         if self.is_global_zero:
             print(f"{self.title}: resuming at step {facts['step']}", file=sys.stderr, flush=True)
         return checkpoint / STATE
-
-
-@atexit.register
-def _leave_process_group() -> None:
-    """Ends gloo's threads before the interpreter ends, which may abort while they run.
-
-    Lightning does so for NCCL alone.
-    """
-    if dist.is_available() and dist.is_initialized():
-        dist.destroy_process_group()
 
 
 def _ways(kind: str) -> str:

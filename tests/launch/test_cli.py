@@ -142,3 +142,22 @@ def test_the_installed_command_runs_from_any_folder(tmp_path) -> None:
     command = Path(sys.executable).parent / "vitrine"
     shown = subprocess.run([command, "--version"], cwd=tmp_path, capture_output=True, text=True)
     assert (shown.returncode, shown.stdout) == (0, "vitrine 0.1.0\n")
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_process_that_shared_a_training_does_not_end_by_what_libraries_left(
+    shared: bool, tmp_path: Path
+) -> None:
+    script = f"""
+import atexit, os, sys
+import torch.distributed as dist
+from launch.cli import leave
+if {shared}:
+    dist.init_process_group("gloo", init_method="file://{tmp_path}/store", rank=0, world_size=1)
+atexit.register(os.abort)  # stands for a thread that nobody joined
+print("written")
+leave(3)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=120)
+    assert done.stdout == b"written\n"
+    assert done.returncode == (3 if shared else -6)

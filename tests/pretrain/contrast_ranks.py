@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import pretrain.gather
+from launch.cli import leave
 from pretrain.chunks import encode_in_parts
 from pretrain.encoder import ItemVectors
 from pretrain.gather import gather_rows, world
@@ -149,3 +150,4 @@ def loss_of(
 
 if __name__ == "__main__":
     main(sys.argv[1], "--mutant" in sys.argv)
+    leave()

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from catalog.config import CatalogConfig
+from launch.cli import leave
 from pretrain import embed
 from pretrain.config import EmbedConfig
 
@@ -32,3 +33,4 @@ def main(catalog: str, encoder: str, output: str) -> None:
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+    leave()

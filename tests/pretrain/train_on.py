@@ -20,6 +20,7 @@ import pytorch_lightning as pl
 import torch
 
 import launch.checkpoints
+from launch.cli import leave
 from launch.trainer import build_trainer
 from pretrain.config import ObjectivesConfig
 from pretrain.data import PretrainBatch, PretrainData
@@ -177,3 +178,4 @@ def main(world: str, output: str, settings: str) -> None:
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+    leave()
