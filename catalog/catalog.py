@@ -26,8 +26,8 @@ from catalog.pictures import SUFFIXES, Crop, read_picture
 from catalog.sources import SOURCES, RawTables
 
 FORMAT = 2
-VECTOR_SUFFIXES = {".npy", ".safetensors", ".parquet"}
 """Raised when the converted files change, so that older ones are made anew."""
+VECTOR_SUFFIXES = {".npy", ".safetensors", ".parquet"}
 ROWS_PER_BATCH = 65_536
 
 

@@ -187,6 +187,14 @@ def training_mask(interactions: Interactions, ends: NDArray[np.int32]) -> NDArra
     return positions < np.repeat(ends, lengths)
 
 
+def training_pairs(catalog: Catalog, split: Split) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(people, items), int64 (num_pairs,) each: what everybody took in training, person by person."""
+    interactions = catalog.interactions
+    mask = training_mask(interactions, split.train_end)
+    users = np.repeat(np.arange(catalog.num_users), np.diff(interactions.offsets))
+    return users[mask], interactions.items[mask].astype(np.int64)
+
+
 def _train_counts(
     interactions: Interactions, ends: NDArray[np.int32], num_items: int
 ) -> NDArray[np.int64]:

@@ -60,10 +60,8 @@ def start(config: FinetuneConfig, catalog: Catalog) -> Start:
         parts = None
     elif config.transfer == "scratch":
         parts = new_encoder(settings, catalog)
-    id_width = config.id_width if config.features == "content+id" else 0
-    own = (
-        parts is None or id_width > 0 or (config.user is not None and config.transfer != "scratch")
-    )
+    id_width = width_of_ids(config.features, config.id_width)
+    own = has_own_reader(config.features, config.transfer, config.user, id_width)
     if own:
         history = new_reader(settings.reader, settings.width + id_width)
     else:
@@ -105,6 +103,17 @@ def without_towers(features: str) -> bool:
     return features in ("id", "random")
 
 
+def width_of_ids(features: str, id_width: int) -> int:
+    """What ids have to themselves beside the content."""
+    return id_width if features == "content+id" else 0
+
+
+def has_own_reader(features: str, transfer: str, user: Any, id_width: int) -> bool:
+    """Whether the reader of histories is a new one, kept apart from the encoder's parts."""
+    asked_for = user is not None and transfer != "scratch"
+    return without_towers(features) or id_width > 0 or asked_for
+
+
 def assemble(begun: Start, config: FinetuneConfig, num_items: int) -> Assembled:
     """Wires the parts for training."""
     num_ids = num_items if config.features in ("id", "content+id") else 0
@@ -113,23 +122,21 @@ def assemble(begun: Start, config: FinetuneConfig, num_items: int) -> Assembled:
     if config.transfer != "lora":
         set_trained(recommender, config.transfer)
         return Assembled(recommender, begun.parts)
-    whole = list(WHOLE_WITH_LORA)
-    adapted = linears_in(recommender, "encoder.towers.", "history.")
-    if num_ids:
-        whole.append("id_vectors")
-    if begun.own_reader:  # what in it is new has no low-rank update of something trained
-        adapted = [name for name in adapted if not name.startswith("history.")]
-        if begun.history.config.model:
-            adapted += linears_in(recommender, "history.decoder.model.")
-            whole += ["history.norm", "decoder.into", "decoder.out_of"]
-        else:
-            whole.remove("recent")
-            whole.append("history")
+    whole = [*WHOLE_WITH_LORA, *(["id_vectors"] if num_ids else [])]
+    trained_before = ["encoder.towers."]  # what is new has no low-rank update of something trained
+    if not begun.own_reader:
+        trained_before.append("history.")
+    elif begun.history.config.model:
+        trained_before.append("history.decoder.model.")
+        whole += ["history.norm", "decoder.into", "decoder.out_of"]
+    else:
+        whole.remove("recent")
+        whole.append("history")
     settings = PeftLoraConfig(
         r=config.lora.rank,
         lora_alpha=config.lora.alpha,
         lora_dropout=config.lora.dropout,
-        target_modules=adapted,
+        target_modules=linears_in(recommender, *trained_before),
         modules_to_save=whole,
     )
     return Assembled(recommender, begun.parts, _wrap(recommender, settings))
@@ -178,9 +185,8 @@ def load_recommender(artifact: Artifact, encoder: str | Path | None = None) -> R
     if not without_towers(features):
         whole = transfer in ("scratch", "full")
         parts = EncoderParts.load(artifact.path / "encoder") if whole else _base(artifact, encoder)
-    id_width = config["id_width"] if features == "content+id" else 0
-    own_reader = parts is None or id_width or (config["user"] and transfer != "scratch")
-    if own_reader:
+    id_width = width_of_ids(features, config["id_width"])
+    if has_own_reader(features, transfer, config["user"], id_width):
         shape = HistoryEncoderConfig.from_pretrained(artifact.path / "history")
         history = HistoryEncoder(shape, shape.model if transfer == "lora" else "")
     else:

@@ -29,6 +29,7 @@ class FinetuneModule(pl.LightningModule):
 
     content: Tensor | None
     taken: Tensor
+    candidates: Tensor
 
     def __init__(
         self,
@@ -57,6 +58,9 @@ class FinetuneModule(pl.LightningModule):
         towers_learn = encoder is not None and any(p.requires_grad for p in encoder.parameters())
         self.register_buffer("content", content, persistent=towers_learn)
         self.register_buffer("taken", train_counts.float(), persistent=False)
+        # Found once: on a GPU each step would wait for their number.
+        candidates = train_counts.nonzero().squeeze(1)
+        self.register_buffer("candidates", candidates, persistent=False)
 
     def item_vectors(self) -> Tensor:
         """(num_items, width), unit length, from the cache."""
@@ -101,9 +105,9 @@ class FinetuneModule(pl.LightningModule):
 
     def _among_some(self, batch: FinetuneBatch, fresh: Tensor | None, negatives: int) -> Tensor:
         """Touches no more items than are read and drawn, however large the catalog."""
-        candidates = self.taken.nonzero().squeeze(1)
-        chosen = torch.randint(len(candidates), (negatives,), device=candidates.device)
-        drawn = candidates[chosen]
+        num_candidates = len(self.candidates)
+        chosen = torch.randint(num_candidates, (negatives,), device=self.candidates.device)
+        drawn = self.candidates[chosen]
         rows, places = torch.cat([batch.items.flatten(), drawn]).unique(return_inverse=True)
         content = None if self.content is None else self.content[rows]
         if fresh is not None:
@@ -116,7 +120,7 @@ class FinetuneModule(pl.LightningModule):
         targets = batch.items[:, 1:][batch.followed]
         asked = torch.cat([read[:, 1:][batch.followed], places[batch.items.numel() :]])
         keys = torch.cat([targets, drawn])
-        expected = len(targets) * self.taken[keys] / self.taken.sum() + negatives / len(candidates)
+        expected = len(targets) * self.taken[keys] / self.taken.sum() + negatives / num_candidates
         return sampled_cross_entropy(
             states[:, :-1][batch.followed],
             vectors[asked],

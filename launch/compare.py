@@ -153,13 +153,11 @@ def questions(arms: dict[str, ArmConfig], reference: str = "") -> list[tuple[str
             asked.append((f"what is known beside {arm.only}", "lora", name))
             asked.append((f"{arm.only} instead of ids", name, "id"))
     asked += [(f"{name} rather than {reference}", name, reference) for name in arms if reference]
-    known = [(what, ours, other) for what, ours, other in asked if ours in arms and other in arms]
-    first = {(ours, other): what for what, ours, other in reversed(known) if ours != other}
-    return [
-        (first[ours, other], ours, other)
-        for what, ours, other in known
-        if first.get((ours, other)) == what
-    ]
+    found: dict[tuple[str, str], str] = {}
+    for what, ours, other in asked:
+        if ours in arms and other in arms and ours != other:
+            found.setdefault((ours, other), what)
+    return [(what, *pair) for pair, what in found.items()]
 
 
 def _say(line: str) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from catalog.catalog import Catalog
-from catalog.splits import Split, Targets, training_mask
+from catalog.splits import Split, Targets, training_pairs
 from finetune.evaluate import ScoreChunk
 from pretrain.config import OptimizerConfig
 from pretrain.optim import make_optimizer
@@ -26,10 +26,7 @@ class Pairs:
 
     def __init__(self, catalog: Catalog, split: Split, size: int, seed: int) -> None:
         """`size`: triples in one draw."""
-        interactions = catalog.interactions
-        mask = training_mask(interactions, split.train_end)
-        users = np.repeat(np.arange(catalog.num_users), np.diff(interactions.offsets))
-        self.users, self.items = users[mask], interactions.items[mask].astype(np.int64)
+        self.users, self.items = training_pairs(catalog, split)
         self.taken = np.unique(self.users * catalog.num_items + self.items)
         self.num_items, self.size, self.seed = catalog.num_items, size, seed
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from catalog.catalog import Catalog
-from catalog.splits import Split, Targets, training_mask
+from catalog.splits import Split, Targets, training_pairs
 from finetune.evaluate import ScoreChunk
 
 DENSE_BYTES = 64 * 2**20
@@ -37,10 +37,8 @@ class ItemNeighbours:
         shrink: float = 10.0,
         progress: Callable[[int], None] | None = None,
     ) -> "ItemNeighbours":
-        interactions = catalog.interactions
-        mask = training_mask(interactions, split.train_end)
-        users = np.repeat(np.arange(catalog.num_users), np.diff(interactions.offsets))[mask]
-        pairs = np.unique(users * catalog.num_items + interactions.items[mask])
+        users, items = training_pairs(catalog, split)
+        pairs = np.unique(users * catalog.num_items + items)
         users, items = pairs // catalog.num_items, pairs % catalog.num_items
         begins = np.searchsorted(users, np.arange(catalog.num_users + 1))  # of each person's items
         of_item = np.argsort(items, kind="stable")  # who took each item

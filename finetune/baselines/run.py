@@ -19,7 +19,7 @@ from finetune.baselines.neighbours import ItemNeighbours
 from finetune.baselines.popularity import figures_of_test, rank_by_popularity
 from finetune.config import FinetuneConfig, Model
 from finetune.evaluate import rank_targets
-from finetune.metrics import ListMeasures, Ranking
+from finetune.metrics import ListMeasures, Ranking, metric_values
 from finetune.selection import BestWeights
 from pretrain.artifact import count_parameters, open_encoder
 from pretrain.config import ReaderConfig
@@ -84,7 +84,7 @@ def _neighbours(config: FinetuneConfig, catalog: Catalog, split: Split) -> tuple
         fitted.scorer(catalog, split.validation), catalog, split.validation
     ).ranks
     found = rank_targets(fitted.scorer(catalog, split.test), catalog, split.test, measures=measures)
-    return found, float(np.where(validation <= 10, 1 / np.log2(validation + 1), 0).mean())
+    return found, float(metric_values(validation)["ndcg@10"].mean())
 
 
 def _factorised(

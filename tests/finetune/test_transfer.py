@@ -23,6 +23,7 @@ from finetune.module import FinetuneModule
 from finetune.recommendations import recommend
 from finetune.recommender import Adaptor, Recommender
 from finetune.run import run_finetuning
+from finetune.shop import Shop
 from pretrain.artifact import EncoderParts, new_encoder
 from pretrain.config import (
     ReaderConfig,
@@ -65,14 +66,20 @@ def runs(settings: FinetuneConfig, tmp_path_factory: pytest.TempPathFactory) -> 
     }
 
 
+def ranks_as_it_did(output: Path, config: FinetuneConfig) -> Shop:
+    """The recommender, loaded again, once it has given every test target its place again."""
+    catalog = load_catalog(config.catalog)
+    shop = open_recommender(output, catalog)
+    ranking = shop.rank_targets(catalog, make_split(catalog, config.split).test)
+    np.testing.assert_array_equal(ranking.ranks, np.load(output / "test_ranks.npy"))
+    return shop
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_loaded_again_it_ranks_as_it_did(
     mode: str, runs: dict[str, Path], settings: FinetuneConfig
 ) -> None:
-    catalog = load_catalog(settings.catalog)
-    shop = open_recommender(runs[mode], catalog)
-    ranking = shop.rank_targets(catalog, make_split(catalog, settings.split).test)
-    np.testing.assert_array_equal(ranking.ranks, np.load(runs[mode] / "test_ranks.npy"))
+    ranks_as_it_did(runs[mode], settings)
 
 
 @pytest.mark.parametrize("mode", ["scratch", "full", "lora"])
@@ -268,11 +275,8 @@ def test_any_reader_of_histories_comes_back_as_it_ranked(
         user = replace(user, decoder={}, model=str(tmp_path / "m"))
     config = replace(settings, user=user, transfer=transfer)
     output = run_finetuning(config, tmp_path / "run", build_trainer)
-    catalog = load_catalog(settings.catalog)
-    shop = open_recommender(output, catalog)
+    shop = ranks_as_it_did(output, settings)
     assert shop.max_history == 6
-    ranking = shop.rank_targets(catalog, make_split(catalog, settings.split).test)
-    np.testing.assert_array_equal(ranking.ranks, np.load(output / "test_ranks.npy"))
     if transfer == "lora" and reader == "pretrained decoder":
         with safe_open(output / "adapter" / "adapter_model.safetensors", "pt") as adapter:
             stored = list(adapter.keys())
@@ -287,11 +291,8 @@ def test_ids_may_stand_beside_content(
 ) -> None:
     config = replace(settings, features="content+id", id_width=8, transfer=transfer)
     output = run_finetuning(config, tmp_path / "run", build_trainer)
-    catalog = load_catalog(settings.catalog)
-    shop = open_recommender(output, catalog)
+    shop = ranks_as_it_did(output, settings)
     assert shop.width == 40
-    ranking = shop.rank_targets(catalog, make_split(catalog, settings.split).test)
-    np.testing.assert_array_equal(ranking.ranks, np.load(output / "test_ranks.npy"))
     vectors = torch.from_numpy(np.array(shop.item_vectors))
     content, ids = vectors[:, :32].norm(dim=1), vectors[:, 32:].norm(dim=1)
     torch.testing.assert_close(content, ids)
@@ -311,11 +312,8 @@ def test_ids_alone_need_no_encoder(demo_world: Path, tmp_path: Path) -> None:
         trainer=TrainerConfig(max_steps=2, progress=False),
     )
     output = run_finetuning(config, tmp_path / "run", build_trainer)
-    catalog = load_catalog(config.catalog)
-    shop = open_recommender(output, catalog)
+    shop = ranks_as_it_did(output, config)
     assert shop.width == 16
-    ranking = shop.rank_targets(catalog, make_split(catalog, config.split).test)
-    np.testing.assert_array_equal(ranking.ranks, np.load(output / "test_ranks.npy"))
     with pytest.raises(VitrineError, match="no encoder given; pass the folder"):
         run_finetuning(replace(config, features="content"), tmp_path / "other", build_trainer)
 
