@@ -92,8 +92,8 @@ class Domains:
         """Puts a domain's adapter in place."""
         if name == self.in_use:
             return
-        # PEFT's own `set_adapter` walks through every module and parameter to say what is trained, a
-        # hundred milliseconds on a small encoder. Nothing is trained here: a name in each layer is all.
+        # PEFT's own `set_adapter` also says which parameters are trained, layer by layer and adapter by
+        # adapter. Nothing is trained here: a name in each layer is all.
         for layer in self._layers:
             layer._active_adapter = [name] if isinstance(layer, BaseTunerLayer) else name
         self.in_use = name
