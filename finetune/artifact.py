@@ -23,6 +23,7 @@ from catalog.errors import VitrineError
 from finetune.config import FinetuneConfig
 from finetune.recommender import WHOLE_WITH_LORA, Recommender, linears_in, set_trained
 from finetune.shop import Shop
+from finetune.words import Vocabulary
 from pretrain.artifact import EncoderParts, new_encoder, open_encoder
 from pretrain.config import EncoderConfig, ModalityConfig, ReaderConfig, TowerConfig
 from pretrain.embed import IDS_FILE, VECTORS_FILE
@@ -42,7 +43,9 @@ class Start:
     own_reader: bool
     """The reader is a new one, rather than what was pretrained with the encoder."""
     id_width: int
-    """Of vectors that ids have beside the content's."""
+    """Of vectors that ids and words have beside the content's."""
+    vocabulary: Vocabulary | None
+    """Words that have vectors of their own."""
 
 
 def start(config: FinetuneConfig, catalog: Catalog) -> Start:
@@ -50,7 +53,9 @@ def start(config: FinetuneConfig, catalog: Catalog) -> Start:
     base, parts, settings = None, None, EncoderConfig(width=config.width)
     if config.encoder or not without_towers(config.features):
         base, parts = open_encoder(config.encoder)
-        if config.transfer == "scratch" or config.id_width:
+        if config.transfer == "scratch" or width_beside(
+            config.features, config.words, config.id_width
+        ):
             settings = encoder_settings(base)
         else:
             settings = replace(settings, width=parts.history.config.width)
@@ -60,7 +65,7 @@ def start(config: FinetuneConfig, catalog: Catalog) -> Start:
         parts = None
     elif config.transfer == "scratch":
         parts = new_encoder(settings, catalog)
-    id_width = width_of_ids(config.features, config.id_width)
+    id_width = width_beside(config.features, config.words, config.id_width)
     own = has_own_reader(config.features, config.transfer, config.user, id_width)
     if own:
         history = new_reader(settings.reader, settings.width + id_width)
@@ -71,7 +76,8 @@ def start(config: FinetuneConfig, catalog: Catalog) -> Start:
         for module in history.modules():
             if isinstance(module, nn.Dropout):
                 module.p = config.dropout
-    return Start(base, parts, history, own, id_width)
+    vocabulary = Vocabulary.learn(catalog) if config.words else None
+    return Start(base, parts, history, own, id_width, vocabulary)
 
 
 def encoder_settings(base: Artifact) -> EncoderConfig:
@@ -103,9 +109,9 @@ def without_towers(features: str) -> bool:
     return features in ("id", "random")
 
 
-def width_of_ids(features: str, id_width: int) -> int:
-    """What ids have to themselves beside the content."""
-    return id_width if features == "content+id" else 0
+def width_beside(features: str, words: bool, id_width: int) -> int:
+    """What ids and words have to themselves beside the content."""
+    return id_width if features == "content+id" or (words and features != "id") else 0
 
 
 def has_own_reader(features: str, transfer: str, user: Any, id_width: int) -> bool:
@@ -118,11 +124,16 @@ def assemble(begun: Start, config: FinetuneConfig, num_items: int) -> Assembled:
     """Wires the parts for training."""
     num_ids = num_items if config.features in ("id", "content+id") else 0
     encoder = None if begun.parts is None else begun.parts.encoder
-    recommender = Recommender(encoder, begun.history, num_ids, begun.id_width)
+    num_words = 0 if begun.vocabulary is None else len(begun.vocabulary.words)
+    recommender = Recommender(encoder, begun.history, num_ids, begun.id_width, num_words)
     if config.transfer != "lora":
         set_trained(recommender, config.transfer)
         return Assembled(recommender, begun.parts)
-    whole = [*WHOLE_WITH_LORA, *(["id_vectors"] if num_ids else [])]
+    whole = [
+        *WHOLE_WITH_LORA,
+        *(["id_vectors"] if num_ids else []),
+        *(["words"] if num_words else []),
+    ]
     trained_before = ["encoder.towers."]  # what is new has no low-rank update of something trained
     if not begun.own_reader:
         trained_before.append("history.")
@@ -185,7 +196,7 @@ def load_recommender(artifact: Artifact, encoder: str | Path | None = None) -> R
     if not without_towers(features):
         whole = transfer in ("scratch", "full")
         parts = EncoderParts.load(artifact.path / "encoder") if whole else _base(artifact, encoder)
-    id_width = width_of_ids(features, config["id_width"])
+    id_width = width_beside(features, config["words"], config["id_width"])
     if has_own_reader(features, transfer, config["user"], id_width):
         shape = HistoryEncoderConfig.from_pretrained(artifact.path / "history")
         history = HistoryEncoder(shape, shape.model if transfer == "lora" else "")
@@ -193,7 +204,8 @@ def load_recommender(artifact: Artifact, encoder: str | Path | None = None) -> R
         assert parts is not None
         history = parts.history
     encoder_part = None if parts is None else parts.encoder
-    recommender = Recommender(encoder_part, history, num_ids, id_width)
+    num_words = len(Vocabulary.load(artifact.path).words) if config["words"] else 0
+    recommender = Recommender(encoder_part, history, num_ids, id_width, num_words)
     if transfer == "lora":
         PeftModel.from_pretrained(
             recommender,  # pyright: ignore[reportArgumentType]

@@ -44,10 +44,16 @@ class FinetuneConfig:
     """What is trained: everything anew, nothing, only what reads histories, low-rank updates, or all."""
     features: Features = "content"
     """What stands for an item: its content; content and an id vector; or a control."""
+    words: bool = False
+    """Each word of the items' texts has a learned vector, too, of which an item has the sum (LightFM);
+    added to its id's, where it has one."""
     id_width: int = 0
-    """content+id only: how many dimensions ids have beside the content's; 0: they are added to it."""
+    """How many dimensions ids and words have beside the content's; 0: they are added to it."""
     only: str = ""
     """The encoder's modalities that are read, with commas between; empty: all."""
+    vectors: str = ""
+    """Folder of vectors that `vitrine embed` made of this catalog with this encoder, to begin from
+    them; empty: the towers read every item once more."""
     allow_seen: bool = False
     """Evaluate also on interactions the encoder was pretrained on; such figures prove nothing."""
     loss: Loss = "auto"
@@ -87,6 +93,8 @@ class ArmConfig:
     """See FinetuneConfig."""
     only: str = ""
     """See FinetuneConfig."""
+    words: bool = False
+    """See FinetuneConfig."""
     learning_rate: float = 0.0
     """Overrules fine-tuning's where it is not 0."""
     steps: int = 0
@@ -106,6 +114,7 @@ class ArmConfig:
             transfer=self.transfer,
             features=self.features,
             only=self.only,
+            words=self.words,
             optimizer=optimizer,
             trainer=trainer,
         )

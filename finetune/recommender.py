@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from finetune.words import WordVectors
 from pretrain.encoder import ItemEncoder
 from pretrain.history import HistoryEncoder
 
@@ -72,9 +73,10 @@ class Recommender(nn.Module):
         history: HistoryEncoder,
         num_id_vectors: int = 0,
         id_width: int = 0,
+        num_words: int = 0,
     ) -> None:
-        """`id_width`: of the history's width, what ids have to themselves beside the content; 0: they
-        are added to it, or there is none."""
+        """`id_width`: of the history's width, what ids and words have to themselves beside the content;
+        0: they are added to it, or there is none. Words are told what items say by `words.read`."""
         super().__init__()
         width = history.config.width
         self.content_width = width - id_width
@@ -88,6 +90,7 @@ class Recommender(nn.Module):
             # Added to content, an id starts at nothing and earns its place; else it must start apart.
             self.id_vectors = nn.Embedding(num_id_vectors, id_width or width)
             nn.init.normal_(self.id_vectors.weight, std=0.02)
+        self.words = WordVectors(num_words, id_width or width) if num_words else None
 
     def adapt(self, content: Tensor | None, rows: Tensor | None = None) -> Tensor:
         """Content vectors (n, width), or None for id alone, to item vectors.
@@ -95,15 +98,24 @@ class Recommender(nn.Module):
         `rows` int (n,) says whose they are; None: the whole catalog's. Returns (n, width), unit length.
         """
         adapted = None if content is None else self.adaptor(content)
-        if self.id_vectors is not None:
-            ids = self.id_vectors.weight if rows is None else self.id_vectors(rows)
+        learned = self._learned(rows)
+        if learned is not None:
             if adapted is not None and self.beside:  # cosines are the mean of both cosines
-                both = [F.normalize(adapted, dim=-1), F.normalize(ids, dim=-1)]
+                both = [F.normalize(adapted, dim=-1), F.normalize(learned, dim=-1)]
                 adapted = torch.cat(both, dim=-1)
             else:
-                adapted = ids if adapted is None else adapted + ids
+                adapted = learned if adapted is None else adapted + learned
         assert adapted is not None
         return F.normalize(adapted, dim=-1)
+
+    def _learned(self, rows: Tensor | None) -> Tensor | None:
+        """What ids and words say, without content: (n, id_width or width)."""
+        parts = []
+        if self.id_vectors is not None:
+            parts.append(self.id_vectors.weight if rows is None else self.id_vectors(rows))
+        if self.words is not None:
+            parts.append(self.words(rows))
+        return torch.stack(parts).sum(dim=0) if parts else None
 
     def last_states(self, vectors: Tensor, lengths: Tensor) -> Tensor:
         """The state after each whole history.

@@ -9,6 +9,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 
 from catalog.artifacts import Artifact, write_artifact
 from catalog.catalog import Catalog, load_catalog
@@ -16,7 +17,7 @@ from catalog.errors import VitrineError, nearest
 from catalog.memory import PeakMemory
 from catalog.seen import SEEN_FILE, Seen, interaction_marks
 from catalog.splits import Split, Targets, make_split, target_rows
-from finetune.artifact import assemble, save_weights, start, without_towers
+from finetune.artifact import Start, assemble, save_weights, start, without_towers
 from finetune.baselines.popularity import figures_of_test
 from finetune.config import FinetuneConfig
 from finetune.data import FinetuneData
@@ -24,10 +25,10 @@ from finetune.metrics import ListMeasures, Ranking
 from finetune.module import FinetuneModule
 from finetune.selection import BestWeights
 from finetune.shop import Shop
-from pretrain.artifact import EncoderParts, count_parameters
+from pretrain.artifact import count_parameters
 from pretrain.content import ContentReader
 from pretrain.curves import CurveRecorder
-from pretrain.embed import VECTORS_FILE, embed_items, write_ids
+from pretrain.embed import VECTORS_FILE, embed_items, vectors_made_with, write_ids
 from pretrain.run import TrainerFactory
 from pretrain.shards import gathered_weights
 from pretrain.start import start_projections
@@ -57,15 +58,19 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
 
     parts = begun.parts
     width = built.recommender.content_width
-    reader = None if parts is None else parts.reader(catalog, _order(config, catalog))
+    order = _order(config, catalog)
+    reader = None if parts is None else parts.reader(catalog, order)
     if reader is not None and config.only:
         reader.read_only(_wanted(config.only, reader))
     if parts is not None and reader is not None and config.transfer == "scratch":
         items = np.arange(catalog.num_items)
         start_projections(parts.encoder, reader, items, config.trainer.seed)
-    content = _first_content(config, catalog, width, parts, reader)
+    content = _first_content(config, catalog, width, begun, reader, order)
     if content is not None:
         built.recommender.adaptor.whiten(content)
+    if begun.vocabulary is not None:
+        assert built.recommender.words is not None
+        built.recommender.words.read(begun.vocabulary.read(catalog, order))
     towers_learn = reader is not None and config.transfer not in ("zero-shot", "frozen")
     curves = CurveRecorder(config.trainer.log_every)
 
@@ -128,6 +133,8 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
                 save_vectors(staging.path / VECTORS_FILE, vectors)
                 write_ids(staging.path, catalog)
                 save_weights(built, config.transfer, staging.path)
+                if begun.vocabulary is not None:
+                    begun.vocabulary.save(staging.path)
                 ranking = Shop(built.recommender, vectors).rank_targets(
                     catalog, split.test, measures=ListMeasures.of(catalog, split)
                 )
@@ -159,6 +166,20 @@ def _negatives(config: FinetuneConfig, num_items: int) -> int | None:
 
 
 def _check(config: FinetuneConfig) -> None:
+    if config.words and (config.features == "random" or config.transfer == "zero-shot"):
+        told = "random" if config.features == "random" else "zero-shot"
+        rule = "stands for nothing known of an item" if told == "random" else "trains nothing"
+        raise VitrineError(f"'{told}' {rule}, but words are to have vectors; leave out --words")
+    if config.words and config.only and "text" not in config.only.split(","):
+        raise VitrineError(
+            f"only '{config.only}' is to be read, but words are to have vectors; leave out --words"
+        )
+    if config.vectors and (config.only or config.transfer == "scratch"):
+        told = f"only '{config.only}' is to be read" if config.only else "transfer is 'scratch'"
+        raise VitrineError(
+            f"vectors {config.vectors} are what the whole pretrained encoder made, but {told}; leave "
+            "out --vectors"
+        )
     if without_towers(config.features) and config.transfer != "scratch":
         raise VitrineError(
             f"features '{config.features}' have no towers to transfer, but transfer is "
@@ -201,7 +222,7 @@ def _wanted(only: str, reader: ContentReader) -> set[str]:
     return names
 
 
-def _order(config: FinetuneConfig, catalog: Catalog) -> Any:
+def _order(config: FinetuneConfig, catalog: Catalog) -> NDArray[np.int64] | None:
     """For the shuffled-features control: whose content each item gets, the same for every arm."""
     if config.features != "shuffled":
         return None
@@ -212,8 +233,9 @@ def _first_content(
     config: FinetuneConfig,
     catalog: Catalog,
     width: int,
-    parts: EncoderParts | None,
+    begun: Start,
     reader: ContentReader | None,
+    order: NDArray[np.int64] | None,
 ) -> torch.Tensor | None:
     """What items are known by before the first step: (num_items, width), or None for ids alone."""
     if config.features == "id":
@@ -221,8 +243,12 @@ def _first_content(
     if config.features == "random":
         generator = torch.Generator().manual_seed(7)
         return F.normalize(torch.randn(catalog.num_items, width, generator=generator), dim=-1)
-    assert parts is not None
+    if config.vectors:
+        assert begun.base is not None
+        made = np.array(vectors_made_with(config.vectors, begun.base, catalog))
+        return torch.from_numpy(made if order is None else made[order])
+    assert begun.parts is not None
     assert reader is not None
     content = np.empty((catalog.num_items, width), dtype=np.float32)
-    embed_items(parts.encoder, reader, content, progress=config.trainer.progress)
+    embed_items(begun.parts.encoder, reader, content, progress=config.trainer.progress)
     return torch.from_numpy(content)

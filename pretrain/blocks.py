@@ -90,9 +90,10 @@ class RecentMean(nn.Module):
     starts as the mean has only to learn what the mean misses.
     """
 
-    def __init__(self, width: int, correction: float = 0.1) -> None:
+    def __init__(self, width: int, recency: float = 0.0, correction: float = 0.1) -> None:
+        """An item begins with e^-recency times the weight of the one after it."""
         super().__init__()
-        self.forgetting = nn.Parameter(torch.zeros(1))
+        self.forgetting = nn.Parameter(torch.full((1,), recency))
         self.correction = nn.Parameter(torch.full((width,), correction))
 
     def forward(self, vectors: Tensor, read: Tensor, mask: Tensor) -> Tensor:

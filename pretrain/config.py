@@ -134,6 +134,8 @@ class ReaderConfig:
     """Latest items of a history that are read."""
     recent: bool = True
     """Start as the mean of the history, and learn what to add to it."""
+    recency: float = 0.0
+    """In that mean an item begins with e^-recency times the weight of the one after it."""
     model: str = ""
     """A Hugging Face decoder, by name or folder, that reads instead of such layers (HLLM)."""
     decoder: dict[str, Any] = field(default_factory=dict)

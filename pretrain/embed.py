@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from catalog.artifacts import request_hash, write_artifact
+from catalog.artifacts import Artifact, open_artifact, request_hash, write_artifact
 from catalog.catalog import Catalog, load_catalog
 from catalog.errors import VitrineError
 from catalog.memory import release_pages
@@ -113,6 +113,24 @@ def content_hashes(content: Content) -> NDArray[np.uint64]:
                 )
     raw = b"".join(digest.digest() for digest in digests)
     return np.frombuffer(raw, dtype="<u8").reshape(num_items, 2)
+
+
+def vectors_made_with(
+    folder: str | Path, encoder: Artifact, catalog: Catalog
+) -> NDArray[np.float32]:
+    """The item vectors of a `vectors` artifact, (num_items, width), memory-mapped.
+
+    VitrineError where another encoder made them, or of other content than the catalog's.
+    """
+    artifact = open_artifact(Path(folder), kind="vectors")
+    theirs = artifact.manifest["parents"].get("encoder", {}).get("hash")
+    if theirs != encoder.hash or artifact.manifest["catalog"] != catalog.fingerprint:
+        other = "another catalog" if theirs == encoder.hash else "another encoder"
+        raise VitrineError(
+            f"the vectors {folder} were made with {other} than {encoder.path} and {catalog.folder}; "
+            "make them again with vitrine embed"
+        )
+    return open_vectors(artifact.path / VECTORS_FILE)
 
 
 def run_embedding(config: EmbedConfig, output: Path) -> Path:

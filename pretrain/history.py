@@ -20,7 +20,7 @@ from pretrain.towers import build_tower, config_of, output_width
 class HistoryEncoderConfig(PretrainedConfig):
     """`block`: a name in `pretrain.blocks.BLOCKS`; `decoder`: a Hugging Face config, as a mapping with
     `model_type`, that reads instead of such blocks, and `model` the checkpoint it started from;
-    `recent`: start as the mean of the history."""
+    `recent`: start as the mean of the history, `recency`: in which newer items weigh more."""
 
     model_type = "vitrine-history-encoder"
 
@@ -33,6 +33,7 @@ class HistoryEncoderConfig(PretrainedConfig):
         dropout: float = 0.1,
         block: str = "attention",
         recent: bool = True,
+        recency: float = 0.0,
         decoder: dict[str, Any] | None = None,
         model: str = "",
         **kwargs: Any,
@@ -44,6 +45,7 @@ class HistoryEncoderConfig(PretrainedConfig):
         self.dropout = dropout
         self.block = block
         self.recent = recent
+        self.recency = recency
         self.decoder = decoder
         self.model = model
         super().__init__(**kwargs)
@@ -97,7 +99,7 @@ class HistoryEncoder(PreTrainedModel):
             for _ in range(layers)
         )
         self.norm = nn.LayerNorm(config.width)
-        self.recent = RecentMean(config.width) if config.recent else None
+        self.recent = RecentMean(config.width, config.recency) if config.recent else None
         self.dropout = nn.Dropout(config.dropout)
         self.post_init()
         self.decoder = (  # brings its own start
@@ -158,6 +160,7 @@ def new_reader(settings: ReaderConfig, width: int) -> HistoryEncoder:
         dropout=settings.dropout,
         block=settings.block,
         recent=settings.recent,
+        recency=settings.recency,
         decoder=decoder,
         model=settings.model,
     )

@@ -66,7 +66,8 @@ def run_pretraining(config: PretrainConfig, output: Path, build_trainer: Trainer
         config.data.checkpoint_layers,
         linked=edges is not None,
     )
-    trainer.fit(module, data)
+    if config.trainer.max_steps:  # else the towers stay as they came
+        trainer.fit(module, data)
     with gathered_weights(parts.encoder, parts.history):
         if trainer.is_global_zero:
             metrics = {

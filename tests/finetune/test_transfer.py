@@ -25,11 +25,8 @@ from finetune.recommender import Adaptor, Recommender
 from finetune.run import run_finetuning
 from finetune.shop import Shop
 from pretrain.artifact import EncoderParts, new_encoder
-from pretrain.config import (
-    ReaderConfig,
-    TrainerConfig,
-)
-from pretrain.embed import embed_items
+from pretrain.config import EmbedConfig, ReaderConfig, TrainerConfig
+from pretrain.embed import embed_items, run_embedding, vectors_made_with
 from pretrain.history import HistoryEncoder, HistoryEncoderConfig
 from pretrain.store import open_vectors
 from pretrain.towers import config_of
@@ -100,6 +97,34 @@ def test_stored_vectors_are_what_the_loaded_towers_make(
     np.testing.assert_allclose(
         made, open_vectors(runs[mode] / "item_vectors.safetensors"), atol=1e-5
     )
+
+
+def test_vectors_made_before_serve_as_the_start(
+    runs: dict[str, Path], settings: FinetuneConfig, tmp_path: Path
+) -> None:
+    vectors = run_embedding(
+        EmbedConfig(encoder=settings.encoder, catalog=settings.catalog), tmp_path / "vectors"
+    )
+    config = replace(settings, transfer="frozen", vectors=str(vectors))
+    for features, other in (("content", runs["frozen"]), ("shuffled", None)):
+        changed = replace(config, features=features)
+        output = run_finetuning(changed, tmp_path / features, build_trainer)
+        if other is None:
+            other = run_finetuning(replace(changed, vectors=""), tmp_path / "other", build_trainer)
+        np.testing.assert_allclose(
+            open_vectors(output / "item_vectors.safetensors"),
+            open_vectors(other / "item_vectors.safetensors"),
+            atol=1e-5,
+        )
+    for changes in ({"transfer": "scratch"}, {"only": "text"}):
+        with pytest.raises(VitrineError, match=r"vectors .* but .*; leave out --vectors"):
+            run_finetuning(replace(config, **changes), tmp_path / "refused", build_trainer)
+    base = open_artifact(settings.encoder)
+    home = load_catalog(CatalogConfig(path=str(Path(settings.catalog.path).parent / "home")))
+    with pytest.raises(VitrineError, match="were made with another catalog than"):
+        vectors_made_with(vectors, base, home)
+    with pytest.raises(VitrineError, match="were made with another encoder than"):
+        vectors_made_with(vectors, open_artifact(runs["frozen"]), load_catalog(settings.catalog))
 
 
 def test_only_what_a_mode_trains_is_stored(runs: dict[str, Path]) -> None:

@@ -1,0 +1,144 @@
+"""Words of items' texts as features with vectors of their own, beside or in place of an item's id.
+
+A pretrained tower says what a text is about; it does not say that one shop's people come back for
+one brand. A vector for each word, learned from histories as an id's is, does, and items that share
+a brand, a series or a scent share what is learned of it (LightFM: Kula, 2015). An item that nobody
+took yet has its words' vectors already.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from tokenizers import normalizers, pre_tokenizers
+from torch import Tensor, nn
+
+from catalog.catalog import Catalog
+from catalog.errors import VitrineError
+
+WORDS_FILE = "words.parquet"
+MOST_WORDS = 50_000
+"""Of a catalog, the most frequent ones."""
+FEWEST_ITEMS = 2
+"""A word of one item alone says no more than the item's id."""
+
+_NORMAL = normalizers.BertNormalizer(lowercase=True)
+_SPLIT = pre_tokenizers.BertPreTokenizer()
+
+
+@dataclass(frozen=True)
+class WordBags:
+    """Which words each item has, as rows of a sparse matrix."""
+
+    offsets: Tensor
+    """int64 (num_items + 1,): item i has the entries offsets[i]:offsets[i + 1]."""
+    words: Tensor
+    """int64 (entries,)."""
+    weights: Tensor
+    """float32 (entries,); the squares of an item's sum to 1, or it has no word."""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    words: list[str]
+    rarity: NDArray[np.float32]
+    """log(items / items that have the word), as in tf-idf (Spärck Jones, 1972)."""
+
+    @classmethod
+    def learn(cls, catalog: Catalog) -> "Vocabulary":
+        """From what items say, not from who took them. VitrineError where they say nothing."""
+        texts, counts = catalog.texts(), Counter[str]()
+        for item in range(catalog.num_items):
+            counts.update(words_of(texts(item)))
+        kept = [(word, n) for word, n in counts.most_common(MOST_WORDS) if n >= FEWEST_ITEMS]
+        kept.sort()
+        if not kept:
+            raise VitrineError(
+                f"words are to have vectors, but no word is in {FEWEST_ITEMS} items of "
+                f"{catalog.name}; leave out --words, or map the column that holds texts (roles.text)"
+            )
+        numbers = np.array([n for _, n in kept])
+        rarity = np.log(catalog.num_items / numbers).astype(np.float32)
+        return cls([word for word, _ in kept], np.maximum(rarity, 1e-3))
+
+    def read(self, catalog: Catalog, order: Sequence[int] | None = None) -> WordBags:
+        """The words of each item; of item `order[i]` for item i, where an order is given."""
+        texts = catalog.texts()
+        places = {word: place for place, word in enumerate(self.words)}
+        offsets = np.zeros(catalog.num_items + 1, dtype=np.int64)
+        rows: list[NDArray[np.int64]] = []
+        for item in range(catalog.num_items):
+            said = words_of(texts(item if order is None else int(order[item])))
+            rows.append(np.array(sorted(places[w] for w in said if w in places), dtype=np.int64))
+            offsets[item + 1] = offsets[item] + len(rows[-1])
+        words = np.concatenate(rows)
+        weights = self.rarity[words]
+        item_of = np.repeat(np.arange(catalog.num_items), np.diff(offsets))
+        lengths = np.sqrt(np.bincount(item_of, weights**2, minlength=catalog.num_items))
+        return WordBags(
+            torch.from_numpy(offsets),
+            torch.from_numpy(words),
+            torch.from_numpy((weights / lengths[item_of]).astype(np.float32)),
+        )
+
+    def save(self, folder: Path) -> None:
+        pq.write_table(pa.table({"word": self.words, "rarity": self.rarity}), folder / WORDS_FILE)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Vocabulary":
+        table = pq.read_table(folder / WORDS_FILE)
+        return cls(table["word"].to_pylist(), table["rarity"].to_numpy())
+
+
+def words_of(text: str | None) -> set[str]:
+    """Lower-case words without accents; a Chinese or Japanese character is a word."""
+    if not text:
+        return set()
+    pieces = _SPLIT.pre_tokenize_str(_NORMAL.normalize_str(text))
+    return {piece for piece, _ in pieces if any(map(str.isalnum, piece))}
+
+
+class WordVectors(nn.Module):
+    """A vector for each word; an item's is the weighted sum of those its text has."""
+
+    offsets: Tensor
+    words: Tensor
+    shares: Tensor
+
+    def __init__(self, num_words: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_words, width))
+        nn.init.normal_(self.weight, std=0.02)
+        # What items say is read from the catalog, not stored with the weights.
+        self.register_buffer("offsets", torch.zeros(1, dtype=torch.int64), persistent=False)
+        self.register_buffer("words", torch.empty(0, dtype=torch.int64), persistent=False)
+        self.register_buffer("shares", torch.empty(0), persistent=False)
+
+    def read(self, bags: WordBags) -> None:
+        """Lets it know which words items have."""
+        device = self.weight.device
+        self.offsets = bags.offsets.to(device)
+        self.words = bags.words.to(device)
+        self.shares = bags.weights.to(device)
+
+    def forward(self, rows: Tensor | None = None) -> Tensor:
+        """Of items `rows` int (n,), or of all: (n, width), zero for an item without words."""
+        if rows is None:
+            return self._sums(self.words, self.offsets[:-1], self.shares)
+        begins, ends = self.offsets[rows], self.offsets[rows + 1]
+        lengths = ends - begins
+        starts = lengths.cumsum(0) - lengths  # where each item's entries begin among those chosen
+        entries = torch.arange(int(lengths.sum()), device=rows.device)
+        entries = entries + (begins - starts).repeat_interleave(lengths)
+        return self._sums(self.words[entries], starts, self.shares[entries])
+
+    def _sums(self, words: Tensor, starts: Tensor, shares: Tensor) -> Tensor:
+        shares = shares.to(self.weight.dtype)
+        return F.embedding_bag(words, self.weight, starts, mode="sum", per_sample_weights=shares)
