@@ -7,7 +7,6 @@ took yet has its words' vectors already.
 """
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,7 +67,7 @@ class Vocabulary:
         rarity = np.log(catalog.num_items / numbers).astype(np.float32)
         return cls([word for word, _ in kept], np.maximum(rarity, 1e-3))
 
-    def read(self, catalog: Catalog, order: Sequence[int] | None = None) -> WordBags:
+    def read(self, catalog: Catalog, order: NDArray[np.int64] | None = None) -> WordBags:
         """The words of each item; of item `order[i]` for item i, where an order is given."""
         texts = catalog.texts()
         places = {word: place for place, word in enumerate(self.words)}

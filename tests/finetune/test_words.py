@@ -66,7 +66,7 @@ def test_an_item_is_the_weighted_sum_of_its_words(tmp_path: Path) -> None:
     again = Vocabulary.load(tmp_path)
     assert again.words == vocabulary.words
     np.testing.assert_array_equal(again.rarity, vocabulary.rarity)
-    turned = vocabulary.read(catalog, order=[1, 0, 2, 3, 4, 5])
+    turned = vocabulary.read(catalog, order=np.array([1, 0, 2, 3, 4, 5]))
     assert turned.words[: int(turned.offsets[1])].tolist() == [0, 1], "another item's words"
 
 
