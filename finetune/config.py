@@ -24,6 +24,25 @@ class LoraConfig:
     """On the adapter's input."""
 
 
+Fill = Literal["mask", "drop", "zeros", "mean", "neighbours", "multi-hop", "pagerank"]
+
+
+@dataclass(frozen=True)
+class MissingConfig:
+    percent: float = 0.0
+    """Of the items, drawn at random, that lose a modality: how well does a shop do without?"""
+    modality: str = "image"
+    """What they lose."""
+    fill: Fill = "mask"
+    """What is done about it: masked in the fusion (mask), such items in no training row (drop), or
+    something put in its place: nothing said by the tower (zeros), the mean of all, of those taken
+    with the item (neighbours), over several hops (multi-hop), or by personalised PageRank."""
+    hops: int = 3
+    """Of multi-hop."""
+    restart: float = 0.15
+    """PageRank's chance to start again."""
+
+
 @dataclass(frozen=True)
 class FinetuneDataConfig:
     rows: int = 32
@@ -54,6 +73,8 @@ class FinetuneConfig:
     vectors: str = ""
     """Folder of vectors that `vitrine embed` made of this catalog with this encoder, to begin from
     them; empty: the towers read every item once more."""
+    missing: MissingConfig = field(default_factory=MissingConfig)
+    """A study of items that lack a modality."""
     allow_seen: bool = False
     """Evaluate also on interactions the encoder was pretrained on; such figures prove nothing."""
     loss: Loss = "auto"
@@ -95,6 +116,10 @@ class ArmConfig:
     """See FinetuneConfig."""
     words: bool = False
     """See FinetuneConfig."""
+    missing: float = 0.0
+    """Percent of the items that lose a modality; see MissingConfig."""
+    fill: Fill = "mask"
+    """See MissingConfig."""
     learning_rate: float = 0.0
     """Overrules fine-tuning's where it is not 0."""
     steps: int = 0
@@ -115,6 +140,7 @@ class ArmConfig:
             features=self.features,
             only=self.only,
             words=self.words,
+            missing=replace(common.missing, percent=self.missing, fill=self.fill),
             optimizer=optimizer,
             trainer=trainer,
         )

@@ -52,7 +52,9 @@ class FinetuneData(pl.LightningDataModule):
         *,
         row_length: int,
         seed: int,
+        held_out: NDArray[np.bool_] | None = None,
     ) -> None:
+        """`held_out` bool (num_items,): items that are in no row."""
         super().__init__()
         self.reader = reader
         self.config = config
@@ -63,6 +65,7 @@ class FinetuneData(pl.LightningDataModule):
             catalog.num_items,
             row_length,
             seed,
+            held_out=held_out,
         )
 
     def train_dataloader(self) -> DataLoader:

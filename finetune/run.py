@@ -22,6 +22,7 @@ from finetune.baselines.popularity import figures_of_test
 from finetune.config import FinetuneConfig
 from finetune.data import FinetuneData
 from finetune.metrics import ListMeasures, Ranking
+from finetune.missing import check_missing, filled_content, take_away
 from finetune.module import FinetuneModule
 from finetune.selection import BestWeights
 from finetune.shop import Shop
@@ -65,7 +66,11 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
     if parts is not None and reader is not None and config.transfer == "scratch":
         items = np.arange(catalog.num_items)
         start_projections(parts.encoder, reader, items, config.trainer.seed)
-    content = _first_content(config, catalog, width, begun, reader, order)
+    dropped = None
+    if reader is not None and config.missing.percent:
+        lost = take_away(config.missing, reader, config.trainer.seed)
+        dropped = lost if config.missing.fill == "drop" else None
+    content = _first_content(config, catalog, width, begun, reader, order, split)
     if content is not None:
         built.recommender.adaptor.whiten(content)
     if begun.vocabulary is not None:
@@ -103,11 +108,12 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
         config.data,
         row_length=begun.history.config.max_history,
         seed=config.trainer.seed,
+        held_out=dropped,
     )
     module = FinetuneModule(
         built.recommender,
         content,
-        torch.from_numpy(split.train_counts),
+        torch.from_numpy(split.train_counts if dropped is None else split.train_counts * ~dropped),
         config.optimizer,
         config.alignment,
         config.tower_rate,
@@ -166,6 +172,7 @@ def _negatives(config: FinetuneConfig, num_items: int) -> int | None:
 
 
 def _check(config: FinetuneConfig) -> None:
+    check_missing(config)
     if config.words and (config.features == "random" or config.transfer == "zero-shot"):
         told = "random" if config.features == "random" else "zero-shot"
         rule = "stands for nothing known of an item" if told == "random" else "trains nothing"
@@ -236,6 +243,7 @@ def _first_content(
     begun: Start,
     reader: ContentReader | None,
     order: NDArray[np.int64] | None,
+    split: Split,
 ) -> torch.Tensor | None:
     """What items are known by before the first step: (num_items, width), or None for ids alone."""
     if config.features == "id":
@@ -249,6 +257,9 @@ def _first_content(
         return torch.from_numpy(made if order is None else made[order])
     assert begun.parts is not None
     assert reader is not None
+    if config.missing.percent and config.missing.fill not in ("mask", "drop"):
+        shown = config.trainer.progress
+        return filled_content(config.missing, begun.parts.encoder, reader, catalog, split, shown)
     content = np.empty((catalog.num_items, width), dtype=np.float32)
     embed_items(begun.parts.encoder, reader, content, progress=config.trainer.progress)
     return torch.from_numpy(content)

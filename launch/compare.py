@@ -12,10 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from catalog.errors import VitrineError, nearest
-from finetune.config import ArmConfig, FinetuneConfig
+from finetune.config import ArmConfig, Fill, FinetuneConfig
 from launch.pipeline import Stage, recommender_stage
 
 SAME_FOR_EVERY_SEED = ("popularity", "item-knn")
+FILLS: dict[Fill, str] = {
+    "mask": "masked in the fusion",
+    "drop": "items without {} are in no training row",
+    "zeros": "the tower says nothing of them",
+    "mean": "the mean {} stands in",
+    "neighbours": "the mean {} of items taken together with them",
+    "multi-hop": "the same over several hops",
+    "pagerank": "the same, weighed by personalised PageRank",
+}
 
 
 @dataclass(frozen=True)
@@ -26,6 +35,9 @@ class CompareConfig:
     """The arms by name; empty: baselines, controls, each modality alone and every transfer mode."""
     include: str = ""
     """Names of the arms to run, with commas between; empty: all."""
+    missing: str = ""
+    """Percents, with commas between, such as 0,30,60,90: instead of those arms, what a shop does
+    about so many items that lack a modality (`finetune.missing`)."""
     reference: str = ""
     """An arm that each of the others is compared with, beside the differences that are always told."""
     seeds: int = 3
@@ -93,7 +105,10 @@ def chosen_arms(config: CompareConfig) -> dict[str, ArmConfig]:
     """The arms that were asked for; VitrineError where there are none, or not such."""
     if config.seeds < 1:
         raise VitrineError(f"seeds is {config.seeds}; give 1 or more")
-    arms = config.arms or default_arms(_modalities(config.finetune.encoder))
+    if config.missing:
+        arms = missing_arms(_percents(config.missing), config.finetune.missing.modality)
+    else:
+        arms = config.arms or default_arms(_modalities(config.finetune.encoder))
     wanted = [name.strip() for name in config.include.split(",") if name.strip()] or list(arms)
     for name in wanted:
         if name not in arms:
@@ -106,6 +121,30 @@ def chosen_arms(config: CompareConfig) -> dict[str, ArmConfig]:
             f"reference is {config.reference!r}, which is not among the arms compared: {', '.join(wanted)}"
         )
     return {name: arms[name] for name in wanted}
+
+
+def missing_arms(percents: list[float], modality: str) -> dict[str, ArmConfig]:
+    """Each way to do without, at each share that is missing, the towers standing still."""
+    arms = {"whole": ArmConfig(transfer="frozen", what="as the catalog is")}
+    for percent in percents:
+        for fill, what in FILLS.items():
+            arms[f"{fill} {percent:g}%"] = ArmConfig(
+                transfer="frozen", missing=percent, fill=fill, what=what.format(modality)
+            )
+    return arms
+
+
+def _percents(listed: str) -> list[float]:
+    """Those above 0, where nothing is to be done about."""
+    try:
+        percents = [float(part) for part in listed.split(",")]
+    except ValueError:
+        percents = [-1.0]
+    if not all(0 <= percent < 100 for percent in percents):
+        raise VitrineError(
+            f"missing is {listed!r}; give percents from 0 to below 100, with commas between: 0,30,60,90"
+        )
+    return [percent for percent in percents if percent]
 
 
 def _modalities(encoder: str) -> list[str]:
@@ -152,6 +191,11 @@ def questions(arms: dict[str, ArmConfig], reference: str = "") -> list[tuple[str
         if arm.only:
             asked.append((f"what is known beside {arm.only}", "lora", name))
             asked.append((f"{arm.only} instead of ids", name, "id"))
+    for name, arm in arms.items():
+        if arm.missing and arm.fill != "mask":
+            asked.append((f"a mask rather than {name}", f"mask {arm.missing:g}%", name))
+        elif arm.missing:
+            asked.append((f"{arm.missing:g} % missing", name, "whole"))
     asked += [(f"{name} rather than {reference}", name, reference) for name in arms if reference]
     found: dict[tuple[str, str], str] = {}
     for what, ours, other in asked:

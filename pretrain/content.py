@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from catalog.catalog import Catalog, cache_folder
 from pretrain.modalities import Content, Modality, PictureSource, Processor, Source
@@ -33,16 +34,22 @@ class ContentReader:
         }
         self.order = order
         self.hidden: set[str] = set()
+        self.lost: dict[str, NDArray[np.bool_]] = {}
 
     def read_only(self, names: set[str]) -> None:
         """From now on items seem to have nothing but these modalities."""
         self.hidden = set(self.kinds) - names
 
+    def take_away(self, name: str, items: NDArray[np.bool_]) -> None:
+        """From now on some items, bool (num_items,), seem to lack the modality `name`."""
+        self.lost[name] = items
+
     def read(self, items: NDArray[np.int64]) -> Content:
         """The content of n items."""
-        if self.order is not None:
-            items = self.order[items]
-        content = {name: source.read(items) for name, source in self.sources.items()}
+        places = items if self.order is None else self.order[items]
+        content = {name: source.read(places) for name, source in self.sources.items()}
+        for name, lost in self.lost.items():
+            content[name] = without(content[name], torch.from_numpy(lost[items]))
         for name in self.hidden:
             nobody = torch.zeros_like(content[name]["present"])
             stand_in = {key: value[:1] for key, value in content[name].items()}
@@ -85,6 +92,16 @@ class ContentReader:
             np.save(partial, groups, allow_pickle=False)
             partial.replace(kept)
         return np.load(kept, allow_pickle=False)
+
+
+def without(inputs: dict[str, Tensor], lost: Tensor) -> dict[str, Tensor]:
+    """A modality's inputs once the items `lost`, bool (n,), no longer have it."""
+    present = inputs["present"]
+    kept = ~lost[present]
+    if not kept.any():  # a stand-in is read where nobody has it
+        kept = torch.arange(max(1, len(kept))) == 0
+    others = {key: value[kept] for key, value in inputs.items() if key != "present"}
+    return {**others, "present": present & ~lost}
 
 
 def to_device(content: Content, device: torch.device, dtype: torch.dtype | None = None) -> Content:

@@ -9,9 +9,10 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import timedelta
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from catalog.progress import track
 from pretrain.artifact import EncoderParts, open_encoder
 from pretrain.config import EmbedConfig
 from pretrain.content import ContentReader, to_device
-from pretrain.encoder import ItemEncoder
+from pretrain.encoder import ItemEncoder, ItemVectors
 from pretrain.extract import Extractors
 from pretrain.modalities import Content
 from pretrain.store import VectorWriter, open_vectors, shared_array
@@ -66,11 +67,15 @@ def embed_items(
     out: NDArray[np.float32],
     *,
     items: NDArray[np.int64] | None = None,
+    of: Callable[[ItemVectors], Tensor] = attrgetter("item"),
     batch_tokens: int = BATCH_TOKENS,
     title: str = "Embedding items",
     progress: bool = True,
 ) -> None:
-    """Writes the vectors of `items` (by default all) into `out`, (len(items), width), in their order."""
+    """Writes the vectors of `items` (by default all) into `out`, (len(items), width), in their order.
+
+    `of` says which of what the encoder makes: another part has another shape behind its first place.
+    """
     if items is None:
         items = np.arange(reader.catalog.num_items)
     was_training = encoder.training
@@ -82,7 +87,7 @@ def embed_items(
         places = {int(item): start + place for place, item in enumerate(block)}
         for batch in batches_of(reader, block, batch_tokens):
             content = to_device(reader.read(batch), device, encoder.dtype)
-            vectors = encoder(content).item.float().cpu().numpy()
+            vectors = of(encoder(content)).float().cpu().numpy()
             out[[places[int(item)] for item in batch]] = vectors
     encoder.train(was_training)
 

@@ -15,7 +15,14 @@ from finetune.config import ArmConfig, FinetuneConfig, FinetuneDataConfig
 from finetune.metrics import metric_values
 from finetune.run import run_finetuning
 from finetune.verdict import differences, say
-from launch.compare import CompareConfig, chosen_arms, default_arms, questions, run_comparison
+from launch.compare import (
+    FILLS,
+    CompareConfig,
+    chosen_arms,
+    default_arms,
+    questions,
+    run_comparison,
+)
 from launch.pipeline import PipelineConfig
 from launch.settings import load_settings
 from launch.trainer import build_trainer
@@ -176,3 +183,16 @@ def test_without_an_encoder_ids_and_baselines_are_compared(
     for name, of_arm in values.items():
         assert f"| {name} | {of_arm['ndcg@10'].mean():.4f} |" in words
     assert "Bpr-mf rather than id" in words
+
+
+def test_a_study_of_what_is_missing_compares_every_way(config: CompareConfig) -> None:
+    arms = chosen_arms(replace(config, missing="0,30,90", include=""))
+    assert len(arms) == 1 + 2 * len(FILLS)
+    assert arms["pagerank 30%"].settings(config.finetune).missing.percent == 30
+    assert arms["whole"].settings(config.finetune).missing.percent == 0
+    asked = questions(arms)
+    assert ("a mask rather than drop 90%", "mask 90%", "drop 90%") in asked
+    assert ("30 % missing", "mask 30%", "whole") in asked
+    for wrong in ("some", "30,,60", "100", "-1"):
+        with pytest.raises(VitrineError, match="give percents from 0 to below 100"):
+            chosen_arms(replace(config, missing=wrong))
