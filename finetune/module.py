@@ -27,6 +27,9 @@ class FinetuneModule(pl.LightningModule):
     the vectors they had when they were last read.
     """
 
+    frozen_is_unchanged = True
+    """Weights that are not trained are those it was built with: checkpoints leave them out."""
+
     content: Tensor | None
     taken: Tensor
     candidates: Tensor

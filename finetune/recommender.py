@@ -61,6 +61,15 @@ class Adaptor(nn.Module):
         return self.linear((vectors - self.center) @ self.whitener)
 
 
+class IdVectors(nn.Embedding):
+    """A learned vector for each item."""
+
+    def forward(self, rows: Tensor | None = None) -> Tensor:
+        """Of items `rows` int (n,), or of all."""
+        # Its weight itself must not leave: under ZeRO-3 it is let go of when this is done.
+        return self.weight.clone() if rows is None else super().forward(rows)
+
+
 class Recommender(nn.Module):
     """Scores are scale · cos(state after a history, item vector).
 
@@ -85,10 +94,10 @@ class Recommender(nn.Module):
         self.history = history
         self.adaptor = Adaptor(self.content_width)
         self.temperature = Temperature()
-        self.id_vectors: nn.Embedding | None = None
+        self.id_vectors: IdVectors | None = None
         if num_id_vectors:
             # Added to content, an id starts at nothing and earns its place; else it must start apart.
-            self.id_vectors = nn.Embedding(num_id_vectors, id_width or width)
+            self.id_vectors = IdVectors(num_id_vectors, id_width or width)
             nn.init.normal_(self.id_vectors.weight, std=0.02)
         self.words = WordVectors(num_words, id_width or width) if num_words else None
 
@@ -112,7 +121,7 @@ class Recommender(nn.Module):
         """What ids and words say, without content: (n, id_width or width)."""
         parts = []
         if self.id_vectors is not None:
-            parts.append(self.id_vectors.weight if rows is None else self.id_vectors(rows))
+            parts.append(self.id_vectors(rows))
         if self.words is not None:
             parts.append(self.words(rows))
         return torch.stack(parts).sum(dim=0) if parts else None

@@ -31,7 +31,7 @@ from pretrain.content import ContentReader
 from pretrain.curves import CurveRecorder
 from pretrain.embed import VECTORS_FILE, embed_items, vectors_made_with, write_ids
 from pretrain.run import TrainerFactory
-from pretrain.shards import gathered_weights
+from pretrain.shards import gathered_weights, is_sharded
 from pretrain.start import start_projections
 from pretrain.store import save_vectors
 from pretrain.work import clear_work, work_folder
@@ -123,8 +123,18 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
     if trained:  # not so in zero-shot
         trainer.fit(module, data)
 
-    if towers_learn:  # every rank, as under ZeRO-3 all take each pass through a tower together
+    sharded = is_sharded(
+        module
+    )  # then every rank takes each pass through the model, with the others
+    if towers_learn:
         refresh(module)
+    if trainer.is_global_zero or sharded:
+        with torch.no_grad():
+            vectors = (module if sharded else module.cpu()).item_vectors().float().cpu().numpy()
+        measures = ListMeasures.of(catalog, split)
+        ranking = Shop(built.recommender, vectors).rank_targets(
+            catalog, split.test, measures=measures
+        )
     with gathered_weights(built.recommender):
         if trainer.is_global_zero:
             with write_artifact(
@@ -134,16 +144,11 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
                 **made_from,
                 split=split.describe(),
             ) as staging:
-                with torch.no_grad():
-                    vectors = module.cpu().item_vectors().numpy()
                 save_vectors(staging.path / VECTORS_FILE, vectors)
                 write_ids(staging.path, catalog)
                 save_weights(built, config.transfer, staging.path)
                 if begun.vocabulary is not None:
                     begun.vocabulary.save(staging.path)
-                ranking = Shop(built.recommender, vectors).rank_targets(
-                    catalog, split.test, measures=ListMeasures.of(catalog, split)
-                )
                 np.save(staging.path / "test_ranks.npy", ranking.ranks, allow_pickle=False)
                 curves.curves["validation NDCG@10"] = best.curve
                 curves.save(staging.path / "curves.json")

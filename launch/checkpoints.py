@@ -12,6 +12,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.strategies import DeepSpeedStrategy
 
 from catalog.staging import flush
 from launch.strategies import kind_of
@@ -24,12 +25,37 @@ STATE = "state"
 class Checkpoints(Checkpoint):
     """Every `every` steps `checkpoints/step=N`; the one before it goes when the new one stands.
 
+    A module whose `frozen_is_unchanged` says so has no frozen weight in them: a run that goes on has
+    those from where it had them at first, and beside an adapter of a few MB they would be gigabytes.
+
     Lightning calls callbacks of this kind last, when all others have seen the step.
     """
 
     def __init__(self, folder: Path, every: int) -> None:
         self.folder = folder / "checkpoints"
         self.every = every
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self.leaves_out = getattr(pl_module, "frozen_is_unchanged", False)
+        pl_module.strict_loading = not self.leaves_out  # `on_load_checkpoint` is, about the rest
+        if isinstance(trainer.strategy, DeepSpeedStrategy):
+            trainer.strategy.exclude_frozen_parameters = self.leaves_out
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        for name in frozen(pl_module) if self.leaves_out else ():
+            checkpoint.get("state_dict", {}).pop(name, None)
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if not self.leaves_out or "state_dict" not in checkpoint:
+            return  # Lightning or DeepSpeed are strict themselves
+        wanted = pl_module.state_dict().keys() - frozen(pl_module)
+        different = wanted ^ (checkpoint["state_dict"].keys() - frozen(pl_module))
+        if different:
+            raise RuntimeError(f"the checkpoint is of other weights: {sorted(different)[:3]}")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.latest = trainer.global_step
@@ -63,6 +89,12 @@ class Checkpoints(Checkpoint):
                 if older != final:
                     shutil.rmtree(older)
         trainer.strategy.barrier()
+
+
+def frozen(module: torch.nn.Module) -> set[str]:
+    """Names of the weights that are not trained, in its state; shared ones by each of their names."""
+    named = module.named_parameters(remove_duplicate=False)
+    return {name for name, parameter in named if not parameter.requires_grad}
 
 
 class SeedEachStep(pl.Callback):

@@ -1,7 +1,7 @@
 """Makes a ZeRO checkpoint readable by another number of ranks, through DeepSpeed's universal format.
 
 DeepSpeed's loader does some things wrong in silence, which `finish_loading` puts right: it leaves out
-buffers and frozen weights, and under ZeRO-3 all groups of the optimiser get the settings of the first
+buffers, and under ZeRO-3 all groups of the optimiser get the settings of the first
 (weight decay where there shall be none) and share one count of steps, which then runs too fast.
 """
 
@@ -52,6 +52,6 @@ def finish_loading(engine: Any, checkpoint: Path) -> None:
     module = engine.module
     trained = {name for name, p in module.named_parameters() if p.requires_grad}
     for name, value in module.state_dict(keep_vars=True).items():
-        # Under ZeRO-3 no rank holds frozen weights whole; stages make theirs anew.
-        if name not in trained and value.shape == saved[name].shape:
+        # Frozen weights are in no checkpoint: stages make theirs anew.
+        if name not in trained and name in saved and value.shape == saved[name].shape:
             value.data.copy_(saved[name])

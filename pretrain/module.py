@@ -21,6 +21,9 @@ from pretrain.shards import is_sharded
 class PretrainModule(pl.LightningModule):
     """Single-device code: what ranks must share, the objectives gather."""
 
+    frozen_is_unchanged = True
+    """Weights that are not trained are those it was built with: checkpoints leave them out."""
+
     log_popularity: Tensor
     twins: Tensor
 

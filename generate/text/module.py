@@ -12,6 +12,9 @@ from pretrain.optim import make_optimizer
 
 
 class TextModule(pl.LightningModule):
+    frozen_is_unchanged = True
+    """Weights that are not trained are those it was built with: checkpoints leave them out."""
+
     def __init__(self, generator: TextGenerator, optimizer: OptimizerConfig) -> None:
         super().__init__()
         self.generator = generator

@@ -1,0 +1,132 @@
+"""LoRA under DDP and ZeRO: the same adapter, whole, and checkpoints without the frozen base."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from catalog.catalog import load_catalog
+from catalog.splits import make_split
+from finetune.artifact import open_recommender
+from finetune.config import FinetuneConfig
+
+SCRIPT = Path(__file__).with_name("tune_on.py")
+ADAPTER = Path("adapter/adapter_model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def steps(settings: FinetuneConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four steps without dropout, as YAML."""
+    config = replace(
+        settings,
+        transfer="lora",
+        features="content+id",
+        dropout=0.0,
+        validate_every=4,
+        trainer=replace(
+            settings.trainer, accelerator="cpu", log_every=1, checkpoint_every=2, max_steps=4
+        ),
+    )
+    path = tmp_path_factory.mktemp("settings") / "lora.yaml"
+    path.write_text(yaml.safe_dump(asdict(config)))
+    return path
+
+
+def tune(
+    steps: Path, output: Path, strategy: str = "auto", devices: int = 1, kill_at: int = -1
+) -> dict[str, Any]:
+    """What really ran; asserts that it ended, or was killed, as it should."""
+    start = [sys.executable]
+    if devices > 1:
+        start += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices}"]
+    arguments = [steps, output, strategy, devices, kill_at]
+    done = subprocess.run(
+        [*start, str(SCRIPT), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
+    )
+    expected = 0 if kill_at < 0 else -signal.SIGKILL if devices == 1 else 1
+    assert done.returncode == expected, done.stderr[-9000:]
+    ran = json.loads(output.with_suffix(".json").read_text())
+    assert ran["world_size"] == devices
+    if strategy.startswith("zero"):
+        assert ran["kind"] == strategy
+        assert ran["engine"] == "DeepSpeedEngine"
+    assert ran["sharded"] == (strategy == "zero3")
+    return ran
+
+
+@pytest.fixture(scope="module")
+def two(steps: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two ranks that hold everything."""
+    output = tmp_path_factory.mktemp("ddp") / "run"
+    tune(steps, output, "ddp", 2)
+    return output
+
+
+def check_same(output: Path, other: Path) -> None:
+    ours, theirs = load_file(output / ADAPTER), load_file(other / ADAPTER)
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        assert value.numel() > 0, f"{name} is empty: a shard was saved, not the weight"
+        torch.testing.assert_close(value, theirs[name], atol=2e-5, rtol=1e-4, msg=name)
+    assert any("lora_B" in name and value.abs().sum() > 0 for name, value in ours.items())
+    curves = [json.loads((run / "curves.json").read_text())["loss"] for run in (output, other)]
+    np.testing.assert_allclose(*(np.array(curve) for curve in curves), rtol=1e-5)
+
+
+@pytest.mark.parametrize("strategy", ["zero2", "zero3"])
+def test_shards_give_the_adapter_of_whole_weights(
+    strategy: str, steps: Path, two: Path, settings: FinetuneConfig, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    tune(steps, output, strategy, 2)
+    check_same(output, two)
+    catalog = load_catalog(settings.catalog)
+    ranking = open_recommender(output, catalog).rank_targets(
+        catalog, make_split(catalog, settings.split).test
+    )
+    stored = np.load(output / "test_ranks.npy")
+    assert (ranking.ranks == stored).mean() > 0.99
+
+
+@pytest.mark.parametrize(("strategy", "devices"), [("auto", 1), ("zero2", 2), ("zero3", 2)])
+def test_a_checkpoint_holds_no_frozen_weight_and_is_enough(
+    strategy: str, devices: int, steps: Path, settings: FinetuneConfig, tmp_path: Path
+) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    tune(steps, whole, strategy, devices)
+    tune(steps, broken, strategy, devices, kill_at=3)
+    (state,) = broken.with_name("broken.work").rglob("step=2/state")
+    held = names_in(state)
+    assert any("lora_A" in name for name in held)
+    assert not [name for name in held if "base_layer" in name or "embeddings" in name]
+    assert tune(steps, broken, strategy, devices)["first_step"] == 2
+    ours, theirs = load_file(whole / ADAPTER), load_file(broken / ADAPTER)
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+    shutil.rmtree(whole)
+
+
+def names_in(state: Path) -> set[str]:
+    """Of all weights in a checkpoint, a file of Lightning's or a folder of DeepSpeed's."""
+    names: set[str] = set()
+    for file in [state] if state.is_file() else sorted(state.rglob("*model_states.pt")):
+        held = torch.load(file, map_location="cpu", weights_only=False)
+        names |= set(held.get("state_dict") or held["module"])
+        names |= set(held.get("frozen_param_fragments") or {})
+        for shapes in held.get("param_shapes") or []:
+            names |= set(shapes)
+    return names
