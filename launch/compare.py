@@ -58,6 +58,7 @@ def default_arms(modalities: list[str]) -> dict[str, ArmConfig]:
     }
     if not modalities:
         return arms
+    words = ArmConfig(features="content+id", words=True, what="the same, and one for each word")
     arms["vbpr"] = ArmConfig(model="vbpr", what="bpr-mf, and the pretrained item vectors")
     if len(modalities) > 1:
         for name in modalities:
@@ -70,6 +71,7 @@ def default_arms(modalities: list[str]) -> dict[str, ArmConfig]:
         "lora": ArmConfig(transfer="lora", what="low-rank updates of the pretrained weights"),
         "full": ArmConfig(transfer="full", what="all pretrained weights trained on"),
         "lora+id": ArmConfig(features="content+id", what="lora, and a vector for each item"),
+        **({"lora+id+words": words} if "text" in modalities else {}),
     }
 
 
@@ -186,6 +188,8 @@ def questions(arms: dict[str, ArmConfig], reference: str = "") -> list[tuple[str
         ("the items' own content", "lora", "shuffled"),
         ("ids beside content", "lora+id", "lora"),
         ("content beside ids", "lora+id", "id"),
+        ("words beside both", "lora+id+words", "lora+id"),
+        ("content and words beside ids", "lora+id+words", "id"),
     ]
     for name, arm in arms.items():
         if arm.only:
