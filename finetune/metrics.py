@@ -191,7 +191,7 @@ def slices_of(catalog: Catalog, split: Split, targets: Targets) -> dict[str, NDA
         if not lacks.all():
             found[name] = lacks[items]
     for least, most, name in ACTIVITY:
-        found[name] = (targets.positions >= least) & (targets.positions < most)
+        found[name] = (targets.lengths >= least) & (targets.lengths < most)
     return {name: chosen for name, chosen in found.items() if chosen.any()}
 
 

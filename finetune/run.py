@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 
 from catalog.artifacts import Artifact, write_artifact
-from catalog.catalog import Catalog, load_catalog
+from catalog.catalog import Catalog
 from catalog.errors import VitrineError, nearest
 from catalog.memory import PeakMemory
 from catalog.seen import SEEN_FILE, Seen, interaction_marks
-from catalog.splits import Split, Targets, make_split, target_rows
+from catalog.splits import Split, Targets, load_split, target_rows
 from finetune.artifact import assemble, save_weights, start, without_towers
 from finetune.baselines.popularity import figures_of_test
 from finetune.config import FinetuneConfig
@@ -46,8 +46,7 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
     """
     _check(config)
     started, memory = perf_counter(), PeakMemory()
-    catalog = load_catalog(config.catalog)
-    split = make_split(catalog, config.split)
+    catalog, split = load_split(config.catalog, config.split)
     pl.seed_everything(config.trainer.seed, verbose=False)
     begun = start(config, catalog)
     seen_targets = 0

@@ -27,7 +27,7 @@ class BestWeights(pl.Callback):
     ) -> None:
         """`rank` ranks targets by the module in training."""
         chosen = np.sort(np.random.default_rng(0).permutation(len(targets.users))[:people])
-        self.targets = Targets(targets.users[chosen], targets.positions[chosen])
+        self.targets = targets.take(chosen)
         self.rank = rank
         self.every = every
         self.curve: list[list[float]] = []

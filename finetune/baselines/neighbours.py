@@ -71,8 +71,7 @@ class ItemNeighbours:
         def score(people: Tensor, part: slice) -> Tensor:
             scores = torch.zeros(len(people), part.stop - part.start)
             for row, person in enumerate(people.tolist()):
-                begin = interactions.offsets[targets.users[person]]
-                history = interactions.items[begin : begin + targets.positions[person]]
+                history = targets.history(interactions, person)
                 taken = torch.from_numpy(np.unique(history).astype(np.int64))
                 items, values = self.items[taken].flatten(), self.similarities[taken].flatten()
                 inside = (items >= part.start) & (items < part.stop)

@@ -10,10 +10,10 @@ import pytorch_lightning as pl
 import torch
 
 from catalog.artifacts import write_artifact
-from catalog.catalog import Catalog, load_catalog
+from catalog.catalog import Catalog
 from catalog.memory import PeakMemory
 from catalog.progress import ProgressDisplay
-from catalog.splits import Split, Targets, make_split
+from catalog.splits import Split, Targets, load_split
 from finetune.baselines.factorisation import Factorisation, PairData, Pairs
 from finetune.baselines.neighbours import ItemNeighbours
 from finetune.baselines.popularity import figures_of_test, rank_by_popularity
@@ -38,8 +38,7 @@ def run_baseline(
     Returns the artifact's folder: `test_ranks.npy` and the metrics in the manifest.
     """
     started, memory = perf_counter(), PeakMemory()
-    catalog = load_catalog(config.catalog)
-    split = make_split(catalog, config.split)
+    catalog, split = load_split(config.catalog, config.split)
     pl.seed_everything(config.trainer.seed, verbose=False)
     facts: dict[str, Any] = {"parameters": 0, "trained_parameters": 0, "seen_targets": 0}
     parents = {"encoder": Path(config.encoder)} if model == "vbpr" else {}

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from catalog.artifacts import open_artifact
-from catalog.catalog import Catalog, load_catalog
-from catalog.splits import Split, make_split, target_rows
+from catalog.catalog import Catalog
+from catalog.splits import Split, load_split, target_rows
 from finetune.config import ArmConfig
 from finetune.metrics import metric_values
 from finetune.statistics import mean_interval
@@ -49,8 +49,7 @@ def write_comparison(
     output: Path,
 ) -> tuple[Path, list[str]]:
     """`folders`: each arm's artifacts, one for each seed. Returns the page's path and the verdicts."""
-    catalog = load_catalog(config.finetune.catalog)
-    split = make_split(catalog, config.finetune.split)
+    catalog, split = load_split(config.finetune.catalog, config.finetune.split)
     metrics: dict[str, list[dict[str, Any]]] = {}
     ranks: dict[str, list[NDArray[np.int64]]] = {}
     for name, arm in arms.items():
