@@ -33,7 +33,7 @@ class People(Protocol):
     """Test targets, one a person, as `generate.text.score.choose_people` finds them."""
 
     users: NDArray[np.integer]
-    histories: list[NDArray[np.integer]]
+    histories: Sequence[NDArray[np.integer]]
     items: NDArray[np.integer]
     states: dict[str, Tensor]
     """float32 (people, width) for each of TOLD."""

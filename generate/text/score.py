@@ -3,7 +3,7 @@
 Everything runs in chunks over people; intervals are paired bootstraps over people.
 """
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -42,7 +42,7 @@ class People:
 
     users: NDArray[np.integer]
     positions: NDArray[np.integer]
-    histories: list[NDArray[np.integer]]
+    histories: Sequence[NDArray[np.integer]]
     """Item rows before each target, oldest first."""
     partners: NDArray[np.int64]
     items: NDArray[np.integer]
