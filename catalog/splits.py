@@ -1,7 +1,7 @@
 """Divides histories into training, validation and test; knows nothing about learning them."""
 
 import hashlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -239,6 +239,24 @@ def _targets(
         positions[chosen].astype(np.int32),
         None if known is None else known[chosen].astype(np.int32),
     )
+
+
+def without_test(catalog: Catalog, split: Split) -> tuple[Catalog, Split]:
+    """Both as they would be had nobody yet taken a test target, or anything after it.
+
+    What chooses among settings is given this: it cannot look at test targets, as there are none.
+    """
+    interactions = catalog.interactions
+    ends = np.diff(interactions.offsets).astype(np.int32)
+    ends[split.test.users] = split.test.positions
+    kept = training_mask(interactions, ends)
+    before = Interactions(
+        offsets=np.concatenate([[0], np.cumsum(ends, dtype=np.int64)]),
+        items=interactions.items[kept],
+        times=interactions.times[kept],
+    )
+    none = split.test.take(np.empty(0, dtype=np.int64))
+    return replace(catalog, interactions=before), replace(split, test=none)
 
 
 def target_rows(interactions: Interactions, targets: Targets) -> NDArray[np.int64]:
