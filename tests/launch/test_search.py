@@ -1,6 +1,5 @@
 """Searching settings: by validation alone, as often for each arm, and as if it was never stopped."""
 
-import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,10 +13,10 @@ import pytest
 import finetune.trial
 from catalog.arrange import arrange
 from catalog.artifacts import open_artifact
-from catalog.catalog import load_catalog
+from catalog.catalog import Catalog, load_catalog
 from catalog.config import CatalogConfig, SplitConfig
 from catalog.errors import Diverged, VitrineError
-from catalog.splits import load_split, make_split, target_rows, without_test
+from catalog.splits import Split, load_split, make_split, target_rows, without_test
 from finetune.config import ArmConfig, FinetuneConfig, FinetuneDataConfig
 from launch.compare import CompareConfig, default_arms, run_comparison
 from launch.search import JOURNAL, SearchConfig, Searched, search_arms
@@ -144,47 +143,45 @@ def test_every_arm_has_as_many_trials_and_is_trained_with_its_best(
 
 
 def test_no_trial_knows_what_people_took_last(
-    common: FinetuneConfig, demo_world: Path, tmp_path: Path
+    common: FinetuneConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another shop, in which everybody's test target is another item, gives the same figures."""
-    shop = tmp_path / "shop"
-    shutil.copytree(demo_world / "wardrobe", shop)
-    catalog, split = load_split(common.catalog, LAST)
-    ids = catalog.items["item_id"][:]
-    last = {
-        (str(catalog.user_ids[user]), ids[item])
-        for user, item in zip(
-            split.test.users,
-            catalog.interactions.items[target_rows(catalog.interactions, split.test)],
-            strict=True,
-        )
-    }
-    (path,) = shop.glob("interactions.*")
-    changed = change_last(path, last, ids)
-    assert changed == len(split.test) > 20
-    other = replace(common, catalog=CatalogConfig(path=str(shop)))
-    # By name, as the two shops' hashes differ.
-    for name, settings in (("one", common), ("other", other)):
-        search_arms(SearchConfig(2), settings, ARMS, tmp_path / name, build_trainer)
-    one, theirs = proposals(tmp_path / "one"), proposals(tmp_path / "other")
-    assert one == theirs
-    assert any(score for trials in one.values() for _, score in trials)
+    """Where everybody took another item last, every trial proposes and finds the same."""
+    arms = {name: ARMS[name] for name in ("ids", "bpr/mf", "item-knn")}
+    search_arms(SearchConfig(2), common, arms, tmp_path / "own", build_trainer)
+
+    def otherwise(*configs: Any) -> tuple[Catalog, Split]:
+        catalog, split = load_split(*configs)
+        rows = target_rows(catalog.interactions, split.test)
+        assert len(rows) > 20
+        items = np.array(catalog.interactions.items)
+        items[rows] = (items[rows] + 1) % catalog.num_items
+        return replace(catalog, interactions=replace(catalog.interactions, items=items)), split
+
+    monkeypatch.setattr(finetune.trial, "load_split", otherwise)
+    search_arms(SearchConfig(2), common, arms, tmp_path / "other", build_trainer)
+    own = proposals(tmp_path / "own")
+    assert own == proposals(tmp_path / "other")
+    assert all(score for _, score in own["item-knn"])
 
 
-def change_last(path: Path, last: set[tuple[str, str]], ids: list[str]) -> int:
-    """Gives each of the (person, item) another item, where the person took it last."""
-    import pyarrow as pa
+@pytest.mark.parametrize(("arm", "fits"), [("ids", "fit"), ("bpr/mf", "fit_baseline")])
+def test_a_trial_is_handed_no_test_target(
+    common: FinetuneConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arm: str, fits: str
+) -> None:
+    handed: list[Any] = []
 
-    table = pq.read_table(path).to_pylist()
-    places = {(str(row["user_id"]), str(row["item_id"])): n for n, row in enumerate(table)}
-    for number, pair in enumerate(sorted(last)):
-        table[places[pair]]["item_id"] = next(
-            item
-            for item in ids[number % len(ids) :] + ids
-            if item != pair[1] and (pair[0], item) not in places
-        )
-    pq.write_table(pa.Table.from_pylist(table), path)
-    return len(last)
+    def record(*arguments: Any) -> None:
+        handed.extend(arguments)
+        raise Diverged("seen enough")
+
+    monkeypatch.setattr(finetune.trial, fits, record)
+    with pytest.raises(VitrineError, match="all 1 trials"):
+        search_arms(SearchConfig(1), common, {arm: ARMS[arm]}, tmp_path, build_trainer)
+    (split,) = [argument for argument in handed if isinstance(argument, Split)]
+    (catalog,) = [argument for argument in handed if isinstance(argument, Catalog)]
+    whole, real = load_split(common.catalog, common.split)
+    assert len(split.test) == 0 < len(real.test)
+    assert len(catalog.interactions) == len(whole.interactions) - len(real.test)
 
 
 @pytest.mark.parametrize("kind", ["leave-one-out", "global-time", "random"])
@@ -352,14 +349,14 @@ def test_mistakes_are_told_before_anything_is_trained(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with pytest.raises(VitrineError, match="search.trials is -1 and search.steps is 0"):
+    with pytest.raises(VitrineError, match=r"search\.trials is -1 and search.steps is 0"):
         search(common, tmp_path, -1)
     two = replace(common, trainer=replace(common.trainer, devices=2))
     with pytest.raises(VitrineError, match=r"one device, and the trainer has 2; .*devices 1"):
         search(two, tmp_path)
     assert search_arms(SearchConfig(), two, ARMS, tmp_path, untroubled) == {}
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(VitrineError, match="needs Optuna, .* pip install optuna"):
+    with pytest.raises(VitrineError, match=r"needs Optuna, .* pip install optuna"):
         search(common, tmp_path)
     assert not pretended
     assert not list(tmp_path.iterdir())
