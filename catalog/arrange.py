@@ -112,7 +112,8 @@ def _given(catalog: Catalog, users: NDArray[np.int64], config: SplitConfig) -> D
     if said is None:
         raise VitrineError(
             f"the interactions of {catalog.name} have no column that says their part; add a column "
-            "split that holds train, validation and test, or set another split.kind."
+            "split that holds train, validation and test, name it with roles: {split: <column>}, or "
+            "set another split.kind."
         )
     names = pa.array(list(PART_NAMES), said.type)
     found = pc.index_in(pc.utf8_lower(said), value_set=names)

@@ -7,7 +7,6 @@ arm fits that arm alone.
 """
 
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 from catalog.errors import VitrineError, nearest
 from finetune.config import ArmConfig, FinetuneConfig
-from launch.pipeline import Stage, recommender_stage
+from launch.pipeline import Stage, recommender_stage, say
 from launch.search import SearchConfig, Searched, search_arms
 
 SAME_FOR_EVERY_SEED = ("popularity", "item-knn")
@@ -76,13 +75,13 @@ def run_comparison(config: CompareConfig, output: Path, build_trainer: Any) -> P
     searched = search_arms(config.search, config.finetune, arms, output, build_trainer)
     stages = plan(config, arms, output, build_trainer, searched)
     output.mkdir(parents=True, exist_ok=True)
-    _say(f"{len(arms)} arms, {len(stages)} trainings → {output}; Ctrl-C keeps those that are done")
+    say(f"{len(arms)} arms, {len(stages)} trainings → {output}; Ctrl-C keeps those that are done")
     for number, (_, _, stage) in enumerate(stages, 1):
         place = f"[{number}/{len(stages)}] {stage.name}"
         if stage.is_done():
-            _say(f"{place}: done earlier")
+            say(f"{place}: done earlier")
             continue
-        _say(place)
+        say(place)
         stage.run()
     from launch.report.comparison import write_comparison
 
@@ -91,7 +90,7 @@ def run_comparison(config: CompareConfig, output: Path, build_trainer: Any) -> P
         folders[name].append(stage.folder)
     report, sentences = write_comparison(config, arms, folders, output, searched)
     for sentence in sentences:
-        _say(sentence)
+        say(sentence)
     return report
 
 
@@ -170,7 +169,3 @@ def questions(arms: dict[str, ArmConfig], reference: str = "") -> list[tuple[str
         if ours in arms and other in arms and ours != other:
             found.setdefault((ours, other), what)
     return [(what, *pair) for pair, what in found.items()]
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -6,7 +6,6 @@ was stopped goes on as if it had not been.
 """
 
 import shutil
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from catalog.artifacts import request_hash
 from catalog.errors import Diverged, VitrineError
 from finetune.config import ArmConfig, FinetuneConfig
+from launch.pipeline import say
 from launch.settings import apply_overrides
 from launch.space import Choice, Range, space_of
 
@@ -139,9 +139,9 @@ class ArmSearch:
         """Tries what is missing of the trials; VitrineError where none of them came to a figure."""
         while len(self._ended()) < self.config.trials:
             trial = self._next()
-            _say(f"[{self._place(trial)}] {_told(trial.params)}")
+            say(f"[{self._place(trial)}] {_told(trial.params)}")
             score = self._try(trial)
-            _say(f"[{self._place(trial)}] {'diverged' if score is None else f'{score:.4f}'}")
+            say(f"[{self._place(trial)}] {'diverged' if score is None else f'{score:.4f}'}")
         ended = self._ended()[: self.config.trials]
         good = [trial for trial in ended if trial.value is not None]
         if not good:
@@ -235,7 +235,3 @@ def _told(values: Mapping[str, Any]) -> str:
 def in_short(value: Any) -> str:
     """Three digits of a number say enough."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -109,7 +109,8 @@ def _neighbours(config: FinetuneConfig, catalog: Catalog, split: Split) -> Fitte
     def rank(targets: Targets, **more: Any) -> Ranking:
         return rank_targets(fitted.scorer(catalog, targets), catalog, targets, **more)
 
-    return FittedBaseline(rank, mean_ndcg(rank(split.validation).ranks))
+    looked = mean_ndcg(rank(split.validation).ranks) if len(split.validation) else None
+    return FittedBaseline(rank, looked)
 
 
 def _factorised(
