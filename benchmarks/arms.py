@@ -19,8 +19,7 @@ from benchmarks.figures import figure_name
 from benchmarks.peers import make_peers_importable
 from benchmarks.record import write_record
 from catalog.artifacts import open_artifact
-from catalog.catalog import load_catalog
-from catalog.splits import make_split
+from catalog.splits import load_split
 from finetune.config import ArmConfig, LoraConfig
 from finetune.metrics import metric_values
 from finetune.statistics import difference_interval, mean_interval, ratio_interval
@@ -88,8 +87,8 @@ def movies(output: Path) -> None:
 
 def fashion(output: Path) -> None:
     compared = compare_on_fashion(output)
-    catalog = load_catalog(compared.config.finetune.catalog)
-    cold = cold_targets(catalog, make_split(catalog, compared.config.finetune.split))
+    asked = compared.config.finetune
+    cold = cold_targets(*load_split(asked.catalog, asked.split))
     ndcg = {name: np.mean(compared.ndcg(name), axis=0) for name in compared.arms}
     recall = {n: np.mean(compared.of(n, "recall@10"), axis=0)[cold] for n in compared.arms}
     goals = [compared.curve("scratch", seed)[-1][1] for seed in SEEDS]

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from benchmarks.peers import make_peers_importable
 from benchmarks.record import ROOT, write_record
 from catalog.artifacts import open_artifact
-from catalog.catalog import load_catalog
 from catalog.config import CatalogConfig, SplitConfig
-from catalog.splits import make_split
+from catalog.splits import load_split
 from finetune.baselines import rank_by_popularity
 from finetune.config import ArmConfig, FinetuneConfig, FinetuneDataConfig
 from finetune.metrics import metric_values
@@ -109,8 +108,7 @@ class Study:
         self.output = output
         source = CatalogConfig(path=str(ROOT.parent / "shared" / "data" / "beauty"))
         split = SplitConfig(kind="leave-one-out")
-        self.catalog = load_catalog(source)
-        self.split = make_split(self.catalog, split)
+        self.catalog, self.split = load_split(source, split)
         encoder, vectors = output / "encoder", output / "vectors"
         self.settings = FinetuneConfig(
             encoder=str(encoder),

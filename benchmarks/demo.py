@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from benchmarks.figures import content_figures, figure_name
 from benchmarks.record import write_record
 from catalog.artifacts import open_artifact
-from catalog.catalog import load_catalog
-from catalog.splits import make_split
+from catalog.splits import load_split
 from finetune.baselines import rank_by_popularity
 from finetune.metrics import metric_values
 from finetune.statistics import mean_interval, ratio_interval
@@ -78,8 +77,8 @@ def record_ranking(
     command: str,
 ) -> None:
     settings = config.finetune.catalog
-    catalog = load_catalog(replace(settings, path=settings.path.replace("{output}", str(output))))
-    split = make_split(catalog, config.finetune.split)
+    placed = replace(settings, path=settings.path.replace("{output}", str(output)))
+    catalog, split = load_split(placed, config.finetune.split)
     cold = cold_targets(catalog, split)
     popular = metric_values(rank_by_popularity(catalog, split, split.test).ranks)
 

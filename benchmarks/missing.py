@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from benchmarks.record import write_record
 from catalog.artifacts import request_hash
-from catalog.catalog import load_catalog
-from catalog.splits import Targets, make_split, target_rows
+from catalog.splits import load_split, target_rows
 from finetune.metrics import metric_values
 from finetune.statistics import difference_interval, mean_interval
 from launch.pipeline import PipelineConfig
@@ -118,8 +117,7 @@ class Study:
     def __init__(self, config: PretrainConfig, output: Path) -> None:
         self.config = config
         self.output = output / request_hash("missing", asdict(config))[:12]
-        self.catalog = load_catalog(config.catalog)
-        self.split = make_split(self.catalog, config.split)
+        self.catalog, self.split = load_split(config.catalog, config.split)
         self.held_out = hold_out(self.catalog, config.data.held_out)
 
     def ranks(self, arm: str, share: int, seed: int) -> Ranks:
@@ -167,7 +165,7 @@ class Study:
             listed = ~self.missing(share, seed)
             wanted = target_rows(self.catalog.interactions, self.split.test)
             there = listed[self.catalog.interactions.items[wanted]]
-            some = Targets(self.split.test.users[there], self.split.test.positions[there])
+            some = self.split.test.take(there)
             found["unlisted"] = np.full(len(there), self.catalog.num_items)  # not to be found
             found["unlisted"][there] = ask(some, np.flatnonzero(listed)).ranks
         whole = parts.reader(self.catalog)

@@ -13,8 +13,7 @@ import numpy as np
 from benchmarks.figures import content_figures, figure_name
 from benchmarks.record import write_record
 from catalog.artifacts import open_artifact
-from catalog.catalog import load_catalog
-from catalog.splits import make_split
+from catalog.splits import load_split
 from finetune.baselines import rank_by_popularity
 from finetune.metrics import metric_values
 from finetune.statistics import difference_interval, mean_interval, ratio_interval
@@ -53,8 +52,7 @@ def main() -> None:
 
 
 def ranking_figures(config: PipelineConfig, output: Path) -> dict[str, Any]:
-    catalog = load_catalog(config.finetune.catalog)
-    split = make_split(catalog, config.finetune.split)
+    catalog, split = load_split(config.finetune.catalog, config.finetune.split)
     cold = cold_targets(catalog, split)
     popular = metric_values(rank_by_popularity(catalog, split, split.test).ranks)
     arms = {}

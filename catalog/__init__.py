@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from catalog.check import check_catalog
     from catalog.config import CatalogConfig, SplitConfig
     from catalog.errors import VitrineError
-    from catalog.splits import Split, make_split
+    from catalog.splits import Split, load_split, make_split
 
 _HOMES = {
     "Catalog": "catalog.catalog",
@@ -20,6 +20,7 @@ _HOMES = {
     "check_catalog": "catalog.check",
     "is_complete": "catalog.artifacts",
     "load_catalog": "catalog.catalog",
+    "load_split": "catalog.splits",
     "make_split": "catalog.splits",
     "open_artifact": "catalog.artifacts",
     "write_artifact": "catalog.artifacts",
@@ -34,6 +35,7 @@ __all__ = [
     "check_catalog",
     "is_complete",
     "load_catalog",
+    "load_split",
     "make_split",
     "open_artifact",
     "write_artifact",

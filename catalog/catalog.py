@@ -25,7 +25,7 @@ from catalog.memory import release_buffers
 from catalog.pictures import SUFFIXES, Crop, read_picture
 from catalog.sources import SOURCES, RawTables
 
-FORMAT = 2
+FORMAT = 3
 """Raised when the converted files change, so that older ones are made anew."""
 VECTOR_SUFFIXES = {".npy", ".safetensors", ".parquet"}
 ROWS_PER_BATCH = 65_536
@@ -73,6 +73,8 @@ class Interactions:
     """(num_interactions,): reviews, each read when asked for; None without such a column."""
     ratings: NDArray[np.float32] | None = None
     """(num_interactions,); None where there is no such column."""
+    given: pa.ChunkedArray | None = None
+    """(num_interactions,): which part of a split each belongs to, in the table's own words."""
 
     def __len__(self) -> int:
         return len(self.items)
@@ -294,6 +296,8 @@ def _write(content: Converted, folder: Path) -> None:
     _write_table(content.columns, staging / "columns.arrow")
     if content.reviews is not None:
         _write_table(content.reviews, staging / "reviews.arrow")
+    if content.given is not None:
+        _write_table(content.given, staging / "given.arrow")
     about = {"roles": content.roles, "timed": content.timed, "dropped": content.dropped}
     (staging / "about.json").write_text(json.dumps(about), encoding="utf8")
     try:
@@ -312,25 +316,30 @@ def _write_table(table: pa.Table, path: Path) -> None:
 
 def _open(raw: RawTables, fingerprint: str, folder: Path) -> Catalog:
     about = json.loads((folder / "about.json").read_text(encoding="utf8"))
-    reviews = folder / "reviews.arrow"
+    reviews, given = folder / "reviews.arrow", folder / "given.arrow"
     interactions = Interactions(
         offsets=_open_array(folder / "offsets.npy"),
         items=_open_array(folder / "items.npy"),
         times=_open_array(folder / "times.npy"),
         texts=Dataset.from_file(str(reviews))["review"] if reviews.exists() else None,
         ratings=_open_array(folder / "ratings.npy") if (folder / "ratings.npy").exists() else None,
+        given=_open_table(given)["split"] if given.exists() else None,
     )
     return Catalog(
         name=raw.name,
         folder=raw.folder,
         fingerprint=fingerprint,
         items=Dataset.from_file(str(folder / "items.arrow")),
-        columns=pa.ipc.open_stream(pa.memory_map(str(folder / "columns.arrow"))).read_all(),
+        columns=_open_table(folder / "columns.arrow"),
         user_ids=_open_array(folder / "user_ids.npy"),
         interactions=interactions,
         edges=_open_array(folder / "edges.npy") if (folder / "edges.npy").exists() else None,
         **about,
     )
+
+
+def _open_table(path: Path) -> pa.Table:
+    return pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
 
 
 def _open_array(path: Path) -> NDArray[Any]:

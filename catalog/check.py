@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from catalog.arrange import Arranged, arrange
 from catalog.catalog import Catalog, load_catalog
 from catalog.columns import as_text
 from catalog.config import CatalogConfig, SplitConfig
@@ -149,6 +150,7 @@ def _roles(roles: dict[str, Any]) -> str:
 
 
 def _split(catalog: Catalog) -> tuple[dict[str, str], list[Finding]]:
+    given, findings = _given_split(catalog)
     try:
         split = make_split(catalog, SplitConfig())
         rule = "global-time split"
@@ -159,11 +161,30 @@ def _split(catalog: Catalog) -> tuple[dict[str, str], list[Finding]]:
         "split": rule,
         "targets": f"{len(split.validation):,} for validation, {len(split.test):,} for test",
         "cold test targets": f"{split.cold_shares['test']:.1%}",
+        **given,
     }
     if len(split.test):
-        return facts, []
+        return facts, findings
     remedy = "set split.kind: leave-one-out, or bring people with longer histories"
-    return facts, [Finding(f"the {rule} leaves nobody to test on", remedy)]
+    return facts, [*findings, Finding(f"the {rule} leaves nobody to test on", remedy)]
+
+
+def _given_split(catalog: Catalog) -> tuple[dict[str, str], list[Finding]]:
+    """What `split.kind: given` would hold, where a column of the interactions says the parts."""
+    if catalog.interactions.given is None:
+        return {}, []
+    config = SplitConfig(kind="given")
+    try:
+        arranged = arrange(catalog, config)
+    except VitrineError as error:
+        return {}, [Finding(str(error), "until then, split.kind: given is refused")]
+    assert isinstance(arranged.interactions, Arranged)
+    sizes = np.bincount(arranged.interactions.parts, minlength=3)
+    split = make_split(arranged, config)
+    return {
+        "given split": "{:,} train, {:,} validation, {:,} test".format(*sizes),
+        "given targets": f"{len(split.validation):,} for validation, {len(split.test):,} for test",
+    }, []
 
 
 def _unknown_items(catalog: Catalog) -> list[Finding]:

@@ -13,7 +13,7 @@ class CatalogConfig:
     roles: dict[str, Any] | None = None
     """Role → column where the guess is wrong: {title: name, text: [colour, desc], image: null}.
 
-    Roles: item_id, title, text, category, image, price; user_id, time, rating, review."""
+    Roles: item_id, title, text, category, image, price; user_id, time, rating, review, split."""
     unknown_items: Literal["error", "drop"] = "error"
     """What to do with interactions that name an item the items table lacks."""
     min_rating: float | None = None
@@ -24,11 +24,14 @@ class CatalogConfig:
 
 @dataclass(frozen=True)
 class SplitConfig:
-    kind: Literal["global-time", "leave-one-out"] = "global-time"
-    """One moment divides past from future for everybody, or each person's last item is held out."""
+    kind: Literal["global-time", "leave-one-out", "random", "given"] = "global-time"
+    """One moment divides past from future for everybody, each person's last item is held out, each
+    person's interactions are dealt at random, or a column of the interactions says what is held out."""
     validation_share: float = 0.1
-    """global-time only: share of the interactions between the two moments."""
+    """global-time: share of the interactions between the two moments; random: of each person's."""
     test_share: float = 0.1
-    """global-time only: share of the interactions after the second moment."""
+    """global-time: share of the interactions after the second moment; random: of each person's."""
     min_history: int = 1
     """A target counts only if the person has at least this many interactions before it."""
+    seed: int = 0
+    """random only: which interactions are dealt to which part."""

@@ -42,6 +42,8 @@ class Converted:
     """(num_interactions,)"""
     reviews: pa.Table | None
     """One column `review`, (num_interactions,) rows."""
+    given: pa.Table | None
+    """One column `split`, (num_interactions,) rows: the part each belongs to, as the table says."""
     edges: NDArray[np.int32] | None
     """(e, 2): rows of linked items."""
     roles: Roles
@@ -80,6 +82,7 @@ def convert(raw: RawTables, config: CatalogConfig) -> Converted:
     counts = np.bincount(user_rows, minlength=len(user_ids))
     ratings = _column(interactions, roles, "rating")
     reviews = _column(interactions, roles, "review")
+    given = _column(interactions, roles, "split")
     return Converted(
         items=items,
         columns=_first_of_each_name(raw_items),
@@ -93,6 +96,9 @@ def convert(raw: RawTables, config: CatalogConfig) -> Converted:
         reviews=None
         if reviews is None
         else pa.table({"review": as_text(reviews, roles["review"]).take(pa.array(order))}),
+        given=None
+        if given is None
+        else pa.table({"split": as_text(given, roles["split"]).take(pa.array(order))}),
         edges=None
         if raw.read_edges is None
         else _edges(raw.read_edges(), items["item_id"], raw.name, config),

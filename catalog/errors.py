@@ -12,6 +12,10 @@ class VitrineError(Exception):
     """A mistake that the person who runs Vitrine can put right; printed without a traceback."""
 
 
+class Diverged(VitrineError):
+    """A training that was given up, as its gradients were not finite any more."""
+
+
 class BrokenFile(Exception):
     """A picture, film or sound that cannot be read; the message is the reason, in a few words."""
 

@@ -120,6 +120,7 @@ INTERACTION_ROLES: dict[str, Sequence[str]] = {
     ],
     "rating": ["rating", "ratings", "stars", "score", "overall"],
     "review": ["review", "review_text", "review_body", "comment"],
+    "split": ["split"],
 }
 """Role of an interaction's column → names it is known by, the likeliest first."""
 ORDER_NAMES = {"position", "order", "step", "sequence"}

@@ -91,7 +91,7 @@ def _repeats(interactions: Interactions, rows: NDArray[np.int64]) -> NDArray[np.
     start = int(offsets[np.searchsorted(offsets, rows.min(), side="right") - 1])
     items = interactions.items[start : int(rows.max()) + 1].astype(np.int64)
     users = np.searchsorted(offsets, np.arange(start, start + len(items)), side="right")
-    order = np.lexsort((items, users))  # stable: the same person's same items stay in their order
+    order = np.lexsort((interactions.times[start : start + len(items)], items, users))
     places = np.arange(len(items))
     new = np.ones(len(items), dtype=bool)
     new[1:] = (np.diff(items[order]) != 0) | (np.diff(users[order]) != 0)

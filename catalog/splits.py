@@ -1,28 +1,46 @@
 """Divides histories into training, validation and test; knows nothing about learning them."""
 
 import hashlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from catalog.catalog import Catalog, Interactions
-from catalog.config import SplitConfig
+from catalog.arrange import DEALERS, TEST, TRAIN, VALIDATION, Arranged, arrange, check_shares
+from catalog.catalog import Catalog, Interactions, load_catalog
+from catalog.config import CatalogConfig, SplitConfig
 from catalog.errors import VitrineError, nearest
 
 
 @dataclass(frozen=True, eq=False)
 class Targets:
-    """Held-out items, at most one a person: the item at `positions`, the history all before it."""
+    """Held-out items, at most one a person: the item at `positions`, after the first `lengths`."""
 
     users: NDArray[np.int32]
     """(num_targets,), ascending."""
     positions: NDArray[np.int32]
     """(num_targets,): place in the person's own history."""
+    known: NDArray[np.int32] | None = None
+    """(num_targets,): `lengths`, where what lies between history and target must stay unseen."""
 
     def __len__(self) -> int:
         return len(self.users)
+
+    @property
+    def lengths(self) -> NDArray[np.int32]:
+        """(num_targets,): how many interactions, from the person's first, are the history."""
+        return self.positions if self.known is None else self.known
+
+    def take(self, chosen: NDArray[np.integer] | NDArray[np.bool_]) -> "Targets":
+        """Those at the places, or of the mask, `chosen`."""
+        known = None if self.known is None else self.known[chosen]
+        return Targets(self.users[chosen], self.positions[chosen], known)
+
+    def history(self, interactions: Interactions, place: int) -> NDArray[np.int32]:
+        """The items before target number `place`, oldest first: int32 (length,)."""
+        begin = interactions.offsets[self.users[place]]
+        return interactions.items[begin : begin + self.lengths[place]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +58,8 @@ class Split:
     """global-time: the first moments of validation and of test, in the catalog's unit of time."""
     cold_shares: dict[str, float] = field(default_factory=dict)
     """validation, test → share of targets whose item never occurs in training."""
+    rows: NDArray[np.int64] | None = None
+    """random, given: where each interaction lies in the catalog's own order (see `arrange`)."""
 
     @property
     def trained_items(self) -> NDArray[np.bool_]:
@@ -59,6 +79,8 @@ class Split:
         ):
             digest.update(f"{len(array)}\n".encode())
             digest.update(np.ascontiguousarray(array).astype("<i4").tobytes())
+        if self.rows is not None:
+            digest.update(self.rows.astype("<i8").tobytes())
         return digest.hexdigest()
 
     def train_pairs(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
@@ -85,28 +107,47 @@ class Split:
         }
 
 
+def load_split(catalog: CatalogConfig, split: SplitConfig) -> tuple[Catalog, Split]:
+    """The catalog with its histories as the split reads them, and the split.
+
+    Raises VitrineError as `load_catalog`, `arrange` and `make_split` do.
+    """
+    read = arrange(load_catalog(catalog), split)
+    return read, make_split(read, split)
+
+
 def make_split(catalog: Catalog, config: SplitConfig) -> Split:
-    """Splits every history at two places.
+    """Splits every history at two places; those of random and given splits are `arrange`d before.
 
     global-time: two moments, chosen so that about the wanted shares of all interactions lie after
     them; a target is the person's first item of its period. leave-one-out: a person's last item is
     the test target and the one before it the validation target; who has fewer than three
-    interactions, or too short a history for a test target, is kept whole for training.
+    interactions, or too short a history for a test target, is kept whole for training. random, given:
+    a target is the first item of a person's validation or test part (of a random one, any of them),
+    its history their training part alone.
     Raises VitrineError for settings that cannot work, and for global-time without moments.
     """
-    kinds = {"global-time": _global_time, "leave-one-out": _leave_one_out}
+    kinds = {
+        "global-time": _global_time,
+        "leave-one-out": _leave_one_out,
+        **dict.fromkeys(DEALERS, _first_of_parts),
+    }
     if config.kind not in kinds:
         raise VitrineError(f"split.kind {config.kind!r} is unknown.{nearest(config.kind, kinds)}")
     if config.min_history < 0:
         raise VitrineError(f"split.min_history is {config.min_history}; give 0 or more.")
-    ends, validation, test, cuts = kinds[config.kind](catalog, config)
     interactions = catalog.interactions
+    arranged = interactions if isinstance(interactions, Arranged) else None
+    if (arranged and arranged.config) != (config if config.kind in DEALERS else None):
+        raise ValueError("positions of a split mean nothing in histories not arranged for it")
+    ends, validation, test, cuts = kinds[config.kind](catalog, config)
     counts = _train_counts(interactions, ends, catalog.num_items)
     cold_shares = {
         name: _cold_share(interactions, targets, counts)
         for name, targets in (("validation", validation), ("test", test))
     }
-    return Split(config, ends, validation, test, counts, cuts, cold_shares)
+    rows = arranged.rows if arranged else None
+    return Split(config, ends, validation, test, counts, cuts, cold_shares, rows)
 
 
 Places = tuple[NDArray[np.int32], Targets, Targets, tuple[int, int] | None]
@@ -145,14 +186,26 @@ def _global_time(catalog: Catalog, config: SplitConfig) -> Places:
     )
 
 
+def _first_of_parts(catalog: Catalog, config: SplitConfig) -> Places:
+    interactions = catalog.interactions
+    assert isinstance(interactions, Arranged)
+    before = [
+        _sums(interactions, interactions.parts < part) for part in (VALIDATION, TEST, TEST + 1)
+    ]
+    ends = before[TRAIN]
+    known = ends >= config.min_history
+
+    def first(part: int) -> Targets:
+        chosen = known & (before[part] > before[part - 1])
+        return _targets(chosen, before[part - 1], ends)
+
+    return ends.astype(np.int32), first(VALIDATION), first(TEST), None
+
+
 def _choose_cuts(times: NDArray[np.int64], config: SplitConfig) -> tuple[int, int]:
     """The two moments with the nearest shares after them; what happens at once stays together."""
+    check_shares(config)
     validation, test = config.validation_share, config.test_share
-    if validation <= 0 or test <= 0 or validation + test >= 1:
-        raise VitrineError(
-            f"validation_share {validation} and test_share {test} must be above 0 and sum to less "
-            "than 1."
-        )
     moments, counts = np.unique(times, return_counts=True)
     if len(moments) < 3:
         raise VitrineError(
@@ -167,12 +220,43 @@ def _choose_cuts(times: NDArray[np.int64], config: SplitConfig) -> tuple[int, in
 
 def _count_before(interactions: Interactions, moment: int) -> NDArray[np.int64]:
     """How many of each person's interactions lie before the moment: (num_users,)."""
-    earlier = np.concatenate([[0], np.cumsum(interactions.times < moment)])
+    return _sums(interactions, interactions.times < moment)
+
+
+def _sums(interactions: Interactions, counted: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """How many of each person's interactions are `counted` (num_interactions,): (num_users,)."""
+    earlier = np.concatenate([[0], np.cumsum(counted)])
     return earlier[interactions.offsets[1:]] - earlier[interactions.offsets[:-1]]
 
 
-def _targets(chosen: NDArray[np.bool_], positions: NDArray[np.int64]) -> Targets:
-    return Targets(np.flatnonzero(chosen).astype(np.int32), positions[chosen].astype(np.int32))
+def _targets(
+    chosen: NDArray[np.bool_],
+    positions: NDArray[np.int64],
+    known: NDArray[np.int64] | None = None,
+) -> Targets:
+    return Targets(
+        np.flatnonzero(chosen).astype(np.int32),
+        positions[chosen].astype(np.int32),
+        None if known is None else known[chosen].astype(np.int32),
+    )
+
+
+def without_test(catalog: Catalog, split: Split) -> tuple[Catalog, Split]:
+    """Both as they would be had nobody yet taken a test target, or anything after it.
+
+    What chooses among settings is given this: it cannot look at test targets, as there are none.
+    """
+    interactions = catalog.interactions
+    ends = np.diff(interactions.offsets).astype(np.int32)
+    ends[split.test.users] = split.test.positions
+    kept = training_mask(interactions, ends)
+    before = Interactions(
+        offsets=np.concatenate([[0], np.cumsum(ends, dtype=np.int64)]),
+        items=interactions.items[kept],
+        times=interactions.times[kept],
+    )
+    none = split.test.take(np.empty(0, dtype=np.int64))
+    return replace(catalog, interactions=before), replace(split, test=none)
 
 
 def target_rows(interactions: Interactions, targets: Targets) -> NDArray[np.int64]:

@@ -101,6 +101,7 @@ class Assembled:
 
     recommender: Recommender
     parts: EncoderParts | None
+    vocabulary: Vocabulary | None
     peft: PeftModel | None = None
 
 
@@ -128,7 +129,7 @@ def assemble(begun: Start, config: FinetuneConfig, num_items: int) -> Assembled:
     recommender = Recommender(encoder, begun.history, num_ids, begun.id_width, num_words)
     if config.transfer != "lora":
         set_trained(recommender, config.transfer)
-        return Assembled(recommender, begun.parts)
+        return Assembled(recommender, begun.parts, begun.vocabulary)
     whole = [
         *WHOLE_WITH_LORA,
         *(["id_vectors"] if num_ids else []),
@@ -150,7 +151,7 @@ def assemble(begun: Start, config: FinetuneConfig, num_items: int) -> Assembled:
         target_modules=linears_in(recommender, *trained_before),
         modules_to_save=whole,
     )
-    return Assembled(recommender, begun.parts, _wrap(recommender, settings))
+    return Assembled(recommender, begun.parts, begun.vocabulary, _wrap(recommender, settings))
 
 
 def _wrap(recommender: Recommender, settings: PeftLoraConfig) -> PeftModel:
@@ -161,6 +162,8 @@ def _wrap(recommender: Recommender, settings: PeftLoraConfig) -> PeftModel:
 def save_weights(assembled: Assembled, transfer: str, folder: Path) -> None:
     """Writes what training changed, and nothing else."""
     assembled.recommender.history.config.save_pretrained(folder / "history")
+    if assembled.vocabulary is not None:
+        assembled.vocabulary.save(folder)
     if assembled.peft is not None:
         assembled.peft.save_pretrained(str(folder / "adapter"))
         # PEFT writes a model card with placeholders; the manifest says what is true.

@@ -44,6 +44,14 @@ class MissingConfig:
 
 
 @dataclass(frozen=True)
+class NeighboursConfig:
+    k: int = 100
+    """Neighbours kept of each item."""
+    shrink: float = 10.0
+    """Added to a cosine's denominator, so that one of few people counts for less."""
+
+
+@dataclass(frozen=True)
 class FinetuneDataConfig:
     rows: int = 32
     """Packed rows of histories in one step on each device; a row holds `max_history` items."""
@@ -100,6 +108,8 @@ class FinetuneConfig:
     """Steps between two looks at the validation targets; the best weights are kept."""
     validation_people: int = 2000
     """At most this many people are looked at each time."""
+    neighbours: NeighboursConfig = field(default_factory=NeighboursConfig)
+    """The baseline item-knn only."""
 
 
 @dataclass(frozen=True)

@@ -48,8 +48,8 @@ def rank_targets(
     for start in range(0, len(targets.users), people_chunk):
         rows = np.arange(start, min(start + people_chunk, len(targets.users)))
         begins = offsets[targets.users[rows]]
-        ends = begins + targets.positions[rows]
-        wanted = torch.from_numpy(items[ends].astype(np.int64))
+        ends = begins + targets.lengths[rows]
+        wanted = torch.from_numpy(items[begins + targets.positions[rows]].astype(np.int64))
         seen_rows, seen_items = _seen(items, begins, ends)
         people = torch.from_numpy(rows)
         target_scores = _scores_of(score, people, wanted, items_chunk, catalog.num_items)

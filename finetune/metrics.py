@@ -52,6 +52,11 @@ def metric_values(
     return values
 
 
+def mean_ndcg(ranks: NDArray[np.int64]) -> float:
+    """NDCG@10 over the targets; what settings, weights and steps are chosen by."""
+    return float(metric_values(ranks)["ndcg@10"].mean())
+
+
 class ListMeasures:
     """What lists hold, beyond the target: how popular, how new, how varied, how like the history.
 
@@ -191,7 +196,7 @@ def slices_of(catalog: Catalog, split: Split, targets: Targets) -> dict[str, NDA
         if not lacks.all():
             found[name] = lacks[items]
     for least, most, name in ACTIVITY:
-        found[name] = (targets.positions >= least) & (targets.positions < most)
+        found[name] = (targets.lengths >= least) & (targets.lengths < most)
     return {name: chosen for name, chosen in found.items() if chosen.any()}
 
 

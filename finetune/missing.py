@@ -16,7 +16,7 @@ from catalog.catalog import Catalog
 from catalog.errors import VitrineError, nearest
 from catalog.splits import Split
 from finetune.baselines.neighbours import ItemNeighbours
-from finetune.config import FinetuneConfig, MissingConfig
+from finetune.config import FinetuneConfig, MissingConfig, NeighboursConfig
 from pretrain.content import ContentReader
 from pretrain.embed import embed_items
 from pretrain.encoder import ItemEncoder
@@ -98,7 +98,7 @@ def walk_over(catalog: Catalog, split: Split) -> Tensor:
 
     Edges are those of item-kNN, in both directions; rows sum to 1, or to 0 where there is no edge.
     """
-    near = ItemNeighbours.fit(catalog, split, k=NEIGHBOURS)
+    near = ItemNeighbours.fit(catalog, split, NeighboursConfig(k=NEIGHBOURS))
     sources = torch.arange(catalog.num_items).repeat_interleave(near.items.shape[1])
     targets, weights = near.items.flatten(), near.similarities.flatten()
     kept = weights > 0
@@ -112,7 +112,11 @@ def walk_over(catalog: Catalog, split: Split) -> Tensor:
     rows = both.indices()[0]
     sums = torch.zeros(catalog.num_items).index_add_(0, rows, both.values())
     return torch.sparse_coo_tensor(
-        both.indices(), both.values() / sums[rows], both.shape, is_coalesced=True
+        both.indices(),
+        both.values() / sums[rows],
+        both.shape,
+        is_coalesced=True,
+        check_invariants=False,
     )
 
 

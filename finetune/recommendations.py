@@ -9,7 +9,7 @@ from catalog.artifacts import open_artifact
 from catalog.catalog import Catalog, load_catalog
 from catalog.config import CatalogConfig, SplitConfig
 from catalog.errors import VitrineError
-from catalog.splits import make_split
+from catalog.splits import load_split
 from finetune.baselines import popularity_scores
 from finetune.metrics import ListMeasures, slices_of, summarise
 from finetune.shop import load_shop
@@ -41,8 +41,7 @@ def measure(recommender: str | Path, part: str = "test") -> dict[str, float]:
     if part not in ("test", "validation"):
         raise VitrineError(f"part is {part!r}; use test or validation")
     catalog_config, split_config = catalog_settings(recommender)
-    catalog = load_catalog(catalog_config)
-    split = make_split(catalog, split_config)
+    catalog, split = load_split(catalog_config, split_config)
     targets = split.test if part == "test" else split.validation
     if not len(targets):
         raise VitrineError(f"the split of {catalog.name} has no {part} targets; nothing to measure")
@@ -79,7 +78,8 @@ def recommend(
     if len(seen):
         ranked, by = shop.rank(seen, k), "history"
     else:
-        counts = popularity_scores(make_split(catalog, split_config)).numpy()
+        _, split = load_split(catalog_config, split_config)
+        counts = popularity_scores(split).numpy()
         order = np.argsort(-counts, kind="stable")[:k]
         ranked, by = [(int(item), float(counts[item])) for item in order], "popularity"
     rows = [item for item, _ in ranked]

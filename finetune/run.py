@@ -1,6 +1,6 @@
 """Fine-tuning on one page: an encoder, a domain and settings in, a recommender artifact out."""
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from catalog.artifacts import Artifact, write_artifact
-from catalog.catalog import Catalog, load_catalog
+from catalog.catalog import Catalog
 from catalog.errors import VitrineError, nearest
 from catalog.memory import PeakMemory
 from catalog.seen import SEEN_FILE, Seen, interaction_marks
-from catalog.splits import Split, Targets, make_split, target_rows
-from finetune.artifact import Start, assemble, save_weights, start, without_towers
+from catalog.splits import Split, Targets, load_split, target_rows
+from finetune.artifact import Assembled, Start, assemble, save_weights, start, without_towers
 from finetune.baselines.popularity import figures_of_test
 from finetune.config import FinetuneConfig
 from finetune.data import FinetuneData
@@ -40,16 +40,85 @@ MOST_IN_SOFTMAX = 200_000
 """Items up to which the loss is told from all of them, unless a setting says otherwise."""
 
 
+@dataclass
+class Fitted:
+    """A recommender as training left it, and how it came about."""
+
+    trainer: pl.Trainer
+    module: FinetuneModule
+    built: Assembled
+    best: BestWeights
+    curves: CurveRecorder
+    trained_parameters: int
+    seen_targets: int
+    made_from: dict[str, Any]
+    """Parents and catalog, for `write_artifact`."""
+    work: Path
+    """Where its checkpoints lie."""
+
+
 def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerFactory) -> Path:
     """Trains a sequential recommender on one domain and ranks its test targets.
 
     Returns the artifact's folder: the trained weights, item vectors with their ids, `curves.json`,
     `test_ranks.npy` (each test target's place) and the metrics in the manifest.
     """
-    _check(config)
     started, memory = perf_counter(), PeakMemory()
-    catalog = load_catalog(config.catalog)
-    split = make_split(catalog, config.split)
+    catalog, split = load_split(config.catalog, config.split)
+    fitted = fit(config, catalog, split, output, build_trainer)
+    module, built, best = fitted.module, fitted.built, fitted.best
+    sharded = is_sharded(module)  # then every rank takes each pass through it, with the others
+    if fitted.trainer.is_global_zero or sharded:
+        with torch.no_grad():
+            vectors = (module if sharded else module.cpu()).item_vectors().float().cpu().numpy()
+        measures = ListMeasures.of(catalog, split)
+        shop = Shop(built.recommender, vectors)
+        ranking = shop.rank_targets(catalog, split.test, measures=measures)
+    with gathered_weights(built.recommender):
+        if fitted.trainer.is_global_zero:
+            with write_artifact(
+                output,
+                kind="recommender",
+                config=asdict(config),
+                **fitted.made_from,
+                split=split.describe(),
+            ) as staging:
+                save_vectors(staging.path / VECTORS_FILE, vectors)
+                write_ids(staging.path, catalog)
+                save_weights(built, config.transfer, staging.path)
+                np.save(staging.path / "test_ranks.npy", ranking.ranks, allow_pickle=False)
+                fitted.curves.curves["validation NDCG@10"] = best.curve
+                fitted.curves.save(staging.path / "curves.json")
+                trained = fitted.trained_parameters
+                staging.metrics.update(
+                    {
+                        "parameters": count_parameters(module),
+                        "trained_parameters": trained,
+                        "best_step": best.best_step,
+                        "seen_targets": fitted.seen_targets,
+                        "validation_ndcg@10": best.best if trained else None,
+                        "seconds": round(perf_counter() - started, 1),
+                        "peak_mib": memory.mib,
+                        **figures_of_test(ranking, catalog, split),
+                    }
+                )
+            clear_work(fitted.work)
+    fitted.trainer.strategy.barrier()
+    return output
+
+
+def fit(
+    config: FinetuneConfig,
+    catalog: Catalog,
+    split: Split,
+    output: Path,
+    build_trainer: TrainerFactory,
+) -> Fitted:
+    """Trains on the training part and keeps the weights that ranked the validation part best.
+
+    Nothing is stored but checkpoints, beside `output`, which a run that was stopped goes on from.
+    """
+    _check(config)
     pl.seed_everything(config.trainer.seed, verbose=False)
     begun = start(config, catalog)
     seen_targets = 0
@@ -123,50 +192,9 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
     if trained:  # not so in zero-shot
         trainer.fit(module, data)
 
-    sharded = is_sharded(
-        module
-    )  # then every rank takes each pass through the model, with the others
-    if towers_learn:
+    if towers_learn:  # every rank, as under ZeRO-3 all take each pass through a tower together
         refresh(module)
-    if trainer.is_global_zero or sharded:
-        with torch.no_grad():
-            vectors = (module if sharded else module.cpu()).item_vectors().float().cpu().numpy()
-        measures = ListMeasures.of(catalog, split)
-        ranking = Shop(built.recommender, vectors).rank_targets(
-            catalog, split.test, measures=measures
-        )
-    with gathered_weights(built.recommender):
-        if trainer.is_global_zero:
-            with write_artifact(
-                output,
-                kind="recommender",
-                config=asdict(config),
-                **made_from,
-                split=split.describe(),
-            ) as staging:
-                save_vectors(staging.path / VECTORS_FILE, vectors)
-                write_ids(staging.path, catalog)
-                save_weights(built, config.transfer, staging.path)
-                if begun.vocabulary is not None:
-                    begun.vocabulary.save(staging.path)
-                np.save(staging.path / "test_ranks.npy", ranking.ranks, allow_pickle=False)
-                curves.curves["validation NDCG@10"] = best.curve
-                curves.save(staging.path / "curves.json")
-                staging.metrics.update(
-                    {
-                        "parameters": count_parameters(module),
-                        "trained_parameters": trained,
-                        "best_step": best.best_step,
-                        "seen_targets": seen_targets,
-                        "validation_ndcg@10": best.best if trained else None,
-                        "seconds": round(perf_counter() - started, 1),
-                        "peak_mib": memory.mib,
-                        **figures_of_test(ranking, catalog, split),
-                    }
-                )
-            clear_work(work)
-    trainer.strategy.barrier()
-    return output
+    return Fitted(trainer, module, built, best, curves, trained, seen_targets, made_from, work)
 
 
 def _negatives(config: FinetuneConfig, num_items: int) -> int | None:

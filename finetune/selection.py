@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 
 from catalog.splits import Targets
-from finetune.metrics import Ranking, metric_values
+from finetune.metrics import Ranking, mean_ndcg
 
 
 class BestWeights(pl.Callback):
@@ -27,7 +27,7 @@ class BestWeights(pl.Callback):
     ) -> None:
         """`rank` ranks targets by the module in training."""
         chosen = np.sort(np.random.default_rng(0).permutation(len(targets.users))[:people])
-        self.targets = Targets(targets.users[chosen], targets.positions[chosen])
+        self.targets = targets.take(chosen)
         self.rank = rank
         self.every = every
         self.curve: list[list[float]] = []
@@ -62,7 +62,7 @@ class BestWeights(pl.Callback):
         training = module.training
         ranking = self.rank(module, self.targets)
         module.train(training)
-        ndcg = float(metric_values(ranking.ranks)["ndcg@10"].mean())
+        ndcg = mean_ndcg(ranking.ranks)
         self.curve.append([step, ndcg])
         if ndcg > self.best:
             self.best, self.best_step = ndcg, step

@@ -85,10 +85,7 @@ class Shop:
             nonlocal kept
             first = int(people[0])
             if kept[0] != first:
-                histories = []
-                for row in people.tolist():
-                    begin = interactions.offsets[targets.users[row]]
-                    histories.append(interactions.items[begin : begin + targets.positions[row]])
+                histories = [targets.history(interactions, row) for row in people.tolist()]
                 kept = (first, self.user_states(histories))
             return kept[1] @ torch.from_numpy(np.array(self.item_vectors[part])).T
 

@@ -16,8 +16,8 @@ from PIL import Image
 from rich.progress import Progress
 
 from catalog.artifacts import open_artifact, write_artifact
-from catalog.catalog import Catalog, load_catalog
-from catalog.splits import make_split
+from catalog.catalog import Catalog
+from catalog.splits import load_split
 from finetune.shop import Shop, load_shop
 from generate.config import ShowcaseConfig
 from generate.image.config import DrawConfig
@@ -40,8 +40,7 @@ def run_showcase(config: ShowcaseConfig, output: Path) -> Path:
     `showcase.json` holds `people` (ids, rows of items, what was written) and `scores`; the pictures
     lie beside it as PPP-C-own.png, …-swapped.png, …-none.png.
     """
-    catalog = load_catalog(config.catalog)
-    split = make_split(catalog, config.split)
+    catalog, split = load_split(config.catalog, config.split)
     shop = load_shop(config.recommender, catalog)
     text = open_artifact(Path(config.text), kind="text-generator")
     image = open_artifact(Path(config.image), kind="image-generator")
@@ -103,8 +102,7 @@ def make_gallery(
     task = "review" if "review" in writer.tasks else writer.tasks[0]
     stories = []
     for place in range(min(config.people, len(people.users))):
-        user, position = int(people.users[place]), int(people.positions[place])
-        history = catalog.interactions.history(user)[:position]
+        user, history = int(people.users[place]), people.histories[place]
         ranked = [item for item, _ in shop.rank(np.asarray(history), RECOMMENDED_SHOWN)]
         creations = []
         for number, item in enumerate(_items_to_dress(ranked, catalog, config, place)):

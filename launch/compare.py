@@ -1,19 +1,21 @@
 """Many arms, several seeds, one verdict: which way of recommending is better here, and by how much.
 
-Every arm is fitted and judged alike: the same split, steps, batch and candidates. Each arm of each
+Every arm is fitted and judged alike: the same split, steps, batch and candidates, and, where settings
+are searched, the same number of trials. Each arm of each
 seed is an artifact of its own, so that a comparison that was stopped goes on, and one with another
 arm fits that arm alone.
 """
 
 import json
-import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from catalog.errors import VitrineError, nearest
 from finetune.config import ArmConfig, Fill, FinetuneConfig
-from launch.pipeline import Stage, recommender_stage
+from launch.pipeline import Stage, recommender_stage, say
+from launch.search import SearchConfig, Searched, search_arms
 
 SAME_FOR_EVERY_SEED = ("popularity", "item-knn")
 FILLS: dict[Fill, str] = {
@@ -42,6 +44,8 @@ class CompareConfig:
     """An arm that each of the others is compared with, beside the differences that are always told."""
     seeds: int = 3
     """Trainings of each arm, with seeds one after the other."""
+    search: SearchConfig = field(default_factory=SearchConfig)
+    """Which settings each arm is given: the shared ones, or the best of as many trials for each."""
 
 
 def default_arms(modalities: list[str]) -> dict[str, ArmConfig]:
@@ -82,24 +86,25 @@ def run_comparison(config: CompareConfig, output: Path, build_trainer: Any) -> P
     Returns the page's path.
     """
     arms = chosen_arms(config)
-    stages = plan(config, arms, output, build_trainer)
+    searched = search_arms(config.search, config.finetune, arms, output, build_trainer)
+    stages = plan(config, arms, output, build_trainer, searched)
     output.mkdir(parents=True, exist_ok=True)
-    _say(f"{len(arms)} arms, {len(stages)} trainings → {output}; Ctrl-C keeps those that are done")
+    say(f"{len(arms)} arms, {len(stages)} trainings → {output}; Ctrl-C keeps those that are done")
     for number, (_, _, stage) in enumerate(stages, 1):
         place = f"[{number}/{len(stages)}] {stage.name}"
         if stage.is_done():
-            _say(f"{place}: done earlier")
+            say(f"{place}: done earlier")
             continue
-        _say(place)
+        say(place)
         stage.run()
     from launch.report.comparison import write_comparison
 
     folders: dict[str, list[Path]] = {name: [] for name in arms}
     for name, _, stage in stages:
         folders[name].append(stage.folder)
-    report, sentences = write_comparison(config, arms, folders, output)
+    report, sentences = write_comparison(config, arms, folders, output, searched)
     for sentence in sentences:
-        _say(sentence)
+        say(sentence)
     return report
 
 
@@ -161,7 +166,11 @@ def _modalities(encoder: str) -> list[str]:
 
 
 def plan(
-    config: CompareConfig, arms: dict[str, ArmConfig], output: Path, build_trainer: Any
+    config: CompareConfig,
+    arms: dict[str, ArmConfig],
+    output: Path,
+    build_trainer: Any,
+    searched: Mapping[str, Searched] | None = None,
 ) -> list[tuple[str, int, Stage]]:
     """(arm, seed, stage), seed by seed, so that an early look has all arms."""
     stages = []
@@ -171,6 +180,8 @@ def plan(
             if arm.model in SAME_FOR_EVERY_SEED and seed != first:
                 continue
             settings = arm.settings(config.finetune)
+            if searched and name in searched:
+                settings = searched[name].settings(settings)
             settings = replace(settings, trainer=replace(settings.trainer, seed=seed))
             folder = output / "arms" / name.replace("/", "-") / f"seed-{seed}"
             stage = recommender_stage(f"{name}, seed {seed}", arm, settings, folder, build_trainer)
@@ -206,7 +217,3 @@ def questions(arms: dict[str, ArmConfig], reference: str = "") -> list[tuple[str
         if ours in arms and other in arms and ours != other:
             found.setdefault((ours, other), what)
     return [(what, *pair) for pair, what in found.items()]
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from catalog.errors import VitrineError
+from catalog.errors import Diverged
 from pretrain.gather import sum_over_ranks
 from pretrain.optim import GuardedAdamW, innermost
 
@@ -21,7 +21,7 @@ class StepGuard(pl.Callback):
 
     So it does not matter who reduces or keeps it afterwards (DDP, ZeRO 1, 2, 3): the ranks agree on
     one bit, and the optimiser inside all of that leaves the step out. `give_up_after` such steps in a
-    row end the run with VitrineError.
+    row end the run with `Diverged`.
     """
 
     def __init__(self, give_up_after: int) -> None:
@@ -76,7 +76,7 @@ class StepGuard(pl.Callback):
         self.in_a_row += 1
         self.skipped += 1
         if self.in_a_row >= self.give_up_after:
-            raise VitrineError(
+            raise Diverged(
                 f"{self.in_a_row} steps in a row, up to step {trainer.global_step}, had a gradient "
                 "that is not finite; weights and checkpoints are those from before. Look at the items "
                 "named above, or lower --optimizer.learning_rate; --trainer.give_up_after allows more"

@@ -100,7 +100,7 @@ def run_pipeline(config: PipelineConfig, output: Path, build_trainer: Any) -> Pa
     from launch.report.gather import write_report
 
     report = write_report(config, output, seconds)
-    _say(f"Report: {report}")
+    say(f"Report: {report}")
     return report
 
 
@@ -118,21 +118,21 @@ def run_stages(
         raise VitrineError(
             f"headline '{config.headline}' is not one of the arms ({', '.join(config.arms)})"
         )
-    _say(f"{config.title} → {output}")
+    say(f"{config.title} → {output}")
     output.mkdir(parents=True, exist_ok=True)
     log = StageLog(output / "stages.json")
     stages = plan_stages(config, output, build_trainer)
     if only is not None:
         stages = [stage for stage in stages if stage.name.split()[0] in only]
     left = sum(config.expected_seconds.get(s.name, 0) for s in stages if not s.is_done())
-    _say(f"{len(stages)} stages, about {duration(left)} on two cores; Ctrl-C keeps finished stages")
+    say(f"{len(stages)} stages, about {duration(left)} on two cores; Ctrl-C keeps finished stages")
     for number, stage in enumerate(stages, 1):
         place = f"[{number}/{len(stages)}] {stage.name}"
         if stage.is_done():
-            _say(f"{place}: done earlier")
+            say(f"{place}: done earlier")
             continue
         wait = config.expected_seconds.get(stage.name)
-        _say(f"{place}: about {duration(wait)}" if wait else place)
+        say(f"{place}: about {duration(wait)}" if wait else place)
         started = time.perf_counter()
         stage.run()
         log.record(stage.name, time.perf_counter() - started)
@@ -279,5 +279,6 @@ class StageLog:
         partial.replace(self.path)
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """Tells how far a command is, beside what it prints."""
     print(line, file=sys.stderr, flush=True)

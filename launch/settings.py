@@ -190,8 +190,8 @@ def _merge_mapping(current: dict[str, Any], change: Mapping[str, Any]) -> dict[s
     merged = dict(current)
     for name, value in change.items():
         inner = merged.get(name)
-        if isinstance(value, Mapping) and isinstance(inner, dict):
-            merged[name] = _merge_mapping(inner, value)
+        if isinstance(value, Mapping):
+            merged[name] = _merge_mapping(inner if isinstance(inner, dict) else {}, value)
         else:
             merged[name] = _load_text(value)
     return merged

@@ -168,8 +168,8 @@ def next_items(
     wanted = catalog.interactions.items[rows].astype(np.int64)
     candidates = _candidates(wanted, catalog.num_items) if listed is None else listed
     length = history.config.max_history
-    begins = np.maximum(catalog.interactions.offsets[targets.users], rows - length)
-    read = [catalog.interactions.items[a:b] for a, b in zip(begins, rows, strict=True)]
+    known = (targets.history(catalog.interactions, place) for place in range(len(targets)))
+    read = [items[-length:] for items in known]
     # Vectors of what is read and what may come: a row each, however often it occurs.
     needed = np.union1d(candidates, np.concatenate(read)).astype(np.int64)
     vectors = np.empty((len(needed), encoder.config.width), dtype=np.float32)
@@ -215,12 +215,11 @@ def places(queries: Tensor, candidates: Tensor, own: Tensor) -> NDArray[np.int64
 
 def _some(targets: Targets) -> Targets:
     """At most 2,000 of the targets that have a history, evenly drawn."""
-    read = targets.positions > 0
-    targets = Targets(targets.users[read], targets.positions[read])
+    targets = targets.take(targets.lengths > 0)
     if len(targets.users) <= MOST_PEOPLE:
         return targets
     chosen = np.random.default_rng(0).permutation(len(targets.users))[:MOST_PEOPLE]
-    return Targets(targets.users[np.sort(chosen)], targets.positions[np.sort(chosen)])
+    return targets.take(np.sort(chosen))
 
 
 def _candidates(wanted: NDArray[np.int64], num_items: int) -> NDArray[np.int64]:

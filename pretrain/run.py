@@ -8,9 +8,8 @@ from pathlib import Path
 import pytorch_lightning as pl
 
 from catalog.artifacts import write_artifact
-from catalog.catalog import load_catalog
 from catalog.seen import Seen
-from catalog.splits import make_split
+from catalog.splits import load_split
 from pretrain.artifact import count_parameters, new_encoder
 from pretrain.chunks import check_compiled
 from pretrain.config import PretrainConfig
@@ -35,8 +34,7 @@ def run_pretraining(config: PretrainConfig, output: Path, build_trainer: Trainer
     Returns the artifact's folder: the encoder in Hugging Face layout, `history/` beside it,
     `curves.json`, and the manifest.
     """
-    catalog = load_catalog(config.catalog)
-    split = make_split(catalog, config.split)
+    catalog, split = load_split(config.catalog, config.split)
     pl.seed_everything(config.trainer.seed, verbose=False)
     check_compiled(config.data.compile, config.trainer.strategy)
     parts = new_encoder(config.encoder, catalog)

@@ -54,7 +54,7 @@ def work_folder(
     each: int = (settings[section] if section else settings)[name]
 
     def folder(devices: int) -> Path:
-        asked = _what_is_learned(settings)
+        asked = what_is_learned(settings)
         (asked[section] if section else asked)[name] = each * devices
         request = request_hash(kind, asked, parents, catalog)
         return output.with_name(output.name + ".work") / request[:12]
@@ -101,7 +101,7 @@ def written(checkpoint: Path) -> dict[str, Any]:
     return json.loads((checkpoint / WRITTEN).read_text(encoding="utf8"))
 
 
-def _what_is_learned(settings: Mapping[str, Any]) -> dict[str, Any]:
+def what_is_learned(settings: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of the settings without those that only say how."""
     kept = {name: value for name, value in settings.items() if name not in HOW_NOT_WHAT[""]}
     for section in kept.keys() & HOW_NOT_WHAT.keys():

@@ -5,11 +5,17 @@ from pathlib import Path
 import pytest
 
 from finetune.config import FinetuneConfig
+from launch.compare import CompareConfig
 from launch.pipeline import PipelineConfig
 from launch.settings import load_settings, shipped_configs
 from pretrain.config import PretrainConfig
 
-CLASSES = {"pipeline": PipelineConfig, "pretrain": PretrainConfig, "finetune": FinetuneConfig}
+CLASSES = {
+    "compare": CompareConfig,
+    "pipeline": PipelineConfig,
+    "pretrain": PretrainConfig,
+    "finetune": FinetuneConfig,
+}
 
 
 def test_there_are_configs() -> None:

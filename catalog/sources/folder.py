@@ -21,22 +21,64 @@ BLOCK = 1 << 24
 
 def folder_tables(config: CatalogConfig) -> RawTables:
     """A folder with `items.<suffix>`, `interactions.<suffix>` and, if wanted, `edges.<suffix>` and
-    `catalog.yaml`."""
+    `catalog.yaml`. Interactions that were split before may lie in `interactions.train.<suffix>`,
+    `interactions.test.<suffix>` and, if wanted, `interactions.validation.<suffix>`."""
     folder = existing_folder(config.path)
     items = find_table(folder, "items")
-    interactions = find_table(folder, "interactions")
+    interactions = _find_interactions(folder)
     settings = folder / SETTINGS_FILE
     has_edges = any((folder / f"edges.{suffix}").is_file() for suffix in SUFFIXES)
     edges = [find_table(folder, "edges")] if has_edges else []
     return RawTables(
         name=folder.name,
         folder=folder,
-        files=[items, interactions, *edges, *([settings] if settings.exists() else [])],
+        files=[items, *interactions.values(), *edges, *([settings] if settings.exists() else [])],
         read_items=partial(read_table, items),
-        read_interactions=partial(read_table, interactions),
+        read_interactions=partial(_read_interactions, interactions),
         read_edges=partial(read_table, edges[0]) if edges else None,
         roles=read_settings(settings) if settings.exists() else {},
     )
+
+
+def _find_interactions(folder: Path) -> dict[str, Path]:
+    """One file under "", or a file for each part."""
+    split = {
+        part: find_table(folder, f"interactions.{part}")
+        for part in ("train", "validation", "test")
+        if any((folder / f"interactions.{part}.{suffix}").is_file() for suffix in SUFFIXES)
+    }
+    whole = any((folder / f"interactions.{suffix}").is_file() for suffix in SUFFIXES)
+    if split and whole:
+        raise VitrineError(
+            f"{folder} holds interactions both whole and split ({next(iter(split.values())).name}); "
+            "keep one of them."
+        )
+    if not split:
+        return {"": find_table(folder, "interactions")}
+    for part in ("train", "test"):
+        if part not in split:
+            raise VitrineError(
+                f"{folder} holds no interactions.{part} file beside the other parts."
+            )
+    return split
+
+
+def _read_interactions(files: dict[str, Path]) -> pa.Table:
+    """Of parts in several files one table, with the part in a column `split`."""
+    tables = []
+    for part, path in files.items():
+        table = read_table(path)
+        if part and "split" in table.column_names:
+            raise VitrineError(f"{path} is one part of a split and has a column split; remove it.")
+        if part:
+            table = table.append_column("split", pa.array([part] * len(table), pa.string()))
+        tables.append(table)
+    try:
+        return pa.concat_tables(tables)
+    except pa.ArrowInvalid as error:
+        names = ", ".join(path.name for path in files.values())
+        reason = " ".join(str(error).split())
+        raise VitrineError(f"{names} do not have the same columns: {reason}") from error
 
 
 def existing_folder(path: str) -> Path:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from catalog.catalog import Catalog
 from catalog.splits import Split, Targets, training_pairs
+from finetune.config import NeighboursConfig
 from finetune.evaluate import ScoreChunk
 
 DENSE_BYTES = 64 * 2**20
@@ -33,10 +34,10 @@ class ItemNeighbours:
         cls,
         catalog: Catalog,
         split: Split,
-        k: int = 100,
-        shrink: float = 10.0,
+        config: NeighboursConfig | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> "ItemNeighbours":
+        config = config or NeighboursConfig()
         users, items = training_pairs(catalog, split)
         pairs = np.unique(users * catalog.num_items + items)
         users, items = pairs // catalog.num_items, pairs % catalog.num_items
@@ -44,7 +45,7 @@ class ItemNeighbours:
         of_item = np.argsort(items, kind="stable")  # who took each item
         starts = np.searchsorted(items[of_item], np.arange(catalog.num_items + 1))
         sizes = np.diff(starts).astype(np.float32)
-        k = min(k, catalog.num_items)
+        k = min(config.k, catalog.num_items)
         found = np.zeros((catalog.num_items, k), dtype=np.int64)
         cosines = np.zeros((catalog.num_items, k), dtype=np.float32)
         block = max(1, DENSE_BYTES // (8 * catalog.num_items))
@@ -57,7 +58,7 @@ class ItemNeighbours:
             )
             together = torch.from_numpy(counts.reshape(catalog.num_items, -1))
             together[chosen, chosen - first] = 0.0
-            together /= torch.from_numpy(np.sqrt(sizes[:, None] * sizes[chosen]) + shrink)
+            together /= torch.from_numpy(np.sqrt(sizes[:, None] * sizes[chosen]) + config.shrink)
             best, rows = together.topk(k, dim=0)
             found[chosen], cosines[chosen] = rows.T.numpy(), best.T.numpy()
             if progress is not None:
@@ -71,8 +72,7 @@ class ItemNeighbours:
         def score(people: Tensor, part: slice) -> Tensor:
             scores = torch.zeros(len(people), part.stop - part.start)
             for row, person in enumerate(people.tolist()):
-                begin = interactions.offsets[targets.users[person]]
-                history = interactions.items[begin : begin + targets.positions[person]]
+                history = targets.history(interactions, person)
                 taken = torch.from_numpy(np.unique(history).astype(np.int64))
                 items, values = self.items[taken].flatten(), self.similarities[taken].flatten()
                 inside = (items >= part.start) & (items < part.stop)

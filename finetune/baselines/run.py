@@ -1,6 +1,8 @@
 """One baseline on one page: settings in, an artifact with its ranking out."""
 
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -10,16 +12,16 @@ import pytorch_lightning as pl
 import torch
 
 from catalog.artifacts import write_artifact
-from catalog.catalog import Catalog, load_catalog
+from catalog.catalog import Catalog
 from catalog.memory import PeakMemory
 from catalog.progress import ProgressDisplay
-from catalog.splits import Split, Targets, make_split
+from catalog.splits import Split, Targets, load_split
 from finetune.baselines.factorisation import Factorisation, PairData, Pairs
 from finetune.baselines.neighbours import ItemNeighbours
 from finetune.baselines.popularity import figures_of_test, rank_by_popularity
 from finetune.config import FinetuneConfig, Model
 from finetune.evaluate import rank_targets
-from finetune.metrics import ListMeasures, Ranking, metric_values
+from finetune.metrics import ListMeasures, Ranking, mean_ndcg
 from finetune.selection import BestWeights
 from pretrain.artifact import count_parameters, open_encoder
 from pretrain.config import ReaderConfig
@@ -27,6 +29,17 @@ from pretrain.curves import CurveRecorder
 from pretrain.embed import embed_items
 from pretrain.run import TrainerFactory
 from pretrain.work import clear_work, work_folder
+
+
+@dataclass
+class FittedBaseline:
+    """A baseline that has learned what it learns."""
+
+    rank: Callable[..., Ranking]
+    """(targets, measures=…) → their places."""
+    validation_ndcg: float | None = None
+    """NDCG@10 of the validation targets, where they were looked at."""
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 def run_baseline(
@@ -38,30 +51,26 @@ def run_baseline(
     Returns the artifact's folder: `test_ranks.npy` and the metrics in the manifest.
     """
     started, memory = perf_counter(), PeakMemory()
-    catalog = load_catalog(config.catalog)
-    split = make_split(catalog, config.split)
-    pl.seed_everything(config.trainer.seed, verbose=False)
-    facts: dict[str, Any] = {"parameters": 0, "trained_parameters": 0, "seen_targets": 0}
-    parents = {"encoder": Path(config.encoder)} if model == "vbpr" else {}
-    if model == "popularity":
-        ranking = rank_by_popularity(catalog, split, split.test)
-    elif model == "item-knn":
-        ranking, of_validation = _neighbours(config, catalog, split)
-        facts["validation_ndcg@10"] = of_validation
-    else:
-        ranking = _factorised(model, config, catalog, split, output, build_trainer, facts)
+    catalog, split = load_split(config.catalog, config.split)
+    fitted = fit_baseline(model, config, catalog, split, output, build_trainer)
+    ranking = fitted.rank(split.test, measures=ListMeasures.of(catalog, split))
     with write_artifact(
         output,
         kind="baseline",
         config={"model": model, **asdict(config)},
         catalog=catalog.fingerprint,
-        parents=parents,
+        parents={"encoder": Path(config.encoder)} if model == "vbpr" else {},
         split=split.describe(),
     ) as staging:
         np.save(staging.path / "test_ranks.npy", ranking.ranks, allow_pickle=False)
+        looked = fitted.validation_ndcg
         staging.metrics.update(
             {
-                **facts,
+                "parameters": 0,
+                "trained_parameters": 0,
+                "seen_targets": 0,
+                **fitted.facts,
+                **({} if looked is None else {"validation_ndcg@10": looked}),
                 "seconds": round(perf_counter() - started, 1),
                 "peak_mib": memory.mib,
                 **figures_of_test(ranking, catalog, split),
@@ -70,21 +79,38 @@ def run_baseline(
     return output
 
 
-def _neighbours(config: FinetuneConfig, catalog: Catalog, split: Split) -> tuple[Ranking, float]:
+def fit_baseline(
+    model: Model,
+    config: FinetuneConfig,
+    catalog: Catalog,
+    split: Split,
+    output: Path,
+    build_trainer: TrainerFactory,
+) -> FittedBaseline:
+    """Learns from the training part; checkpoints lie beside `output` meanwhile."""
+    pl.seed_everything(config.trainer.seed, verbose=False)
+    if model == "popularity":
+        return FittedBaseline(lambda targets, **_: rank_by_popularity(catalog, split, targets))
+    if model == "item-knn":
+        return _neighbours(config, catalog, split)
+    return _factorised(model, config, catalog, split, output, build_trainer)
+
+
+def _neighbours(config: FinetuneConfig, catalog: Catalog, split: Split) -> FittedBaseline:
     display = ProgressDisplay("Item neighbours", catalog.num_items)
 
     def show(done: int) -> None:
         if config.trainer.progress and display.is_due(done):
             display.show(done)
 
-    fitted = ItemNeighbours.fit(catalog, split, progress=show)
+    fitted = ItemNeighbours.fit(catalog, split, config.neighbours, progress=show)
     display.close()
-    measures = ListMeasures.of(catalog, split)
-    validation = rank_targets(
-        fitted.scorer(catalog, split.validation), catalog, split.validation
-    ).ranks
-    found = rank_targets(fitted.scorer(catalog, split.test), catalog, split.test, measures=measures)
-    return found, float(metric_values(validation)["ndcg@10"].mean())
+
+    def rank(targets: Targets, **more: Any) -> Ranking:
+        return rank_targets(fitted.scorer(catalog, targets), catalog, targets, **more)
+
+    looked = mean_ndcg(rank(split.validation).ranks) if len(split.validation) else None
+    return FittedBaseline(rank, looked)
 
 
 def _factorised(
@@ -94,8 +120,7 @@ def _factorised(
     split: Split,
     output: Path,
     build_trainer: TrainerFactory,
-    facts: dict[str, Any],
-) -> Ranking:
+) -> FittedBaseline:
     features, width, length = None, config.width, (config.user or ReaderConfig()).max_history
     parents = {}
     if model == "vbpr":
@@ -122,7 +147,14 @@ def _factorised(
     trainer = build_trainer(config.trainer, work, title, callbacks=[curves, best])
     pairs = Pairs(catalog, split, config.data.rows * length, config.trainer.seed)
     trainer.fit(module, PairData(pairs))
-    facts["parameters"] = facts["trained_parameters"] = count_parameters(module)
-    facts["best_step"], facts["validation_ndcg@10"] = best.best_step, best.best
     clear_work(work)
-    return rank(module, split.test, measures=ListMeasures.of(catalog, split))
+    parameters = count_parameters(module)
+    return FittedBaseline(
+        partial(rank, module),
+        best.best,
+        {
+            "parameters": parameters,
+            "trained_parameters": parameters,
+            "best_step": best.best_step,
+        },
+    )

@@ -12,9 +12,8 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
 )
 
 from catalog.artifacts import open_artifact, write_artifact
-from catalog.catalog import load_catalog
 from catalog.errors import VitrineError
-from catalog.splits import make_split
+from catalog.splits import load_split
 from finetune.shop import load_shop
 from generate.conditioning import sample_conditions
 from generate.image.codec import PatchCodec
@@ -42,8 +41,7 @@ def run_image_generator(config: ImageConfig, output: Path, build_trainer: Traine
             f"strategy {config.trainer.strategy!r} cuts up the average of the weights that draws "
             "the pictures; use zero2 or ddp."
         )
-    catalog = load_catalog(config.catalog)
-    split = make_split(catalog, config.split)
+    catalog, split = load_split(config.catalog, config.split)
     recommender = open_artifact(Path(config.recommender), kind="recommender")
     shop = load_shop(recommender.path, catalog)
     pl.seed_everything(config.trainer.seed, verbose=False)

@@ -33,7 +33,7 @@ class People(Protocol):
     """Test targets, one a person, as `generate.text.score.choose_people` finds them."""
 
     users: NDArray[np.integer]
-    positions: NDArray[np.integer]
+    histories: Sequence[NDArray[np.integer]]
     items: NDArray[np.integer]
     states: dict[str, Tensor]
     """float32 (people, width) for each of TOLD."""
@@ -68,10 +68,7 @@ def score_pictures(
     items = ask_for_siblings(shop, catalog, people.items, seed)
     drawn = draw_for(pipeline, shop, people.states, items, config or DrawConfig(), seed, progress)
     users = [int(user) for user in people.users]
-    histories = [
-        catalog.interactions.history(user)[: int(position)][-RECENT:]
-        for user, position in zip(users, people.positions, strict=True)
-    ]
+    histories = [history[-RECENT:] for history in people.histories]
     measures: dict[str, Any] = {}
     for name, reading in (readings or {}).items():
         labels = [reading.labels[user] for user in users]

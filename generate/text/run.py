@@ -8,8 +8,8 @@ from typing import Any
 import pytorch_lightning as pl
 
 from catalog.artifacts import open_artifact, write_artifact
-from catalog.catalog import Catalog, load_catalog
-from catalog.splits import make_split
+from catalog.catalog import Catalog
+from catalog.splits import load_split
 from finetune.shop import load_shop
 from generate.conditioning import NextItemPairs, sample_conditions
 from generate.text.config import TextConfig
@@ -31,8 +31,7 @@ def run_text_generator(config: TextConfig, output: Path, build_trainer: TrainerF
     Returns the artifact's folder: the generator (see `TextGenerator.save_pretrained`),
     `curves.json`, and in the manifest which tasks had words to learn from.
     """
-    catalog = load_catalog(config.catalog)
-    split = make_split(catalog, config.split)
+    catalog, split = load_split(config.catalog, config.split)
     recommender = open_artifact(Path(config.recommender), kind="recommender")
     shop = load_shop(recommender.path, catalog)
     pairs = NextItemPairs(catalog, split)

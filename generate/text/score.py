@@ -3,7 +3,7 @@
 Everything runs in chunks over people; intervals are paired bootstraps over people.
 """
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from catalog.catalog import Catalog
-from catalog.splits import Split
+from catalog.splits import Split, target_rows
 from finetune.statistics import difference_interval, mean_interval, ratio_interval
 from generate.conditioning import NextItemPairs, Shop, swap_partners
 from generate.text.config import WriteConfig
@@ -42,6 +42,8 @@ class People:
 
     users: NDArray[np.integer]
     positions: NDArray[np.integer]
+    histories: Sequence[NDArray[np.integer]]
+    """Item rows before each target, oldest first."""
     partners: NDArray[np.int64]
     items: NDArray[np.integer]
     """The true next items."""
@@ -107,23 +109,19 @@ def choose_people(
     shop: Shop, catalog: Catalog, split: Split, people: int, seed: int = 0, chunk: int = 256
 ) -> People:
     """At most `people` of the test targets, drawn at random, with their states and partners."""
-    rows = np.random.default_rng(seed).permutation(len(split.test.users))[:people]
-    users, positions = split.test.users[rows], split.test.positions[rows]
+    chosen = split.test.take(np.random.default_rng(seed).permutation(len(split.test))[:people])
     interactions = catalog.interactions
-    histories = [
-        interactions.history(int(user))[:position]
-        for user, position in zip(users, positions, strict=True)
-    ]
+    histories = [chosen.history(interactions, place) for place in range(len(chosen))]
     own = torch.cat(
         [
             shop.user_states(histories[start : start + chunk]).float().cpu()
             for start in range(0, len(histories), chunk)
         ]
     )
-    partners = swap_partners(users, seed)
-    items = np.asarray(interactions.items)[np.asarray(interactions.offsets)[users] + positions]
+    partners = swap_partners(chosen.users, seed)
+    items = np.asarray(interactions.items)[target_rows(interactions, chosen)]
     states = {"own": own, "swapped": own[torch.from_numpy(partners)], "none": own * 0}
-    return People(users, positions, partners, items, states)
+    return People(chosen.users, chosen.positions, histories, partners, items, states)
 
 
 def write_for(
@@ -162,6 +160,7 @@ def _first(people: People, count: int) -> People:
     return People(
         people.users[:count],
         people.positions[:count],
+        people.histories[:count],
         people.partners[:count],
         people.items[:count],
         {told: states[:count] for told, states in people.states.items()},

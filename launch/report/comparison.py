@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from catalog.artifacts import open_artifact
-from catalog.catalog import Catalog, load_catalog
-from catalog.splits import Split, make_split, target_rows
+from catalog.catalog import Catalog
+from catalog.splits import Split, load_split, target_rows
 from finetune.config import ArmConfig
 from finetune.metrics import metric_values
 from finetune.statistics import mean_interval
@@ -23,7 +23,8 @@ from launch.report.contents import ArmRow
 from launch.report.gather import FEW_COLD, PROTOCOL, cold_targets, is_control
 from launch.report.markup import Html, bounds, decimal, tag
 from launch.report.page import document
-from launch.report.tables import ranking_table
+from launch.report.tables import ranking_table, search_table
+from launch.search import Searched, in_short
 
 if TYPE_CHECKING:
     from launch.compare import CompareConfig
@@ -40,6 +41,7 @@ class Comparison:
     asked: list[tuple[str, Difference]]
     """What was asked, and the answer."""
     sentences: list[str]
+    searched: Mapping[str, Searched]
 
 
 def write_comparison(
@@ -47,10 +49,13 @@ def write_comparison(
     arms: Mapping[str, ArmConfig],
     folders: Mapping[str, list[Path]],
     output: Path,
+    searched: Mapping[str, Searched],
 ) -> tuple[Path, list[str]]:
-    """`folders`: each arm's artifacts, one for each seed. Returns the page's path and the verdicts."""
-    catalog = load_catalog(config.finetune.catalog)
-    split = make_split(catalog, config.finetune.split)
+    """`folders`: each arm's artifacts, one for each seed; `searched`: the arms whose settings were.
+
+    Returns the page's path and the verdicts.
+    """
+    catalog, split = load_split(config.finetune.catalog, config.finetune.split)
     metrics: dict[str, list[dict[str, Any]]] = {}
     ranks: dict[str, list[NDArray[np.int64]]] = {}
     for name, arm in arms.items():
@@ -58,10 +63,10 @@ def write_comparison(
         artifacts = [open_artifact(folder, kind=kind) for folder in folders[name]]
         metrics[name] = [artifact.manifest["metrics"] for artifact in artifacts]
         ranks[name] = [np.load(a.path / "test_ranks.npy", allow_pickle=False) for a in artifacts]
-    found = compare(config, arms, metrics, ranks, catalog, split)
+    found = compare(config, arms, metrics, ranks, catalog, split, searched)
     first = config.finetune.trainer.seed
     _write_targets(output / "targets.parquet", ranks, first, catalog, split)
-    _write_arms(output / "arms.parquet", metrics, first)
+    _write_arms(output / "arms.parquet", metrics, first, searched)
     (output / "report.md").write_text(as_markdown(found), encoding="utf8")
     page = output / "report.html"
     page.write_text(as_page(found), encoding="utf8")
@@ -75,6 +80,7 @@ def compare(
     ranks: Mapping[str, list[NDArray[np.int64]]],
     catalog: Catalog,
     split: Split,
+    searched: Mapping[str, Searched],
 ) -> Comparison:
     from launch.compare import questions
 
@@ -88,15 +94,29 @@ def compare(
     columns = [c for c in COLUMNS if cold >= FEW_COLD or not c.startswith("cold/")]
     sentences = [
         say(answer, what[0].upper() + what[1:], float(values[answer.theirs].mean()))
+        + _one_sided(answer, searched, " Beware: {}.")
         for (what, _, _), answer in zip(asked, answers, strict=True)
     ]
     return Comparison(
         title=f"Ways to recommend in {catalog.name}",
-        protocol=_protocol(config, catalog, split),
-        rows=[_row(name, arm, metrics[name], values[name], columns) for name, arm in arms.items()],
+        protocol=_protocol(config, catalog, split) + _searches(config, arms, searched),
+        rows=[
+            replace(
+                _row(name, arm, metrics[name], values[name], columns),
+                trials=(searched[name].trials if name in searched else 0) if searched else None,
+            )
+            for name, arm in arms.items()
+        ],
         asked=[(what, answer) for (what, _, _), answer in zip(asked, answers, strict=True)],
         sentences=sentences,
+        searched=searched,
     )
+
+
+def _one_sided(answer: Difference, searched: Mapping[str, Searched], form: str) -> str:
+    """Of a difference where one side had its settings searched and the other had not; else ""."""
+    known = [name for name in (answer.ours, answer.theirs) if name in searched]
+    return form.format(f"only the settings of {known[0]} were searched") if len(known) == 1 else ""
 
 
 def _row(
@@ -139,10 +159,27 @@ def _protocol(config: "CompareConfig", catalog: Catalog, split: Split) -> str:
     )
 
 
+def _searches(
+    config: "CompareConfig", arms: Mapping[str, ArmConfig], searched: Mapping[str, Searched]
+) -> str:
+    if not searched:
+        return ""
+    search, alone = config.search, [name for name in arms if name not in searched]
+    steps = f"{search.steps:,} steps" if search.steps else "as many steps as the arm"
+    return (
+        f" Settings: the best of {search.trials} trials for each arm, by NDCG@10 on validation alone, "
+        f"in a catalog from which the test targets were cut off; {steps} each, proposed by TPE with "
+        f"seed {search.seed}." + (f" Nothing was searched for {', '.join(alone)}." if alone else "")
+    )
+
+
 def as_page(found: Comparison) -> str:
     ticks = interval_scale([answer.value for _, answer in found.asked], 0.0) if found.asked else []
     heads = ("What is asked", "arm", "against", "difference in NDCG@10", "", "p (Holm)", "reading")
-    rows = [_asked_row(what, answer, ticks) for what, answer in found.asked]
+    rows = [
+        _asked_row(what, answer, ticks, _one_sided(answer, found.searched, "{}"))
+        for what, answer in found.asked
+    ]
     table = tag(
         "div",
         tag(
@@ -169,6 +206,7 @@ def as_page(found: Comparison) -> str:
     sections = [
         ("ranking", "How well each ranks", [ranking_table(found.rows), _quiet(found.protocol)]),
         ("differences", "What makes the difference", [lead, table] if rows else []),
+        ("settings", "What was searched", [search_table(found.searched)] if found.searched else []),
         (
             "verdicts",
             "In words",
@@ -191,7 +229,7 @@ def _pretraining(found: Comparison) -> str:
     return " ".join(told) or "No arm here tells whether pretraining helped; compare with scratch."
 
 
-def _asked_row(what: str, answer: Difference, ticks: list[float]) -> Html:
+def _asked_row(what: str, answer: Difference, ticks: list[float], beware: str) -> Html:
     looks = {"better": ("✓", "met"), "worse": ("✗", "unmet"), "no difference": ("○", "unclear")}
     sign, look = looks[answer.word]
     figure = [
@@ -200,7 +238,12 @@ def _asked_row(what: str, answer: Difference, ticks: list[float]) -> Html:
     ]
     return tag(
         "tr",
-        tag("th", tag("span", what, class_="arm"), scope="row"),
+        tag(
+            "th",
+            tag("span", what, class_="arm"),
+            tag("span", beware, class_="what") if beware else None,
+            scope="row",
+        ),
         tag("td", answer.ours),
         tag("td", answer.theirs),
         tag("td", figure, class_="number"),
@@ -212,14 +255,16 @@ def _asked_row(what: str, answer: Difference, ticks: list[float]) -> Html:
 
 def as_markdown(found: Comparison) -> str:
     columns = list(found.rows[0].metrics)
+    heads = [*columns, "trials"] if found.searched else columns
     lines = [
         f"# {found.title}",
         "",
-        f"| arm | NDCG@10 | 95 % interval | {' | '.join(columns)} | trained | of | seconds | MiB |",
-        f"| --- | {'---: | ' * (6 + len(columns))}",
+        f"| arm | NDCG@10 | 95 % interval | {' | '.join(heads)} | trained | of | seconds | MiB |",
+        f"| --- | {'---: | ' * (6 + len(heads))}",
     ]
     for row in found.rows:
         cells = [f"{row.metrics[column]:.4g}" for column in columns]
+        cells += [str(row.trials)] if found.searched else []
         lines.append(
             f"| {row.name} | {row.ndcg.value:.4f} | {row.ndcg.low:.4f} – {row.ndcg.high:.4f} | "
             f"{' | '.join(cells)} | {row.trained_parameters:,} | {row.parameters:,} | "
@@ -227,7 +272,25 @@ def as_markdown(found: Comparison) -> str:
         )
     lines += ["", found.protocol, ""]
     lines += [f"- {sentence}" for sentence in found.sentences]
+    lines += _search_lines(found.searched)
     return "\n".join(lines) + "\n"
+
+
+def _search_lines(searched: Mapping[str, Searched]) -> list[str]:
+    if not searched:
+        return []
+    lines = [
+        "",
+        "| arm | trials | diverged | best on validation | setting | between | chosen |",
+        "| --- | ---: | ---: | ---: | --- | --- | ---: |",
+    ]
+    for name, found in searched.items():
+        for setting, between in found.space.items():
+            lines.append(
+                f"| {name} | {found.trials} | {found.diverged} | {found.score:.4f} | {setting} | "
+                f"{between} | {in_short(found.chosen[setting])} |"
+            )
+    return lines
 
 
 def _write_targets(
@@ -259,11 +322,22 @@ def _write_targets(
         writer.close()
 
 
-def _write_arms(path: Path, metrics: Mapping[str, list[dict[str, Any]]], first_seed: int) -> None:
-    """One row for each arm and seed, every measured figure a column."""
+def _write_arms(
+    path: Path,
+    metrics: Mapping[str, list[dict[str, Any]]],
+    first_seed: int,
+    searched: Mapping[str, Searched],
+) -> None:
+    """One row for each arm and seed, every measured figure a column, and every searched setting."""
     names = sorted({key for runs in metrics.values() for run in runs for key in run})
+    chosen = {
+        arm: {"trials": found.trials} | {f"search/{name}": v for name, v in found.chosen.items()}
+        for arm, found in searched.items()
+    }
+    settings = sorted({name for of_arm in chosen.values() for name in of_arm})
     rows = [
         {"arm": arm, "seed": seed, **{name: _number(run.get(name)) for name in names}}
+        | {name: _number(chosen.get(arm, {}).get(name)) for name in settings}
         for arm, runs in metrics.items()
         for seed, run in enumerate(runs, first_seed)
     ]

@@ -69,6 +69,8 @@ class ArmRow:
     """A baseline or control, against which the others are read."""
     seen_targets: int = 0
     """Targets that its encoder was pretrained on."""
+    trials: int | None = None
+    """Settings that were tried for it on validation; None where none of any arm's were."""
 
 
 @dataclass

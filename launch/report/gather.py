@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.artifacts import open_artifact
-from catalog.catalog import Catalog, load_catalog
-from catalog.splits import Split, make_split, target_rows
+from catalog.catalog import Catalog
+from catalog.splits import Split, load_split, target_rows
 from finetune.baselines import rank_by_popularity
 from finetune.config import ArmConfig
 from finetune.evaluate import ndcg_interval
@@ -43,6 +43,14 @@ PROTOCOL = {
         "the target"
     ),
     "leave-one-out": "Each person's last item is the target",
+    "random": (
+        "Each person's interactions are dealt to training, validation and test at random; one of the "
+        "test part is the target, the training part the history"
+    ),
+    "given": (
+        "The table itself says what is held out; what a person took first of its test part is the "
+        "target, the training part the history"
+    ),
 }
 
 
@@ -55,8 +63,8 @@ def write_report(config: "PipelineConfig", output: Path, seconds: dict[str, floa
 
 def gather_report(config: "PipelineConfig", output: Path, seconds: dict[str, float]) -> Report:
     settings = config.finetune.catalog
-    catalog = load_catalog(replace(settings, path=settings.path.replace("{output}", str(output))))
-    split = make_split(catalog, config.finetune.split)
+    placed = replace(settings, path=settings.path.replace("{output}", str(output)))
+    catalog, split = load_split(placed, config.finetune.split)
     arms, ranks = gather_arms(config, output, catalog, split)
     showcase = open_artifact(output / "showcase", kind="showcase")
     content = json.loads((showcase.path / "showcase.json").read_text())

@@ -1,7 +1,7 @@
 """Sets the report's measurements in tables: the ranking arms, and generated content's controls."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from finetune.statistics import Interval
 from launch.report.charts import interval_axis, interval_mark, interval_scale
@@ -17,6 +17,7 @@ from launch.report.markup import (
     percent,
     tag,
 )
+from launch.search import Searched, in_short
 
 
 def ranking_table(arms: Sequence[ArmRow]) -> Html:
@@ -24,18 +25,20 @@ def ranking_table(arms: Sequence[ArmRow]) -> Html:
     columns = list(dict.fromkeys(name for arm in arms for name in arm.metrics))
     columns = [name for name in columns if name.lower() not in {"ndcg", "ndcg@10"}]
     ticks = interval_scale([arm.ndcg for arm in arms])
+    searched = any(arm.trials is not None for arm in arms)
     heads: list[Child] = [
         tag("th", "What ranks the items", scope="col"),
         tag("th", "NDCG@10", scope="col", class_="number"),
         tag("th", tag("span", "with its 95 % interval"), interval_axis(ticks), scope="col"),
         [tag("th", name, scope="col", class_="number") for name in columns],
+        tag("th", "trials", scope="col", class_="number") if searched else None,
         tag("th", "trained", scope="col", class_="number"),
         tag("th", "time", scope="col", class_="number"),
         tag("th", "memory", scope="col", class_="number"),
     ]
     ours = [arm for arm in arms if not arm.is_control]
     controls = [arm for arm in arms if arm.is_control]
-    num_columns = 6 + len(columns)
+    num_columns = 6 + searched + len(columns)
     groups = [("Ways of learning", ours, "ours"), ("Baselines and controls", controls, "control")]
     bodies = [
         tag(
@@ -63,6 +66,7 @@ def _arm_row(arm: ArmRow, columns: Sequence[str], ticks: list[float], look: str)
         tag("td", _figure(arm.ndcg), class_="number"),
         tag("td", interval_mark(arm.ndcg, ticks, look)),
         [_metric(name, arm.metrics.get(name, math.nan)) for name in columns],
+        None if arm.trials is None else tag("td", f"{arm.trials}", class_="number"),
         tag("td", _trained(arm), class_="number"),
         tag("td", duration(arm.seconds) if arm.seconds else MISSING, class_="number"),
         tag("td", f"{arm.peak_mib:,.0f} MiB" if arm.peak_mib else MISSING, class_="number"),
@@ -86,6 +90,30 @@ def _trained(arm: ArmRow) -> list[Html] | str:
     share = tag("span", percent(arm.trained_parameters / arm.parameters), class_="value")
     of = f"of {count(arm.parameters)}"
     return [share, tag("span", of, class_="bounds")]
+
+
+def search_table(searches: Mapping[str, Searched]) -> Html:
+    """A row for each setting that was searched, under the arm it was searched for."""
+    heads = [
+        tag("th", "What was searched", scope="col"),
+        tag("th", "between", scope="col"),
+        tag("th", "chosen", scope="col", class_="number"),
+    ]
+    bodies = []
+    for name, found in searches.items():
+        lost = f", {found.diverged} of them diverged" if found.diverged else ""
+        about = f"{name}: {found.trials} trials{lost}; the best has {found.score:.4f} on validation"
+        rows = [
+            tag(
+                "tr",
+                tag("th", tag("span", setting, class_="arm"), scope="row"),
+                tag("td", between),
+                tag("td", in_short(found.chosen[setting]), class_="number"),
+            )
+            for setting, between in found.space.items()
+        ]
+        bodies.append(tag("tbody", _group_row(about, 3), rows))
+    return _scrolling(tag("table", tag("thead", tag("tr", heads)), bodies), "Searched settings")
 
 
 def retrieval_table(rows: Sequence[RetrievalRow]) -> Html:

@@ -1,14 +1,30 @@
-"""Both splits on histories small enough to split by hand."""
+"""Every split on histories small enough to split by hand, and what none may ever do."""
 
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from datasets import Dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from catalog.config import SplitConfig
+from catalog.arrange import TRAIN, Arranged, arrange
+from catalog.catalog import Catalog, Interactions
+from catalog.check import check_catalog
+from catalog.config import CatalogConfig, SplitConfig
 from catalog.errors import VitrineError
-from catalog.splits import Split, Targets, make_split
+from catalog.seen import Seen, interaction_marks
+from catalog.splits import (
+    Split,
+    Targets,
+    load_split,
+    make_split,
+    target_rows,
+    training_mask,
+    training_pairs,
+)
 
 ITEMS = [{"item_id": str(n)} for n in range(10)]
 
@@ -189,3 +205,253 @@ def test_global_time_needs_moments(people):
         make_split(people(TIMED, time="position"), SplitConfig())
     with pytest.raises(VitrineError, match=r"2 distinct times.*three.*leave-one-out"):
         make_split(people({"a": {1: 0, 2: 1}, "b": {1: 1}}), SplitConfig())
+
+
+RANDOM = SplitConfig(kind="random", validation_share=0.2, test_share=0.2)
+GIVEN = SplitConfig(kind="given")
+TOLD = {"train": [0, 1, 5], "validation": [3], "test": [2, 4]}
+"""Part → places in the one history of `told`; what is held out lies among what is learned from."""
+
+
+@pytest.fixture
+def told(world):
+    """One person's six interactions, the part of each in a column; `names` may call it otherwise."""
+
+    def build(names: dict[str, str | None] | None = None, **config: Any) -> Catalog:
+        part_of = {place: part for part, places in TOLD.items() for place in places}
+        rows = [
+            {
+                "user_id": "a",
+                "item_id": str(place),
+                "timestamp": place,
+                "review": f"said of {place}",
+                "split": (names or {}).get(part_of[place], part_of[place]),
+            }
+            for place in range(6)
+        ]
+        return world(ITEMS, rows, **config)
+
+    return build
+
+
+def test_a_given_split_reads_the_training_part_in_the_order_of_time_and_then_its_target(told):
+    catalog = arrange(told(), GIVEN)
+    split = make_split(catalog, GIVEN)
+    interactions = catalog.interactions
+    assert interactions.history(0).tolist() == [0, 1, 5, 3, 2, 4]
+    assert interactions.times.tolist() == [0, 1, 5, 3, 2, 4]
+    assert interactions.texts is not None
+    assert list(interactions.texts) == [f"said of {place}" for place in (0, 1, 5, 3, 2, 4)]
+    assert places(split) == {"train_end": [3], "validation": [(0, 3)], "test": [(0, 4)]}
+    for targets in (split.validation, split.test):
+        assert targets.history(interactions, 0).tolist() == TOLD["train"]
+    assert split.describe()["kind"] == "given"
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"train": "TRAIN", "validation": " valid ", "test": "Test"},
+        {"train": "training", "validation": "dev", "test": "testing"},
+    ],
+)
+def test_parts_are_known_by_their_usual_names(told, names):
+    split = make_split(arrange(told(names), GIVEN), GIVEN)
+    assert places(split) == {"train_end": [3], "validation": [(0, 3)], "test": [(0, 4)]}
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ({"test": "tset"}, r"split column of shop says 'tset' in the first of 2 rows; write train"),
+        ({"validation": None}, r"split column of shop says nothing in the first of 1 rows"),
+        ({"test": "train"}, r"split column of shop says test nowhere"),
+        ({"train": "test"}, r"split column of shop says train nowhere"),
+    ],
+)
+def test_a_column_that_says_something_else_is_refused_when_it_is_asked(told, names, message):
+    catalog = told(names)  # other splits do not mind
+    make_split(catalog, LAST)
+    with pytest.raises(VitrineError, match=message):
+        arrange(catalog, GIVEN)
+
+
+def test_a_given_split_needs_its_column(people):
+    with pytest.raises(VitrineError, match=r"no column that says their part; add a column split"):
+        arrange(people(TIMED), GIVEN)
+
+
+def test_the_parts_may_lie_in_files_of_their_own(told, world):
+    one = told()
+    _, expected = load_split(CatalogConfig(str(one.folder)), GIVEN)
+    lines = (one.folder / "interactions.jsonl").read_text().splitlines()
+    (one.folder / "interactions.jsonl").unlink()
+    for part in TOLD:
+        own = [line.replace(f', "split": "{part}"', "") for line in lines if f'"{part}"' in line]
+        (one.folder / f"interactions.{part}.jsonl").write_text("\n".join(own))
+    config = CatalogConfig(str(one.folder))
+    catalog, split = load_split(config, GIVEN)
+    assert places(split) == places(expected)
+    assert catalog.interactions.history(0).tolist() == [0, 1, 5, 3, 2, 4]
+    report = check_catalog(config)
+    assert report.facts["given split"] == "3 train, 1 validation, 2 test"
+    assert report.facts["given targets"] == "1 for validation, 1 for test"
+
+    (one.folder / "interactions.jsonl").write_text("\n".join(lines))
+    with pytest.raises(VitrineError, match=r"both whole and split .*keep one"):
+        load_split(config, GIVEN)
+    (one.folder / "interactions.jsonl").unlink()
+    (one.folder / "interactions.test.jsonl").unlink()
+    with pytest.raises(VitrineError, match=r"no interactions\.test file"):
+        load_split(config, GIVEN)
+
+
+def test_the_check_tells_a_split_column_that_says_something_else(told):
+    report = check_catalog(CatalogConfig(str(told({"test": "tset"}).folder)))
+    assert "given split" not in report.facts
+    assert any("'tset'" in finding.what for finding in report.findings)
+
+
+def test_a_random_split_deals_by_the_shares_and_the_seed(people):
+    catalog = people(
+        {f"u{n}": {moment: moment % 10 for moment in range(10)} for n in range(30)}
+        | {"one": {0: 0}, "two": {0: 0, 1: 1}, "three": {0: 0, 1: 1, 2: 2}}
+    )
+    arranged = arrange(catalog, RANDOM).interactions
+    assert isinstance(arranged, Arranged)
+    sizes = [
+        np.bincount(arranged.parts[begin:end], minlength=3).tolist()
+        for begin, end in zip(arranged.offsets, arranged.offsets[1:], strict=False)
+    ]
+    assert sizes == [[6, 2, 2]] * 30 + [[1, 0, 0], [1, 0, 1], [1, 1, 1]]
+    # Over thirty people the held-out places lie everywhere, and so do the targets.
+    split = make_split(arrange(catalog, RANDOM), RANDOM)
+    when = arranged.times[target_rows(arranged, split.test)][:30]
+    assert when.min() < 3
+    assert when.max() > 6
+    assert 3 < when.mean() < 6
+    same = make_split(arrange(catalog, RANDOM), RANDOM)
+    other = replace(RANDOM, seed=1)
+    assert split.hash == same.hash != make_split(arrange(catalog, other), other).hash
+
+
+def test_a_random_split_is_known_by_what_is_held_out_though_positions_are_the_same(people):
+    catalog = people({"a": dict(enumerate(range(3))), "b": dict(enumerate(range(3)))})
+    hashes, positions = set(), set()
+    for seed in range(6):
+        config = replace(RANDOM, seed=seed)
+        split = make_split(arrange(catalog, config), config)
+        hashes.add(split.hash)
+        positions.add(str(places(split)))
+    assert len(positions) == 1
+    assert len(hashes) > 3
+
+
+@pytest.mark.parametrize("shares", [(0.6, 0.4), (0, 0.1), (0.1, 0)])
+def test_impossible_shares_of_a_random_split_are_refused(people, shares):
+    with pytest.raises(VitrineError, match="must be above 0 and sum to less"):
+        arrange(people(TIMED), SplitConfig("random", *shares))
+
+
+def test_positions_are_never_read_in_another_order_than_theirs(people):
+    catalog = people(TIMED)
+    with pytest.raises(ValueError, match="not arranged for it"):
+        make_split(catalog, RANDOM)
+    with pytest.raises(ValueError, match="not arranged for it"):
+        make_split(arrange(catalog, RANDOM), replace(RANDOM, seed=1))
+    with pytest.raises(ValueError, match="not arranged for it"):
+        make_split(arrange(catalog, RANDOM), LAST)
+
+
+def shop_of(lengths: list[int], dealt: list[int]) -> Catalog:
+    """People with histories of these lengths; interaction n is of item n, its part from `dealt`."""
+    total = sum(lengths)
+    names = [("train", "validation", "test")[dealt[n % len(dealt)]] for n in range(total)]
+    names[:2] = ["train", "test"]  # without these no split can be made
+    users = np.repeat(np.arange(len(lengths)), lengths)
+    interactions = Interactions(
+        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        items=np.arange(total, dtype=np.int32),
+        times=(np.arange(total) - np.concatenate([[0], np.cumsum(lengths)])[users]).astype(
+            np.int64
+        ),
+        given=pa.chunked_array([pa.array(names, pa.large_string())]),
+    )
+    return Catalog(
+        name="shop",
+        folder=None,  # pyright: ignore[reportArgumentType]
+        fingerprint="",
+        items=Dataset.from_dict({"item_id": [str(n) for n in range(total)]}),
+        columns=pa.table({}),
+        user_ids=np.array([f"u{n}" for n in range(len(lengths))]),
+        interactions=interactions,
+    )
+
+
+@settings(deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 12), min_size=2, max_size=8),
+    dealt=st.lists(st.integers(0, 2), min_size=1, max_size=7),
+    kind=st.sampled_from(["random", "given", "leave-one-out", "global-time"]),
+    seed=st.integers(0, 99),
+    min_history=st.integers(0, 3),
+)
+def test_what_is_held_out_is_in_no_training_row_and_no_history(
+    lengths, dealt, kind, seed, min_history
+):
+    """Every interaction is of an item of its own, so an item seen twice is an interaction leaked."""
+    if sum(lengths) < 2 or (kind == "global-time" and max(lengths) < 3):
+        return
+    shop = shop_of(lengths, dealt)
+    config = SplitConfig(kind, 0.3, 0.3, min_history, seed)
+    catalog = arrange(shop, config)
+    split = make_split(catalog, config)
+    interactions = catalog.interactions
+    owners = np.repeat(np.arange(len(lengths)), lengths)
+    assert sorted(interactions.items.tolist()) == list(range(sum(lengths)))
+    assert (owners[interactions.items] == owners).all()  # everybody keeps their own
+
+    people_, learned = training_pairs(catalog, split)
+    assert (owners[learned] == people_).all()
+    assert (split.train_counts == np.bincount(learned, minlength=sum(lengths))).all()
+    assert split.train_counts.max(initial=0) <= 1
+    wanted = {}
+    for name, targets in (("validation", split.validation), ("test", split.test)):
+        wanted[name] = interactions.items[target_rows(interactions, targets)]
+        assert not set(wanted[name].tolist()) & set(learned.tolist())
+        assert (np.diff(targets.users) > 0).all()
+        assert (owners[wanted[name]] == targets.users).all()
+    assert not set(wanted["validation"].tolist()) & set(wanted["test"].tolist())
+    for place in range(len(split.validation)):
+        known = split.validation.history(interactions, place)
+        assert not set(known.tolist()) & set(wanted["test"].tolist())
+        assert len(known) >= min_history
+    if isinstance(interactions, Arranged):
+        mask = training_mask(interactions, split.train_end)
+        assert (mask == (interactions.parts == TRAIN)).all()
+        assert (np.diff(learned)[np.diff(people_) == 0] > 0).all()  # in the order of time
+        for targets in (split.validation, split.test):
+            for place in range(len(targets)):
+                known = targets.history(interactions, place)
+                assert known.tolist() == learned[people_ == targets.users[place]].tolist()
+        if kind == "given":
+            said = np.array(shop.interactions.given.to_pylist())  # pyright: ignore
+            assert sorted(learned.tolist()) == np.flatnonzero(said == "train").tolist()
+            for name, items in wanted.items():
+                assert (said[items] == name).all()
+
+
+def test_what_was_seen_is_known_however_histories_are_arranged(people):
+    # Without moments the count of earlier copies tells one from another, in the order of time.
+    histories = {f"u{n}": {moment: moment % 3 for moment in range(8)} for n in range(5)}
+    catalog = people(histories, time="position")
+    everything = np.arange(len(catalog.interactions))
+    own = interaction_marks(catalog, everything)
+    arranged = arrange(catalog, RANDOM)
+    assert isinstance(arranged.interactions, Arranged)
+    marks = interaction_marks(arranged, everything)
+    assert (marks == own[arranged.interactions.rows]).all()
+    split = make_split(arranged, RANDOM)
+    seen = Seen.training(arranged, split)
+    _, found = seen.checked(own)
+    assert found.sum() == split.train_end.sum()

@@ -15,7 +15,7 @@ from finetune.baselines import neighbours
 from finetune.baselines.factorisation import Factorisation, Pairs
 from finetune.baselines.neighbours import ItemNeighbours
 from finetune.baselines.run import run_baseline
-from finetune.config import FinetuneConfig, FinetuneDataConfig, Model
+from finetune.config import FinetuneConfig, FinetuneDataConfig, Model, NeighboursConfig
 from launch.trainer import build_trainer
 from pretrain.config import OptimizerConfig, TrainerConfig
 
@@ -44,7 +44,7 @@ def test_neighbours_are_those_of_the_whole_matrix(
 ) -> None:
     monkeypatch.setattr(neighbours, "DENSE_BYTES", dense_bytes)
     monkeypatch.setattr(neighbours, "PAIRS_AT_ONCE", dense_bytes // 100)
-    fitted = ItemNeighbours.fit(shop, split, k=6, shrink=2.0)
+    fitted = ItemNeighbours.fit(shop, split, NeighboursConfig(k=6, shrink=2.0))
     matrix = taken(shop, split).astype(float)
     together = matrix.T @ matrix
     sizes = together.diagonal()
@@ -57,7 +57,7 @@ def test_neighbours_are_those_of_the_whole_matrix(
 
 
 def test_a_person_s_scores_are_sums_over_their_history(shop: Catalog, split: Split) -> None:
-    fitted = ItemNeighbours.fit(shop, split, k=shop.num_items, shrink=2.0)
+    fitted = ItemNeighbours.fit(shop, split, NeighboursConfig(shop.num_items, 2.0))
     score = fitted.scorer(shop, split.test)
     people = torch.arange(5)
     parts = [score(people, slice(0, 30)), score(people, slice(30, shop.num_items))]

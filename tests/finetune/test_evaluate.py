@@ -51,6 +51,24 @@ def sorted_ranks(scores: torch.Tensor, catalog: Any, targets: Targets) -> list[i
     return ranks
 
 
+def test_what_lies_between_history_and_target_is_neither_seen_nor_left_out() -> None:
+    catalog, targets = world()
+    two = targets.take(targets.positions >= 2)
+    hidden = Targets(two.users, two.positions, two.positions - 1)
+    between = catalog.interactions.items[target_rows(catalog.interactions, two) - 1]
+    scores = torch.zeros(len(two), NUM_ITEMS)
+    scores[torch.arange(len(two)), torch.from_numpy(between.astype(np.int64))] = 1.0
+    ranks = {
+        name: rank_targets(lambda people, part: scores[people, part], catalog, asked)
+        for name, asked in (("seen", two), ("hidden", hidden))
+    }
+    assert (ranks["hidden"].candidates == ranks["seen"].candidates + 1).all()
+    assert (ranks["hidden"].ranks == ranks["seen"].ranks + 1).all()
+    assert hidden.history(catalog.interactions, 0).tolist() == (
+        two.history(catalog.interactions, 0)[:-1].tolist()
+    )
+
+
 @pytest.mark.parametrize(("people_chunk", "items_chunk"), [(256, 16_384), (7, 13), (1, 1)])
 @pytest.mark.parametrize("levels", [3, 1_000_000])
 def test_counting_equals_sorting(people_chunk: int, items_chunk: int, levels: int) -> None:

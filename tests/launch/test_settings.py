@@ -77,6 +77,8 @@ def test_a_file_replaces_a_mapping_and_an_override_reaches_inside_it(write) -> N
     reached = apply_overrides(Settings(), ["--text.config.layers", "3", "--roles.title", "name"])
     assert reached.text == Tower(config={"kind": "bert", "layers": 3})
     assert reached.roles == {"title": "name"}
+    deep = apply_overrides(Settings(), ["--roles.a.b", "[1, x]", "--roles.a.c", "2"])
+    assert deep.roles == {"a": {"b": [1, "x"], "c": 2}}
 
 
 def test_optional_sections_are_switched_on_and_off(write) -> None:

@@ -1,13 +1,19 @@
 """The order of training: a function of the seed, the same at any number of ranks, never the future."""
 
 from itertools import chain
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
+from catalog.arrange import arrange
+from catalog.catalog import Catalog, Interactions
+from catalog.config import SplitConfig
 from catalog.errors import VitrineError
+from catalog.splits import make_split, target_rows
 from pretrain.rows import HistoryRows, StepOrder, stack_rows
 
 LENGTHS = [5, 1, 9, 0, 3]
@@ -25,6 +31,25 @@ def test_only_training_positions_are_read() -> None:
     data = rows([3, 1, 4, 0, 3])
     seen = {int(item) for row in range(400) for item in data[row][0]}
     assert seen == {0, 1, 2, 6, 7, 8, 9, 15, 16, 17}
+
+
+def test_what_a_random_split_holds_out_is_in_no_row() -> None:
+    own = Interactions(
+        offsets=np.concatenate([[0], np.cumsum(LENGTHS)]).astype(np.int64),
+        items=np.arange(18, dtype=np.int32),
+        times=np.arange(18),
+    )
+    shop = Catalog("shop", Path(), "", [0] * 18, pa.table({}), np.array(list("abcde")), own)  # pyright: ignore
+    config = SplitConfig("random", validation_share=0.2, test_share=0.2)
+    arranged = arrange(shop, config)
+    split = make_split(arranged, config)
+    data = HistoryRows(arranged.interactions, split.train_end, 18, 6, seed=0)
+    seen = {int(item) for row in range(400) for item in data[row][0]}
+    held_out = [target_rows(arranged.interactions, t) for t in (split.validation, split.test)]
+    wanted = {int(arranged.interactions.items[row]) for row in chain(*held_out)}
+    assert len(wanted) == 6
+    assert not seen & wanted
+    assert len(seen) == split.train_end[split.train_end > 1].sum()
 
 
 def test_neighbours_in_a_segment_are_neighbours_in_a_history() -> None:

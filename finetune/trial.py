@@ -1,0 +1,32 @@
+"""Tries settings: how well they rank the validation targets, in a catalog that has no test targets."""
+
+from pathlib import Path
+
+from catalog.errors import VitrineError
+from catalog.splits import load_split, without_test
+from finetune.baselines.run import fit_baseline
+from finetune.config import FinetuneConfig, Model
+from finetune.run import fit
+from pretrain.run import TrainerFactory
+
+
+def run_trial(
+    model: Model, config: FinetuneConfig, output: Path, build_trainer: TrainerFactory
+) -> float:
+    """NDCG@10 of the validation targets; nothing is kept but checkpoints beside `output` meanwhile.
+
+    Test targets, and what people took after them, are cut off before anything is trained: however
+    many settings are tried, none can be chosen by them. Raises VitrineError without validation targets.
+    """
+    catalog, split = load_split(config.catalog, config.split)
+    if not len(split.validation):
+        raise VitrineError(
+            f"the split of {catalog.name} has no validation targets, and settings are chosen by "
+            "nothing else; set another split, or search.trials: 0"
+        )
+    catalog, split = without_test(catalog, split)
+    if model == "vitrine":
+        return fit(config, catalog, split, output, build_trainer).best.best
+    score = fit_baseline(model, config, catalog, split, output, build_trainer).validation_ndcg
+    assert score is not None, "popularity has no settings to try"
+    return score

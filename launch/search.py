@@ -1,0 +1,237 @@
+"""Searches each arm's settings by its validation targets: as many trials for one arm as for another.
+
+Optuna proposes (TPE; Bergstra et al., 2011) and keeps a journal, `finetune.trial` fits and judges. A
+trial's proposal is a function of the seed, its number and the trials before it, so that a search that
+was stopped goes on as if it had not been.
+"""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from catalog.artifacts import request_hash
+from catalog.errors import Diverged, VitrineError
+from finetune.config import ArmConfig, FinetuneConfig
+from launch.pipeline import say
+from launch.settings import apply_overrides
+from launch.space import Choice, Range, space_of
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.trial import FrozenTrial
+
+JOURNAL = "search.journal"
+RANDOM_TRIALS = 5
+"""The first ones are proposed at random: nothing yet tells good from bad."""
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    trials: int = 0
+    """Settings tried for each arm, by validation alone, before it is trained with the best; 0: none."""
+    steps: int = 0
+    """Steps of each trial; 0: as many as the arm is trained for."""
+    seed: int = 0
+    """Seed of what is proposed, and of the trials' own training."""
+    space: dict[str, Any] = field(default_factory=dict)
+    """Setting → [low, high], [low, high, log] or [a, b, …, choice], beside what is searched anyway,
+    for every arm that reads the setting; null: not searched."""
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What came of one arm's search."""
+
+    trials: int
+    diverged: int
+    """Of the trials, those that ended without a figure."""
+    space: dict[str, str]
+    """Setting → its range, in words."""
+    chosen: dict[str, Any]
+    """Setting → its value in the best trial."""
+    score: float
+    """The best trial's NDCG@10 on validation."""
+
+    def settings(self, config: FinetuneConfig) -> FinetuneConfig:
+        """`config` with what was chosen."""
+        return with_values(config, self.chosen)
+
+
+def search_arms(
+    config: SearchConfig,
+    common: FinetuneConfig,
+    arms: Mapping[str, ArmConfig],
+    output: Path,
+    build_trainer: Any,
+) -> dict[str, Searched]:
+    """Searches every arm that has something to search; what the journal holds is not tried again.
+
+    Raises VitrineError for a space that makes no sense, without Optuna, on several devices, and where
+    all trials of an arm diverged.
+    """
+    if config.trials < 0 or config.steps < 0:
+        raise VitrineError(
+            f"search.trials is {config.trials} and search.steps is {config.steps}; give 0 or more"
+        )
+    if not config.trials:
+        return {}
+    spaces = {name: space_of(arm, config.space) for name, arm in arms.items()}
+    devices = common.trainer.devices * common.trainer.nodes
+    if devices > 1:
+        raise VitrineError(
+            f"a search runs on one device, and the trainer has {devices}; set "
+            "--finetune.trainer.devices 1, or --search.trials 0"
+        )
+    try:
+        import optuna
+    except ImportError as error:
+        raise VitrineError(
+            "search.trials needs Optuna, which is not installed: pip install optuna"
+        ) from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    output.mkdir(parents=True, exist_ok=True)
+    return {
+        name: ArmSearch(name, arms[name], config, common, space, output, build_trainer).run()
+        for name, space in spaces.items()
+        if space
+    }
+
+
+def with_values(config: FinetuneConfig, values: Mapping[str, Any]) -> FinetuneConfig:
+    """`config` with the settings of `values`, by dotted name."""
+    return apply_overrides(config, [f"--{name}={value}" for name, value in values.items()])
+
+
+class ArmSearch:
+    """One arm's trials, in a study that belongs to this request: other settings begin another."""
+
+    def __init__(
+        self,
+        name: str,
+        arm: ArmConfig,
+        config: SearchConfig,
+        common: FinetuneConfig,
+        space: Mapping[str, Range | Choice],
+        output: Path,
+        build_trainer: Any,
+    ) -> None:
+        from optuna import create_study
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend
+
+        self.name, self.arm, self.config, self.space = name, arm, config, dict(space)
+        self.build_trainer = build_trainer
+        settings = arm.settings(common)
+        steps = config.steps or settings.trainer.max_steps
+        trainer = replace(settings.trainer, seed=config.seed, max_steps=steps)
+        self.settings = replace(settings, trainer=trainer)
+        self.folder = output / "search" / name.replace("/", "-")
+        self.study = create_study(
+            storage=JournalStorage(JournalFileBackend(str(output / JOURNAL))),
+            study_name=f"{name} {self._request()[:12]}",
+            direction="maximize",
+            load_if_exists=True,
+        )
+
+    def run(self) -> Searched:
+        """Tries what is missing of the trials; VitrineError where none of them came to a figure."""
+        while len(self._ended()) < self.config.trials:
+            trial = self._next()
+            say(f"[{self._place(trial)}] {_told(trial.params)}")
+            score = self._try(trial)
+            say(f"[{self._place(trial)}] {'diverged' if score is None else f'{score:.4f}'}")
+        ended = self._ended()[: self.config.trials]
+        good = [trial for trial in ended if trial.value is not None]
+        if not good:
+            raise VitrineError(
+                f"all {len(ended)} trials of {self.name} diverged; lower search.space.optimizer."
+                "learning_rate"
+            )
+        best = max(good, key=lambda trial: (trial.value or 0.0, -trial.number))
+        return Searched(
+            trials=len(ended),
+            diverged=len(ended) - len(good),
+            space={name: str(range_) for name, range_ in self.space.items()},
+            chosen=best.params,
+            score=best.value or 0.0,
+        )
+
+    def _request(self) -> str:
+        """The hash of what the study's figures depend on."""
+        from catalog.catalog import load_catalog
+        from pretrain.work import what_is_learned
+
+        asked = {
+            "model": self.arm.model,
+            "settings": what_is_learned(asdict(self.settings)),
+            "space": {name: repr(range_) for name, range_ in self.space.items()},
+        }
+        encoder = self.settings.encoder
+        parents = {"encoder": Path(encoder)} if encoder else {}
+        return request_hash(
+            "search", asked, parents, load_catalog(self.settings.catalog).fingerprint
+        )
+
+    def _ended(self) -> "list[FrozenTrial]":
+        return [trial for trial in self.study.get_trials() if trial.state.is_finished()]
+
+    def _next(self) -> "FrozenTrial":
+        """The trial that was under way when the search was stopped, or a new one."""
+        from optuna.samplers import TPESampler
+        from optuna.trial import TrialState
+
+        for trial in self.study.get_trials(states=[TrialState.RUNNING]):
+            if trial.params.keys() == self.space.keys():
+                return trial
+        number = len(self.study.get_trials())
+        # Its own seed for each: a sampler that was begun anew would propose the first ones again.
+        seed = self.config.seed * 100_003 + number
+        self.study.sampler = TPESampler(n_startup_trials=RANDOM_TRIALS, seed=seed)
+        ranges = {name: _distribution(range_) for name, range_ in self.space.items()}
+        asked = self.study.ask(ranges)
+        return self.study.get_trials()[asked.number]
+
+    def _try(self, trial: "FrozenTrial") -> float | None:
+        """The trial's figure, entered in the journal; None where its training diverged."""
+        from optuna.trial import TrialState
+
+        from finetune.trial import run_trial
+
+        settings = with_values(self.settings, trial.params)
+        output = self.folder / f"trial-{trial.number}"
+        try:
+            score = run_trial(self.arm.model, settings, output, self.build_trainer)
+            self.study.tell(trial.number, score)
+        except Diverged:
+            score = None
+            self.study.tell(trial.number, state=TrialState.FAIL)
+        shutil.rmtree(output.with_name(f"{output.name}.work"), ignore_errors=True)
+        return score
+
+    def _place(self, trial: "FrozenTrial") -> str:
+        return f"search {self.name}, trial {trial.number + 1}/{self.config.trials}"
+
+
+def _distribution(range_: Range | Choice) -> "BaseDistribution":
+    from optuna.distributions import (
+        CategoricalDistribution,
+        FloatDistribution,
+        IntDistribution,
+    )
+
+    if isinstance(range_, Choice):
+        return CategoricalDistribution(range_.values)
+    if range_.whole:
+        return IntDistribution(int(range_.low), int(range_.high), log=range_.log)
+    return FloatDistribution(range_.low, range_.high, log=range_.log)
+
+
+def _told(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {in_short(value)}" for name, value in values.items())
+
+
+def in_short(value: Any) -> str:
+    """Three digits of a number say enough."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,137 @@
+"""Says what is searched: which settings of which arm, and between what; knows nothing about trials."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from catalog.errors import VitrineError, nearest
+from finetune.config import ArmConfig, FinetuneConfig
+from launch.settings import describe
+
+RATE, DECAY = "optimizer.learning_rate", "optimizer.weight_decay"
+SPACES: dict[str, dict[str, Any]] = {
+    "vitrine": {RATE: [1e-4, 1e-2, "log"], DECAY: [1e-3, 0.3, "log"], "dropout": [0, 0.5]},
+    "bpr-mf": {RATE: [1e-4, 1e-1, "log"], DECAY: [1e-3, 1, "log"]},
+    "vbpr": {RATE: [1e-4, 1e-1, "log"], DECAY: [1e-3, 1, "log"]},
+    "item-knn": {"neighbours.k": [10, 500, "log"], "neighbours.shrink": [1, 1000, "log"]},
+    "popularity": {},
+}
+"""What is searched of each model unless settings say otherwise."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """From low to high, both of them included."""
+
+    low: float
+    high: float
+    log: bool = False
+    """Evenly over the logarithm."""
+    whole: bool = False
+    """Whole numbers only."""
+
+    def __str__(self) -> str:
+        return f"{self.low:g} … {self.high:g}{', log' if self.log else ''}"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several."""
+
+    values: tuple[Any, ...]
+
+    def __str__(self) -> str:
+        return " or ".join(map(str, self.values))
+
+
+def space_of(arm: ArmConfig, given: Mapping[str, Any]) -> dict[str, Range | Choice]:
+    """What is searched of an arm: its model's space, changed by those of `given` that it reads.
+
+    `given` is written as in settings: [low, high], [low, high, log], [a, b, …, choice], or None where
+    a setting is to be left alone. Raises VitrineError for anything else.
+    """
+    changed = _flat(given)
+    known = [option.key for option in describe(FinetuneConfig)]
+    searchable = [name for name in known if name.startswith(SEARCHABLE)]
+    for name in changed:
+        if name not in searchable:
+            raise VitrineError(
+                f"search.space names {name!r}, which is no setting that arms are searched by."
+                f"{nearest(name, searchable)}"
+            )
+    ranges = {
+        name: _range(name, written)
+        for name, written in sorted({**SPACES[arm.model], **changed}.items())
+        if written is not None
+    }
+    own = _read_by(arm)
+    return {name: range_ for name, range_ in ranges.items() if name.startswith(own)}
+
+
+def _read_by(arm: ArmConfig) -> tuple[str, ...]:
+    """How the settings begin that an arm reads, and that leave its task and its budget alone."""
+    if arm.model != "vitrine":
+        return OF_BASELINES[arm.model]
+    if arm.transfer == "zero-shot":
+        return ()
+    read = ["optimizer.", "dropout", "negatives"]
+    if arm.features not in ("id", "random") and arm.transfer != "frozen":
+        read += ["tower_rate", "alignment", "data.encode_items"]
+    if arm.transfer == "lora":
+        read.append("lora.")
+    if arm.features == "content+id":
+        read.append("id_width")
+    return tuple(read)
+
+
+OF_BASELINES: dict[str, tuple[str, ...]] = {
+    "popularity": (),
+    "item-knn": ("neighbours.",),
+    "bpr-mf": ("optimizer.", "width"),
+    "vbpr": ("optimizer.",),
+}
+SEARCHABLE = (*_read_by(ArmConfig(features="content+id")), "neighbours.", "width")
+
+
+def _flat(space: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted names, whether they were written so or as sections within sections."""
+    flat: dict[str, Any] = {}
+    for name, value in space.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def _range(name: str, written: Any) -> Range | Choice:
+    default: Any = FinetuneConfig()
+    for part in name.split("."):
+        default = getattr(default, part)
+    values = [_number(value) for value in written] if isinstance(written, (list, tuple)) else []
+    how = values.pop() if values and values[-1] in ("log", "choice") else ""
+    if how == "choice" and len(values) > 1:
+        return Choice(tuple(values))
+    if how == "choice" or len(values) != 2 or not all(isinstance(v, (int, float)) for v in values):
+        raise VitrineError(
+            f"search.space.{name} is {written!r}; write [low, high], [low, high, log] or "
+            "[a, b, …, choice]"
+        )
+    low, high = values
+    if not low < high or (how == "log" and low <= 0):
+        raise VitrineError(
+            f"search.space.{name} goes from {low:g} to {high:g}; low must be below high"
+            f"{', and above 0 for log' if how else ''}"
+        )
+    whole = isinstance(default, int)
+    if whole and not (float(low).is_integer() and float(high).is_integer()):
+        raise VitrineError(f"search.space.{name} is {written!r}; it takes whole numbers")
+    return Range(low, high, how == "log", whole)
+
+
+def _number(value: Any) -> Any:
+    """YAML takes 1e-4 for a text."""
+    try:
+        return value if isinstance(value, (int, float)) else float(value)
+    except (TypeError, ValueError):
+        return value
