@@ -80,10 +80,14 @@ def _neighbours(config: FinetuneConfig, catalog: Catalog, split: Split) -> tuple
     fitted = ItemNeighbours.fit(catalog, split, progress=show)
     display.close()
     measures = ListMeasures.of(catalog, split)
-    validation = rank_targets(
-        fitted.scorer(catalog, split.validation), catalog, split.validation
-    ).ranks
-    found = rank_targets(fitted.scorer(catalog, split.test), catalog, split.test, measures=measures)
+
+    def rank(targets: Targets, **more: Any) -> Ranking:
+        # Each call reads whole histories and their neighbours, so there had better be few.
+        score = fitted.scorer(catalog, targets)
+        return rank_targets(score, catalog, targets, items_chunk=16_384, **more)
+
+    validation = rank(split.validation).ranks
+    found = rank(split.test, measures=measures)
     return found, float(metric_values(validation)["ndcg@10"].mean())
 
 
