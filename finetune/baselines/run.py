@@ -107,7 +107,9 @@ def _neighbours(config: FinetuneConfig, catalog: Catalog, split: Split) -> Fitte
     display.close()
 
     def rank(targets: Targets, **more: Any) -> Ranking:
-        return rank_targets(fitted.scorer(catalog, targets), catalog, targets, **more)
+        # Each call reads whole histories and their neighbours, so there had better be few.
+        score = fitted.scorer(catalog, targets)
+        return rank_targets(score, catalog, targets, items_chunk=16_384, **more)
 
     looked = mean_ndcg(rank(split.validation).ranks) if len(split.validation) else None
     return FittedBaseline(rank, looked)

@@ -1,0 +1,224 @@
+"""Fine-tuning's two costs of a large catalog against peers: the softmax over it, and ranking all of it.
+
+python -m benchmarks.speed    # about 4 minutes of CPU time
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.contrast import Step, assert_equal, rise_of_peak, speed_figures
+from benchmarks.record import ROOT, write_record
+from benchmarks.steps import GIVE_BACK
+from catalog.splits import Targets
+from finetune.losses import catalog_cross_entropy
+from finetune.metrics import metric_values
+from finetune.recommender import Recommender
+from finetune.shop import Shop
+from pretrain.history import HistoryEncoder, HistoryEncoderConfig
+
+COMMAND = "python -m benchmarks.speed"
+WIDTH = 64
+POSITIONS, SOFTMAX_ITEMS = 1024, 100_000
+SCALE = 10.0
+BY_HAND = 256
+"""Positions at once with which torch's chunked loss was fastest here, of 16 to 512."""
+PEOPLE, RANKED_ITEMS, HISTORY = 1024, 200_000, 50
+BATCH = 16
+"""People at once with which RecBole's way was fastest here, of 16 to 1024."""
+ROUNDS = 5
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cell", nargs=2, metavar=("WHAT", "WHO"), help="one memory cell")
+    cell = parser.parse_args().cell
+    torch.set_num_threads(1)
+    if cell:
+        print(json.dumps(memory_of(*cell)))
+        return
+    figures = {**softmax_figures(), **ranking_figures()}
+    write_record(
+        "finetune-speed",
+        claim="Fine-tuning's softmax over 100,000 items costs less CPU time than torch's chunked one, "
+        "and its ranking of 200,000 items less than RecBole's, in memory that holds no whole matrix.",
+        command=COMMAND,
+        seeds=[0],
+        figures=figures,
+        goal=[
+            "softmax_speedup_over_chunked_low >= 3.0",
+            "softmax_ours_mib <= 150",
+            "softmax_ours_gradient_error <= 1e-5",
+            "ranking_speedup_over_recbole_low >= 1.4",
+            "ranking_ours_mib <= 64",
+            "ranking_differing_people == 0",
+        ],
+        note="One thread; rounds alternate in rotating order; medians of process time with 95 % "
+        f"bootstrap intervals of their ratio. Softmax: loss and gradients of {POSITIONS} positions, "
+        f"width {WIDTH}; chunked is F.linear_cross_entropy as it chunks by itself, chunked_by_hand "
+        f"with {BY_HAND} positions at once (no goal: it is as fast as ours); the error is the largest "
+        "difference from float64 over the largest entry. Ranking: states, ranks and NDCG@10 of "
+        f"{PEOPLE} people with histories of {HISTORY}, one in two with a target near its state; "
+        "recbole is its full-sort evaluation (all scores, seen ones masked, topk, a matrix of "
+        f"positives) restated, recbole_{BATCH} the same for {BATCH} people at once (no goal). MiB: by "
+        "how much one call raises the peak of a fresh process.",
+    )
+
+
+def softmax_figures() -> dict[str, Any]:
+    ways = softmax_ways(POSITIONS, SOFTMAX_ITEMS)
+    for who in [*ways][1:]:
+        assert_equal({who: ways[who], "ours": ways["ours"]})
+    exact = exact_gradients(POSITIONS, SOFTMAX_ITEMS)
+    figures: dict[str, Any] = {
+        f"softmax_{who}_gradient_error": error_of(way, exact) for who, way in ways.items()
+    }
+    figures |= speed_figures("softmax", ways, ROUNDS)
+    return figures | {f"softmax_{who}_mib": memory_cell("softmax", who) for who in ways}
+
+
+def softmax_inputs(positions: int, items: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """States, item vectors, scale, targets."""
+    generator = torch.Generator().manual_seed(0)
+    states, vectors = (
+        F.normalize(torch.randn(n, WIDTH, generator=generator), dim=-1).requires_grad_()
+        for n in (positions, items)
+    )
+    targets = torch.randint(items, (positions,), generator=generator)
+    return states, vectors, torch.tensor([SCALE], requires_grad=True), targets
+
+
+def softmax_ways(positions: int, items: int) -> dict[str, Step]:
+    """Each returns the loss and the gradients of states, item vectors and scale."""
+    states, vectors, scale, targets = softmax_inputs(positions, items)
+    leaves = (states, vectors, scale)
+
+    def step(loss: Callable[[], Tensor]) -> tuple[Tensor, ...]:
+        value = loss()
+        return value.detach(), *torch.autograd.grad(value, leaves)
+
+    def torch_s(options: torch.nn.LinearCrossEntropyOptions | None) -> Tensor:
+        return F.linear_cross_entropy(scale * states, vectors, targets, options=options)
+
+    by_itself = torch.nn.LinearCrossEntropyOptions()
+    by_hand = torch.nn.LinearCrossEntropyOptions(batch_chunk_size=BY_HAND)
+    return {
+        "ours": lambda: step(lambda: catalog_cross_entropy(states, vectors, targets, scale)),
+        "naive": lambda: step(lambda: torch_s(None)),
+        "chunked": lambda: step(lambda: torch_s(by_itself)),
+        "chunked_by_hand": lambda: step(lambda: torch_s(by_hand)),
+    }
+
+
+def exact_gradients(positions: int, items: int) -> list[Tensor]:
+    """In float64, by the textbook, some positions at a time."""
+    states, vectors, scale, targets = softmax_inputs(positions, items)
+    leaves = [leaf.detach().double().requires_grad_() for leaf in (states, vectors, scale)]
+    for part in torch.arange(positions).split(64):
+        logits = leaves[2] * leaves[0][part] @ leaves[1].T
+        (F.cross_entropy(logits, targets[part], reduction="sum") / positions).backward()
+    return [leaf.grad for leaf in leaves if leaf.grad is not None]
+
+
+def error_of(way: Step, exact: list[Tensor]) -> float:
+    """The largest difference of a gradient over that gradient's largest entry."""
+    return max(
+        float((found - true).abs().max() / true.abs().max())
+        for found, true in zip(way()[1:], exact, strict=True)
+    )
+
+
+def ranking_figures() -> dict[str, Any]:
+    ways = ranking_ways(PEOPLE, RANKED_ITEMS)
+    found = {who: way() for who, way in ways.items()}
+    differing = sum((values != found["ours"]).sum() for values in found.values())
+    figures: dict[str, Any] = {
+        "ranking_ndcg10": float(found["ours"].mean()),
+        "ranking_differing_people": int(differing),
+    }
+    figures |= speed_figures("ranking", ways, ROUNDS)
+    return figures | {f"ranking_{who}_mib": memory_cell("ranking", who) for who in ways}
+
+
+def ranking_ways(people: int, items: int) -> dict[str, Callable[[], np.ndarray]]:
+    """Each returns NDCG@10 of every person's target among the items not in the history."""
+    rng = np.random.default_rng(0)
+    torch.manual_seed(0)
+    vectors = rng.standard_normal((items, WIDTH), dtype=np.float32)
+    reader = HistoryEncoder(HistoryEncoderConfig(width=WIDTH, max_history=HISTORY))
+    bought = np.stack([rng.choice(items - people, HISTORY, replace=False) for _ in range(people)])
+    wanted = np.arange(items - people, items)  # in nobody's history
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    shop = Shop(Recommender(None, reader), vectors)
+    near = shop.user_states([*bought]).numpy() + 0.25 * rng.standard_normal((people, WIDTH))
+    vectors[wanted[::2]] = (near / np.linalg.norm(near, axis=1, keepdims=True))[::2]
+    rows = np.concatenate([bought, wanted[:, None]], axis=1).astype(np.int32)
+    interactions = SimpleNamespace(
+        offsets=np.arange(people + 1) * (HISTORY + 1), items=rows.ravel()
+    )
+    catalog: Any = SimpleNamespace(num_items=items, interactions=interactions)
+    positions = np.full(people, HISTORY, dtype=np.int32)
+    targets = Targets(np.arange(people, dtype=np.int32), positions)
+    discounts = 1.0 / np.log2(np.arange(2, 12))
+
+    def ours() -> np.ndarray:
+        return metric_values(shop.rank_targets(catalog, targets).ranks)["ndcg@10"]
+
+    @torch.no_grad()
+    def recbole(batch: int) -> np.ndarray:
+        """Trainer._full_sort_batch_eval, Collector.eval_batch_collect and the metric, v1.2."""
+        table = torch.from_numpy(vectors)
+        hits = []
+        for chosen in np.array_split(np.arange(people), -(-people // batch)):
+            scores = shop.user_states([*bought[chosen]]) @ table.T
+            users = torch.arange(len(chosen))
+            seen = torch.from_numpy(bought[chosen]).flatten()
+            scores[users.repeat_interleave(HISTORY), seen] = -np.inf
+            _, best = torch.topk(scores, 10, dim=-1)
+            positives = torch.zeros_like(scores, dtype=torch.int)
+            positives[users, torch.from_numpy(wanted[chosen])] = 1
+            lengths = positives.sum(dim=1, keepdim=True)
+            hits.append(torch.cat([torch.gather(positives, 1, best), lengths], dim=1))
+        return torch.cat(hits)[:, :10].numpy() @ discounts
+
+    return {
+        "ours": ours,
+        "recbole": lambda: recbole(people),
+        f"recbole_{BATCH}": lambda: recbole(BATCH),
+    }
+
+
+def memory_cell(what: str, who: str) -> float:
+    """MiB, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.speed", "--cell", what, who],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **GIVE_BACK},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def memory_of(what: str, who: str) -> float:
+    """What the first call ever allocates is no matter of size: a small one comes before."""
+    if what == "softmax":
+        softmax_ways(8, 1000)[who]()
+        return rise_of_peak(softmax_ways(POSITIONS, SOFTMAX_ITEMS)[who])
+    ranking_ways(8, 1000)[who]()
+    return rise_of_peak(ranking_ways(PEOPLE, RANKED_ITEMS)[who])
+
+
+if __name__ == "__main__":
+    main()
