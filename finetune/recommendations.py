@@ -10,7 +10,7 @@ from catalog.catalog import Catalog, load_catalog
 from catalog.config import CatalogConfig, SplitConfig
 from catalog.errors import VitrineError
 from catalog.splits import make_split
-from finetune.baselines import popularity_scores
+from finetune.artifact import train_counts
 from finetune.metrics import ListMeasures, slices_of, summarise
 from finetune.shop import load_shop
 
@@ -54,7 +54,10 @@ def measure(recommender: str | Path, part: str = "test") -> dict[str, float]:
 def history_of(catalog: Catalog, user: str | None, history: str | None) -> np.ndarray:
     """Item rows, oldest first: a person's whole history, or the named items'."""
     if (user is None) == (history is None):
-        raise VitrineError("say for whom: either --user ID, or --history ITEM,ITEM,… (not both)")
+        raise VitrineError(
+            "say for whom: either --user ID, or --history ITEM,ITEM,… (not both); somebody new, of "
+            "whom nothing is known, has --history ''"
+        )
     if user is not None:
         return np.asarray(catalog.interactions.history(catalog.user_index(user)))
     names = [name.strip() for name in (history or "").split(",") if name.strip()]
@@ -72,14 +75,14 @@ def recommend(
     """The k items a person is likeliest to want next, none of which they already have."""
     if k < 1:
         raise VitrineError(f"--k {k} asks for no items; use 1 or more")
-    catalog_config, split_config = catalog_settings(recommender)
+    catalog_config, _ = catalog_settings(recommender)
     catalog = load_catalog(catalog_config)
     seen = history_of(catalog, user, history)
     shop = load_shop(recommender, catalog, encoder)
     if len(seen):
         ranked, by = shop.rank(seen, k), "history"
     else:
-        counts = popularity_scores(make_split(catalog, split_config)).numpy()
+        counts = train_counts(open_artifact(Path(recommender), kind="recommender"))
         order = np.argsort(-counts, kind="stable")[:k]
         ranked, by = [(int(item), float(counts[item])) for item in order], "popularity"
     rows = [item for item, _ in ranked]

@@ -89,14 +89,18 @@ class Recommender(nn.Module):
             self.id_vectors = nn.Embedding(num_id_vectors, id_width or width)
             nn.init.normal_(self.id_vectors.weight, std=0.02)
 
-    def adapt(self, content: Tensor | None, rows: Tensor | None = None) -> Tensor:
+    def adapt(
+        self, content: Tensor | None, rows: Tensor | None = None, ids: Tensor | None = None
+    ) -> Tensor:
         """Content vectors (n, width), or None for id alone, to item vectors.
 
-        `rows` int (n,) says whose they are; None: the whole catalog's. Returns (n, width), unit length.
+        `rows` int (n,) says whose they are; None: the whole catalog's. `ids` (n, id width) stands in
+        where they have no id vector of their own. Returns (n, width), unit length.
         """
         adapted = None if content is None else self.adaptor(content)
-        if self.id_vectors is not None:
+        if ids is None and self.id_vectors is not None:
             ids = self.id_vectors.weight if rows is None else self.id_vectors(rows)
+        if ids is not None:
             if adapted is not None and self.beside:  # cosines are the mean of both cosines
                 both = [F.normalize(adapted, dim=-1), F.normalize(ids, dim=-1)]
                 adapted = torch.cat(both, dim=-1)

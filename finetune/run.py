@@ -12,11 +12,18 @@ import torch.nn.functional as F
 
 from catalog.artifacts import Artifact, write_artifact
 from catalog.catalog import Catalog, load_catalog
-from catalog.errors import VitrineError, nearest
+from catalog.errors import VitrineError
 from catalog.memory import PeakMemory
 from catalog.seen import SEEN_FILE, Seen, interaction_marks
 from catalog.splits import Split, Targets, make_split, target_rows
-from finetune.artifact import assemble, save_weights, start, without_towers
+from finetune.artifact import (
+    COUNTS_FILE,
+    assemble,
+    save_weights,
+    start,
+    wanted_modalities,
+    without_towers,
+)
 from finetune.baselines.popularity import figures_of_test
 from finetune.config import FinetuneConfig
 from finetune.data import FinetuneData
@@ -59,7 +66,7 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
     width = built.recommender.content_width
     reader = None if parts is None else parts.reader(catalog, _order(config, catalog))
     if reader is not None and config.only:
-        reader.read_only(_wanted(config.only, reader))
+        reader.read_only(wanted_modalities(config.only, reader.kinds))
     if parts is not None and reader is not None and config.transfer == "scratch":
         items = np.arange(catalog.num_items)
         start_projections(parts.encoder, reader, items, config.trainer.seed)
@@ -127,6 +134,7 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
                     vectors = module.cpu().item_vectors().numpy()
                 save_vectors(staging.path / VECTORS_FILE, vectors)
                 write_ids(staging.path, catalog)
+                np.save(staging.path / COUNTS_FILE, split.train_counts, allow_pickle=False)
                 save_weights(built, config.transfer, staging.path)
                 ranking = Shop(built.recommender, vectors).rank_targets(
                     catalog, split.test, measures=ListMeasures.of(catalog, split)
@@ -189,16 +197,6 @@ def _seen_targets(config: FinetuneConfig, base: Artifact, catalog: Catalog, spli
             "--allow_seen true"
         )
     return int(seen.sum())
-
-
-def _wanted(only: str, reader: ContentReader) -> set[str]:
-    names = {name.strip() for name in only.split(",") if name.strip()}
-    for name in names:
-        if name not in reader.kinds:
-            raise VitrineError(
-                f"only names {name!r}, which the encoder does not read.{nearest(name, reader.kinds)}"
-            )
-    return names
 
 
 def _order(config: FinetuneConfig, catalog: Catalog) -> Any:

@@ -21,6 +21,7 @@ COMMANDS = {
     "pretrain": ("launch.commands:pretrain", "Train an item encoder on a catalog"),
     "embed": ("launch.commands:embed", "Turn every item of a catalog into a vector"),
     "finetune": ("launch.commands:finetune", "Fit a recommender to one domain"),
+    "extend": ("launch.commands:extend", "Let a recommender rank what came after its training"),
     "compare": (
         "launch.commands:compare",
         "Fit many arms alike and say which differences are real",
