@@ -258,12 +258,12 @@ def _num_ids(folder: Path) -> int:
         return weights.get_slice(name).get_shape()[0]
 
 
-def train_counts(artifact: Artifact) -> NDArray[np.int64]:
+def train_counts(folder: str | Path) -> NDArray[np.int64]:
     """How often each item was taken in training, (num_items,); VitrineError where it is not kept."""
-    path = artifact.path / COUNTS_FILE
+    path = Path(folder) / COUNTS_FILE
     if not path.exists():
         raise VitrineError(
-            f"{artifact.path} does not say how popular its items were (no {COUNTS_FILE}: an earlier "
+            f"{folder} does not say how popular its items were (no {COUNTS_FILE}: an earlier "
             "version made it); fine-tune again"
         )
     return np.load(path, allow_pickle=False)

@@ -111,7 +111,7 @@ def extend(
             store.write(added, _vectors_of(added, newer, artifact, old, encoder))
         store.close()
         if (artifact.path / COUNTS_FILE).exists():
-            counts = np.where(rows >= 0, train_counts(artifact)[rows], 0)
+            counts = np.where(rows >= 0, train_counts(artifact.path)[rows], 0)
             np.save(staging / COUNTS_FILE, counts, allow_pickle=False)
         staging.metrics.update(
             {name: getattr(found, name) for name in ("kept", "added", "removed", "dropped")}
@@ -138,7 +138,7 @@ def _vectors_of(
     ids = None
     if recommender.beside:
         adapted = F.normalize(recommender.adaptor(content), dim=-1)
-        ids = neighbours_ids(adapted, old, train_counts(artifact) > 0)
+        ids = neighbours_ids(adapted, old, train_counts(artifact.path) > 0)
     elif recommender.id_vectors is not None:
         # Added to the content, ids start at nothing, and whoever never took part stays there.
         ids = torch.zeros(len(added), recommender.content_width, device=device)

@@ -71,8 +71,14 @@ def recommend(
     history: str | None = None,
     k: int = 10,
     encoder: str | Path | None = None,
+    index: str | Path | None = None,
 ) -> Recommendations:
-    """The k items a person is likeliest to want next, none of which they already have."""
+    """The k items a person is likeliest to want next, none of which they already have.
+
+    `index`, an artifact of the recommender's (see `finetune.index`), spares a look at every item.
+    """
+    from finetune.index import open_index
+
     if k < 1:
         raise VitrineError(f"--k {k} asks for no items; use 1 or more")
     catalog_config, _ = catalog_settings(recommender)
@@ -80,9 +86,10 @@ def recommend(
     seen = history_of(catalog, user, history)
     shop = load_shop(recommender, catalog, encoder)
     if len(seen):
-        ranked, by = shop.rank(seen, k), "history"
+        ranks = shop if index is None else open_index(index, recommender, shop)
+        ranked, by = ranks.rank(seen, k), "history"
     else:
-        counts = train_counts(open_artifact(Path(recommender), kind="recommender"))
+        counts = train_counts(recommender)
         order = np.argsort(-counts, kind="stable")[:k]
         ranked, by = [(int(item), float(counts[item])) for item in order], "popularity"
     rows = [item for item, _ in ranked]

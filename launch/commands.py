@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from catalog.config import CatalogConfig
-from finetune.config import FinetuneConfig
+from finetune.config import FinetuneConfig, IndexConfig
 from generate.image.config import DrawConfig, ImageConfig
 from generate.text.config import TextConfig, WriteConfig
 from launch.compare import CompareConfig
@@ -239,6 +239,8 @@ class RecommendOptions:
     """Length of the list."""
     domain: str = ""
     """Of several domains: which; empty: the one in use."""
+    index: str = ""
+    """Folder of an index of its items (`vitrine index`); empty: every item is scored."""
 
 
 def recommend(options: RecommendOptions) -> None:
@@ -248,7 +250,13 @@ def recommend(options: RecommendOptions) -> None:
     folder = options.recommender
     if options.domain or (Path(folder) / STORE_FILE).exists():
         folder = DomainStore.read(folder).path_of(options.domain)
-    found = recommend_items(folder, user=options.user, history=options.history, k=options.k)
+    found = recommend_items(
+        folder,
+        user=options.user,
+        history=options.history,
+        k=options.k,
+        index=options.index or None,
+    )
     if found.by == "popularity":
         print(
             "no history to go by: these are the items taken most often in training",
@@ -258,6 +266,31 @@ def recommend(options: RecommendOptions) -> None:
     rows = zip(found.scores, found.item_ids, found.titles, strict=True)
     for place, (score, item, title) in enumerate(rows, 1):
         print(f"{place:4}  {score:9.4f}  {item}  {title}")
+
+
+@dataclass(frozen=True)
+class IndexOptions:
+    recommender: str
+    """Folder of a recommender artifact."""
+    encoder: str = ""
+    """Folder of its encoder, where that is no longer where it was."""
+    output: str = "runs/index"
+    """Folder of the index that is made."""
+
+
+def index(options: IndexOptions, settings: IndexConfig) -> None:
+    from catalog.artifacts import read_manifest
+    from finetune.index import run_indexing
+
+    output = Path(options.output)
+    run_indexing(settings, options.recommender, output, options.encoder or None)
+    told = read_manifest(output)["metrics"]
+    print(
+        f"recall@10 {told['recall@10']:.4f} against exact search, over {told['people']:,} people; "
+        f"{told['search_ms']} ms each, exact {told['exact_ms']} ms",
+        file=sys.stderr,
+    )
+    _made(output)
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,7 @@ def test_popularity_goes_along_by_id(whole: Path, smaller: Path, tmp_path: Path)
     counts = {}
     for run in (whole, without, again):
         _, rows = shop_of(run)
-        of_rows = train_counts(open_artifact(run))
+        of_rows = train_counts(run)
         counts[run] = {item: int(of_rows[row]) for item, row in rows.items()}
     assert counts[without].items() <= counts[whole].items()
     assert counts[again] == {**counts[whole], **dict.fromkeys(GONE, 0)}
@@ -203,7 +203,7 @@ def test_who_has_no_history_gets_what_is_popular_and_is_told_so(
     whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, rows = shop_of(whole)
-    counts = train_counts(open_artifact(whole))
+    counts = train_counts(whole)
     assert main(["recommend", str(whole), "--history", "", "--k", "3"]) == 0
     told = capsys.readouterr()
     assert told.err == "no history to go by: these are the items taken most often in training\n"
