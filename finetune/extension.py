@@ -29,6 +29,7 @@ from finetune.artifact import (
     train_counts,
     wanted_modalities,
 )
+from finetune.card import recommender_card
 from finetune.nearest import nearest_rows
 from pretrain.embed import IDS_FILE, VECTORS_FILE, embed_items, write_ids
 from pretrain.modalities.features import align
@@ -99,6 +100,7 @@ def extend(
         parents=parents,
         catalog=newer.fingerprint,
         split=artifact.manifest["split"],
+        card=recommender_card,
     ) as staging:
         copy_weights(artifact, staging.path)
         write_ids(staging.path, newer)

@@ -217,6 +217,6 @@ def _faiss() -> Any:
             "an index needs faiss, which is not installed; pip install 'vitrine[retrieval]', or "
             "pip install faiss-cpu"
         ) from error
-    # It brings an OpenMP of its own beside torch's: as many threads, and no more, in either.
+    # Loaded before torch it brings an OpenMP of its own: as many threads, and no more, in either.
     faiss.omp_set_num_threads(torch.get_num_threads())
     return faiss

@@ -25,6 +25,7 @@ from finetune.artifact import (
     without_towers,
 )
 from finetune.baselines.popularity import figures_of_test
+from finetune.card import recommender_card
 from finetune.config import FinetuneConfig
 from finetune.data import FinetuneData
 from finetune.metrics import ListMeasures, Ranking
@@ -129,6 +130,7 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
                 config=asdict(config),
                 **made_from,
                 split=split.describe(),
+                card=recommender_card,
             ) as staging:
                 with torch.no_grad():
                     vectors = module.cpu().item_vectors().numpy()
