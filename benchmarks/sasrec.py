@@ -208,7 +208,7 @@ class Looks(pl.Callback):
     ) -> None:
         self.spent += time.process_time() - self.started
         if trainer.global_step % self.every == 0:
-            _, split = movies()
+            split = movies()[1]
             rankings = [self.rank(pl_module, of) for of in (split.validation, split.test)]
             pl_module.train()
             self.seconds.append(self.spent)

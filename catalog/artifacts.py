@@ -10,7 +10,7 @@ import math
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -40,7 +40,13 @@ LIBRARIES = [
     "vitrine",
 ]
 
+CARD = "README.md"
+"""A page about the artifact, for people: it has no checksum, so that they may write on."""
+HUB = "hub:"
+
 StrPath = str | os.PathLike[str]
+Card = Callable[[str, Mapping[str, Any]], str]
+"""(name of the folder, manifest) → Markdown."""
 
 
 @dataclass(frozen=True)
@@ -101,17 +107,20 @@ def write_artifact(
     split: Mapping[str, Any] | None = None,
     metrics: Mapping[str, Any] | None = None,
     request: str = "",
+    card: Card | None = None,
 ) -> Iterator[Staging]:
     """Yields an empty folder; on leaving, it becomes the artifact at `path`, all of it or nothing.
 
     An artifact already there stays until the new one is complete. `parents` are folders of
     artifacts, by role; `catalog` is a fingerprint; `request` is the `request_hash` of the rest
-    unless given.
+    unless given; `card` writes README.md.
     Raises VitrineError where a parent is no artifact, and, after keeping the new artifact beside
     it, where `path` holds files that are no artifact.
     """
     final = Path(path).resolve()
-    parent_paths = {name: Path(parent).resolve() for name, parent in (parents or {}).items()}
+    parent_paths = {
+        name: local_folder(parent).resolve() for name, parent in (parents or {}).items()
+    }
     known_parents = {
         name: {"path": os.path.relpath(parent, final), "hash": artifact_hash(parent)}
         for name, parent in parent_paths.items()
@@ -140,6 +149,8 @@ def write_artifact(
         }
         text = json.dumps(manifest, indent=2, allow_nan=False)
         (staging / MANIFEST).write_text(text + "\n", encoding="utf8")
+        if card is not None:
+            (staging / CARD).write_text(card(final.name, manifest), encoding="utf8")
         flush(staging.path)
     except BaseException:
         shutil.rmtree(staging.path, ignore_errors=True)
@@ -150,10 +161,11 @@ def write_artifact(
 def open_artifact(path: StrPath, kind: str | None = None) -> Artifact:
     """The artifact at `path`, every file verified; parents that are still there must be the same.
 
-    Raises VitrineError for a missing, damaged or changed artifact, one of another kind, and one
-    whose parent has been replaced.
+    `path` may be `hub:user/name`, or `hub:user/name@revision`, on the Hugging Face Hub. Raises
+    VitrineError for a missing, damaged or changed artifact, one of another kind, and one whose parent
+    has been replaced.
     """
-    folder = Path(path)
+    folder = local_folder(path)
     artifact = Artifact(folder.resolve(), read_manifest(folder))
     if kind is not None and artifact.kind != kind:
         raise VitrineError(
@@ -205,7 +217,22 @@ def request_hash(
 
 def artifact_hash(path: StrPath) -> str:
     """The content hash in the artifact's manifest; its files are not read."""
-    return read_manifest(Path(path))["hash"]
+    return read_manifest(local_folder(path))["hash"]
+
+
+def local_folder(path: StrPath) -> Path:
+    """The folder; one on the Hub is fetched, or found where it was fetched before."""
+    name = os.fspath(path)
+    if not name.startswith(HUB):
+        return Path(path)
+    from huggingface_hub import snapshot_download
+
+    repository, _, revision = name.removeprefix(HUB).partition("@")
+    try:
+        return Path(snapshot_download(repository, revision=revision or None))
+    except Exception as error:  # the hub's client raises many kinds: offline, private, misspelt
+        reason = " ".join(str(error).split())
+        raise VitrineError(f"{name} cannot be fetched from the Hub: {reason}") from error
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -247,7 +274,8 @@ def _parent_path(folder: Path, parent: Mapping[str, str]) -> Path:
 
 
 def _checksums(folder: Path) -> dict[str, str]:
-    return {path.relative_to(folder).as_posix(): _sha256(path) for path in files_in(folder)}
+    found = {path.relative_to(folder).as_posix(): path for path in files_in(folder)}
+    return {name: _sha256(path) for name, path in found.items() if name != CARD}
 
 
 def _sha256(path: Path) -> str:

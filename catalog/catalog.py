@@ -6,7 +6,7 @@ import os
 import platform
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -127,6 +127,24 @@ class Catalog:
     def user_index(self, user_id: str | int) -> int:
         """The person's row; VitrineError, with the nearest ids, where there is none."""
         return _row_of(self._user_rows, user_id, "person", self.name)
+
+    def of_items(self, items: NDArray[np.int64]) -> "Catalog":
+        """These items alone (n,), in this order, and nobody's histories.
+
+        What is kept of a whole catalog, such as decoded pictures, is then made for them alone.
+        """
+        told = hashlib.sha256(self.fingerprint.encode() + items.tobytes())
+        nobody = Interactions(np.zeros(1, np.int64), np.empty(0, np.int32), np.empty(0, np.int64))
+        return replace(
+            self,
+            fingerprint=told.hexdigest(),
+            items=Dataset(self.items.data.table.take(items)),
+            columns=self.columns.take(items),
+            user_ids=self.user_ids[:0],
+            interactions=nobody,
+            edges=None,
+            broken_images={},
+        )
 
     def text_of(self, item: int) -> str | None:
         """The title and, after ". ", the text; None where the item has neither."""

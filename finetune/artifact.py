@@ -8,27 +8,40 @@
 """
 
 import json
+import shutil
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, get_peft_model
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from catalog.artifacts import Artifact, open_artifact
 from catalog.catalog import Catalog
-from catalog.errors import VitrineError
+from catalog.errors import VitrineError, nearest
 from finetune.config import FinetuneConfig
 from finetune.recommender import WHOLE_WITH_LORA, Recommender, linears_in, set_trained
 from finetune.shop import Shop
-from finetune.words import Vocabulary
+from finetune.words import WORDS_FILE, Vocabulary
 from pretrain.artifact import EncoderParts, new_encoder, open_encoder
 from pretrain.config import EncoderConfig, ModalityConfig, ReaderConfig, TowerConfig
 from pretrain.embed import IDS_FILE, VECTORS_FILE
 from pretrain.history import HistoryEncoder, HistoryEncoderConfig, new_reader
 from pretrain.store import open_vectors
+
+COUNTS_FILE = "train_counts.npy"
+"""How often each item was taken in training: int64 (num_items,)."""
+ADAPTER = "adapter"
+HEAD = "head.safetensors"
+ENCODER = "encoder"
+READER = "history"
+WEIGHTS = (ADAPTER, HEAD, ENCODER, READER, WORDS_FILE)
 
 
 @dataclass
@@ -110,6 +123,22 @@ def without_towers(features: str) -> bool:
     return features in ("id", "random")
 
 
+def wanted_modalities(only: str, known: Collection[str]) -> set[str]:
+    """Those that the setting `only` names; VitrineError for one the encoder does not read."""
+    names = {name.strip() for name in only.split(",") if name.strip()}
+    for name in names:
+        if name not in known:
+            raise VitrineError(
+                f"only names {name!r}, which the encoder does not read.{nearest(name, known)}"
+            )
+    return names
+
+
+def has_own_encoder(transfer: str) -> bool:
+    """Whether all weights of the towers are stored with the recommender."""
+    return transfer in ("scratch", "full")
+
+
 def width_beside(features: str, words: bool, id_width: int) -> int:
     """What ids and words have to themselves beside the content."""
     return id_width if features == "content+id" or (words and features != "id") else 0
@@ -161,22 +190,22 @@ def _wrap(recommender: Recommender, settings: PeftLoraConfig) -> PeftModel:
 
 def save_weights(assembled: Assembled, transfer: str, folder: Path) -> None:
     """Writes what training changed, and nothing else."""
-    assembled.recommender.history.config.save_pretrained(folder / "history")
+    assembled.recommender.history.config.save_pretrained(folder / READER)
     if assembled.vocabulary is not None:
         assembled.vocabulary.save(folder)
     if assembled.peft is not None:
-        assembled.peft.save_pretrained(str(folder / "adapter"))
+        assembled.peft.save_pretrained(str(folder / ADAPTER))
         # PEFT writes a model card with placeholders; the manifest says what is true.
-        (folder / "adapter" / "README.md").unlink(missing_ok=True)
+        (folder / ADAPTER / "README.md").unlink(missing_ok=True)
         return
     head = {
         name: value.detach().contiguous().cpu()
         for name, value in assembled.recommender.state_dict().items()
         if not name.startswith("encoder.")
     }
-    save_file(head, folder / "head.safetensors")
-    if transfer in ("scratch", "full") and assembled.parts is not None:
-        assembled.parts.save(folder / "encoder")
+    save_file(head, folder / HEAD)
+    if has_own_encoder(transfer) and assembled.parts is not None:
+        assembled.parts.save(folder / ENCODER)
 
 
 def open_recommender(
@@ -191,32 +220,69 @@ def open_recommender(
 
 def load_recommender(artifact: Artifact, encoder: str | Path | None = None) -> Recommender:
     """The recommender with all weights in place."""
+    return reassemble(artifact, encoder).recommender
+
+
+def reassemble(artifact: Artifact, encoder: str | Path | None = None) -> Assembled:
+    """The recommender with all weights in place, and the parts it was built on."""
     config: dict[str, Any] = artifact.manifest["config"]
     transfer, features = config["transfer"], config["features"]
-    vectors = open_vectors(artifact.path / VECTORS_FILE)
-    num_ids = len(vectors) if features in ("id", "content+id") else 0
-    parts = None
+    num_ids = _num_ids(artifact.path) if features in ("id", "content+id") else 0
+    parts, peft = None, None
     if not without_towers(features):
-        whole = transfer in ("scratch", "full")
-        parts = EncoderParts.load(artifact.path / "encoder") if whole else _base(artifact, encoder)
+        own = has_own_encoder(transfer)
+        parts = EncoderParts.load(artifact.path / ENCODER) if own else _base(artifact, encoder)
     id_width = width_beside(features, config["words"], config["id_width"])
     if has_own_reader(features, transfer, config["user"], id_width):
-        shape = HistoryEncoderConfig.from_pretrained(artifact.path / "history")
+        shape = HistoryEncoderConfig.from_pretrained(artifact.path / READER)
         history = HistoryEncoder(shape, shape.model if transfer == "lora" else "")
     else:
         assert parts is not None
         history = parts.history
     encoder_part = None if parts is None else parts.encoder
-    num_words = len(Vocabulary.load(artifact.path).words) if config["words"] else 0
+    vocabulary = Vocabulary.load(artifact.path) if config["words"] else None
+    num_words = len(vocabulary.words) if vocabulary else 0
     recommender = Recommender(encoder_part, history, num_ids, id_width, num_words)
     if transfer == "lora":
-        PeftModel.from_pretrained(
+        peft = PeftModel.from_pretrained(
             recommender,  # pyright: ignore[reportArgumentType]
-            str(artifact.path / "adapter"),
+            str(artifact.path / ADAPTER),
         )
     else:
-        _load_head(recommender, artifact.path / "head.safetensors")
-    return recommender
+        _load_head(recommender, artifact.path / HEAD)
+    return Assembled(recommender, parts, vocabulary, peft)
+
+
+def copy_weights(artifact: Artifact, folder: Path) -> None:
+    """All that `save_weights` wrote, to a recommender that shares them."""
+    for name in WEIGHTS:
+        path = artifact.path / name
+        if path.is_dir():
+            shutil.copytree(path, folder / name)
+        elif path.exists():
+            shutil.copy(path, folder / name)
+
+
+def _num_ids(folder: Path) -> int:
+    """How many items had an id vector in training; a catalog that was extended has more items."""
+    path = folder / HEAD
+    if not path.exists():
+        path = folder / ADAPTER / "adapter_model.safetensors"
+    with safe_open(path, "np") as weights:
+        names = weights.keys()
+        (name,) = (name for name in names if name.endswith("id_vectors.weight"))
+        return weights.get_slice(name).get_shape()[0]
+
+
+def train_counts(folder: str | Path) -> NDArray[np.int64]:
+    """How often each item was taken in training, (num_items,); VitrineError where it is not kept."""
+    path = Path(folder) / COUNTS_FILE
+    if not path.exists():
+        raise VitrineError(
+            f"{folder} does not say how popular its items were (no {COUNTS_FILE}: an earlier "
+            "version made it); fine-tune again"
+        )
+    return np.load(path, allow_pickle=False)
 
 
 def _load_head(recommender: nn.Module, path: Path) -> None:
@@ -256,7 +322,8 @@ def _check_ids(artifact: Artifact, catalog: Catalog) -> None:
     raise VitrineError(
         f"{artifact.path} was made for another catalog than {catalog.folder}: "
         f"{len(different)} item ids differ, e.g. {', '.join(different[:3])}; "
-        "pass the catalog it was trained on, or fine-tune again"
+        "pass the catalog it was trained on, let it rank this one's items (vitrine extend), or "
+        "fine-tune again"
     )
 
 

@@ -154,3 +154,20 @@ class ArmConfig:
             optimizer=optimizer,
             trainer=trainer,
         )
+
+
+@dataclass(frozen=True)
+class IndexConfig:
+    kind: Literal["flat", "hnsw", "ivf-pq"] = "hnsw"
+    """Every vector compared; a graph of neighbours, all in memory; compressed vectors in lists."""
+    effort: int = 0
+    """Items kept in mind (hnsw: efSearch) or lists looked into (ivf-pq: nprobe) for one search; 0:
+    chosen by the number of items."""
+    links: int = 32
+    """hnsw only: neighbours each item is linked to (M)."""
+    build_effort: int = 200
+    """hnsw only: items kept in mind while the graph is made (efConstruction)."""
+    lists: int = 0
+    """ivf-pq only: lists the items are sorted into (nlist); 0: four times the root of their number."""
+    people: int = 1000
+    """At most this many people's states are searched for to measure what the index loses."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from catalog.artifacts import Artifact, open_artifact
 from catalog.errors import VitrineError, nearest
-from finetune.artifact import check_base
+from finetune.artifact import ADAPTER, check_base
 from finetune.recommender import Recommender
 from finetune.shop import History, Shop
 from pretrain.artifact import open_encoder
@@ -49,7 +49,7 @@ class Domains:
             )
         artifact = open_adapter(recommender)
         check_base(artifact, self.base)
-        adapter = str(artifact.path / "adapter")
+        adapter = str(artifact.path / ADAPTER)
         if self.peft is None:
             self.peft = PeftModel.from_pretrained(
                 self.recommender,  # pyright: ignore[reportArgumentType]

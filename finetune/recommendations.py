@@ -10,7 +10,7 @@ from catalog.catalog import Catalog, load_catalog
 from catalog.config import CatalogConfig, SplitConfig
 from catalog.errors import VitrineError
 from catalog.splits import load_split
-from finetune.baselines import popularity_scores
+from finetune.artifact import train_counts
 from finetune.metrics import ListMeasures, slices_of, summarise
 from finetune.shop import load_shop
 
@@ -53,7 +53,10 @@ def measure(recommender: str | Path, part: str = "test") -> dict[str, float]:
 def history_of(catalog: Catalog, user: str | None, history: str | None) -> np.ndarray:
     """Item rows, oldest first: a person's whole history, or the named items'."""
     if (user is None) == (history is None):
-        raise VitrineError("say for whom: either --user ID, or --history ITEM,ITEM,… (not both)")
+        raise VitrineError(
+            "say for whom: either --user ID, or --history ITEM,ITEM,… (not both); somebody new, of "
+            "whom nothing is known, has --history ''"
+        )
     if user is not None:
         return np.asarray(catalog.interactions.history(catalog.user_index(user)))
     names = [name.strip() for name in (history or "").split(",") if name.strip()]
@@ -67,19 +70,25 @@ def recommend(
     history: str | None = None,
     k: int = 10,
     encoder: str | Path | None = None,
+    index: str | Path | None = None,
 ) -> Recommendations:
-    """The k items a person is likeliest to want next, none of which they already have."""
+    """The k items a person is likeliest to want next, none of which they already have.
+
+    `index`, an artifact of the recommender's (see `finetune.index`), spares a look at every item.
+    """
+    from finetune.index import open_index
+
     if k < 1:
         raise VitrineError(f"--k {k} asks for no items; use 1 or more")
-    catalog_config, split_config = catalog_settings(recommender)
+    catalog_config, _ = catalog_settings(recommender)
     catalog = load_catalog(catalog_config)
     seen = history_of(catalog, user, history)
     shop = load_shop(recommender, catalog, encoder)
     if len(seen):
-        ranked, by = shop.rank(seen, k), "history"
+        ranks = shop if index is None else open_index(index, recommender, shop)
+        ranked, by = ranks.rank(seen, k), "history"
     else:
-        _, split = load_split(catalog_config, split_config)
-        counts = popularity_scores(split).numpy()
+        counts = train_counts(recommender)
         order = np.argsort(-counts, kind="stable")[:k]
         ranked, by = [(int(item), float(counts[item])) for item in order], "popularity"
     rows = [item for item, _ in ranked]

@@ -101,13 +101,16 @@ class Recommender(nn.Module):
             nn.init.normal_(self.id_vectors.weight, std=0.02)
         self.words = WordVectors(num_words, id_width or width) if num_words else None
 
-    def adapt(self, content: Tensor | None, rows: Tensor | None = None) -> Tensor:
+    def adapt(
+        self, content: Tensor | None, rows: Tensor | None = None, ids: Tensor | None = None
+    ) -> Tensor:
         """Content vectors (n, width), or None for id alone, to item vectors.
 
-        `rows` int (n,) says whose they are; None: the whole catalog's. Returns (n, width), unit length.
+        `rows` int (n,) says whose they are; None: the whole catalog's. `ids` (n, id width) stands in
+        where they have no id vector of their own. Returns (n, width), unit length.
         """
         adapted = None if content is None else self.adaptor(content)
-        learned = self._learned(rows)
+        learned = self._learned(rows, ids)
         if learned is not None:
             if adapted is not None and self.beside:  # cosines are the mean of both cosines
                 both = [F.normalize(adapted, dim=-1), F.normalize(learned, dim=-1)]
@@ -117,10 +120,12 @@ class Recommender(nn.Module):
         assert adapted is not None
         return F.normalize(adapted, dim=-1)
 
-    def _learned(self, rows: Tensor | None) -> Tensor | None:
+    def _learned(self, rows: Tensor | None, ids: Tensor | None) -> Tensor | None:
         """What ids and words say, without content: (n, id_width or width)."""
         parts = []
-        if self.id_vectors is not None:
+        if ids is not None:
+            parts.append(ids)
+        elif self.id_vectors is not None:
             parts.append(self.id_vectors(rows))
         if self.words is not None:
             parts.append(self.words(rows))

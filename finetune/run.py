@@ -13,12 +13,22 @@ from numpy.typing import NDArray
 
 from catalog.artifacts import Artifact, write_artifact
 from catalog.catalog import Catalog
-from catalog.errors import VitrineError, nearest
+from catalog.errors import VitrineError
 from catalog.memory import PeakMemory
 from catalog.seen import SEEN_FILE, Seen, interaction_marks
 from catalog.splits import Split, Targets, load_split, target_rows
-from finetune.artifact import Assembled, Start, assemble, save_weights, start, without_towers
+from finetune.artifact import (
+    COUNTS_FILE,
+    Assembled,
+    Start,
+    assemble,
+    save_weights,
+    start,
+    wanted_modalities,
+    without_towers,
+)
 from finetune.baselines.popularity import figures_of_test
+from finetune.card import recommender_card
 from finetune.config import FinetuneConfig
 from finetune.data import FinetuneData
 from finetune.metrics import ListMeasures, Ranking
@@ -82,9 +92,11 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
                 config=asdict(config),
                 **fitted.made_from,
                 split=split.describe(),
+                card=recommender_card,
             ) as staging:
                 save_vectors(staging.path / VECTORS_FILE, vectors)
                 write_ids(staging.path, catalog)
+                np.save(staging.path / COUNTS_FILE, split.train_counts, allow_pickle=False)
                 save_weights(built, config.transfer, staging.path)
                 np.save(staging.path / "test_ranks.npy", ranking.ranks, allow_pickle=False)
                 fitted.curves.curves["validation NDCG@10"] = best.curve
@@ -131,7 +143,7 @@ def fit(
     order = _order(config, catalog)
     reader = None if parts is None else parts.reader(catalog, order)
     if reader is not None and config.only:
-        reader.read_only(_wanted(config.only, reader))
+        reader.read_only(wanted_modalities(config.only, reader.kinds))
     if parts is not None and reader is not None and config.transfer == "scratch":
         items = np.arange(catalog.num_items)
         start_projections(parts.encoder, reader, items, config.trainer.seed)
@@ -250,16 +262,6 @@ def _seen_targets(config: FinetuneConfig, base: Artifact, catalog: Catalog, spli
             "--allow_seen true"
         )
     return int(seen.sum())
-
-
-def _wanted(only: str, reader: ContentReader) -> set[str]:
-    names = {name.strip() for name in only.split(",") if name.strip()}
-    for name in names:
-        if name not in reader.kinds:
-            raise VitrineError(
-                f"only names {name!r}, which the encoder does not read.{nearest(name, reader.kinds)}"
-            )
-    return names
 
 
 def _order(config: FinetuneConfig, catalog: Catalog) -> NDArray[np.int64] | None:

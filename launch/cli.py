@@ -21,6 +21,7 @@ COMMANDS = {
     "pretrain": ("launch.commands:pretrain", "Train an item encoder on a catalog"),
     "embed": ("launch.commands:embed", "Turn every item of a catalog into a vector"),
     "finetune": ("launch.commands:finetune", "Fit a recommender to one domain"),
+    "extend": ("launch.commands:extend", "Let a recommender rank what came after its training"),
     "compare": (
         "launch.commands:compare",
         "Fit many arms alike and say which differences are real",
@@ -34,6 +35,7 @@ COMMANDS = {
     "domains use": ("launch.commands:domains_use", "Choose the domain that is recommended from"),
     "domains remove": ("launch.commands:domains_remove", "Take a recommender out again"),
     "recommend": ("launch.commands:recommend", "List what one person is likely to want next"),
+    "index": ("launch.commands:index", "Make a large catalog's items quick to find"),
     "train text": ("launch.commands:train_text", "Learn to write about items for a person"),
     "train image": ("launch.commands:train_image", "Learn to draw items for a person"),
     "generate text": ("launch.commands:generate_text", "Write about an item for a person"),

@@ -5,11 +5,12 @@ The imports that bring torch are inside the functions, so that a command's `--he
 
 import json
 import os
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from catalog.config import CatalogConfig
-from finetune.config import FinetuneConfig
+from finetune.config import FinetuneConfig, IndexConfig
 from generate.image.config import DrawConfig, ImageConfig
 from generate.text.config import TextConfig, WriteConfig
 from launch.compare import CompareConfig
@@ -101,6 +102,31 @@ def finetune(options: FinetuneOptions, settings: FinetuneConfig) -> None:
     from launch.trainer import build_trainer
 
     _made(run_finetuning(settings, Path(options.output), build_trainer))
+
+
+@dataclass(frozen=True)
+class ExtendOptions:
+    recommender: str
+    """Folder of a recommender artifact."""
+    catalog: str = ""
+    """Folder of the newer catalog; empty: the one it learned from, as it is now."""
+    encoder: str = ""
+    """Folder of its encoder, where that is no longer where it was."""
+    output: str = "runs/extended"
+    """Folder of the recommender that is made."""
+
+
+def extend(options: ExtendOptions) -> None:
+    from finetune.extension import extend as extend_recommender
+
+    found = extend_recommender(
+        options.recommender, options.output, options.catalog, options.encoder or None
+    )
+    told = f"{found.kept:,} items as they were, {found.added:,} added, {found.removed:,} removed"
+    if found.dropped:
+        told += f"; {found.dropped:,} interactions with items that are gone were left out"
+    print(told, file=sys.stderr)
+    _made(found.path)
 
 
 @dataclass(frozen=True)
@@ -213,6 +239,8 @@ class RecommendOptions:
     """Length of the list."""
     domain: str = ""
     """Of several domains: which; empty: the one in use."""
+    index: str = ""
+    """Folder of an index of its items (`vitrine index`); empty: every item is scored."""
 
 
 def recommend(options: RecommendOptions) -> None:
@@ -222,11 +250,47 @@ def recommend(options: RecommendOptions) -> None:
     folder = options.recommender
     if options.domain or (Path(folder) / STORE_FILE).exists():
         folder = DomainStore.read(folder).path_of(options.domain)
-    found = recommend_items(folder, user=options.user, history=options.history, k=options.k)
+    found = recommend_items(
+        folder,
+        user=options.user,
+        history=options.history,
+        k=options.k,
+        index=options.index or None,
+    )
+    if found.by == "popularity":
+        print(
+            "no history to go by: these are the items taken most often in training",
+            file=sys.stderr,
+        )
     print(f"by {found.by}")
     rows = zip(found.scores, found.item_ids, found.titles, strict=True)
     for place, (score, item, title) in enumerate(rows, 1):
         print(f"{place:4}  {score:9.4f}  {item}  {title}")
+
+
+@dataclass(frozen=True)
+class IndexOptions:
+    recommender: str
+    """Folder of a recommender artifact."""
+    encoder: str = ""
+    """Folder of its encoder, where that is no longer where it was."""
+    output: str = "runs/index"
+    """Folder of the index that is made."""
+
+
+def index(options: IndexOptions, settings: IndexConfig) -> None:
+    from catalog.artifacts import read_manifest
+    from finetune.index import run_indexing
+
+    output = Path(options.output)
+    run_indexing(settings, options.recommender, output, options.encoder or None)
+    told = read_manifest(output)["metrics"]
+    print(
+        f"recall@10 {told['recall@10']:.4f} against exact search, over {told['people']:,} people; "
+        f"{told['search_ms']} ms each, exact {told['exact_ms']} ms",
+        file=sys.stderr,
+    )
+    _made(output)
 
 
 @dataclass(frozen=True)
@@ -265,6 +329,8 @@ class GenerateTextOptions:
     """About what, by id."""
     task: str = "describe"
     """What to write."""
+    recommender: str = ""
+    """One extended from the recommender it was trained with (`vitrine extend`), to know its items."""
 
 
 def generate_text(options: GenerateTextOptions, settings: WriteConfig) -> None:
@@ -277,6 +343,7 @@ def generate_text(options: GenerateTextOptions, settings: WriteConfig) -> None:
             item=options.item,
             task=options.task,
             config=settings,
+            recommender=options.recommender,
         )
     )
 
@@ -291,6 +358,8 @@ class GenerateImageOptions:
     """Of what, by id."""
     output: str = "runs/picture.png"
     """The picture's file."""
+    recommender: str = ""
+    """One extended from the recommender it was trained with (`vitrine extend`), to know its items."""
 
 
 def generate_image(options: GenerateImageOptions, settings: DrawConfig) -> None:
@@ -303,6 +372,7 @@ def generate_image(options: GenerateImageOptions, settings: DrawConfig) -> None:
         item=options.item,
         config=settings,
         output=options.output,
+        recommender=options.recommender,
     )
     _made(Path(options.output))
 

@@ -11,6 +11,7 @@ from catalog.artifacts import write_artifact
 from catalog.seen import Seen
 from catalog.splits import load_split
 from pretrain.artifact import count_parameters, new_encoder
+from pretrain.card import encoder_card
 from pretrain.chunks import check_compiled
 from pretrain.config import PretrainConfig
 from pretrain.curves import CurveRecorder
@@ -81,6 +82,7 @@ def run_pretraining(config: PretrainConfig, output: Path, build_trainer: Trainer
                 catalog=catalog.fingerprint,
                 split=split.describe(),
                 metrics=metrics,
+                card=encoder_card,
             ) as staging:
                 merge_lora(parts.encoder)
                 for line in report.found:

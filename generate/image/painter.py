@@ -12,13 +12,13 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from catalog.artifacts import open_artifact
-from catalog.catalog import Catalog, load_catalog
+from catalog.catalog import Catalog
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
-from finetune.shop import load_shop
 from generate.conditioning import Shop
 from generate.image.config import DrawConfig
 from generate.image.pipeline import PersonalImagePipeline
+from generate.shop import open_shop
 
 DRAW_DEFAULTS = "draw.json"
 Request = tuple[str | None, str | None]
@@ -91,11 +91,12 @@ class Painter:
         return torch.from_numpy(np.array(self.shop.item_vectors[self.catalog.item_index(item)]))
 
 
-def open_painter(folder: str | Path, catalog: CatalogConfig | None = None) -> Painter:
-    """The painter of an image-generator artifact; `catalog` overrules where its items are read."""
+def open_painter(
+    folder: str | Path, catalog: CatalogConfig | None = None, recommender: str | Path = ""
+) -> Painter:
+    """The painter of an image-generator artifact; `catalog` and `recommender` as in `open_shop`."""
     artifact = open_artifact(Path(folder), kind="image-generator")
-    read = load_catalog(catalog or CatalogConfig(**artifact.manifest["config"]["catalog"]))
-    shop = load_shop(artifact.parent("recommender"), read)
+    read, shop = open_shop(artifact, catalog, recommender)
     pipeline = PersonalImagePipeline.from_pretrained(artifact.path)
     if pipeline.width != shop.width:
         raise VitrineError(
@@ -113,12 +114,13 @@ def draw(
     item: str | None = None,
     config: DrawConfig | None = None,
     output: str | Path | None = None,
+    recommender: str | Path = "",
 ) -> Image.Image:
     """One picture, straight from the artifact's folder; for several, keep `open_painter`'s Painter.
 
     `output` is a PNG file to write it to, marked as generated.
     """
-    painter = open_painter(folder)
+    painter = open_painter(folder, recommender=recommender)
     picture = painter.draw([(user, item)], config)[0]
     if output is not None:
         Path(output).parent.mkdir(parents=True, exist_ok=True)

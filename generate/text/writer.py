@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from catalog.artifacts import open_artifact
-from catalog.catalog import Catalog, load_catalog
+from catalog.catalog import Catalog
 from catalog.config import CatalogConfig
-from finetune.shop import load_shop
 from generate.conditioning import Shop
+from generate.shop import open_shop
 from generate.text.config import WriteConfig
 from generate.text.model import TextGenerator
 
@@ -78,11 +78,12 @@ class Writer:
         return torch.from_numpy(np.array(self.shop.item_vectors[self.catalog.item_index(item)]))
 
 
-def open_writer(folder: str | Path, catalog: CatalogConfig | None = None) -> Writer:
-    """The writer of a text-generator artifact; `catalog` overrules where its items are read."""
+def open_writer(
+    folder: str | Path, catalog: CatalogConfig | None = None, recommender: str | Path = ""
+) -> Writer:
+    """The writer of a text-generator artifact; `catalog` and `recommender` as in `open_shop`."""
     artifact = open_artifact(Path(folder), kind="text-generator")
-    read = load_catalog(catalog or CatalogConfig(**artifact.manifest["config"]["catalog"]))
-    shop = load_shop(artifact.parent("recommender"), read)
+    read, shop = open_shop(artifact, catalog, recommender)
     return Writer(TextGenerator.from_pretrained(artifact.path), read, shop, artifact.hash)
 
 
@@ -93,6 +94,7 @@ def write(
     item: str | None = None,
     task: str = "describe",
     config: WriteConfig | None = None,
+    recommender: str | Path = "",
 ) -> str:
     """One text, straight from the artifact's folder; for several, keep `open_writer`'s Writer."""
-    return open_writer(folder).write(user, item, task, config)[0].text
+    return open_writer(folder, recommender=recommender).write(user, item, task, config)[0].text

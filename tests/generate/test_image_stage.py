@@ -56,7 +56,7 @@ def config(demo_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         return FakeShop(catalog.num_items)
 
     monkeypatch.setattr("generate.image.run.load_shop", load_shop)
-    monkeypatch.setattr("generate.image.painter.load_shop", load_shop)
+    monkeypatch.setattr("generate.shop.load_shop", load_shop)
     return ImageConfig(
         recommender=str(tmp_path / "recommender"),
         catalog=CatalogConfig(path=str(demo_world / "wardrobe")),

@@ -81,8 +81,8 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TextConfig:
     )
     with write_artifact(tmp_path / "recommender", "recommender") as staging:
         (staging / "weights").write_text("none")
-    for module in (run, writer):
-        monkeypatch.setattr(module, "load_shop", lambda folder, catalog: FakeShop())
+    for module in ("generate.text.run", "generate.shop"):
+        monkeypatch.setattr(f"{module}.load_shop", lambda folder, catalog: FakeShop())
     return TextConfig(
         recommender=str(tmp_path / "recommender"),
         catalog=CatalogConfig(path=str(folder)),

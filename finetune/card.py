@@ -1,0 +1,109 @@
+"""The page the Hugging Face Hub shows of a recommender: what its manifest says, in plain words."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import PurePath
+from typing import Any
+
+from huggingface_hub import EvalResult
+
+from catalog.config import CatalogConfig
+from finetune.artifact import has_own_encoder, without_towers
+from pretrain.card import ABOUT_FILES, front_matter
+
+TOLD = {
+    "test/ndcg@10": "NDCG@10",
+    "test/recall@10": "Recall@10",
+    "test/mrr": "MRR",
+    "popularity/ndcg@10": "NDCG@10 of popularity",
+}
+
+
+def recommender_card(name: str, manifest: Mapping[str, Any]) -> str:
+    """`name`: of the folder, and so most likely of the repository."""
+    config, metrics = manifest["config"], manifest["metrics"]
+    shop = _catalog_name(config["catalog"])
+    results = [
+        EvalResult(
+            task_type="recommendation",
+            dataset_type=shop,
+            dataset_name=shop,
+            dataset_split="test",
+            metric_type=metric.partition("/")[2],
+            metric_name=what,
+            metric_value=round(metrics[metric], 4),
+        )
+        for metric, what in TOLD.items()
+        if metric.startswith("test/") and metrics.get(metric) is not None
+    ]
+    tags = ["recommendation", "sequential-recommendation", config["transfer"]]
+    head = front_matter(name, "other", tags, results)
+    return f"""{head}
+# {name}
+
+Ranks what a person of the shop *{shop}* is likely to want next, from what they had before. Fitted with \
+Vitrine: items are known by features `{config["features"]}`, transfer is `{config["transfer"]}`.
+
+## Load it
+
+```python
+{_loading(name, config, manifest["parents"])}
+```
+
+The paths are those of this folder, of the shop's catalog, and of the encoder it was fitted on, where it \
+needs one; a recommender or an encoder on the Hub is `hub:USER/NAME`. Or with the command: \
+`vitrine recommend {name} --history ITEM,ITEM`.
+
+## How well it ranks
+
+{_figures(manifest["split"] or {}, metrics)}
+
+{ABOUT_FILES}
+"""
+
+
+def _loading(name: str, config: Mapping[str, Any], parents: Mapping[str, Mapping[str, str]]) -> str:
+    usual = asdict(CatalogConfig())
+    told = {key: value for key, value in config["catalog"].items() if value != usual.get(key)}
+    told["path"] = _catalog_name(config["catalog"])
+    settings = ", ".join(f"{key}={value!r}" for key, value in told.items())
+    encoder = ""
+    if not (has_own_encoder(config["transfer"]) or without_towers(config["features"])):
+        encoder = f', encoder="{PurePath(parents["encoder"]["path"]).name}"'
+    return f"""from catalog import CatalogConfig, load_catalog
+from finetune import load_shop
+
+shop = load_shop("{name}", load_catalog(CatalogConfig({settings})){encoder})"""
+
+
+def _catalog_name(settings: Mapping[str, Any]) -> str:
+    """Without the folders it lies in, which are nobody's business; a dataset's name is kept whole."""
+    path = settings["path"]
+    return path if settings["source"] == "huggingface" else PurePath(path).name
+
+
+def _figures(split: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+    if "added" in metrics:
+        return (
+            f"Not measured: it was extended to a newer catalog. {metrics['kept']:,} items are as they "
+            f"were, {metrics['added']:,} were added by their content, {metrics['removed']:,} removed."
+        )
+    lines = [
+        f"Of {metrics['test/people']:,.0f} test targets (split `{split['kind']}`), each ranked among all "
+        "items of the shop:",
+        "",
+        *(
+            f"- {what}: {metrics[metric]:.4f}"
+            for metric, what in TOLD.items()
+            if metrics.get(metric) is not None
+        ),
+    ]
+    low, high = metrics["test/ndcg@10_low"], metrics["test/ndcg@10_high"]
+    if low is not None and high is not None:
+        lines.append(f"- 95 % interval of NDCG@10, over people: {low:.4f} to {high:.4f}")
+    if metrics["seen_targets"]:
+        lines.append(
+            f"- the encoder was pretrained on {metrics['seen_targets']:,} of the targets: the figures "
+            "prove nothing"
+        )
+    return "\n".join(lines)

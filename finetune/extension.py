@@ -1,0 +1,184 @@
+"""Items that came after training: a recommender for a newer catalog, nothing trained.
+
+Items known before keep their vectors, to the bit. Those added are read by the recommender's own
+towers; those that are gone are no candidates any more.
+"""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from catalog.artifacts import Artifact, open_artifact, write_artifact
+from catalog.catalog import Catalog, load_catalog
+from catalog.config import CatalogConfig
+from catalog.errors import VitrineError
+from catalog.memory import release_pages
+from finetune.artifact import (
+    COUNTS_FILE,
+    Assembled,
+    copy_weights,
+    has_own_encoder,
+    reassemble,
+    train_counts,
+    wanted_modalities,
+)
+from finetune.card import recommender_card
+from finetune.nearest import nearest_rows
+from pretrain.embed import IDS_FILE, VECTORS_FILE, embed_items, write_ids
+from pretrain.modalities.features import align
+from pretrain.store import VectorWriter, open_vectors
+
+EXTENDS = "extends"
+"""In an extended recommender's config: the hashes of those it has its weights and vectors from."""
+NEIGHBOURS = 10
+"""Items whose id vectors stand in for those of an item that has none."""
+BLOCK = 16_384
+"""Vectors copied at a time."""
+QUERIES = 256
+"""Items whose neighbours are looked for at a time."""
+
+
+@dataclass(frozen=True)
+class Extension:
+    """What became of the items."""
+
+    path: Path
+    kept: int
+    added: int
+    removed: int
+    dropped: int
+    """Interactions left out because their item is gone."""
+
+
+def extend(
+    recommender: str | Path,
+    output: str | Path,
+    catalog: str = "",
+    encoder: str | Path | None = None,
+) -> Extension:
+    """Writes a recommender for the items of the folder `catalog`, by default the one it learned from.
+
+    The folder is read as the former one was. `encoder` overrules where the base is looked for.
+    Raises VitrineError where items are not known by their content.
+    """
+    started = perf_counter()
+    artifact = open_artifact(Path(recommender), kind="recommender")
+    config = artifact.manifest["config"]
+    if config["features"] not in ("content", "content+id"):
+        raise VitrineError(
+            f"{recommender} knows its items by features '{config['features']}', which say nothing of "
+            "an item it has not met; fine-tune with --features content or content+id"
+        )
+    if Path(output).resolve() == artifact.path:
+        raise VitrineError(f"{output} is the recommender itself; give another --output")
+    former = CatalogConfig(**config["catalog"])
+    # What is no longer sold may still stand in histories.
+    settings = replace(former, path=catalog or former.path, unknown_items="drop")
+    newer = load_catalog(settings)
+    rows = align(artifact.path, pq.read_table(artifact.path / IDS_FILE)["item_id"], newer)
+    old = open_vectors(artifact.path / VECTORS_FILE)
+    kept, added = np.flatnonzero(rows >= 0), np.flatnonzero(rows < 0)
+    parents = {"recommender": artifact.path}
+    if not has_own_encoder(config["transfer"]):
+        parents["encoder"] = Path(encoder) if encoder else artifact.parent("encoder")
+    found = Extension(Path(output), len(kept), len(added), len(old) - len(kept), newer.dropped)
+    with write_artifact(
+        output,
+        kind="recommender",
+        config={
+            **config,
+            "catalog": asdict(settings),
+            EXTENDS: [*config.get(EXTENDS, []), artifact.hash],
+        },
+        parents=parents,
+        catalog=newer.fingerprint,
+        split=artifact.manifest["split"],
+        card=recommender_card,
+    ) as staging:
+        copy_weights(artifact, staging.path)
+        write_ids(staging.path, newer)
+        store = VectorWriter(staging / VECTORS_FILE, newer.num_items, old.shape[1])
+        for start in range(0, len(kept), BLOCK):
+            items = kept[start : start + BLOCK]
+            store.write(items, np.asarray(old[rows[items]]))
+            release_pages(old)
+        if len(added):
+            store.write(added, _vectors_of(added, newer, artifact, old, encoder))
+        store.close()
+        if (artifact.path / COUNTS_FILE).exists():
+            counts = np.where(rows >= 0, train_counts(artifact.path)[rows], 0)
+            np.save(staging / COUNTS_FILE, counts, allow_pickle=False)
+        staging.metrics.update(
+            {name: getattr(found, name) for name in ("kept", "added", "removed", "dropped")}
+        )
+        staging.metrics["seconds"] = round(perf_counter() - started, 1)
+    return found
+
+
+@torch.no_grad()
+def _vectors_of(
+    added: NDArray[np.int64],
+    catalog: Catalog,
+    artifact: Artifact,
+    old: NDArray[np.floating],
+    encoder: str | Path | None,
+) -> NDArray[np.float32]:
+    """Item vectors (len(added), width) of what the recommender has not met."""
+    config = artifact.manifest["config"]
+    built = reassemble(artifact, encoder)
+    recommender = built.recommender.eval()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    nn.Module.to(recommender, device)
+    content = _content_of(added, catalog, built, config["only"]).to(device)
+    ids, says = None, torch.zeros(len(added), 1, dtype=torch.bool, device=device)
+    if recommender.words is not None:
+        assert built.vocabulary is not None
+        recommender.words.read(built.vocabulary.read(catalog.of_items(added)))
+        says = (recommender.words() != 0).any(dim=1, keepdim=True)
+    if recommender.beside:
+        adapted = F.normalize(recommender.adaptor(content), dim=-1)
+        ids = neighbours_ids(adapted, old, train_counts(artifact.path) > 0)
+        ids = ids.masked_fill(says, 0.0)  # who has words needs nobody to speak for it
+    elif recommender.id_vectors is not None:
+        # Added to the content, ids start at nothing, and whoever never took part stays there.
+        ids = torch.zeros(len(added), recommender.content_width, device=device)
+    return recommender.adapt(content, ids=ids).cpu().numpy()
+
+
+def _content_of(added: NDArray[np.int64], catalog: Catalog, built: Assembled, only: str) -> Tensor:
+    """What the towers make of them, (len(added), content width)."""
+    assert built.parts is not None
+    assert built.recommender.encoder is not None
+    reader = built.parts.reader(catalog.of_items(added))
+    if only:
+        reader.read_only(wanted_modalities(only, reader.kinds))
+    content = np.empty((len(added), built.recommender.content_width), dtype=np.float32)
+    embed_items(built.recommender.encoder, reader, content, title="Embedding added items")
+    return torch.from_numpy(content)
+
+
+def neighbours_ids(
+    adapted: Tensor, known: NDArray[np.floating], taken: NDArray[np.bool_]
+) -> Tensor:
+    """Id vectors for items that never had one: the mean of those of the nearest items by content.
+
+    As Airbnb does for new listings (Grbovic and Cheng, 2018, section 3.1). With zeros an item would
+    be half a vector, such as no state was trained on, and its content, brought to unit length, would
+    count for more than anybody else's.
+
+    `adapted` (n, content width), unit length; `known` (num_items, content width + id width): item
+    vectors; `taken` bool (num_items,): whose id vector learned anything. Returns (n, id width).
+    """
+    most = min(NEIGHBOURS, int(taken.sum()))
+    means = []
+    for some in adapted.split(QUERIES):
+        _, rows = nearest_rows(some, known, most, taken)
+        means.append(known[rows.numpy()][:, :, adapted.shape[1] :].mean(axis=1))
+    return torch.from_numpy(np.concatenate(means)).to(adapted.device)

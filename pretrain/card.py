@@ -1,0 +1,72 @@
+"""The page the Hugging Face Hub shows of an encoder: what its manifest says, in plain words."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+
+
+def encoder_card(name: str, manifest: Mapping[str, Any]) -> str:
+    """`name`: of the folder, and so most likely of the repository."""
+    config, metrics = manifest["config"], manifest["metrics"]
+    towers = [kind for kind in ("text", "image") if config["encoder"][kind] is not None]
+    asked = {
+        line.removeprefix("retrieval/"): figures
+        for line, figures in metrics.items()
+        if line.startswith("retrieval/")
+    }
+    head = front_matter(name, "feature-extraction", ["item-encoder", "recommendation"], [])
+    found = [
+        f"- {line}: the right one is among the first ten of {figures['candidates']:,} for "
+        f"{figures['R@10']:.1%} of {figures['queries']:,}; by chance {figures['chance R@10']:.1%}"
+        for line, figures in asked.items()
+        if figures["R@10"] is not None
+    ]
+    return f"""{head}
+# {name}
+
+Turns what an item of a shop has ({", ".join([*towers, *config["encoder"]["more"]])}) into one vector of \
+width {config["encoder"]["width"]}. An item may lack any of it. Pretrained with Vitrine: \
+{metrics["steps"]:,} steps, {metrics["parameters"]:,} parameters.
+
+## Load it
+
+```python
+from pretrain import ItemEncoder
+
+encoder = ItemEncoder.from_pretrained("{name}")  # this folder, or USER/{name} on the Hub
+```
+
+With the command, a whole catalog is turned into vectors, or a recommender is fitted to one:
+
+```sh
+vitrine embed --encoder {name} --catalog.path FOLDER --output vectors
+vitrine finetune --encoder hub:USER/{name} --catalog.path FOLDER --output recommender
+```
+
+## What it finds
+
+Asked for items and interactions that no step of the training read:
+
+{chr(10).join(found) or "- nothing was asked: the training held nothing out"}
+
+{ABOUT_FILES}
+"""
+
+
+ABOUT_FILES = """## Its files
+
+`manifest.json` holds every setting (paths included), what it was made from, and a checksum for each file
+but this page; they are verified whenever it is opened. No file is a pickle."""
+
+
+def front_matter(name: str, pipeline_tag: str, tags: list[str], results: list[EvalResult]) -> str:
+    """The card's metadata, between its two lines of dashes."""
+    data = ModelCardData(
+        library_name="vitrine",
+        pipeline_tag=pipeline_tag,
+        tags=["vitrine", *tags],
+        model_name=name if results else None,
+        eval_results=results or None,
+    )
+    return f"---\n{data.to_yaml()}\n---"
