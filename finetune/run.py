@@ -52,18 +52,16 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
     begun = start(config, catalog)
     seen_targets = 0
     if config.transfer != "scratch" and begun.base is not None:
-        seen_targets = _seen_targets(config, begun.base, catalog, split)
+        seen_targets = check_targets(config, begun.base, catalog, split)
     built = assemble(begun, config, catalog.num_items)
 
     parts = begun.parts
     width = built.recommender.content_width
-    reader = None if parts is None else parts.reader(catalog, _order(config, catalog))
-    if reader is not None and config.only:
-        reader.read_only(_wanted(config.only, reader))
+    reader = content_reader(config, catalog, parts)
     if parts is not None and reader is not None and config.transfer == "scratch":
         items = np.arange(catalog.num_items)
         start_projections(parts.encoder, reader, items, config.trainer.seed)
-    content = _first_content(config, catalog, width, parts, reader)
+    content = first_content(config, catalog, width, parts, reader)
     if content is not None:
         built.recommender.adaptor.whiten(content)
     towers_learn = reader is not None and config.transfer not in ("zero-shot", "frozen")
@@ -106,7 +104,7 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
         config.optimizer,
         config.alignment,
         config.tower_rate,
-        _negatives(config, catalog.num_items),
+        negatives_of(config, catalog.num_items),
     )
     trained = count_parameters(module, trained_only=True)
     if trained:  # not so in zero-shot
@@ -151,7 +149,7 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
     return output
 
 
-def _negatives(config: FinetuneConfig, num_items: int) -> int | None:
+def negatives_of(config: FinetuneConfig, num_items: int) -> int | None:
     """Drawn for each step; None for the softmax over the whole catalog."""
     if config.loss == "softmax" or (config.loss == "auto" and num_items <= MOST_IN_SOFTMAX):
         return None
@@ -166,7 +164,7 @@ def _check(config: FinetuneConfig) -> None:
         )
 
 
-def _seen_targets(config: FinetuneConfig, base: Artifact, catalog: Catalog, split: Split) -> int:
+def check_targets(config: FinetuneConfig, base: Artifact, catalog: Catalog, split: Split) -> int:
     """How many targets the encoder is known to have been pretrained on; VitrineError if not allowed."""
     if not (base.path / SEEN_FILE).exists():
         if config.allow_seen:
@@ -191,6 +189,18 @@ def _seen_targets(config: FinetuneConfig, base: Artifact, catalog: Catalog, spli
     return int(seen.sum())
 
 
+def content_reader(
+    config: FinetuneConfig, catalog: Catalog, parts: EncoderParts | None
+) -> ContentReader | None:
+    """What hands the towers of `parts` each item's content, or, as a control, another item's."""
+    if parts is None:
+        return None
+    reader = parts.reader(catalog, _order(config, catalog))
+    if config.only:
+        reader.read_only(_wanted(config.only, reader))
+    return reader
+
+
 def _wanted(only: str, reader: ContentReader) -> set[str]:
     names = {name.strip() for name in only.split(",") if name.strip()}
     for name in names:
@@ -208,7 +218,7 @@ def _order(config: FinetuneConfig, catalog: Catalog) -> Any:
     return np.random.default_rng(7).permutation(catalog.num_items)
 
 
-def _first_content(
+def first_content(
     config: FinetuneConfig,
     catalog: Catalog,
     width: int,

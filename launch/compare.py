@@ -51,6 +51,9 @@ def default_arms(modalities: list[str]) -> dict[str, ArmConfig]:
         for name in modalities:
             arms[f"{name} only"] = ArmConfig(only=name, what=f"lora, reading {name} alone")
     return arms | {
+        "semantic-ids": ArmConfig(
+            model="semantic-ids", what="items as codes of the pretrained vectors, told one by one"
+        ),
         "shuffled": ArmConfig(features="shuffled", what="lora, reading other items' content"),
         "zero-shot": ArmConfig(transfer="zero-shot", what="as pretrained, nothing trained here"),
         "scratch": ArmConfig(transfer="scratch", what="the same model, not pretrained"),

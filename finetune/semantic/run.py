@@ -1,0 +1,155 @@
+"""Semantic ids on one page: an encoder, a domain and settings in, an artifact that tells items out."""
+
+from dataclasses import asdict
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+
+from catalog.artifacts import write_artifact
+from catalog.catalog import load_catalog
+from catalog.errors import VitrineError
+from catalog.memory import PeakMemory
+from catalog.splits import Targets, make_split
+from finetune.artifact import start
+from finetune.baselines.popularity import figures_of_test
+from finetune.config import FinetuneConfig
+from finetune.data import FinetuneData
+from finetune.metrics import ListMeasures, Ranking, slices_of, summarise
+from finetune.recommender import Recommender
+from finetune.run import check_targets, content_reader, first_content, negatives_of
+from finetune.selection import BestWeights
+from finetune.semantic.artifact import save_model
+from finetune.semantic.identifiers import make_identifiers
+from finetune.semantic.model import SemanticRecommender
+from finetune.semantic.module import SemanticModule
+from finetune.semantic.shop import SemanticShop
+from finetune.semantic.trie import Trie
+from pretrain.artifact import count_parameters
+from pretrain.curves import CurveRecorder
+from pretrain.embed import VECTORS_FILE, write_ids
+from pretrain.run import TrainerFactory
+from pretrain.shards import gathered_weights
+from pretrain.store import save_vectors
+from pretrain.work import clear_work, work_folder
+
+
+def run_semantic_ids(config: FinetuneConfig, output: Path, build_trainer: TrainerFactory) -> Path:
+    """Makes identifiers of the items' vectors, learns to tell the next one, ranks the test targets.
+
+    The towers stand still, whatever `transfer` says. Returns the artifact's folder: identifiers,
+    weights, dense vectors with their ids, `curves.json`, `test_ranks.npy`, and in the manifest's
+    metrics also how the codes are used (`ids/…`) and what the beam does alone (`beam/…`).
+    """
+    _check(config)
+    started, memory = perf_counter(), PeakMemory()
+    catalog = load_catalog(config.catalog)
+    split = make_split(catalog, config.split)
+    seed, progress = config.trainer.seed, config.trainer.progress
+    pl.seed_everything(seed, verbose=False)
+    begun = start(config, catalog)
+    base, parts = begun.base, begun.parts
+    seen_targets = 0 if base is None else check_targets(config, base, catalog, split)
+    recommender = Recommender(None, begun.history)
+    reader = content_reader(config, catalog, parts)
+    content = first_content(config, catalog, recommender.content_width, parts, reader)
+    assert content is not None
+    recommender.adaptor.whiten(content)
+    with torch.no_grad():
+        vectors = recommender.adapt(content)
+    ids = make_identifiers(vectors, config.semantic, seed, progress)
+    trie, codes = Trie(ids.codes, ids.sizes), torch.from_numpy(ids.codes)
+    model = SemanticRecommender(recommender, trie, codes, config.semantic.layers)
+    model.begin(vectors)
+
+    def shop(module: SemanticModule) -> SemanticShop:
+        with torch.no_grad():
+            dense = recommender.adapt(module.content).float().cpu().numpy()
+        return SemanticShop(module.model, dense, split.trained_items, config.semantic)
+
+    def rank(module: SemanticModule, targets: Targets) -> Ranking:
+        return shop(module).rank_targets(catalog, targets)
+
+    curves = CurveRecorder(config.trainer.log_every)
+    best = BestWeights(rank, split.validation, config.validate_every, config.validation_people)
+    made_from: dict[str, Any] = {
+        "parents": {} if base is None else {"encoder": base.path},
+        "catalog": catalog.fingerprint,
+    }
+    work = work_folder(output, "semantic-ids", config, "data.rows", **made_from)
+    title = f"Semantic ids on {catalog.name}"
+    trainer = build_trainer(config.trainer, work, title, callbacks=[curves, best])
+    data = FinetuneData(
+        catalog, split, None, config.data, row_length=begun.history.config.max_history, seed=seed
+    )
+    module = SemanticModule(
+        model,
+        content,
+        torch.from_numpy(split.train_counts),
+        config.optimizer,
+        config.semantic.dense if config.semantic.cold else 0.0,
+        negatives_of(config, catalog.num_items),
+    )
+    trained = count_parameters(module, trained_only=True)
+    trainer.fit(module, data)
+
+    with gathered_weights(model):
+        if trainer.is_global_zero:
+            with write_artifact(
+                output,
+                kind="semantic-ids",
+                config=asdict(config),
+                **made_from,
+                split=split.describe(),
+            ) as staging:
+                made = shop(module.cpu())
+                save_vectors(staging.path / VECTORS_FILE, made.item_vectors)
+                write_ids(staging.path, catalog)
+                save_model(model, split.trained_items, staging.path)
+                measures = ListMeasures.of(catalog, split)
+                ranking = made.rank_targets(catalog, split.test, measures, progress)
+                alone = made.beam_alone().rank_targets(catalog, split.test, measures, progress)
+                np.save(staging.path / "test_ranks.npy", ranking.ranks, allow_pickle=False)
+                curves.curves["validation NDCG@10"] = best.curve
+                curves.save(staging.path / "curves.json")
+                of_beam = summarise(alone, slices_of(catalog, split, split.test))
+                staging.metrics.update(
+                    {
+                        "parameters": count_parameters(module),
+                        "trained_parameters": trained,
+                        "best_step": best.best_step,
+                        "seen_targets": seen_targets,
+                        "validation_ndcg@10": best.best,
+                        "seconds": round(perf_counter() - started, 1),
+                        "peak_mib": memory.mib,
+                        **{f"ids/{name}": value for name, value in ids.metrics.items()},
+                        **figures_of_test(ranking, catalog, split),
+                        **{f"beam/{name}": value for name, value in of_beam.items()},
+                    }
+                )
+            clear_work(work)
+    trainer.strategy.barrier()
+    return output
+
+
+def _check(config: FinetuneConfig) -> None:
+    settings = config.semantic
+    if config.features in ("id", "content+id"):
+        raise VitrineError(
+            f"features '{config.features}' are vectors of ids, of which no semantic ids can be made; "
+            "use content, or shuffled or random as controls"
+        )
+    if config.transfer == "scratch" and config.features != "random":
+        raise VitrineError(
+            "semantic ids are made of pretrained vectors, of which transfer 'scratch' has none; "
+            "use --transfer frozen"
+        )
+    for name, least in (("levels", 1), ("codes", 2), ("beam", 20), ("layers", 0), ("cold", 0)):
+        if getattr(settings, name) < least:
+            raise VitrineError(
+                f"semantic.{name} is {getattr(settings, name)}; use {least} or more"
+                + (", as lists are measured up to their twentieth place" if name == "beam" else "")
+            )
