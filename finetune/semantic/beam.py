@@ -25,17 +25,19 @@ def beam_search(
     begun = torch.empty(people, 1, 0, dtype=torch.int64, device=states.device)
     for level in range(trie.length):
         beams = nodes.shape[1]
-        children = trie.branches(level, nodes.flatten())  # (people · beams, codes)
-        repeated = states.repeat_interleave(beams, dim=0)
-        queries = model.queries(repeated, begun.flatten(0, 1))[:, -1]
-        chances = model.log_chances(queries, level, children).view(people, beams, -1)
-        children = children.view_as(chances)
+        branches = trie.branches(level, nodes.flatten())  # (people · beams, codes)
+        chances = torch.zeros(branches.shape, device=states.device)
+        chances.masked_fill_(branches < 0, float("-inf"))
+        forks = ((branches >= 0).sum(dim=1) > 1).nonzero().squeeze(1)  # elsewhere all is said
+        queries = model.queries(states[forks // beams], begun.flatten(0, 1)[forks])[:, -1]
+        chances[forks] = model.log_chances(queries, level, branches[forks])
+        branches, chances = branches.view(people, beams, -1), chances.view(people, beams, -1)
         told = scores.unsqueeze(2) + chances
         told[_exhausted(trie, level, nodes, excluded)] = float("-inf")
         kept = min(width, beams * chances.shape[2])
         scores, chosen = told.flatten(1).topk(kept, dim=1)
         # A beam that died goes on from node 0, where it cannot come back to life.
-        nodes = children.flatten(1).gather(1, chosen).clamp(min=0)
+        nodes = branches.flatten(1).gather(1, chosen).clamp(min=0)
         parents = (chosen // chances.shape[2]).unsqueeze(2).expand(-1, -1, level)
         codes = (chosen % chances.shape[2]).unsqueeze(2)
         begun = torch.cat([begun.gather(1, parents), codes], dim=2)

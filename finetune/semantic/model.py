@@ -88,21 +88,25 @@ class SemanticRecommender(nn.Module):
             x = block(x, mask, cosines, sines)
         return states.unsqueeze(1) + self.correction * F.normalize(self.norm(x), dim=-1)
 
-    def log_chances(self, queries: Tensor, level: int, children: Tensor) -> Tensor:
+    def log_chances(self, queries: Tensor, level: int, branches: Tensor) -> Tensor:
         """Of each code of a level, -inf where it leads to no item: (n, sizes[level]).
 
-        `queries` (n, width); `children` (n, sizes[level]): what each code leads to, -1 for nothing.
+        `queries` (n, width); `branches` (n, sizes[level]): what each code leads to, -1 for nothing.
         """
         logits = self.log_scales[level].exp().clamp(max=100.0) * queries @ self._table(level).T
-        return logits.masked_fill(children < 0, float("-inf")).log_softmax(dim=-1)
+        return logits.masked_fill(branches < 0, float("-inf")).log_softmax(dim=-1)
 
-    def log_likelihood(self, states: Tensor, items: Tensor) -> Tensor:
-        """log p(item | state), (n,), of `states` (n, width) and `items` int64 (n,)."""
+    def log_likelihood(self, states: Tensor, items: Tensor, among: Tensor | None = None) -> Tensor:
+        """log p(item | state), (n,), of `states` (n, width) and `items` int64 (n,).
+
+        `among`: candidates, of which all `items` are, as `Trie.counted` gives them; None for all.
+        """
         codes = self.codes[items]
         queries = self.queries(states, codes[:, :-1])
         total = torch.zeros(len(items), device=states.device)
         for level in range(self.trie.length):
-            children = self.trie.branches(level, self.trie.nodes_of(items, level))
-            chances = self.log_chances(queries[:, level], level, children)
+            nodes = self.trie.nodes_of(items, level)
+            branches = self.trie.branches(level, nodes, among)
+            chances = self.log_chances(queries[:, level], level, branches)
             total = total + chances.gather(1, codes[:, level : level + 1]).squeeze(1)
         return total

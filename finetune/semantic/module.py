@@ -16,11 +16,12 @@ from pretrain.optim import make_optimizer
 
 class SemanticModule(pl.LightningModule):
     """The loss is −log p(next item | history), and `dense` times the softmax of dense scores (LIGER,
-    Yang et al., 2024)."""
+    Yang et al., 2024). What nobody took in training is a candidate in neither."""
 
     content: Tensor
     taken: Tensor
     candidates: Tensor
+    among: Tensor
 
     def __init__(
         self,
@@ -44,11 +45,15 @@ class SemanticModule(pl.LightningModule):
         self.register_buffer("taken", train_counts.float(), persistent=False)
         candidates = train_counts.nonzero().squeeze(1)
         self.register_buffer("candidates", candidates, persistent=False)
+        self.register_buffer("among", model.trie.counted(train_counts > 0), persistent=False)
+
+    def on_train_start(self) -> None:
+        self.train()  # the reader comes from disk in evaluation mode
 
     def training_step(self, batch: FinetuneBatch, batch_idx: int) -> Tensor:
         states = self.model.states(batch.items, batch.segments)[:, :-1][batch.followed]
         targets = batch.items[:, 1:][batch.followed]
-        told = -self.model.log_likelihood(states, targets).sum()
+        told = -self.model.log_likelihood(states, targets, self.among).sum()
         positions = sum_over_ranks(torch.tensor(len(targets), device=states.device))
         codes = told * world()[1] / positions.clamp(min=1)  # over ranks: the mean of all positions
         self.log("codes_loss", codes, sync_dist=True, batch_size=len(batch.items))

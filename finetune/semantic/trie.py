@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -42,17 +43,28 @@ class Trie(nn.Module):
     def _keep(self, name: str, array: NDArray[np.int64]) -> None:
         self.register_buffer(name, torch.from_numpy(array), persistent=False)
 
-    def branches(self, depth: int, nodes: Tensor) -> Tensor:
-        """Of nodes (m,) of one depth, by the code that follows: int64 (m, sizes[depth]), -1 for none."""
+    def branches(self, depth: int, nodes: Tensor, among: Tensor | None = None) -> Tensor:
+        """What follows nodes (m,) of one depth, by its code: int64 (m, sizes[depth]), -1 for nothing.
+
+        `among`: what `counted` gives of some items; what leads to none of them is left out.
+        """
         first = self.get_buffer(f"first_{depth}")
         begins = first[nodes]
         counts = first[nodes + 1] - begins
         rows = torch.arange(len(nodes), device=nodes.device).repeat_interleave(counts)
         before = (counts.cumsum(0) - counts)[rows]
         found = begins[rows] + torch.arange(len(rows), device=nodes.device) - before
-        children = torch.full((len(nodes), self.sizes[depth]), -1, device=nodes.device)
-        children[rows, self.get_buffer(f"codes_{depth}")[found]] = found
-        return children
+        if among is not None:
+            starts = self.get_buffer(f"starts_{depth + 1}")
+            leads = among[starts[found + 1]] > among[starts[found]]
+            rows, found = rows[leads], found[leads]
+        branches = torch.full((len(nodes), self.sizes[depth]), -1, device=nodes.device)
+        branches[rows, self.get_buffer(f"codes_{depth}")[found]] = found
+        return branches
+
+    def counted(self, items: Tensor) -> Tensor:
+        """Of `items`, bool (num_items,): how many come before each place in the order, (num_items + 1,)."""
+        return F.pad(items[self.order].cumsum(0), (1, 0))
 
     def nodes_of(self, items: Tensor, depth: int) -> Tensor:
         """The node of that depth that each item's identifier goes through: like `items`."""

@@ -153,10 +153,11 @@ def test_the_gradient_of_the_rq_vae_goes_through_its_codes() -> None:
     rq_vae.begin(vectors, seed=0)
     rebuilt, codes, lefts = rq_vae(vectors)
     (rebuilt - vectors).square().sum().backward()
-    assert rq_vae.encoder[0].weight.grad.abs().max() > 0
-    assert rq_vae.codebooks.grad is None  # codes learn from their own term alone
-    rq_vae.loss(vectors)[0].backward()
-    assert rq_vae.codebooks.grad.abs().max() > 0
+    gradients = {name: parameter.grad for name, parameter in rq_vae.named_parameters()}
+    assert gradients.pop("codebooks") is None  # codes learn from their own term alone
+    assert all(grad is not None and grad.abs().max() > 0 for grad in gradients.values())
+    (grad,) = torch.autograd.grad(rq_vae.loss(vectors)[0], [rq_vae.codebooks])
+    assert grad.abs().max() > 0
     for level in range(2):  # each code is the nearest to what those before it left
         nearest, _ = assign(lefts[:, level].detach(), rq_vae.codebooks[level].detach())
         torch.testing.assert_close(codes[:, level], nearest)
@@ -208,6 +209,17 @@ def test_what_is_told_is_a_distribution_over_the_items(model: SemanticRecommende
     scores = all_scores(model, some_vectors(3))
     torch.testing.assert_close(scores.exp().sum(dim=1), torch.ones(3))
     assert scores.std() > 0.1
+
+
+def test_what_nobody_took_is_no_candidate_in_training(model: SemanticRecommender) -> None:
+    taken = torch.arange(60) % 3 > 0
+    items, among = taken.nonzero().squeeze(1), model.trie.counted(taken)
+    states = some_vectors(1).expand(len(items), -1)
+    with torch.no_grad():
+        alone = model.log_likelihood(states, items, among).exp().sum()
+        beside_others = model.log_likelihood(states, items).exp().sum()
+    assert alone == pytest.approx(1, abs=1e-5)
+    assert beside_others < 0.9
 
 
 def test_a_beam_wide_enough_scores_every_item(model: SemanticRecommender) -> None:
