@@ -150,6 +150,8 @@ def questions(arms: dict[str, ArmConfig], reference: str = "") -> list[tuple[str
         ("the items' own content", "lora", "shuffled"),
         ("ids beside content", "lora+id", "lora"),
         ("content beside ids", "lora+id", "id"),
+        ("semantic ids instead of dense vectors", "semantic-ids", "lora"),
+        ("semantic ids instead of ids", "semantic-ids", "id"),
     ]
     for name, arm in arms.items():
         if arm.only:

@@ -147,9 +147,9 @@ def _check(config: FinetuneConfig) -> None:
             "semantic ids are made of pretrained vectors, of which transfer 'scratch' has none; "
             "use --transfer frozen"
         )
-    for name, least in (("levels", 1), ("codes", 2), ("beam", 20), ("layers", 0), ("cold", 0)):
-        if getattr(settings, name) < least:
-            raise VitrineError(
-                f"semantic.{name} is {getattr(settings, name)}; use {least} or more"
-                + (", as lists are measured up to their twentieth place" if name == "beam" else "")
-            )
+    least = {"levels": 1, "codes": 2, "tokenizer_steps": 1, "layers": 0, "beam": 20, "cold": 0}
+    for name, number in least.items():
+        given = getattr(settings, name)
+        if given < number:
+            why = ", as lists are judged up to their twentieth place" if name == "beam" else ""
+            raise VitrineError(f"semantic.{name} is {given}; use {number} or more{why}")

@@ -32,6 +32,7 @@ from finetune.semantic.rq_vae import RqVae, fit_rq_vae
 from finetune.semantic.run import run_semantic_ids
 from finetune.semantic.shop import SemanticShop
 from finetune.semantic.trie import Trie
+from launch.commands import FinetuneOptions, finetune
 from launch.compare import CompareConfig, run_comparison
 from launch.trainer import build_trainer
 from pretrain.config import ReaderConfig
@@ -89,11 +90,13 @@ def test_assigning_in_chunks_is_assigning_at_once(monkeypatch: pytest.MonkeyPatc
     torch.testing.assert_close(distances.sqrt(), everything.min(dim=1).values, atol=1e-3, rtol=0)
 
 
-def test_no_centre_is_left_without_points() -> None:
-    crowded = torch.cat([torch.zeros(200, WIDTH), some_vectors(8)])
-    nearest, _ = assign(crowded, kmeans(crowded, 9, seed=0))
-    assert len(nearest.unique()) == 9
+def test_no_centre_is_left_without_points(monkeypatch: pytest.MonkeyPatch) -> None:
     assert kmeans(torch.zeros(3, WIDTH), 4, seed=0).isfinite().all()  # fewer points than centres
+    monkeypatch.setattr(
+        "finetune.semantic.kmeans._spread", lambda sample, number, _: sample[:1].repeat(number, 1)
+    )
+    nearest, _ = assign(some_vectors(60), kmeans(some_vectors(60), 9, seed=0, iterations=2))
+    assert len(nearest.unique()) == 9
 
 
 def test_each_level_tells_more() -> None:
@@ -302,6 +305,12 @@ def test_equal_scores_are_in_the_order_of_the_keys(shop: SemanticShop) -> None:
     assert same.keys[found].diff().gt(0).all()
 
 
+def test_the_latest_of_a_long_history_is_read(shop: SemanticShop) -> None:
+    whole, latest, first = shop.user_states([np.arange(9), np.arange(3, 9), np.arange(6)])
+    torch.testing.assert_close(whole, latest)
+    assert (whole - first).abs().max() > 0.01
+
+
 def test_an_empty_history_has_a_state_of_zeros(shop: SemanticShop) -> None:
     states = shop.user_states([np.array([], dtype=np.int64), np.array([4])])
     assert states[0].abs().max() == 0
@@ -390,13 +399,13 @@ def test_it_recommends_from_its_artifact(compared: Path, wardrobe: Catalog) -> N
     assert found.scores == sorted(found.scores, reverse=True)
 
 
-def test_the_beam_alone_learns_no_dense_score(tiny: FinetuneConfig, tmp_path: Path) -> None:
-    config = replace(tiny, semantic=replace(tiny.semantic, cold=0, tokenizer="rq-vae"))
-    config = replace(
-        config, semantic=replace(config.semantic, tokenizer_steps=20), features="shuffled"
-    )
-    output = run_semantic_ids(config, tmp_path / "shop", build_trainer)
-    metrics = open_artifact(output).manifest["metrics"]
+def test_the_command_makes_it_and_the_beam_alone_learns_no_dense_score(
+    tiny: FinetuneConfig, tmp_path: Path
+) -> None:
+    alone = replace(tiny.semantic, cold=0, tokenizer="rq-vae", tokenizer_steps=20)
+    options = FinetuneOptions(output=str(tmp_path / "shop"), model="semantic-ids")
+    finetune(options, replace(tiny, semantic=alone, features="shuffled"))
+    metrics = open_artifact(tmp_path / "shop", kind="semantic-ids").manifest["metrics"]
     assert metrics["trained_parameters"] < metrics["parameters"]
     assert metrics["test/ndcg@10"] == metrics["beam/ndcg@10"]
 
