@@ -213,7 +213,7 @@ def open_recommender(
 ) -> Shop:
     """A verified recommender artifact as a `Shop`; its item ids must be this catalog's."""
     artifact = open_artifact(Path(folder), kind="recommender")
-    _check_ids(artifact, catalog)
+    check_ids(artifact, catalog)
     vectors = open_vectors(artifact.path / VECTORS_FILE)
     return Shop(load_recommender(artifact, encoder), vectors)
 
@@ -311,7 +311,8 @@ def check_base(artifact: Artifact, base: Artifact) -> None:
         )
 
 
-def _check_ids(artifact: Artifact, catalog: Catalog) -> None:
+def check_ids(artifact: Artifact, catalog: Catalog) -> None:
+    """That the artifact's items are this catalog's, in its order; else VitrineError."""
     import pyarrow.parquet as pq
 
     ids = pq.read_table(artifact.path / IDS_FILE)["item_id"].to_pylist()

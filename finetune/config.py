@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from catalog.config import CatalogConfig, SplitConfig
+from finetune.semantic.config import SemanticConfig
 from pretrain.config import OptimizerConfig, ReaderConfig, TrainerConfig
 
 Transfer = Literal["scratch", "zero-shot", "frozen", "lora", "full"]
@@ -11,7 +12,7 @@ Loss = Literal["auto", "softmax", "sampled", "in-batch"]
 Features = Literal["content", "content+id", "shuffled", "random", "id"]
 
 
-Model = Literal["vitrine", "popularity", "item-knn", "bpr-mf", "vbpr"]
+Model = Literal["vitrine", "popularity", "item-knn", "bpr-mf", "vbpr", "semantic-ids"]
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,8 @@ class FinetuneConfig:
     """Share of the learning rate at which towers learn: cached vectors must not grow stale too fast."""
     alignment: float = 0.3
     """Weight of InfoNCE between the modalities of the items read in a step, where towers learn."""
+    semantic: SemanticConfig = field(default_factory=SemanticConfig)
+    """Where the model is `semantic-ids`: how items become codes, and codes lists."""
     validate_every: int = 100
     """Steps between two looks at the validation targets; the best weights are kept."""
     validation_people: int = 2000
@@ -117,7 +120,7 @@ class ArmConfig:
     """One way to recommend among several: what it does otherwise than the settings all share."""
 
     model: Model = "vitrine"
-    """A recommender of ours, or a baseline."""
+    """A recommender of ours, by dense vectors (vitrine) or by semantic ids, or a baseline."""
     transfer: Transfer = "lora"
     """See FinetuneConfig."""
     features: Features = "content"
@@ -136,6 +139,13 @@ class ArmConfig:
     """Overrules fine-tuning's where it is not 0."""
     what: str = ""
     """What this arm is, in a few words."""
+
+    @property
+    def kind(self) -> str:
+        """Of the artifact that it becomes."""
+        return {"vitrine": "recommender", "semantic-ids": "semantic-ids"}.get(
+            self.model, "baseline"
+        )
 
     def settings(self, common: FinetuneConfig) -> FinetuneConfig:
         """`common` as this arm has it."""

@@ -7,13 +7,16 @@ at a time.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from catalog.catalog import Catalog
+from catalog.progress import track
 from catalog.splits import Targets, target_rows
 from finetune.metrics import LIST_LENGTH, ListMeasures, Ranking, metric_values
 from finetune.statistics import Interval, mean_interval
@@ -25,6 +28,45 @@ ScoreChunk = Callable[[Tensor, slice], Tensor]
 def tie_keys(num_items: int) -> NDArray[np.int64]:
     """A fixed order among equals: int64 (num_items,), a permutation."""
     return np.random.default_rng(20_011).permutation(num_items)
+
+
+@dataclass(frozen=True, eq=False)
+class People:
+    """A chunk of the targets that are ranked together."""
+
+    rows: NDArray[np.int64]
+    """(b,): places among the targets."""
+    histories: list[NDArray[np.int32]]
+    """Items before the target, oldest first."""
+    wanted: Tensor
+    """int64 (b,): the targets' items."""
+    seen_rows: Tensor
+    """int64 (s,): row of the chunk, for every item of every history."""
+    seen_items: Tensor
+    """int64 (s,)."""
+
+    @classmethod
+    def of(cls, catalog: Catalog, targets: Targets, rows: NDArray[np.int64]) -> "People":
+        interactions = catalog.interactions
+        histories = [targets.history(interactions, row) for row in rows.tolist()]
+        wanted = interactions.offsets[targets.users[rows]] + targets.positions[rows]
+        lengths = [len(history) for history in histories]
+        return cls(
+            rows,
+            histories,
+            wanted=torch.from_numpy(interactions.items[wanted].astype(np.int64)),
+            seen_rows=torch.from_numpy(np.repeat(np.arange(len(rows)), lengths)),
+            seen_items=torch.from_numpy(np.concatenate(histories).astype(np.int64)),
+        )
+
+    @property
+    def excluded(self) -> tuple[Tensor, Tensor]:
+        """Pairs (row of the chunk, item) that are no candidates: the histories without the targets.
+
+        A target already in the history cannot be told from the copy that was seen; it stays.
+        """
+        others = self.seen_items != self.wanted[self.seen_rows]
+        return self.seen_rows[others], self.seen_items[others]
 
 
 @torch.no_grad()
@@ -42,52 +84,35 @@ def rank_targets(
     Chunks are small enough for a CPU's caches; a `score` that works long for each call wants wide ones.
     """
     keys = torch.from_numpy(tie_keys(catalog.num_items))
-    ranks = np.empty(len(targets.users), dtype=np.int64)
-    candidates = np.empty(len(targets.users), dtype=np.int64)
-    shown = np.zeros(catalog.num_items, dtype=np.int64)
-    names = [] if measures is None else measures.names
-    lists = {name: np.empty(len(targets.users)) for name in names}
-    offsets, items = catalog.interactions.offsets, catalog.interactions.items
+    kept = _Kept(catalog, targets, measures)
     # People of neighbouring targets together: few chunks of items then hold all of their targets.
-    order = np.argsort(items[target_rows(catalog.interactions, targets)], kind="stable")
+    wanted_items = catalog.interactions.items[target_rows(catalog.interactions, targets)]
+    order = np.argsort(wanted_items, kind="stable")
     for start in range(0, len(order), people_chunk):
-        rows = order[start : start + people_chunk]
-        begins = offsets[targets.users[rows]]
-        ends = begins + targets.lengths[rows]
-        wanted = torch.from_numpy(items[begins + targets.positions[rows]].astype(np.int64))
-        seen_rows, seen_items = _seen(items, begins, ends)
-        people = torch.from_numpy(rows)
+        chunk = People.of(catalog, targets, order[start : start + people_chunk])
+        people, wanted = torch.from_numpy(chunk.rows), chunk.wanted
+        excluded_rows, excluded_items = chunk.excluded
         target_scores = _scores_of(score, people, wanted, items_chunk, catalog.num_items)
-        better = torch.zeros(len(rows), dtype=torch.int64)
-        best_scores = torch.full((len(rows), LIST_LENGTH), float("-inf"))
-        best_items = torch.zeros((len(rows), LIST_LENGTH), dtype=torch.int64)
+        better = torch.zeros(len(people), dtype=torch.int64)
+        best_scores = torch.full((len(people), LIST_LENGTH), float("-inf"))
+        best_items = torch.zeros((len(people), LIST_LENGTH), dtype=torch.int64)
         for first in range(0, catalog.num_items, items_chunk):
             part = slice(first, min(first + items_chunk, catalog.num_items))
             scores = score(people, part).clone()  # (people, items in part)
-            inside = (seen_items >= part.start) & (seen_items < part.stop)
-            # A target already in the history cannot be told from the copy that was seen; it stays.
-            inside &= seen_items != wanted[seen_rows]
-            scores[seen_rows[inside], seen_items[inside] - part.start] = float("-inf")
+            inside = (excluded_items >= part.start) & (excluded_items < part.stop)
+            places = excluded_items[inside] - part.start
+            scores[excluded_rows[inside], places] = float("-inf")
             better += _ahead(scores, target_scores, keys[part], keys[wanted])
             # Few chunks hold anything for a list that is already good.
             rising = (scores.amax(dim=1) > best_scores[:, -1]).nonzero().squeeze(1)
             top_scores, top = scores[rising].topk(min(LIST_LENGTH, scores.shape[1]), dim=1)
             joined = torch.cat([best_scores[rising], top_scores], 1)
             items_joined = torch.cat([best_items[rising], top + part.start], 1)
-            best_scores[rising], places = joined.topk(LIST_LENGTH, dim=1)
-            best_items[rising] = items_joined.gather(1, places)
-        ranks[rows] = better.numpy() + 1
-        seen = np.unique(np.stack([seen_rows.numpy(), seen_items.numpy()]), axis=1)
-        others = seen[1] != wanted.numpy()[seen[0]]
-        owned = np.bincount(seen[0][others], minlength=len(rows))
-        candidates[rows] = catalog.num_items - owned
-        listed = torch.where(torch.isfinite(best_scores), best_items, -1).numpy()
-        shown += np.bincount(listed[listed >= 0], minlength=catalog.num_items)
-        if measures is not None:
-            of_lists = measures.measure(listed, seen_rows.numpy(), seen_items.numpy())
-            for name, values in of_lists.items():
-                lists[name][rows] = values
-    return Ranking(ranks, shown, candidates, lists)
+            best_scores[rising], better_places = joined.topk(LIST_LENGTH, dim=1)
+            best_items[rising] = items_joined.gather(1, better_places)
+        listed = torch.where(torch.isfinite(best_scores), best_items, -1)
+        kept.add(chunk, better + 1, listed)
+    return kept.ranking
 
 
 def _ahead(scores: Tensor, wanted: Tensor, keys: Tensor, wanted_keys: Tensor) -> Tensor:
@@ -103,15 +128,63 @@ def _ahead(scores: Tensor, wanted: Tensor, keys: Tensor, wanted_keys: Tensor) ->
     return ahead
 
 
-def _seen(
-    items: NDArray[np.int32], begins: NDArray[np.int64], ends: NDArray[np.int64]
-) -> tuple[Tensor, Tensor]:
-    """Pairs (row, item) of every history in the chunk."""
-    lengths = ends - begins
-    rows = np.repeat(np.arange(len(begins)), lengths)
-    within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    seen = items[np.repeat(begins, lengths) + within].astype(np.int64)
-    return torch.from_numpy(rows), torch.from_numpy(seen)
+ListChunk = Callable[[People], Tensor]
+"""A chunk of people → items, best first, none excluded: int64 (b, n), -1 where a list is shorter."""
+
+
+@torch.no_grad()
+def rank_listed(
+    lists: ListChunk,
+    catalog: Catalog,
+    targets: Targets,
+    *,
+    measures: ListMeasures | None = None,
+    people_chunk: int = 256,
+    progress: bool = False,
+) -> Ranking:
+    """The same of what gives lists, not scores: a target that is not in its list stands last of all
+    candidates, so that no figure gains by what a list leaves open."""
+    kept = _Kept(catalog, targets, measures)
+    for start in track(range(0, len(targets), people_chunk), "Ranking", shown=progress):
+        rows = np.arange(start, min(start + people_chunk, len(targets)))
+        chunk = People.of(catalog, targets, rows)
+        listed = lists(chunk)
+        found = listed == chunk.wanted.unsqueeze(1)
+        last = torch.from_numpy(kept.num_candidates(chunk))
+        ranks = torch.where(found.any(dim=1), found.int().argmax(dim=1) + 1, last)
+        short = (0, max(0, LIST_LENGTH - listed.shape[1]))
+        kept.add(chunk, ranks, F.pad(listed, short, value=-1))
+    return kept.ranking
+
+
+class _Kept:
+    """What evaluation keeps of each chunk of people."""
+
+    def __init__(self, catalog: Catalog, targets: Targets, measures: ListMeasures | None) -> None:
+        self.measures = measures
+        names = [] if measures is None else measures.names
+        self.ranking = Ranking(
+            ranks=np.empty(len(targets), dtype=np.int64),
+            shown=np.zeros(catalog.num_items, dtype=np.int64),
+            candidates=np.empty(len(targets), dtype=np.int64),
+            lists={name: np.empty(len(targets)) for name in names},
+        )
+
+    def num_candidates(self, chunk: People) -> NDArray[np.int64]:
+        """Of each person, (b,): items that are not excluded."""
+        rows, _ = torch.stack(chunk.excluded).unique(dim=1).numpy()
+        return len(self.ranking.shown) - np.bincount(rows, minlength=len(chunk.rows))
+
+    def add(self, chunk: People, ranks: Tensor, listed: Tensor) -> None:
+        """`ranks` (b,); `listed` (b, n ≥ 10): items, best first, -1 where a list is shorter."""
+        found, tops = self.ranking, listed[:, :LIST_LENGTH].numpy()
+        found.ranks[chunk.rows] = ranks.numpy()
+        found.candidates[chunk.rows] = self.num_candidates(chunk)
+        found.shown += np.bincount(tops[tops >= 0], minlength=len(found.shown))
+        if self.measures is not None:
+            seen = chunk.seen_rows.numpy(), chunk.seen_items.numpy()
+            for name, values in self.measures.measure(tops, *seen).items():
+                found.lists[name][chunk.rows] = values
 
 
 def _scores_of(

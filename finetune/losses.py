@@ -74,6 +74,21 @@ def sampled_cross_entropy(
     )
 
 
+def draw_negatives(
+    targets: Tensor, taken: Tensor, candidates: Tensor, number: int
+) -> tuple[Tensor, Tensor]:
+    """Items drawn evenly from `candidates` (c,) to stand beside the batch's `targets` (positions,):
+    int64 (number,), and the `log_expected` of both in turn (see `sampled_cross_entropy`).
+
+    `taken` float (num_items,): how often each item was taken in training.
+    """
+    chosen = torch.randint(len(candidates), (number,), device=candidates.device)
+    drawn = candidates[chosen]
+    keys = torch.cat([targets, drawn])
+    expected = len(targets) * taken[keys] / taken.sum() + number / len(candidates)
+    return drawn, expected.log()
+
+
 def _positions_at_once(keys: Tensor) -> int:
     most = 4096 if keys.is_cuda else 128  # beyond that a CPU's caches are too small
     return max(8, min(most, SCORES_BYTES // (keys.element_size() * max(1, len(keys)))))

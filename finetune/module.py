@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from finetune.data import FinetuneBatch
-from finetune.losses import catalog_cross_entropy, sampled_cross_entropy
+from finetune.losses import catalog_cross_entropy, draw_negatives, sampled_cross_entropy
 from finetune.recommender import Recommender
 from pretrain.config import OptimizerConfig
 from pretrain.encoder import ItemVectors
@@ -108,9 +108,8 @@ class FinetuneModule(pl.LightningModule):
 
     def _among_some(self, batch: FinetuneBatch, fresh: Tensor | None, negatives: int) -> Tensor:
         """Touches no more items than are read and drawn, however large the catalog."""
-        num_candidates = len(self.candidates)
-        chosen = torch.randint(num_candidates, (negatives,), device=self.candidates.device)
-        drawn = self.candidates[chosen]
+        targets = batch.items[:, 1:][batch.followed]
+        drawn, log_expected = draw_negatives(targets, self.taken, self.candidates, negatives)
         rows, places = torch.cat([batch.items.flatten(), drawn]).unique(return_inverse=True)
         content = None if self.content is None else self.content[rows]
         if fresh is not None:
@@ -120,16 +119,13 @@ class FinetuneModule(pl.LightningModule):
         vectors = self.recommender.adapt(content, rows)
         read = places[: batch.items.numel()].view_as(batch.items)
         states = self.recommender.history(vectors[read], batch.segments)
-        targets = batch.items[:, 1:][batch.followed]
         asked = torch.cat([read[:, 1:][batch.followed], places[batch.items.numel() :]])
-        keys = torch.cat([targets, drawn])
-        expected = len(targets) * self.taken[keys] / self.taken.sum() + negatives / num_candidates
         return sampled_cross_entropy(
             states[:, :-1][batch.followed],
             vectors[asked],
             targets,
             drawn,
-            expected.log(),
+            log_expected,
             self.recommender.temperature(),
         )
 

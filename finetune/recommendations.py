@@ -5,14 +5,18 @@ from pathlib import Path
 
 import numpy as np
 
-from catalog.artifacts import open_artifact
+from catalog.artifacts import open_artifact, read_manifest
 from catalog.catalog import Catalog, load_catalog
 from catalog.config import CatalogConfig, SplitConfig
 from catalog.errors import VitrineError
 from catalog.splits import load_split
 from finetune.artifact import train_counts
 from finetune.metrics import ListMeasures, slices_of, summarise
-from finetune.shop import load_shop
+from finetune.semantic.artifact import open_semantic_shop
+from finetune.semantic.shop import SemanticShop
+from finetune.shop import Shop, load_shop
+
+SEMANTIC = "semantic-ids"
 
 
 @dataclass
@@ -32,8 +36,19 @@ def catalog_settings(recommender: str | Path) -> tuple[CatalogConfig, SplitConfi
         raise VitrineError(
             "no recommender given; pass the folder that `vitrine finetune` made: --recommender FOLDER"
         )
-    config = open_artifact(Path(recommender), kind="recommender").manifest["config"]
+    folder = Path(recommender)
+    kind = SEMANTIC if read_manifest(folder)["kind"] == SEMANTIC else "recommender"
+    config = open_artifact(folder, kind).manifest["config"]
     return CatalogConfig(**config["catalog"]), SplitConfig(**config["split"])
+
+
+def open_any_shop(
+    recommender: str | Path, catalog: Catalog, encoder: str | Path | None = None
+) -> Shop | SemanticShop:
+    """What ranks items, by dense vectors or by semantic ids; the latter need no `encoder`."""
+    if read_manifest(Path(recommender))["kind"] == SEMANTIC:
+        return open_semantic_shop(recommender, catalog)
+    return load_shop(recommender, catalog, encoder)
 
 
 def measure(recommender: str | Path, part: str = "test") -> dict[str, float]:
@@ -45,7 +60,7 @@ def measure(recommender: str | Path, part: str = "test") -> dict[str, float]:
     targets = split.test if part == "test" else split.validation
     if not len(targets):
         raise VitrineError(f"the split of {catalog.name} has no {part} targets; nothing to measure")
-    shop = load_shop(recommender, catalog)
+    shop = open_any_shop(recommender, catalog)
     ranking = shop.rank_targets(catalog, targets, measures=ListMeasures.of(catalog, split))
     return summarise(ranking, slices_of(catalog, split, targets))
 
@@ -83,9 +98,15 @@ def recommend(
     catalog_config, _ = catalog_settings(recommender)
     catalog = load_catalog(catalog_config)
     seen = history_of(catalog, user, history)
-    shop = load_shop(recommender, catalog, encoder)
+    shop = open_any_shop(recommender, catalog, encoder)
     if len(seen):
-        ranks = shop if index is None else open_index(index, recommender, shop)
+        ranks = shop
+        if index is not None:
+            if not isinstance(shop, Shop):
+                raise VitrineError(
+                    f"{recommender} tells items code by code, which needs no index; leave out --index"
+                )
+            ranks = open_index(index, recommender, shop)
         ranked, by = ranks.rank(seen, k), "history"
     else:
         counts = train_counts(recommender)

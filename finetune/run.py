@@ -36,7 +36,7 @@ from finetune.missing import check_missing, filled_content, take_away
 from finetune.module import FinetuneModule
 from finetune.selection import BestWeights
 from finetune.shop import Shop
-from pretrain.artifact import count_parameters
+from pretrain.artifact import EncoderParts, count_parameters
 from pretrain.content import ContentReader
 from pretrain.curves import CurveRecorder
 from pretrain.embed import VECTORS_FILE, embed_items, vectors_made_with, write_ids
@@ -135,15 +135,12 @@ def fit(
     begun = start(config, catalog)
     seen_targets = 0
     if config.transfer != "scratch" and begun.base is not None:
-        seen_targets = _seen_targets(config, begun.base, catalog, split)
+        seen_targets = check_targets(config, begun.base, catalog, split)
     built = assemble(begun, config, catalog.num_items)
 
     parts = begun.parts
     width = built.recommender.content_width
-    order = _order(config, catalog)
-    reader = None if parts is None else parts.reader(catalog, order)
-    if reader is not None and config.only:
-        reader.read_only(wanted_modalities(config.only, reader.kinds))
+    reader = content_reader(config, catalog, parts)
     if parts is not None and reader is not None and config.transfer == "scratch":
         items = np.arange(catalog.num_items)
         start_projections(parts.encoder, reader, items, config.trainer.seed)
@@ -151,12 +148,13 @@ def fit(
     if reader is not None and config.missing.percent:
         lost = take_away(config.missing, reader, config.trainer.seed)
         dropped = lost if config.missing.fill == "drop" else None
-    content = _first_content(config, catalog, width, begun, reader, order, split)
+    content = first_content(config, catalog, split, width, begun, reader)
     if content is not None:
         built.recommender.adaptor.whiten(content)
     if begun.vocabulary is not None:
         assert built.recommender.words is not None
-        built.recommender.words.read(begun.vocabulary.read(catalog, order))
+        said = begun.vocabulary.read(catalog, None if reader is None else reader.order)
+        built.recommender.words.read(said)
     towers_learn = reader is not None and config.transfer not in ("zero-shot", "frozen")
     curves = CurveRecorder(config.trainer.log_every)
 
@@ -198,7 +196,7 @@ def fit(
         config.optimizer,
         config.alignment,
         config.tower_rate,
-        _negatives(config, catalog.num_items),
+        negatives_of(config, catalog.num_items),
     )
     trained = count_parameters(module, trained_only=True)
     if trained:  # not so in zero-shot
@@ -209,7 +207,7 @@ def fit(
     return Fitted(trainer, module, built, best, curves, trained, seen_targets, made_from, work)
 
 
-def _negatives(config: FinetuneConfig, num_items: int) -> int | None:
+def negatives_of(config: FinetuneConfig, num_items: int) -> int | None:
     """Drawn for each step; None for the softmax over the whole catalog."""
     if config.loss == "softmax" or (config.loss == "auto" and num_items <= MOST_IN_SOFTMAX):
         return None
@@ -239,7 +237,7 @@ def _check(config: FinetuneConfig) -> None:
         )
 
 
-def _seen_targets(config: FinetuneConfig, base: Artifact, catalog: Catalog, split: Split) -> int:
+def check_targets(config: FinetuneConfig, base: Artifact, catalog: Catalog, split: Split) -> int:
     """How many targets the encoder is known to have been pretrained on; VitrineError if not allowed."""
     if not (base.path / SEEN_FILE).exists():
         if config.allow_seen:
@@ -264,6 +262,18 @@ def _seen_targets(config: FinetuneConfig, base: Artifact, catalog: Catalog, spli
     return int(seen.sum())
 
 
+def content_reader(
+    config: FinetuneConfig, catalog: Catalog, parts: EncoderParts | None
+) -> ContentReader | None:
+    """What hands the towers of `parts` each item's content, or, as a control, another item's."""
+    if parts is None:
+        return None
+    reader = parts.reader(catalog, _order(config, catalog))
+    if config.only:
+        reader.read_only(wanted_modalities(config.only, reader.kinds))
+    return reader
+
+
 def _order(config: FinetuneConfig, catalog: Catalog) -> NDArray[np.int64] | None:
     """For the shuffled-features control: whose content each item gets, the same for every arm."""
     if config.features != "shuffled":
@@ -271,14 +281,13 @@ def _order(config: FinetuneConfig, catalog: Catalog) -> NDArray[np.int64] | None
     return np.random.default_rng(7).permutation(catalog.num_items)
 
 
-def _first_content(
+def first_content(
     config: FinetuneConfig,
     catalog: Catalog,
+    split: Split,
     width: int,
     begun: Start,
     reader: ContentReader | None,
-    order: NDArray[np.int64] | None,
-    split: Split,
 ) -> torch.Tensor | None:
     """What items are known by before the first step: (num_items, width), or None for ids alone."""
     if config.features == "id":
@@ -289,6 +298,7 @@ def _first_content(
     if config.vectors:
         assert begun.base is not None
         made = np.array(vectors_made_with(config.vectors, begun.base, catalog))
+        order = None if reader is None else reader.order
         return torch.from_numpy(made if order is None else made[order])
     assert begun.parts is not None
     assert reader is not None

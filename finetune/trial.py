@@ -7,6 +7,7 @@ from catalog.splits import load_split, without_test
 from finetune.baselines.run import fit_baseline
 from finetune.config import FinetuneConfig, Model
 from finetune.run import fit
+from finetune.semantic.run import fit_semantic_ids
 from pretrain.run import TrainerFactory
 
 
@@ -27,6 +28,8 @@ def run_trial(
     catalog, split = without_test(catalog, split)
     if model == "vitrine":
         return fit(config, catalog, split, output, build_trainer).best.best
+    if model == "semantic-ids":
+        return fit_semantic_ids(config, catalog, split, output, build_trainer).best.best
     score = fit_baseline(model, config, catalog, split, output, build_trainer).validation_ndcg
     assert score is not None, "popularity has no settings to try"
     return score

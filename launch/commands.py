@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from catalog.config import CatalogConfig
-from finetune.config import FinetuneConfig, IndexConfig
+from finetune.config import ArmConfig, FinetuneConfig, IndexConfig, Model
 from generate.image.config import DrawConfig, ImageConfig
 from generate.text.config import TextConfig, WriteConfig
 from launch.compare import CompareConfig
@@ -95,13 +95,16 @@ def embed(options: EmbedOptions, settings: EmbedConfig) -> None:
 class FinetuneOptions:
     output: str = "runs/recommender"
     """Folder of the recommender that is made."""
+    model: Model = "vitrine"
+    """A recommender of ours, by dense vectors (vitrine) or by semantic ids, or a baseline."""
 
 
 def finetune(options: FinetuneOptions, settings: FinetuneConfig) -> None:
-    from finetune.run import run_finetuning
+    from launch.pipeline import recommender_stage
     from launch.trainer import build_trainer
 
-    _made(run_finetuning(settings, Path(options.output), build_trainer))
+    arm, folder = ArmConfig(model=options.model), Path(options.output)
+    _made(recommender_stage(options.model, arm, settings, folder, build_trainer).run())
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,9 @@ def default_arms(modalities: list[str]) -> dict[str, ArmConfig]:
         for name in modalities:
             arms[f"{name} only"] = ArmConfig(only=name, what=f"lora, reading {name} alone")
     return arms | {
+        "semantic-ids": ArmConfig(
+            model="semantic-ids", what="items as codes of the pretrained vectors, told one by one"
+        ),
         "shuffled": ArmConfig(features="shuffled", what="lora, reading other items' content"),
         "zero-shot": ArmConfig(transfer="zero-shot", what="as pretrained, nothing trained here"),
         "scratch": ArmConfig(transfer="scratch", what="the same model, not pretrained"),
@@ -201,6 +204,8 @@ def questions(arms: dict[str, ArmConfig], reference: str = "") -> list[tuple[str
         ("content beside ids", "lora+id", "id"),
         ("words beside both", "lora+id+words", "lora+id"),
         ("content and words beside ids", "lora+id+words", "id"),
+        ("semantic ids instead of dense vectors", "semantic-ids", "lora"),
+        ("semantic ids instead of ids", "semantic-ids", "id"),
     ]
     for name, arm in arms.items():
         if arm.only:

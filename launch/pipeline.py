@@ -244,24 +244,24 @@ def recommender_stage(
     """Fits one arm and ranks its test targets."""
     from finetune.baselines.run import run_baseline
     from finetune.run import run_finetuning
+    from finetune.semantic.run import run_semantic_ids
 
-    parents = {"encoder": Path(settings.encoder)} if settings.encoder else {}
-    if arm.model == "vitrine":
-        return Stage(
-            f"finetune {name}",
-            folder,
-            "recommender",
-            asdict(settings),
-            parents,
-            lambda: run_finetuning(settings, folder, build_trainer),
-        )
+    def run() -> Path:
+        if arm.model == "vitrine":
+            return run_finetuning(settings, folder, build_trainer)
+        if arm.model == "semantic-ids":
+            return run_semantic_ids(settings, folder, build_trainer)
+        return run_baseline(arm.model, settings, folder, build_trainer)
+
+    is_baseline = arm.kind == "baseline"
+    reads_encoder = settings.encoder and (not is_baseline or arm.model == "vbpr")
     return Stage(
         f"finetune {name}",
         folder,
-        "baseline",
-        {"model": arm.model, **asdict(settings)},
-        parents if arm.model == "vbpr" else {},
-        lambda: run_baseline(arm.model, settings, folder, build_trainer),
+        arm.kind,
+        {"model": arm.model, **asdict(settings)} if is_baseline else asdict(settings),
+        {"encoder": Path(settings.encoder)} if reads_encoder else {},
+        run,
     )
 
 

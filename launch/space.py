@@ -11,6 +11,7 @@ from launch.settings import describe
 RATE, DECAY = "optimizer.learning_rate", "optimizer.weight_decay"
 SPACES: dict[str, dict[str, Any]] = {
     "vitrine": {RATE: [1e-4, 1e-2, "log"], DECAY: [1e-3, 0.3, "log"], "dropout": [0, 0.5]},
+    "semantic-ids": {RATE: [1e-4, 1e-2, "log"], DECAY: [1e-3, 0.3, "log"], "dropout": [0, 0.5]},
     "bpr-mf": {RATE: [1e-4, 1e-1, "log"], DECAY: [1e-3, 1, "log"]},
     "vbpr": {RATE: [1e-4, 1e-1, "log"], DECAY: [1e-3, 1, "log"]},
     "item-knn": {"neighbours.k": [10, 500, "log"], "neighbours.shrink": [1, 1000, "log"]},
@@ -71,7 +72,7 @@ def space_of(arm: ArmConfig, given: Mapping[str, Any]) -> dict[str, Range | Choi
 def _read_by(arm: ArmConfig) -> tuple[str, ...]:
     """How the settings begin that an arm reads, and that leave its task and its budget alone."""
     if arm.model != "vitrine":
-        return OF_BASELINES[arm.model]
+        return OF_OTHERS[arm.model]
     if arm.transfer == "zero-shot":
         return ()
     read = ["optimizer.", "dropout", "negatives"]
@@ -84,13 +85,14 @@ def _read_by(arm: ArmConfig) -> tuple[str, ...]:
     return tuple(read)
 
 
-OF_BASELINES: dict[str, tuple[str, ...]] = {
+OF_OTHERS: dict[str, tuple[str, ...]] = {
+    "semantic-ids": ("optimizer.", "dropout", "semantic."),
     "popularity": (),
     "item-knn": ("neighbours.",),
     "bpr-mf": ("optimizer.", "width"),
     "vbpr": ("optimizer.",),
 }
-SEARCHABLE = (*_read_by(ArmConfig(features="content+id")), "neighbours.", "width")
+SEARCHABLE = (*_read_by(ArmConfig(features="content+id")), "neighbours.", "semantic.", "width")
 
 
 def _flat(space: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

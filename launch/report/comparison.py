@@ -59,8 +59,7 @@ def write_comparison(
     metrics: dict[str, list[dict[str, Any]]] = {}
     ranks: dict[str, list[NDArray[np.int64]]] = {}
     for name, arm in arms.items():
-        kind = "recommender" if arm.model == "vitrine" else "baseline"
-        artifacts = [open_artifact(folder, kind=kind) for folder in folders[name]]
+        artifacts = [open_artifact(folder, kind=arm.kind) for folder in folders[name]]
         metrics[name] = [artifact.manifest["metrics"] for artifact in artifacts]
         ranks[name] = [np.load(a.path / "test_ranks.npy", allow_pickle=False) for a in artifacts]
     found = compare(config, arms, metrics, ranks, catalog, split, searched)

@@ -112,8 +112,7 @@ def gather_arms(
     ]
     ranks = {"popularity": popular.ranks}
     for name, arm in config.arms.items():
-        kind = "recommender" if arm.model == "vitrine" else "baseline"
-        artifact = open_artifact(output / "recommenders" / name, kind=kind)
+        artifact = open_artifact(output / "recommenders" / name, kind=arm.kind)
         metrics = artifact.manifest["metrics"]
         ranks[name] = np.load(artifact.path / "test_ranks.npy", allow_pickle=False)
         rows.append(
@@ -135,7 +134,7 @@ def gather_arms(
 
 def is_control(arm: ArmConfig) -> bool:
     """A baseline, or one that does not know an item by its own content."""
-    return arm.model != "vitrine" or arm.features not in ("content", "content+id")
+    return arm.kind == "baseline" or arm.features not in ("content", "content+id")
 
 
 def cold_targets(catalog: Catalog, split: Split) -> NDArray[np.bool_]:

@@ -1,0 +1,58 @@
+"""What is stored of semantic ids, and how it becomes a shop again; nothing else is needed to load it."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import load_file, save_file
+
+from catalog.artifacts import open_artifact
+from catalog.catalog import Catalog
+from finetune.artifact import check_ids
+from finetune.recommender import Recommender
+from finetune.semantic.config import SemanticConfig
+from finetune.semantic.model import SemanticRecommender
+from finetune.semantic.shop import SemanticShop
+from finetune.semantic.trie import Trie
+from pretrain.embed import VECTORS_FILE
+from pretrain.history import HistoryEncoder, HistoryEncoderConfig
+from pretrain.store import open_vectors
+
+CODES_FILE = "codes.safetensors"
+"""`codes` int32 (num_items, length), `sizes` (length,): of each level, `trained` uint8 (num_items,)."""
+WEIGHTS_FILE = "model.safetensors"
+
+
+def save_model(model: SemanticRecommender, trained: NDArray[np.bool_], folder: Path) -> None:
+    """`trained` (num_items,): taken in training; the others join the beam's items."""
+    arrays = {
+        "codes": model.codes.cpu().numpy().astype(np.int32),
+        "sizes": np.array(model.trie.sizes, dtype=np.int32),
+        "trained": trained.astype(np.uint8),
+    }
+    save_arrays(arrays, folder / CODES_FILE)
+    weights = {name: value.contiguous().cpu() for name, value in model.state_dict().items()}
+    save_file(weights, folder / WEIGHTS_FILE)
+    model.recommender.history.config.save_pretrained(folder / "history")
+
+
+def open_semantic_shop(folder: str | Path, catalog: Catalog) -> SemanticShop:
+    """A verified artifact of semantic ids as a shop; its item ids must be this catalog's."""
+    artifact = open_artifact(Path(folder), kind="semantic-ids")
+    check_ids(artifact, catalog)
+    arrays = load_arrays(artifact.path / CODES_FILE)
+    codes = arrays["codes"].astype(np.int64)
+    settings = SemanticConfig(**artifact.manifest["config"]["semantic"])
+    shape = HistoryEncoderConfig.from_pretrained(artifact.path / "history")
+    model = SemanticRecommender(
+        Recommender(None, HistoryEncoder(shape)),
+        Trie(codes, arrays["sizes"].tolist()),
+        torch.from_numpy(codes),
+        settings.layers,
+    )
+    model.load_state_dict(load_file(artifact.path / WEIGHTS_FILE))
+    vectors = open_vectors(artifact.path / VECTORS_FILE)
+    return SemanticShop(model, vectors, arrays["trained"].astype(bool), settings)

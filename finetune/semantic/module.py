@@ -1,0 +1,77 @@
+"""One step of learning to tell the next item's codes, and the dense score beside them."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from finetune.data import FinetuneBatch
+from finetune.losses import catalog_cross_entropy, draw_negatives, sampled_cross_entropy
+from finetune.semantic.model import SemanticRecommender
+from pretrain.config import OptimizerConfig
+from pretrain.gather import sum_over_ranks, world
+from pretrain.optim import make_optimizer
+
+
+class SemanticModule(pl.LightningModule):
+    """The loss is −log p(next item | history), and `dense` times the softmax of dense scores (LIGER,
+    Yang et al., 2024). What nobody took in training is a candidate in neither."""
+
+    content: Tensor
+    taken: Tensor
+    candidates: Tensor
+    among: Tensor
+
+    def __init__(
+        self,
+        model: SemanticRecommender,
+        content: Tensor,
+        train_counts: Tensor,
+        optimizer: OptimizerConfig,
+        dense: float,
+        negatives: int | None = None,
+    ) -> None:
+        """`content` float32 (num_items, width); `train_counts` and `negatives`: see `FinetuneModule`."""
+        super().__init__()
+        self.model = model
+        self.dense = dense
+        self.negatives = negatives
+        self.optimizer_config = optimizer
+        if not dense:
+            model.recommender.adaptor.requires_grad_(False)
+            model.recommender.temperature.requires_grad_(False)
+        self.register_buffer("content", content, persistent=False)
+        self.register_buffer("taken", train_counts.float(), persistent=False)
+        candidates = train_counts.nonzero().squeeze(1)
+        self.register_buffer("candidates", candidates, persistent=False)
+        self.register_buffer("among", model.trie.counted(train_counts > 0), persistent=False)
+
+    def on_train_start(self) -> None:
+        self.train()  # the reader comes from disk in evaluation mode
+
+    def training_step(self, batch: FinetuneBatch, batch_idx: int) -> Tensor:
+        states = self.model.states(batch.items, batch.segments)[:, :-1][batch.followed]
+        targets = batch.items[:, 1:][batch.followed]
+        told = -self.model.log_likelihood(states, targets, self.among).sum()
+        positions = sum_over_ranks(torch.tensor(len(targets), device=states.device))
+        codes = told * world()[1] / positions.clamp(min=1)  # over ranks: the mean of all positions
+        self.log("codes_loss", codes, sync_dist=True, batch_size=len(batch.items))
+        if not self.dense:
+            return codes
+        loss = self._dense_loss(states, targets)
+        self.log("dense_loss", loss, sync_dist=True, batch_size=len(batch.items))
+        return codes + self.dense * loss
+
+    def _dense_loss(self, states: Tensor, targets: Tensor) -> Tensor:
+        recommender = self.model.recommender
+        scale = recommender.temperature()
+        if self.negatives is None:
+            vectors = recommender.adapt(self.content)
+            return catalog_cross_entropy(states, vectors, targets, scale, self.taken > 0)
+        drawn, log_expected = draw_negatives(targets, self.taken, self.candidates, self.negatives)
+        vectors = recommender.adapt(self.content[torch.cat([targets, drawn])])
+        return sampled_cross_entropy(states, vectors, targets, drawn, log_expected, scale)
+
+    def configure_optimizers(self) -> Any:
+        return make_optimizer(self.parameters(), self.optimizer_config, self.trainer.max_steps)

@@ -1,0 +1,117 @@
+"""The RQ-VAE (Lee et al., 2022, as TIGER uses it: Rajput et al., 2023): codes of a learned space."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from catalog.progress import track
+from finetune.semantic.kmeans import SAMPLE, assign, kmeans
+
+BATCH = 1024
+LATENT = 32
+UNQUANTISED = 0.2
+"""Share of the steps before there are codes: k-means then begins from vectors that say something."""
+COMMITMENT = 0.25
+"""Weight β of what draws a vector to its code, beside what draws the code to the vector."""
+REVIVE_EVERY = 100
+"""Steps in which a code must have been used once."""
+LEARNING_RATE = 1e-3
+CHUNK = 65_536
+
+
+class RqVae(nn.Module):
+    """Encoder, codebooks, decoder; a code stands for what the codes before it have left."""
+
+    def __init__(self, width: int, levels: int, num_codes: int) -> None:
+        super().__init__()
+        latent = min(LATENT, width)
+        self.encoder = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, latent))
+        self.decoder = nn.Sequential(nn.Linear(latent, width), nn.GELU(), nn.Linear(width, width))
+        self.codebooks = nn.Parameter(torch.zeros(levels, num_codes, latent))
+
+    def forward(self, vectors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of `vectors` (n, width): their reconstruction (n, width), codes int64 (n, levels), and what
+        was left before each level (n, levels, latent)."""
+        latents = self.encoder(vectors)
+        left, codes, lefts = latents, [], []
+        for book in self.codebooks:
+            nearest, _ = assign(left.detach(), book.detach())
+            codes.append(nearest)
+            lefts.append(left)
+            left = left - book[nearest].detach()  # a code learns from its own level alone
+        quantised = latents - left
+        through = latents + (quantised - latents).detach()  # the gradient skips the quantisation
+        return self.decoder(through), torch.stack(codes, dim=1), torch.stack(lefts, dim=1)
+
+    def loss(self, vectors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The mean over items of ‖x − x̂‖² + Σ ‖sg(r) − e‖² + β ‖r − sg(e)‖²; codes; what was left."""
+        rebuilt, codes, lefts = self(vectors)
+        levels = torch.arange(codes.shape[1], device=codes.device)
+        chosen = self.codebooks[levels, codes]
+        to_codes = (lefts.detach() - chosen).square().sum(dim=(1, 2))
+        commitment = (lefts - chosen.detach()).square().sum(dim=(1, 2))
+        missed = (rebuilt - vectors).square().sum(dim=1)
+        return (missed + to_codes + COMMITMENT * commitment).mean(), codes, lefts.detach()
+
+    def plain_loss(self, vectors: Tensor) -> Tensor:
+        """‖x − x̂‖² without codes between."""
+        return (self.decoder(self.encoder(vectors)) - vectors).square().sum(dim=1).mean()
+
+    @torch.no_grad()
+    def begin(self, vectors: Tensor, seed: int) -> None:
+        """Puts the codebooks where k-means finds the encoder's vectors."""
+        left = self.encoder(vectors)
+        for level, book in enumerate(self.codebooks):
+            book.copy_(kmeans(left, len(book), seed + level))
+            left = left - book[assign(left, book)[0]]
+
+    @torch.no_grad()
+    def revive(self, used: Tensor, lefts: Tensor, generator: torch.Generator) -> None:
+        """Moves codes not `used`, bool (levels, codes), onto what was left of random items (n, …)."""
+        for level, book in enumerate(self.codebooks):
+            dead = (~used[level]).nonzero().squeeze(1)
+            drawn = torch.randint(len(lefts), (len(dead),), generator=generator).to(book.device)
+            book[dead] = lefts[drawn, level]
+
+
+def fit_rq_vae(
+    vectors: Tensor, levels: int, num_codes: int, seed: int, steps: int, progress: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Codes of `vectors` (n, width), int64 (n, levels), and what is missed of each, (n,): ‖x − x̂‖²."""
+    torch.manual_seed(seed)
+    scale = vectors.std().clamp(min=1e-6)  # what networks learn from best has about unit variance
+    vectors = vectors / scale
+    generator = torch.Generator().manual_seed(seed)
+    model = RqVae(vectors.shape[1], levels, num_codes).to(vectors.device)
+    few = torch.randperm(len(vectors), generator=generator)[: SAMPLE * num_codes]
+    optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE)
+
+    def draw() -> Tensor:
+        drawn = torch.randint(len(vectors), (min(BATCH, len(vectors)),), generator=generator)
+        return vectors[drawn.to(vectors.device)]
+
+    begin_at = round(UNQUANTISED * steps) + 1
+    used = torch.zeros(levels, num_codes, dtype=torch.bool, device=vectors.device)
+    for step in track(range(1, steps + 1), "Fitting the RQ-VAE", shown=progress):
+        if step < begin_at:
+            loss = model.plain_loss(draw())
+        else:
+            if step == begin_at:
+                model.begin(vectors[few.to(vectors.device)], seed)
+            loss, codes, lefts = model.loss(draw())
+            used |= F.one_hot(codes, num_codes).bool().any(dim=0)
+            if (step - begin_at) % REVIVE_EVERY == REVIVE_EVERY - 1:
+                # A code that is moved at the very end would stay where it was put.
+                if step < steps - REVIVE_EVERY:
+                    model.revive(used, lefts, generator)
+                used.zero_()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    found, missed = [], []
+    with torch.no_grad():
+        for part in vectors.split(CHUNK):
+            rebuilt, codes, _ = model(part)
+            found.append(codes)
+            missed.append((rebuilt - part).square().sum(dim=1))
+    return torch.cat(found), torch.cat(missed) * scale.square()

@@ -1,0 +1,193 @@
+"""Semantic ids on one page: an encoder, a domain and settings in, an artifact that tells items out."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+
+from catalog.artifacts import write_artifact
+from catalog.catalog import Catalog
+from catalog.errors import VitrineError
+from catalog.memory import PeakMemory
+from catalog.splits import Split, Targets, load_split
+from finetune.artifact import COUNTS_FILE, start
+from finetune.baselines.popularity import figures_of_test
+from finetune.config import FinetuneConfig
+from finetune.data import FinetuneData
+from finetune.metrics import ListMeasures, Ranking, slices_of, summarise
+from finetune.recommender import Recommender
+from finetune.run import check_targets, content_reader, first_content, negatives_of
+from finetune.selection import BestWeights
+from finetune.semantic.artifact import save_model
+from finetune.semantic.identifiers import Identifiers, make_identifiers
+from finetune.semantic.model import SemanticRecommender
+from finetune.semantic.module import SemanticModule
+from finetune.semantic.shop import SemanticShop
+from finetune.semantic.trie import Trie
+from pretrain.artifact import count_parameters
+from pretrain.curves import CurveRecorder
+from pretrain.embed import VECTORS_FILE, write_ids
+from pretrain.run import TrainerFactory
+from pretrain.shards import gathered_weights, is_sharded
+from pretrain.store import save_vectors
+from pretrain.work import clear_work, work_folder
+
+
+def run_semantic_ids(config: FinetuneConfig, output: Path, build_trainer: TrainerFactory) -> Path:
+    """Makes identifiers of the items' vectors, learns to tell the next one, ranks the test targets.
+
+    The towers stand still, whatever `transfer` says. Returns the artifact's folder: identifiers,
+    weights, dense vectors with their ids, `curves.json`, `test_ranks.npy`, and in the manifest's
+    metrics also how the codes are used (`ids/…`) and what the beam does alone (`beam/…`).
+    """
+    started, memory = perf_counter(), PeakMemory()
+    catalog, split = load_split(config.catalog, config.split)
+    fitted = fit_semantic_ids(config, catalog, split, output, build_trainer)
+    module, best, progress = fitted.module, fitted.best, config.trainer.progress
+    sharded = is_sharded(module)  # then every rank takes each pass through it, with the others
+    if fitted.trainer.is_global_zero or sharded:
+        made = fitted.shop(module if sharded else module.cpu())
+        measures = ListMeasures.of(catalog, split)
+        ranking = made.rank_targets(catalog, split.test, measures, progress)
+        alone = made.beam_alone().rank_targets(catalog, split.test, measures, progress)
+    with gathered_weights(module.model):
+        if fitted.trainer.is_global_zero:
+            with write_artifact(
+                output,
+                kind="semantic-ids",
+                config=asdict(config),
+                **fitted.made_from,
+                split=split.describe(),
+            ) as staging:
+                save_vectors(staging.path / VECTORS_FILE, made.item_vectors)
+                write_ids(staging.path, catalog)
+                np.save(staging.path / COUNTS_FILE, split.train_counts, allow_pickle=False)
+                save_model(module.model, split.trained_items, staging.path)
+                np.save(staging.path / "test_ranks.npy", ranking.ranks, allow_pickle=False)
+                fitted.curves.curves["validation NDCG@10"] = best.curve
+                fitted.curves.save(staging.path / "curves.json")
+                of_beam = summarise(alone, slices_of(catalog, split, split.test))
+                staging.metrics.update(
+                    {
+                        "parameters": count_parameters(module),
+                        "trained_parameters": fitted.trained_parameters,
+                        "best_step": best.best_step,
+                        "seen_targets": fitted.seen_targets,
+                        "validation_ndcg@10": best.best,
+                        "seconds": round(perf_counter() - started, 1),
+                        "peak_mib": memory.mib,
+                        **{f"ids/{name}": value for name, value in fitted.ids.metrics.items()},
+                        **figures_of_test(ranking, catalog, split),
+                        **{f"beam/{name}": value for name, value in of_beam.items()},
+                    }
+                )
+            clear_work(fitted.work)
+    fitted.trainer.strategy.barrier()
+    return output
+
+
+@dataclass
+class Fitted:
+    """A model as training left it, and how it came about."""
+
+    trainer: pl.Trainer
+    module: SemanticModule
+    shop: Callable[[SemanticModule], SemanticShop]
+    ids: Identifiers
+    best: BestWeights
+    curves: CurveRecorder
+    trained_parameters: int
+    seen_targets: int
+    made_from: dict[str, Any]
+    """Parents and catalog, for `write_artifact`."""
+    work: Path
+    """Where its checkpoints lie."""
+
+
+def fit_semantic_ids(
+    config: FinetuneConfig,
+    catalog: Catalog,
+    split: Split,
+    output: Path,
+    build_trainer: TrainerFactory,
+) -> Fitted:
+    """Trains on the training part and keeps the weights that ranked the validation part best."""
+    _check(config)
+    seed, progress = config.trainer.seed, config.trainer.progress
+    pl.seed_everything(seed, verbose=False)
+    begun = start(config, catalog)
+    base, parts = begun.base, begun.parts
+    seen_targets = 0 if base is None else check_targets(config, base, catalog, split)
+    recommender = Recommender(None, begun.history)
+    reader = content_reader(config, catalog, parts)
+    content = first_content(config, catalog, split, recommender.content_width, begun, reader)
+    assert content is not None
+    recommender.adaptor.whiten(content)
+    with torch.no_grad():
+        vectors = recommender.adapt(content)
+    ids = make_identifiers(vectors, config.semantic, seed, progress)
+    trie, codes = Trie(ids.codes, ids.sizes), torch.from_numpy(ids.codes)
+    model = SemanticRecommender(recommender, trie, codes, config.semantic.layers)
+    model.begin(vectors)
+
+    def shop(module: SemanticModule) -> SemanticShop:
+        with torch.no_grad():
+            dense = recommender.adapt(module.content).float().cpu().numpy()
+        return SemanticShop(module.model, dense, split.trained_items, config.semantic)
+
+    def rank(module: SemanticModule, targets: Targets) -> Ranking:
+        return shop(module).rank_targets(catalog, targets)
+
+    curves = CurveRecorder(config.trainer.log_every)
+    best = BestWeights(rank, split.validation, config.validate_every, config.validation_people)
+    made_from: dict[str, Any] = {
+        "parents": {} if base is None else {"encoder": base.path},
+        "catalog": catalog.fingerprint,
+    }
+    work = work_folder(output, "semantic-ids", config, "data.rows", **made_from)
+    title = f"Semantic ids on {catalog.name}"
+    trainer = build_trainer(config.trainer, work, title, callbacks=[curves, best])
+    data = FinetuneData(
+        catalog, split, None, config.data, row_length=begun.history.config.max_history, seed=seed
+    )
+    module = SemanticModule(
+        model,
+        content,
+        torch.from_numpy(split.train_counts),
+        config.optimizer,
+        config.semantic.dense if config.semantic.cold else 0.0,
+        negatives_of(config, catalog.num_items),
+    )
+    trained = count_parameters(module, trained_only=True)
+    trainer.fit(module, data)
+    return Fitted(trainer, module, shop, ids, best, curves, trained, seen_targets, made_from, work)
+
+
+def _check(config: FinetuneConfig) -> None:
+    settings = config.semantic
+    if config.features in ("id", "content+id"):
+        raise VitrineError(
+            f"features '{config.features}' are vectors of ids, of which no semantic ids can be made; "
+            "use content, or shuffled or random as controls"
+        )
+    if config.transfer == "scratch" and config.features != "random":
+        raise VitrineError(
+            "semantic ids are made of pretrained vectors, of which transfer 'scratch' has none; "
+            "use --transfer frozen"
+        )
+    for name, asked in (("words", config.words), ("missing.percent", config.missing.percent)):
+        if asked:
+            raise VitrineError(
+                f"semantic ids are made of what the whole encoder says of each item; leave out --{name}"
+            )
+    least = {"levels": 1, "codes": 2, "tokenizer_steps": 1, "layers": 0, "beam": 20, "cold": 0}
+    for name, number in least.items():
+        given = getattr(settings, name)
+        if given < number:
+            why = ", as lists are judged up to their twentieth place" if name == "beam" else ""
+            raise VitrineError(f"semantic.{name} is {given}; use {number} or more{why}")

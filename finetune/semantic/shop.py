@@ -1,0 +1,144 @@
+"""Semantic ids at work: lists for people, from the beam alone or ordered again by a dense score.
+
+The beam says what the history leads to among what was taken before. What nobody took in training is
+hard to reach by it, so the nearest of it by dense score joins in, and the dense score orders them all
+(LIGER, Yang et al., 2024).
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from catalog.catalog import Catalog
+from catalog.splits import Targets
+from finetune.evaluate import People, rank_listed, tie_keys
+from finetune.metrics import ListMeasures, Ranking
+from finetune.semantic.beam import beam_search
+from finetune.semantic.config import SemanticConfig
+from finetune.semantic.model import SemanticRecommender
+from finetune.shop import History
+
+CELLS = 2**21
+"""Beginnings × codes looked at together: what decides how many people are served at once."""
+ITEMS_AT_ONCE = 16_384
+
+
+class SemanticShop:
+    """One domain's identifiers and dense vectors, and the model that reads and tells them."""
+
+    def __init__(
+        self,
+        model: SemanticRecommender,
+        item_vectors: NDArray[np.float32],
+        trained: NDArray[np.bool_],
+        config: SemanticConfig,
+    ) -> None:
+        """`item_vectors` float32 (num_items, width), unit length, of the dense score; may be
+        memory-mapped; `trained` bool (num_items,): taken in training."""
+        self.model = model.eval()
+        self.trained, self.config = trained, config
+        self.item_vectors = item_vectors
+        self.cold = np.flatnonzero(~trained)
+        self.max_history = int(model.recommender.history.config.max_history)
+        self.keys = torch.from_numpy(tie_keys(len(item_vectors)))
+        self.people_chunk = max(1, CELLS // (config.beam * max(model.trie.sizes)))
+
+    def beam_alone(self) -> "SemanticShop":
+        """The same without what nobody took in training, in the beam's own order."""
+        config = replace(self.config, cold=0)
+        return SemanticShop(self.model, self.item_vectors, self.trained, config)
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.codes.device
+
+    @torch.no_grad()
+    def user_states(self, histories: Sequence[History]) -> Tensor:
+        """After histories of item rows, oldest first: float32 (batch, width); zeros for an empty one."""
+        recent = [np.asarray(history[-self.max_history :], np.int64) for history in histories]
+        lengths = torch.tensor([len(history) for history in recent])
+        padded = torch.zeros(len(recent), max(1, int(lengths.max())), dtype=torch.int64)
+        for row, history in enumerate(recent):
+            padded[row, : len(history)] = torch.from_numpy(history)
+        vectors = self.model.item_vectors(padded.to(self.device))
+        return self.model.recommender.last_states(vectors, lengths.to(self.device)).float()
+
+    def rank(self, history: History, k: int) -> list[tuple[int, float]]:
+        """The k best items not in the history, best first, with their cosines; without cold items
+        their log-likelihoods. Fewer where the beam finds fewer."""
+        items = torch.from_numpy(np.asarray(history, dtype=np.int64))
+        states = self.user_states([history])
+        found, scores = self.lists(
+            states, (torch.zeros_like(items), items), max(k, self.config.beam)
+        )
+        pairs = zip(found[0].tolist(), scores[0].tolist(), strict=True)
+        return [(item, score) for item, score in pairs if item >= 0][:k]
+
+    def rank_targets(
+        self,
+        catalog: Catalog,
+        targets: Targets,
+        measures: ListMeasures | None = None,
+        progress: bool = False,
+    ) -> Ranking:
+        """Places of split targets in the lists, last of all where a list lacks them."""
+
+        def listed(people: People) -> Tensor:
+            return self.lists(
+                self.user_states(people.histories), people.excluded, self.config.beam
+            )[0]
+
+        return rank_listed(
+            listed,
+            catalog,
+            targets,
+            measures=measures,
+            people_chunk=self.people_chunk,
+            progress=progress,
+        )
+
+    def lists(
+        self, states: Tensor, excluded: tuple[Tensor, Tensor], beam: int
+    ) -> tuple[Tensor, Tensor]:
+        """Items, best first, and their scores, (people, n) each; -1 and -inf where there are fewer.
+
+        `states` (people, width); `excluded`: pairs (person, item) that no list may hold.
+        """
+        there = excluded[0].to(self.device), excluded[1].to(self.device)
+        items, scores = (x.cpu() for x in beam_search(self.model, states, beam, there))
+        if not self.config.cold:
+            return items, scores
+        states = states.cpu()
+        joining = self._nearest_cold(states, excluded)
+        joining[(joining.unsqueeze(2) == items.unsqueeze(1)).any(dim=2)] = -1
+        return self._by_dense_score(states, torch.cat([items, joining], dim=1))
+
+    def _by_dense_score(self, states: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+        # In the order of the keys first, which a stable sort keeps among equals.
+        items = items.gather(1, self.keys[items].argsort(dim=1))
+        vectors = torch.from_numpy(np.array(self.item_vectors[items.numpy()]))
+        scores = (vectors @ states.unsqueeze(2)).squeeze(2).masked_fill(items < 0, float("-inf"))
+        scores, order = scores.sort(dim=1, descending=True, stable=True)
+        return items.gather(1, order), scores
+
+    def _nearest_cold(self, states: Tensor, excluded: tuple[Tensor, Tensor]) -> Tensor:
+        """Those nearest to each state among what nobody took in training: int64 (people, ≤ num_cold)."""
+        best_scores = torch.empty(len(states), 0)
+        best = torch.empty(len(states), 0, dtype=torch.int64)
+        rows, items = excluded
+        for first in range(0, len(self.cold), ITEMS_AT_ONCE):
+            part = self.cold[first : first + ITEMS_AT_ONCE]
+            scores = states @ torch.from_numpy(np.array(self.item_vectors[part])).T
+            cold = torch.from_numpy(part)
+            places = torch.searchsorted(cold, items).clamp(max=len(cold) - 1)
+            inside = cold[places] == items
+            scores[rows[inside], places[inside]] = float("-inf")
+            best_scores = torch.cat([best_scores, scores], dim=1)
+            best = torch.cat([best, cold.expand(len(states), -1)], dim=1)
+            best_scores, order = best_scores.topk(min(self.config.cold, best.shape[1]), dim=1)
+            best = best.gather(1, order)
+        return torch.where(best_scores.isfinite(), best, -1)

@@ -1,0 +1,421 @@
+"""Semantic ids: codes tell items apart, the beam says real items alone, and lists are judged honestly."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from catalog.artifacts import open_artifact
+from catalog.catalog import Catalog, load_catalog
+from catalog.config import CatalogConfig
+from catalog.errors import VitrineError
+from catalog.splits import SplitConfig, Targets, make_split
+from finetune.config import FinetuneConfig
+from finetune.evaluate import People, rank_listed, rank_targets
+from finetune.recommendations import measure, recommend
+from finetune.recommender import Recommender
+from finetune.semantic.artifact import open_semantic_shop
+from finetune.semantic.beam import beam_search
+from finetune.semantic.config import SemanticConfig, Tokenizer
+from finetune.semantic.identifiers import (
+    make_identifiers,
+    residual_kmeans,
+    tell_apart,
+    usage,
+)
+from finetune.semantic.kmeans import assign, kmeans
+from finetune.semantic.model import SemanticRecommender
+from finetune.semantic.rq_vae import RqVae, fit_rq_vae
+from finetune.semantic.run import run_semantic_ids
+from finetune.semantic.shop import SemanticShop
+from finetune.semantic.trie import Trie
+from launch.commands import FinetuneOptions, finetune
+from launch.compare import CompareConfig, run_comparison
+from launch.trainer import build_trainer
+from pretrain.config import ReaderConfig
+from pretrain.history import new_reader
+
+WIDTH = 16
+NOBODY = (torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64))
+
+
+def some_vectors(num: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return F.normalize(torch.randn(num, WIDTH, generator=generator), dim=-1)
+
+
+def some_model(codes: np.ndarray, seed: int = 0) -> SemanticRecommender:
+    """With random weights, far from where training begins."""
+    torch.manual_seed(seed)
+    reader = new_reader(ReaderConfig(layers=1, heads=2, max_history=6), WIDTH)
+    sizes = (codes.max(axis=0) + 1).tolist()
+    model = SemanticRecommender(
+        Recommender(None, reader), Trie(codes, sizes), torch.from_numpy(codes), 1
+    )
+    for parameter in (model.vectors.weight, model.places.weight, model.correction):
+        torch.nn.init.normal_(parameter, std=0.5)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def codes() -> np.ndarray:
+    """Of 60 items, some of which share beginnings, and one level that is seldom needed."""
+    rng = np.random.default_rng(3)
+    return tell_apart(rng.integers([4, 5, 3], size=(60, 3)), 3)
+
+
+@pytest.fixture(scope="module")
+def model(codes: np.ndarray) -> SemanticRecommender:
+    return some_model(codes)
+
+
+def test_kmeans_finds_the_clusters_that_are_there() -> None:
+    centers = 10 * some_vectors(7)
+    points = centers.repeat_interleave(40, dim=0) + 0.1 * torch.randn(280, WIDTH)
+    found = kmeans(points, 7, seed=0)
+    nearest, distances = assign(centers, found)
+    assert sorted(nearest.tolist()) == list(range(7))
+    assert distances.max() < 0.1
+
+
+def test_assigning_in_chunks_is_assigning_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    points, centers = some_vectors(50), some_vectors(6, seed=1)
+    monkeypatch.setattr("finetune.semantic.kmeans.DISTANCES", 6 * 7)
+    nearest, distances = assign(points, centers)
+    everything = torch.cdist(points, centers)
+    torch.testing.assert_close(nearest, everything.argmin(dim=1))
+    torch.testing.assert_close(distances.sqrt(), everything.min(dim=1).values, atol=1e-3, rtol=0)
+
+
+def test_no_centre_is_left_without_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert kmeans(torch.zeros(3, WIDTH), 4, seed=0).isfinite().all()  # fewer points than centres
+    monkeypatch.setattr(
+        "finetune.semantic.kmeans._spread", lambda sample, number, _: sample[:1].repeat(number, 1)
+    )
+    nearest, _ = assign(some_vectors(60), kmeans(some_vectors(60), 9, seed=0, iterations=2))
+    assert len(nearest.unique()) == 9
+
+
+def test_each_level_tells_more() -> None:
+    vectors = some_vectors(200)
+    errors = [residual_kmeans(vectors, levels, 8, seed=0)[1].sum() for levels in (1, 2, 3)]
+    assert errors[0] > errors[1] > errors[2]
+
+
+@pytest.mark.parametrize("copies", [1, 2, 4, 11])
+def test_no_two_items_share_an_identifier(copies: int) -> None:
+    before = np.repeat(np.array([[0, 1], [2, 0], [2, 1]]), copies, axis=0)
+    after = tell_apart(before, 3)
+    assert len(np.unique(after, axis=0)) == len(before)
+    np.testing.assert_array_equal(after[:, :2], before)
+    assert after.shape[1] - 2 == {1: 0, 2: 1, 4: 2, 11: 3}[copies]  # base-3 digits of copies - 1
+    assert after.max() < 3
+
+
+def test_usage_is_counted_before_items_are_told_apart() -> None:
+    found = usage(np.array([[0, 0], [0, 0], [1, 0], [1, 1]]), num_codes=4)
+    assert found["collisions"] == 0.5
+    assert found["largest_collision"] == 2
+    assert (found["usage_1"], found["usage_2"]) == (0.5, 0.5)
+    assert found["perplexity_1"] == pytest.approx(2)
+    assert found["perplexity_2"] == pytest.approx(4 / 3**0.75)
+
+
+@pytest.mark.parametrize("tokenizer", ["residual-kmeans", "rq-vae"])
+def test_identifiers_say_most_of_a_vector(tokenizer: Tokenizer) -> None:
+    vectors = some_vectors(12).repeat_interleave(20, dim=0) + 0.05 * some_vectors(240, seed=1)
+    config = SemanticConfig(tokenizer=tokenizer, levels=2, codes=16, tokenizer_steps=400)
+    ids = make_identifiers(vectors, config, seed=0)
+    assert len(np.unique(ids.codes, axis=0)) == 240
+    assert ids.metrics["reconstruction_error"] < 0.15
+    assert ids.metrics["usage_1"] > 0.6
+
+
+@pytest.mark.parametrize("tokenizer", ["residual-kmeans", "rq-vae"])
+def test_identifiers_are_a_function_of_the_seed(tokenizer: Tokenizer) -> None:
+    config = SemanticConfig(tokenizer=tokenizer, levels=2, codes=8, tokenizer_steps=10)
+    once, again, other = (
+        make_identifiers(some_vectors(90), config, seed=s).codes for s in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(once, again)
+    assert once.shape != other.shape or (once != other).any()
+
+
+def test_a_tiny_catalog_has_few_codes() -> None:
+    ids = make_identifiers(some_vectors(20), SemanticConfig(levels=2, codes=256), seed=0)
+    assert ids.metrics["codes"] == 5
+    assert ids.codes.max() < 5
+
+
+def test_the_gradient_of_the_rq_vae_goes_through_its_codes() -> None:
+    torch.manual_seed(0)
+    rq_vae, vectors = RqVae(WIDTH, 2, 4), some_vectors(30)
+    rq_vae.begin(vectors, seed=0)
+    rebuilt, codes, lefts = rq_vae(vectors)
+    (rebuilt - vectors).square().sum().backward()
+    gradients = {name: parameter.grad for name, parameter in rq_vae.named_parameters()}
+    assert gradients.pop("codebooks") is None  # codes learn from their own term alone
+    assert all(grad is not None and grad.abs().max() > 0 for grad in gradients.values())
+    (grad,) = torch.autograd.grad(rq_vae.loss(vectors)[0], [rq_vae.codebooks])
+    assert grad.abs().max() > 0
+    for level in range(2):  # each code is the nearest to what those before it left
+        nearest, _ = assign(lefts[:, level].detach(), rq_vae.codebooks[level].detach())
+        torch.testing.assert_close(codes[:, level], nearest)
+
+
+def test_dead_codes_are_revived(monkeypatch: pytest.MonkeyPatch) -> None:
+    def far_away(self: RqVae, vectors: torch.Tensor, seed: int) -> None:
+        self.codebooks.data.fill_(50.0)
+        self.codebooks.data[:, 0] = 0.0
+
+    monkeypatch.setattr(RqVae, "begin", far_away)
+    monkeypatch.setattr("finetune.semantic.rq_vae.REVIVE_EVERY", 20)
+    codes, _ = fit_rq_vae(some_vectors(200), 2, 8, seed=0, steps=120)
+    assert usage(codes.numpy(), 8)["usage_1"] > 0.8
+
+
+def test_the_tree_holds_each_beginning_once(codes: np.ndarray, model: SemanticRecommender) -> None:
+    trie = model.trie
+    for depth in range(codes.shape[1]):
+        beginnings = sorted({tuple(row[:depth]) for row in codes.tolist()})
+        children = trie.branches(depth, torch.arange(len(beginnings)))
+        for node, begun in enumerate(beginnings):
+            after = {row[depth] for row in codes.tolist() if tuple(row[:depth]) == begun}
+            assert set(np.flatnonzero(children[node] >= 0)) == after
+        longer = sorted({tuple(row[: depth + 1]) for row in codes.tolist()})
+        nodes = trie.nodes_of(torch.arange(60), depth + 1)
+        assert [longer[node] for node in nodes] == [tuple(r[: depth + 1]) for r in codes.tolist()]
+    leaves = trie.nodes_of(torch.arange(60), codes.shape[1])
+    torch.testing.assert_close(trie.order[leaves], torch.arange(60))
+
+
+def test_codes_begin_as_what_the_vectors_leave(codes: np.ndarray) -> None:
+    vectors = some_vectors(300)
+    found, missed = residual_kmeans(vectors, 2, 8, seed=0)
+    model = some_model(tell_apart(found.numpy(), 8))
+    model.begin(vectors)
+    told = model.vectors(model.codes[:, :2] + model.offsets[:2]).sum(dim=1)
+    torch.testing.assert_close((vectors - told).square().sum(dim=1), missed, atol=0.02, rtol=0.05)
+
+
+def all_scores(model: SemanticRecommender, states: torch.Tensor) -> torch.Tensor:
+    """Every item's log-likelihood after every state: (people, num_items)."""
+    items = torch.arange(len(model.codes))
+    with torch.no_grad():
+        return torch.stack([model.log_likelihood(s.expand(len(items), -1), items) for s in states])
+
+
+def test_what_is_told_is_a_distribution_over_the_items(model: SemanticRecommender) -> None:
+    scores = all_scores(model, some_vectors(3))
+    torch.testing.assert_close(scores.exp().sum(dim=1), torch.ones(3))
+    assert scores.std() > 0.1
+
+
+def test_what_nobody_took_is_no_candidate_in_training(model: SemanticRecommender) -> None:
+    taken = torch.arange(60) % 3 > 0
+    items, among = taken.nonzero().squeeze(1), model.trie.counted(taken)
+    states = some_vectors(1).expand(len(items), -1)
+    with torch.no_grad():
+        alone = model.log_likelihood(states, items, among).exp().sum()
+        beside_others = model.log_likelihood(states, items).exp().sum()
+    assert alone == pytest.approx(1, abs=1e-5)
+    assert beside_others < 0.9
+
+
+def test_a_beam_wide_enough_scores_every_item(model: SemanticRecommender) -> None:
+    states = some_vectors(4)
+    expected, order = all_scores(model, states).sort(dim=1, descending=True)
+    items, scores = beam_search(model, states, 60, NOBODY)
+    torch.testing.assert_close(scores, expected, atol=1e-4, rtol=0)
+    assert (items == order).float().mean() > 0.95  # but for the order of equals
+
+
+def test_a_narrow_beam_says_real_items_and_their_own_scores(model: SemanticRecommender) -> None:
+    states = some_vectors(5)
+    everything = all_scores(model, states)
+    items, scores = beam_search(model, states, 7, NOBODY)
+    assert ((items >= 0) & (items < 60)).all()
+    assert all(len(set(row)) == 7 for row in items.tolist())
+    torch.testing.assert_close(scores, everything.gather(1, items), atol=1e-4, rtol=0)
+
+
+def test_what_is_excluded_is_not_said_and_takes_no_place(model: SemanticRecommender) -> None:
+    states = some_vectors(3)
+    likeliest, _ = beam_search(model, states[:1], 60, NOBODY)
+    first = model.codes[likeliest[0, 0], 0]
+    shared = (model.codes[:, 0] == first).nonzero().squeeze(1)  # all that begins like the likeliest
+    rows = torch.cat([torch.zeros_like(shared), torch.ones_like(shared), torch.tensor([0])])
+    excluded = rows, torch.cat([shared, shared, shared[:1]])  # one of them twice
+    items, scores = beam_search(model, states, 60, excluded)
+    assert (items[:2] >= 0).sum(dim=1).tolist() == [60 - len(shared)] * 2
+    assert not torch.isin(items[:2], shared).any()
+    assert torch.isneginf(scores[0, 60 - len(shared) :]).all()
+    assert (items[2] >= 0).all()
+    narrow, _ = beam_search(model, states, 1, excluded)
+    assert (narrow >= 0).all()  # no beam followed a beginning of which nothing is left
+
+
+def test_everything_may_be_excluded(model: SemanticRecommender) -> None:
+    nothing, _ = beam_search(
+        model, some_vectors(1), 9, (torch.zeros(60, dtype=torch.int64), torch.arange(60))
+    )
+    assert (nothing == -1).all()
+
+
+@pytest.fixture(scope="module")
+def shop(codes: np.ndarray, model: SemanticRecommender) -> SemanticShop:
+    trained = np.arange(60) % 6 != 0
+    return SemanticShop(
+        model, some_vectors(60, seed=5).numpy(), trained, SemanticConfig(beam=20, cold=4)
+    )
+
+
+def test_the_nearest_of_what_nobody_took_join_the_beam_s(
+    shop: SemanticShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("finetune.semantic.shop.ITEMS_AT_ONCE", 3)
+    states = shop.user_states([np.array([1, 2]), np.array([3])])
+    beam, _ = shop.beam_alone().lists(states, NOBODY, 20)
+    excluded = torch.tensor([0, 0, 1]), torch.tensor([6, 12, 18])
+    items, scores = shop.lists(states, excluded, 20)
+    dense = states @ torch.from_numpy(shop.item_vectors).T
+    for row in range(2):
+        barred = set(excluded[1][excluded[0] == row].tolist())
+        cold = [i for i in dense[row].argsort(descending=True).tolist() if i % 6 == 0]
+        nearest = [i for i in cold if i not in barred][:4]
+        expected = (set(beam[row].tolist()) - barred) | set(nearest)
+        found = [item for item in items[row].tolist() if item >= 0]
+        assert set(found) >= expected
+        assert not barred & set(found)
+        assert len(found) == len(set(found))
+        torch.testing.assert_close(scores[row, : len(found)], dense[row, found])
+        assert (scores[row].diff()[: len(found) - 1] <= 0).all()
+
+
+def test_equal_scores_are_in_the_order_of_the_keys(shop: SemanticShop) -> None:
+    same = SemanticShop(
+        shop.model, np.tile(shop.item_vectors[:1], (60, 1)), shop.trained, shop.config
+    )
+    states = same.user_states([np.array([1])])
+    items, _ = same.lists(states, NOBODY, 20)
+    found = items[0][items[0] >= 0]
+    assert same.keys[found].diff().gt(0).all()
+
+
+def test_the_latest_of_a_long_history_is_read(shop: SemanticShop) -> None:
+    whole, latest, first = shop.user_states([np.arange(9), np.arange(3, 9), np.arange(6)])
+    torch.testing.assert_close(whole, latest)
+    assert (whole - first).abs().max() > 0.01
+
+
+def test_an_empty_history_has_a_state_of_zeros(shop: SemanticShop) -> None:
+    states = shop.user_states([np.array([], dtype=np.int64), np.array([4])])
+    assert states[0].abs().max() == 0
+    torch.testing.assert_close(states[1].norm(), torch.tensor(1.0))
+
+
+@pytest.fixture(scope="module")
+def wardrobe(demo_world: Path) -> Catalog:
+    return load_catalog(CatalogConfig(path=str(demo_world / "wardrobe")))
+
+
+def test_a_target_that_no_list_holds_stands_last(wardrobe: Catalog) -> None:
+    targets = make_split(wardrobe, SplitConfig()).test
+    order = torch.randperm(wardrobe.num_items, generator=torch.Generator().manual_seed(0))
+    scores = torch.empty(wardrobe.num_items)
+    scores[order] = -torch.arange(wardrobe.num_items).float()
+
+    def whole(people: People) -> torch.Tensor:
+        lists = torch.full((len(people.rows), wardrobe.num_items), -1)
+        rows, items = people.excluded
+        for row in range(len(lists)):
+            left = order[~torch.isin(order, items[rows == row])]
+            lists[row, : len(left)] = left
+        return lists
+
+    full = rank_listed(whole, wardrobe, targets, people_chunk=7)
+    scored = rank_targets(
+        lambda people, part: scores[part].expand(len(people), -1), wardrobe, targets
+    )
+    np.testing.assert_array_equal(full.ranks, scored.ranks)
+    np.testing.assert_array_equal(full.candidates, scored.candidates)
+    np.testing.assert_array_equal(full.shown, scored.shown)
+
+    short = rank_listed(lambda people: whole(people)[:, :20], wardrobe, targets)
+    inside = scored.ranks <= 20
+    assert 0 < inside.sum() < len(inside)
+    np.testing.assert_array_equal(short.ranks[inside], scored.ranks[inside])
+    np.testing.assert_array_equal(short.ranks[~inside], scored.candidates[~inside])
+
+
+@pytest.fixture(scope="module")
+def tiny(settings: FinetuneConfig) -> FinetuneConfig:
+    return replace(settings, semantic=SemanticConfig(levels=2, codes=8, beam=20, cold=10))
+
+
+@pytest.fixture(scope="module")
+def compared(tiny: FinetuneConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = CompareConfig(finetune=tiny, seeds=1, include="popularity,semantic-ids")
+    return run_comparison(config, tmp_path_factory.mktemp("compare") / "run", build_trainer).parent
+
+
+def test_it_is_an_arm_like_others(
+    compared: Path, tiny: FinetuneConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    artifact = open_artifact(compared / "arms" / "semantic-ids" / "seed-0", kind="semantic-ids")
+    metrics = artifact.manifest["metrics"]
+    ranks = np.load(artifact.path / "test_ranks.npy")
+    assert metrics["test/mrr"] == pytest.approx((1 / ranks).mean())
+    assert 0 < metrics["ids/usage_1"] <= 1
+    assert {"ids/collisions", "ids/perplexity_2", "ids/reconstruction_error"} <= metrics.keys()
+    assert "beam/ndcg@10" in metrics
+    assert "| semantic-ids |" in (compared / "report.md").read_text(encoding="utf8")
+    config = CompareConfig(finetune=tiny, seeds=1, include="popularity,semantic-ids")
+    run_comparison(config, compared, build_trainer)
+    assert "finetune semantic-ids, seed 0: done earlier" in capsys.readouterr().err
+
+
+def test_what_is_stored_is_what_was_measured(compared: Path, wardrobe: Catalog) -> None:
+    folder = compared / "arms" / "semantic-ids" / "seed-0"
+    shop = open_semantic_shop(folder, wardrobe)
+    targets: Targets = make_split(wardrobe, SplitConfig()).test
+    ranks = shop.rank_targets(wardrobe, targets).ranks
+    np.testing.assert_array_equal(ranks, np.load(folder / "test_ranks.npy"))
+    table = measure(folder)
+    assert table["ndcg@10"] == open_artifact(folder).manifest["metrics"]["test/ndcg@10"]
+
+
+def test_it_recommends_from_its_artifact(compared: Path, wardrobe: Catalog) -> None:
+    folder = compared / "arms" / "semantic-ids" / "seed-0"
+    user = str(wardrobe.user_ids[0])
+    found = recommend(folder, user=user, k=30)
+    owned = {wardrobe.items[int(row)]["item_id"] for row in wardrobe.interactions.history(0)}
+    assert found.by == "history"
+    assert len(found.item_ids) == len(set(found.item_ids)) == 30
+    assert not owned & set(found.item_ids)
+    assert found.scores == sorted(found.scores, reverse=True)
+
+
+def test_the_command_makes_it_and_the_beam_alone_learns_no_dense_score(
+    tiny: FinetuneConfig, tmp_path: Path
+) -> None:
+    alone = replace(tiny.semantic, cold=0, tokenizer="rq-vae", tokenizer_steps=20)
+    options = FinetuneOptions(output=str(tmp_path / "shop"), model="semantic-ids")
+    finetune(options, replace(tiny, semantic=alone, features="shuffled"))
+    metrics = open_artifact(tmp_path / "shop", kind="semantic-ids").manifest["metrics"]
+    assert metrics["trained_parameters"] < metrics["parameters"]
+    assert metrics["test/ndcg@10"] == metrics["beam/ndcg@10"]
+
+
+def test_mistakes_are_told_in_one_line(tiny: FinetuneConfig, tmp_path: Path) -> None:
+    def refused(rule: str, **changes: object) -> None:
+        with pytest.raises(VitrineError, match=rule):
+            run_semantic_ids(replace(tiny, **changes), tmp_path / "x", build_trainer)  # type: ignore[arg-type]
+
+    refused("features 'id' are vectors of ids", features="id", transfer="scratch")
+    refused("transfer 'scratch' has none", transfer="scratch")
+    refused("semantic.beam is 5; use 20 or more", semantic=SemanticConfig(beam=5))
+    refused("semantic.levels is 0; use 1 or more", semantic=SemanticConfig(levels=0))
