@@ -392,7 +392,7 @@ def test_scores_tell_own_from_swapped(
     states: dict[str, Tensor] = {"own": own, "swapped": own.roll(1, 0), "none": own * 0}
     people = SimpleNamespace(
         users=users,
-        positions=np.full(len(users), 5),
+        histories=[world.interactions.history(user)[:5] for user in users],
         items=np.array([world.interactions.history(user)[5] for user in users]),
         states=states,
     )
