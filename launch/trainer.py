@@ -114,7 +114,7 @@ def _quieten() -> None:
         ".*When saving the DeepSpeed Stage 3 checkpoint.*",
         ".*but CUDA is not available.*",
         ".*GPU available but not used.*",
-        ".*modules in eval mode at the start of training.*",  # on purpose: see FinetuneModule
+        r".*module\(s\) in eval mode at the start of training.*",  # on purpose: see FinetuneModule
         # Calls made inside Lightning and DeepSpeed.
         r".*isinstance\(treespec, LeafSpec\).*",
         r".*torch.distributed.(all_gather_into|reduce_scatter)_tensor. is deprecated.*",
