@@ -147,6 +147,15 @@ class ArmConfig:
             self.model, "baseline"
         )
 
+    @property
+    def reads_all_content(self) -> bool:
+        """Whether it starts from what the pretrained encoder makes of every item's whole content."""
+        if self.model == "vbpr":
+            return True
+        if self.model not in ("vitrine", "semantic-ids") or self.features in ("id", "random"):
+            return False
+        return self.transfer != "scratch" and not self.only and not self.missing
+
     def settings(self, common: FinetuneConfig) -> FinetuneConfig:
         """`common` as this arm has it."""
         optimizer, trainer = common.optimizer, common.trainer
@@ -160,6 +169,7 @@ class ArmConfig:
             features=self.features,
             only=self.only,
             words=self.words,
+            vectors=common.vectors if self.reads_all_content else "",
             missing=replace(common.missing, percent=self.missing, fill=self.fill),
             optimizer=optimizer,
             trainer=trainer,

@@ -8,7 +8,7 @@ arm fits that arm alone.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from catalog.errors import VitrineError, nearest
 from finetune.config import ArmConfig, Fill, FinetuneConfig
 from launch.pipeline import Stage, recommender_stage, say
 from launch.search import SearchConfig, Searched, search_arms
+from pretrain.config import EmbedConfig
 
 SAME_FOR_EVERY_SEED = ("popularity", "item-knn")
 FILLS: dict[Fill, str] = {
@@ -89,6 +90,7 @@ def run_comparison(config: CompareConfig, output: Path, build_trainer: Any) -> P
     Returns the page's path.
     """
     arms = chosen_arms(config)
+    config = _with_vectors(config, arms, output)
     searched = search_arms(config.search, config.finetune, arms, output, build_trainer)
     stages = plan(config, arms, output, build_trainer, searched)
     output.mkdir(parents=True, exist_ok=True)
@@ -109,6 +111,26 @@ def run_comparison(config: CompareConfig, output: Path, build_trainer: Any) -> P
     for sentence in sentences:
         say(sentence)
     return report
+
+
+def _with_vectors(
+    config: CompareConfig, arms: Mapping[str, ArmConfig], output: Path
+) -> CompareConfig:
+    """Reads all items once, where several trainings would each begin by it."""
+    common = config.finetune
+    if common.vectors or not common.encoder or not any(a.reads_all_content for a in arms.values()):
+        return config
+    from pretrain.embed import run_embedding
+
+    asked, folder = EmbedConfig(common.encoder, common.catalog), output / "vectors"
+    parents = {"encoder": Path(common.encoder)}
+    stage = Stage(
+        "vectors", folder, "vectors", asdict(asked), parents, lambda: run_embedding(asked, folder)
+    )
+    if not stage.is_done():
+        say("reading every item once")
+        stage.run()
+    return replace(config, finetune=replace(common, vectors=str(folder)))
 
 
 def chosen_arms(config: CompareConfig) -> dict[str, ArmConfig]:

@@ -26,7 +26,7 @@ from finetune.selection import BestWeights
 from pretrain.artifact import count_parameters, open_encoder
 from pretrain.config import ReaderConfig
 from pretrain.curves import CurveRecorder
-from pretrain.embed import embed_items
+from pretrain.embed import embed_items, vectors_made_with
 from pretrain.run import TrainerFactory
 from pretrain.work import clear_work, work_folder
 
@@ -130,7 +130,11 @@ def _factorised(
         parents = {"encoder": base.path}
         width = parts.history.config.width
         vectors = np.empty((catalog.num_items, width), dtype=np.float32)
-        embed_items(parts.encoder, parts.reader(catalog), vectors, progress=config.trainer.progress)
+        if config.vectors:
+            vectors[:] = vectors_made_with(config.vectors, base, catalog)
+        else:
+            shown = config.trainer.progress
+            embed_items(parts.encoder, parts.reader(catalog), vectors, progress=shown)
         centred = torch.from_numpy(vectors - vectors.mean(axis=0))
         features = centred / centred.std().clamp(min=1e-6)
     known = split.train_end > 0

@@ -74,6 +74,19 @@ def test_every_arm_and_seed_is_an_artifact_and_a_row(compared: Path) -> None:
     assert metrics["popularity"]["test/mrr"] == pytest.approx(metrics["lora"]["popularity/mrr"])
 
 
+def test_items_are_read_once_for_all_arms(compared: Path) -> None:
+    def vectors(arm: str, kind: str) -> str:
+        folder = compared / "arms" / arm / "seed-1"
+        return open_artifact(folder, kind=kind).manifest["config"]["vectors"]
+
+    open_artifact(compared / "vectors", kind="vectors")
+    assert (
+        vectors("lora", "recommender") == vectors("vbpr", "baseline") == str(compared / "vectors")
+    )
+    assert vectors("scratch", "recommender") == vectors("text only", "recommender") == ""
+    assert vectors("id", "recommender") == ""
+
+
 def test_targets_hold_each_place(compared: Path) -> None:
     table = pq.read_table(compared / "targets.parquet").to_pylist()
     lora = [row["rank"] for row in table if (row["arm"], row["seed"]) == ("lora", 1)]
