@@ -33,12 +33,12 @@ class ContentReader:
             name: kind.open(catalog, processors.get(name)) for name, kind in kinds.items()
         }
         self.order = order
-        self.hidden: set[str] = set()
         self.lost: dict[str, NDArray[np.bool_]] = {}
 
     def read_only(self, names: set[str]) -> None:
         """From now on items seem to have nothing but these modalities."""
-        self.hidden = set(self.kinds) - names
+        for name in self.kinds.keys() - names:
+            self.take_away(name, np.ones(self.catalog.num_items, dtype=np.bool_))
 
     def take_away(self, name: str, items: NDArray[np.bool_]) -> None:
         """From now on some items, bool (num_items,), seem to lack the modality `name`."""
@@ -50,10 +50,6 @@ class ContentReader:
         content = {name: source.read(places) for name, source in self.sources.items()}
         for name, lost in self.lost.items():
             content[name] = without(content[name], torch.from_numpy(lost[items]))
-        for name in self.hidden:
-            nobody = torch.zeros_like(content[name]["present"])
-            stand_in = {key: value[:1] for key, value in content[name].items()}
-            content[name] = {**stand_in, "present": nobody}
         return content
 
     def prepare(self, items: NDArray[np.int64]) -> NDArray[np.int64]:
