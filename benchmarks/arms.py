@@ -36,7 +36,9 @@ SPLITS = ("leave-one-out", "global-time")
 SINGLE = ("text only", "image only")
 EVERYTHING = "lora+id+words"
 COMMON = (
-    "A text tower of all-MiniLM-L6-v2 and a small picture tower from scratch, pretrained together; "
+    "A text tower of all-MiniLM-L6-v2 (32 tokens, its weights frozen in pretraining) and a small "
+    "picture tower from scratch; LoRA in the picture tower and the reader of histories, while scratch "
+    "and full train every weight, scratch from MiniLM's and else from nothing; "
     "each arm the same steps, batch and candidates; each person's mean over three seeds, 95 % "
     "bootstrap intervals over people, paired for differences and ratios. "
 )
@@ -121,7 +123,7 @@ def fashion(output: Path) -> None:
         goal=["content_over_id_cold_recall10_low >= 10", "lora_steps_share <= 0.5"],
         note=f"{COMMON}Test targets after a moment in time; cold: nobody took the item in training. "
         "The encoder was pretrained on MovieLens 100K, so nothing of garments is known before. "
-        "lora_steps: until LoRA's validation NDCG@10 (2,000 people, every 25 steps) is that of scratch "
+        "lora_steps: until LoRA's validation NDCG@10 (2,000 people, every 50 steps) is that of scratch "
         "at its end; where it never is, twice the budget is counted.",
     )
 
@@ -207,7 +209,7 @@ def compare_on_movies(output: Path, split: str) -> Compared:
 def compare_on_fashion(output: Path) -> Compared:
     encoder = pretrained_on_movies(output, "global-time")
     config = settings("fashion", "global-time")
-    config = replace(config, finetune=replace(config.finetune, validate_every=25))
+    config = replace(config, finetune=replace(config.finetune, validate_every=50))
     names = ("popularity", "item-knn", "id", "shuffled", "scratch", "frozen", "lora", "full")
     arms = {n: arm for n, arm in default_arms(["text", "image"]).items() if n in names}
     return compared_with(config, encoder, arms, output / "fashion")
@@ -219,8 +221,8 @@ def compared_with(
     finetune = replace(
         config.finetune,
         encoder=str(encoder),
-        lora=LoraConfig(rank=4, alpha=32),
-        data=replace(config.finetune.data, encode_items=32),
+        lora=LoraConfig(rank=4, alpha=32, parts="image,reader"),
+        data=replace(config.finetune.data, encode_items=16),
         id_width=64,
     )
     return Compared(CompareConfig(finetune=finetune, arms=arms, seeds=len(SEEDS)), output)
@@ -237,7 +239,7 @@ def pretrained_on_movies(output: Path, split: str) -> Path:
 
     folder = output / f"encoder-movies-{split}"
     config: PretrainConfig = settings("movies", split).pretrain
-    tower = TowerConfig(model=str(get_model_path()), frozen=True, max_tokens=64)
+    tower = TowerConfig(model=str(get_model_path()), frozen=True, max_tokens=32)
     config = replace(config, encoder=replace(config.encoder, text=tower))
     if not folder.exists():
         run_pretraining(config, folder, build_trainer)

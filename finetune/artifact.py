@@ -25,7 +25,7 @@ from torch import nn
 from catalog.artifacts import Artifact, open_artifact
 from catalog.catalog import Catalog
 from catalog.errors import VitrineError, nearest
-from finetune.config import FinetuneConfig
+from finetune.config import FinetuneConfig, LoraConfig
 from finetune.recommender import WHOLE_WITH_LORA, Recommender, linears_in, set_trained
 from finetune.shop import Shop
 from finetune.words import WORDS_FILE, Vocabulary
@@ -164,23 +164,63 @@ def assemble(begun: Start, config: FinetuneConfig, num_items: int) -> Assembled:
         *(["id_vectors"] if num_ids else []),
         *(["words"] if num_words else []),
     ]
-    trained_before = ["encoder.towers."]  # what is new has no low-rank update of something trained
-    if not begun.own_reader:
-        trained_before.append("history.")
-    elif begun.history.config.model:
-        trained_before.append("history.decoder.model.")
+    if begun.own_reader and begun.history.config.model:
         whole += ["history.norm", "decoder.into", "decoder.out_of"]
-    else:
+    elif begun.own_reader:
         whole.remove("recent")
         whole.append("history")
     settings = PeftLoraConfig(
         r=config.lora.rank,
         lora_alpha=config.lora.alpha,
         lora_dropout=config.lora.dropout,
-        target_modules=linears_in(recommender, *trained_before),
+        target_modules=lora_targets(begun, recommender, config.lora),
         modules_to_save=whole,
     )
     return Assembled(recommender, begun.parts, begun.vocabulary, _wrap(recommender, settings))
+
+
+def lora_targets(begun: Start, recommender: Recommender, lora: LoraConfig) -> list[str]:
+    """Names of the layers with low-rank updates; VitrineError where none is as asked for.
+
+    A new reader has none: they are updates of something trained.
+    """
+    encoder = recommender.encoder
+    trained_before: dict[str, list[str]] = {}
+    if encoder is not None:
+        for name in encoder.modalities:
+            trained_before[name] = [f"encoder.towers.{encoder.reads_through(name)}."]
+    new = begun.own_reader and not begun.history.config.model
+    pretrained = "history.decoder.model." if begun.own_reader else "history."
+    trained_before["reader"] = [] if new else [pretrained]
+    parts = wanted_parts(lora.parts, trained_before)
+    found = linears_in(recommender, *(place for part in parts for place in trained_before[part]))
+    if not found:
+        raise VitrineError(
+            f"lora.parts names {lora.parts!r} alone, which is new here and trained whole; name one of "
+            f"{', '.join(name for name, places in trained_before.items() if places)}, too"
+        )
+    ends = [end.strip() for end in lora.layers.split(",") if end.strip()]
+    for end in ends:
+        if not any(f".{name}".endswith(f".{end}") for name in found):
+            known = sorted({name.rpartition(".")[2] for name in found})
+            raise VitrineError(
+                f"lora.layers names {end!r}, but no linear layer ends so; there are "
+                f"{', '.join(known)}"
+            )
+    if ends:
+        found = [name for name in found if f".{name}".endswith(tuple(f".{end}" for end in ends))]
+    return found
+
+
+def wanted_parts(parts: str, known: Collection[str]) -> list[str]:
+    """Those that the setting `lora.parts` names, all if none; VitrineError for one not there."""
+    names = [name.strip() for name in parts.split(",") if name.strip()]
+    for name in names:
+        if name not in known:
+            raise VitrineError(
+                f"lora.parts names {name!r}, which the encoder does not read.{nearest(name, known)}"
+            )
+    return names or list(known)
 
 
 def _wrap(recommender: Recommender, settings: PeftLoraConfig) -> PeftModel:

@@ -23,6 +23,13 @@ class LoraConfig:
     """The update is scaled by alpha / r."""
     dropout: float = 0.0
     """On the adapter's input."""
+    parts: str = ""
+    """What has low-rank updates, with commas between: the encoder's modalities (text,image), for
+    their towers, and reader, for what reads histories; empty: all of them. Towers without any stand
+    still, and read each item once."""
+    layers: str = ""
+    """The linear layers that have them, with commas between, by the ends of their names
+    (query,value or attention.output.dense); empty: all."""
 
 
 Fill = Literal["mask", "drop", "zeros", "mean", "neighbours", "multi-hop", "pagerank"]

@@ -40,6 +40,7 @@ from pretrain.artifact import EncoderParts, count_parameters
 from pretrain.content import ContentReader
 from pretrain.curves import CurveRecorder
 from pretrain.embed import VECTORS_FILE, embed_items, vectors_made_with, write_ids
+from pretrain.frozen import keep_frozen
 from pretrain.run import TrainerFactory
 from pretrain.shards import gathered_weights, is_sharded
 from pretrain.start import start_projections
@@ -141,6 +142,9 @@ def fit(
     parts = begun.parts
     width = built.recommender.content_width
     reader = content_reader(config, catalog, parts)
+    towers_learn = reader is not None and config.transfer not in ("zero-shot", "frozen")
+    if parts is not None and reader is not None and towers_learn:
+        keep_frozen(parts.encoder, reader, progress=config.trainer.progress)
     if parts is not None and reader is not None and config.transfer == "scratch":
         items = np.arange(catalog.num_items)
         start_projections(parts.encoder, reader, items, config.trainer.seed)
@@ -155,7 +159,6 @@ def fit(
         assert built.recommender.words is not None
         said = begun.vocabulary.read(catalog, None if reader is None else reader.order)
         built.recommender.words.read(said)
-    towers_learn = reader is not None and config.transfer not in ("zero-shot", "frozen")
     curves = CurveRecorder(config.trainer.log_every)
 
     def refresh(module: pl.LightningModule) -> None:

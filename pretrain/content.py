@@ -1,5 +1,6 @@
 """Reads what items hold into what the towers take. Knows nothing about histories."""
 
+import copy
 import os
 from collections.abc import Mapping
 
@@ -10,7 +11,10 @@ from torch import Tensor
 
 from catalog.catalog import Catalog, cache_folder
 from pretrain.modalities import Content, Modality, PictureSource, Processor, Source
+from pretrain.modalities.base import SAID, present_rows
 from pretrain.twins import twin_groups
+
+TOKENS = ("input_ids", "attention_mask")
 
 
 class ContentReader:
@@ -34,6 +38,7 @@ class ContentReader:
         }
         self.order = order
         self.lost: dict[str, NDArray[np.bool_]] = {}
+        self.kept: dict[str, NDArray[np.floating]] = {}
 
     def read_only(self, names: set[str]) -> None:
         """From now on items seem to have nothing but these modalities."""
@@ -44,10 +49,24 @@ class ContentReader:
         """From now on some items, bool (num_items,), seem to lack the modality `name`."""
         self.lost[name] = items
 
+    def keep(self, name: str, vectors: NDArray[np.floating]) -> None:
+        """From now on what the tower says of a modality, (num_items, tower width), comes in its
+        inputs' stead; a text's tokens come, too: there are losses that tell them."""
+        self.kept[name] = vectors
+
+    def of(self, name: str) -> "ContentReader":
+        """One of this modality alone, of each item's own, from the same files."""
+        alone = copy.copy(self)
+        alone.kinds, alone.sources = {name: self.kinds[name]}, {name: self.sources[name]}
+        alone.order, alone.lost, alone.kept = None, {}, {}
+        return alone
+
     def read(self, items: NDArray[np.int64]) -> Content:
         """The content of n items."""
         places = items if self.order is None else self.order[items]
         content = {name: source.read(places) for name, source in self.sources.items()}
+        for name, vectors in self.kept.items():
+            content[name] = said_before(content[name], vectors, places)
         for name, lost in self.lost.items():
             content[name] = without(content[name], torch.from_numpy(lost[items]))
         return content
@@ -59,7 +78,10 @@ class ContentReader:
         costs = np.zeros(len(items), dtype=np.int64)
         for name, source in self.sources.items():
             lengths = source.prepare(items)
-            costs += self.kinds[name].tokens if lengths is None else lengths
+            if name in self.kept:
+                costs += 1
+            else:
+                costs += self.kinds[name].tokens if lengths is None else lengths
         return costs
 
     def release(self) -> None:
@@ -88,6 +110,15 @@ class ContentReader:
             np.save(partial, groups, allow_pickle=False)
             partial.replace(kept)
         return np.load(kept, allow_pickle=False)
+
+
+def said_before(
+    inputs: dict[str, Tensor], vectors: NDArray[np.floating], places: NDArray[np.int64]
+) -> dict[str, Tensor]:
+    """A modality's inputs with what its tower says of the items at `places` instead of what it reads."""
+    rows = present_rows(inputs["present"].numpy(), places)
+    told = {key: inputs[key] for key in (*TOKENS, "present") if key in inputs}
+    return {**told, SAID: torch.from_numpy(np.asarray(vectors[rows], dtype=np.float32))}
 
 
 def without(inputs: dict[str, Tensor], lost: Tensor) -> dict[str, Tensor]:

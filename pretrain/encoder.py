@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
 from pretrain.modalities import MODALITIES, Content, Modality, Text
+from pretrain.modalities.base import SAID
 from pretrain.towers import Projection, scatter_present
 
 
@@ -151,6 +152,8 @@ class ItemEncoder(PreTrainedModel):
 
     def read(self, name: str, content: Content) -> Tensor:
         """What its tower makes of one modality: a row (tower width) for each item that has it."""
+        if SAID in content[name]:
+            return content[name][SAID]
         inputs = {key: value for key, value in content[name].items() if key != "present"}
         return self.kinds[name].encode(self.towers[self.reads_through(name)], inputs)
 

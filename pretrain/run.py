@@ -16,6 +16,7 @@ from pretrain.chunks import check_compiled
 from pretrain.config import PretrainConfig
 from pretrain.curves import CurveRecorder
 from pretrain.data import PretrainData
+from pretrain.frozen import keep_frozen
 from pretrain.lora import merge_lora
 from pretrain.module import PretrainModule
 from pretrain.quarantine import Quarantine
@@ -51,6 +52,13 @@ def run_pretraining(config: PretrainConfig, output: Path, build_trainer: Trainer
     trainer = build_trainer(config.trainer, work, title, callbacks=[curves, report])
     data = PretrainData(catalog, split, reader, config.data, config.trainer.seed, edges, held_out)
     device = trainer.strategy.root_device
+    keep_frozen(
+        parts.encoder,
+        reader,
+        device,
+        without_text=bool(config.objectives.language),
+        progress=config.trainer.progress,
+    )
     start_projections(parts.encoder, reader, data.readable, config.trainer.seed, device)
     if config.data.compile:
         compile_layers(parts.encoder)

@@ -21,6 +21,9 @@ k rows for the k items that have it, in order; one stand-in row where none has: 
 tower in every step, as ZeRO-3 requires.
 """
 
+SAID = "said"
+"""Among inputs: what the tower says of them, (k, tower width), from an earlier reading of its."""
+
 Processor = Any
 """What a kind needs beside its tower to read content, with `save_pretrained`: a tokenizer, say."""
 

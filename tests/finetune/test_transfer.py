@@ -359,3 +359,70 @@ def test_dropout_can_be_set_for_a_pretrained_reader(settings: FinetuneConfig) ->
     begun = start(replace(settings, dropout=0.7), catalog)
     rates = {m.p for m in begun.history.modules() if isinstance(m, torch.nn.Dropout)}
     assert rates == {0.7}
+
+
+@pytest.mark.parametrize(
+    ("parts", "layers", "expected"),
+    [
+        ("image", "", {"image"}),
+        ("text,reader", "", {"text", "history"}),
+        ("", "query,q_proj", {"text", "image", "history"}),
+        ("text", "attention.output.dense", {"text"}),
+    ],
+)
+def test_low_rank_updates_are_where_they_are_asked_for(
+    parts: str, layers: str, expected: set[str], settings: FinetuneConfig, tmp_path: Path
+) -> None:
+    lora = replace(settings.lora, parts=parts, layers=layers)
+    changed = replace(settings, lora=lora)
+    output = run_finetuning(changed, tmp_path / "shop", build_trainer)
+    with safe_open(output / "adapter" / "adapter_model.safetensors", "np") as weights:
+        names = [name for name in list(weights.keys()) if "lora_" in name]
+    places = {
+        place
+        for name in names
+        for place in ("text", "image", "history")
+        if f".{place}." in name.replace("towers.", "")
+    }
+    assert places == expected
+    for end in layers.split(",") if layers else []:
+        assert any(f".{end}.lora_A" in name for name in names)
+    if layers:
+        ends = tuple(f".{end}" for end in layers.split(","))
+        assert all(name.split(".lora_")[0].endswith(ends) for name in names)
+    ranks_as_it_did(output, changed)
+
+
+@pytest.mark.parametrize(
+    ("lora", "message"),
+    [
+        (
+            {"parts": "txt"},
+            r"lora.parts names 'txt', which the encoder does not read. Did you mean",
+        ),
+        ({"layers": "quary"}, r"lora.layers names 'quary', but no linear layer ends so; there are"),
+    ],
+)
+def test_low_rank_updates_that_cannot_be_are_refused(
+    lora: dict[str, str], message: str, settings: FinetuneConfig, tmp_path: Path
+) -> None:
+    changed = replace(settings, lora=replace(settings.lora, **lora))
+    with pytest.raises(VitrineError, match=message):
+        run_finetuning(changed, tmp_path / "shop", build_trainer)
+
+
+def test_a_new_reader_of_histories_has_no_low_rank_updates(
+    settings: FinetuneConfig, tmp_path: Path
+) -> None:
+    config = replace(settings, features="content+id", id_width=8)
+    alone = replace(config, lora=replace(settings.lora, parts="reader"))
+    with pytest.raises(
+        VitrineError, match=r"is new here and trained whole; name one of text, image"
+    ):
+        run_finetuning(alone, tmp_path / "alone", build_trainer)
+    both = replace(config, lora=replace(settings.lora, parts="reader,image"))
+    output = run_finetuning(both, tmp_path / "both", build_trainer)
+    with safe_open(output / "adapter" / "adapter_model.safetensors", "np") as weights:
+        names = list(weights.keys())
+    assert any(".history." in name for name in names)
+    assert not any(".history." in name and "lora_" in name for name in names)

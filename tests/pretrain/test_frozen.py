@@ -1,0 +1,182 @@
+"""Frozen towers read each item once: what is kept is what they say, and nothing else runs them."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from catalog.catalog import Catalog, load_catalog
+from catalog.config import CatalogConfig
+from launch.trainer import build_trainer
+from pretrain import frozen
+from pretrain.artifact import EncoderParts, new_encoder
+from pretrain.config import (
+    EncoderConfig,
+    ObjectivesConfig,
+    PretrainConfig,
+    PretrainDataConfig,
+    ReaderConfig,
+    TowerConfig,
+    TrainerConfig,
+)
+from pretrain.content import ContentReader
+from pretrain.frozen import frozen_towers, keep_frozen
+from pretrain.modalities.base import SAID
+from pretrain.run import run_pretraining
+
+SMALL = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+STILL = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+ENCODER = EncoderConfig(
+    width=16,
+    text=TowerConfig(
+        config={"model_type": "bert", "intermediate_size": 64, **SMALL, **STILL},
+        vocab_size=300,
+        frozen=True,
+    ),
+    image=TowerConfig(
+        config={"model_type": "vit", "intermediate_size": 64, "patch_size": 16, **SMALL},
+        image_size=32,
+    ),
+    reader=ReaderConfig(heads=2),
+)
+
+
+@pytest.fixture
+def shop(demo_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Catalog:
+    monkeypatch.setenv("VITRINE_CACHE", str(tmp_path / "cache"))
+    return load_catalog(CatalogConfig(path=str(demo_world / "home")))
+
+
+@pytest.fixture
+def parts(shop: Catalog) -> EncoderParts:
+    torch.manual_seed(0)
+    parts = new_encoder(ENCODER, shop)
+    parts.encoder.eval()
+    return parts
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many texts each pass through a text tower read."""
+    from transformers.models.bert.modeling_bert import BertModel
+
+    found: list[int] = []
+    forward = BertModel.forward
+
+    def counted(self: BertModel, **inputs: Any) -> Any:
+        found.append(len(inputs["input_ids"]))
+        return forward(self, **inputs)
+
+    monkeypatch.setattr(BertModel, "forward", counted)
+    return found
+
+
+@torch.no_grad()
+def vectors(parts: EncoderParts, reader: ContentReader, items: np.ndarray) -> torch.Tensor:
+    return parts.encoder(reader.read(items)).parts
+
+
+@pytest.mark.parametrize("change", ["none", "shuffled", "lost"])
+def test_what_is_kept_is_what_the_tower_says(
+    change: str, parts: EncoderParts, shop: Catalog, passes: list[int]
+) -> None:
+    assert frozen_towers(parts.encoder) == ["text"]
+    order = np.random.default_rng(0).permutation(shop.num_items) if change == "shuffled" else None
+    asked, kept = parts.reader(shop, order), parts.reader(shop, order)
+    keep_frozen(parts.encoder, kept, progress=False)
+    if change == "lost":
+        for reader in (asked, kept):
+            reader.take_away("text", np.arange(shop.num_items) % 3 == 0)
+    for items in (np.arange(shop.num_items), np.array([5, 3, 9]), np.array([3])):
+        expected = vectors(parts, asked, items)
+        passes.clear()
+        torch.testing.assert_close(vectors(parts, kept, items), expected, atol=1e-5, rtol=1e-5)
+        assert not passes
+        assert set(kept.read(items)["text"]) == {"present", "input_ids", "attention_mask", SAID}
+
+
+def test_a_catalog_is_read_once_by_the_same_weights(
+    parts: EncoderParts, shop: Catalog, passes: list[int]
+) -> None:
+    keep_frozen(parts.encoder, parts.reader(shop), progress=False)
+    assert sum(passes) >= shop.num_items - 10
+    passes.clear()
+    keep_frozen(parts.encoder, parts.reader(shop), progress=False)
+    assert not passes
+    with torch.no_grad():
+        parts.encoder.towers["text"].embeddings.word_embeddings.weight[7, 0] += 1  # type: ignore[union-attr]
+    asked, kept = parts.reader(shop), parts.reader(shop)
+    keep_frozen(parts.encoder, kept, progress=False)
+    assert passes, "other weights say something else"
+    items = np.arange(shop.num_items)
+    torch.testing.assert_close(
+        vectors(parts, kept, items), vectors(parts, asked, items), atol=1e-5, rtol=1e-5
+    )
+
+
+def test_one_that_was_stopped_is_gone_on_from(
+    parts: EncoderParts, shop: Catalog, passes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frozen, "BLOCK", 16)
+    blocks = frozen.batches_of
+    begun: list[int] = []
+
+    def stopped(reader: ContentReader, items: np.ndarray, tokens: int) -> Iterator[np.ndarray]:
+        begun.append(int(items[0]))
+        if len(begun) == 3:
+            raise KeyboardInterrupt
+        return blocks(reader, items, tokens)
+
+    monkeypatch.setattr(frozen, "batches_of", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        keep_frozen(parts.encoder, parts.reader(shop), progress=False)
+    asked, kept = parts.reader(shop), parts.reader(shop)
+    keep_frozen(parts.encoder, kept, progress=False)
+    assert begun[:4] == [0, 16, 32, 32]
+    items = np.arange(shop.num_items)
+    torch.testing.assert_close(
+        vectors(parts, kept, items), vectors(parts, asked, items), atol=1e-5, rtol=1e-5
+    )
+
+
+def test_towers_that_learn_are_asked_each_time(shop: Catalog) -> None:
+    assert ENCODER.text is not None
+    for change in ({"frozen": False}, {"lora_rank": 2}):
+        parts = new_encoder(replace(ENCODER, text=replace(ENCODER.text, **change)), shop)
+        assert frozen_towers(parts.encoder) == []
+    parts.encoder.requires_grad_(False)
+    assert frozen_towers(parts.encoder) == ["text", "image"]
+    assert frozen_towers(parts.encoder, without_text=True) == ["image"]
+
+
+@pytest.mark.parametrize("encode_parts", [1, 3])
+def test_training_learns_the_same_from_it(
+    encode_parts: int,
+    shop: Catalog,
+    tmp_path: Path,
+    passes: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = PretrainConfig(
+        catalog=CatalogConfig(path=str(shop.folder)),
+        encoder=ENCODER,
+        objectives=ObjectivesConfig(words=0.1),
+        data=PretrainDataConfig(rows=4, row_length=8, max_broken=0.2, encode_parts=encode_parts),
+        trainer=TrainerConfig(max_steps=4, log_every=1, progress=False),
+    )
+    run_pretraining(config, tmp_path / "kept", build_trainer)
+    once = sum(passes)
+    passes.clear()
+    monkeypatch.setattr("pretrain.run.keep_frozen", lambda *_, **__: None)
+    run_pretraining(config, tmp_path / "asked", build_trainer)
+    assert once <= shop.num_items < sum(passes)
+    curves = [
+        json.loads((tmp_path / name / "curves.json").read_text())["loss"]
+        for name in ("kept", "asked")
+    ]
+    np.testing.assert_allclose(*curves, rtol=1e-4)
