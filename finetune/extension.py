@@ -11,7 +11,6 @@ from time import perf_counter
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -30,19 +29,15 @@ from finetune.artifact import (
     wanted_modalities,
 )
 from finetune.card import recommender_card
-from finetune.nearest import nearest_rows
+from finetune.strangers import neighbours_ids
 from pretrain.embed import IDS_FILE, VECTORS_FILE, embed_items, write_ids
 from pretrain.modalities.features import align
 from pretrain.store import VectorWriter, open_vectors
 
 EXTENDS = "extends"
 """In an extended recommender's config: the hashes of those it has its weights and vectors from."""
-NEIGHBOURS = 10
-"""Items whose id vectors stand in for those of an item that has none."""
 BLOCK = 16_384
 """Vectors copied at a time."""
-QUERIES = 256
-"""Items whose neighbours are looked for at a time."""
 
 
 @dataclass(frozen=True)
@@ -137,15 +132,12 @@ def _vectors_of(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     nn.Module.to(recommender, device)
     content = _content_of(added, catalog, built, config["only"]).to(device)
-    ids, says = None, torch.zeros(len(added), 1, dtype=torch.bool, device=device)
     if recommender.words is not None:
         assert built.vocabulary is not None
         recommender.words.read(built.vocabulary.read(catalog.of_items(added)))
-        says = (recommender.words() != 0).any(dim=1, keepdim=True)
+    ids = None
     if recommender.beside:
-        adapted = F.normalize(recommender.adaptor(content), dim=-1)
-        ids = neighbours_ids(adapted, old, train_counts(artifact.path) > 0)
-        ids = ids.masked_fill(says, 0.0)  # who has words needs nobody to speak for it
+        ids = neighbours_ids(recommender, content, None, old, train_counts(artifact.path) > 0)
     elif recommender.id_vectors is not None:
         # Added to the content, ids start at nothing, and whoever never took part stays there.
         ids = torch.zeros(len(added), recommender.content_width, device=device)
@@ -162,23 +154,3 @@ def _content_of(added: NDArray[np.int64], catalog: Catalog, built: Assembled, on
     content = np.empty((len(added), built.recommender.content_width), dtype=np.float32)
     embed_items(built.recommender.encoder, reader, content, title="Embedding added items")
     return torch.from_numpy(content)
-
-
-def neighbours_ids(
-    adapted: Tensor, known: NDArray[np.floating], taken: NDArray[np.bool_]
-) -> Tensor:
-    """Id vectors for items that never had one: the mean of those of the nearest items by content.
-
-    As Airbnb does for new listings (Grbovic and Cheng, 2018, section 3.1). With zeros an item would
-    be half a vector, such as no state was trained on, and its content, brought to unit length, would
-    count for more than anybody else's.
-
-    `adapted` (n, content width), unit length; `known` (num_items, content width + id width): item
-    vectors; `taken` bool (num_items,): whose id vector learned anything. Returns (n, id width).
-    """
-    most = min(NEIGHBOURS, int(taken.sum()))
-    means = []
-    for some in adapted.split(QUERIES):
-        _, rows = nearest_rows(some, known, most, taken)
-        means.append(known[rows.numpy()][:, :, adapted.shape[1] :].mean(axis=1))
-    return torch.from_numpy(np.concatenate(means)).to(adapted.device)

@@ -10,6 +10,7 @@ from torch import Tensor
 from finetune.data import FinetuneBatch
 from finetune.losses import catalog_cross_entropy, draw_negatives, sampled_cross_entropy
 from finetune.recommender import Recommender
+from finetune.strangers import neighbours_ids
 from pretrain.config import OptimizerConfig
 from pretrain.encoder import ItemVectors
 from pretrain.gather import gather_rows
@@ -66,8 +67,19 @@ class FinetuneModule(pl.LightningModule):
         self.register_buffer("candidates", candidates, persistent=False)
 
     def item_vectors(self) -> Tensor:
-        """(num_items, width), unit length, from the cache."""
-        return self.recommender.adapt(self.content)
+        """(num_items, width), unit length, from the cache. Ids that learned nothing, of items never
+        taken, say nothing: beside content their neighbours' stand in for them."""
+        recommender, content = self.recommender, self.content
+        vectors = recommender.adapt(content)
+        if recommender.id_vectors is None or content is None or not len(self.candidates):
+            return vectors
+        rows = (self.taken == 0).nonzero().squeeze(1)
+        if recommender.beside:
+            known, taken = vectors.detach().float().cpu().numpy(), (self.taken > 0).cpu().numpy()
+            ids = neighbours_ids(recommender, content[rows], rows, known, taken)
+        else:
+            ids = content.new_zeros(len(rows), vectors.shape[1])
+        return vectors.index_copy(0, rows, recommender.adapt(content[rows], rows, ids))
 
     def on_train_start(self) -> None:
         self.train()  # weights come from disk in evaluation mode, and a resumed run must not begin so

@@ -1,0 +1,63 @@
+"""Items nobody took in training have the ids of their neighbours, unless their words speak for them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from finetune.artifact import train_counts
+from finetune.config import FinetuneConfig
+from finetune.recommender import Recommender
+from finetune.run import run_finetuning
+from finetune.strangers import neighbours_ids
+from finetune.words import WordBags
+from launch.trainer import build_trainer
+from pretrain.history import HistoryEncoder, HistoryEncoderConfig
+from pretrain.store import open_vectors
+
+
+def recommender_with(num_words: int) -> Recommender:
+    torch.manual_seed(0)
+    shape = HistoryEncoderConfig(width=8, layers=1, heads=1)
+    return Recommender(None, HistoryEncoder(shape), 60, id_width=4, num_words=num_words)
+
+
+def test_neighbours_are_told_by_content_among_what_was_taken() -> None:
+    content, ids = F.normalize(torch.randn(60, 4), dim=-1), torch.randn(60, 4)
+    known = torch.cat([content, ids], dim=1).numpy()
+    taken = np.arange(60) % 2 == 0
+    asked = torch.randn(300, 4)
+    found = neighbours_ids(recommender_with(0), asked, None, known, taken)
+    for row in (0, 1, 299):
+        told = F.normalize(asked[row], dim=-1) @ content.T
+        nearest = sorted(range(0, 60, 2), key=lambda item: -float(told[item]))[:10]
+        torch.testing.assert_close(found[row], ids[nearest].mean(dim=0))
+
+
+def test_who_has_words_needs_nobody() -> None:
+    recommender = recommender_with(3)
+    assert recommender.words is not None
+    offsets = torch.tensor([0, *[2] * 60])  # the first item alone says anything
+    recommender.words.read(WordBags(offsets, torch.tensor([0, 2]), torch.tensor([0.6, 0.8])))
+    rows = torch.tensor([0, 7])
+    found = neighbours_ids(
+        recommender, torch.randn(2, 4), rows, np.random.randn(60, 8), np.ones(60, dtype=bool)
+    )
+    assert found.abs().sum(dim=1).gt(0).tolist() == [False, True]
+
+
+def test_a_domain_stores_them(settings: FinetuneConfig, tmp_path: Path) -> None:
+    split = replace(settings.split, kind="global-time", test_share=0.3, validation_share=0.2)
+    config = replace(settings, features="content+id", id_width=8, split=split)
+    run = run_finetuning(config, tmp_path / "run", build_trainer)
+    vectors, taken = open_vectors(run / "item_vectors.safetensors"), train_counts(run) > 0
+    strangers = np.flatnonzero(~taken)
+    assert len(strangers)
+    content, ids = vectors[:, :-8], vectors[:, -8:]
+    for item in strangers:
+        told = np.where(taken, content @ content[item], -np.inf)
+        mean = ids[np.argsort(-told)[:10]].mean(axis=0)
+        assert ids[item] == pytest.approx(mean / np.linalg.norm(mean) * 0.5**0.5, abs=1e-4)
