@@ -9,7 +9,7 @@ from pretrain.config import OptimizerConfig, ReaderConfig, TrainerConfig
 
 Transfer = Literal["scratch", "zero-shot", "frozen", "lora", "full"]
 Loss = Literal["auto", "softmax", "sampled", "in-batch"]
-Features = Literal["content", "content+id", "shuffled", "random", "id"]
+Features = Literal["content", "content+id", "auto", "shuffled", "random", "id"]
 
 
 Model = Literal["vitrine", "popularity", "item-knn", "bpr-mf", "vbpr", "semantic-ids"]
@@ -65,6 +65,9 @@ class FinetuneDataConfig:
     """Packed rows of histories in one step on each device; a row holds `max_history` items."""
     encode_items: int = 96
     """Items read through the towers with gradient in one step; the rest come from the vector cache."""
+    refresh_every: int = 0
+    """Steps between two readings of all items through the towers, where these learn; 0: they are read
+    anew only where validation targets are looked at."""
     workers: int = 0
     """Loader processes."""
 
@@ -78,7 +81,8 @@ class FinetuneConfig:
     transfer: Transfer = "lora"
     """What is trained: everything anew, nothing, only what reads histories, low-rank updates, or all."""
     features: Features = "content"
-    """What stands for an item: its content; content and an id vector; or a control."""
+    """What stands for an item: its content; content and an id vector; whichever of both ranks
+    validation targets better, each trained (auto); or a control."""
     words: bool = False
     """Each word of the items' texts has a learned vector, too, of which an item has the sum (LightFM);
     added to its id's, where it has one."""

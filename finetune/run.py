@@ -1,6 +1,6 @@
 """Fine-tuning on one page: an encoder, a domain and settings in, a recommender artifact out."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -11,14 +11,13 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from catalog.artifacts import Artifact, write_artifact
+from catalog.artifacts import Artifact, request_hash, write_artifact
 from catalog.catalog import Catalog
 from catalog.errors import VitrineError
 from catalog.memory import PeakMemory
 from catalog.seen import SEEN_FILE, Seen, interaction_marks
 from catalog.splits import Split, Targets, load_split, target_rows
 from finetune.artifact import (
-    COUNTS_FILE,
     Assembled,
     Start,
     assemble,
@@ -27,10 +26,11 @@ from finetune.artifact import (
     wanted_modalities,
     without_towers,
 )
-from finetune.baselines.popularity import figures_of_test
+from finetune.cache import CacheRefresh
 from finetune.card import recommender_card
-from finetune.config import FinetuneConfig
+from finetune.config import Features, FinetuneConfig
 from finetune.data import FinetuneData
+from finetune.fitted import Fitted
 from finetune.metrics import ListMeasures, Ranking
 from finetune.missing import check_missing, filled_content, take_away
 from finetune.module import FinetuneModule
@@ -39,45 +39,38 @@ from finetune.shop import Shop
 from pretrain.artifact import EncoderParts, count_parameters
 from pretrain.content import ContentReader
 from pretrain.curves import CurveRecorder
-from pretrain.embed import VECTORS_FILE, embed_items, vectors_made_with, write_ids
+from pretrain.embed import embed_items, vectors_made_with
 from pretrain.frozen import keep_frozen
 from pretrain.run import TrainerFactory
 from pretrain.shards import gathered_weights, is_sharded
 from pretrain.start import start_projections
-from pretrain.store import save_vectors
 from pretrain.work import clear_work, work_folder
 
+TO_CHOOSE_FROM: tuple[Features, ...] = ("content", "content+id")
+"""What `features: auto` tries; the first where both rank validation alike."""
 MOST_IN_SOFTMAX = 200_000
 """Items up to which the loss is told from all of them, unless a setting says otherwise."""
 
 
 @dataclass
-class Fitted:
-    """A recommender as training left it, and how it came about."""
-
-    trainer: pl.Trainer
-    module: FinetuneModule
+class FittedDomain(Fitted[FinetuneModule]):
     built: Assembled
-    best: BestWeights
-    curves: CurveRecorder
-    trained_parameters: int
-    seen_targets: int
-    made_from: dict[str, Any]
-    """Parents and catalog, for `write_artifact`."""
-    work: Path
-    """Where its checkpoints lie."""
 
 
 def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerFactory) -> Path:
     """Trains a sequential recommender on one domain and ranks its test targets.
 
     Returns the artifact's folder: the trained weights, item vectors with their ids, `curves.json`,
-    `test_ranks.npy` (each test target's place) and the metrics in the manifest.
+    `test_ranks.npy` (each test target's place) and the metrics in the manifest. Where `features` is
+    auto, the artifact is what either setting would have left, its config says which, and the metrics
+    what both came to.
     """
     started, memory = perf_counter(), PeakMemory()
     catalog, split = load_split(config.catalog, config.split)
-    fitted = fit(config, catalog, split, output, build_trainer)
-    module, built, best = fitted.module, fitted.built, fitted.best
+    tried = fit_each(config, catalog, split, output, build_trainer)
+    chosen = max(tried, key=lambda features: tried[features].best.best)
+    fitted = tried[chosen]
+    module, built = fitted.module, fitted.built
     sharded = is_sharded(module)  # then every rank takes each pass through it, with the others
     if fitted.trainer.is_global_zero or sharded:
         with torch.no_grad():
@@ -90,34 +83,51 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
             with write_artifact(
                 output,
                 kind="recommender",
-                config=asdict(config),
+                config=asdict(replace(config, features=chosen)),
                 **fitted.made_from,
                 split=split.describe(),
+                request=request_hash("recommender", asdict(config), **fitted.made_from),
                 card=recommender_card,
             ) as staging:
-                save_vectors(staging.path / VECTORS_FILE, vectors)
-                write_ids(staging.path, catalog)
-                np.save(staging.path / COUNTS_FILE, split.train_counts, allow_pickle=False)
+                fitted.store(staging, catalog, split, vectors, ranking)
                 save_weights(built, config.transfer, staging.path)
-                np.save(staging.path / "test_ranks.npy", ranking.ranks, allow_pickle=False)
-                fitted.curves.curves["validation NDCG@10"] = best.curve
-                fitted.curves.save(staging.path / "curves.json")
-                trained = fitted.trained_parameters
-                staging.metrics.update(
-                    {
-                        "parameters": count_parameters(module),
-                        "trained_parameters": trained,
-                        "best_step": best.best_step,
-                        "seen_targets": fitted.seen_targets,
-                        "validation_ndcg@10": best.best if trained else None,
-                        "seconds": round(perf_counter() - started, 1),
-                        "peak_mib": memory.mib,
-                        **figures_of_test(ranking, catalog, split),
-                    }
-                )
-            clear_work(fitted.work)
+                if len(tried) > 1:
+                    for name, each in tried.items():
+                        staging.metrics[f"validation_ndcg@10/{name}"] = each.best.best
+                staging.metrics["seconds"] = round(perf_counter() - started, 1)
+                staging.metrics["peak_mib"] = memory.mib
+            for each in tried.values():
+                clear_work(each.work)
     fitted.trainer.strategy.barrier()
     return output
+
+
+def fit_each(
+    config: FinetuneConfig,
+    catalog: Catalog,
+    split: Split,
+    output: Path,
+    build_trainer: TrainerFactory,
+) -> dict[Features, FittedDomain]:
+    """By their `features`: what `config` asks for, or both that auto chooses between."""
+    if config.features != "auto":
+        return {config.features: fit(config, catalog, split, output, build_trainer)}
+    if not len(split.validation):
+        raise VitrineError(
+            f"the split of {catalog.name} has no validation targets, and auto chooses by nothing "
+            "else; use --features content or content+id"
+        )
+    if config.trainer.strategy.startswith("zero3") or config.transfer == "zero-shot":
+        why = "trains nothing" if config.transfer == "zero-shot" else "keeps no best weights"
+        told = config.transfer if config.transfer == "zero-shot" else config.trainer.strategy
+        raise VitrineError(
+            f"features are to be chosen on validation, but {told} {why}; use --features content or "
+            "content+id"
+        )
+    return {
+        features: fit(replace(config, features=features), catalog, split, output, build_trainer)
+        for features in TO_CHOOSE_FROM
+    }
 
 
 def fit(
@@ -126,7 +136,7 @@ def fit(
     split: Split,
     output: Path,
     build_trainer: TrainerFactory,
-) -> Fitted:
+) -> FittedDomain:
     """Trains on the training part and keeps the weights that ranked the validation part best.
 
     Nothing is stored but checkpoints, beside `output`, which a run that was stopped goes on from.
@@ -161,16 +171,17 @@ def fit(
         built.recommender.words.read(said)
     curves = CurveRecorder(config.trainer.log_every)
 
-    def refresh(module: pl.LightningModule) -> None:
-        content = np.empty((catalog.num_items, width), dtype=np.float32)
+    refresh = None
+    if towers_learn:
         assert parts is not None
         assert reader is not None
-        embed_items(parts.encoder, reader, content, progress=False)
-        module.content = torch.from_numpy(content).to(module.device)
+        refresh = CacheRefresh(parts.encoder, reader, config.data.refresh_every)
 
     def rank(module: FinetuneModule, targets: Targets) -> Ranking:
-        if towers_learn:  # what is judged, and trained on afterwards, is what would be stored
-            refresh(module)
+        if (
+            refresh is not None
+        ):  # what is judged, and trained on afterwards, is what would be stored
+            refresh(module, trainer.global_step)
         with torch.no_grad():
             vectors = module.item_vectors().float().cpu().numpy()
         return Shop(module.recommender, vectors).rank_targets(catalog, targets)
@@ -182,7 +193,8 @@ def fit(
         "catalog": catalog.fingerprint,
     }
     work = work_folder(output, "recommender", config, "data.rows", **made_from)
-    trainer = build_trainer(config.trainer, work, title, callbacks=[curves, best])
+    callbacks = [curves, best, *([refresh] if refresh else [])]
+    trainer = build_trainer(config.trainer, work, title, callbacks=callbacks)
     data = FinetuneData(
         catalog,
         split,
@@ -205,9 +217,11 @@ def fit(
     if trained:  # not so in zero-shot
         trainer.fit(module, data)
 
-    if towers_learn:  # every rank, as under ZeRO-3 all take each pass through a tower together
+    if refresh is not None:  # every rank: under ZeRO-3 all take each pass through a tower together
         refresh(module)
-    return Fitted(trainer, module, built, best, curves, trained, seen_targets, made_from, work)
+    return FittedDomain(
+        trainer, module, best, curves, trained, seen_targets, made_from, work, built=built
+    )
 
 
 def negatives_of(config: FinetuneConfig, num_items: int) -> int | None:
@@ -227,6 +241,8 @@ def _check(config: FinetuneConfig) -> None:
         raise VitrineError(
             f"only '{config.only}' is to be read, but words are to have vectors; leave out --words"
         )
+    if config.data.refresh_every < 0:
+        raise VitrineError(f"data.refresh_every is {config.data.refresh_every}; give 0 or more")
     if config.vectors and (config.only or config.transfer == "scratch"):
         told = f"only '{config.only}' is to be read" if config.only else "transfer is 'scratch'"
         raise VitrineError(

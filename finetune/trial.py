@@ -6,7 +6,7 @@ from catalog.errors import VitrineError
 from catalog.splits import load_split, without_test
 from finetune.baselines.run import fit_baseline
 from finetune.config import FinetuneConfig, Model
-from finetune.run import fit
+from finetune.run import fit_each
 from finetune.semantic.run import fit_semantic_ids
 from pretrain.run import TrainerFactory
 
@@ -27,7 +27,8 @@ def run_trial(
         )
     catalog, split = without_test(catalog, split)
     if model == "vitrine":
-        return fit(config, catalog, split, output, build_trainer).best.best
+        tried = fit_each(config, catalog, split, output, build_trainer).values()
+        return max(fitted.best.best for fitted in tried)
     if model == "semantic-ids":
         return fit_semantic_ids(config, catalog, split, output, build_trainer).best.best
     score = fit_baseline(model, config, catalog, split, output, build_trainer).validation_ndcg

@@ -6,7 +6,6 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 
@@ -15,10 +14,10 @@ from catalog.catalog import Catalog
 from catalog.errors import VitrineError
 from catalog.memory import PeakMemory
 from catalog.splits import Split, Targets, load_split
-from finetune.artifact import COUNTS_FILE, start
-from finetune.baselines.popularity import figures_of_test
+from finetune.artifact import start
 from finetune.config import FinetuneConfig
 from finetune.data import FinetuneData
+from finetune.fitted import Fitted
 from finetune.metrics import ListMeasures, Ranking, slices_of, summarise
 from finetune.recommender import Recommender
 from finetune.run import check_targets, content_reader, first_content, negatives_of
@@ -31,10 +30,8 @@ from finetune.semantic.shop import SemanticShop
 from finetune.semantic.trie import Trie
 from pretrain.artifact import count_parameters
 from pretrain.curves import CurveRecorder
-from pretrain.embed import VECTORS_FILE, write_ids
 from pretrain.run import TrainerFactory
 from pretrain.shards import gathered_weights, is_sharded
-from pretrain.store import save_vectors
 from pretrain.work import clear_work, work_folder
 
 
@@ -48,7 +45,7 @@ def run_semantic_ids(config: FinetuneConfig, output: Path, build_trainer: Traine
     started, memory = perf_counter(), PeakMemory()
     catalog, split = load_split(config.catalog, config.split)
     fitted = fit_semantic_ids(config, catalog, split, output, build_trainer)
-    module, best, progress = fitted.module, fitted.best, config.trainer.progress
+    module, progress = fitted.module, config.trainer.progress
     sharded = is_sharded(module)  # then every rank takes each pass through it, with the others
     if fitted.trainer.is_global_zero or sharded:
         made = fitted.shop(module if sharded else module.cpu())
@@ -64,49 +61,23 @@ def run_semantic_ids(config: FinetuneConfig, output: Path, build_trainer: Traine
                 **fitted.made_from,
                 split=split.describe(),
             ) as staging:
-                save_vectors(staging.path / VECTORS_FILE, made.item_vectors)
-                write_ids(staging.path, catalog)
-                np.save(staging.path / COUNTS_FILE, split.train_counts, allow_pickle=False)
+                fitted.store(staging, catalog, split, made.item_vectors, ranking)
                 save_model(module.model, split.trained_items, staging.path)
-                np.save(staging.path / "test_ranks.npy", ranking.ranks, allow_pickle=False)
-                fitted.curves.curves["validation NDCG@10"] = best.curve
-                fitted.curves.save(staging.path / "curves.json")
                 of_beam = summarise(alone, slices_of(catalog, split, split.test))
-                staging.metrics.update(
-                    {
-                        "parameters": count_parameters(module),
-                        "trained_parameters": fitted.trained_parameters,
-                        "best_step": best.best_step,
-                        "seen_targets": fitted.seen_targets,
-                        "validation_ndcg@10": best.best,
-                        "seconds": round(perf_counter() - started, 1),
-                        "peak_mib": memory.mib,
-                        **{f"ids/{name}": value for name, value in fitted.ids.metrics.items()},
-                        **figures_of_test(ranking, catalog, split),
-                        **{f"beam/{name}": value for name, value in of_beam.items()},
-                    }
-                )
+                staging.metrics["seconds"] = round(perf_counter() - started, 1)
+                staging.metrics["peak_mib"] = memory.mib
+                for part, figures in (("ids", fitted.ids.metrics), ("beam", of_beam)):
+                    for name, value in figures.items():
+                        staging.metrics[f"{part}/{name}"] = value
             clear_work(fitted.work)
     fitted.trainer.strategy.barrier()
     return output
 
 
 @dataclass
-class Fitted:
-    """A model as training left it, and how it came about."""
-
-    trainer: pl.Trainer
-    module: SemanticModule
+class FittedIds(Fitted[SemanticModule]):
     shop: Callable[[SemanticModule], SemanticShop]
     ids: Identifiers
-    best: BestWeights
-    curves: CurveRecorder
-    trained_parameters: int
-    seen_targets: int
-    made_from: dict[str, Any]
-    """Parents and catalog, for `write_artifact`."""
-    work: Path
-    """Where its checkpoints lie."""
 
 
 def fit_semantic_ids(
@@ -115,7 +86,7 @@ def fit_semantic_ids(
     split: Split,
     output: Path,
     build_trainer: TrainerFactory,
-) -> Fitted:
+) -> FittedIds:
     """Trains on the training part and keeps the weights that ranked the validation part best."""
     _check(config)
     seed, progress = config.trainer.seed, config.trainer.progress
@@ -165,12 +136,14 @@ def fit_semantic_ids(
     )
     trained = count_parameters(module, trained_only=True)
     trainer.fit(module, data)
-    return Fitted(trainer, module, shop, ids, best, curves, trained, seen_targets, made_from, work)
+    return FittedIds(
+        trainer, module, best, curves, trained, seen_targets, made_from, work, shop=shop, ids=ids
+    )
 
 
 def _check(config: FinetuneConfig) -> None:
     settings = config.semantic
-    if config.features in ("id", "content+id"):
+    if config.features in ("id", "content+id", "auto"):
         raise VitrineError(
             f"features '{config.features}' are vectors of ids, of which no semantic ids can be made; "
             "use content, or shuffled or random as controls"

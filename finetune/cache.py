@@ -1,0 +1,41 @@
+"""The cache of what towers make of every item, while these learn."""
+
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+
+from finetune.module import FinetuneModule
+from pretrain.content import ContentReader
+from pretrain.embed import embed_items
+from pretrain.encoder import ItemEncoder
+
+
+class CacheRefresh(pl.Callback):
+    """Reads every item anew when it is asked to, and every `every` steps (0: never of itself).
+
+    In between, steps read some items anew (see `finetune.module`), and the others' vectors age.
+    """
+
+    def __init__(self, encoder: ItemEncoder, reader: ContentReader, every: int = 0) -> None:
+        self.encoder = encoder
+        self.reader = reader
+        self.every = every
+        self.read_at = -1
+
+    def __call__(self, module: FinetuneModule, step: int = -1) -> None:
+        """What stands in the cache is then what the towers make of every item, after `step`."""
+        shape = (self.reader.catalog.num_items, self.encoder.config.width)
+        content = np.empty(shape, dtype=np.float32)
+        embed_items(self.encoder, self.reader, content, progress=False)
+        module.content = torch.from_numpy(content).to(module.device)
+        self.read_at = step
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
+    ) -> None:
+        step = trainer.global_step
+        if self.every and step % self.every == 0 and step != self.read_at:
+            assert isinstance(pl_module, FinetuneModule)
+            self(pl_module, step)
