@@ -103,7 +103,7 @@ def _random(catalog: Catalog, users: NDArray[np.int64], config: SplitConfig) -> 
     drawn[np.lexsort((keys, users))] = np.arange(len(users))
     drawn -= catalog.interactions.offsets[users]  # each one's place in the person's own draw
     parts = (drawn >= left[users]).astype(np.int8) + (drawn >= (left + sizes[:, 0])[users])
-    # What is held out stays as it was drawn: the first of a part, its target, is then any of them.
+    # What is held out stays as it was drawn: the first of a part is then any of them.
     return parts.astype(np.int8), np.where(parts == TRAIN, np.arange(len(users)), keys)
 
 

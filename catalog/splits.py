@@ -15,7 +15,8 @@ from catalog.errors import VitrineError, nearest
 
 @dataclass(frozen=True, eq=False)
 class Targets:
-    """Held-out items, at most one a person: the item at `positions`, after the first `lengths`."""
+    """Held-out items: the item at `positions`, after the first `lengths`; of a random or given split
+    a person may have several."""
 
     users: NDArray[np.int32]
     """(num_targets,), ascending."""
@@ -36,6 +37,16 @@ class Targets:
         """Those at the places, or of the mask, `chosen`."""
         known = None if self.known is None else self.known[chosen]
         return Targets(self.users[chosen], self.positions[chosen], known)
+
+    def one_each(self) -> "Targets":
+        """The first one of every person."""
+        return self.take(np.unique(self.users, return_index=True)[1])
+
+    def of_people(self, most: int) -> "Targets":
+        """All of at most so many people, evenly drawn, always the same."""
+        people = np.unique(self.users)
+        drawn = np.random.default_rng(0).permutation(len(people))[:most]
+        return self.take(np.isin(self.users, people[drawn]))
 
     def history(self, interactions: Interactions, place: int) -> NDArray[np.int32]:
         """The items before target number `place`, oldest first: int32 (length,)."""
@@ -123,14 +134,13 @@ def make_split(catalog: Catalog, config: SplitConfig) -> Split:
     them; a target is the person's first item of its period. leave-one-out: a person's last item is
     the test target and the one before it the validation target; who has fewer than three
     interactions, or too short a history for a test target, is kept whole for training. random, given:
-    a target is the first item of a person's validation or test part (of a random one, any of them),
-    its history their training part alone.
+    every item of a person's validation or test part is a target, its history their training part alone.
     Raises VitrineError for settings that cannot work, and for global-time without moments.
     """
     kinds = {
         "global-time": _global_time,
         "leave-one-out": _leave_one_out,
-        **dict.fromkeys(DEALERS, _first_of_parts),
+        **dict.fromkeys(DEALERS, _parts),
     }
     if config.kind not in kinds:
         raise VitrineError(f"split.kind {config.kind!r} is unknown.{nearest(config.kind, kinds)}")
@@ -186,20 +196,19 @@ def _global_time(catalog: Catalog, config: SplitConfig) -> Places:
     )
 
 
-def _first_of_parts(catalog: Catalog, config: SplitConfig) -> Places:
+def _parts(catalog: Catalog, config: SplitConfig) -> Places:
     interactions = catalog.interactions
     assert isinstance(interactions, Arranged)
-    before = [
-        _sums(interactions, interactions.parts < part) for part in (VALIDATION, TEST, TEST + 1)
-    ]
-    ends = before[TRAIN]
-    known = ends >= config.min_history
+    ends = _sums(interactions, interactions.parts == TRAIN)
+    users = np.repeat(np.arange(catalog.num_users), np.diff(interactions.offsets))
+    positions = np.arange(len(interactions)) - interactions.offsets[users]
 
-    def first(part: int) -> Targets:
-        chosen = known & (before[part] > before[part - 1])
-        return _targets(chosen, before[part - 1], ends)
+    def targets(part: int) -> Targets:
+        chosen = (interactions.parts == part) & (ends[users] >= config.min_history)
+        who = users[chosen]
+        return Targets(*(x.astype(np.int32) for x in (who, positions[chosen], ends[who])))
 
-    return ends.astype(np.int32), first(VALIDATION), first(TEST), None
+    return ends.astype(np.int32), targets(VALIDATION), targets(TEST), None
 
 
 def _choose_cuts(times: NDArray[np.int64], config: SplitConfig) -> tuple[int, int]:
@@ -229,16 +238,8 @@ def _sums(interactions: Interactions, counted: NDArray[np.bool_]) -> NDArray[np.
     return earlier[interactions.offsets[1:]] - earlier[interactions.offsets[:-1]]
 
 
-def _targets(
-    chosen: NDArray[np.bool_],
-    positions: NDArray[np.int64],
-    known: NDArray[np.int64] | None = None,
-) -> Targets:
-    return Targets(
-        np.flatnonzero(chosen).astype(np.int32),
-        positions[chosen].astype(np.int32),
-        None if known is None else known[chosen].astype(np.int32),
-    )
+def _targets(chosen: NDArray[np.bool_], positions: NDArray[np.int64]) -> Targets:
+    return Targets(np.flatnonzero(chosen).astype(np.int32), positions[chosen].astype(np.int32))
 
 
 def without_test(catalog: Catalog, split: Split) -> tuple[Catalog, Split]:
@@ -248,7 +249,8 @@ def without_test(catalog: Catalog, split: Split) -> tuple[Catalog, Split]:
     """
     interactions = catalog.interactions
     ends = np.diff(interactions.offsets).astype(np.int32)
-    ends[split.test.users] = split.test.positions
+    first = split.test.one_each()
+    ends[first.users] = first.positions
     kept = training_mask(interactions, ends)
     before = Interactions(
         offsets=np.concatenate([[0], np.cumsum(ends, dtype=np.int64)]),

@@ -163,7 +163,10 @@ class _Kept:
     def __init__(self, catalog: Catalog, targets: Targets, measures: ListMeasures | None) -> None:
         self.measures = measures
         names = [] if measures is None else measures.names
+        self.is_first = np.zeros(len(targets), dtype=bool)
+        self.is_first[np.unique(targets.users, return_index=True)[1]] = True
         self.ranking = Ranking(
+            people=targets.users,
             ranks=np.empty(len(targets), dtype=np.int64),
             shown=np.zeros(catalog.num_items, dtype=np.int64),
             candidates=np.empty(len(targets), dtype=np.int64),
@@ -180,7 +183,8 @@ class _Kept:
         found, tops = self.ranking, listed[:, :LIST_LENGTH].numpy()
         found.ranks[chunk.rows] = ranks.numpy()
         found.candidates[chunk.rows] = self.num_candidates(chunk)
-        found.shown += np.bincount(tops[tops >= 0], minlength=len(found.shown))
+        lists = tops[self.is_first[chunk.rows]]  # of several targets of one person the list is one
+        found.shown += np.bincount(lists[lists >= 0], minlength=len(found.shown))
         if self.measures is not None:
             seen = chunk.seen_rows.numpy(), chunk.seen_items.numpy()
             for name, values in self.measures.measure(tops, *seen).items():
@@ -206,6 +210,8 @@ def _scores_of(
     return found
 
 
-def ndcg_interval(ranks: NDArray[np.int64], k: int = 10) -> Interval:
-    """Mean NDCG@k with its interval over people."""
-    return mean_interval(metric_values(ranks)[f"ndcg@{k}"])
+def ndcg_interval(
+    ranks: NDArray[np.int64], people: NDArray[np.integer] | None = None, k: int = 10
+) -> Interval:
+    """Mean NDCG@k with its interval over people (see `metric_values`)."""
+    return mean_interval(metric_values(ranks, people=people)[f"ndcg@{k}"])

@@ -1,11 +1,12 @@
-"""Metrics of rankings, one value a target: how high it stood, and what the list of ten held.
+"""Metrics of rankings, one value a person: how high targets stood, and what the list of ten held.
 
-One relevant item a target, so Recall@k is also the hit rate, and the average precision at k is the
+Where everybody has one target, Recall@k is also the hit rate, and the average precision at k is the
 reciprocal rank within k.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,8 @@ SMOOTHING = 0.01
 class Ranking:
     """What evaluation keeps of one system; nothing of it grows with people × items."""
 
+    people: NDArray[np.int32]
+    """(targets,): whose target it is, ascending."""
     ranks: NDArray[np.int64]
     """(targets,): the target's place; 1 is the best."""
     shown: NDArray[np.int64]
@@ -33,28 +36,58 @@ class Ranking:
     candidates: NDArray[np.int64]
     """(targets,): items that were ranked."""
     lists: dict[str, NDArray[np.float64]] = field(default_factory=dict)
-    """What was measured of each list: name → (targets,)."""
+    """What was measured of the list each target stood in: name → (targets,)."""
 
 
 def metric_values(
-    ranks: NDArray[np.int64], candidates: NDArray[np.int64] | None = None
+    ranks: NDArray[np.int64],
+    candidates: NDArray[np.int64] | None = None,
+    people: NDArray[np.integer] | None = None,
 ) -> dict[str, NDArray[np.float64]]:
-    """Accuracy, (targets,) each; with the number of `candidates` also the area under the ROC curve."""
-    values = {"mrr": 1.0 / ranks}
+    """Accuracy, (people,) each; with the number of `candidates` also the area under the ROC curve.
+
+    `ranks`, `candidates` and `people` (targets,): the target's place among all candidates, those of the
+    same person among them, how many there were, and whose it is; None: everybody has one. Values come
+    in the order of people. A person's Recall@k is the share of their targets in the first k, their
+    NDCG@k is over that of the best order, their average precision over min(k, their targets) (as in
+    RecBole), their MRR is that of the first target. Where somebody has several, also the share of
+    people with any in the first k (hit@k), and of the first k that are targets (precision@k).
+    """
+    if people is None:
+        people = np.arange(len(ranks))
+    order = np.lexsort((ranks, people))
+    ranks = ranks[order]
+    _, begins, owners, counts = np.unique(
+        people[order], return_index=True, return_inverse=True, return_counts=True
+    )
+
+    def total(values: NDArray[Any]) -> NDArray[np.float64]:
+        return np.bincount(owners, values.astype(np.float64), minlength=len(counts))
+
+    places = np.arange(len(ranks)) - begins[owners] + 1  # among the person's own, the best is 1
+    best = np.cumsum(1.0 / np.log2(np.arange(max(CUTOFFS)) + 2))
+    values = {"mrr": 1.0 / ranks[begins]}
     for k in CUTOFFS:
         hit = ranks <= k
-        values[f"recall@{k}"] = hit.astype(np.float64)
-        values[f"ndcg@{k}"] = np.where(hit, 1.0 / np.log2(ranks + 1), 0.0)
-        values[f"map@{k}"] = np.where(hit, 1.0 / ranks, 0.0)
+        most = np.minimum(counts, k)
+        values[f"recall@{k}"] = total(hit) / counts
+        gains = total(np.where(hit, 1.0 / np.log2(ranks + 1), 0.0))
+        values[f"ndcg@{k}"] = gains / best[most - 1]
+        values[f"map@{k}"] = total(np.where(hit, places / ranks, 0.0)) / most
+        if len(counts) and counts.max() > 1:
+            values[f"hit@{k}"] = (total(hit) > 0).astype(np.float64)
+            values[f"precision@{k}"] = total(hit) / k
     if candidates is not None:
-        others = np.maximum(candidates - 1, 1)
-        values["auc"] = np.where(candidates > 1, (candidates - ranks) / others, 1.0)
+        others = candidates[order] - counts[owners]
+        ahead = ranks - places
+        right = np.where(others > 0, (others - ahead) / np.maximum(others, 1), 1.0)
+        values["auc"] = total(right) / counts
     return values
 
 
-def mean_ndcg(ranks: NDArray[np.int64]) -> float:
-    """NDCG@10 over the targets; what settings, weights and steps are chosen by."""
-    return float(metric_values(ranks)["ndcg@10"].mean())
+def mean_ndcg(ranking: Ranking) -> float:
+    """NDCG@10 over people; what settings, weights and steps are chosen by."""
+    return float(metric_values(ranking.ranks, people=ranking.people)["ndcg@10"].mean())
 
 
 class ListMeasures:
@@ -203,19 +236,21 @@ def slices_of(catalog: Catalog, split: Split, targets: Targets) -> dict[str, NDA
 def summarise(
     ranking: Ranking, slices: Mapping[str, NDArray[np.bool_]] | None = None
 ) -> dict[str, float]:
-    """A flat table of means: of all targets, and of those in each slice (`slice/metric`)."""
+    """A flat table of means over people: of all targets, and of those in each slice (`slice/metric`)."""
     table: dict[str, float] = {
-        "people": float(len(ranking.ranks)),
+        "people": float(len(np.unique(ranking.people))),
         "coverage@10": float((ranking.shown > 0).mean()),
         "gini@10": gini(ranking.shown),
     }
-    values = metric_values(ranking.ranks, ranking.candidates) | ranking.lists
     everyone = np.ones(len(ranking.ranks), dtype=bool)
     for name, chosen in {"": everyone, **(slices or {})}.items():
         prefix = f"{name}/" if name else ""
         table[f"{prefix}targets"] = float(chosen.sum())
-        for metric, of_targets in values.items():
-            known = of_targets[chosen]
-            known = known[~np.isnan(known)]
+        people = ranking.people[chosen]
+        values = metric_values(ranking.ranks[chosen], ranking.candidates[chosen], people)
+        _, first = np.unique(people, return_index=True)
+        values |= {metric: of_all[chosen][first] for metric, of_all in ranking.lists.items()}
+        for metric, of_people in values.items():
+            known = of_people[~np.isnan(of_people)]
             table[f"{prefix}{metric}"] = float(known.mean()) if len(known) else float("nan")
     return table

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 
@@ -12,7 +11,7 @@ from finetune.metrics import Ranking, mean_ndcg
 
 
 class BestWeights(pl.Callback):
-    """Ranks up to `people` validation targets every `every` steps; restores the best at the end.
+    """Ranks the validation targets of up to `people` every `every` steps; restores the best at the end.
 
     Under ZeRO-3, where no rank holds whole weights, the last weights are kept and the curve stays
     empty.
@@ -26,8 +25,7 @@ class BestWeights(pl.Callback):
         people: int,
     ) -> None:
         """`rank` ranks targets by the module in training."""
-        chosen = np.sort(np.random.default_rng(0).permutation(len(targets.users))[:people])
-        self.targets = targets.take(chosen)
+        self.targets = targets.of_people(people)
         self.rank = rank
         self.every = every
         self.curve: list[list[float]] = []
@@ -62,7 +60,7 @@ class BestWeights(pl.Callback):
         training = module.training
         ranking = self.rank(module, self.targets)
         module.train(training)
-        ndcg = mean_ndcg(ranking.ranks)
+        ndcg = mean_ndcg(ranking)
         self.curve.append([step, ndcg])
         if ndcg > self.best:
             self.best, self.best_step = ndcg, step

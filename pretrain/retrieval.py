@@ -215,7 +215,7 @@ def places(queries: Tensor, candidates: Tensor, own: Tensor) -> NDArray[np.int64
 
 def _some(targets: Targets) -> Targets:
     """At most 2,000 of the targets that have a history, evenly drawn."""
-    targets = targets.take(targets.lengths > 0)
+    targets = targets.take(targets.lengths > 0).one_each()
     if len(targets.users) <= MOST_PEOPLE:
         return targets
     chosen = np.random.default_rng(0).permutation(len(targets.users))[:MOST_PEOPLE]

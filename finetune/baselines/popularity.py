@@ -37,7 +37,7 @@ def rank_by_chance(catalog: Catalog, targets: Targets, seed: int = 0) -> Ranking
 def figures_of_test(ranking: Ranking, catalog: Catalog, split: Split) -> dict[str, float]:
     """Flat: a system's test metrics with the interval of NDCG@10, and popularity's beside them."""
     slices = slices_of(catalog, split, split.test)
-    interval = ndcg_interval(ranking.ranks)
+    interval = ndcg_interval(ranking.ranks, ranking.people)
     popular = summarise(rank_by_popularity(catalog, split, split.test), slices)
     return {
         **{f"test/{name}": value for name, value in summarise(ranking, slices).items()},

@@ -111,7 +111,7 @@ def _neighbours(config: FinetuneConfig, catalog: Catalog, split: Split) -> Fitte
         score = fitted.scorer(catalog, targets)
         return rank_targets(score, catalog, targets, items_chunk=16_384, **more)
 
-    looked = mean_ndcg(rank(split.validation).ranks) if len(split.validation) else None
+    looked = mean_ndcg(rank(split.validation)) if len(split.validation) else None
     return FittedBaseline(rank, looked)
 
 

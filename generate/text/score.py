@@ -109,7 +109,8 @@ def choose_people(
     shop: Shop, catalog: Catalog, split: Split, people: int, seed: int = 0, chunk: int = 256
 ) -> People:
     """At most `people` of the test targets, drawn at random, with their states and partners."""
-    chosen = split.test.take(np.random.default_rng(seed).permutation(len(split.test))[:people])
+    targets = split.test.one_each()
+    chosen = targets.take(np.random.default_rng(seed).permutation(len(targets))[:people])
     interactions = catalog.interactions
     histories = [chosen.history(interactions, place) for place in range(len(chosen))]
     own = torch.cat(

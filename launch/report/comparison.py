@@ -84,7 +84,7 @@ def compare(
     from launch.compare import questions
 
     values = {
-        name: np.mean([metric_values(of_seed)[METRIC] for of_seed in runs], axis=0)
+        name: np.mean([metric_values(r, people=split.test.users)[METRIC] for r in runs], axis=0)
         for name, runs in ranks.items()
     }
     asked = questions(dict(arms), config.reference)

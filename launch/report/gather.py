@@ -103,7 +103,7 @@ def gather_arms(
         ArmRow(
             name="popularity",
             what="baseline: what most people bought",
-            ndcg=ndcg_interval(popular.ranks),
+            ndcg=ndcg_interval(popular.ranks, popular.people),
             metrics=_columns(
                 columns, summarise(popular, slices_of(catalog, split, split.test)), ""
             ),
@@ -119,7 +119,7 @@ def gather_arms(
             ArmRow(
                 name=name,
                 what=arm.what,
-                ndcg=ndcg_interval(ranks[name]),
+                ndcg=ndcg_interval(ranks[name], split.test.users),
                 metrics=_columns(columns, metrics, "test/"),
                 trained_parameters=metrics["trained_parameters"],
                 seen_targets=metrics["seen_targets"],
@@ -162,7 +162,8 @@ def ranking_claims(
     """
     headline = config.headline
     goals = (3.0, 1.3, 5.0) if config.world else (None, None, None)
-    ndcg = {name: metric_values(places)["ndcg@10"] for name, places in ranks.items()}
+    people = split.test.users
+    ndcg = {name: metric_values(r, people=people)["ndcg@10"] for name, r in ranks.items()}
     claims = [
         _ratio_claim(
             "Content and history rank the next item better than popularity (NDCG@10)",
@@ -178,7 +179,10 @@ def ranking_claims(
         claims.append(_ratio_claim(sentence, ndcg[headline], ndcg["shuffled"], goals[1]))
     cold = cold_targets(catalog, split)
     if "id" in ndcg and cold.sum() >= FEW_COLD:
-        recall = {name: metric_values(ranks[name][cold])["recall@10"] for name in (headline, "id")}
+        recall = {
+            name: metric_values(ranks[name][cold], people=people[cold])["recall@10"]
+            for name in (headline, "id")
+        }
         sentence = (
             "Items never bought in training are found by their content (Recall@10 against ids)"
         )

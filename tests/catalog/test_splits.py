@@ -234,7 +234,7 @@ def told(world):
     return build
 
 
-def test_a_given_split_reads_the_training_part_in_the_order_of_time_and_then_its_target(told):
+def test_a_given_split_reads_the_training_part_in_the_order_of_time_and_then_its_targets(told):
     catalog = arrange(told(), GIVEN)
     split = make_split(catalog, GIVEN)
     interactions = catalog.interactions
@@ -242,9 +242,12 @@ def test_a_given_split_reads_the_training_part_in_the_order_of_time_and_then_its
     assert interactions.times.tolist() == [0, 1, 5, 3, 2, 4]
     assert interactions.texts is not None
     assert list(interactions.texts) == [f"said of {place}" for place in (0, 1, 5, 3, 2, 4)]
-    assert places(split) == {"train_end": [3], "validation": [(0, 3)], "test": [(0, 4)]}
+    both = [(0, 4), (0, 5)]
+    assert places(split) == {"train_end": [3], "validation": [(0, 3)], "test": both}
+    assert split.test.one_each().positions.tolist() == [4]
     for targets in (split.validation, split.test):
-        assert targets.history(interactions, 0).tolist() == TOLD["train"]
+        for place in range(len(targets)):
+            assert targets.history(interactions, place).tolist() == TOLD["train"]
     assert split.describe()["kind"] == "given"
 
 
@@ -257,7 +260,11 @@ def test_a_given_split_reads_the_training_part_in_the_order_of_time_and_then_its
 )
 def test_parts_are_known_by_their_usual_names(told, names):
     split = make_split(arrange(told(names), GIVEN), GIVEN)
-    assert places(split) == {"train_end": [3], "validation": [(0, 3)], "test": [(0, 4)]}
+    assert places(split) == {
+        "train_end": [3],
+        "validation": [(0, 3)],
+        "test": [(0, 4), (0, 5)],
+    }
 
 
 @pytest.mark.parametrize(
@@ -295,7 +302,7 @@ def test_the_parts_may_lie_in_files_of_their_own(told, world):
     assert catalog.interactions.history(0).tolist() == [0, 1, 5, 3, 2, 4]
     report = check_catalog(config)
     assert report.facts["given split"] == "3 train, 1 validation, 2 test"
-    assert report.facts["given targets"] == "1 for validation, 1 for test"
+    assert report.facts["given targets"] == "1 for validation, 2 for test"
 
     (one.folder / "interactions.jsonl").write_text("\n".join(lines))
     with pytest.raises(VitrineError, match=r"both whole and split .*keep one"):
@@ -324,9 +331,10 @@ def test_a_random_split_deals_by_the_shares_and_the_seed(people):
         for begin, end in zip(arranged.offsets, arranged.offsets[1:], strict=False)
     ]
     assert sizes == [[6, 2, 2]] * 30 + [[1, 0, 0], [1, 0, 1], [1, 1, 1]]
-    # Over thirty people the held-out places lie everywhere, and so do the targets.
+    # Over thirty people the held-out places lie everywhere, and all of them are targets.
     split = make_split(arrange(catalog, RANDOM), RANDOM)
-    when = arranged.times[target_rows(arranged, split.test)][:30]
+    assert [len(t) for t in (split.validation, split.test)] == [30 * 2 + 1, 30 * 2 + 2]
+    when = arranged.times[target_rows(arranged, split.test)][:60]
     assert when.min() < 3
     assert when.max() > 6
     assert 3 < when.mean() < 6
@@ -419,7 +427,13 @@ def test_what_is_held_out_is_in_no_training_row_and_no_history(
     for name, targets in (("validation", split.validation), ("test", split.test)):
         wanted[name] = interactions.items[target_rows(interactions, targets)]
         assert not set(wanted[name].tolist()) & set(learned.tolist())
-        assert (np.diff(targets.users) > 0).all()
+        assert (np.diff(targets.users) >= 0).all()
+        if kind not in ("random", "given"):
+            assert (np.diff(targets.users) > 0).all()
+        assert targets.one_each().users.tolist() == np.unique(targets.users).tolist()
+        some = targets.of_people(2)
+        assert len(np.unique(some.users)) == min(2, len(np.unique(targets.users)))
+        assert len(some) == np.isin(targets.users, some.users).sum()
         assert (owners[wanted[name]] == targets.users).all()
     assert not set(wanted["validation"].tolist()) & set(wanted["test"].tolist())
     for place in range(len(split.validation)):

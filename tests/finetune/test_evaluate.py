@@ -12,6 +12,7 @@ from torchmetrics.functional.retrieval import (
     retrieval_average_precision,
     retrieval_hit_rate,
     retrieval_normalized_dcg,
+    retrieval_precision,
     retrieval_recall,
     retrieval_reciprocal_rank,
 )
@@ -115,6 +116,76 @@ def test_accuracy_equals_torchmetrics(rank: int) -> None:
         assert np.float32(values[name][0]) == pytest.approx(value.item(), abs=1e-6), name  # float32
 
 
+def several_each() -> tuple[Any, Targets]:
+    """Everybody's last items are targets, up to six of them; their histories end before."""
+    catalog, last = world()
+    rng = np.random.default_rng(3)
+    lengths = last.positions + 1
+    numbers = np.minimum(rng.integers(1, 7, len(last)), lengths - 1)
+    users = np.repeat(last.users, numbers)
+    begins = np.repeat(lengths - numbers, numbers).astype(np.int32)
+    within = np.arange(len(users)) - np.repeat(np.cumsum(numbers) - numbers, numbers)
+    return catalog, Targets(users, (begins + within).astype(np.int32), begins)
+
+
+def test_several_targets_of_one_person_equal_torchmetrics_and_their_formulas() -> None:
+    catalog, targets = several_each()
+    people = np.unique(targets.users)
+    scores = torch.rand(30, NUM_ITEMS)
+    whose = torch.from_numpy(targets.users.astype(np.int64))
+    ranking = rank_targets(
+        lambda rows, part: scores[whose[rows], part], catalog, targets, people_chunk=7
+    )
+    assert ranking.people.tolist() == targets.users.tolist()
+    assert ranking.shown.sum() == len(people) * 10, "each person's list counts once"
+    mixed = np.random.default_rng(0).permutation(len(targets))
+    values = metric_values(
+        ranking.ranks[mixed], ranking.candidates[mixed], people=targets.users[mixed]
+    )
+    interactions = catalog.interactions
+    wanted = interactions.items[target_rows(interactions, targets)]
+    for place, user in enumerate(people):
+        mine = np.flatnonzero(targets.users == user)
+        history = targets.history(interactions, mine[0]).tolist()
+        candidates = [item for item in range(NUM_ITEMS) if item not in history]
+        told = scores[user, candidates]
+        is_target = torch.tensor([item in wanted[mine] for item in candidates])
+        theirs = {
+            "mrr": retrieval_reciprocal_rank(told, is_target),
+            "auc": binary_auroc(told, is_target.int()),
+        }
+        order = told.argsort(descending=True)
+        hits = is_target[order].float()
+        for k in (5, 10, 20):
+            theirs[f"recall@{k}"] = retrieval_recall(told, is_target, top_k=k)
+            theirs[f"hit@{k}"] = retrieval_hit_rate(told, is_target, top_k=k)
+            theirs[f"precision@{k}"] = retrieval_precision(told, is_target, top_k=k)
+            theirs[f"ndcg@{k}"] = retrieval_normalized_dcg(told, is_target, top_k=k)
+            precisions = hits.cumsum(0) / torch.arange(1, len(hits) + 1)
+            found = (precisions * hits)[:k].sum()
+            theirs[f"map@{k}"] = found / min(k, len(mine))
+        assert set(theirs) == set(values)
+        for name, value in theirs.items():
+            assert values[name][place] == pytest.approx(value.item(), abs=1e-6), name
+
+
+def test_slices_of_several_targets_are_means_over_the_people_in_them() -> None:
+    people = np.array([0, 0, 0, 4, 4], dtype=np.int32)
+    ranking = Ranking(
+        people,
+        np.array([1, 30, 2, 40, 3]),
+        np.ones(50, dtype=np.int64),
+        np.full(5, 50),
+        {"x": np.array([1.0, 1.0, 1.0, 5.0, 5.0])},
+    )
+    first = np.array([True, True, False, True, False])
+    table = summarise(ranking, {"first": first})
+    assert (table["people"], table["targets"], table["first/targets"]) == (2, 5, 3)
+    assert table["recall@5"] == pytest.approx((2 / 3 + 1 / 2) / 2)
+    assert table["first/recall@5"] == pytest.approx((1 / 2 + 0) / 2)
+    assert table["x"] == table["first/x"] == 3
+
+
 def test_one_candidate_is_ranked_without_fault() -> None:
     assert metric_values(np.array([1]), np.array([1]))["auc"].tolist() == [1.0]
 
@@ -201,7 +272,8 @@ def test_slices_hold_the_targets_they_name() -> None:
 
 def test_means_leave_out_what_cannot_be_measured() -> None:
     ones = np.ones(2, dtype=np.int64)
-    ranking = Ranking(ones, np.ones(3, dtype=np.int64), ones * 3, {"x": np.array([np.nan, 4.0])})
+    people, shown = np.arange(2, dtype=np.int32), np.ones(3, dtype=np.int64)
+    ranking = Ranking(people, ones, shown, ones * 3, {"x": np.array([np.nan, 4.0])})
     table = summarise(ranking, {"first": np.array([True, False])})
     assert table["x"] == 4
     assert np.isnan(table["first/x"])
