@@ -62,7 +62,8 @@ def metric_values(
     )
 
     def total(values: NDArray[Any]) -> NDArray[np.float64]:
-        return np.bincount(owners, values.astype(np.float64), minlength=len(counts))
+        sums = np.bincount(owners, values.astype(np.float64), minlength=len(counts))
+        return sums.astype(np.float64)
 
     places = np.arange(len(ranks)) - begins[owners] + 1  # among the person's own, the best is 1
     best = np.cumsum(1.0 / np.log2(np.arange(max(CUTOFFS)) + 2))
