@@ -5,7 +5,7 @@ Knows nothing about training, and imports no torch.
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from rich.console import Console
@@ -14,6 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 Item = TypeVar("Item")
 SECONDS_BETWEEN_REFRESHES = 0.25
 SECONDS_BETWEEN_LINES = 10.0
+LISTENERS: list[Callable[[], None]] = []
+"""Told whenever something tracked comes on: whoever watches for what has stopped moving."""
 
 
 class ProgressDisplay:
@@ -73,18 +75,26 @@ class ProgressDisplay:
 def track(items: Sequence[Item], title: str, *, shown: bool = True) -> Iterator[Item]:
     """The items one by one, showing how far it is; what is over at once shows nothing elsewhere."""
     if not shown or not len(items):
-        yield from items
+        for item in items:
+            yield item
+            _tell()
         return
     display = ProgressDisplay(title, len(items), transient=True)
     told = display.bar is not None
     try:
         for place, item in enumerate(items):
             yield item
+            _tell()
             late = display.seconds >= SECONDS_BETWEEN_LINES
             if display.is_due(place + 1) and (told or late):
                 display.show(place + 1)
     finally:
         display.close()
+
+
+def _tell() -> None:
+    for listener in LISTENERS:
+        listener()
 
 
 def duration(seconds: float) -> str:

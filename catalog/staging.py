@@ -56,7 +56,7 @@ def move_into_place(staging: Path, final: Path, marker: str) -> None:
     if occupied:
         final.rename(replaced)
     staging.rename(final)
-    _flush_folder(final.parent)
+    flush_folder(final.parent)
     if occupied:
         shutil.rmtree(replaced)
 
@@ -76,13 +76,17 @@ def _keep_beside(staging: Path, final: Path) -> NoReturn:
 def flush(folder: Path) -> None:
     """Waits until every file and folder below has reached the disk."""
     for path in files_in(folder):
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+        flush_file(path)
     for inner in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
-        _flush_folder(inner)
+        flush_folder(inner)
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_file(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def flush_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -88,7 +88,7 @@ def rank_targets(
     # People of neighbouring targets together: few chunks of items then hold all of their targets.
     wanted_items = catalog.interactions.items[target_rows(catalog.interactions, targets)]
     order = np.argsort(wanted_items, kind="stable")
-    for start in range(0, len(order), people_chunk):
+    for start in track(range(0, len(order), people_chunk), "Ranking", shown=False):
         chunk = People.of(catalog, targets, order[start : start + people_chunk])
         people, wanted = torch.from_numpy(chunk.rows), chunk.wanted
         excluded_rows, excluded_items = chunk.excluded

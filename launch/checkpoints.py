@@ -1,39 +1,73 @@
 """Writes checkpoints that are whole or not there, and makes steps that do not depend on the past.
 
-A run that goes on from a checkpoint is to do what the uninterrupted one does, to the bit.
+A run that goes on from a checkpoint is to do what the uninterrupted one does, to the bit. A checkpoint
+is written beside its place, hashed, flushed and renamed; the one before it stays until then, and after,
+so that a disk that spoils one costs some steps and not the run.
 """
 
-import json
+import hashlib
+import os
+import re
 import shutil
+import sys
+import threading
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
+import torch.distributed as dist
+from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.strategies import DeepSpeedStrategy
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
+from typing_extensions import override
 
-from catalog.staging import flush
+from catalog.errors import VitrineError
+from catalog.staging import files_in, flush_file, flush_folder
+from launch.events import Events
+from launch.stopping import StopWhenAsked
 from launch.strategies import kind_of
-from pretrain.work import WRITTEN
+from pretrain.gather import world
+from pretrain.work import CHECKPOINT, WRITTEN, checkpoints_in, sealed, written
 
 STATE = "state"
 """In a checkpoint: a file of Lightning's, or under ZeRO a folder of DeepSpeed's."""
+PARTIAL, GONE, SPOILT = ".partial", ".gone", ".spoilt"
+"""Ends of names beside checkpoints: not whole yet; about to be removed; not what was written."""
 
 
 class Checkpoints(Checkpoint):
-    """Every `every` steps `checkpoints/step=N`; the one before it goes when the new one stands.
+    """Every `every` steps `checkpoints/step=N`; the newest `keep` stay. 0 steps: none is written.
 
     A module whose `frozen_is_unchanged` says so has no frozen weight in them: a run that goes on has
     those from where it had them at first, and beside an adapter of a few MB they would be gigabytes.
 
+    `aside`: without ZeRO, a copy of the state is written by a thread while training goes on.
+
     Lightning calls callbacks of this kind last, when all others have seen the step.
     """
 
-    def __init__(self, folder: Path, every: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        every: int,
+        keep: int,
+        stop: StopWhenAsked,
+        events: Events,
+        aside: bool = False,
+    ) -> None:
         self.folder = folder / "checkpoints"
         self.every = every
+        self.keep = keep
+        self.stop = stop
+        self.events = events
+        self.aside = aside
+        self.writer: threading.Thread | None = None
+        self.fault: BaseException | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self.leaves_out = getattr(pl_module, "frozen_is_unchanged", False)
@@ -59,36 +93,259 @@ class Checkpoints(Checkpoint):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.latest = trainer.global_step
+        if trainer.is_global_zero:
+            clear_away(self.folder, self.latest)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
     ) -> None:
         step = trainer.global_step
-        if step % self.every == 0 and step > self.latest:  # not again between accumulated batches
+        if step == self.latest:  # between accumulated batches, or left out
+            return
+        asked = self.stop.agreed
+        if self.every and (step % self.every == 0 or asked):
+            self._write(trainer, step, aside=self.aside and not asked)
             self.latest = step
-            self._write(trainer, self.folder / f"step={step}")
+        if asked:
+            self._finish()
+            raise self.stop.stopped(trainer, step, written=bool(self.every))
 
-    def _write(self, trainer: pl.Trainer, final: Path) -> None:
-        partial = final.with_suffix(".partial")
-        if trainer.is_global_zero:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._finish()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        if self.writer is not None:  # whole or not there: it is let finish
+            self.writer.join()
+
+    def _finish(self) -> None:
+        """Waits for what is being written; raises what went wrong with it."""
+        if self.writer is not None:
+            self.writer.join()
+            self.writer = None
+        if self.fault is not None:
+            fault, self.fault = self.fault, None
+            raise fault
+
+    def _write(self, trainer: pl.Trainer, step: int, aside: bool) -> None:
+        self._finish()
+        began = perf_counter()
+        final = self.folder / f"step={step}"
+        partial = final.with_name(final.name + PARTIAL)
+        facts = {
+            "step": step,
+            "world_size": trainer.world_size,
+            "strategy": kind_of(trainer.strategy),
+        }
+        io = trainer.strategy.checkpoint_io
+        shared = isinstance(trainer.strategy, DeepSpeedStrategy)
+        if isinstance(io, StateFile):
+            io.holds_back = aside
+        with reported(partial, self.folder, trainer):
+            if trainer.is_global_zero:
+                shutil.rmtree(partial, ignore_errors=True)
+                partial.mkdir(parents=True)
+            trainer.strategy.barrier()
+            trainer.save_checkpoint(partial / STATE)  # all ranks have written when it returns
+            if aside:
+                if isinstance(io, StateFile) and trainer.is_global_zero:
+                    what = (io.held, partial, final, facts, trainer, began)
+                    self.writer = threading.Thread(target=self._write_aside, args=what)
+                    self.writer.start()
+                return
+            hashes = {}
+            if shared or trainer.is_global_zero:
+                hashes = hash_together(partial) if shared else hash_files(partial)
+            if trainer.is_global_zero:
+                self._complete(partial, final, {**facts, "files": hashes}, began)
         trainer.strategy.barrier()
-        trainer.save_checkpoint(partial / STATE)  # all ranks have written when it returns
-        if trainer.is_global_zero:
-            facts = {
-                "step": trainer.global_step,
-                "world_size": trainer.world_size,
-                "strategy": kind_of(trainer.strategy),
-            }
-            (partial / WRITTEN).write_text(json.dumps(facts), encoding="utf8")
-            flush(partial)
-            shutil.rmtree(final, ignore_errors=True)
-            partial.rename(final)
-            for older in self.folder.iterdir():
-                if older != final:
-                    shutil.rmtree(older)
-        trainer.strategy.barrier()
+
+    def _write_aside(
+        self,
+        state: dict[str, Any],
+        partial: Path,
+        final: Path,
+        facts: dict[str, Any],
+        trainer: pl.Trainer,
+        began: float,
+    ) -> None:
+        try:
+            with reported(partial, self.folder, trainer):
+                save_state(state, partial / STATE)
+                self._complete(partial, final, {**facts, "files": hash_files(partial)}, began)
+        except BaseException as fault:
+            self.fault = fault
+
+    def _complete(self, partial: Path, final: Path, facts: dict[str, Any], began: float) -> None:
+        (partial / WRITTEN).write_text(sealed(facts), encoding="utf8")
+        flush_file(partial / WRITTEN)
+        for folder in [partial, *(path for path in partial.rglob("*") if path.is_dir())]:
+            flush_folder(folder)
+        if final.exists():
+            remove(final)
+        partial.rename(final)
+        flush_folder(self.folder)
+        for older in checkpoints_in(self.folder.parent)[: -self.keep]:
+            remove(older)
+        total = sum(size for size, _ in facts["files"].values())
+        seconds = round(perf_counter() - began, 3)
+        self.events.write("checkpoint", step=facts["step"], seconds=seconds, bytes=total)
+
+
+class StateFile(TorchCheckpointIO):
+    """Reads and writes Lightning's state; or holds a copy of it back, for a thread to write.
+
+    What is read may be anybody's file: it is tensors and plain values, or refused.
+    """
+
+    holds_back = False
+    held: dict[str, Any]
+
+    @override
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        if self.holds_back:
+            self.held = tree_map_only(Tensor, lambda x: x.detach().cpu().clone(), checkpoint)
+        else:
+            save_state(checkpoint, Path(path))
+
+    @override
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def save_state(state: dict[str, Any], path: Path) -> None:
+    with path.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def hash_files(folder: Path, rank: int = 0, ranks: int = 1) -> dict[str, tuple[int, str]]:
+    """Name → (bytes, sha256) of one rank's share of the files below; they are on the disk then."""
+    found = {}
+    for path in files_in(folder)[rank::ranks]:
+        flush_file(path)
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        found[path.relative_to(folder).as_posix()] = (path.stat().st_size, digest)
+    return found
+
+
+def hash_together(folder: Path) -> dict[str, tuple[int, str]]:
+    """The same of all files, each rank reading a share of them."""
+    rank, ranks = world()
+    mine = hash_files(folder, rank, ranks)
+    if ranks == 1:
+        return mine
+    shares: list[Any] = [None] * ranks
+    dist.all_gather_object(shares, mine)
+    return {name: facts for share in shares for name, facts in share.items()}
+
+
+def fault_of(checkpoint: Path) -> str:
+    """What is wrong with a checkpoint, in a few words; "" where it is what was written."""
+    try:
+        files = written(checkpoint)["files"]
+        for name, (size, digest) in files.items():
+            path = checkpoint / name
+            if not path.is_file():
+                return f"{name} is missing"
+            if path.stat().st_size != size:
+                return f"{name} has {path.stat().st_size:,} bytes instead of {size:,}"
+            with path.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+                    return f"{name} differs from its checksum"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{WRITTEN} cannot be read ({type(error).__name__})"
+    return ""
+
+
+def newest_sound(work: Path, events: Events | None = None) -> Path | None:
+    """The newest checkpoint that is what was written; those passed over are named.
+
+    VitrineError where there are checkpoints, and none is sound: to start afresh is for a person to say.
+    """
+    found = checkpoints_in(work)
+    faults = []
+    for checkpoint in reversed(found):
+        fault = fault_of(checkpoint)
+        if not fault:
+            return checkpoint
+        faults.append(f"{checkpoint}: {fault}")
+        if events is not None:
+            events.write("fallback", passed_over=checkpoint.name, why=fault)
+            print(f"vitrine: passed over a spoilt checkpoint, {faults[-1]}", file=sys.stderr)
+    if found:
+        raise VitrineError(
+            f"no checkpoint in {work} is what was written ({'; '.join(faults)}); remove the folder to "
+            "start afresh"
+        )
+    return None
+
+
+def clear_away(folder: Path, step: int) -> None:
+    """Removes what killed writers left; puts aside what is newer than where a run goes on, as spoilt."""
+    if not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        match = re.fullmatch(CHECKPOINT, path.name)
+        if match is None:
+            shutil.rmtree(path, ignore_errors=True)
+        elif int(match[1]) > step:
+            path.rename(path.with_name(path.name + SPOILT))
+
+
+def remove(checkpoint: Path) -> None:
+    """First out of the way, so that one half removed is never taken for one."""
+    gone = checkpoint.with_name(checkpoint.name + GONE)
+    shutil.rmtree(gone, ignore_errors=True)
+    checkpoint.rename(gone)
+    shutil.rmtree(gone)
+
+
+class reported:
+    """Says in one line, with the bytes wanted, why a checkpoint could not be written."""
+
+    def __init__(self, partial: Path, folder: Path, trainer: pl.Trainer) -> None:
+        self.partial = partial
+        self.folder = folder
+        self.trainer = trainer
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if not isinstance(error, OSError | RuntimeError):
+            return
+        free = shutil.disk_usage(self.folder).free
+        needed = bytes_of(self.trainer)
+        full = isinstance(error, OSError) or free < needed
+        if not full:
+            return
+        if self.trainer.is_global_zero:
+            shutil.rmtree(self.partial, ignore_errors=True)
+        found = checkpoints_in(self.folder.parent)
+        kept = f"{found[-1].name} stands" if found else "there is none before it"
+        raise VitrineError(
+            f"cannot write the checkpoint {self.partial.with_suffix('')}: {error}; it needs about "
+            f"{needed:,} bytes, and {free:,} are free; {kept}; make room, and start the same command "
+            "again"
+        ) from error
+
+
+def bytes_of(trainer: pl.Trainer) -> int:
+    """About what a rank's state takes: weights, and what the optimiser keeps of them."""
+    module = trainer.lightning_module
+    tensors = [p for p in module.parameters() if p.requires_grad]
+    for optimizer in trainer.optimizers:
+        for state in getattr(optimizer, "state", {}).values():
+            tensors += [value for value in state.values() if isinstance(value, torch.Tensor)]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def frozen(module: torch.nn.Module) -> set[str]:

@@ -5,6 +5,7 @@ What a command does is in `launch.commands`; its options and settings are the da
 function there takes.
 """
 
+import errno
 import os
 import sys
 import textwrap
@@ -52,7 +53,8 @@ COMMANDS = {
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit status.
 
-    2 after a mistake of the person's (one line, no traceback), 130 after Ctrl-C, 141 where nobody
+    2 after a mistake of the person's (one line, no traceback), 75 where a training was stopped by a
+    signal and goes on when started again, 130 after Ctrl-C, 141 where nobody
     reads the output any more. Anything else that goes wrong is a bug, and keeps its traceback.
     """
     # Threads that wait by spinning slow each other down many times over on a shared machine; read
@@ -74,8 +76,14 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         from catalog.errors import VitrineError
 
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            print(f"vitrine: {no_room(error)}", file=sys.stderr)
+            return 2
         if not isinstance(error, VitrineError):
             raise
+        stopping = sys.modules.get("launch.stopping")
+        if stopping is not None and isinstance(error, stopping.Stopped):
+            return stopping.end(error)
         print(f"vitrine: {error}", file=sys.stderr)
         return 2
     return 0
@@ -194,6 +202,12 @@ def _meaning(option: "Option") -> str:
 def _entry(head: str, doc: str) -> str:
     body = textwrap.fill(doc, 92, initial_indent=" " * 8, subsequent_indent=" " * 8)
     return f"  {head}\n{body}" if doc else f"  {head}"
+
+
+def no_room(error: OSError) -> str:
+    """What a full disk means for the person."""
+    where = error.filename or "the disk of the output"
+    return f"{where}: {error.strerror}; make room, and start the same command again to go on"
 
 
 def _interrupted() -> int:

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from catalog.errors import Diverged
+from launch.events import Events
+from launch.stopping import StopWhenAsked
 from pretrain.gather import sum_over_ranks
 from pretrain.optim import GuardedAdamW, innermost
 
@@ -21,11 +23,13 @@ class StepGuard(pl.Callback):
 
     So it does not matter who reduces or keeps it afterwards (DDP, ZeRO 1, 2, 3): the ranks agree on
     one bit, and the optimiser inside all of that leaves the step out. `give_up_after` such steps in a
-    row end the run with `Diverged`.
+    row end the run with `Diverged`. Whether one of them was asked to stop travels beside that bit.
     """
 
-    def __init__(self, give_up_after: int) -> None:
+    def __init__(self, give_up_after: int, stop: StopWhenAsked, events: Events) -> None:
         self.give_up_after = give_up_after
+        self.stop = stop
+        self.events = events
         self.in_a_row = 0
         self.skipped = 0
         self.batch: Any = None
@@ -59,13 +63,16 @@ class StepGuard(pl.Callback):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any
     ) -> None:
+        asked = self.strange.new_full((1,), float(self.stop.asked is not None))
+        strange, stop = sum_over_ranks(torch.cat([self.strange, asked])).tolist()
+        self.stop.agreed |= stop > 0
+        here = bool(self.strange > 0)
+        self.strange.zero_()
         if not isinstance(self.optimizer, GuardedAdamW):
             return
         self.optimizer.finish = trainer.global_step + 1 >= trainer.max_steps
-        here = bool(self.strange > 0)
-        self.leave_out |= bool(sum_over_ranks(self.strange) > 0)
+        self.leave_out |= strange > 0
         self.optimizer.leave_out = self.leave_out
-        self.strange.zero_()
         if here:
             self._tell(trainer, pl_module)
         if self.accumulating:
@@ -85,6 +92,7 @@ class StepGuard(pl.Callback):
     def _tell(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         suspects = getattr(pl_module, "suspects", None)
         items = suspects(self.batch) if suspects is not None else ""
+        self.events.write("left_out", step=trainer.global_step, why=f"not finite{items}")
         # In one piece: several ranks may write at this moment.
         sys.stderr.write(
             f"step {trainer.global_step} left out on all ranks: the gradient of rank "

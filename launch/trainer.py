@@ -1,6 +1,7 @@
 """Builds the Trainer every stage is given: from settings to `pytorch_lightning.Trainer`."""
 
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -8,21 +9,25 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.loggers import CSVLogger
 
 from catalog.errors import VitrineError
-from launch.checkpoints import STATE, Checkpoints, SeedEachStep
+from launch.checkpoints import STATE, Checkpoints, SeedEachStep, StateFile, newest_sound
+from launch.events import Events
 from launch.guard import StepGuard
+from launch.loggers import make_loggers
+from launch.stopping import StopWhenAsked
 from launch.strategies import ElasticDeepSpeedStrategy, kind_of, make_strategy
 from launch.training_progress import TrainingProgress
+from launch.watchdog import Watchdog
 from pretrain.config import TrainerConfig
-from pretrain.work import newest_checkpoint, written
+from pretrain.work import written
 
 
 class StageTrainer(pl.Trainer):
-    """Goes on from the newest checkpoint in its folder, where there is one."""
+    """Goes on from the newest sound checkpoint in its folder, where there is one."""
 
     title = ""
+    events: Events
 
     def fit(
         self,
@@ -35,10 +40,16 @@ class StageTrainer(pl.Trainer):
     ) -> None:
         """As Lightning's; `ckpt_path` overrules the folder."""
         path = ckpt_path or self._resume()
+        if self.is_global_zero:
+            world = {"world_size": self.world_size, "strategy": kind_of(self.strategy)}
+            self.events.write("start", title=self.title, max_steps=self.max_steps, **world)
         super().fit(model, train_dataloaders, val_dataloaders, datamodule, path, weights_only)
+        if self.is_global_zero:
+            self.events.write("end", step=self.global_step)
 
     def _resume(self) -> Path | None:
-        checkpoint = newest_checkpoint(Path(self.default_root_dir))
+        work = Path(self.default_root_dir)
+        checkpoint = newest_sound(work, self.events if self.is_global_zero else None)
         if checkpoint is None:
             return None
         facts, kind = written(checkpoint), kind_of(self.strategy)
@@ -51,6 +62,7 @@ class StageTrainer(pl.Trainer):
         if others and isinstance(self.strategy, ElasticDeepSpeedStrategy):
             self.strategy.expect_other_ranks(checkpoint / STATE)
         if self.is_global_zero:
+            self.events.write("resume", step=facts["step"], written_by=facts["world_size"])
             print(f"{self.title}: resuming at step {facts['step']}", file=sys.stderr, flush=True)
         return checkpoint / STATE
 
@@ -66,18 +78,28 @@ def build_trainer(
     callbacks: Sequence[pl.Callback] = (),
     **options: Any,
 ) -> pl.Trainer:
-    """A Trainer that keeps `metrics.csv` and its checkpoints in `folder`, and shows `title`.
+    """A Trainer that keeps its figures, events and checkpoints in `folder`, and shows `title`.
 
     It resumes from a checkpoint in `folder`, so a folder must belong to one request (`pretrain.work`).
     `options` go to `pytorch_lightning.Trainer` as they are, for what only one stage needs (such as
     `val_check_interval`). Each rank reads what its data module gives it: no sampler is put in.
     """
     _quieten()
-    added: list[pl.Callback] = [StepGuard(config.give_up_after), SeedEachStep(config.seed)]
+    check_running(config)
+    rank = int(os.environ.get("RANK", 0))
+    events = Events(folder, rank)
+    stop = StopWhenAsked(events)
+    added: list[pl.Callback] = [
+        stop,
+        StepGuard(config.give_up_after, stop, events),
+        SeedEachStep(config.seed),
+    ]
     if config.progress:
         added.append(TrainingProgress(title))
-    if config.checkpoint_every:
-        added.append(Checkpoints(folder, config.checkpoint_every))
+    if config.hang_timeout:
+        added.append(Watchdog(folder, config.hang_timeout, stop, events, rank))
+    every, keep, aside = config.checkpoint_every, config.checkpoint_keep, config.checkpoint_aside
+    added.append(Checkpoints(folder, every, keep, stop, events, aside))
     settings: dict[str, Any] = {
         "max_steps": config.max_steps,
         "max_epochs": -1,
@@ -90,17 +112,32 @@ def build_trainer(
         "accumulate_grad_batches": config.accumulate,
         "log_every_n_steps": config.log_every,
         "callbacks": [*callbacks, *added],
-        "logger": CSVLogger(folder, name="", version=""),
+        "logger": make_loggers(config.log_to, folder, title),
         "default_root_dir": folder,
-        "enable_checkpointing": config.checkpoint_every > 0,
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
         "use_distributed_sampler": False,
     }
+    if not config.strategy.startswith("zero"):  # DeepSpeed reads and writes by itself
+        settings["plugins"] = [StateFile()]
     trainer = StageTrainer(**{**settings, **options})
-    trainer.title = title
+    trainer.title, trainer.events = title, events
     return trainer
+
+
+def check_running(config: TrainerConfig) -> None:
+    """VitrineError for settings of how a run goes that make no sense."""
+    least = {"checkpoint_every": 0, "checkpoint_keep": 1, "hang_timeout": 0, "log_every": 1}
+    for name, number in least.items():
+        given = getattr(config, name)
+        if given < number:
+            raise VitrineError(f"trainer.{name} is {given:g}; give {number} or more")
+    if config.checkpoint_aside and config.strategy.startswith("zero"):
+        raise VitrineError(
+            f"trainer.checkpoint_aside is true, but under {config.strategy} every rank writes a share "
+            "of its own; use --trainer.checkpoint_aside false"
+        )
 
 
 def _quieten() -> None:
@@ -113,6 +150,7 @@ def _quieten() -> None:
         ".*ended before the epoch ended and your dataloader is not resumable.*",  # it is: StepOrder
         ".*When saving the DeepSpeed Stage 3 checkpoint.*",
         ".*but CUDA is not available.*",
+        ".*`srun` command is available.*",
         ".*GPU available but not used.*",
         r".*module\(s\) in eval mode at the start of training.*",  # on purpose: see FinetuneModule
         # Calls made inside Lightning and DeepSpeed.

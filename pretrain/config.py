@@ -30,6 +30,14 @@ class TrainerConfig:
     """Steps between two points of the learning curves."""
     checkpoint_every: int = 500
     """Steps between two checkpoints, from the newest of which a stopped run goes on; 0 keeps none."""
+    checkpoint_keep: int = 2
+    """Checkpoints that stay: were the newest found spoilt, a run goes on from the one before."""
+    checkpoint_aside: bool = False
+    """Let training go on while a copy of its state is written; not under ZeRO."""
+    hang_timeout: float = 300.0
+    """Seconds without any progress after which a run ends, naming the rank it waits for; 0: never."""
+    log_to: str = "csv,tensorboard"
+    """Where figures go, with commas between: csv, tensorboard, wandb, mlflow."""
     give_up_after: int = 10
     """So many steps in a row whose gradient is not finite end the run; single ones are left out."""
     seed: int = 0

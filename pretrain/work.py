@@ -4,7 +4,9 @@ Each request (settings, catalog, parents) has a folder of its own beside the art
 what lies there was made for it, and nothing needs to be compared again.
 """
 
+import hashlib
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -14,18 +16,24 @@ from typing import Any
 from catalog.artifacts import StrPath, request_hash
 from catalog.errors import VitrineError
 
+CHECKPOINT = r"step=(\d+)"
+"""How the folder of a checkpoint is called."""
 WRITTEN = "written.json"
-"""In a checkpoint: its step, and the ranks and strategy that wrote it."""
+"""In a checkpoint: its step, the ranks and strategy that wrote it, size and sha256 of each file."""
 
 HOW_NOT_WHAT = {
     "": {"workers"},
     "data": {"workers", "encode_parts", "checkpoint_layers", "compile", "max_broken"},
     "trainer": {
         "accelerator",
+        "checkpoint_aside",
         "checkpoint_every",
+        "checkpoint_keep",
         "devices",
         "give_up_after",
+        "hang_timeout",
         "log_every",
+        "log_to",
         "nodes",
         "progress",
         "strategy",
@@ -86,19 +94,44 @@ def clear_work(work: Path) -> None:
         shutil.rmtree(checkpoints)
 
 
+def checkpoints_in(work: Path) -> list[Path]:
+    """Those that were renamed into place, oldest first."""
+    steps = {
+        path: int(match[1])
+        for path in work.glob("checkpoints/step=*")
+        if (match := re.fullmatch(CHECKPOINT, path.name))
+    }
+    return sorted(steps, key=lambda path: steps[path])
+
+
 def newest_checkpoint(work: Path) -> Path | None:
-    """The newest complete checkpoint in a folder; each was renamed into place when it was."""
-    found = [path.parent for path in work.glob(f"checkpoints/step=*/{WRITTEN}")]
-    return max(
-        (path for path in found if path.suffix != ".partial"),
-        key=lambda path: written(path)["step"],
-        default=None,
-    )
+    """The newest in a folder that says what it is."""
+    for path in reversed(checkpoints_in(work)):
+        try:
+            written(path)
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        return path
+    return None
 
 
 def written(checkpoint: Path) -> dict[str, Any]:
-    """When and by whom a checkpoint was written: step, world_size, strategy."""
-    return json.loads((checkpoint / WRITTEN).read_text(encoding="utf8"))
+    """When and by whom a checkpoint was written: step, world_size, strategy, files.
+
+    ValueError where it does not say what it said when it was written.
+    """
+    text = (checkpoint / WRITTEN).read_text(encoding="utf8")
+    facts = json.loads(text)
+    del facts["seal"]
+    if sealed(facts) != text:
+        raise ValueError(f"{checkpoint / WRITTEN} was changed")
+    return facts
+
+
+def sealed(facts: Mapping[str, Any]) -> str:
+    """As `written` reads it: JSON, with a checksum of itself."""
+    digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    return json.dumps({**facts, "seal": digest})
 
 
 def what_is_learned(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from catalog.errors import VitrineError
 from launch.strategies import CpuDeepSpeedStrategy, make_strategy
 from launch.trainer import build_trainer
 from pretrain.config import TrainerConfig
-from pretrain.work import WRITTEN, newest_checkpoint
+from pretrain.work import WRITTEN, newest_checkpoint, sealed
 
 TOY = Path(__file__).with_name("train_toy.py")
 
@@ -77,9 +77,9 @@ def test_training_prints_its_progress_and_nothing_else(alone) -> None:
     assert line.startswith("Toy: step 16/16 · loss ")
 
 
-def test_only_the_latest_checkpoint_is_kept(alone) -> None:
+def test_the_latest_checkpoints_are_kept(alone) -> None:
     facts, _ = alone
-    assert facts["checkpoints"] == ["step=16"]
+    assert facts["checkpoints"] == ["step=12", "step=16"]
 
 
 def test_an_unfinished_checkpoint_is_not_resumed_from(tmp_path) -> None:
@@ -88,14 +88,15 @@ def test_an_unfinished_checkpoint_is_not_resumed_from(tmp_path) -> None:
         folder = tmp_path / "checkpoints" / name
         folder.mkdir(parents=True)
         step = int(name.removeprefix("step=").removesuffix(".partial"))
-        (folder / WRITTEN).write_text(json.dumps({"step": step}))
+        (folder / WRITTEN).write_text(sealed({"step": step}))
     assert newest_checkpoint(tmp_path) == tmp_path / "checkpoints" / "step=10"
 
 
 def test_a_checkpoint_of_another_strategy_is_refused(tmp_path) -> None:
     folder = tmp_path / "checkpoints" / "step=5"
     folder.mkdir(parents=True)
-    (folder / WRITTEN).write_text(json.dumps({"step": 5, "world_size": 2, "strategy": "zero2"}))
+    facts = {"step": 5, "world_size": 2, "strategy": "zero2", "files": {}}
+    (folder / WRITTEN).write_text(sealed(facts))
     trainer = build_trainer(TrainerConfig(accelerator="cpu"), tmp_path, "Toy")
     with pytest.raises(VitrineError, match=r"under strategy zero2; .* afresh with auto or ddp"):
         trainer.fit(pl.LightningModule())

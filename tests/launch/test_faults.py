@@ -1,0 +1,178 @@
+"""Runs that are asked to stop, that hang, and that lose a rank: how they end, and that they go on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launch.cli import main
+from launch.events import read_events
+from launch.stopping import Stopped
+from launch.watchdog import EXIT_CODE, Beat, behind_of
+from pretrain.work import checkpoints_in
+
+SCRIPT = Path(__file__).with_name("train_faulty.py")
+
+
+def start(folder: Path, **fault: Any) -> subprocess.Popen[str]:
+    launcher = [sys.executable]
+    devices = fault.get("devices", 1)
+    if devices > 1:
+        launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices}"]
+    return subprocess.Popen(
+        [*launcher, SCRIPT, folder, json.dumps(fault)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+    )
+
+
+def run(folder: Path, **fault: Any) -> tuple[int, str, float]:
+    """Exit status, standard error, and when it ended (seconds since the epoch)."""
+    process = start(folder, **fault)
+    try:
+        _, told = process.communicate(timeout=200)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    return process.returncode, told, time.time()
+
+
+def losses(folder: Path) -> list[float]:
+    return json.loads((folder / "rank0.json").read_text())["losses"]
+
+
+def steps_in(folder: Path) -> list[str]:
+    return [path.name for path in checkpoints_in(folder)]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> list[float]:
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    assert run(folder)[0] == 0
+    return losses(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "times", "code"),
+    [("SIGTERM", 1, 75), ("SIGUSR1", 1, 75), ("SIGTERM", 3, 75), ("SIGINT", 1, 130)],
+)
+def test_asked_to_stop_it_ends_after_the_step_with_a_checkpoint(
+    name: str, times: int, code: int, whole: list[float], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    status, told, _ = run(folder, signal=name, times=times)
+    assert status == code, told
+    assert f"vitrine: stopped by {name} after step 8; the same command goes on" in told
+    assert "Traceback" not in told
+    assert steps_in(folder) == ["step=5", "step=8"]
+    (stop,) = (event for event in read_events(folder) if event["event"] == "stop")
+    assert (stop["step"], stop["signal"], stop["checkpoint"]) == (8, name, True)
+    assert run(folder)[0] == 0
+    assert losses(folder) == whole[8:]
+
+
+def test_who_insists_with_ctrl_c_is_obeyed_at_once(tmp_path: Path) -> None:
+    status, told, _ = run(tmp_path / "run", signal="SIGINT", times=2)
+    assert status != 0
+    assert steps_in(tmp_path / "run") == ["step=5"]
+    assert "stopped by" not in told
+
+
+def test_without_checkpoints_it_stops_and_says_so(tmp_path: Path) -> None:
+    status, told, _ = run(tmp_path / "run", signal="SIGTERM", every=0)
+    assert status == 75
+    assert "there is no checkpoint, as trainer.checkpoint_every is 0" in told
+
+
+def test_a_signal_to_one_rank_ends_all_after_the_same_step(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    _, told, _ = run(folder, signal="SIGUSR1", rank=1, devices=2)
+    assert told.count("vitrine: stopped by another rank's signal after step 8") == 1
+    assert steps_in(folder) == ["step=5", "step=8"]
+    status, told, _ = run(folder, devices=2)
+    assert status == 0, told
+    assert len(losses(folder)) == 8
+
+
+def test_a_rank_that_is_stopped_is_named_and_the_others_end(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    status, told, ended = run(folder, signal="SIGSTOP", rank=1, devices=2, timeout=4.0, slow=0.2)
+    assert status != 0
+    assert "vitrine: rank 0 has not moved for" in told
+    assert "; it waits for rank 1, last heard of at step " in told
+    assert " in training_step" in told, "its stack"
+    assert ended - float((folder / "happened").read_text()) < 4.0 + 5.0 + 4.0  # torchrun's own end
+    (hang,) = (event for event in read_events(folder) if event["event"] == "hang")
+    assert (hang["rank"], hang["behind"], hang["step"]) == (0, 1, 7)
+    status, told, _ = run(folder, devices=2)
+    assert status == 0, told
+
+
+def test_one_process_that_hangs_says_where(tmp_path: Path) -> None:
+    status, told, ended = run(tmp_path / "run", sleep=60, timeout=2.0)
+    assert status == EXIT_CODE
+    assert "rank 0 has not moved for" in told
+    assert "on_train_batch_start" in told
+    assert ended - float((tmp_path / "run" / "happened").read_text()) < 2.0 + 5.0
+
+
+def test_slow_steps_are_no_hang(tmp_path: Path) -> None:
+    assert run(tmp_path / "run", slow=0.7, timeout=1.4, steps=6, step=99)[0] == 0
+
+
+def test_a_rank_that_dies_takes_all_with_it_and_the_run_goes_on(
+    whole: list[float], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    status, told, ended = run(folder, signal="SIGKILL", rank=1, devices=2, every=4, timeout=60.0)
+    assert status != 0
+    assert ended - float((folder / "happened").read_text()) < 10, told
+    status, told, _ = run(folder, devices=2)
+    assert status == 0, told
+    assert losses(folder) == pytest.approx(whole[4:], abs=1e-4)
+
+
+def beats(*places: tuple[int, str, float]) -> list[Beat]:
+    return [
+        Beat(rank, step, doing, alive, alive) for rank, (step, doing, alive) in enumerate(places)
+    ]
+
+
+def test_the_rank_behind_is_the_silent_one_or_the_one_least_far() -> None:
+    late = 3.0
+    silent = beats((5, "backward", 100.0), (5, "backward", 90.0), (5, "backward", 99.5))
+    assert behind_of(silent, 100.0, late).rank == 1  # type: ignore[union-attr]
+    least = beats((5, "optimizer step", 100.0), (5, "optimizer step", 99.0), (5, "forward", 99.9))
+    assert behind_of(least, 100.0, late).rank == 2  # type: ignore[union-attr]
+    assert behind_of(beats((5, "backward", 99.0), (5, "backward", 99.0)), 100.0, late) is None
+
+
+def test_the_command_ends_with_the_status_that_schedulers_know(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(_: list[str]) -> None:
+        raise Stopped("stopped by SIGTERM after step 6", 75)
+
+    monkeypatch.setattr("launch.cli.dispatch", stop)
+    assert main(["pretrain"]) == 75
+    assert capsys.readouterr().err == "vitrine: stopped by SIGTERM after step 6\n"
+
+
+def test_a_full_disk_anywhere_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(_: list[str]) -> None:
+        raise OSError(28, "No space left on device", "runs/encoder/x")
+
+    monkeypatch.setattr("launch.cli.dispatch", full)
+    assert main(["pretrain"]) == 2
+    assert capsys.readouterr().err.startswith("vitrine: runs/encoder/x: No space left on device;")
