@@ -324,18 +324,25 @@ class reported:
             return
         free = shutil.disk_usage(self.folder).free
         needed = bytes_of(self.trainer)
-        full = isinstance(error, OSError) or free < needed
-        if not full:
+        said = first_of(error, OSError)
+        if said is None and free >= needed:
             return
         if self.trainer.is_global_zero:
             shutil.rmtree(self.partial, ignore_errors=True)
         found = checkpoints_in(self.folder.parent)
         kept = f"{found[-1].name} stands" if found else "there is none before it"
         raise VitrineError(
-            f"cannot write the checkpoint {self.partial.with_suffix('')}: {error}; it needs about "
+            f"cannot write the checkpoint {self.partial.with_suffix('')}: {said or error}; it needs about "
             f"{needed:,} bytes, and {free:,} are free; {kept}; make room, and start the same command "
             "again"
         ) from error
+
+
+def first_of(error: BaseException | None, kind: type[BaseException]) -> BaseException | None:
+    """What lies behind an error: torch's writer has its own word for a write that failed."""
+    while error is not None and not isinstance(error, kind):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def bytes_of(trainer: pl.Trainer) -> int:
