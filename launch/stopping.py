@@ -15,6 +15,7 @@ import pytorch_lightning as pl
 
 from catalog.errors import VitrineError
 from launch.events import Events
+from pretrain.gather import world
 
 ASKS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 GOES_ON = 75
@@ -81,8 +82,6 @@ class StopWhenAsked(pl.Callback):
 
 def end(stop: Stopped) -> int:
     """Says why a run ended, on rank zero alone; the exit status."""
-    distributed = sys.modules.get("torch.distributed")
-    several = distributed is not None and distributed.is_available()
-    if not (several and distributed.is_initialized() and distributed.get_rank()):
+    if world()[0] == 0:
         print(f"vitrine: {stop}", file=sys.stderr)
     return stop.code

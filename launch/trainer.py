@@ -15,6 +15,7 @@ from launch.checkpoints import STATE, Checkpoints, SeedEachStep, StateFile, newe
 from launch.events import Events
 from launch.guard import StepGuard
 from launch.loggers import make_loggers
+from launch.meter import Meter
 from launch.stopping import StopWhenAsked
 from launch.strategies import ElasticDeepSpeedStrategy, kind_of, make_strategy
 from launch.training_progress import TrainingProgress
@@ -89,13 +90,15 @@ def build_trainer(
     rank = int(os.environ.get("RANK", 0))
     events = Events(folder, rank)
     stop = StopWhenAsked(events)
+    meter = Meter(config.log_every)
     added: list[pl.Callback] = [
         stop,
+        meter,
         StepGuard(config.give_up_after, stop, events),
         SeedEachStep(config.seed),
     ]
     if config.progress:
-        added.append(TrainingProgress(title))
+        added.append(TrainingProgress(title, meter))
     if config.hang_timeout:
         added.append(Watchdog(folder, config.hang_timeout, stop, events, rank))
     every, keep, aside = config.checkpoint_every, config.checkpoint_keep, config.checkpoint_aside

@@ -5,16 +5,19 @@ from typing import Any
 import pytorch_lightning as pl
 
 from catalog.progress import ProgressDisplay
+from launch.meter import Meter
 
 
 class TrainingProgress(pl.Callback):
-    """Shown by rank zero. The loss leaves the device only when it is shown, so steps stay fast.
+    """Shown by rank zero. The loss leaves the device only when it is shown, so steps stay fast; what
+    costs something to find out is the meter's latest.
 
     A batch with `num_samples` also shows the speed, over all ranks.
     """
 
-    def __init__(self, title: str) -> None:
+    def __init__(self, title: str, meter: Meter) -> None:
         self.title = title
+        self.meter = meter
         self.display: ProgressDisplay | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -55,6 +58,12 @@ class TrainingProgress(pl.Callback):
             figures.append(f"loss {float(loss):.3f}")
         if self.samples:
             figures.append(f"{self.samples / seconds:,.0f} samples/s")
+        latest = self.meter.latest
+        if latest:
+            figures.append(f"gradient {latest['grad_norm']:.2g}")
+            figures.append(f"{latest['memory_gib']:.1f} GiB")
+        if "mfu" in latest:
+            figures.append(f"MFU {latest['mfu']:.0%}")
         return figures
 
     def _close(self) -> None:
