@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -23,10 +24,13 @@ from catalog.errors import BrokenFile, VitrineError, nearest
 from catalog.films import SUFFIXES as FILM_SUFFIXES
 from catalog.memory import release_buffers
 from catalog.pictures import SUFFIXES, Crop, read_picture
+from catalog.seals import fault_in, seal, sums_of, unseal
 from catalog.sources import SOURCES, RawTables
 
-FORMAT = 3
+FORMAT = 4
 """Raised when the converted files change, so that older ones are made anew."""
+SEAL = "seal.json"
+"""Beside what was converted: the checksum of each file."""
 VECTOR_SUFFIXES = {".npy", ".safetensors", ".parquet"}
 ROWS_PER_BATCH = 65_536
 
@@ -46,7 +50,11 @@ def load_catalog(config: CatalogConfig) -> "Catalog":
     # Items keep absolute picture paths, so a catalog that was moved is converted again.
     place = hashlib.sha256(str(raw.folder).encode()).hexdigest()[:8]
     folder = cache_folder() / "catalogs" / f"{fingerprint[:24]}-{place}-{FORMAT}"
-    if not folder.exists():
+    fault = _fault_in(folder) if folder.exists() else ""
+    if fault:
+        print(f"vitrine: {folder} is not what was written ({fault}); made anew", file=sys.stderr)
+        shutil.rmtree(folder, ignore_errors=True)
+    if fault or not folder.exists():
         _write(convert(raw, config), folder)
     return _open(raw, fingerprint, folder)
 
@@ -318,6 +326,7 @@ def _write(content: Converted, folder: Path) -> None:
         _write_table(content.given, staging / "given.arrow")
     about = {"roles": content.roles, "timed": content.timed, "dropped": content.dropped}
     (staging / "about.json").write_text(json.dumps(about), encoding="utf8")
+    (staging / SEAL).write_text(seal({"files": sums_of(staging)}), encoding="utf8")
     try:
         staging.rename(folder)
     except OSError:
@@ -325,6 +334,14 @@ def _write(content: Converted, folder: Path) -> None:
         shutil.rmtree(staging)
         if not folder.exists():
             raise
+
+
+def _fault_in(folder: Path) -> str:
+    """What a disk, or a person, has done to what was converted; "" for nothing."""
+    try:
+        return fault_in(folder, unseal((folder / SEAL).read_text(encoding="utf8"))["files"])
+    except (OSError, ValueError, KeyError):
+        return f"{SEAL} cannot be read"
 
 
 def _write_table(table: pa.Table, path: Path) -> None:

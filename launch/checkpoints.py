@@ -5,7 +5,6 @@ is written beside its place, hashed, flushed and renamed; the one before it stay
 so that a disk that spoils one costs some steps and not the run.
 """
 
-import hashlib
 import os
 import re
 import shutil
@@ -27,12 +26,13 @@ from torch.utils._pytree import tree_map_only
 from typing_extensions import override
 
 from catalog.errors import VitrineError
-from catalog.staging import files_in, flush_file, flush_folder
+from catalog.seals import Sums, fault_in, seal, sums_of
+from catalog.staging import flush_file, flush_folder
 from launch.events import Events
 from launch.stopping import StopWhenAsked
 from launch.strategies import kind_of
 from pretrain.gather import world
-from pretrain.work import CHECKPOINT, WRITTEN, checkpoints_in, sealed, written
+from pretrain.work import CHECKPOINT, WRITTEN, checkpoints_in, written
 
 STATE = "state"
 """In a checkpoint: a file of Lightning's, or under ZeRO a folder of DeepSpeed's."""
@@ -154,11 +154,11 @@ class Checkpoints(Checkpoint):
                     self.writer = threading.Thread(target=self._write_aside, args=what)
                     self.writer.start()
                 return
-            hashes = {}
+            sums: Sums = {}
             if shared or trainer.is_global_zero:
-                hashes = hash_together(partial) if shared else hash_files(partial)
+                sums = sums_together(partial) if shared else sums_of(partial)
             if trainer.is_global_zero:
-                self._complete(partial, final, {**facts, "files": hashes}, began)
+                self._complete(partial, final, {**facts, "files": sums}, began)
         trainer.strategy.barrier()
 
     def _write_aside(
@@ -173,12 +173,12 @@ class Checkpoints(Checkpoint):
         try:
             with reported(partial, self.folder, trainer):
                 save_state(state, partial / STATE)
-                self._complete(partial, final, {**facts, "files": hash_files(partial)}, began)
+                self._complete(partial, final, {**facts, "files": sums_of(partial)}, began)
         except BaseException as fault:
             self.fault = fault
 
     def _complete(self, partial: Path, final: Path, facts: dict[str, Any], began: float) -> None:
-        (partial / WRITTEN).write_text(sealed(facts), encoding="utf8")
+        (partial / WRITTEN).write_text(seal(facts), encoding="utf8")
         flush_file(partial / WRITTEN)
         for folder in [partial, *(path for path in partial.rglob("*") if path.is_dir())]:
             flush_folder(folder)
@@ -225,21 +225,10 @@ def save_state(state: dict[str, Any], path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def hash_files(folder: Path, rank: int = 0, ranks: int = 1) -> dict[str, tuple[int, str]]:
-    """Name → (bytes, sha256) of one rank's share of the files below; they are on the disk then."""
-    found = {}
-    for path in files_in(folder)[rank::ranks]:
-        flush_file(path)
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        found[path.relative_to(folder).as_posix()] = (path.stat().st_size, digest)
-    return found
-
-
-def hash_together(folder: Path) -> dict[str, tuple[int, str]]:
-    """The same of all files, each rank reading a share of them."""
+def sums_together(folder: Path) -> Sums:
+    """Those of all files below, each rank reading a share of them."""
     rank, ranks = world()
-    mine = hash_files(folder, rank, ranks)
+    mine = sums_of(folder, rank, ranks)
     if ranks == 1:
         return mine
     shares: list[Any] = [None] * ranks
@@ -250,19 +239,9 @@ def hash_together(folder: Path) -> dict[str, tuple[int, str]]:
 def fault_of(checkpoint: Path) -> str:
     """What is wrong with a checkpoint, in a few words; "" where it is what was written."""
     try:
-        files = written(checkpoint)["files"]
-        for name, (size, digest) in files.items():
-            path = checkpoint / name
-            if not path.is_file():
-                return f"{name} is missing"
-            if path.stat().st_size != size:
-                return f"{name} has {path.stat().st_size:,} bytes instead of {size:,}"
-            with path.open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-                    return f"{name} differs from its checksum"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return fault_in(checkpoint, written(checkpoint)["files"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
         return f"{WRITTEN} cannot be read ({type(error).__name__})"
-    return ""
 
 
 def newest_sound(work: Path, events: Events | None = None) -> Path | None:

@@ -4,8 +4,6 @@ Each request (settings, catalog, parents) has a folder of its own beside the art
 what lies there was made for it, and nothing needs to be compared again.
 """
 
-import hashlib
-import json
 import re
 import shutil
 from collections.abc import Mapping
@@ -15,6 +13,7 @@ from typing import Any
 
 from catalog.artifacts import StrPath, request_hash
 from catalog.errors import VitrineError
+from catalog.seals import unseal
 
 CHECKPOINT = r"step=(\d+)"
 """How the folder of a checkpoint is called."""
@@ -109,7 +108,7 @@ def newest_checkpoint(work: Path) -> Path | None:
     for path in reversed(checkpoints_in(work)):
         try:
             written(path)
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError):
             continue
         return path
     return None
@@ -120,18 +119,7 @@ def written(checkpoint: Path) -> dict[str, Any]:
 
     ValueError where it does not say what it said when it was written.
     """
-    text = (checkpoint / WRITTEN).read_text(encoding="utf8")
-    facts = json.loads(text)
-    del facts["seal"]
-    if sealed(facts) != text:
-        raise ValueError(f"{checkpoint / WRITTEN} was changed")
-    return facts
-
-
-def sealed(facts: Mapping[str, Any]) -> str:
-    """As `written` reads it: JSON, with a checksum of itself."""
-    digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-    return json.dumps({**facts, "seal": digest})
+    return unseal((checkpoint / WRITTEN).read_text(encoding="utf8"))
 
 
 def what_is_learned(settings: Mapping[str, Any]) -> dict[str, Any]:

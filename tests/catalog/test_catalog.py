@@ -1,6 +1,7 @@
 """Loading a catalog: ids, order, words, roles, and the line each mistake gets."""
 
 import json
+import random
 import shutil
 from datetime import date, datetime
 from pathlib import Path
@@ -486,3 +487,23 @@ def test_the_cache_folder_follows_the_environment(monkeypatch, tmp_path):
     assert cache_folder() == tmp_path / "vitrine"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_folder() == Path.home() / ".cache" / "vitrine"
+
+
+def test_a_converted_catalog_that_was_spoilt_is_noticed_and_made_anew(world, cache, capsys):
+    expected = world().interactions.items.tolist()
+    (made,) = (cache / "catalogs").iterdir()
+    files = sorted(made.iterdir())
+    dice = random.Random(0)
+    for place in range(5 * len(files)):
+        path = files[place % len(files)]
+        content = bytearray(path.read_bytes())
+        if place < len(files):
+            content = content[: dice.randrange(len(content))]
+        else:
+            content[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
+        path.write_bytes(bytes(content))
+        catalog = load_catalog(CatalogConfig(str(world.folder)))
+        assert "is not what was written" in capsys.readouterr().err, path.name
+        assert catalog.interactions.items.tolist() == expected
+        load_catalog(CatalogConfig(str(world.folder)))
+        assert capsys.readouterr().err == ""

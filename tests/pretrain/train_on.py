@@ -117,14 +117,14 @@ def number_rows() -> None:
 
 
 def die_writing(step: int) -> None:
-    hash_files: Callable[..., Any] = launch.checkpoints.hash_files
+    sums_of: Callable[..., Any] = launch.checkpoints.sums_of
 
-    def hash_or_die(folder: Path, *share: int) -> Any:
+    def sum_or_die(folder: Path, *share: int) -> Any:
         if folder.name == f"step={step}.partial":
             os.kill(os.getpid(), signal.SIGKILL)
-        return hash_files(folder, *share)
+        return sums_of(folder, *share)
 
-    launch.checkpoints.hash_files = hash_or_die
+    launch.checkpoints.sums_of = sum_or_die
 
 
 def main(world: str, output: str, settings: str) -> None:
