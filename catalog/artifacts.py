@@ -20,10 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from catalog.errors import VitrineError
+from catalog.seals import seal, unseal
 from catalog.staging import files_in, flush, move_into_place, staging_path, sweep
 
 MANIFEST = "manifest.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+REQUEST_VERSION = 1
+"""Raised where stages would make something else of the same settings."""
 LIBRARIES = [
     "accelerate",
     "datasets",
@@ -147,7 +150,7 @@ def write_artifact(
             "libraries": _libraries(),
             "checksums": checksums,
         }
-        text = json.dumps(manifest, indent=2, allow_nan=False)
+        text = seal(manifest, indent=2)
         (staging / MANIFEST).write_text(text + "\n", encoding="utf8")
         if card is not None:
             (staging / CARD).write_text(card(final.name, manifest), encoding="utf8")
@@ -211,7 +214,7 @@ def request_hash(
 ) -> str:
     """sha256 of what was asked for: the kind, the settings, the parents' content, the catalog."""
     made_from = {name: artifact_hash(parent) for name, parent in (parents or {}).items()}
-    asked = [kind, FORMAT_VERSION, _plain(config or {}), made_from, catalog]
+    asked = [kind, REQUEST_VERSION, _plain(config or {}), made_from, catalog]
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
@@ -242,12 +245,15 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         hint = "it is not there" if not folder.exists() else f"it holds no {MANIFEST}"
         raise VitrineError(f"{folder} is not an artifact: {hint}; give the folder a stage wrote.")
     try:
-        manifest = json.loads(file.read_text(encoding="utf8"))
+        text = file.read_text(encoding="utf8")
+        manifest = json.loads(text)
         if manifest["format_version"] > FORMAT_VERSION:
             raise VitrineError(
                 f"{folder} has format version {manifest['format_version']}, written by a newer "
                 f"Vitrine; this one reads up to {FORMAT_VERSION}. Upgrade it."
             )
+        if manifest["format_version"] > 1:  # the first had no seal
+            manifest = unseal(text.removesuffix("\n"), indent=2)
         intact = manifest["hash"] == _content_hash(manifest["checksums"])
         intact = intact and {"kind", "request_hash", "parents"} <= manifest.keys()
     except (ValueError, KeyError, TypeError, AttributeError):

@@ -34,16 +34,20 @@ def fault_in(folder: Path, sums: Mapping[str, tuple[int, str]]) -> str:
     return ""
 
 
-def seal(facts: Mapping[str, Any]) -> str:
-    """JSON with a checksum of itself, for `unseal`."""
-    digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-    return json.dumps({**facts, "seal": digest})
+def seal(facts: Mapping[str, Any], indent: int | None = None) -> str:
+    """JSON with a checksum of itself, for `unseal`; ValueError for a number that is not finite."""
+    digest = hashlib.sha256(json.dumps(facts, allow_nan=False).encode()).hexdigest()
+    return json.dumps({**facts, "seal": digest}, indent=indent)
 
 
-def unseal(text: str) -> dict[str, Any]:
+def unseal(text: str, indent: int | None = None) -> dict[str, Any]:
     """The facts; ValueError where the text is not what `seal` made, to the byte."""
     facts = json.loads(text)
-    if not isinstance(facts, dict) or facts.pop("seal", None) is None or seal(facts) != text:
+    if (
+        not isinstance(facts, dict)
+        or facts.pop("seal", None) is None
+        or seal(facts, indent) != text
+    ):
         raise ValueError("the text was changed")
     return facts
 

@@ -94,15 +94,21 @@ def start(config: FinetuneConfig, catalog: Catalog) -> Start:
 
 
 def encoder_settings(base: Artifact) -> EncoderConfig:
-    """Those of an encoder artifact, for the same architecture untrained."""
+    """Those of an encoder artifact, as its pretraining began.
+
+    A tower that brought weights and was kept frozen is kept so here, too: what it knows does not come
+    from pretraining. One of untrained weights learns.
+    """
     values = dict(base.manifest["config"]["encoder"])
-    untrained = {"frozen": False, "lora_rank": 0}
+
+    def begun(tower: dict[str, Any]) -> dict[str, Any]:
+        return {**tower, "frozen": bool(tower["model"]) and tower["frozen"], "lora_rank": 0}
+
     for tower in ("text", "image"):
         if values[tower] is not None:
-            values[tower] = TowerConfig(**{**values[tower], **untrained})
+            values[tower] = TowerConfig(**begun(values[tower]))
     values["more"] = {
-        name: ModalityConfig(**{**modality, **untrained})
-        for name, modality in values["more"].items()
+        n: ModalityConfig(**begun(modality)) for n, modality in values["more"].items()
     }
     values["reader"] = ReaderConfig(**values["reader"])
     return EncoderConfig(**values)

@@ -146,6 +146,8 @@ class ArmConfig:
     """See MissingConfig."""
     learning_rate: float = 0.0
     """Overrules fine-tuning's where it is not 0."""
+    tower_rate: float = 0.0
+    """Overrules fine-tuning's where it is not 0."""
     steps: int = 0
     """Overrules fine-tuning's where it is not 0."""
     what: str = ""
@@ -182,6 +184,7 @@ class ArmConfig:
             words=self.words,
             vectors=common.vectors if self.reads_all_content else "",
             missing=replace(common.missing, percent=self.missing, fill=self.fill),
+            tower_rate=self.tower_rate or common.tower_rate,
             optimizer=optimizer,
             trainer=trainer,
         )

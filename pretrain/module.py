@@ -47,7 +47,10 @@ class PretrainModule(pl.LightningModule):
         self.checkpoint_layers = checkpoint_layers
         self.encoder = encoder
         self.history = history
-        self.weights = weigh(objectives, available(encoder, objectives, linked))
+        found = available(encoder, objectives, linked)
+        if "units" not in found:  # nothing to be told apart: their heads are in no loss
+            encoder.heads.requires_grad_(False)
+        self.weights = weigh(objectives, found)
         self.objectives = nn.ModuleDict(
             {name: OBJECTIVES[name].build(encoder, objectives) for name in self.weights}
         )

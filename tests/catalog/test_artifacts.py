@@ -45,7 +45,7 @@ def test_an_artifact_opens_with_all_it_was_told(tmp_path):
         staging.metrics["lost"] = float("nan")
     manifest = open_artifact(tmp_path / "a", kind="encoder").manifest
     assert manifest["kind"] == "encoder"
-    assert manifest["format_version"] == 1
+    assert manifest["format_version"] == 2
     assert manifest["config"] == {"width": 8, "paths": ["x"]}
     assert manifest["catalog"] == "abc"
     assert manifest["split"] == split
@@ -107,8 +107,8 @@ def test_a_changed_manifest_is_noticed(tmp_path):
 
 
 def test_a_newer_format_is_refused(tmp_path):
-    edit(write(tmp_path / "a"), format_version=2)
-    with pytest.raises(VitrineError, match=r"format version 2.*up to 1"):
+    edit(write(tmp_path / "a"), format_version=3)
+    with pytest.raises(VitrineError, match=r"format version 3.*up to 2"):
         open_artifact(tmp_path / "a")
 
 

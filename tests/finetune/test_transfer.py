@@ -501,3 +501,24 @@ def test_a_cache_cannot_be_read_less_than_never(settings: FinetuneConfig, tmp_pa
     data = replace(settings.data, refresh_every=-1)
     with pytest.raises(VitrineError, match="refresh_every is -1; give 0 or more"):
         run_finetuning(replace(settings, data=data), tmp_path / "run", build_trainer)
+
+
+@pytest.mark.parametrize(
+    ("tower", "frozen"),
+    [
+        ({"model": "a/tower", "frozen": True}, True),
+        ({"model": "a/tower", "frozen": False}, False),
+        ({"model": "", "frozen": True}, False),
+        ({"model": "a/tower", "frozen": True, "lora_rank": 4}, True),
+    ],
+)
+def test_from_scratch_begins_as_pretraining_did(
+    tower: dict[str, Any], frozen: bool, settings: FinetuneConfig
+) -> None:
+    base = open_artifact(Path(settings.encoder))
+    encoder = dict(base.manifest["config"]["encoder"])
+    encoder["text"] = {**encoder["text"], **tower}
+    changed = replace(base, manifest={**base.manifest, "config": {"encoder": encoder}})
+    found = encoder_settings(changed).text
+    assert found is not None
+    assert (found.frozen, found.lora_rank) == (frozen, 0)
