@@ -2,7 +2,8 @@
 
 A command is a function `(options, settings)` or `(options)`; each is a dataclass, and the type
 annotations say which. An option without a default is positional; `--a.b value` that is no option is
-a setting. `options.config`, where the command has it, names the settings file to begin from.
+a setting. `options.config`, where the command has it, names the settings file to begin from. One that
+starts another command is a function `(options, rest)`: `rest` is what is no option, as it came.
 """
 
 import typing
@@ -19,12 +20,15 @@ class Signature:
     options: type
     settings: type | None
     positional: tuple[str, ...]
+    takes_rest: bool = False
 
     @staticmethod
     def of(command: Callable[..., Any]) -> "Signature":
         hints = typing.get_type_hints(command)
         options = hints["options"]
-        return Signature(options, hints.get("settings"), required_fields(options))
+        return Signature(
+            options, hints.get("settings"), required_fields(options), takes_rest="rest" in hints
+        )
 
 
 def parse_arguments(signature: Signature, arguments: list[str]) -> dict[str, Any]:
@@ -36,6 +40,8 @@ def parse_arguments(signature: Signature, arguments: list[str]) -> dict[str, Any
     config_file = None if "config" in field_types(signature.options) else given.pop("config", None)
     blank = signature.options(**dict.fromkeys(signature.positional, ""))
     options = apply_overrides(blank, [f"--{key}={value}" for key, value in given.items()])
+    if signature.takes_rest:
+        return {"options": options, "rest": overrides}
     if signature.settings is None:
         return {"options": options}
     beginning = config_file or getattr(options, "config", None)
@@ -44,7 +50,7 @@ def parse_arguments(signature: Signature, arguments: list[str]) -> dict[str, Any
 
 
 def _sort(signature: Signature, arguments: list[str]) -> tuple[dict[str, str], list[str]]:
-    """The options by name, and the overrides of settings as they came."""
+    """The options by name, and the overrides of settings (or the rest) as they came."""
     kinds = field_types(signature.options)
     settings: set[str] = set()
     if signature.settings:
@@ -57,12 +63,20 @@ def _sort(signature: Signature, arguments: list[str]) -> tuple[dict[str, str], l
         argument = remaining.pop(0)
         if not argument.startswith("--"):
             free = [name for name in signature.positional if name not in options]
-            if not free:
+            if free:
+                options[free[0]] = argument
+            elif signature.takes_rest:
+                overrides.append(argument)
+            else:
                 raise VitrineError(f"unexpected '{argument}'; settings are given as --key value.")
-            options[free[0]] = argument
             continue
         key, equals, value = argument.removeprefix("--").partition("=")
         option = key.replace("-", "_")
+        if option not in kinds and signature.takes_rest:
+            overrides.append(argument)
+            if not equals and remaining and not remaining[0].startswith("--"):
+                overrides.append(remaining.pop(0))
+            continue
         if option not in kinds and key.split(".")[0] not in settings:
             known = [f"--{name}" for name in (*kinds, *settings)]
             raise VitrineError(f"unknown option '--{key}'.{nearest(f'--{key}', known)}")

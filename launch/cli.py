@@ -41,11 +41,24 @@ COMMANDS = {
     "train image": ("launch.commands:train_image", "Learn to draw items for a person"),
     "generate text": ("launch.commands:generate_text", "Write about an item for a person"),
     "generate image": ("launch.commands:generate_image", "Draw an item for a person"),
+    "launch": (
+        "launch.submit.command:launch",
+        "Start a stage on many devices: here, on SLURM, or on Kubernetes",
+    ),
+    "doctor": ("launch.doctor:doctor", "Look at this machine and say what would go wrong"),
     "catalog check": (
         "launch.commands:catalog_check",
         "Read a catalog folder and say what is in it",
     ),
     "catalog demo": ("launch.commands:catalog_demo", "Draw and write the demo world into a folder"),
+    "launch plan": (
+        "launch.plan.command:plan",
+        "Say what a training needs of each device, before one is paid for",
+    ),
+    "launch rehearse": (
+        "launch.plan.command:rehearse",
+        "Go through a run of many ranks in one process, without the others",
+    ),
 }
 """Name → (module:function, one line of help)."""
 

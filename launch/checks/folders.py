@@ -1,0 +1,186 @@
+"""Will what a run writes be there, whole, and soon enough?"""
+
+import fcntl
+import mmap
+import os
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from launch.checks import Finding
+
+GB = 1e9
+LITTLE_SPACE, NO_SPACE = 20 * GB, 2 * GB
+LITTLE_SHARED_MEMORY = 1 * GB
+FEW_FILES = 4096
+SLOW = 20e6
+"""Bytes a second."""
+PROBE = 16_000_000
+SKEW = 5
+"""Seconds between two clocks."""
+LOST = {
+    "tmpfs": "it lies in memory, and is gone with the machine",
+    "ramfs": "it lies in memory, and is gone with the machine",
+    "overlay": "it lies in the container's own layer, and is gone with it",
+}
+MOUNTS = Path("/proc/self/mounts")
+
+
+def space(work: Path) -> Iterator[Finding]:
+    from catalog.catalog import cache_folder
+
+    for what, folder in (("space for runs", work), ("space for the cache", cache_folder())):
+        disk = os.statvfs(existing(folder))
+        free = disk.f_bavail * disk.f_frsize
+        found = f"{free / GB:.1f} GB free at {folder}"
+        remedy = "make room, or another --work; $VITRINE_CACHE moves the cache"
+        if free < NO_SPACE:
+            yield Finding("fail", what, found, remedy)
+        elif free < LITTLE_SPACE:
+            yield Finding("warn", what, f"{found}; checkpoints take more", remedy)
+        elif disk.f_files and not disk.f_favail:
+            yield Finding("fail", what, f"no more files can be made at {folder}", remedy)
+        else:
+            yield Finding("ok", what, found)
+
+
+def keeps(work: Path) -> Iterator[Finding]:
+    """Whether what lies there outlives the machine or the container."""
+    kind = filesystem(existing(work))
+    if kind in LOST:
+        found = f"{work} is {kind}: {LOST[kind]}"
+        yield Finding("warn", "file system", found, "a volume or a disk for --work")
+    else:
+        yield Finding("ok", "file system", f"{work} is {kind}")
+
+
+def speed(work: Path) -> Iterator[Finding]:
+    with _probe(work) as path:
+        content = os.urandom(PROBE)
+        started = time.perf_counter()
+        with path.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        rate = PROBE / (time.perf_counter() - started)
+    found = f"{rate / 1e6:,.0f} MB/s to {work}"
+    if rate < SLOW:
+        yield Finding("warn", "writing", found, "a faster disk, or a larger checkpoint_every")
+    else:
+        yield Finding("ok", "writing", found)
+
+
+def sharing(work: Path) -> Iterator[Finding]:
+    """What artifacts and caches lean on: rename, locks, and files mapped into memory."""
+    promises: dict[str, Callable[[Path], bool]] = {
+        "rename": _renames,
+        "locks": _locks,
+        "mapped files": _maps,
+    }
+    for what, holds in promises.items():
+        with _probe(work) as path:
+            try:
+                problem = "" if holds(path) else "does not do what it should"
+            except OSError as error:
+                problem = str(error)
+        if problem:
+            found = f"{what} at {work}: {problem}"
+            yield Finding(
+                "fail", what, found, "another file system for --work (not FUSE on objects)"
+            )
+        else:
+            yield Finding("ok", what, f"as they should be at {work}")
+
+
+def clock(work: Path) -> Iterator[Finding]:
+    """Who is older is told by times that several machines write."""
+    with _probe(work) as path:
+        path.write_bytes(b"now")
+        skew = abs(path.stat().st_mtime - time.time())
+    if skew > SKEW:
+        found = f"{skew:.0f} s between this machine and the file system at {work}"
+        yield Finding("warn", "clock", found, "NTP (chrony, timedatectl set-ntp true) on both")
+    else:
+        yield Finding("ok", "clock", f"{skew:.1f} s from that of the file system at {work}")
+
+
+def limits() -> Iterator[Finding]:
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= files < FEW_FILES:
+        yield Finding("warn", "open files", f"at most {files}", "ulimit -n 65536")
+    else:
+        yield Finding("ok", "open files", f"at most {files}")
+    shared = os.statvfs("/dev/shm")
+    size = shared.f_blocks * shared.f_frsize
+    found = f"/dev/shm has {size / GB:.2f} GB"
+    if size < LITTLE_SHARED_MEMORY:
+        remedy = "docker --shm-size 8g, or --data.workers 0"
+        yield Finding("warn", "shared memory", f"{found}; loader processes fill it", remedy)
+    else:
+        yield Finding("ok", "shared memory", found)
+
+
+def existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that is there."""
+    folder = folder.resolve()
+    while not folder.is_dir():
+        folder = folder.parent
+    return folder
+
+
+def filesystem(folder: Path) -> str:
+    """The kind of the innermost mount that holds a folder."""
+    best, kind = "", "of an unknown kind"
+    for line in MOUNTS.read_text().splitlines():
+        _, point, name, *_ = line.split()
+        point = point.encode().decode("unicode_escape")  # \040 is a space
+        if folder.is_relative_to(point) and len(point) >= len(best):
+            best, kind = point, name
+    return kind
+
+
+class _probe:
+    """A path in the folder for a file to try things with; nothing is left behind."""
+
+    def __init__(self, work: Path) -> None:
+        self.folder = tempfile.TemporaryDirectory(prefix=".vitrine-doctor-", dir=existing(work))
+
+    def __enter__(self) -> Path:
+        return Path(self.folder.name) / "probe"
+
+    def __exit__(self, *_: object) -> None:
+        self.folder.cleanup()
+
+
+def _renames(path: Path) -> bool:
+    beside = path.with_name("beside")
+    path.write_bytes(b"old")
+    beside.write_bytes(b"new")
+    with path.open("rb") as opened:
+        os.replace(beside, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        return opened.read() == b"old" and path.read_bytes() == b"new" and not beside.exists()
+
+
+def _locks(path: Path) -> bool:
+    with path.open("w") as first, path.open("w") as second:
+        fcntl.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
+
+
+def _maps(path: Path) -> bool:
+    path.write_bytes(bytes(4096))
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 4096) as mapped:
+        mapped[0] = 7
+        mapped.flush()
+    return path.read_bytes()[0] == 7

@@ -1,0 +1,61 @@
+"""Are the libraries here those that Vitrine was seen working with?"""
+
+import platform
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, metadata, requires, version
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from launch.checks import Finding
+
+CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"
+"""In a checkout; an installed wheel has none."""
+TOLD = ("torch", "pytorch-lightning", "deepspeed", "transformers", "peft", "diffusers")
+
+
+def python() -> Iterator[Finding]:
+    wanted, here = metadata("vitrine")["Requires-Python"], platform.python_version()
+    if SpecifierSet(wanted).contains(here, prereleases=True):
+        yield Finding("ok", "python", here)
+    else:
+        yield Finding("fail", "python", f"{here}, {wanted} is needed", "PYTHON=… ./install")
+
+
+def packages() -> Iterator[Finding]:
+    """What pyproject.toml asks for, in its ranges; what constraints.txt says, to the digit."""
+    here: dict[str, str] = {}
+    broken = False
+    for requirement in map(Requirement, requires("vitrine") or []):
+        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        name, remedy = requirement.name, f"pip install '{requirement.name}{requirement.specifier}'"
+        try:
+            here[name] = version(name)
+        except PackageNotFoundError:
+            broken = True
+            yield Finding("fail", name, "not installed", remedy)
+            continue
+        if not requirement.specifier.contains(here[name], prereleases=True):
+            broken = True
+            yield Finding("fail", name, f"{here[name]} is not {requirement.specifier}", remedy)
+    if not broken:
+        told = ", ".join(f"{name} {here[name]}" for name in TOLD if name in here)
+        yield Finding("ok", "packages", f"{told}; all {len(here)} in their ranges")
+    yield from _beside_constraints(here)
+
+
+def _beside_constraints(here: dict[str, str]) -> Iterator[Finding]:
+    if not CONSTRAINTS.is_file():
+        return
+    lines = CONSTRAINTS.read_text(encoding="utf-8").splitlines()
+    seen = dict(line.split("==") for line in lines if "==" in line and not line.startswith("#"))
+    others = [
+        f"{name} {here[name]} (seen: {seen[name]})"
+        for name in here
+        if name in seen and here[name].split("+")[0] != seen[name]
+    ]
+    if others:
+        remedy = "./install takes the versions seen working together"
+        yield Finding("warn", "constraints", ", ".join(others), remedy)

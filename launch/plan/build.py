@@ -1,0 +1,286 @@
+"""Builds what a stage trains and the steps it would read, from settings and a catalog's counts alone.
+
+No weights are loaded, no file of an item is decoded: towers come from their configs, pictures are
+numbers of the right shape. Rows, texts and who lacks what are the real ones.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from catalog.artifacts import Artifact, local_folder, read_manifest
+from catalog.catalog import Catalog
+from catalog.splits import Split
+from finetune.artifact import assemble, start
+from finetune.config import FinetuneConfig
+from finetune.data import FinetuneBatch, FinetuneData
+from finetune.module import FinetuneModule
+from finetune.run import negatives_of
+from pretrain.artifact import EncoderParts, new_encoder
+from pretrain.chunks import release_layer_by_layer
+from pretrain.config import PretrainConfig, ReaderConfig
+from pretrain.data import PretrainBatch
+from pretrain.encoder import ItemEncoder, ItemEncoderConfig
+from pretrain.frozen import frozen_towers
+from pretrain.history import HistoryEncoder, HistoryEncoderConfig
+from pretrain.modalities import Content, Modality, Text
+from pretrain.modalities.base import SAID
+from pretrain.module import PretrainModule
+from pretrain.retrieval import hold_out
+from pretrain.rows import HistoryRows, stack_rows
+from pretrain.towers import build_tower
+
+TEXTS_FOR_TOKENIZER = 2000
+"""A tokenizer that learned from so many texts cuts others about as long as one that read all."""
+
+StageConfig = PretrainConfig | FinetuneConfig
+
+
+@dataclass
+class Built:
+    """A stage's module, and its steps by number."""
+
+    module: pl.LightningModule
+    encoder: ItemEncoder | None
+    """Whose towers learn; None where no step reads content."""
+    batch: Callable[[int], Any]
+    """Step → the batch of the first rank, with content made afresh."""
+    read: Callable[[int], NDArray[np.int64]]
+    """Step → the items that go through the towers."""
+    cost: Callable[[NDArray[np.int64]], int]
+    """Items → how many tokens and patches they are."""
+    best_kept: bool
+    """The weights that ranked best are kept beside those in training."""
+
+
+def build(config: StageConfig, catalog: Catalog, split: Split) -> Built:
+    """Within `Hollow` the module has no content, else it is a real one with random weights."""
+    with made_of_configs():
+        if isinstance(config, PretrainConfig):
+            return _pretraining(config, catalog, split)
+        return _finetuning(config, catalog, split)
+
+
+def _pretraining(config: PretrainConfig, catalog: Catalog, split: Split) -> Built:
+    parts = new_encoder(replace(config.encoder, reader=_unread(config.encoder.reader)), catalog)
+    edges = catalog.edges if config.objectives.edges else None
+    module = PretrainModule(
+        parts.encoder,
+        parts.history,
+        config.objectives,
+        config.optimizer,
+        torch.zeros(catalog.num_items),
+        torch.arange(catalog.num_items),
+        config.data.encode_parts,
+        config.data.checkpoint_layers,
+        linked=edges is not None,
+    )
+    if config.data.checkpoint_layers:
+        release_layer_by_layer(parts.encoder)
+    rows = rows_of(config, catalog, split)
+    kept = frozen_towers(parts.encoder, bool(config.objectives.language))
+    content = ContentShapes(catalog, parts, kept)
+
+    def distinct(step: int) -> tuple[Tensor, Tensor, Tensor, NDArray[np.int64], Tensor]:
+        first = step * config.data.rows
+        items, segments, links = stack_rows([rows[first + n] for n in range(config.data.rows)])
+        found, slots = np.unique(items.numpy(), return_inverse=True)
+        return items, segments, links, found, torch.from_numpy(slots).view_as(items)
+
+    def batch(step: int) -> PretrainBatch:
+        items, segments, links, found, slots = distinct(step)
+        return PretrainBatch(items, segments, slots, links, content.of(found))
+
+    return Built(
+        module, parts.encoder, batch, lambda step: distinct(step)[3], content.cost, best_kept=False
+    )
+
+
+def _finetuning(config: FinetuneConfig, catalog: Catalog, split: Split) -> Built:
+    if config.user is not None:
+        config = replace(config, user=_unread(config.user))
+    if config.features == "auto":  # the larger of what it tries
+        config = replace(config, features="content+id")
+    begun = start(config, catalog)
+    built = assemble(begun, config, catalog.num_items)
+    encoder = built.recommender.encoder
+    learns = encoder is not None and config.transfer not in ("zero-shot", "frozen")
+    content = None
+    if config.features != "id":
+        # Not zeros: their direction has no gradient, and every step would be left out.
+        content = torch.randn(catalog.num_items, built.recommender.content_width)
+    module = FinetuneModule(
+        built.recommender,
+        content,
+        torch.from_numpy(split.train_counts),
+        config.optimizer,
+        config.alignment,
+        config.tower_rate,
+        negatives_of(config, catalog.num_items),
+    )
+    length = begun.history.config.max_history
+    rows = rows_of(config, catalog, split, length)
+    shapes = None
+    if learns and begun.parts is not None and encoder is not None:
+        shapes = ContentShapes(catalog, begun.parts, frozen_towers(encoder))
+    chooser = FinetuneData(catalog, split, None, config.data, row_length=length, seed=0)
+
+    def batch(step: int) -> FinetuneBatch:
+        first = step * config.data.rows
+        items, segments, _ = stack_rows([rows[first + n] for n in range(config.data.rows)])
+        if shapes is None:
+            return FinetuneBatch(items, segments, None, {})
+        fresh = chooser._choose_fresh(items.numpy())
+        return FinetuneBatch(items, segments, torch.from_numpy(fresh), shapes.of(fresh))
+
+    def read(step: int) -> NDArray[np.int64]:
+        fresh = batch(step).fresh if shapes else None
+        return np.empty(0, dtype=np.int64) if fresh is None else fresh.numpy()
+
+    cost = shapes.cost if shapes else len
+    best_kept = len(split.validation) > 0
+    return Built(module, encoder if learns else None, batch, read, cost, best_kept)
+
+
+def rows_of(config: StageConfig, catalog: Catalog, split: Split, length: int = 0) -> HistoryRows:
+    """The very rows that the stage reads."""
+    if isinstance(config, FinetuneConfig):
+        return HistoryRows(
+            catalog.interactions, split.train_end, catalog.num_items, length, config.trainer.seed
+        )
+    return HistoryRows(
+        catalog.interactions,
+        split.train_end,
+        catalog.num_items,
+        config.data.row_length,
+        config.trainer.seed,
+        config.data.uniform_share,
+        catalog.edges if config.objectives.edges else None,
+        config.data.edges_share,
+        hold_out(catalog, config.data.held_out),
+    )
+
+
+class ContentShapes:
+    """What a batch's items hold: texts as they are, everything else as numbers of the same shape."""
+
+    def __init__(self, catalog: Catalog, parts: EncoderParts, kept: list[str]) -> None:
+        """`kept`: modalities of which frozen towers have said all (see `pretrain.frozen`)."""
+        self.catalog, self.kinds, self.kept = catalog, parts.encoder.kinds, kept
+        self.processors = parts.processors
+        self.texts = {
+            name: kind.open(catalog, parts.processors[name])
+            for name, kind in self.kinds.items()
+            if isinstance(kind, Text)
+        }
+
+    def of(self, items: NDArray[np.int64]) -> Content:
+        return {name: self._of(name, kind, items) for name, kind in self.kinds.items()}
+
+    def cost(self, items: NDArray[np.int64]) -> int:
+        """About how many tokens and patches go through the towers that still read."""
+        total = 0
+        for name, kind in self.kinds.items():
+            if name in self.kept:
+                total += len(items)
+            elif name in self.texts:
+                total += int(self.texts[name].read(items)["attention_mask"].sum())
+            else:
+                total += kind.tokens * sum(self._has(kind, int(item)) for item in items)
+        return total
+
+    def _of(self, name: str, kind: Modality, items: NDArray[np.int64]) -> dict[str, Tensor]:
+        if name in self.texts:
+            inputs = self.texts[name].read(items)
+        else:
+            present = torch.tensor([self._has(kind, int(item)) for item in items])
+            inputs = {"present": present}
+        rows = max(1, int(inputs["present"].sum()))
+        if name in self.kept:
+            return {**inputs, SAID: torch.randn(rows, kind.width)}
+        if name in self.texts:
+            return inputs
+        return {**inputs, **self._inputs(name, kind, rows)}
+
+    def _has(self, kind: Modality, item: int) -> bool:
+        if kind.kind in ("image", "video", "audio"):
+            return self.catalog.path_of(item, kind.about["source"]) is not None
+        return True
+
+    def _inputs(self, name: str, kind: Modality, rows: int) -> dict[str, Tensor]:
+        about = kind.about
+        if kind.kind in ("image", "video"):
+            frames = (about["frames"],) if kind.kind == "video" else ()
+            size = about["image_size"]
+            return {"pixel_values": torch.randn(rows, *frames, 3, size, size)}
+        if kind.kind == "audio":
+            samples = round(about["sampling_rate"] * about["seconds"])
+            extractor = self.processors[name]
+            silence = np.zeros(samples, dtype=np.float32)
+            one = extractor([silence], sampling_rate=about["sampling_rate"], return_tensors="np")
+            shape = np.asarray(one[about["input"]]).shape[1:]
+            return {"values": torch.randn(rows, *shape)}
+        if kind.kind == "attributes":
+            categories = torch.zeros(rows, len(about["categories"]), dtype=torch.int64)
+            return {"numbers": torch.randn(rows, len(about["numbers"])), "categories": categories}
+        return {"values": torch.randn(rows, kind.width)}
+
+
+def _unread(reader: ReaderConfig) -> ReaderConfig:
+    """A reader that begins from a checkpoint, by its config alone."""
+    if not reader.model:
+        return reader
+    from transformers import AutoConfig
+
+    shape = AutoConfig.from_pretrained(reader.model).to_dict()
+    return replace(reader, model="", decoder=shape)
+
+
+@contextmanager
+def made_of_configs() -> Iterator[None]:
+    """No weights are read meanwhile, and tokenizers learn from some texts only."""
+
+    def fresh_tower(config: Any, pretrained: str = "") -> Any:
+        return build_tower(config)
+
+    def brief_tokenizer(texts: Any, vocab_size: int) -> Any:
+        return learn(islice(texts, TEXTS_FOR_TOKENIZER), vocab_size)
+
+    def shapes_of(folder: str | Path) -> tuple[Artifact, EncoderParts]:
+        return open_shapes(folder)
+
+    from pretrain.modalities.text import train_tokenizer as learn
+
+    with ExitStack() as stack:
+        stack.enter_context(patch("pretrain.modalities.base.build_tower", fresh_tower))
+        stack.enter_context(patch("pretrain.modalities.text.train_tokenizer", brief_tokenizer))
+        stack.enter_context(patch("finetune.artifact.open_encoder", shapes_of))
+        yield
+
+
+def open_shapes(folder: str | Path) -> tuple[Artifact, EncoderParts]:
+    """An encoder artifact without its weights."""
+    from pretrain.artifact import open_encoder
+
+    if not str(folder):
+        return open_encoder(folder)  # which says what is missing
+    path = local_folder(folder)
+    artifact = Artifact(path.resolve(), read_manifest(path))
+    encoder = ItemEncoder(ItemEncoderConfig.from_pretrained(path))
+    history = HistoryEncoder(HistoryEncoderConfig.from_pretrained(path / "history"))
+    processors = {
+        name: kind.load_processor(path / "processors" / name)
+        for name, kind in encoder.kinds.items()
+        if (path / "processors" / name).is_dir()
+    }
+    return artifact, EncoderParts(encoder, history, processors)

@@ -1,0 +1,263 @@
+"""Mistakes in a config that a long run would find out late: each a line of value, rule and remedy.
+
+All are collected, so that one look shows all.
+"""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from catalog.catalog import Catalog
+from catalog.splits import Split
+from finetune.config import FinetuneConfig
+from finetune.run import negatives_of
+from launch.plan.build import StageConfig
+from launch.plan.devices import Device
+from pretrain.config import PretrainConfig, TowerConfig
+
+MOST_EPOCHS = 1000
+FEW = 8
+"""Items of all ranks below which contrast has hardly a negative."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    line: str
+    wrong: bool = True
+    """False for what works, but is hardly meant."""
+
+
+def check_settings(config: StageConfig) -> list[Finding]:
+    """What can be said before anything is built."""
+    return [*_heads(config), *_widths(config), *_schedule(config), *_strategy(config)]
+
+
+def check_data(config: StageConfig, catalog: Catalog, split: Split) -> list[Finding]:
+    """What the catalog's counts say."""
+    return [*_steps(config, split), *_negatives(config, catalog), *_rows(config, catalog)]
+
+
+def _heads(config: StageConfig) -> list[Finding]:
+    found = []
+    towers: dict[str, TowerConfig] = {}
+    if isinstance(config, PretrainConfig):
+        towers = {
+            **{n: t for n in ("text", "image") if (t := getattr(config.encoder, n))},
+            **config.encoder.more,
+        }
+    for name, tower in towers.items():
+        width, heads = tower.config.get("hidden_size"), tower.config.get("num_attention_heads")
+        where = f"encoder.{name}" if name in ("text", "image") else f"encoder.more.{name}"
+        if not tower.model and width and heads and width % heads:
+            found.append(
+                Finding(
+                    f"{where}.config.hidden_size {width} is not divisible by {heads} heads; try "
+                    f"{width - width % heads} or {width - width % heads + heads}"
+                )
+            )
+        patch = tower.config.get("patch_size")
+        size = tower.image_size
+        if name == "image" and not tower.model and isinstance(patch, int) and size % patch:
+            found.append(
+                Finding(
+                    f"{where}.image_size {size} is not divisible by patches of {patch}, so {size % patch} "
+                    f"pixels at two sides are not seen; try {size - size % patch}",
+                    wrong=False,
+                )
+            )
+    return found
+
+
+def _widths(config: StageConfig) -> list[Finding]:
+    if isinstance(config, PretrainConfig):
+        width, reader = config.encoder.width, config.encoder.reader
+    else:
+        width, reader = config.width, config.user
+    if reader is None or reader.model or reader.decoder or width % (2 * reader.heads) == 0:
+        return []
+    step = 2 * reader.heads
+    return [
+        Finding(
+            f"width {width} cannot be shared by {reader.heads} attention heads of even width; try "
+            f"{max(step, width - width % step)} or {width - width % step + step}"
+        )
+    ]
+
+
+def _schedule(config: StageConfig) -> list[Finding]:
+    found = []
+    steps, share = config.trainer.max_steps, config.optimizer.warmup_share
+    if not 0 <= share < 1:
+        found.append(
+            Finding(
+                f"optimizer.warmup_share is {share:g}, so the rate of {steps:,} steps only rises; give "
+                "a share from 0 to below 1"
+            )
+        )
+    if config.trainer.checkpoint_every > steps > 0:
+        found.append(
+            Finding(
+                f"trainer.checkpoint_every {config.trainer.checkpoint_every:,} is more than the "
+                f"{steps:,} steps, so a stopped run begins again; try {max(1, steps // 4):,}",
+                wrong=False,
+            )
+        )
+    if isinstance(config, FinetuneConfig) and config.validate_every > steps > 0:
+        found.append(
+            Finding(
+                f"validate_every {config.validate_every:,} is more than the {steps:,} steps, so the last "
+                f"weights are taken for the best; try {max(1, steps // 10):,}",
+                wrong=False,
+            )
+        )
+    return found
+
+
+def _strategy(config: StageConfig) -> list[Finding]:
+    trainer = config.trainer
+    ranks = trainer.devices * trainer.nodes
+    found = []
+    if trainer.devices < 1 or trainer.nodes < 1:
+        found.append(
+            Finding(
+                f"trainer.devices {trainer.devices} × trainer.nodes {trainer.nodes} is no device; "
+                "give 1 or more of each"
+            )
+        )
+    if ranks == 1 and trainer.strategy in ("zero1", "zero2", "zero3"):
+        found.append(
+            Finding(
+                f"trainer.strategy {trainer.strategy} shards over 1 device, which shards nothing; use "
+                "auto, or an offload strategy where memory is short",
+                wrong=False,
+            )
+        )
+    if isinstance(config, PretrainConfig) and config.data.encode_parts < 1:
+        found.append(Finding(f"data.encode_parts is {config.data.encode_parts}; give 1 or more"))
+    if config.data.rows < 1:
+        found.append(Finding(f"data.rows is {config.data.rows}; give 1 or more"))
+    return found
+
+
+def _steps(config: StageConfig, split: Split) -> list[Finding]:
+    read = int(split.train_end.sum())
+    each = config.data.rows * _row_length(config) * config.trainer.accumulate
+    each *= config.trainer.devices * config.trainer.nodes
+    epochs = config.trainer.max_steps * each / max(1, read)
+    if epochs <= MOST_EPOCHS:
+        return []
+    return [
+        Finding(
+            f"trainer.max_steps {config.trainer.max_steps:,} × {each:,} slots a step read the {read:,} "
+            f"training interactions {epochs:,.0f} times; at most {MOST_EPOCHS:,} are of use: try "
+            f"{max(1, int(MOST_EPOCHS * read / each)):,}",
+            wrong=False,
+        )
+    ]
+
+
+def _row_length(config: StageConfig) -> int:
+    if isinstance(config, PretrainConfig):
+        return config.data.row_length
+    return config.user.max_history if config.user else 32
+
+
+def _negatives(config: StageConfig, catalog: Catalog) -> list[Finding]:
+    ranks = config.trainer.devices * config.trainer.nodes
+    if isinstance(config, PretrainConfig):
+        slots = config.data.rows * config.data.row_length * ranks
+        if slots >= FEW:
+            return []
+        return [
+            Finding(
+                f"data.rows {config.data.rows} × data.row_length {config.data.row_length} on {ranks} "
+                f"devices are {slots} items to tell apart, and contrast needs {FEW} or more; raise "
+                "data.rows"
+            )
+        ]
+    drawn = negatives_of(config, catalog.num_items)
+    if drawn and drawn > catalog.num_items:
+        return [
+            Finding(
+                f"negatives {drawn:,} are more than the {catalog.num_items:,} items of "
+                f"{catalog.name}; use --loss softmax, which takes them all, or fewer"
+            )
+        ]
+    return []
+
+
+def _rows(config: StageConfig, catalog: Catalog) -> list[Finding]:
+    if isinstance(config, FinetuneConfig):
+        if config.data.encode_items > catalog.num_items:
+            return [
+                Finding(
+                    f"data.encode_items {config.data.encode_items:,} are more than the "
+                    f"{catalog.num_items:,} items of {catalog.name}, all of which every step then reads",
+                    wrong=False,
+                )
+            ]
+        return []
+    length, most = config.data.row_length, config.encoder.reader.max_history
+    if length <= most:
+        return []
+    return [
+        Finding(
+            f"data.row_length {length} is more than the {most} items that encoder.reader.max_history "
+            f"lets it read later, so positions are trained that are never used; try {most}",
+            wrong=False,
+        )
+    ]
+
+
+def check_precision(precision: str, device: Device) -> list[Finding]:
+    if precision.startswith("bf16") and not device.bfloat16:
+        return [
+            Finding(
+                f"trainer.precision {precision} is slow on {device.name}, which has no bfloat16; use "
+                "16-mixed"
+            )
+        ]
+    if precision.startswith("16") and not device.on_gpu:
+        return [
+            Finding(
+                f"trainer.precision {precision} is made for GPUs, and {device.name} is none; use "
+                "bf16-mixed or 32-true"
+            )
+        ]
+    return []
+
+
+def check_memory(peak: int, strategy: str, device: Device) -> list[Finding]:
+    if peak <= device.memory:
+        return []
+    return [
+        Finding(
+            f"{strategy} needs {peak / 2**30:.1f} GiB of each device, and {device.name} has "
+            f"{device.memory / 2**30:.1f}; see the recommendation"
+        )
+    ]
+
+
+def check_disk(needs: dict[str, int], output: Path) -> list[Finding]:
+    """`needs`: bytes that will lie at `output`, by what they are."""
+    place = output.absolute()
+    while not place.exists():
+        place = place.parent
+    free, wanted = shutil.disk_usage(place).free, sum(needs.values())
+    if wanted <= free:
+        return []
+    told = ", ".join(f"{what} {size / 2**30:.1f}" for what, size in needs.items())
+    return [
+        Finding(
+            f"{output} needs {wanted / 2**30:.1f} GiB ({told}), and {place} has {free / 2**30:.1f} free; "
+            "choose another --output, or make room"
+        )
+    ]
+
+
+def summary(findings: list[Finding]) -> dict[str, Any]:
+    return {
+        "wrong": [finding.line for finding in findings if finding.wrong],
+        "unusual": [finding.line for finding in findings if not finding.wrong],
+    }

@@ -1,0 +1,182 @@
+"""Tensors with shapes and no content: the code of a step runs, and what it would hold is counted.
+
+Formulas for a model's memory are one more copy of the model, and go wrong with every tower that is
+not BERT. Here the step itself is taken, its forward and backward pass and its optimiser, on tensors
+whose storages are only written down. Whole numbers keep their content (who is in a batch, which
+slots follow each other), so that code which asks them goes the way it would go. A mask that is made
+of numbers without content counts as true everywhere: what is told is then the most it can be.
+"""
+
+import weakref
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
+from torch.utils.weak import WeakIdKeyDictionary
+
+aten = torch.ops.aten
+GRADIENTS, PASSING = "gradients", "passing"
+SMALLEST = 64
+"""Bytes that the smallest tensor takes of an allocator."""
+
+
+class Hollow(TorchDispatchMode):
+    """While it is entered, new tensors of fractional numbers are hollow, and all bytes are counted.
+
+    `live` holds bytes by what they are for: `PASSING` until `name` says otherwise. `peak` is the most
+    there were at once since `begin`; `peak_passing` that of those with no other name.
+    """
+
+    def __init__(self, hollow: bool = True) -> None:
+        """`hollow` False: tensors are as ever, and only counted."""
+        super().__init__()
+        self.fake = FakeTensorMode(allow_non_fake_inputs=True) if hollow else None
+        self.live: Counter[str] = Counter()
+        self.total = 0
+        self.names: WeakIdKeyDictionary = WeakIdKeyDictionary()
+        self.begin()
+
+    def begin(self) -> None:
+        """The peaks begin anew."""
+        self.peak = self.total
+        self.peak_passing = self.live[PASSING]
+        self.at_peak = Counter(self.live)
+
+    def name(self, tensors: Iterable[Tensor], name: str) -> int:
+        """From now on the storages of `tensors` count as `name`; their bytes."""
+        before = self.live[name]
+        for tensor in tensors:
+            storage = tensor.untyped_storage()
+            entry = self.names.get(storage)
+            if entry is None:
+                self._keep(tensor, name)
+            elif entry[0] != name:
+                self.live[entry[0]] -= entry[1]
+                entry[0] = name
+                self.live[name] += entry[1]
+        return self.live[name] - before
+
+    def follow(self, parameters: Iterable[Tensor]) -> None:
+        """Gradients of `parameters` count as such from when they are there."""
+        for parameter in parameters:
+            if parameter.requires_grad:
+                parameter.register_post_accumulate_grad_hook(self._named_gradient)
+
+    def _named_gradient(self, parameter: Tensor) -> None:
+        if parameter.grad is not None:
+            self.name([parameter.grad], GRADIENTS)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        found = self._run(func, args, kwargs or {})
+        for tensor in tree_flatten(found)[0]:
+            if isinstance(tensor, Tensor):
+                self._keep(tensor, PASSING)
+        return found
+
+    def _keep(self, tensor: Tensor, name: str) -> None:
+        storage = tensor.untyped_storage()
+        if storage in self.names:
+            return
+        size = storage.nbytes()
+        size = max(SMALLEST, size) if size else 0
+        entry = [name, size]
+        self.names[storage] = entry
+        weakref.finalize(storage, self._gone, entry)
+        self.live[name] += size
+        self.total += size
+        if self.total > self.peak:
+            self.peak, self.at_peak = self.total, Counter(self.live)
+        self.peak_passing = max(self.peak_passing, self.live[PASSING])
+
+    def _gone(self, entry: list[Any]) -> None:
+        self.live[entry[0]] -= entry[1]
+        self.total -= entry[1]
+
+    def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self.fake is None:
+            return func(*args, **kwargs)
+        flat, shape = tree_flatten((args, kwargs))
+        tensors = [x for x in flat if isinstance(x, Tensor)]
+        if not any(isinstance(x, FakeTensor) for x in tensors):
+            return self._without_hollow(func, args, kwargs, bool(tensors))
+        if func in ANSWERS:
+            return ANSWERS[func](*args, **kwargs)
+        if func in (aten.index.Tensor, aten.index_put_.default, aten.index_put.default):
+            flat, shape = tree_flatten(((args[0], _by_numbers(args[1]), *args[2:]), kwargs))
+        args, kwargs = tree_unflatten(flat, shape)
+        written = kwargs.get("out", args[0] if args else None)
+        known = isinstance(written, Tensor) and not isinstance(written, FakeTensor)
+        if known and func._schema.is_mutable:
+            return written  # what is known stays as it is
+        with self.fake:
+            return func(*args, **kwargs)
+
+    def _without_hollow(self, func: Any, args: Any, kwargs: Any, of_tensors: bool) -> Any:
+        assert self.fake is not None
+        if not of_tensors:
+            with self.fake:
+                found = func(*args, **kwargs)
+            if any(x.is_floating_point() for x in tree_flatten(found)[0] if isinstance(x, Tensor)):
+                return found
+        return tree_map_only(Tensor, self._hollowed, func(*args, **kwargs))
+
+    def _hollowed(self, tensor: Tensor) -> Tensor:
+        if not tensor.is_floating_point() or isinstance(tensor, FakeTensor):
+            return tensor
+        assert self.fake is not None
+        return self.fake.from_tensor(tensor)
+
+
+def _everywhere(mask: Tensor) -> Tensor:
+    """int64 (n, dimensions): the places of a mask, all of them where it has no content."""
+    if isinstance(mask, FakeTensor):
+        mask = torch.ones(mask.shape, dtype=torch.bool)
+    return aten.nonzero.default(mask)
+
+
+def _by_numbers(indices: Any) -> list[Tensor | None]:
+    """The same without masks, whose number of places a shape does not tell."""
+    told: list[Tensor | None] = []
+    for index in indices:
+        if index is not None and index.dtype in (torch.bool, torch.uint8):
+            told += _everywhere(index).unbind(1)
+        else:
+            told.append(index)
+    return told
+
+
+def _number(tensor: Tensor) -> Any:
+    """In place of one that is not known: one; no, where it is yes or no (initialisations that draw
+    again until nothing lies outside would draw for ever)."""
+    if tensor.dtype == torch.bool:
+        return False
+    return 1.0 if tensor.is_floating_point() else 1
+
+
+def _masked_select(values: Tensor, mask: Tensor) -> Tensor:
+    return aten.index.Tensor(values, list(_everywhere(mask).unbind(1)))
+
+
+ANSWERS = {
+    aten._local_scalar_dense.default: _number,
+    aten.nonzero.default: _everywhere,
+    aten.masked_select.default: _masked_select,
+    aten.is_nonzero.default: _number,
+    aten.equal.default: lambda one, other: one.shape == other.shape,
+}
+"""What is said where an operation asks for content that is not there."""
+
+
+@contextmanager
+def hollow_weights() -> Iterator[Hollow]:
+    """Modules built within have weights without content, and steps taken within are counted."""
+    with Hollow() as mode:
+        yield mode

@@ -1,0 +1,162 @@
+"""Two real steps, in a process of their own, beside what was predicted of them.
+
+    python -m launch.plan.probe STAGE SETTINGS.yaml cpu|gpu
+
+On a CPU the peak of resident memory is read, beyond what the process held when all was imported; what
+is freed goes back to the system at once, so that it is what the tensors took.
+"""
+
+import gc
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from catalog.errors import VitrineError
+
+STEPS = 2
+AT_ONCE = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": "65536",
+    "MALLOC_TRIM_THRESHOLD_": "0",
+}
+"""Of glibc: freed memory is not kept."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    predicted: int
+    measured: int
+    reserved: int | None = None
+    """What torch's allocator held of a GPU."""
+
+    @property
+    def error(self) -> float:
+        """Of the prediction, relative to what was measured."""
+        return self.predicted / self.measured - 1
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "error": self.error}
+
+
+def probe(config: Any, on_gpu: bool = False) -> Probe:
+    from catalog.splits import load_split
+    from launch.plan.footprint import footprint
+
+    catalog, split = load_split(config.catalog, config.split)
+    found = footprint(config, catalog, split, on_gpu=on_gpu, steps=STEPS, counted=STEPS)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "settings.yaml"
+        file.write_text(json.dumps(asdict(config)))  # which is YAML, too
+        stage = type(config).__name__.removesuffix("Config").lower()
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "launch.plan.probe",
+                stage,
+                str(file),
+                "gpu" if on_gpu else "cpu",
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, **AT_ONCE},
+        )
+    if done.returncode:
+        raise VitrineError(f"the two steps failed: {done.stderr.strip().splitlines()[-1:]}")
+    seen = json.loads(done.stdout.strip().splitlines()[-1])
+    return Probe(found.peak, seen["measured"], seen["reserved"])
+
+
+def measure(config: Any, on_gpu: bool) -> dict[str, Any]:
+    """In this process: what two steps of the config take."""
+    import torch
+    from torch.utils.data import DataLoader, Dataset
+
+    from catalog.memory import PeakMemory
+    from catalog.splits import load_split
+    from launch.plan.build import build
+    from launch.plan.footprint import footprint, numbers_of, quiet
+    from launch.trainer import build_trainer
+
+    catalog, split = load_split(config.catalog, config.split)
+    brief = replace(config, data=replace(config.data, rows=1))
+    footprint(brief, catalog, split, steps=1)  # brings all that is imported on the way
+
+    class Steps(Dataset[Any]):
+        def __init__(self, batch: Any) -> None:
+            self.batch = batch
+
+        def __len__(self) -> int:
+            return STEPS
+
+        def __getitem__(self, step: int) -> Any:
+            return self.batch(step)
+
+    with quiet(), tempfile.TemporaryDirectory() as folder:
+        trainer = build_trainer(config.trainer, Path(folder) / "first", "")
+        _one_small_fit(trainer)
+        gc.collect()
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats()
+        memory = PeakMemory()
+        with numbers_of(config.trainer.precision):
+            built = build(config, catalog, split)
+        trainer = build_trainer(config.trainer, Path(folder) / "second", "")
+        trainer.fit(built.module, DataLoader(Steps(built.batch), batch_size=None))
+        if on_gpu:
+            peak, reserved = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+            return {"measured": peak, "reserved": reserved}
+        if memory.mib is None:
+            raise VitrineError("this system does not tell what a process holds; probe on Linux")
+        return {"measured": round(memory.mib * 2**20), "reserved": None}
+
+
+def _one_small_fit(trainer: Any) -> None:
+    """So that what a first fit imports and keeps is there before anything is measured."""
+    import pytorch_lightning as pl
+    import torch
+    from torch.utils.data import DataLoader
+
+    from pretrain.config import OptimizerConfig
+    from pretrain.optim import make_optimizer
+
+    class Small(pl.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = torch.nn.Linear(4, 4)
+
+        def training_step(self, batch: Any, _: int) -> Any:
+            return self.linear(batch).sum()
+
+        def configure_optimizers(self) -> Any:
+            return make_optimizer(self.parameters(), OptimizerConfig(), STEPS)
+
+    trainer.fit(Small(), DataLoader(torch.zeros(STEPS, 4)))  # type: ignore[arg-type]
+
+
+def main(stage: str, file: str, where: str) -> None:
+    from launch.plan.config import STAGES
+    from launch.settings import load_settings
+
+    config = load_settings(STAGES[stage], file, [])
+    trainer = replace(
+        config.trainer,
+        max_steps=STEPS,
+        devices=1,
+        nodes=1,
+        strategy="auto",
+        accelerator=where,
+        checkpoint_every=0,
+        progress=False,
+    )
+    print(json.dumps(measure(replace(config, trainer=trainer), where == "gpu")))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,102 @@
+"""What each strategy leaves on a device, from what one process alone would hold.
+
+The arithmetic is that of ZeRO (Rajbhandari et al., 2020, §5) with what DeepSpeed and DDP add: a
+master copy of the weights also in float32, and buckets that are there whether they are filled or not.
+"""
+
+from dataclasses import dataclass
+
+from launch.plan.devices import Device
+from launch.plan.footprint import Footprint
+
+GPU_BUCKET = 200_000_000
+"""Elements in each bucket, as Lightning asks DeepSpeed for; two of them where it overlaps."""
+LIVE = 1_000_000_000
+"""Weights that ZeRO-3 leaves gathered: those needed again within as many (DeepSpeed's default)."""
+STRATEGIES = ("auto", "ddp", "zero1", "zero2", "zero3", "zero2-offload", "zero3-offload")
+"""From the simplest on; `auto` stands for one device by itself."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """Bytes of one device, and of the host's memory for it."""
+
+    strategy: str
+    weights: int
+    gradients: int
+    optimizer: int
+    buffers: int
+    passing: int
+    """Activations and the loss, at the worst moment."""
+    buckets: int
+    overhead: int
+    host: int
+
+    @property
+    def peak(self) -> int:
+        held = self.weights + self.gradients + self.optimizer + self.buffers
+        return held + self.passing + self.buckets + self.overhead
+
+
+def share(found: Footprint, strategy: str, ranks: int, device: Device, mixed: bool) -> Share:
+    """Of `ranks` processes that each take a step like `found`; `mixed`: they compute in halves."""
+    extra = found.buffers + found.best
+    if not strategy.startswith("zero"):
+        buckets = found.trained_weights if ranks > 1 else 0
+        passing = found.peak - found.weights - found.buffers - found.optimizer - found.gradients
+        return Share(
+            strategy,
+            found.weights,
+            found.gradients,
+            found.optimizer,
+            extra,
+            passing,
+            buckets,
+            device.each,
+            0,
+        )
+    stage, offload = int(strategy[4]), strategy.endswith("offload")
+    size = 2 if mixed else 4
+    whole = found.weights * size // 4  # the module's own weights, in what it computes in
+    trained = found.trained_weights * size // 4
+    master = found.trained_weights // ranks
+    state = master + found.optimizer // ranks
+    kept = trained if stage == 1 else trained // ranks
+    summed = master  # gradients of a rank's own weights, flat, for its step
+    bucket = min_bucket(device)
+    buckets = bucket * size * (2 if device.on_gpu else 1)
+    weights = whole
+    if stage == 3:
+        gathered = min(whole, LIVE * size)
+        weights = gathered + (0 if offload else whole // ranks)
+    passing = max(found.passing, found.update // ranks)
+    host = 0
+    if offload:
+        host = state + summed + kept + (whole // ranks if stage == 3 else 0)
+        return Share(
+            strategy,
+            weights,
+            0 if stage > 1 else kept,
+            0,
+            extra,
+            passing,
+            buckets,
+            device.each,
+            host,
+        )
+    return Share(
+        strategy, weights, kept + summed, state, extra, passing, buckets, device.each, host
+    )
+
+
+def min_bucket(device: Device) -> int:
+    from launch.strategies import CPU_BUCKET
+
+    return GPU_BUCKET if device.on_gpu else CPU_BUCKET
+
+
+def strategies_for(ranks: int) -> tuple[str, ...]:
+    """Those that make sense, from the simplest on."""
+    if ranks == 1:
+        return ("auto", "zero2-offload", "zero3-offload")
+    return STRATEGIES[1:]

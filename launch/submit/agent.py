@@ -1,0 +1,107 @@
+"""Starts and watches a process for each device of one machine: torchrun, with better manners.
+
+torchrun kills its processes when it is told to stop, starts again what ended itself on purpose, and
+ends with status 1 whatever they said. This agent takes torchrun's arguments, passes signals on and
+waits, so that a training can write its checkpoint; does not try again what cannot end otherwise; and
+ends with the status of its processes.
+
+    python -m launch.submit.agent --standalone --nproc-per-node 2 --module launch.cli pretrain …
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Collection
+from typing import Any
+
+from launch.submit.config import GOES_ON, INTERRUPTED, MISTAKE
+
+PASSED_ON = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+ON_PURPOSE = (GOES_ON, MISTAKE, INTERRUPTED)
+"""Statuses after which nothing is started again."""
+
+
+class Messenger:
+    """Passes signals on to the processes, and remembers that there was one."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.agent: Any = None
+
+    def listen(self, agent: Any = None) -> None:
+        self.agent = agent
+        for number in PASSED_ON:
+            signal.signal(number, self._pass_on)
+
+    def _pass_on(self, number: int, _: Any) -> None:
+        self.asked = True
+        running = [process for process in self._processes() if process.poll() is None]
+        if not running:  # none began, so nothing is lost
+            raise SystemExit(INTERRUPTED if number == signal.SIGINT else GOES_ON)
+        for process in running:
+            process.send_signal(number)
+
+    def _processes(self) -> list[Any]:
+        context = self.agent and self.agent._pcontext
+        return [handler.proc for handler in context.subprocess_handlers.values()] if context else []
+
+
+def main(arguments: list[str]) -> int:
+    """Runs until all processes have ended; returns the status for all of them."""
+    messenger = Messenger()
+    messenger.listen()
+    from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher import api
+
+    api.LocalElasticAgent = _agent_class(messenger)  # type: ignore[attr-defined]
+    asked = run.parse_args(arguments)
+    if asked.nproc_per_node.isdecimal():
+        cores = len(os.sched_getaffinity(0)) // int(asked.nproc_per_node)
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores)))
+    try:
+        run.run(asked)
+    except ChildFailedError as error:
+        codes = [failure.exitcode for failure in error.failures.values()]
+        return one_status(codes, messenger.asked)
+    except SignalException:  # before the processes could listen
+        return GOES_ON
+    return 0
+
+
+def one_status(codes: Collection[int], asked: bool) -> int:
+    """What to end with, of the statuses of processes that failed (negative: killed by a signal).
+
+    What one of them did on purpose counts before what the others made of its leaving.
+    """
+    for status in ON_PURPOSE:
+        if status in codes:
+            return status
+    if asked and any(-number in codes for number in PASSED_ON):
+        return GOES_ON  # told to stop before they listened
+    first = next(iter(codes))
+    return first if first > 0 else 128 - first
+
+
+def _agent_class(messenger: Messenger) -> type:
+    from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
+
+    class Agent(LocalElasticAgent):
+        def _start_workers(self, worker_group: Any) -> dict[int, Any]:
+            started = super()._start_workers(worker_group)  # type: ignore[call-arg]
+            messenger.listen(self)  # overrules the handlers that torch has just put in
+            return started
+
+        def _monitor_workers(self, worker_group: Any) -> Any:
+            result = super()._monitor_workers(worker_group)  # type: ignore[call-arg]
+            codes = {failure.exitcode for failure in result.failures.values()}
+            if messenger.asked or codes.intersection(ON_PURPOSE):
+                self._remaining_restarts = 0
+            return result
+
+    return Agent
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

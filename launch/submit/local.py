@@ -1,0 +1,66 @@
+"""Starts a stage on this machine's devices, or this machine's share of one on several."""
+
+import os
+import shlex
+import socket
+import sys
+
+from catalog.errors import VitrineError
+from launch.submit.config import PORT, Job, LaunchOptions
+
+AGENT = ("-m", "launch.submit.agent")
+"""What Python runs on each machine."""
+
+
+def start_here(job: Job, options: LaunchOptions) -> None:
+    """Becomes the agent, so that signals and the exit status are the agent's own.
+
+    For several machines without a meeting point it prints what to start on each.
+    """
+    if len(job.runs) > 1:
+        raise VitrineError(
+            "--array starts many runs at once, which takes a scheduler; use --on slurm or "
+            "--on kubernetes, or start them one after the other."
+        )
+    endpoint = options.rdzv_endpoint
+    if job.nodes > 1 and not endpoint:
+        endpoint = f"{socket.gethostname()}:{PORT}"
+        print(
+            f"on each of {job.nodes} machines, this one ({endpoint}) among them:", file=sys.stderr
+        )
+        print(shlex.join(agent_command(job, sys.executable, endpoint)))
+        return
+    command = agent_command(job, sys.executable, endpoint)
+    if options.dry_run:
+        print(shlex.join(command))
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(command[0], command)
+
+
+def agent_command(job: Job, python: str, endpoint: str) -> list[str]:
+    """Starts the processes of one machine; those of several meet at `endpoint`."""
+    where = meet(job.nodes, endpoint, job.name)
+    return [python, *AGENT, *where, *processes(job), *job.runs[0]]
+
+
+def meet(nodes: int, endpoint: str, name: str) -> list[str]:
+    """Where the agents of a job find each other, and what they call it."""
+    if nodes == 1:
+        return ["--standalone"]
+    return [
+        f"--nnodes={nodes}",
+        "--rdzv-backend=c10d",
+        f"--rdzv-endpoint={endpoint}",
+        f"--rdzv-id={name}",
+    ]
+
+
+def processes(job: Job) -> list[str]:
+    """How many each agent starts, and of what; the stage and its arguments follow."""
+    return [
+        f"--nproc-per-node={job.devices}",
+        f"--max-restarts={job.restarts}",
+        *("--module", "launch.cli"),
+    ]
