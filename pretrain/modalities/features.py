@@ -170,7 +170,7 @@ def _not_finite(vectors: NDArray[np.floating], rows: NDArray[np.int64]) -> NDArr
 
 def _mapped(path: Path) -> NDArray[Any]:
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        return np.lib.format.open_memmap(path, mode="r")  # arrays of numbers, not archives
     except (OSError, ValueError) as error:
         raise VitrineError(f"{path} is no array that can be read: {error}") from error
 
@@ -188,7 +188,10 @@ def _ids_beside(path: Path) -> pa.Array:
 
 def _from_parquet(path: Path) -> tuple[NDArray[np.floating], pa.Array]:
     """Columns `item_id` and one of lists; the lists are copied to a memory-mapped array once."""
-    file = pq.ParquetFile(path)
+    try:
+        file = pq.ParquetFile(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise VitrineError(f"{path} is no parquet file that can be read: {error}") from error
     schema = file.schema_arrow
     lists = [
         field.name
