@@ -120,9 +120,9 @@ def check(output: Path, strategy: str, devices: int, first_step: int) -> None:
     assert len(losses(output)) == STEPS
 
 
-def wrong_rows(output: Path) -> int:
+def wrong_rows(output: Path, steps: int = STEPS) -> int:
     rows = rows_learned(output)
-    counts = np.bincount(rows, minlength=STEPS * ROWS)
+    counts = np.bincount(rows, minlength=steps * ROWS)
     out_of_order = sum(one > other for one, other in pairwise(rows))
     return int(np.abs(counts - 1).sum()) + out_of_order
 

@@ -11,6 +11,7 @@ import os
 import runpy
 import signal
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -49,6 +50,7 @@ class Run:
     checkpoint_layers: bool = False
     compile: bool = False
     workers: int = 0
+    hang_timeout: float = 300.0
     kill_at: int = -1
     """The first rank is killed in the backward pass of this step."""
     kill_writing: int = -1
@@ -64,17 +66,24 @@ class Witness(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.log = self.output.with_name(f"{self.output.name}.rank{trainer.global_rank}.rows")
+        self.log.with_suffix(".pid").write_text(str(os.getpid()))
+        self.began = time.perf_counter()
         if trainer.is_global_zero:
             for log in self.output.parent.glob(f"{self.output.name}.rank*.rows"):
                 lines = log.read_text().splitlines(keepends=True)
                 log.write_text("".join(lines[: trainer.global_step * self.run.accumulate]))
-            facts = {
+            self.facts: dict[str, Any] = {
                 "world_size": trainer.world_size,
                 "engine": type(trainer.strategy.model).__name__,
                 "kind": launch.checkpoints.kind_of(trainer.strategy),
                 "first_step": trainer.global_step,
             }
-            self.output.with_suffix(".json").write_text(json.dumps(facts))
+            self.output.with_suffix(".json").write_text(json.dumps(self.facts))
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero:
+            self.facts["seconds"] = time.perf_counter() - self.began
+            self.output.with_suffix(".json").write_text(json.dumps(self.facts))
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         self.step = trainer.global_step
@@ -164,6 +173,7 @@ def main(world: str, output: str, settings: str) -> None:
             max_steps=run.steps,
             accumulate=run.accumulate,
             checkpoint_every=run.every,
+            hang_timeout=run.hang_timeout,
         ),
     )
     witness = Witness(run, Path(output))
