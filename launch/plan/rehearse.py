@@ -101,8 +101,13 @@ def rehearse(
             batch_sampler=order_for(runner, rows),
             collate_fn=collate,
         )
-        with counted(traffic):
-            runner.fit(built.module, loader)
+        try:
+            with counted(traffic):
+                runner.fit(built.module, loader)
+        except RuntimeError as error:
+            if "were not used in producing the loss" not in str(error):
+                raise
+            raise VitrineError(_unused(built.module)) from error
         taken = runner.global_step
         weights = list(built.module.parameters())
     found = _world(config, ranks, rank, steps)
@@ -126,6 +131,14 @@ def rehearse(
             name: getattr(part, name) for name in ("weights", "gradients", "optimizer", "host")
         }
     return found
+
+
+def _unused(module: torch.nn.Module) -> str:
+    without = [n for n, p in module.named_parameters() if p.requires_grad and p.grad is None]
+    return (
+        f"{len(without)} weights that learn get no gradient in a step ({', '.join(without[:3])}), and "
+        "several ranks wait for each; let them stand still, or train on one device"
+    )
 
 
 def _world(config: StageConfig, ranks: int, rank: int, steps: int) -> dict[str, Any]:
@@ -262,7 +275,10 @@ class FakeDDP(DDPStrategy):
             self.model.register_comm_hook(self.traffic, _count_bucket)
 
 
-def _count_bucket(traffic: Traffic, bucket: Any) -> torch.futures.Future[Tensor]:
+def _count_bucket(
+    traffic: Traffic,
+    bucket: dist.GradBucket,  # pyright: ignore[reportPrivateImportUsage] – DDP insists on it
+) -> torch.futures.Future[Tensor]:
     traffic.count("gradient buckets (all_reduce)", bucket.buffer())
     done: torch.futures.Future[Tensor] = torch.futures.Future()
     done.set_result(bucket.buffer())

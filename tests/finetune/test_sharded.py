@@ -130,3 +130,11 @@ def names_in(state: Path) -> set[str]:
         for shapes in held.get("param_shapes") or []:
             names |= set(shapes)
     return names
+
+
+def test_ids_alone_learn_on_two_ranks(steps: Path, tmp_path: Path) -> None:
+    """DDP waits for the gradient of every weight that is to be trained."""
+    config = yaml.safe_load(steps.read_text()) | {"features": "id", "transfer": "scratch"}
+    ids = tmp_path / "ids.yaml"
+    ids.write_text(yaml.safe_dump(config))
+    assert tune(ids, tmp_path / "shared", "ddp", 2)["world_size"] == 2

@@ -5,10 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import torch.distributed as dist
 
+import launch.plan.rehearse
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
+from launch.plan.build import build
 from launch.plan.rehearse import rehearse, report
 from pretrain.config import (
     EncoderConfig,
@@ -90,6 +93,19 @@ def test_checkpoints_rates_and_shards_are_told(demo_world: Path) -> None:
     assert found["schedule"]["checkpoints"] == [40, 80]
     assert found["shards"]["optimizer"] == pytest.approx(3 * found["trained"], rel=0.02)
     assert "DeepSpeed is not rehearsed" in report(found)
+
+
+def test_weights_that_no_loss_reaches_are_found(
+    demo_world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def with_one_too_many(*settings: Any) -> Any:
+        built = build(*settings)
+        built.module.idle = torch.nn.Linear(2, 2)
+        return built
+
+    monkeypatch.setattr(launch.plan.rehearse, "build", with_one_too_many)
+    with pytest.raises(VitrineError, match=r"2 weights .* no gradient in a step \(idle.weight"):
+        rehearse(pretraining(demo_world), nodes=1, devices=2)
 
 
 def test_worlds_that_are_none_are_refused(demo_world: Path) -> None:
