@@ -5,9 +5,12 @@ under gloo, for ever under some. Each rank writes down now and then that it live
 `ranks/` beside the checkpoints, so that the one that fires can tell which of the others is behind.
 """
 
+import contextlib
 import faulthandler
 import json
 import os
+import platform
+import signal
 import sys
 import threading
 import time
@@ -40,6 +43,8 @@ class Beat:
     """Seconds since the epoch, when it last said so."""
     moved: float
     """When it last came on."""
+    host: str = ""
+    process: int = 0
 
 
 class Watchdog(pl.Callback):
@@ -55,7 +60,7 @@ class Watchdog(pl.Callback):
         self.timeout = timeout
         self.stop = stop
         self.events = events
-        self.beat = Beat(rank, 0, "starting", 0.0, 0.0)
+        self.beat = Beat(rank, 0, "starting", 0.0, 0.0, platform.node(), os.getpid())
         self.pause = min(1.0, timeout / 10)
         self.ended = threading.Event()
         self.thread: threading.Thread | None = None
@@ -140,7 +145,16 @@ class Watchdog(pl.Callback):
         except OSError:
             pass
         sys.stderr.flush()
+        if behind is not None:
+            self._kill(behind)
         os._exit(EXIT_CODE)
+
+    def _kill(self, other: Beat) -> None:
+        """One that is stopped hears no other signal, and whoever started it would wait for it."""
+        silent = time.time() - other.alive > LATE * max(1.0, self.pause)
+        if silent and other.rank != self.beat.rank and other.host == self.beat.host:
+            with contextlib.suppress(OSError):
+                os.kill(other.process, signal.SIGKILL)
 
     def _beats(self) -> list[Beat]:
         found = []

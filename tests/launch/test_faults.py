@@ -110,7 +110,7 @@ def test_a_rank_that_is_stopped_is_named_and_the_others_end(tmp_path: Path) -> N
     assert "vitrine: rank 0 has not moved for" in told
     assert "; it waits for rank 1, last heard of at step " in told
     assert " in training_step" in told, "its stack"
-    assert ended - float((folder / "happened").read_text()) < 4.0 + 5.0 + 4.0  # torchrun's own end
+    assert ended - float((folder / "happened").read_text()) < 4.0 + 5.0
     (hang,) = (event for event in read_events(folder) if event["event"] == "hang")
     assert (hang["rank"], hang["behind"], hang["step"]) == (0, 1, 7)
     status, told, _ = run(folder, devices=2)
