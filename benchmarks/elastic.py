@@ -9,9 +9,9 @@ from itertools import permutations
 from pathlib import Path
 
 from benchmarks.record import write_record
-from benchmarks.shards import EVERY, KILL_AT, ROWS, STEPS, STRATEGIES, check, wrong_rows
+from benchmarks.shards import EVERY, KILL_AT, ROWS, STEPS, STRATEGIES, gone_on
 from catalog.demo import build_demo_world
-from tests.pretrain.runs import largest_difference, train
+from tests.pretrain.runs import train
 
 CHANGES = [(s, *ranks) for s in STRATEGIES for ranks in permutations((1, 2, 4), 2)]
 
@@ -45,14 +45,9 @@ def resume(world: Path, folder: Path) -> dict[str, float]:
     train(world, folder / "one", steps=STEPS, every=EVERY)
     figures: dict[str, float] = {"changes": 0, "repeated_or_skipped_rows": 0}
     for strategy, before, after in CHANGES:
-        output = folder / f"{strategy}-{before}-{after}"
-        run = {"steps": STEPS, "every": EVERY, "strategy": strategy}
-        train(world, output, killed=True, kill_at=KILL_AT, devices=before, **run)
-        train(world, output, devices=after, **run)
-        check(output, strategy, after, first_step=EVERY)
+        difference, rows = gone_on(world, folder, strategy, before, after)
         figures["changes"] += 1
-        figures["repeated_or_skipped_rows"] += wrong_rows(output)
-        difference = largest_difference(output, folder / "one")
+        figures["repeated_or_skipped_rows"] += rows
         figures[f"{strategy}_{before}_to_{after}_loss_difference"] = difference
         print(f"{strategy} {before} → {after}: {difference:.2g}", flush=True)
     found = [value for name, value in figures.items() if name.endswith("_loss_difference")]

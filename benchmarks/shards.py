@@ -98,15 +98,22 @@ def other_ranks(world: Path, folder: Path) -> dict[str, object]:
     """Killed on one number of ranks, gone on with another, against one process."""
     figures: dict[str, object] = {}
     for strategy, before, after in CHANGES:
-        output = folder / f"{strategy}-{before}-{after}"
-        run = {"steps": STEPS, "every": EVERY, "strategy": strategy}
-        train(world, output, killed=True, kill_at=KILL_AT, devices=before, **run)
-        train(world, output, devices=after, **run)
-        check(output, strategy, after, first_step=EVERY)
         name = f"{strategy}_{before}_to_{after}_ranks"
-        figures[f"{name}_loss_difference"] = largest_difference(output, folder / "one")
-        figures[f"{name}_repeated_or_skipped_rows"] = wrong_rows(output)
+        difference, rows = gone_on(world, folder, strategy, before, after)
+        figures[f"{name}_loss_difference"] = difference
+        figures[f"{name}_repeated_or_skipped_rows"] = rows
     return figures
+
+
+def gone_on(world: Path, folder: Path, strategy: str, before: int, after: int) -> tuple[float, int]:
+    """Killed on `before` ranks, ended on `after`: by how much losses are not those of `folder/one`,
+    and how many rows were repeated or skipped."""
+    output = folder / f"{strategy}-{before}-{after}"
+    run = {"steps": STEPS, "every": EVERY, "strategy": strategy}
+    train(world, output, killed=True, kill_at=KILL_AT, devices=before, **run)
+    train(world, output, devices=after, **run)
+    check(output, strategy, after, first_step=EVERY)
+    return largest_difference(output, folder / "one"), wrong_rows(output)
 
 
 def check(output: Path, strategy: str, devices: int, first_step: int) -> None:

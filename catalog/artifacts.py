@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from catalog.errors import VitrineError
-from catalog.seals import seal, unseal
+from catalog.seals import seal, sha256_of, unseal
 from catalog.staging import files_in, flush, move_into_place, staging_path, sweep
 
 MANIFEST = "manifest.json"
@@ -178,7 +178,7 @@ def open_artifact(path: StrPath, kind: str | None = None) -> Artifact:
         file = folder / name
         if not file.is_file():
             raise VitrineError(f"{file} is missing; rerun the stage that made {folder}.")
-        found = _sha256(file)
+        found = sha256_of(file)
         if found != checksum:
             raise VitrineError(
                 f"{file} differs from its checksum {checksum[:12]}…: the file was changed or "
@@ -281,12 +281,7 @@ def _parent_path(folder: Path, parent: Mapping[str, str]) -> Path:
 
 def _checksums(folder: Path) -> dict[str, str]:
     found = {path.relative_to(folder).as_posix(): path for path in files_in(folder)}
-    return {name: _sha256(path) for name, path in found.items() if name != CARD}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return {name: sha256_of(path) for name, path in found.items() if name != CARD}
 
 
 def _content_hash(checksums: Mapping[str, str]) -> str:

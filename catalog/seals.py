@@ -17,7 +17,7 @@ def sums_of(folder: Path, share: int = 0, shares: int = 1) -> Sums:
     found = {}
     for path in files_in(folder)[share::shares]:
         flush_file(path)
-        found[path.relative_to(folder).as_posix()] = (path.stat().st_size, _sha256(path))
+        found[path.relative_to(folder).as_posix()] = (path.stat().st_size, sha256_of(path))
     return found
 
 
@@ -29,7 +29,7 @@ def fault_in(folder: Path, sums: Mapping[str, tuple[int, str]]) -> str:
             return f"{name} is missing"
         if path.stat().st_size != size:
             return f"{name} has {path.stat().st_size:,} bytes instead of {size:,}"
-        if _sha256(path) != digest:
+        if sha256_of(path) != digest:
             return f"{name} differs from its checksum"
     return ""
 
@@ -52,6 +52,6 @@ def unseal(text: str, indent: int | None = None) -> dict[str, Any]:
     return facts
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -77,6 +77,11 @@ def flush(folder: Path) -> None:
     """Waits until every file and folder below has reached the disk."""
     for path in files_in(folder):
         flush_file(path)
+    flush_folders(folder)
+
+
+def flush_folders(folder: Path) -> None:
+    """Waits until the names in it, and in every folder below, have reached the disk."""
     for inner in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
         flush_folder(inner)
 

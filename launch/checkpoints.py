@@ -27,7 +27,7 @@ from typing_extensions import override
 
 from catalog.errors import VitrineError
 from catalog.seals import Sums, fault_in, seal, sums_of
-from catalog.staging import flush_file, flush_folder
+from catalog.staging import flush_file, flush_folder, flush_folders
 from launch.events import Events
 from launch.stopping import StopWhenAsked
 from launch.strategies import kind_of
@@ -180,8 +180,7 @@ class Checkpoints(Checkpoint):
     def _complete(self, partial: Path, final: Path, facts: dict[str, Any], began: float) -> None:
         (partial / WRITTEN).write_text(seal(facts), encoding="utf8")
         flush_file(partial / WRITTEN)
-        for folder in [partial, *(path for path in partial.rglob("*") if path.is_dir())]:
-            flush_folder(folder)
+        flush_folders(partial)
         if final.exists():
             remove(final)
         partial.rename(final)

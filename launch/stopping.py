@@ -15,11 +15,10 @@ import pytorch_lightning as pl
 
 from catalog.errors import VitrineError
 from launch.events import Events
+from launch.submit.config import GOES_ON
 from pretrain.gather import world
 
 ASKS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-GOES_ON = 75
-"""Exit status of a run that was stopped and goes on when started again (EX_TEMPFAIL)."""
 
 
 class Stopped(VitrineError):
