@@ -5,6 +5,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ class StageTrainer(pl.Trainer):
 
     title = ""
     events: Events
+    watchdog: Watchdog | None = None
 
     def fit(
         self,
@@ -44,7 +46,8 @@ class StageTrainer(pl.Trainer):
         if self.is_global_zero:
             world = {"world_size": self.world_size, "strategy": kind_of(self.strategy)}
             self.events.write("start", title=self.title, max_steps=self.max_steps, **world)
-        super().fit(model, train_dataloaders, val_dataloaders, datamodule, path, weights_only)
+        with self.watchdog.watching(self) if self.watchdog else nullcontext():
+            super().fit(model, train_dataloaders, val_dataloaders, datamodule, path, weights_only)
         if self.is_global_zero:
             self.events.write("end", step=self.global_step)
 
@@ -99,8 +102,10 @@ def build_trainer(
     ]
     if config.progress:
         added.append(TrainingProgress(title, meter))
+    watchdog = None
     if config.hang_timeout:
-        added.append(Watchdog(folder, config.hang_timeout, stop, events, rank))
+        watchdog = Watchdog(folder, config.hang_timeout, stop, events, rank)
+        added.append(watchdog)
     every, keep, aside = config.checkpoint_every, config.checkpoint_keep, config.checkpoint_aside
     added.append(Checkpoints(folder, every, keep, stop, events, aside))
     settings: dict[str, Any] = {
@@ -125,7 +130,7 @@ def build_trainer(
     if not config.strategy.startswith("zero"):  # DeepSpeed reads and writes by itself
         settings["plugins"] = [StateFile()]
     trainer = StageTrainer(**{**settings, **options})
-    trainer.title, trainer.events = title, events
+    trainer.title, trainer.events, trainer.watchdog = title, events, watchdog
     return trainer
 
 

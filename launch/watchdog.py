@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ EXIT_CODE = 76
 """Of a process that was ended for not moving."""
 GRACE = 20.0
 """Seconds that a step may take once a signal has asked for the end."""
+BEGINNING = 4.0
+"""Until the first step a rank may take so many time-outs: shards are made, or converted, by one for all."""
 LATE = 3.0
 """A rank that has not said for so many beats that it lives is stopped, or gone."""
 
@@ -73,7 +76,9 @@ class Watchdog(pl.Callback):
         if step >= 0:
             self.beat.step = step
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    @contextlib.contextmanager
+    def watching(self, trainer: pl.Trainer) -> Iterator[None]:
+        """From before ranks first wait for each other, which no hook of Lightning's is."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.ranks = trainer.world_size
         self.move("starting", trainer.global_step)
@@ -81,6 +86,14 @@ class Watchdog(pl.Callback):
         progress.LISTENERS.append(self.move)
         self.thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self.thread.start()
+        try:
+            yield
+        finally:
+            self.ended.set()
+            progress.LISTENERS.remove(self.move)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.move("starting", trainer.global_step)
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         self.move("forward", trainer.global_step)
@@ -94,24 +107,11 @@ class Watchdog(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         self.move("between steps", trainer.global_step)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._end()
-
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
-        self._end()
-
-    def _end(self) -> None:
-        self.ended.set()
-        if self.move in progress.LISTENERS:
-            progress.LISTENERS.remove(self.move)
-
     def _watch(self) -> None:
         while not self.ended.wait(self.pause):
             self._write()
             still = self.beat.alive - self.beat.moved
-            allowed = self.timeout
+            allowed = self.timeout * (BEGINNING if self.beat.doing == "starting" else 1)
             if self.stop.asked is not None:
                 still = min(still, time.monotonic() - self.stop.asked_at)
                 allowed = min(allowed, GRACE)

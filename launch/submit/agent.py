@@ -2,8 +2,8 @@
 
 torchrun kills its processes when it is told to stop, starts again what ended itself on purpose, and
 ends with status 1 whatever they said. This agent takes torchrun's arguments, passes signals on and
-waits, so that a training can write its checkpoint; does not try again what cannot end otherwise; and
-ends with the status of its processes.
+waits, so that a training can write its checkpoint; does not try again what cannot end otherwise; lets
+processes that begin again meet afresh; and ends with the status of its processes.
 
     python -m launch.submit.agent --standalone --nproc-per-node 2 --module launch.cli pretrain …
 """
@@ -19,6 +19,10 @@ from launch.submit.config import GOES_ON, INTERRUPTED, MISTAKE
 PASSED_ON = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 ON_PURPOSE = (GOES_ON, MISTAKE, INTERRUPTED)
 """Statuses after which nothing is started again."""
+OWN_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
+"""By default processes meet in a store of the agent's, where those that were started again find the
+addresses of those before and wait for them in vain (pytorch issue 135712)."""
+LOUDNESS = "TORCH_CPP_LOG_LEVEL"
 
 
 class Messenger:
@@ -50,12 +54,18 @@ def main(arguments: list[str]) -> int:
     """Runs until all processes have ended; returns the status for all of them."""
     messenger = Messenger()
     messenger.listen()
+    quiet = LOUDNESS not in os.environ
+    os.environ.setdefault(LOUDNESS, "FATAL")
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous import RendezvousError
     from torch.distributed.launcher import api
 
     api.LocalElasticAgent = _agent_class(messenger)  # type: ignore[attr-defined]
+    if quiet:  # of the agent alone, which says itself when nodes cannot meet
+        del os.environ[LOUDNESS]
+    os.environ[OWN_STORE] = "1"
     asked = run.parse_args(arguments)
     if asked.nproc_per_node.isdecimal():
         cores = len(os.sched_getaffinity(0)) // int(asked.nproc_per_node)
@@ -67,7 +77,21 @@ def main(arguments: list[str]) -> int:
         return one_status(codes, messenger.asked)
     except SignalException:  # before the processes could listen
         return GOES_ON
+    except RendezvousError as error:
+        where, met = asked.rdzv_endpoint, messenger.agent is not None
+        print(f"vitrine: {lost(where, met)} ({type(error).__name__})", file=sys.stderr)
+        return GOES_ON if met else MISTAKE
     return 0
+
+
+def lost(where: str, met: bool) -> str:
+    """That the nodes cannot meet, and what to do; `met` says whether they once did."""
+    if met:
+        return f"lost {where}, where the nodes meet; start the same command again on every node"
+    return (
+        f"the nodes cannot meet at {where}; start the same command on every node, with an "
+        "--rdzv_endpoint that is the first node's name and a free port of it, reachable from all"
+    )
 
 
 def one_status(codes: Collection[int], asked: bool) -> int:

@@ -125,6 +125,14 @@ def test_one_process_that_hangs_says_where(tmp_path: Path) -> None:
     assert ended - float((tmp_path / "run" / "happened").read_text()) < 2.0 + 5.0
 
 
+def test_a_rank_that_never_begins_is_named(tmp_path: Path) -> None:
+    """The others wait for it before any step, where training has no hook yet."""
+    status, told, _ = run(tmp_path / "run", late=60, rank=1, devices=2, timeout=1.0)
+    assert status != 0
+    assert "vitrine: rank 0 has not moved for 4 s (step 0, starting)" in told
+    assert "init_process_group" in told, "its stack"
+
+
 def test_slow_steps_are_no_hang(tmp_path: Path) -> None:
     assert run(tmp_path / "run", slow=0.7, timeout=1.4, steps=6, step=99)[0] == 0
 

@@ -642,6 +642,49 @@ def test_signals_reach_every_process_and_nothing_is_started_again(
     assert marks(tmp_path, "began") == {"0-0", "1-0"}
 
 
+MEETING = """
+import os, pathlib, sys
+import torch.distributed as dist
+attempt, rank = os.environ["TORCHELASTIC_RESTART_COUNT"], os.environ["RANK"]
+dist.init_process_group("gloo")
+store = dist.distributed_c10d._get_default_store()
+pathlib.Path(sys.argv[1], f"found-{attempt}-{rank}-{store.check(['mine'])}").touch()
+dist.barrier()
+store.set("mine", "left by those before")
+dist.barrier()
+os._exit(0 if attempt == "2" else 1)
+"""
+
+
+def test_processes_that_begin_again_find_nothing_of_those_before(tmp_path: Path) -> None:
+    """Or they wait for addresses where nobody is any more, now and then for ever."""
+    script = tmp_path / "meeting.py"
+    script.write_text(MEETING)
+    command = [sys.executable, "-m", "launch.submit.agent", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*command, "--max-restarts=2", str(script), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert marks(tmp_path, "found") == {f"{n}-{rank}-False" for n in range(3) for rank in range(2)}
+
+
+def test_nodes_that_cannot_meet_are_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "launch.submit.agent", "--nnodes=2", "--nproc-per-node=1"]
+    command += ["--rdzv-backend=c10d", "--rdzv-endpoint=nowhere.invalid:29400", "--rdzv-id=x"]
+    command += ["--rdzv-conf=read_timeout=2", "none.py"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 2
+    assert (
+        "vitrine: the nodes cannot meet at nowhere.invalid:29400; start the same command"
+        in done.stderr
+    )
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGUSR1, 75), (signal.SIGINT, 130)])
 def test_a_signal_before_anything_began_ends_quietly(
     number: signal.Signals, status: int, tmp_path: Path

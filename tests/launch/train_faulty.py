@@ -35,6 +35,8 @@ class Fault:
     step: int = 7
     sleep: float = 0.0
     """Instead: the rank sleeps so long in its forward pass."""
+    late: float = 0.0
+    """Or before it begins."""
     slow: float = 0.0
     """Seconds that each step takes."""
     steps: int = 16
@@ -75,6 +77,8 @@ def main(output: str, settings: str) -> int:
         log_to="csv",
     )
     trainer = build_trainer(config, folder, "Toy", callbacks=[Happen(fault, folder), record])
+    if trainer.global_rank == fault.rank:
+        time.sleep(fault.late)
     numbers = Numbers(trainer.global_rank, trainer.world_size)
     try:
         trainer.fit(Toy(), DataLoader(numbers, batch_size=None))

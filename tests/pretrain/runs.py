@@ -44,9 +44,14 @@ def facts(output: Path) -> dict[str, Any]:
 
 def losses(output: Path) -> NDArray[np.float64]:
     """The whole curve, from the first step on."""
-    curve = json.loads((output / "curves.json").read_text())["loss"]
-    assert [step for step, _ in curve] == list(range(1, len(curve) + 1))
-    return np.array([value for _, value in curve])
+    curve = losses_by_step(output)
+    assert list(curve) == list(range(1, len(curve) + 1))
+    return np.array(list(curve.values()))
+
+
+def losses_by_step(output: Path) -> dict[int, float]:
+    """Without those of steps that were left out."""
+    return dict(json.loads((output / "curves.json").read_text())["loss"])
 
 
 def largest_difference(one: Path, other: Path) -> float:

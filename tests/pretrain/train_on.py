@@ -3,7 +3,8 @@
     train_on.py WORLD OUTPUT '{"strategy": "zero2", "devices": 2, …}'
 
 `Run` has the rest. OUTPUT.rank<n>.rows gets a line for each step that is behind the weights: the step,
-and the rows the rank read in it. A run that resumes strikes out what was done after the checkpoint.
+and the rows the rank read in it. A run that resumes strikes out what was done after the checkpoint;
+OUTPUT.steps keeps every step that was done, with its seconds.
 """
 
 import json
@@ -12,7 +13,7 @@ import runpy
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import torch
 
 import launch.checkpoints
 from launch.cli import leave
+from launch.stopping import Stopped, end
 from launch.trainer import build_trainer
 from pretrain.config import ObjectivesConfig
 from pretrain.data import PretrainBatch, PretrainData
@@ -50,11 +52,28 @@ class Run:
     checkpoint_layers: bool = False
     compile: bool = False
     workers: int = 0
+    max_broken: float = 0.1
     hang_timeout: float = 300.0
+    seed: int = 0
+    nan_steps: tuple[int, ...] = ()
+    """In these a row of pictures is not a number, on the last rank."""
     kill_at: int = -1
     """The first rank is killed in the backward pass of this step."""
     kill_writing: int = -1
     """It is killed while it writes the checkpoint after this step."""
+
+
+class Poison(pl.Callback):
+    """Comes before the guard, which must see what it did."""
+
+    def __init__(self, steps: Collection[int]) -> None:
+        self.steps = frozenset(steps)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step in self.steps and trainer.global_rank == trainer.world_size - 1:
+            batch.content["image"]["pixel_values"][:1] = float("nan")
 
 
 class Witness(pl.Callback):
@@ -87,6 +106,7 @@ class Witness(pl.Callback):
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         self.step = trainer.global_step
+        self.step_began = time.perf_counter()
 
     def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero and trainer.global_step == self.run.kill_at:
@@ -97,6 +117,9 @@ class Witness(pl.Callback):
     ) -> None:
         with self.log.open("a") as file:
             file.write(" ".join(map(str, (self.step, *batch.numbers))) + "\n")
+        if trainer.is_global_zero:
+            with self.output.with_suffix(".steps").open("a") as file:
+                file.write(f"{self.step} {time.perf_counter() - self.step_began:.6f}\n")
 
 
 def number_rows() -> None:
@@ -136,7 +159,7 @@ def die_writing(step: int) -> None:
     launch.checkpoints.sums_of = sum_or_die
 
 
-def main(world: str, output: str, settings: str) -> None:
+def main(world: str, output: str, settings: str) -> int:
     torch.set_num_threads(1)
     run = Run(**json.loads(settings))
     number_rows()
@@ -163,6 +186,7 @@ def main(world: str, output: str, settings: str) -> None:
             config.data,
             rows=run.rows // run.devices,
             workers=run.workers,
+            max_broken=run.max_broken,
             encode_parts=1,
             checkpoint_layers=run.checkpoint_layers,
             compile=run.compile,
@@ -174,18 +198,24 @@ def main(world: str, output: str, settings: str) -> None:
             accumulate=run.accumulate,
             checkpoint_every=run.every,
             hang_timeout=run.hang_timeout,
+            seed=run.seed,
         ),
     )
     witness = Witness(run, Path(output))
 
     def build(config: Any, folder: Path, title: str, callbacks: Any = ()) -> pl.Trainer:
         return ONCE["shard_everything"](
-            build_trainer(config, folder, title, callbacks=[*callbacks, witness])
+            build_trainer(
+                config, folder, title, callbacks=[Poison(run.nan_steps), *callbacks, witness]
+            )
         )
 
-    run_pretraining(config, Path(output), build)
+    try:
+        run_pretraining(config, Path(output), build)
+    except Stopped as stop:
+        return end(stop)
+    return 0
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
-    leave()
+    leave(main(*sys.argv[1:]))
