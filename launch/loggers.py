@@ -1,7 +1,8 @@
 """Where a run's figures go: files of its own, and services that are named."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
+from math import isfinite
 from pathlib import Path
 
 from pytorch_lightning.loggers import CSVLogger, Logger
@@ -33,7 +34,14 @@ def _csv(folder: Path, title: str) -> Logger:
 def _tensorboard(folder: Path, title: str) -> Logger:
     from pytorch_lightning.loggers import TensorBoardLogger
 
-    return TensorBoardLogger(folder, name="", version="tensorboard")
+    class FiniteFigures(TensorBoardLogger):
+        """A step that was left out has no loss; tensorboardX would say so once for each figure."""
+
+        def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+            finite = {name: value for name, value in metrics.items() if isfinite(value)}
+            super().log_metrics(finite, step)
+
+    return FiniteFigures(folder, name="", version="tensorboard")
 
 
 def _wandb(folder: Path, title: str) -> Logger:
