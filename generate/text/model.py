@@ -15,8 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from catalog.errors import VitrineError
 from generate.conditioning import VectorTokens
+from generate.text.decoding import Decoder, Request
 from generate.text.language_model import BaseModel, load_adapted
-from generate.text.sampling import continue_prefixes
 from generate.text.tokenizer import Tokenizer, decode_text, encode_texts, special_id
 from pretrain.artifact import without_bars
 
@@ -111,7 +111,6 @@ class TextGenerator(nn.Module):
         token_ids = pad_tokens(encode_texts(self.tokenizer, texts, self.max_tokens))
         return self(users, items, task_ids, token_ids.to(task_ids.device))
 
-    @torch.inference_mode()
     def write(
         self,
         user_states: Tensor | None,
@@ -128,26 +127,49 @@ class TextGenerator(nn.Module):
         The same request with the same seed gives the same words, whatever else is in the batch.
         Temperature 0 always takes the likeliest token.
         """
+        requests = self.requests(
+            user_states,
+            item_vectors,
+            task,
+            seeds=seeds,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_p=top_p,
+        )
+        written = self.decoder(slots=max(1, len(requests))).write(requests)
+        return [decode_text(self.tokenizer, token_ids) for token_ids in written]
+
+    @torch.inference_mode()
+    def requests(
+        self,
+        user_states: Tensor | None,
+        item_vectors: Tensor | None,
+        task: str,
+        *,
+        seeds: Sequence[int],
+        max_new_tokens: int | None = None,
+        temperature: float = 0.7,
+        top_p: float = 0.9,
+    ) -> list[Request]:
+        """What `decoder` is given for texts as `write` would write them."""
         if temperature < 0 or not 0 < top_p <= 1:
             raise VitrineError(
                 f"temperature {temperature} and top_p {top_p}: give a temperature of 0 or more and "
                 "a top_p above 0, at most 1."
             )
-        prefix = self.prefix(*self._conditions(user_states, item_vectors, task, len(seeds)))
+        most = min(max_new_tokens or self.max_tokens, self.max_tokens)
+        prefixes = self.prefix(*self._conditions(user_states, item_vectors, task, len(seeds)))
+        return [
+            Request(prefix, seed, temperature, top_p, most)
+            for prefix, seed in zip(prefixes, seeds, strict=True)
+        ]
+
+    def decoder(self, slots: int = 32) -> Decoder:
+        """Writes many requests at once, of several tasks too; special tokens never come out of it."""
         vocabulary = self.language_model.config.vocab_size
         forbidden = {token for token in self.tokenizer.all_special_ids if token != self.end}
         forbidden |= set(range(len(self.tokenizer), vocabulary))
-        written = continue_prefixes(
-            self.language_model,
-            prefix,
-            end=self.end,
-            forbidden=sorted(forbidden),
-            max_tokens=min(max_new_tokens or self.max_tokens, self.max_tokens),
-            temperature=temperature,
-            top_p=top_p,
-            seeds=seeds,
-        )
-        return [decode_text(self.tokenizer, token_ids) for token_ids in written]
+        return Decoder(self.language_model, end=self.end, forbidden=sorted(forbidden), slots=slots)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes a folder that `from_pretrained` reads: the language model whole if it was built

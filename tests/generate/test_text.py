@@ -17,10 +17,10 @@ from catalog.splits import Split, make_split
 from generate.conditioning import NextItemPairs
 from generate.text.config import TextConfig
 from generate.text.data import TextData, TextRows
+from generate.text.decoding import Decoder, Request, choose_tokens
 from generate.text.language_model import build_language_model
 from generate.text.model import TextGenerator
 from generate.text.module import TextModule
-from generate.text.sampling import choose_tokens, continue_prefixes
 from generate.text.score import Reading, score_texts
 from generate.text.tasks import tasks_with_words
 from pretrain.config import OptimizerConfig, TrainerConfig
@@ -185,8 +185,8 @@ def test_cached_words_are_those_of_full_passes():
     generator = make_generator()
     prefix = generator.prefix(some_vectors(1), torch.zeros(1, WIDTH), torch.tensor([1]))
     model, embed = generator.language_model, generator.language_model.get_input_embeddings()
-    options = {"end": generator.end, "forbidden": [0], "max_tokens": 6, "top_p": 0.9}
-    (cached,) = continue_prefixes(model, prefix, temperature=2.0, seeds=[5], **options)
+    request = Request(prefix[0], seed=5, temperature=2.0, max_tokens=6)
+    (cached,) = Decoder(model, end=generator.end, forbidden=[0]).write([request])
     inputs, written, draws = prefix, [], [torch.Generator().manual_seed(5)]
     for _ in range(6):
         logits = model(inputs_embeds=inputs).logits[:, -1].detach()

@@ -17,9 +17,9 @@ from catalog.errors import VitrineError
 from finetune.config import LoraConfig
 from generate.text import run, writer
 from generate.text.config import TextConfig
+from generate.text.decoding import choose_tokens
 from generate.text.language_model import build_language_model, load_language_model
 from generate.text.model import TextGenerator, pad_tokens
-from generate.text.sampling import choose_tokens
 from generate.text.tokenizer import encode_texts
 from pretrain.config import OptimizerConfig, TrainerConfig
 from pretrain.optim import make_optimizer

@@ -1,0 +1,119 @@
+"""Requests that share a batch: each is written as if it were alone, and none waits for another."""
+
+import pytest
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from generate.text.decoding import Decoder, Request
+
+WIDTH, VOCABULARY, END = 32, 200, 5
+MODELS = {
+    "llama": {
+        "hidden_size": WIDTH,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 128,
+    },
+    "gpt2": {"n_embd": WIDTH, "n_layer": 2, "n_head": 4, "n_positions": 128},
+}
+
+
+def make_model(kind: str = "llama") -> nn.Module:
+    torch.manual_seed(0)
+    special = {"bos_token_id": 1, "eos_token_id": END, "pad_token_id": 0}
+    config = AutoConfig.for_model(
+        kind, vocab_size=VOCABULARY, initializer_range=0.3, **special, **MODELS[kind]
+    )
+    return AutoModelForCausalLM.from_config(config).eval()
+
+
+def some_requests(number: int) -> list[Request]:
+    """Of all lengths and temperatures."""
+    draws = torch.Generator().manual_seed(0)
+    sizes = torch.randint(1, 20, (number, 2), generator=draws).tolist()
+    return [
+        Request(
+            torch.randn(length, WIDTH, generator=draws),
+            seed=place,
+            temperature=(0.0, 0.7, 1.5)[place % 3],
+            top_p=(0.9, 1.0)[place % 2],
+            max_tokens=2 * most,
+        )
+        for place, (length, most) in enumerate(sizes)
+    ]
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_each_of_many_mixed_requests_is_written_as_alone(kind: str) -> None:
+    model, requests = make_model(kind), some_requests(64)
+    alone = [Decoder(model, end=END, slots=1).write([request])[0] for request in requests]
+    assert Decoder(model, end=END, slots=8).write(requests) == alone
+    assert Decoder(model, end=END, slots=64).write(requests[::-1]) == alone[::-1]
+    assert len({tuple(tokens) for tokens in alone}) > 32
+    short = [len(t) < r.max_tokens for t, r in zip(alone, requests, strict=True)]
+    assert any(short) or kind == "gpt2", "some end by themselves"
+
+
+def test_what_is_masked_matters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test above would see a decoder that lets rows look at what fills them up."""
+    model, requests = make_model(), some_requests(16)
+    alone = [Decoder(model, end=END, slots=1).write([request])[0] for request in requests]
+    monkeypatch.setattr(Decoder, "_masks", lambda *_: {})
+    assert Decoder(model, end=END, slots=8).write(requests) != alone
+
+
+def test_a_cancelled_request_makes_room_at_once() -> None:
+    model, requests = make_model(), some_requests(6)
+    requests = [Request(r.prefix, r.seed, 0.0, 0.9, 30) for r in requests]
+    alone = [Decoder(model, end=-1, slots=1).write([request])[0] for request in requests]
+    decoder = Decoder(model, end=-1, slots=2)
+    numbers = [decoder.submit(request) for request in requests]
+    written: dict[int, list[int]] = {number: [] for number in numbers}
+    for step in range(200):
+        if step == 3:
+            decoder.cancel(numbers[0])  # under way
+            decoder.cancel(numbers[4])  # waiting
+            before = len(written[numbers[2]])
+        for number, token in decoder.step():
+            if token is not None:
+                written[number].append(token)
+        if step == 3:
+            assert (before, len(written[numbers[2]])) == (0, 1), "the next one has its slot"
+        assert len(decoder.rows) <= 2
+        if not decoder.busy:
+            break
+    assert written[numbers[0]] == alone[0][:3]
+    assert written[numbers[4]] == []
+    for place in (1, 2, 3, 5):
+        assert written[numbers[place]] == alone[place]
+    decoder.cancel(numbers[1])  # long done
+    assert step + 1 == 3 + 30 + 30, "in the slot that was freed; none idle"
+
+
+def test_tokens_come_as_they_are_drawn_and_each_request_ends_once() -> None:
+    model, requests = make_model(), some_requests(5)
+    whole = Decoder(model, end=END, slots=3).write(requests)
+    written: list[list[int]] = [[] for _ in requests]
+    ended: list[int] = []
+    for place, token in Decoder(model, end=END, slots=3).stream(requests):
+        assert place not in ended
+        if token is None:
+            ended.append(place)
+        else:
+            written[place].append(token)
+    assert written == whole
+    assert sorted(ended) == list(range(5))
+
+
+def test_the_cache_keeps_only_what_its_rows_need() -> None:
+    model = make_model()
+    decoder = Decoder(model, end=-1, slots=2)
+    long = decoder.submit(Request(torch.randn(40, WIDTH), 0, 0.0, 0.9, 50))
+    decoder.submit(Request(torch.randn(3, WIDTH), 1, 0.0, 0.9, 50))
+    decoder.step()
+    assert decoder.cache.get_seq_length() == 41
+    decoder.cancel(long)
+    assert decoder.cache.get_seq_length() == 4
