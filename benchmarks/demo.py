@@ -142,7 +142,7 @@ def record_content(seed: int, output: Path, command: str) -> None:
             "palette_people >= 200",
             "palette_contrast >= 2.0",
             "palette_contrast_low > 1.0",
-            "words_describe_item_hidden_swapped_minus_own_low > 0",
+            "words_description_item_hidden_swapped_minus_own_low > 0",
         ],
         note="Same item and noise for own, swapped and none. The palette is read from pixels by a "
         "rule fixed with the world, no learned model; the item asked for is another one of the "

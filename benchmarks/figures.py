@@ -38,7 +38,7 @@ def content_figures(folder: Path) -> dict[str, Any]:
 
 
 def figure_name(name: str) -> str:
-    """`zero-shot` → `zero_shot`, `describe, item hidden` → `describe_item_hidden`."""
+    """`zero-shot` → `zero_shot`, `description, item hidden` → `description_item_hidden`."""
     return re.sub(r"\W+", "_", name.lower().replace("'s", ""))
 
 

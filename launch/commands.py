@@ -330,7 +330,7 @@ class GenerateTextOptions:
     """For whom, by id; nobody in particular without."""
     item: str | None = None
     """About what, by id."""
-    task: str = "describe"
+    task: str = "description"
     """What to write."""
     recommender: str = ""
     """One extended from the recommender it was trained with (`vitrine extend`), to know its items."""

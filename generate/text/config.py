@@ -42,8 +42,9 @@ class TextConfig:
     """Prefix tokens made from the user state."""
     num_item_tokens: int = 4
     """Prefix tokens made from the item vector."""
-    tasks: tuple[str, ...] = ("describe", "review")
-    """What to learn to write; a task the catalog has no words for is left out."""
+    tasks: tuple[str, ...] = ("description", "review")
+    """What to learn to write: title, description, headline, keywords, review, reason, or a YAML file of
+    your own (see generate/text/tasks); a task the catalog has no words for is left out."""
     drop_user: float = 0.1
     """Chance that a training text hides its person."""
     drop_item: float = 0.4

@@ -1,6 +1,5 @@
 """Feeds the text generator: texts of next items, with the person and the item they belong to."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,11 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from catalog.catalog import Catalog
 from generate.conditioning import NextItem, NextItemPairs, Shop
 from generate.text.config import TextConfig
 from generate.text.model import pad_tokens
-from generate.text.tasks import texts_of
+from generate.text.tasks import Words
 from generate.text.tokenizer import Tokenizer, encode_texts
 from pretrain.rows import order_for
 
@@ -54,19 +52,18 @@ class TextRows(Dataset[TextRow]):
 
     def __init__(
         self,
-        catalog: Catalog,
+        words: Words,
         pairs: NextItemPairs,
-        tasks: Sequence[str],
         seed: int = 0,
         drop_user: float = 0.0,
         drop_item: float = 0.0,
     ) -> None:
-        self.catalog = catalog
+        self.words = words
         self.pairs = pairs
-        self.tasks = tasks
+        self.tasks = tuple(words.tasks)
         self.seed = seed
         self.drop = (drop_user, drop_item)
-        self.places = [np.flatnonzero(with_words(catalog, task, pairs)) for task in tasks]
+        self.places = [np.flatnonzero(with_words(words, task, pairs)) for task in words.tasks]
         """Of each task: places among the pairs, (its texts,)."""
         self._orders: dict[int, tuple[int, NDArray[np.int64]]] = {}
 
@@ -80,8 +77,8 @@ class TextRows(Dataset[TextRow]):
             self._ordered(task, turn // len(self.places[task]))[turn % len(self.places[task])]
         )
         one = slice(place, place + 1)
-        text = texts_of(
-            self.catalog, self.tasks[task], self.pairs.users[one], self.pairs.positions[one]
+        text = self.words.texts_of(
+            self.tasks[task], self.pairs.users[one], self.pairs.positions[one]
         )[0]
         assert text is not None
         coins = np.random.default_rng((self.seed, row)).random(2)
@@ -101,20 +98,17 @@ class TextData(pl.LightningDataModule):
 
     def __init__(
         self,
-        catalog: Catalog,
+        words: Words,
         shop: Shop,
         pairs: NextItemPairs,
         tokenizer: Tokenizer,
-        tasks: Sequence[str],
         config: TextConfig,
     ) -> None:
         super().__init__()
         self.shop = shop
         self.tokenizer = tokenizer
         self.config = config
-        self.rows = TextRows(
-            catalog, pairs, tasks, config.trainer.seed, config.drop_user, config.drop_item
-        )
+        self.rows = TextRows(words, pairs, config.trainer.seed, config.drop_user, config.drop_item)
 
     def train_dataloader(self) -> DataLoader:
         assert self.trainer is not None
@@ -149,12 +143,12 @@ class TextData(pl.LightningDataModule):
 
 
 def with_words(
-    catalog: Catalog, task: str, pairs: NextItemPairs, chunk: int = 4096
+    words: Words, task: str, pairs: NextItemPairs, chunk: int = 4096
 ) -> NDArray[np.bool_]:
     """Which pairs have a text for the task: bool (num_pairs,)."""
     found = np.zeros(len(pairs), dtype=bool)
     for start in range(0, len(pairs), chunk):
         part = slice(start, start + chunk)
-        texts = texts_of(catalog, task, pairs.users[part], pairs.positions[part])
+        texts = words.texts_of(task, pairs.users[part], pairs.positions[part])
         found[part] = [text is not None for text in texts]
     return found

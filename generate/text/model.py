@@ -17,6 +17,7 @@ from catalog.errors import VitrineError
 from generate.conditioning import VectorTokens
 from generate.text.decoding import Decoder, Request
 from generate.text.language_model import BaseModel, load_adapted
+from generate.text.tasks import Task, load_task, read_task
 from generate.text.tokenizer import Tokenizer, decode_text, encode_texts, special_id
 from pretrain.artifact import without_bars
 
@@ -38,7 +39,7 @@ class TextGenerator(nn.Module):
         tokenizer: Tokenizer,
         *,
         width: int,
-        tasks: Sequence[str],
+        tasks: Sequence[Task | str],
         num_user_tokens: int = 4,
         num_item_tokens: int = 4,
         max_tokens: int = 64,
@@ -53,7 +54,8 @@ class TextGenerator(nn.Module):
         self.tokenizer = tokenizer
         self.base = base
         self.width = width
-        self.tasks = tuple(tasks)
+        self.learned = tuple(t if isinstance(t, Task) else load_task(t) for t in tasks)
+        self.tasks = tuple(task.name for task in self.learned)
         self.max_tokens = max_tokens
         inner = embedding.embedding_dim
         self.user_tokens = VectorTokens(width, num_tokens=num_user_tokens, token_width=inner)
@@ -178,7 +180,7 @@ class TextGenerator(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         settings: dict[str, Any] = {
             "width": self.width,
-            "tasks": self.tasks,
+            "tasks": [asdict(task) for task in self.learned],
             "num_user_tokens": self.user_tokens.num_tokens,
             "num_item_tokens": self.item_tokens.num_tokens,
             "max_tokens": self.max_tokens,
@@ -201,6 +203,9 @@ class TextGenerator(nn.Module):
         """Reads what `save_pretrained` wrote; ready to write, on the CPU, in float32."""
         folder = Path(folder)
         settings = json.loads((folder / _SETTINGS).read_text())
+        settings["tasks"] = [
+            read_task(told.pop("name"), told, folder) for told in settings["tasks"]
+        ]
         reference = settings.pop("base")
         base = BaseModel(**reference) if reference else None
         if base:

@@ -1,6 +1,5 @@
 """Words on one page: a recommender, a catalog and settings in, a text generator artifact out."""
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,6 @@ from typing import Any
 import pytorch_lightning as pl
 
 from catalog.artifacts import open_artifact, write_artifact
-from catalog.catalog import Catalog
 from catalog.splits import load_split
 from finetune.shop import load_shop
 from generate.conditioning import NextItemPairs, sample_conditions
@@ -17,7 +15,7 @@ from generate.text.data import TextData
 from generate.text.language_model import build_language_model, load_language_model
 from generate.text.model import TextGenerator
 from generate.text.module import TextModule
-from generate.text.tasks import tasks_with_words, training_texts
+from generate.text.tasks import Words, tasks_with_words
 from pretrain.artifact import count_parameters
 from pretrain.curves import CurveRecorder
 from pretrain.run import TrainerFactory
@@ -35,9 +33,9 @@ def run_text_generator(config: TextConfig, output: Path, build_trainer: TrainerF
     recommender = open_artifact(Path(config.recommender), kind="recommender")
     shop = load_shop(recommender.path, catalog)
     pairs = NextItemPairs(catalog, split)
-    tasks, wordless = tasks_with_words(catalog, config.tasks, pairs)
+    words, wordless = tasks_with_words(catalog, config.tasks, pairs)
     pl.seed_everything(config.trainer.seed, verbose=False)
-    generator = new_generator(config, catalog, pairs, tasks, shop.width)
+    generator = new_generator(config, words, pairs, shop.width)
     states, vectors = sample_conditions(catalog, split, shop, config.trainer.seed)
     generator.user_tokens.standardise(states)
     generator.item_tokens.standardise(vectors)
@@ -48,7 +46,7 @@ def run_text_generator(config: TextConfig, output: Path, build_trainer: TrainerF
     }
     work = work_folder(output, "text-generator", config, "batch_size", **made_from)
     trainer = build_trainer(config.trainer, work, f"Words for {catalog.name}", callbacks=[curves])
-    data = TextData(catalog, shop, pairs, generator.tokenizer, tasks, config)
+    data = TextData(words, shop, pairs, generator.tokenizer, config)
     module = TextModule(generator, config.optimizer)
     trainer.fit(module, data)
     with gathered_weights(generator):
@@ -58,7 +56,7 @@ def run_text_generator(config: TextConfig, output: Path, build_trainer: TrainerF
                 "trained_parameters": count_parameters(module, trained_only=True),
                 "steps": trainer.global_step,
                 "texts": data.rows.num_texts,
-                "tasks": list(tasks),
+                "tasks": list(words.tasks),
                 "tasks_without_words": list(wordless),
                 **{name: points[-1][1] for name, points in curves.curves.items()},
             }
@@ -79,9 +77,8 @@ def run_text_generator(config: TextConfig, output: Path, build_trainer: TrainerF
 
 def new_generator(
     config: TextConfig,
-    catalog: Catalog,
+    words: Words,
     pairs: NextItemPairs,
-    tasks: Sequence[str],
     width: int,
 ) -> TextGenerator:
     """An untrained generator; a new tokenizer learns from the words of training alone."""
@@ -89,13 +86,13 @@ def new_generator(
     if config.model:
         language_model, tokenizer, base = load_language_model(config.model, config.lora)
     else:
-        words = (text for task in tasks for text in training_texts(catalog, task, pairs, 100_000))
-        language_model, tokenizer = build_language_model(config.config, words, config.vocab_size)
+        texts = (text for task in words.tasks for text in words.texts(task, pairs, 100_000))
+        language_model, tokenizer = build_language_model(config.config, texts, config.vocab_size)
     return TextGenerator(
         language_model,
         tokenizer,
         width=width,
-        tasks=tasks,
+        tasks=tuple(words.tasks.values()),
         num_user_tokens=config.num_user_tokens,
         num_item_tokens=config.num_item_tokens,
         max_tokens=config.max_tokens,

@@ -18,7 +18,7 @@ from finetune.statistics import difference_interval, mean_interval, ratio_interv
 from generate.conditioning import NextItemPairs, Shop, swap_partners
 from generate.text.config import WriteConfig
 from generate.text.model import TextGenerator
-from generate.text.tasks import texts_of, training_texts
+from generate.text.tasks import Words
 from generate.text.variety import distinct, near_copies
 
 Reader = Callable[[str], Hashable | None]
@@ -67,18 +67,19 @@ def score_texts(
     """Figures over at most `people` test targets, and over texts written for `written` of them.
 
     `likelihood`: for each task, nats per token and perplexity of the true text, with the item shown
-    and with it hidden (then `describe` asks what this person takes next). `swapped_minus_own` and
+    and with it hidden (then `description` asks what this person takes next). `swapped_minus_own` and
     `none_minus_own` are differences in nats per token; above 0, knowing the person helps.
     `written`: variety of the words, and the share that copies a training text. `readings`: how
     often a text shows what it should, told the own person and told a stranger.
     """
     who = choose_people(shop, catalog, split, people, seed, chunk)
+    known = Words(catalog, generator.learned)
     scores: dict[str, Any] = {"people": len(who.users), "likelihood": {}, "written": {}}
     for task in generator.tasks:
         for item in ("hidden", "shown"):
             key = f"{task}, item {item}"
             scores["likelihood"][key] = _likelihood(
-                generator, shop, catalog, who, task, item == "shown", chunk
+                generator, shop, known, who, task, item == "shown", chunk
             )
     few = _first(who, written)
     options = write or WriteConfig()
@@ -94,7 +95,7 @@ def score_texts(
             "texts": len(texts),
             "unique": len(set(texts)) / len(texts),
             "distinct_2": distinct(texts),
-            "near_copies": float(near_copies(texts, training_texts(catalog, task, pairs)).mean()),
+            "near_copies": float(near_copies(texts, known.texts(task, pairs)).mean()),
             "examples": texts[:8],
         }
     scores["readings"] = {
@@ -171,14 +172,14 @@ def _first(people: People, count: int) -> People:
 def _likelihood(
     generator: TextGenerator,
     shop: Shop,
-    catalog: Catalog,
+    known: Words,
     people: People,
     task: str,
     item_shown: bool,
     chunk: int,
 ) -> dict[str, Any]:
     """Summed over tokens, then compared: a person's weight is the length of their text."""
-    texts = texts_of(catalog, task, people.users, people.positions)
+    texts = known.texts_of(task, people.users, people.positions)
     worded = np.array([place for place, text in enumerate(texts) if text], dtype=np.int64)
     losses = {told: np.empty(len(worded)) for told in people.states}
     counts = np.empty(len(worded))

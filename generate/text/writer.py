@@ -42,7 +42,7 @@ class Writer:
         self,
         user: str | None = None,
         item: str | None = None,
-        task: str = "describe",
+        task: str = "description",
         config: WriteConfig | None = None,
         num_texts: int = 1,
     ) -> list[Written]:
@@ -92,7 +92,7 @@ def write(
     *,
     user: str | None = None,
     item: str | None = None,
-    task: str = "describe",
+    task: str = "description",
     config: WriteConfig | None = None,
     recommender: str | Path = "",
 ) -> str:

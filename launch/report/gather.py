@@ -256,7 +256,7 @@ def gather_controls(scores: dict[str, Any]) -> list[ControlRow]:
         if "own" not in figures:
             continue
         task, item = name.split(", item ")
-        what = "next item's own words" if task == "describe" else f"true {task}"
+        what = "next item's own words" if task == "description" else f"true {task}"
         difference = Interval(**figures["swapped_minus_own"])
         rows.append(
             ControlRow(

@@ -22,7 +22,7 @@ from generate.text.language_model import build_language_model
 from generate.text.model import TextGenerator
 from generate.text.module import TextModule
 from generate.text.score import Reading, score_texts
-from generate.text.tasks import tasks_with_words
+from generate.text.tasks import Words, load_task, tasks_with_words
 from pretrain.config import OptimizerConfig, TrainerConfig
 
 WIDTH = 8
@@ -105,7 +105,7 @@ def shop() -> FakeShop:
 def make_generator(**options) -> TextGenerator:
     torch.manual_seed(0)
     model, tokenizer = build_language_model(TINY, WORDS, vocab_size=320)
-    settings = {"width": WIDTH, "tasks": ("describe", "review"), "max_tokens": 24, **options}
+    settings = {"width": WIDTH, "tasks": ("description", "review"), "max_tokens": 24, **options}
     return TextGenerator(model, tokenizer, **settings).eval()
 
 
@@ -117,7 +117,7 @@ def some_vectors(count: int, seed: int = 0) -> Tensor:
 def fit(generator: TextGenerator, catalog: Catalog, split: Split, shop: FakeShop, steps: int):
     config = TextConfig(batch_size=16, max_tokens=24, trainer=TrainerConfig(max_steps=steps))
     pairs = NextItemPairs(catalog, split)
-    data = TextData(catalog, shop, pairs, generator.tokenizer, generator.tasks, config)
+    data = TextData(Words(catalog, generator.learned), shop, pairs, generator.tokenizer, config)
     module = TextModule(generator, OptimizerConfig(learning_rate=5e-3))
     trainer = pl.Trainer(
         max_steps=steps,
@@ -147,8 +147,8 @@ def test_reopened_generator_writes_and_scores_the_same(learned: TextGenerator, t
         users, items, "review", seeds=[0, 1, 2]
     )
     texts = [*WORDS, "neither"]
-    ours = learned.loss_per_text(users, items, "describe", texts)
-    theirs = reopened.loss_per_text(users, items, "describe", texts)
+    ours = learned.loss_per_text(users, items, "description", texts)
+    theirs = reopened.loss_per_text(users, items, "description", texts)
     assert torch.equal(ours[0], theirs[0])
 
 
@@ -201,7 +201,7 @@ def test_no_condition_is_the_dropped_condition(catalog: Catalog, split: Split, s
     generator = make_generator()
     config = TextConfig(drop_user=1.0, drop_item=1.0, max_tokens=24)
     pairs = NextItemPairs(catalog, split)
-    data = TextData(catalog, shop, pairs, generator.tokenizer, generator.tasks, config)
+    data = TextData(Words(catalog, generator.learned), shop, pairs, generator.tokenizer, config)
     rows = [data.rows[row] for row in range(4)]
     batch = data.collate([row for row in rows if row.task == rows[0].task])
     dropped, _ = generator(batch.user_states, batch.item_vectors, batch.task_ids, batch.token_ids)
@@ -216,7 +216,9 @@ def test_rows_are_a_function_of_the_seed_and_hide_each_condition_alone(
     catalog: Catalog, split: Split
 ):
     pairs = NextItemPairs(catalog, split)
-    rows, again = (TextRows(catalog, pairs, ("review",), 7, 0.3, 0.6) for _ in range(2))
+    rows, again = (
+        TextRows(Words(catalog, [load_task("review")]), pairs, 7, 0.3, 0.6) for _ in range(2)
+    )
     count = 20 * rows.num_texts
     assert rows[count - 1].pair.item == again[count - 1].pair.item
     assert rows[count - 1].text == again[count - 1].text
@@ -249,7 +251,8 @@ def test_own_words_become_likelier_than_a_strangers(
 def test_a_task_without_words_is_left_out(catalog: Catalog, split: Split):
     silent = replace(catalog, interactions=replace(catalog.interactions, texts=None))
     pairs = NextItemPairs(silent, split)
-    assert tasks_with_words(silent, ("describe", "review"), pairs) == (("describe",), ("review",))
+    words, wordless = tasks_with_words(silent, ("description", "review"), pairs)
+    assert (list(words.tasks), wordless) == (["description"], ("review",))
     with pytest.raises(VitrineError, match="no words for review"):
         tasks_with_words(silent, ("review",), pairs)
     with pytest.raises(VitrineError, match="'haiku' is unknown"):
@@ -257,10 +260,10 @@ def test_a_task_without_words_is_left_out(catalog: Catalog, split: Split):
 
 
 def test_mistakes_are_answered_with_a_remedy():
-    generator = make_generator(tasks=("describe",))
-    with pytest.raises(VitrineError, match="it writes describe"):
+    generator = make_generator(tasks=("description",))
+    with pytest.raises(VitrineError, match="it writes description"):
         generator.write(None, None, "review", seeds=[0])
     with pytest.raises(VitrineError, match="top_p"):
-        generator.write(None, None, "describe", seeds=[0], top_p=0)
+        generator.write(None, None, "description", seeds=[0], top_p=0)
     with pytest.raises(VitrineError, match="set max_tokens to 86"):
         make_generator(max_tokens=90)

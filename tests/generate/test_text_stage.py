@@ -99,7 +99,7 @@ def test_the_stage_leaves_an_artifact_that_writes(config: TextConfig, tmp_path: 
     output = run.run_text_generator(config, tmp_path / "words", build_trainer)
 
     metrics = open_artifact(output, "text-generator").manifest["metrics"]
-    assert metrics["tasks"] == ["describe", "review"]
+    assert metrics["tasks"] == ["description", "review"]
     assert metrics["texts"] == 2 * 6 * 2  # tasks, people, next items in training
     curves = json.loads((output / "curves.json").read_text())
     assert [step for step, _ in curves["loss"]] == [1, 2, 3]

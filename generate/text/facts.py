@@ -1,0 +1,134 @@
+"""What a catalog says of each item in few words: its attributes' values, and the words that set it apart."""
+
+# pyright: reportAttributeAccessIssue=false
+# pyarrow makes the functions of its compute module when it is imported; no checker sees them.
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from functools import cached_property, lru_cache
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from catalog.catalog import Catalog
+from catalog.columns import as_text
+from catalog.errors import VitrineError
+from catalog.progress import track
+
+SHORT = 40
+"""Letters of an attribute's value, on average at most."""
+FEW = 4
+"""Words of a value, on average at most."""
+SHARE = 0.2
+"""An attribute has at most so many values for each item: more are names, or descriptions."""
+LEAST = 20
+"""So many values an attribute may always have, as long as some repeat."""
+KEYWORDS = 6
+RECENT = 20
+"""Items of a history that are looked at, the newest."""
+COMMON = 0.2
+"""A word in more than this share of the items sets none apart."""
+WORD = re.compile(r"[^\W\d_][\w'-]+")
+
+
+class Facts:
+    """Of one catalog. Attributes are the items' columns of few short values."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.catalog = catalog
+        self.texts = catalog.texts()
+        self.columns = dict(attribute_columns(catalog))
+        """Name → its values, as text; several of one item with ", " between."""
+        self._keywords = lru_cache(maxsize=65_536)(self._find_keywords)
+
+    def values(self, item: int) -> dict[str, list[str]]:
+        """Attribute → the item's values of it; only those it has."""
+        found = {name: column[item].as_py() for name, column in self.columns.items()}
+        return {name: split_values(value) for name, value in found.items() if value}
+
+    def keywords(self, item: int) -> tuple[str, ...]:
+        """At most six: the attributes' values, then the rarest words that other items have too."""
+        return self._keywords(int(item))
+
+    def shared(self, item: int, history: NDArray[np.integer], most: int = 2) -> tuple[str, ...]:
+        """Of the item's keywords those that the history has more often than the catalog, the most
+        telling first; each at least twice."""
+        recent = history[-RECENT:]
+        if not len(recent):
+            return ()
+        counts = Counter(word for one in recent for word in self.keywords(int(one)))
+        found = []
+        for word in self.keywords(item):
+            lift = counts[word] / len(recent) / (self.frequency[word] / self.catalog.num_items)
+            if counts[word] >= 2 and lift > 1:
+                found.append((-lift, word))
+        return tuple(word for _, word in sorted(found)[:most])
+
+    @cached_property
+    def frequency(self) -> Counter[str]:
+        """In how many items each keyword is among the keywords."""
+        items = track(range(self.catalog.num_items), "Counting keywords")
+        return Counter(word for item in items for word in self.keywords(item))
+
+    @cached_property
+    def _words(self) -> Counter[str]:
+        """In how many items each word is."""
+        counts: Counter[str] = Counter()
+        for item in track(range(self.catalog.num_items), "Counting words"):
+            counts.update(set(words_of(self.texts(item))))
+        return counts
+
+    def _find_keywords(self, item: int) -> tuple[str, ...]:
+        values = [value.lower() for listed in self.values(item).values() for value in listed]
+        found = list(dict.fromkeys(values))
+        if len(found) < KEYWORDS:
+            known = COMMON * self.catalog.num_items
+            words = {
+                word: self._words[word]
+                for word in words_of(self.texts(item))
+                if 1 < self._words[word] <= known and not any(word in value for value in found)
+            }
+            found += sorted(words, key=lambda word: (words[word], word))
+        return tuple(found[:KEYWORDS])
+
+
+def attribute_columns(catalog: Catalog) -> Iterator[tuple[str, pa.ChunkedArray]]:
+    """The items' columns of few short values, by their own names."""
+    roles = catalog.roles.get("items", {})
+    named = {roles.get(role) for role in ("item_id", "title", "image")}
+    most = max(LEAST, SHARE * catalog.num_items)
+    seen: list[pa.ChunkedArray] = []
+    for name in catalog.columns.column_names:
+        column = catalog.columns.column(name)
+        if name in named or pa.types.is_floating(column.type):
+            continue
+        try:
+            values = as_text(column, name)
+        except VitrineError:
+            continue
+        distinct = values.unique()
+        known = len(values) - values.null_count
+        if not 2 <= len(distinct) <= min(most, known - 1) or _long(distinct):
+            continue
+        if any(values.equals(other) for other in seen):
+            continue
+        seen.append(values)
+        yield name, values
+
+
+def _long(values: pa.Array) -> bool:
+    letters = pc.mean(pc.utf8_length(values)).as_py()
+    spaces = pc.mean(pc.count_substring(values, " ")).as_py()
+    return letters > SHORT or spaces >= FEW
+
+
+def split_values(text: str) -> list[str]:
+    return [value for part in text.split(",") if (value := part.strip())]
+
+
+def words_of(text: str | None) -> list[str]:
+    """Its words, small letters; digits and signs are none."""
+    return WORD.findall((text or "").lower())

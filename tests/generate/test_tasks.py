@@ -1,0 +1,158 @@
+"""What is written about an item, and that its words come from where a task says."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from datasets import Dataset, concatenate_datasets
+
+from catalog.catalog import Catalog, Interactions
+from catalog.config import SplitConfig
+from catalog.errors import VitrineError
+from catalog.splits import make_split
+from generate.conditioning import NextItemPairs
+from generate.text.facts import Facts, attribute_columns
+from generate.text.tasks import Task, Words, load_task, tasks_with_words
+
+COLOURS = ["black", "Black", "red", "blue", "red", "green", "black", "blue"]
+KINDS = ["coat", "coat", "hat", "hat", "scarf", "scarf", "coat", "hat"]
+
+
+@pytest.fixture(scope="module")
+def catalog() -> Catalog:
+    """One person takes black coats and one hat, another hats; each said something once."""
+    number = len(COLOURS)
+    texts = [
+        f"A {colour.lower()} {kind}. It wears well."
+        for colour, kind in zip(COLOURS, KINDS, strict=True)
+    ]
+    texts[2] = None
+    items = {
+        "item_id": [f"i{row}" for row in range(number)],
+        "title": [f"The {kind}" for kind in KINDS],
+        "text": texts,
+        "category": KINDS,
+        "price": [10.0 + row for row in range(number)],
+        "image": [None] * number,
+    }
+    columns = {
+        "item_id": items["item_id"],
+        "name": items["title"],
+        "description": texts,
+        "colour": COLOURS,
+        "kind": KINDS,
+        "sort": KINDS,
+        "weight": [0.5 * row for row in range(number)],
+        "made_in": ["here"] * number,
+        "barcode": [str(10_000 + row) for row in range(number)],
+    }
+    return Catalog(
+        name="clothes",
+        folder=Path(),
+        fingerprint="0",
+        columns=pa.table({name: pa.array(values) for name, values in columns.items()}),
+        items=Dataset.from_dict(items),
+        user_ids=np.array(["a", "b"]),
+        interactions=Interactions(
+            offsets=np.array([0, 4, 8]),
+            items=np.array([0, 1, 3, 6, 2, 3, 7, 0], dtype=np.int32),
+            times=np.arange(8),
+            texts=["  warm  ", None, None, None, None, None, None, "too big"],
+        ),
+        roles={"items": {"item_id": "item_id", "title": "name", "text": "description"}},
+    )
+
+
+def text(catalog: Catalog, task: str | Task, user: int, position: int) -> str | None:
+    found = task if isinstance(task, Task) else load_task(task)
+    words = Words(catalog, [found])
+    return words.texts_of(found.name, np.array([user]), np.array([position]))[0]
+
+
+@pytest.mark.parametrize(
+    ("task", "user", "position", "wanted"),
+    [
+        ("title", 0, 0, "The coat"),
+        ("description", 0, 0, "The coat. A black coat. It wears well."),
+        ("description", 1, 0, "The hat"),  # it has no text
+        ("headline", 0, 0, "A black coat."),
+        ("headline", 1, 0, "The hat"),
+        ("review", 0, 0, "warm"),
+        ("review", 0, 1, None),
+        ("reason", 1, 3, "too big"),
+        ("reason", 0, 3, "because you often choose black and coat"),
+        ("reason", 0, 1, None),  # of one item nothing can be said yet
+    ],
+)
+def test_the_first_template_whose_fields_are_known_gives_the_text(
+    catalog: Catalog, task: str, user: int, position: int, wanted: str | None
+) -> None:
+    assert text(catalog, task, user, position) == wanted
+
+
+def test_a_reason_knows_nothing_of_what_came_later(catalog: Catalog) -> None:
+    taken = catalog.interactions
+    swapped = taken.items.copy()
+    swapped[3] = 5  # what the first person takes last
+    other = replace(catalog, interactions=replace(taken, items=swapped))
+    assert text(catalog, "reason", 0, 2) == text(other, "reason", 0, 2)
+
+
+def test_attributes_are_columns_of_few_short_values(catalog: Catalog) -> None:
+    """Not names, numbers with fractions, what all items share, nor the same column twice."""
+    found = [name for name, _ in attribute_columns(catalog)]
+    assert found == ["colour", "kind"]
+    large = pa.concat_tables([catalog.columns] * 20)
+    large = large.set_column(8, "barcode", pa.array([str(n) for n in range(len(large))]))
+    many = replace(catalog, columns=large, items=concatenate_datasets([catalog.items] * 20))
+    found = [name for name, _ in attribute_columns(many)]
+    assert found == ["colour", "kind"], "nor sentences that repeat"
+
+
+def test_keywords_are_values_and_then_rare_words(catalog: Catalog) -> None:
+    facts = Facts(replace(catalog, columns=catalog.columns.select(["item_id", "colour"])))
+    assert facts.keywords(0) == ("black",)
+    assert facts.values(3) == {"colour": ["blue"]}
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("[", "cannot be read"),
+        ("about: x", "it takes `about`, one line, and `words`"),
+        ("words: []", "it takes `about`"),
+        ("words: [always the same]", "with at least one {field}"),
+        ("words: ['{title']", "a template is malformed"),
+        ("{words: ['{title}'], more: 1}", "it takes `about`"),
+    ],
+)
+def test_a_file_that_is_no_task_is_one_line(content: str, told: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(content)
+    with pytest.raises(VitrineError, match=told.replace("{", "\\{")) as error:
+        load_task(str(path))
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_task_of_ones_own_is_a_file(catalog: Catalog, tmp_path: Path) -> None:
+    path = tmp_path / "label.yaml"
+    path.write_text("about: what hangs on it\nwords: '{colour} {title}, {price}'\n")
+    task = load_task(str(path))
+    assert (task.name, task.about, task.personal) == ("label", "what hangs on it", False)
+    assert text(catalog, task, 0, 2) == "blue The hat, 13"
+    pairs = NextItemPairs(catalog, make_split(catalog, SplitConfig(kind="leave-one-out")))
+    words, wordless = tasks_with_words(catalog, ("title", str(path)), pairs)
+    assert (list(words.tasks), wordless) == (["title", "label"], ())
+    path.write_text("words: '{color} {title}'\n")
+    with pytest.raises(VitrineError, match=r"\{color\}, which the catalog clothes .*'colour'"):
+        Words(catalog, [load_task(str(path))])
+
+
+def test_a_misspelt_task_is_told_with_the_nearest() -> None:
+    with pytest.raises(VitrineError, match=r"'titel' is unknown; .* Did you mean 'title'\?"):
+        load_task("titel")
+    with pytest.raises(VitrineError, match=r"nowhere\.yaml cannot be read"):
+        load_task("nowhere.yaml")
