@@ -37,8 +37,10 @@ WORD = re.compile(r"[^\W\d_][\w'-]+")
 class Facts:
     """Of one catalog. Attributes are the items' columns of few short values."""
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, common: float = COMMON) -> None:
+        """A word in more than the share `common` of the items sets none apart."""
         self.catalog = catalog
+        self.common = common
         self.texts = catalog.texts()
         self.columns = dict(attribute_columns(catalog))
         """Name → its values, as text; several of one item with ", " between."""
@@ -74,7 +76,7 @@ class Facts:
         return Counter(word for item in items for word in self.keywords(item))
 
     @cached_property
-    def _words(self) -> Counter[str]:
+    def words(self) -> Counter[str]:
         """In how many items each word is."""
         counts: Counter[str] = Counter()
         for item in track(range(self.catalog.num_items), "Counting words"):
@@ -85,11 +87,11 @@ class Facts:
         values = [value.lower() for listed in self.values(item).values() for value in listed]
         found = list(dict.fromkeys(values))
         if len(found) < KEYWORDS:
-            known = COMMON * self.catalog.num_items
+            known = self.common * self.catalog.num_items
             words = {
-                word: self._words[word]
+                word: self.words[word]
                 for word in words_of(self.texts(item))
-                if 1 < self._words[word] <= known and not any(word in value for value in found)
+                if 1 < self.words[word] <= known and not any(word in value for value in found)
             }
             found += sorted(words, key=lambda word: (words[word], word))
         return tuple(found[:KEYWORDS])

@@ -1,19 +1,26 @@
 """Words for one person and one item, from artifacts on disk: what the command and a page call."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from catalog.arrange import arrange
 from catalog.artifacts import open_artifact
 from catalog.catalog import Catalog
-from catalog.config import CatalogConfig
+from catalog.config import CatalogConfig, SplitConfig
+from catalog.errors import VitrineError
+from catalog.splits import make_split
 from generate.conditioning import Shop
 from generate.shop import open_shop
 from generate.text.config import WriteConfig
+from generate.text.faithful import Checker
 from generate.text.model import TextGenerator
+from generate.text.strict import write_checked
 
 
 @dataclass(frozen=True)
@@ -25,11 +32,13 @@ class Written:
     item: str | None
     """The item's id; None where the person's taste is all there is to go by."""
     seed: int
+    own: bool
+    """Whether the words are the catalog's own, as with `strict` no other was borne out."""
     generator: str
     """Content hash of the generator's artifact: what is generated says what made it."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Writer:
     """A text generator with its catalog and its shop."""
 
@@ -37,6 +46,13 @@ class Writer:
     catalog: Catalog
     shop: Shop
     hash: str
+    split: SplitConfig
+    """Of the training part a check reads the reviews."""
+
+    @cached_property
+    def checker(self) -> Checker:
+        read = arrange(self.catalog, self.split)
+        return Checker(read, make_split(read, self.split))
 
     def write(
         self,
@@ -52,19 +68,44 @@ class Writer:
         """
         config = config or WriteConfig()
         seeds = range(config.seed, config.seed + num_texts)
-        texts = self.generator.write(
-            self._user_state(user).expand(num_texts, -1),
-            self._item_vector(item).expand(num_texts, -1),
-            task,
-            seeds=seeds,
-            max_new_tokens=config.max_tokens,
-            temperature=config.temperature,
-            top_p=config.top_p,
-        )
+        states = self._user_state(user).expand(num_texts, -1)
+        vectors = self._item_vector(item).expand(num_texts, -1)
+        if config.strict:
+            texts = self._write_checked(states, vectors, item, task, seeds, config)
+        else:
+            words = self.generator.write(
+                states,
+                vectors,
+                task,
+                seeds=seeds,
+                max_new_tokens=config.max_tokens,
+                temperature=config.temperature,
+                top_p=config.top_p,
+            )
+            texts = [(text, False) for text in words]
         return [
-            Written(text, task, user, item, seed, self.hash)
-            for text, seed in zip(texts, seeds, strict=True)
+            Written(text, task, user, item, seed, own, self.hash)
+            for (text, own), seed in zip(texts, seeds, strict=True)
         ]
+
+    def _write_checked(
+        self,
+        states: Tensor,
+        vectors: Tensor,
+        item: str | None,
+        task: str,
+        seeds: Sequence[int],
+        config: WriteConfig,
+    ) -> list[tuple[str, bool]]:
+        if item is None:
+            raise VitrineError("strict checks words against an item's facts; name one with --item.")
+        if config.tries < 1:
+            raise VitrineError(f"tries is {config.tries}; give 1 or more.")
+        items = [self.catalog.item_index(item)] * len(seeds)
+        checked = write_checked(
+            self.generator, self.checker, states, vectors, items, task, seeds=seeds, options=config
+        )
+        return [(one.text, one.own) for one in checked]
 
     def _user_state(self, user: str | None) -> Tensor:
         history = np.empty(0, dtype=np.int32)
@@ -84,7 +125,8 @@ def open_writer(
     """The writer of a text-generator artifact; `catalog` and `recommender` as in `open_shop`."""
     artifact = open_artifact(Path(folder), kind="text-generator")
     read, shop = open_shop(artifact, catalog, recommender)
-    return Writer(TextGenerator.from_pretrained(artifact.path), read, shop, artifact.hash)
+    split = SplitConfig(**artifact.manifest["config"]["split"])
+    return Writer(TextGenerator.from_pretrained(artifact.path), read, shop, artifact.hash, split)
 
 
 def write(

@@ -145,11 +145,20 @@ class Words:
             part = slice(start, start + 1024)
             yield from filter(None, self.texts_of(task, users[part], positions[part]))
 
-    def _text(self, task: Task, item: int, row: int, user: int, position: int) -> str | None:
+    def of_item(self, task: Task, item: int) -> str | None:
+        """What the catalog says for a task, whoever asks; None where that is a person's to say."""
+        return self._text(task, item)
+
+    def _text(
+        self, task: Task, item: int, row: int = -1, user: int = -1, position: int = 0
+    ) -> str | None:
+        """Without a person, from templates that say nothing of one."""
         for template in task.words:
             values: dict[str, str] = {}
             for field in fields_of(template):
-                if field == "shared":
+                if user < 0 and field in OF_THE_PERSON:
+                    value = None
+                elif field == "shared":
                     history = self.catalog.interactions.history(user)[:position]
                     value = " and ".join(self.facts.shared(item, history))
                 else:

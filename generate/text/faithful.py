@@ -1,0 +1,266 @@
+"""Says of each claim in a text whether the catalog bears it out: supported, unsupported, contradicts.
+
+A claim is a value of one of the catalog's attributes, a number, or a word by which its items differ:
+one that some items' texts hold and most do not, or one on which reviews of the same item agree. What
+the catalog says of an item is its text, its attributes, its price and what people who took it before
+said of it; and what people say of items that are alike in one of those: who calls a coat "oak-coloured"
+or "a bargain" is borne out by others saying so of what the shop calls timber, or sells as cheaply. All
+other words (how a sentence is put, what somebody feels) claim nothing.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from catalog.catalog import Catalog
+from catalog.progress import track
+from catalog.splits import Split
+from generate.text.facts import Facts, split_values, words_of
+
+Verdict = Literal["supported", "unsupported", "contradicts"]
+NUMBER = re.compile(r"(?<![\w.])\d+(?:[.,]\d+)*(?![\w])")
+AGREEMENT = 2.0
+"""So many times as often as by chance another review of the same item holds a word that is a claim."""
+SEEN = 5
+"""Pairs of reviews of one item that must agree on a word before it counts as one."""
+NEARLY = 0.5
+"""A trait of items implies a word that is said of them so often, against the trait that most implies it."""
+LIFT, SURELY = 1.5, 4.0
+"""And so many times as often as of all items, by so many standard deviations of chance."""
+BANDS = 8
+"""Of prices, among items of one category."""
+MOST = 200_000
+"""Reviews that are compared, evenly spaced."""
+REVIEWS = 50
+"""Reviews of an item that are looked at, the oldest."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    words: str
+    verdict: Verdict
+    about: str
+    """The attribute, "number", or "word"."""
+
+
+class Checker:
+    """Of one catalog, and of the training part of its reviews."""
+
+    def __init__(self, catalog: Catalog, split: Split | None = None, facts: Facts | None = None):
+        """Without a split reviews say nothing."""
+        self.catalog = catalog
+        self.facts = facts or Facts(catalog)
+        self.texts = catalog.interactions.texts if split is not None else None
+        self.rows = self._rows_of_items(split) if split is not None else {}
+        self._said = lru_cache(maxsize=16_384)(self._find_said)
+
+    def check(self, text: str, item: int) -> list[Claim]:
+        """Every claim in `text`, as it would be about `item` (its row)."""
+        said = self._said(int(item))
+        lowered = text.lower()
+        own = self.facts.values(item)
+        claims: dict[str, Claim] = {}
+        for match in self._phrases.finditer(lowered):
+            phrase = match[0]
+            claims.setdefault(phrase, Claim(phrase, *self._judge(phrase, own, said)))
+        for number in NUMBER.findall(lowered):
+            known = _number(number) in said.numbers
+            claims[number] = Claim(number, "supported" if known else "unsupported", "number")
+        # Words of a phrase that was judged as a whole are no claims of their own.
+        rest = self._phrases.sub(" ", lowered)
+        for word in words_of(rest):
+            if self.tells_apart(word) and word not in claims:
+                known = bool(said.words.intersection(forms(word)))
+                claims[word] = Claim(word, "supported" if known else "unsupported", "word")
+        return list(claims.values())
+
+    def supports(self, text: str, item: int) -> bool:
+        return all(claim.verdict == "supported" for claim in self.check(text, item))
+
+    def tells_apart(self, word: str) -> bool:
+        """Whether items differ in it."""
+        return not self._apart.isdisjoint(forms(word))
+
+    def _judge(self, phrase: str, own: dict[str, list[str]], said: "_Said") -> tuple[Verdict, str]:
+        names = self._attributes[phrase]
+        if any(phrase == value.lower() for name in names for value in own.get(name, [])):
+            return "supported", names[0]
+        if set(words_of(phrase)) <= said.words:
+            return "supported", names[0]
+        known = [name for name in names if name in own]
+        return ("contradicts", known[0]) if known else ("unsupported", names[0])
+
+    @cached_property
+    def _attributes(self) -> dict[str, list[str]]:
+        """Each attribute's value, in small letters → the attributes that have it."""
+        found: dict[str, list[str]] = {}
+        for name, column in self.facts.columns.items():
+            for listed in column.unique().to_pylist():
+                for value in split_values((listed or "").lower()):
+                    names = found.setdefault(value, [])
+                    if name not in names:
+                        names.append(name)
+        # One that nearly every text holds, or a lone letter or digit, tells nothing.
+        return {value: names for value, names in found.items() if words_of(value)}
+
+    @cached_property
+    def _phrases(self) -> re.Pattern[str]:
+        longest = sorted(self._attributes, key=len, reverse=True)
+        if not longest:
+            return re.compile(r"(?!)")
+        return re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, longest))})(?![\w-])")
+
+    @cached_property
+    def _apart(self) -> frozenset[str]:
+        counts = self.facts.words
+        common = self.facts.common * self.catalog.num_items
+        told = {word for word, count in counts.items() if 1 < count <= common}
+        return frozenset(told) | self._agreed
+
+    @cached_property
+    def _agreed(self) -> frozenset[str]:
+        """Words on which reviews of the same item agree more than those of different ones do."""
+        texts = self.texts
+        if texts is None:
+            return frozenset()
+        reviews: Counter[str] = Counter()
+        together: Counter[str] = Counter()
+        pairs = total = 0
+        for rows in track(list(self.rows.values()), "Comparing reviews"):
+            told = [set(words_of(texts[row])) for row in rows[:REVIEWS]]
+            told = [words for words in told if words]
+            counts = Counter(word for words in told for word in words)
+            reviews.update(counts)
+            total += len(told)
+            pairs += len(told) * (len(told) - 1) // 2
+            together.update({word: n * (n - 1) // 2 for word, n in counts.items() if n > 1})
+        if not pairs:
+            return frozenset()
+        return frozenset(
+            word
+            for word, count in together.items()
+            if count >= SEEN and count / pairs > AGREEMENT * (reviews[word] / total) ** 2
+        )
+
+    @cached_property
+    def _implied(self) -> dict[str, frozenset[str]]:
+        """Trait of an item → claims that people make of items with it, nearly as often as of any."""
+        if self.texts is None:
+            return {}
+        having: Counter[str] = Counter()
+        saying: Counter[str] = Counter()
+        both: Counter[tuple[str, str]] = Counter()
+        pairs = [(item, row) for item, rows in self.rows.items() for row in rows]
+        pairs = pairs[:: -(-len(pairs) // MOST)]
+        for item, row in track(pairs, "Comparing reviews with items"):
+            words = {word for word in words_of(self.texts[row]) if self.tells_apart(word)}
+            traits = self._traits(item)
+            having.update(traits)
+            saying.update(words)
+            both.update((trait, word) for trait in traits for word in words)
+        shares: dict[tuple[str, str], float] = {}
+        most: dict[str, float] = {}
+        for (trait, word), count in both.items():
+            by_chance = having[trait] * saying[word] / len(pairs)
+            if count < max(SEEN, LIFT * by_chance, by_chance + SURELY * by_chance**0.5):
+                continue
+            shares[trait, word] = count / having[trait]
+            most[word] = max(most.get(word, 0.0), shares[trait, word])
+        found: dict[str, set[str]] = {}
+        for (trait, word), share in shares.items():
+            if share >= NEARLY * most[word]:
+                found.setdefault(trait, set()).add(word)
+        return {trait: frozenset(words) for trait, words in found.items()}
+
+    def _traits(self, item: int) -> set[str]:
+        """What the catalog tells of an item, as far as items differ in it."""
+        found = {word for word in words_of(self.facts.texts(item)) if self.tells_apart(word)}
+        for name, values in self.facts.values(item).items():
+            found |= {f"{name}: {value.lower()}" for value in values}
+        band = self._bands.get(item)
+        return found if band is None else {*found, f"price: {band}"}
+
+    @cached_property
+    def _bands(self) -> dict[int, int]:
+        """Item → the eighth of its category's prices that it is in."""
+        items = self.catalog.items.data
+        if "price" not in items.column_names:
+            return {}
+        prices = np.array(items.column("price").to_pylist(), dtype=np.float64)
+        names = np.array(items.column("category").fill_null("").to_pylist(), dtype=object)
+        found: dict[int, int] = {}
+        for name in dict.fromkeys(names.tolist()):
+            members = np.flatnonzero((names == name) & np.isfinite(prices))
+            if len(members) >= BANDS:
+                bounds = np.quantile(prices[members], np.arange(1, BANDS) / BANDS)
+                bands = np.searchsorted(bounds, prices[members], side="right")
+                found |= dict(zip(members.tolist(), bands.tolist(), strict=True))
+        return found
+
+    def _find_said(self, item: int) -> "_Said":
+        values = [value for listed in self.facts.values(item).values() for value in listed]
+        parts: list[str] = [self.facts.texts(item) or "", *values]
+        parts += (
+            [(self.texts[row] or "") for row in self.rows.get(item, [])[:REVIEWS]]
+            if self.texts
+            else []
+        )
+        price = (
+            self.catalog.items.data.column("price")[item].as_py()
+            if self.catalog.has_column("price")
+            else None
+        )
+        words = {form for part in parts for word in words_of(part) for form in forms(word)}
+        for trait in self._traits(item):
+            words |= self._implied.get(trait, frozenset())
+        numbers = {_number(number) for part in parts for number in NUMBER.findall(part)}
+        if price is not None:
+            numbers |= {_number(f"{price:.2f}"), _number(f"{round(price)}")}
+        return _Said(frozenset(words), frozenset(numbers))
+
+    def _rows_of_items(self, split: Split) -> dict[int, NDArray[np.int64]]:
+        """Item → rows of its interactions in training, the oldest people's first."""
+        interactions = self.catalog.interactions
+        if interactions.texts is None:
+            return {}
+        offsets = np.asarray(interactions.offsets)
+        places = np.arange(offsets[-1]) - np.repeat(offsets[:-1], np.diff(offsets))
+        learned = np.flatnonzero(places < np.repeat(split.train_end, np.diff(offsets)))
+        items = np.asarray(interactions.items)[learned]
+        order = np.argsort(items, kind="stable")
+        bounds = np.flatnonzero(np.diff(items[order])) + 1
+        return {
+            int(items[group[0]]): learned[group] for group in np.split(order, bounds) if len(group)
+        }
+
+
+@dataclass(frozen=True)
+class _Said:
+    words: frozenset[str]
+    numbers: frozenset[float]
+
+
+def forms(word: str) -> tuple[str, ...]:
+    """The word, and without a plural's s: "boots" bears out "boot"."""
+    if word.endswith("s") and len(word) > 3 and not word.endswith("ss"):
+        return word, word[:-1]
+    return (word,)
+
+
+def unsupported_share(claims: Iterable[Sequence[Claim]]) -> float:
+    """Of all claims of many texts, the share that the catalog does not bear out; nan without any."""
+    verdicts = [claim.verdict for listed in claims for claim in listed]
+    return 1 - verdicts.count("supported") / len(verdicts) if verdicts else float("nan")
+
+
+def _number(text: str) -> float:
+    """1,299.50 and 1299.5 are one; so are 12,5 and 12.5."""
+    if re.fullmatch(r"\d+,\d{1,2}", text):
+        return float(text.replace(",", "."))
+    return float(text.replace(",", "")) if text.count(".") < 2 else float("nan")

@@ -1,0 +1,92 @@
+"""Words that claim nothing the catalog does not bear out: tried anew, or the catalog's own instead."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from catalog.catalog import Catalog
+from generate.text.config import WriteConfig
+from generate.text.faithful import Checker, Claim
+from generate.text.model import TextGenerator
+from generate.text.tasks import Words
+
+
+@dataclass(frozen=True)
+class Checked:
+    text: str
+    claims: tuple[Claim, ...]
+    """Of `text`; all supported."""
+    tried: int
+    """Texts that were written."""
+    own: bool
+    """It is the catalog's own, as none of them was borne out."""
+
+
+def write_checked(
+    generator: TextGenerator,
+    checker: Checker,
+    user_states: Tensor | None,
+    item_vectors: Tensor | None,
+    items: Sequence[int],
+    task: str,
+    *,
+    seeds: Sequence[int],
+    options: WriteConfig,
+) -> list[Checked]:
+    """One text for each of `items` (rows), as `TextGenerator.write` would write it; where the catalog
+    does not bear it out, the next of `options.tries` from other seeds that it does bear out."""
+    found: list[Checked | None] = [None] * len(items)
+    for attempt in range(options.tries):
+        open_places = [place for place, done in enumerate(found) if done is None]
+        if not open_places:
+            break
+        texts = generator.write(
+            None if user_states is None else user_states[open_places],
+            None if item_vectors is None else item_vectors[open_places],
+            task,
+            seeds=[seed_of(seeds[place], attempt) for place in open_places],
+            max_new_tokens=options.max_tokens,
+            temperature=options.temperature,
+            top_p=options.top_p,
+        )
+        for place, text in zip(open_places, texts, strict=True):
+            claims = tuple(checker.check(text, items[place]))
+            if text and all(claim.verdict == "supported" for claim in claims):
+                found[place] = Checked(text, claims, attempt + 1, own=False)
+        if options.temperature == 0:
+            break  # it would say the same again
+    own = Words(checker.catalog, generator.learned)
+    return [
+        done
+        or Checked(
+            text := own_words(own, task, item),
+            tuple(checker.check(text, item)),
+            options.tries,
+            True,
+        )
+        for done, item in zip(found, items, strict=True)
+    ]
+
+
+def seed_of(seed: int, attempt: int) -> int:
+    """The first attempt is what is written without checking."""
+    if attempt == 0:
+        return seed
+    return int(np.random.SeedSequence([seed % 2**63, attempt]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def own_words(words: Words, task: str, item: int) -> str:
+    """What the catalog itself says for a task, or, where that is a person's to say, of the item."""
+    text = words.of_item(words.tasks[task], item)
+    return text or plain_words(words.catalog, item)
+
+
+def plain_words(catalog: Catalog, item: int) -> str:
+    """Its text, else its category, else its id."""
+    return (
+        catalog.text_of(item)
+        or (catalog.column("category")[item].as_py() if catalog.has_column("category") else None)
+        or str(catalog.items[item]["item_id"])
+    )

@@ -1,0 +1,172 @@
+"""Claims in a text, judged by what the catalog says of the item."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from datasets import Dataset
+
+from catalog.catalog import Catalog, Interactions
+from catalog.config import SplitConfig
+from catalog.demo.truth import DemoTruth
+from catalog.splits import load_split, make_split, target_rows
+from generate.text.config import WriteConfig
+from generate.text.facts import Facts
+from generate.text.faithful import Checker, Claim, unsupported_share
+from generate.text.strict import seed_of, write_checked
+
+PEOPLE, ITEMS = 60, 24
+COLOURS, KINDS = ("crimson", "navy", "olive"), ("coat", "hat")
+BANDS = ("a bargain", "fair", "a luxury")
+SYNONYMS = {"crimson": "ruby", "navy": "midnight", "olive": "moss"}
+
+
+@pytest.fixture(scope="module")
+def catalog() -> Catalog:
+    """Reviewers call colours by another name, and what is dear "a luxury"."""
+    rng = np.random.default_rng(0)
+    colours = [COLOURS[item % 3] for item in range(ITEMS)]
+    kinds = [KINDS[item // 3 % 2] for item in range(ITEMS)]
+    prices = [20.0 + (item * 7) % ITEMS for item in range(ITEMS)]
+    items = rng.integers(ITEMS, size=PEOPLE * 10)
+    ends = ("i wear it every day", "so pleased", "it fits", "my sister wants one")
+    reviews = [
+        f"a {SYNONYMS[colours[item]]} {kinds[item]}, {ends[row % 4]}"
+        if row % 2
+        else f"{BANDS[int(prices[item] - 20) // 8]}, {ends[row % 4]}"
+        for row, item in enumerate(items)
+    ]
+    return Catalog(
+        name="clothes",
+        folder=Path(),
+        fingerprint="0",
+        columns=pa.table({"item_id": [f"i{n}" for n in range(ITEMS)], "kind": kinds}),
+        items=Dataset.from_dict(
+            {
+                "item_id": [f"i{n}" for n in range(ITEMS)],
+                "title": [
+                    f"The {colour} {kind}" for colour, kind in zip(colours, kinds, strict=True)
+                ],
+                "text": [f"It has {n % 5} buttons." for n in range(ITEMS)],
+                "category": kinds,
+                "price": prices,
+                "image": [None] * ITEMS,
+            }
+        ),
+        user_ids=np.array([f"p{n}" for n in range(PEOPLE)]),
+        interactions=Interactions(
+            offsets=np.arange(PEOPLE + 1) * 10,
+            items=items.astype(np.int32),
+            times=np.tile(np.arange(10), PEOPLE),
+            texts=reviews,
+        ),
+        roles={"items": {"item_id": "item_id"}},
+    )
+
+
+@pytest.fixture(scope="module")
+def checker(catalog: Catalog) -> Checker:
+    facts = Facts(catalog, common=0.5)  # of three colours each is a third
+    return Checker(catalog, make_split(catalog, SplitConfig(kind="leave-one-out")), facts)
+
+
+@pytest.mark.parametrize(
+    ("text", "claims"),
+    [
+        ("a crimson coat, so pleased", {"crimson": "supported", "coat": "supported"}),
+        ("my sister wants a hat", {"hat": "contradicts"}),
+        ("a navy one", {"navy": "unsupported"}),
+        ("it has 0 buttons and costs 20.00, 20", dict.fromkeys(("0", "20.00", "20"), "supported")),
+        ("only 19,99 for 3 of them", {"19,99": "unsupported", "3": "unsupported"}),
+        ("so ruby", {"ruby": "supported"}),  # what people call crimson
+        ("so moss", {"moss": "unsupported"}),
+        ("a bargain, it fits", {"bargain": "supported"}),
+        ("a luxury, it fits", {"luxury": "unsupported"}),
+        ("i wear it every day", {}),
+    ],
+)
+def test_each_claim_is_judged(checker: Checker, text: str, claims: dict[str, str]) -> None:
+    found = {claim.words: claim.verdict for claim in checker.check(text, 0)}
+    assert found == claims
+
+
+def test_what_was_said_after_training_bears_nothing_out(catalog: Catalog) -> None:
+    """The last review of each person is a test target's."""
+    taken = catalog.interactions
+    assert taken.texts is not None
+    texts = list(taken.texts)
+    for last in taken.offsets[1:] - 1:
+        texts[last] = "with velvet 77"
+    told = replace(catalog, interactions=replace(taken, texts=texts))
+    checker = Checker(told, make_split(told, SplitConfig(kind="leave-one-out")))
+    item = int(taken.items[-1])
+    assert checker.check("77", item) == [Claim("77", "unsupported", "number")]
+    assert not checker.tells_apart("velvet")
+
+
+class Parrot:
+    """Says what its seed tells it to, of the first person's item."""
+
+    learned = ()
+
+    def __init__(self, said: dict[int, str]) -> None:
+        self.said = said
+        self.asked: list[int] = []
+
+    def write(self, *_: object, seeds: list[int], **__: object) -> list[str]:
+        self.asked += seeds
+        return [self.said.get(seed, "navy") for seed in seeds]
+
+
+def test_strict_tries_again_and_then_takes_the_catalogs_own(
+    checker: Checker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("generate.text.strict.own_words", lambda words, task, item: f"own {item}")
+    options = WriteConfig(strict=True, tries=3)
+    parrot = Parrot({7: "crimson", seed_of(8, 1): "ruby it is"})
+    states = torch.zeros(3, 4)
+    texts = write_checked(
+        parrot, checker, states, states, [0, 0, 3], "review", seeds=[7, 8, 9], options=options
+    )
+    assert [one.text for one in texts] == ["crimson", "ruby it is", "own 3"]
+    assert [(one.tried, one.own) for one in texts] == [(1, False), (2, False), (3, True)]
+    assert len(parrot.asked) == 3 + 2 + 1
+    assert len(set(parrot.asked)) == 6
+
+
+def test_in_the_demo_world_wrong_reviews_are_found_out(demo_world: Path) -> None:
+    """Of reviews of other items, read by who knows the truth: few wrong ones pass, most true ones do."""
+    from catalog.config import CatalogConfig
+    from catalog.demo import build_demo_world
+
+    folder = build_demo_world(demo_world.parent / "larger", num_items=600, num_people=900)
+    truth = DemoTruth.load(folder)
+    catalog, split = load_split(CatalogConfig(path=str(folder / "home")), SplitConfig())
+    checker = Checker(catalog, split)
+    ids = catalog.items["item_id"][:]
+    rng = np.random.default_rng(0)
+    passed: dict[bool, list[bool]] = {True: [], False: []}
+    claims = []
+    for row in target_rows(catalog.interactions, split.test):
+        text = catalog.interactions.texts[row]  # type: ignore[index]
+        if not text:
+            continue
+        own = int(catalog.interactions.items[row])
+        claims.append(checker.check(text, own))
+        for item in (own, *rng.integers(catalog.num_items, size=5)):
+            passed[is_true(truth, text, ids[int(item)])].append(checker.supports(text, int(item)))
+    assert len(passed[False]) > 500
+    assert np.mean(passed[False]) < 0.02
+    assert np.mean(passed[True]) > 0.6
+    assert unsupported_share(claims) < 0.4
+
+
+def is_true(truth: DemoTruth, text: str, item_id: str) -> bool:
+    return all(
+        any(words in text for words in truth.words_of_item("home", item_id, aspect))
+        for aspect in range(len(truth.aspects))
+        if truth.read_value(text, aspect) is not None
+    )
