@@ -17,9 +17,11 @@ from catalog.splits import Split, target_rows
 from finetune.statistics import difference_interval, mean_interval, ratio_interval
 from generate.conditioning import NextItemPairs, Shop, swap_partners
 from generate.text.config import WriteConfig
+from generate.text.faithful import Checker, unsupported_share
+from generate.text.identify import AMONG, identification, identified
 from generate.text.model import TextGenerator
 from generate.text.tasks import Words
-from generate.text.variety import distinct, near_copies
+from generate.text.variety import bleu, distinct, near_copies, rouge
 
 Reader = Callable[[str], Hashable | None]
 """Reads a label out of a text, None where it finds none."""
@@ -69,26 +71,36 @@ def score_texts(
     `likelihood`: for each task, nats per token and perplexity of the true text, with the item shown
     and with it hidden (then `description` asks what this person takes next). `swapped_minus_own` and
     `none_minus_own` are differences in nats per token; above 0, knowing the person helps.
-    `written`: variety of the words, and the share that copies a training text. `readings`: how
-    often a text shows what it should, told the own person and told a stranger.
+    `identified`: how often the true text is likeliest told its own person, among so many people
+    drawn at random (chance is one in that many). `written`: variety of the words, the share that
+    copies a training text, likeness to the true text (ROUGE-1 and ROUGE-L F1, Lin 2004; BLEU,
+    Papineni et al. 2002) told the own person, a stranger and nobody, and the share of claims that the
+    catalog does not bear out. `readings`: how often a text shows what it should, told the own person
+    and told a stranger.
     """
     who = choose_people(shop, catalog, split, people, seed, chunk)
     known = Words(catalog, generator.learned)
-    scores: dict[str, Any] = {"people": len(who.users), "likelihood": {}, "written": {}}
+    scores: dict[str, Any] = {"people": len(who.users), "likelihood": {}}
+    scores |= {"identified": {}, "written": {}}
     for task in generator.tasks:
         for item in ("hidden", "shown"):
             key = f"{task}, item {item}"
             scores["likelihood"][key] = _likelihood(
                 generator, shop, known, who, task, item == "shown", chunk
             )
+            scores["identified"][key] = _identified(
+                generator, shop, known, who, task, item == "shown", seed, chunk
+            )
     few = _first(who, written)
     options = write or WriteConfig()
     pairs = NextItemPairs(catalog, split)
+    people_told = tuple(few.states)
     words = {
         (task, told): write_for(generator, shop, few, task, told, options, chunk)
         for task in generator.tasks
-        for told in ("own", "swapped")
+        for told in people_told
     }
+    checker = Checker(catalog, split, known.facts)
     for task in generator.tasks:
         texts = words[task, "own"]
         scores["written"][task] = {
@@ -96,6 +108,13 @@ def score_texts(
             "unique": len(set(texts)) / len(texts),
             "distinct_2": distinct(texts),
             "near_copies": float(near_copies(texts, known.texts(task, pairs)).mean()),
+            **_likeness(
+                known.texts_of(task, few.users, few.positions),
+                {told: words[task, told] for told in people_told},
+            ),
+            "unsupported_claims": unsupported_share(
+                checker.check(text, int(item)) for text, item in zip(texts, few.items, strict=True)
+            ),
             "examples": texts[:8],
         }
     scores["readings"] = {
@@ -201,6 +220,56 @@ def _likelihood(
         figures[told] = {"nats_per_token": asdict(mean), "perplexity": float(np.exp(mean.value))}
     for told in ("swapped", "none"):
         figures[f"{told}_minus_own"] = asdict(ratio_interval(losses[told] - losses["own"], counts))
+    return figures
+
+
+def _identified(
+    generator: TextGenerator,
+    shop: Shop,
+    known: Words,
+    people: People,
+    task: str,
+    item_shown: bool,
+    seed: int,
+    chunk: int,
+) -> dict[str, Any]:
+    texts = known.texts_of(task, people.users, people.positions)
+    worded = np.array([place for place, text in enumerate(texts) if text], dtype=np.int64)
+    if len(np.unique(people.users[worded])) < AMONG:
+        return {"texts": len(worded)}
+    hits = identified(
+        generator,
+        [texts[place] or "" for place in worded],
+        people.users[worded],
+        people.states["own"][torch.from_numpy(worded)],
+        torch.from_numpy(np.asarray(shop.item_vectors[people.items[worded]]))
+        if item_shown
+        else None,
+        task,
+        seed=seed,
+        chunk=chunk,
+    )
+    return identification(hits)
+
+
+def _likeness(truth: Sequence[str | None], written: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Of what was written to what is true, told each of `written`."""
+    worded = [place for place, text in enumerate(truth) if text]
+    if len(worded) < 2:
+        return {}
+    wanted = [truth[place] or "" for place in worded]
+    figures: dict[str, Any] = {}
+    likeness: dict[str, dict[str, NDArray[np.float64]]] = {}
+    for told, texts in written.items():
+        found = [texts[place] for place in worded]
+        likeness[told] = rouge(found, wanted)
+        for name, values in likeness[told].items():
+            figures.setdefault(name, {})[told] = asdict(mean_interval(values))
+        figures.setdefault("bleu", {})[told] = bleu(found, wanted)
+    for name in ("rouge_1", "rouge_l"):
+        for other in written.keys() - {"own"}:
+            gap = difference_interval(likeness["own"][name], likeness[other][name])
+            figures[name][f"own_minus_{other}"] = asdict(gap)
     return figures
 
 

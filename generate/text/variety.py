@@ -1,8 +1,10 @@
-"""How varied written words are, and how much of them was there before."""
+"""How varied written words are, how much of them was there before, and how like others they are."""
 
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
+from torchmetrics.functional.text import rouge_score, sacre_bleu_score
 
 
 def distinct(texts: Iterable[str], length: int = 2) -> float:
@@ -28,6 +30,21 @@ def near_copies(
         bool(runs) and _largest_overlap(places, runs) >= share * len(runs) for runs in runs_of_texts
     ]
     return np.array(copied, dtype=bool)
+
+
+def rouge(texts: Sequence[str], references: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+    """F1 of ROUGE-1 and of ROUGE-L (Lin 2004), text by text: {"rouge_1", "rouge_l"}: (texts,) each."""
+    found: dict[str, list[float]] = {"rouge_1": [], "rouge_l": []}
+    for text, reference in zip(texts, references, strict=True):
+        scores = rouge_score(text, reference, rouge_keys=("rouge1", "rougeL"))
+        found["rouge_1"].append(float(scores["rouge1_fmeasure"]))
+        found["rouge_l"].append(float(scores["rougeL_fmeasure"]))
+    return {name: np.array(values) for name, values in found.items()}
+
+
+def bleu(texts: Sequence[str], references: Sequence[str]) -> float:
+    """Of all texts together, as sacreBLEU counts it (Post 2018); 0 to 1."""
+    return float(sacre_bleu_score(list(texts), [[reference] for reference in references]))
 
 
 def _largest_overlap(places: dict[tuple[str, ...], list[int]], runs: set[tuple[str, ...]]) -> int:

@@ -18,11 +18,13 @@ from generate.conditioning import NextItemPairs
 from generate.text.config import TextConfig
 from generate.text.data import TextData, TextRows
 from generate.text.decoding import Decoder, Request, choose_tokens
+from generate.text.identify import draw_strangers, identified
 from generate.text.language_model import build_language_model
 from generate.text.model import TextGenerator
 from generate.text.module import TextModule
 from generate.text.score import Reading, score_texts
 from generate.text.tasks import Words, load_task, tasks_with_words
+from generate.text.variety import bleu, rouge
 from pretrain.config import OptimizerConfig, TrainerConfig
 
 WIDTH = 8
@@ -246,6 +248,53 @@ def test_own_words_become_likelier_than_a_strangers(
     assert review["swapped_minus_own"]["value"] > 0
     assert review["texts"] == len(split.test)
     assert scores["written"]["review"]["near_copies"] > 0
+    assert scores["identified"]["review, item hidden"] == {"texts": len(split.test)}, (
+        "too few people"
+    )
+    likeness = scores["written"]["review"]["rouge_l"]
+    gap = likeness["own"]["value"] - likeness["swapped"]["value"]
+    assert likeness["own_minus_swapped"]["value"] == pytest.approx(gap) != 0
+    assert (
+        0
+        <= scores["written"]["review"]["bleu"]["none"]
+        < scores["written"]["review"]["bleu"]["own"]
+    )
+
+
+def test_whose_words_they_are_is_told_from_among_others(
+    learned: TextGenerator, catalog: Catalog, shop: FakeShop
+):
+    users = np.arange(12)
+    states = shop.user_states([catalog.interactions.history(person) for person in users])
+    texts = [WORDS[person % 2] for person in users]
+    hits = identified(learned, texts, users, states, None, "review", among=4, chunk=9)
+    strangers = draw_strangers(users, 3, seed=0)
+    rivals = (strangers % 2 == users[:, None] % 2).sum(axis=1)  # who would say the same
+    assert ((hits == 0) | (rivals > 0) | (hits == 1)).all()
+    assert hits[rivals == 0].all()
+    assert 0 < hits.mean() < 1
+    same = identified(learned, texts, users, states * 0, None, "review", among=4)
+    assert (same == 0.25).all(), "of people nobody can tell apart each is as likely"
+
+
+def test_strangers_are_other_people_and_none_twice():
+    users = np.array([3, 3, 5, 7, 7, 9, 11])
+    drawn = draw_strangers(users, 3, seed=1)
+    for user, places in zip(users, drawn, strict=True):
+        assert user not in users[places]
+        assert len(set(users[places])) == 3
+    assert len({tuple(row) for row in drawn}) > 1
+    with pytest.raises(ValueError, match="5 people are too few"):
+        draw_strangers(users, 5, seed=1)
+
+
+def test_likeness_to_true_words_is_rouge_and_bleu():
+    """By hand: of "a big cat" two words are in "the big cat sat", in order."""
+    found = rouge(["a big cat", "x"], ["the big cat sat", "x"])
+    assert found["rouge_1"].tolist() == pytest.approx([2 * 2 / 7, 1])
+    assert rouge(["cat big a"], ["the big cat sat"])["rouge_l"][0] == pytest.approx(2 / 7)
+    assert bleu(["the cat sat on it"], ["the cat sat on it"]) == pytest.approx(1)
+    assert bleu(["it on sat cat the"], ["the cat sat on it"]) < 0.5
 
 
 def test_a_task_without_words_is_left_out(catalog: Catalog, split: Split):
