@@ -337,18 +337,12 @@ class GenerateTextOptions:
 
 
 def generate_text(options: GenerateTextOptions, settings: WriteConfig) -> None:
-    from generate.text import write
+    from generate.text import open_writer
 
-    print(
-        write(
-            options.generator,
-            user=options.user,
-            item=options.item,
-            task=options.task,
-            config=settings,
-            recommender=options.recommender,
-        )
-    )
+    writer = open_writer(options.generator, recommender=options.recommender)
+    for piece in writer.stream(options.user, options.item, options.task, settings):
+        print(piece, end="", flush=True)
+    print()
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The text generator: a causal language model that reads a person and an item as prefix tokens."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
@@ -140,6 +140,20 @@ class TextGenerator(nn.Module):
         )
         written = self.decoder(slots=max(1, len(requests))).write(requests)
         return [decode_text(self.tokenizer, token_ids) for token_ids in written]
+
+    def stream(self, request: Request) -> Iterator[str]:
+        """The words of one request, piece by piece as they are written; joined, what `write` gives."""
+        token_ids: list[int] = []
+        shown = ""
+        for _, token in self.decoder(slots=1).stream([request]):
+            token_ids += [] if token is None else [token]
+            text = decode_text(self.tokenizer, token_ids)
+            # A letter may take several tokens (until the last it reads as U+FFFD), and an accent that
+            # follows becomes one with it.
+            sure = text if token is None else text[:-1].rstrip("\ufffd")
+            if len(sure) > len(shown):
+                yield sure[len(shown) :]
+                shown = sure
 
     @torch.inference_mode()
     def requests(

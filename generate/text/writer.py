@@ -1,6 +1,6 @@
 """Words for one person and one item, from artifacts on disk: what the command and a page call."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -87,6 +87,29 @@ class Writer:
             Written(text, task, user, item, seed, own, self.hash)
             for (text, own), seed in zip(texts, seeds, strict=True)
         ]
+
+    def stream(
+        self,
+        user: str | None = None,
+        item: str | None = None,
+        task: str = "description",
+        config: WriteConfig | None = None,
+    ) -> Iterator[str]:
+        """The first text of `write`, piece by piece; checked words come in one, as they must be whole."""
+        config = config or WriteConfig()
+        if config.strict:
+            yield self.write(user, item, task, config)[0].text
+            return
+        requests = self.generator.requests(
+            self._user_state(user)[None],
+            self._item_vector(item)[None],
+            task,
+            seeds=[config.seed],
+            max_new_tokens=config.max_tokens,
+            temperature=config.temperature,
+            top_p=config.top_p,
+        )
+        yield from self.generator.stream(requests[0])
 
     def _write_checked(
         self,

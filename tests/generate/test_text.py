@@ -199,6 +199,18 @@ def test_cached_words_are_those_of_full_passes():
     assert len(set(written)) > 1
 
 
+def test_pieces_are_those_of_the_whole_text():
+    generator = make_generator()
+    for seed in range(4):
+        (whole,) = generator.write(some_vectors(1), None, "review", seeds=[seed], temperature=3.0)
+        (request,) = generator.requests(
+            some_vectors(1), None, "review", seeds=[seed], temperature=3.0
+        )
+        pieces = list(generator.stream(request))
+        assert "".join(pieces) == whole
+        assert len(pieces) > 3
+
+
 def test_no_condition_is_the_dropped_condition(catalog: Catalog, split: Split, shop: FakeShop):
     generator = make_generator()
     config = TextConfig(drop_user=1.0, drop_item=1.0, max_tokens=24)
