@@ -22,6 +22,7 @@ from launch.report.charts import interval_mark, interval_scale
 from launch.report.contents import ArmRow
 from launch.report.gather import FEW_COLD, PROTOCOL, cold_targets, is_control
 from launch.report.markup import Html, bounds, decimal, tag
+from launch.report.pace import paces
 from launch.report.page import document
 from launch.report.tables import ranking_table, search_table
 from launch.search import Searched, in_short
@@ -41,6 +42,8 @@ class Comparison:
     asked: list[tuple[str, Difference]]
     """What was asked, and the answer."""
     sentences: list[str]
+    paces: list[str]
+    """How soon pretrained arms are where scratch ends."""
     searched: Mapping[str, Searched]
 
 
@@ -62,14 +65,15 @@ def write_comparison(
         artifacts = [open_artifact(folder, kind=arm.kind) for folder in folders[name]]
         metrics[name] = [artifact.manifest["metrics"] for artifact in artifacts]
         ranks[name] = [np.load(a.path / "test_ranks.npy", allow_pickle=False) for a in artifacts]
-    found = compare(config, arms, metrics, ranks, catalog, split, searched)
+    told = paces(arms, folders)
+    found = compare(config, arms, metrics, ranks, catalog, split, searched, told)
     first = config.finetune.trainer.seed
     _write_targets(output / "targets.parquet", ranks, first, catalog, split)
     _write_arms(output / "arms.parquet", metrics, first, searched)
     (output / "report.md").write_text(as_markdown(found), encoding="utf8")
     page = output / "report.html"
     page.write_text(as_page(found), encoding="utf8")
-    return page, found.sentences
+    return page, [*found.sentences, *found.paces]
 
 
 def compare(
@@ -80,6 +84,7 @@ def compare(
     catalog: Catalog,
     split: Split,
     searched: Mapping[str, Searched],
+    told: list[str],
 ) -> Comparison:
     from launch.compare import questions
 
@@ -108,6 +113,7 @@ def compare(
         ],
         asked=[(what, answer) for (what, _, _), answer in zip(asked, answers, strict=True)],
         sentences=sentences,
+        paces=told,
         searched=searched,
     )
 
@@ -209,7 +215,7 @@ def as_page(found: Comparison) -> str:
         (
             "verdicts",
             "In words",
-            [tag("ul", [tag("li", s) for s in found.sentences], class_="notes")],
+            [tag("ul", [tag("li", s) for s in (*found.sentences, *found.paces)], class_="notes")],
         ),
     ]
     return document(found.title, hero, sections, tag("p", "Written by vitrine compare."))
@@ -225,6 +231,7 @@ def _pretraining(found: Comparison) -> str:
         for (what, _), s in zip(found.asked, found.sentences, strict=True)
         if what.startswith("pretraining")
     ]
+    told += found.paces
     return " ".join(told) or "No arm here tells whether pretraining helped; compare with scratch."
 
 
@@ -270,7 +277,7 @@ def as_markdown(found: Comparison) -> str:
             f"{row.seconds:.0f} | {row.peak_mib:.0f} |"
         )
     lines += ["", found.protocol, ""]
-    lines += [f"- {sentence}" for sentence in found.sentences]
+    lines += [f"- {sentence}" for sentence in (*found.sentences, *found.paces)]
     lines += _search_lines(found.searched)
     return "\n".join(lines) + "\n"
 

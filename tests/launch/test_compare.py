@@ -24,6 +24,7 @@ from launch.compare import (
     run_comparison,
 )
 from launch.pipeline import PipelineConfig
+from launch.report.pace import CURVE, LEVEL, pace, paces
 from launch.settings import load_settings
 from launch.trainer import build_trainer
 from pretrain.config import ReaderConfig, TrainerConfig
@@ -101,7 +102,7 @@ def test_the_page_and_its_markdown_say_what_was_found(compared: Path) -> None:
         assert name in page
         assert f"| {name} |" in words
     told = [line for line in words.splitlines() if line.startswith("- ")]
-    assert len(told) == page.count('class="reading') == 7
+    assert len(told) == page.count('class="reading') + 1 == 8, "and how soon"
     assert told[0].startswith("- Pretraining (lora) ")
 
 
@@ -209,3 +210,30 @@ def test_a_study_of_what_is_missing_compares_every_way(config: CompareConfig) ->
     for wrong in ("some", "30,,60", "100", "-1"):
         with pytest.raises(VitrineError, match="give percents from 0 to below 100"):
             chosen_arms(replace(config, missing=wrong))
+
+
+def test_how_soon_pretraining_is_where_scratch_ends(tmp_path: Path) -> None:
+    def run(name: str, seed: int, *values: float) -> Path:
+        folder = tmp_path / name / str(seed)
+        folder.mkdir(parents=True)
+        curve = [[50 * (place + 1), value] for place, value in enumerate(values)]
+        (folder / "curves.json").write_text(json.dumps({CURVE: curve}))
+        return folder
+
+    folders = {
+        "scratch": [run("scratch", 0, 0.1, 0.3, 0.2), run("scratch", 1, 0.1, 0.2, 0.2)],
+        "frozen": [run("frozen", 0, 0.1, 0.2, 0.1), run("frozen", 1, 0.2, 0.1, 0.1)],
+        "lora": [run("lora", 0, 0.3, 0.3, 0.3), run("lora", 1, 0.1, 0.1, 0.19)],
+        "full": [run("full", 0, 0.1, 0.1, 0.19), run("full", 1, 0.1, 0.1, 0.1)],
+    }
+    arms = default_arms(["text"])
+    assert pace(folders["frozen"], folders["scratch"]) == ([100, 50], 150)
+    assert pace(folders["lora"], folders["scratch"]) == ([50, None], 150)
+    assert paces({name: arms[name] for name in folders}, folders) == [
+        f"Pretraining (frozen) is at {LEVEL} after 75 of 150 steps.",
+        f"Pretraining (lora) does not come to {LEVEL} within 150 steps in 1 of 2 runs.",
+        f"Pretraining (full) does not come to {LEVEL} within 150 steps.",
+    ]
+    assert paces({"lora": arms["lora"]}, folders) == []
+    (tmp_path / "lora" / "0" / "curves.json").unlink()
+    assert pace(folders["lora"], folders["scratch"]) == ([], 0)
