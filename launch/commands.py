@@ -12,7 +12,7 @@ from pathlib import Path
 from catalog.config import CatalogConfig
 from finetune.config import ArmConfig, FinetuneConfig, IndexConfig, Model
 from generate.image.config import DrawConfig, ImageConfig
-from generate.text.config import TextConfig, WriteConfig
+from generate.text.config import BulkConfig, TextConfig, WriteConfig
 from launch.compare import CompareConfig
 from launch.pipeline import PipelineConfig, WorldConfig
 from pretrain.config import EmbedConfig, PretrainConfig
@@ -334,9 +334,30 @@ class GenerateTextOptions:
     """What to write."""
     recommender: str = ""
     """One extended from the recommender it was trained with (`vitrine extend`), to know its items."""
+    all_users: bool = False
+    """For everybody, into a folder; goes on where it was, and shares the work under torchrun."""
+    users: str = ""
+    """With --all_users: only for those in this file, one id on each line."""
+    items: str = "top:3"
+    """With --all_users: each person's so many best items, or ids with commas between."""
+    output: str = "runs/texts"
+    """With --all_users: folder of the texts that are written."""
 
 
 def generate_text(options: GenerateTextOptions, settings: WriteConfig) -> None:
+    if options.all_users:
+        from generate.text.bulk import write_for_all
+
+        config = BulkConfig(
+            generator=options.generator,
+            recommender=options.recommender,
+            task=options.task,
+            items=options.items,
+            users=options.users,
+            write=settings,
+        )
+        _made(write_for_all(config, Path(options.output)))
+        return
     from generate.text import open_writer
 
     writer = open_writer(options.generator, recommender=options.recommender)

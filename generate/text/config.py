@@ -74,3 +74,18 @@ class WriteConfig:
     text that claims anything else is tried anew; in the end the catalog's own words are taken."""
     tries: int = 8
     """Texts that are written for one request, at most, with strict."""
+
+
+@dataclass(frozen=True)
+class BulkConfig:
+    generator: str = ""
+    """Folder of a text-generator artifact."""
+    recommender: str = ""
+    """One extended from the recommender it was trained with, to know its items."""
+    task: str = "description"
+    """What to write."""
+    items: str = "top:3"
+    """About what: each person's so many best items, or ids with commas between."""
+    users: str = ""
+    """For whom: a file with an id on each line; empty: everybody."""
+    write: WriteConfig = field(default_factory=WriteConfig)

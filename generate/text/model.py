@@ -22,6 +22,8 @@ from generate.text.tokenizer import Tokenizer, decode_text, encode_texts, specia
 from pretrain.artifact import without_bars
 
 _SETTINGS, _PROJECTOR = "generator.json", "projector.safetensors"
+SLOTS = 64
+"""Texts that are written at a time, at most."""
 _LANGUAGE_MODEL, _ADAPTER, _TOKENIZER = "language_model", "adapter", "tokenizer"
 
 
@@ -138,7 +140,7 @@ class TextGenerator(nn.Module):
             temperature=temperature,
             top_p=top_p,
         )
-        written = self.decoder(slots=max(1, len(requests))).write(requests)
+        written = self.decoder(slots=min(SLOTS, len(requests))).write(requests)
         return [decode_text(self.tokenizer, token_ids) for token_ids in written]
 
     def stream(self, request: Request) -> Iterator[str]:

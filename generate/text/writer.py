@@ -69,24 +69,56 @@ class Writer:
         config = config or WriteConfig()
         seeds = range(config.seed, config.seed + num_texts)
         states = self._user_state(user).expand(num_texts, -1)
-        vectors = self._item_vector(item).expand(num_texts, -1)
-        if config.strict:
-            texts = self._write_checked(states, vectors, item, task, seeds, config)
+        if item is None:
+            if config.strict:
+                raise VitrineError("strict checks words against an item; name one with --item.")
+            texts = self._unchecked(states, None, task, seeds, config)
         else:
-            words = self.generator.write(
-                states,
-                vectors,
-                task,
-                seeds=seeds,
-                max_new_tokens=config.max_tokens,
-                temperature=config.temperature,
-                top_p=config.top_p,
-            )
-            texts = [(text, False) for text in words]
+            items = [self.catalog.item_index(item)] * num_texts
+            texts = self.write_rows(states, items, task, seeds, config)
         return [
             Written(text, task, user, item, seed, own, self.hash)
             for (text, own), seed in zip(texts, seeds, strict=True)
         ]
+
+    def write_rows(
+        self,
+        states: Tensor,
+        items: Sequence[int],
+        task: str,
+        seeds: Sequence[int],
+        config: WriteConfig,
+    ) -> list[tuple[str, bool]]:
+        """A text for each of `states` (texts, width) about each of `items` (rows), and whether it is
+        the catalog's own."""
+        vectors = torch.from_numpy(np.array(self.shop.item_vectors[list(items)]))
+        if not config.strict:
+            return self._unchecked(states, vectors, task, seeds, config)
+        if config.tries < 1:
+            raise VitrineError(f"tries is {config.tries}; give 1 or more.")
+        checked = write_checked(
+            self.generator, self.checker, states, vectors, items, task, seeds=seeds, options=config
+        )
+        return [(one.text, one.own) for one in checked]
+
+    def _unchecked(
+        self,
+        states: Tensor,
+        vectors: Tensor | None,
+        task: str,
+        seeds: Sequence[int],
+        config: WriteConfig,
+    ) -> list[tuple[str, bool]]:
+        words = self.generator.write(
+            states,
+            vectors,
+            task,
+            seeds=seeds,
+            max_new_tokens=config.max_tokens,
+            temperature=config.temperature,
+            top_p=config.top_p,
+        )
+        return [(text, False) for text in words]
 
     def stream(
         self,
@@ -110,25 +142,6 @@ class Writer:
             top_p=config.top_p,
         )
         yield from self.generator.stream(requests[0])
-
-    def _write_checked(
-        self,
-        states: Tensor,
-        vectors: Tensor,
-        item: str | None,
-        task: str,
-        seeds: Sequence[int],
-        config: WriteConfig,
-    ) -> list[tuple[str, bool]]:
-        if item is None:
-            raise VitrineError("strict checks words against an item's facts; name one with --item.")
-        if config.tries < 1:
-            raise VitrineError(f"tries is {config.tries}; give 1 or more.")
-        items = [self.catalog.item_index(item)] * len(seeds)
-        checked = write_checked(
-            self.generator, self.checker, states, vectors, items, task, seeds=seeds, options=config
-        )
-        return [(one.text, one.own) for one in checked]
 
     def _user_state(self, user: str | None) -> Tensor:
         history = np.empty(0, dtype=np.int32)

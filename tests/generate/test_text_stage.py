@@ -3,6 +3,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +16,8 @@ from catalog.artifacts import open_artifact, write_artifact
 from catalog.config import CatalogConfig, SplitConfig
 from catalog.errors import VitrineError
 from finetune.config import LoraConfig
-from generate.text import run, writer
-from generate.text.config import TextConfig
+from generate.text import bulk, run, writer
+from generate.text.config import BulkConfig, TextConfig, WriteConfig
 from generate.text.decoding import choose_tokens
 from generate.text.language_model import build_language_model, load_language_model
 from generate.text.model import TextGenerator, pad_tokens
@@ -39,6 +40,10 @@ class FakeShop:
     def user_states(self, histories: list[np.ndarray]) -> Tensor:
         sums = [self.item_vectors[history].sum(axis=0) for history in histories]
         return torch.nn.functional.normalize(torch.from_numpy(np.stack(sums)), dim=-1)
+
+    def rank(self, history: np.ndarray, k: int) -> list[tuple[int, float]]:
+        scores = self.item_vectors @ self.user_states([history])[0].numpy()
+        return [(int(item), float(scores[item])) for item in np.argsort(-scores)[:k]]
 
 
 def build_trainer(config: TrainerConfig, folder: Path, title: str, callbacks=()) -> pl.Trainer:
@@ -111,6 +116,89 @@ def test_the_stage_leaves_an_artifact_that_writes(config: TextConfig, tmp_path: 
     assert (first.seed, second.seed) == (0, 1)
     with pytest.raises(VitrineError, match="no item 'i99'"):
         opened.write("p1", "i99")
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    return bulk.read_texts(folder).to_pylist()
+
+
+def test_everybodys_texts_are_those_each_would_get_and_go_on_where_they_were(
+    config: TextConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    output = run.run_text_generator(config, tmp_path / "words", build_trainer)
+    monkeypatch.setattr(bulk, "BLOCK", 2)
+    asked = BulkConfig(generator=str(output), items="top:3", write=WriteConfig(temperature=1.5))
+    whole = rows_of(bulk.write_for_all(asked, tmp_path / "whole"))
+    assert [(row["user_id"], row["place"]) for row in whole] == [
+        (f"p{person}", place) for person in range(6) for place in range(3)
+    ]
+    opened = writer.open_writer(output)
+    for row in whole[4:6]:
+        again = WriteConfig(temperature=1.5, seed=row["seed"])
+        assert opened.write(row["user_id"], row["item_id"], config=again)[0].text == row["text"]
+    ranked = [item for item, _ in opened.shop.rank(opened.catalog.interactions.history(4), 3)]
+    assert [row["item_id"] for row in whole[12:15]] == [f"i{item}" for item in ranked]
+
+    write_block, written = bulk.write_block, []
+
+    def stop_after_two(opened: Any, users: np.ndarray, *rest: Any) -> list[dict[str, Any]]:
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(users.tolist())
+        return write_block(opened, users, *rest)
+
+    monkeypatch.setattr(bulk, "write_block", stop_after_two)
+    with pytest.raises(KeyboardInterrupt):
+        bulk.write_for_all(asked, tmp_path / "broken")
+    written.clear()
+    assert not (tmp_path / "broken").exists()
+    broken = bulk.write_for_all(asked, tmp_path / "broken")
+    assert written == [[4, 5]]
+    assert rows_of(broken) == whole
+    assert not (tmp_path / "broken.work").exists()
+    metrics = open_artifact(broken, "texts").manifest["metrics"]
+    assert metrics == {"people": 6, "texts": 18, "own": 0}
+
+
+def test_what_was_begun_for_another_request_is_thrown_away(tmp_path: Path):
+    work = tmp_path / "x.work"
+    bulk.begin(work, "one")
+    (work / "part-000000000.parquet").touch()
+    bulk.begin(work, "one")
+    assert bulk.part(work, 0).exists()
+    bulk.begin(work, "other")
+    assert not bulk.part(work, 0).exists()
+
+
+def test_some_people_and_named_items_checked(config: TextConfig, tmp_path: Path):
+    output = run.run_text_generator(config, tmp_path / "words", build_trainer)
+    (tmp_path / "some.txt").write_text("p3\n\np1\n")
+    asked = BulkConfig(
+        generator=str(output),
+        items="i7, i2",
+        users=str(tmp_path / "some.txt"),
+        write=WriteConfig(strict=True, tries=1),
+    )
+    rows = rows_of(bulk.write_for_all(asked, tmp_path / "texts"))
+    assert [(r["user_id"], r["item_id"]) for r in rows] == [
+        *(("p3", "i7"), ("p3", "i2"), ("p1", "i7"), ("p1", "i2"))
+    ]
+    assert all(
+        row["text"]
+        == f"Thing {row['item_id'][1:]}. a {'soft' if row['item_id'] == 'i7' else 'bold'} thing"
+        for row in rows
+        if row["own"]
+    )
+    for wrong, told in (
+        ({"items": "top:0"}, "top takes a number from 1 on"),
+        ({"items": ","}, "items is empty"),
+        ({"items": "i99"}, "no item 'i99'"),
+        ({"users": "nobody.txt"}, "is no file"),
+        ({"task": "title"}, "has not learned the task 'title'; it writes description, review"),
+    ):
+        with pytest.raises(VitrineError, match=told):
+            bulk.write_for_all(replace(asked, **wrong), tmp_path / "wrong")
+        assert not (tmp_path / "wrong.work").exists()
 
 
 def test_a_pretrained_base_stays_as_it_was_under_lora(base: Path, tmp_path: Path):
