@@ -98,7 +98,7 @@ def every_loss(folder: Path) -> dict[str, float]:
     (folder / "tiny.yaml").write_text(yaml.safe_dump(config))
     alone = [*vitrine("pretrain", folder, folder / "alone"), "--data.rows", str(ROWS)]
     subprocess.run(alone, check=True, env=environment(), stderr=subprocess.DEVNULL)
-    figures: dict[str, float] = {"runs_finished": 0}
+    figures: dict[str, float] = {"runs_finished": 0, "world_size": len(NODES)}
     differences = []
     for lose in (nothing, second_node, first_node, net):
         output = folder / lose.__name__
@@ -109,7 +109,8 @@ def every_loss(folder: Path) -> dict[str, float]:
         finally:
             job.end()
         figures["runs_finished"] += 1
-        figures["world_size"] = min(e["world_size"] for e in job.events("start"))
+        sizes = [event["world_size"] for event in job.events("start")]
+        figures["world_size"] = min(figures["world_size"], *sizes)
         differences.append(largest_difference(output, folder / "nothing"))
         print(f"{lose.__name__}: {differences[-1]:.2g}", flush=True)
     ours, one = (losses(folder / name)[:FIRST] for name in ("nothing", "alone"))
@@ -254,9 +255,11 @@ def two_hosts() -> Iterator[None]:
     """Two namespaces and the cable between them; what was made is taken away again."""
     hosts = "127.0.0.1 localhost\n"
     hosts += "".join(f"{NETWORK}.{place + 1} {name}\n" for place, name in enumerate(NODES))
+    made: list[str] = []
     try:
         for name in NODES:
             ip("netns", "add", name)
+            made.append(name)
             etc = Path("/etc/netns") / name  # what `ip netns exec` shows as /etc
             etc.mkdir(parents=True)
             (etc / "hosts").write_text(hosts)
@@ -268,7 +271,7 @@ def two_hosts() -> Iterator[None]:
                 ip("-n", name, "link", "set", device, "up")
         yield
     finally:
-        for name in NODES:
+        for name in made:
             subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
             shutil.rmtree(Path("/etc/netns") / name, ignore_errors=True)
 

@@ -189,14 +189,19 @@ def live(
                 stdout=told,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
             )
-        while agent.poll() is None:
-            assert time.monotonic() < deadline, log.read_text()[-3000:]
-            if left and steps_done(output) >= left[0][0]:
-                _, what, rank = left.pop(0)
-                time.sleep(random.random() * 0.02)
-                started += what == signal.SIGKILL
-                strike(output, what, rank, agent)
-            time.sleep(0.01)
+        try:
+            while agent.poll() is None:
+                assert time.monotonic() < deadline, log.read_text()[-3000:]
+                if left and steps_done(output) >= left[0][0]:
+                    _, what, rank = left.pop(0)
+                    time.sleep(random.random() * 0.02)
+                    started += what == signal.SIGKILL
+                    strike(output, what, rank, agent, deadline)
+                time.sleep(0.01)
+        finally:
+            if agent.poll() is None:
+                agent.terminate()
+                agent.wait()
         if agent.returncode not in (0, GOES_ON):
             raise AssertionError(log.read_text()[-3000:])
     assert not left, f"{output} ended before it was struck"
@@ -221,13 +226,16 @@ def steps_done(output: Path) -> int:
     return int(lines[-1].split()[0]) if lines else -1
 
 
-def strike(output: Path, what: signal.Signals, rank: int, agent: subprocess.Popen[bytes]) -> None:
+def strike(
+    output: Path, what: signal.Signals, rank: int, agent: subprocess.Popen[bytes], deadline: float
+) -> None:
     """Returns when that has had its effect: another process trains, or none does."""
     place = output.with_name(f"{output.name}.rank{rank}.pid")
     struck = place.read_text()
     with contextlib.suppress(ProcessLookupError):
         os.kill(int(struck), what)
     while agent.poll() is None and place.read_text() in ("", struck):
+        assert time.monotonic() < deadline, f"nothing followed {what.name} to {output}"
         time.sleep(0.01)
 
 

@@ -66,6 +66,7 @@ class Watchdog(pl.Callback):
         self.beat = Beat(rank, 0, "starting", 0.0, 0.0, platform.node(), os.getpid())
         self.pause = min(1.0, timeout / 10)
         self.ended = threading.Event()
+        self.begun = 0.0
         self.thread: threading.Thread | None = None
 
     def move(self, doing: str = "", step: int = -1) -> None:
@@ -81,6 +82,7 @@ class Watchdog(pl.Callback):
         """From before ranks first wait for each other, which no hook of Lightning's is."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.ranks = trainer.world_size
+        self.begun = time.time()
         self.move("starting", trainer.global_step)
         self._write()
         progress.LISTENERS.append(self.move)
@@ -107,12 +109,17 @@ class Watchdog(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         self.move("between steps", trainer.global_step)
 
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        self.ended.set()
+
     def _watch(self) -> None:
         while not self.ended.wait(self.pause):
             self._write()
             still = self.beat.alive - self.beat.moved
             allowed = self.timeout * (BEGINNING if self.beat.doing == "starting" else 1)
-            if self.stop.asked is not None:
+            if self.stop.asked is not None and not self.stop.agreed:  # then a checkpoint is written
                 still = min(still, time.monotonic() - self.stop.asked_at)
                 allowed = min(allowed, GRACE)
             if still > allowed:
@@ -134,6 +141,7 @@ class Watchdog(pl.Callback):
         blame = ""
         if behind is not None:
             last = f"last heard of at step {behind.step}, {behind.doing}"
+            last = last if behind.alive else "which has not begun"
             blame = f"; it waits for rank {behind.rank}, {last}"
         told = f"rank {self.beat.rank} has not moved for {still:.0f} s ({where}){blame}"
         sys.stderr.write(f"vitrine: {told}; its threads were at:\n")
@@ -152,17 +160,22 @@ class Watchdog(pl.Callback):
     def _kill(self, other: Beat) -> None:
         """One that is stopped hears no other signal, and whoever started it would wait for it."""
         silent = time.time() - other.alive > LATE * max(1.0, self.pause)
-        if silent and other.rank != self.beat.rank and other.host == self.beat.host:
+        if silent and other.alive and other.rank != self.beat.rank and other.host == self.beat.host:
             with contextlib.suppress(OSError):
                 os.kill(other.process, signal.SIGKILL)
 
     def _beats(self) -> list[Beat]:
+        """Of all ranks; one that has said nothing since this one began has `alive` 0: what lies there
+        is of an earlier start, and its process may by now be anybody's."""
         found = []
         for rank in range(self.ranks):
+            beat = Beat(rank, 0, "starting", 0.0, 0.0)
             try:
-                found.append(Beat(**json.loads((self.folder / f"{rank}.json").read_text())))
+                told = Beat(**json.loads((self.folder / f"{rank}.json").read_text()))
+                beat = told if told.alive >= self.begun else beat
             except (OSError, ValueError, TypeError):
-                continue
+                pass
+            found.append(beat)
         return found
 
 

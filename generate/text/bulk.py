@@ -7,7 +7,6 @@ the processes, each on its own device.
 # pyright: reportAttributeAccessIssue=false
 # pyarrow makes the functions of its compute module when it is imported; no checker sees them.
 
-import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -27,13 +26,16 @@ from catalog.artifacts import open_artifact, request_hash, write_artifact
 from catalog.catalog import Catalog
 from catalog.errors import VitrineError
 from catalog.progress import track
+from catalog.staging import flush_file
 from generate.text.config import BulkConfig
 from generate.text.writer import Writer, open_writer
 
 BLOCK = 64
 """People whose texts are written to disk together."""
+AT_ONCE = 256
+"""Texts that are asked for together."""
 TEXTS_FILE = "texts.parquet"
-REQUEST = "request.json"
+REQUEST = "request.txt"
 SCHEMA = pa.schema(
     {
         "user_id": pa.string(),
@@ -66,7 +68,10 @@ def write_for_all(config: BulkConfig, output: Path) -> Path:
     parents = {"generator": Path(config.generator)}
     if config.recommender:
         parents["recommender"] = Path(config.recommender)
-    request = request_hash("texts", asdict(config), parents, writer.catalog.fingerprint)
+    told = asdict(config) | {
+        "users": writer.catalog.user_ids[users].tolist() if config.users else ""
+    }
+    request = request_hash("texts", told, parents, writer.catalog.fingerprint)
     work = output.with_name(f"{output.name}.work")
     if state.is_main_process:
         begin(work, request)
@@ -78,6 +83,7 @@ def write_for_all(config: BulkConfig, output: Path) -> Path:
         rows = write_block(writer, users[start : start + BLOCK], best, listed, config)
         partial = part(work, start).with_suffix(".partial")
         pq.write_table(pa.Table.from_pylist(rows, SCHEMA), partial)
+        flush_file(partial)
         partial.replace(part(work, start))
     state.wait_for_everyone()
     if state.is_main_process:
@@ -115,23 +121,27 @@ def write_block(
 ) -> list[dict[str, Any]]:
     """Rows of these people. What is drawn depends on the seed, the person and the item alone."""
     catalog = writer.catalog
+    histories = [np.asarray(catalog.interactions.history(user)) for user in users]
     asked: list[tuple[int, int, int]] = []
-    for user in users.tolist():
-        items = listed
-        if best:
-            history = np.asarray(catalog.interactions.history(user))
-            items = [item for item, _ in writer.shop.rank(history, best)]
-        asked += [(user, item, place) for place, item in enumerate(items)]
-    if not asked:
-        return []
-    seeds = [seed_for(config.write.seed, user, item) for user, item, _ in asked]
-    states = writer.shop.user_states([catalog.interactions.history(user) for user, _, _ in asked])
-    items = [item for _, item, _ in asked]
-    texts = writer.write_rows(states, items, config.task, seeds, config.write)
+    for row, history in enumerate(histories):
+        items = [item for item, _ in writer.shop.rank(history, best)] if best else listed
+        asked += [(row, item, place) for place, item in enumerate(items)]
+    states = writer.shop.user_states(histories)
+    seeds = [seed_for(config.write.seed, int(users[row]), item) for row, item, _ in asked]
+    texts: list[tuple[str, bool]] = []
+    for start in range(0, len(asked), AT_ONCE):
+        part = asked[start : start + AT_ONCE]
+        texts += writer.write_rows(
+            states[[row for row, _, _ in part]],
+            [item for _, item, _ in part],
+            config.task,
+            seeds[start : start + AT_ONCE],
+            config.write,
+        )
     ids = catalog.items.data.column("item_id")
     return [
         {
-            "user_id": str(catalog.user_ids[user]),
+            "user_id": str(catalog.user_ids[users[row]]),
             "item_id": ids[item].as_py(),
             "place": place,
             "task": config.task,
@@ -139,7 +149,7 @@ def write_block(
             "seed": seed,
             "own": own,
         }
-        for (user, item, place), seed, (text, own) in zip(asked, seeds, texts, strict=True)
+        for (row, item, place), seed, (text, own) in zip(asked, seeds, texts, strict=True)
     ]
 
 
@@ -163,7 +173,12 @@ def wanted_users(told: str, catalog: Catalog) -> NDArray[np.int64]:
     path = Path(told)
     if not path.is_file():
         raise VitrineError(f"users {told!r} is no file; give one with an id on each line.")
-    lines = path.read_text(encoding="utf8").splitlines()
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise VitrineError(
+            f"users {told!r} is not UTF-8 ({error.reason}); save it as that."
+        ) from error
     return np.array([catalog.user_index(line.strip()) for line in lines if line.strip()], np.int64)
 
 
@@ -176,11 +191,12 @@ def seed_for(seed: int, user: int, item: int) -> int:
 def begin(work: Path, request: str) -> None:
     """What was begun for another request is thrown away."""
     told = work / REQUEST
-    if work.exists() and (not told.exists() or json.loads(told.read_text()) != request):
+    if work.exists() and (not told.exists() or told.read_text() != request):
         shutil.rmtree(work)
     work.mkdir(parents=True, exist_ok=True)
     partial = work / f"{REQUEST}.{os.getpid()}"
-    partial.write_text(json.dumps(request))
+    partial.write_text(request)
+    flush_file(partial)
     partial.replace(told)
 
 

@@ -101,7 +101,7 @@ class Decoder:
                 continue
             row.written.append(token)
             told.append((row.number, token))
-            if len(row.written) == row.request.max_tokens:
+            if len(row.written) >= row.request.max_tokens:
                 told.append((row.number, None))
                 continue
             going.append(place)

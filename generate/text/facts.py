@@ -6,7 +6,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterator
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -31,7 +31,7 @@ RECENT = 20
 """Items of a history that are looked at, the newest."""
 COMMON = 0.2
 """A word in more than this share of the items sets none apart."""
-WORD = re.compile(r"[^\W\d_][\w'-]+")
+WORD = re.compile(r"(?<!\w)[^\W\d_](?:[\w-]|['’](?=\w))+")
 
 
 class Facts:
@@ -44,7 +44,6 @@ class Facts:
         self.texts = catalog.texts()
         self.columns = dict(attribute_columns(catalog))
         """Name → its values, as text; several of one item with ", " between."""
-        self._keywords = lru_cache(maxsize=65_536)(self._find_keywords)
 
     def values(self, item: int) -> dict[str, list[str]]:
         """Attribute → the item's values of it; only those it has."""
@@ -53,27 +52,40 @@ class Facts:
 
     def keywords(self, item: int) -> tuple[str, ...]:
         """At most six: the attributes' values, then the rarest words that other items have too."""
-        return self._keywords(int(item))
+        values = [value.lower() for listed in self.values(item).values() for value in listed]
+        found = list(dict.fromkeys(values))
+        if len(found) < KEYWORDS:
+            most = self.common * self.catalog.num_items
+            words = {
+                word: self.words[word]
+                for word in words_of(self.texts(item))
+                if 1 < self.words[word] <= most and not any(word in value for value in found)
+            }
+            found += sorted(words, key=lambda word: (words[word], word))
+        return tuple(found[:KEYWORDS])
 
     def shared(self, item: int, history: NDArray[np.integer], most: int = 2) -> tuple[str, ...]:
         """Of the item's keywords those that the history has more often than the catalog, the most
         telling first; each at least twice."""
-        recent = history[-RECENT:]
-        if not len(recent):
-            return ()
-        counts = Counter(word for one in recent for word in self.keywords(int(one)))
+        codes, names, frequency = self._coded
+        recent = codes[history[-RECENT:]]
         found = []
-        for word in self.keywords(item):
-            lift = counts[word] / len(recent) / (self.frequency[word] / self.catalog.num_items)
-            if counts[word] >= 2 and lift > 1:
-                found.append((-lift, word))
+        for code in codes[item][codes[item] >= 0].tolist():
+            count = int((recent == code).sum())
+            lift = count / max(1, len(recent)) / (frequency[code] / self.catalog.num_items)
+            if count >= 2 and lift > 1:
+                found.append((-lift, names[code]))
         return tuple(word for _, word in sorted(found)[:most])
 
     @cached_property
-    def frequency(self) -> Counter[str]:
-        """In how many items each keyword is among the keywords."""
-        items = track(range(self.catalog.num_items), "Counting keywords")
-        return Counter(word for item in items for word in self.keywords(item))
+    def _coded(self) -> tuple[NDArray[np.int32], list[str], NDArray[np.int64]]:
+        """Keywords as numbers, int32 (num_items, 6), -1 for none; their names; how many have each."""
+        codes = np.full((self.catalog.num_items, KEYWORDS), -1, dtype=np.int32)
+        known: dict[str, int] = {}
+        for item in track(range(self.catalog.num_items), "Counting keywords"):
+            for place, word in enumerate(self.keywords(item)):
+                codes[item, place] = known.setdefault(word, len(known))
+        return codes, list(known), np.bincount(codes[codes >= 0], minlength=len(known))
 
     @cached_property
     def words(self) -> Counter[str]:
@@ -82,19 +94,6 @@ class Facts:
         for item in track(range(self.catalog.num_items), "Counting words"):
             counts.update(set(words_of(self.texts(item))))
         return counts
-
-    def _find_keywords(self, item: int) -> tuple[str, ...]:
-        values = [value.lower() for listed in self.values(item).values() for value in listed]
-        found = list(dict.fromkeys(values))
-        if len(found) < KEYWORDS:
-            known = self.common * self.catalog.num_items
-            words = {
-                word: self.words[word]
-                for word in words_of(self.texts(item))
-                if 1 < self.words[word] <= known and not any(word in value for value in found)
-            }
-            found += sorted(words, key=lambda word: (words[word], word))
-        return tuple(found[:KEYWORDS])
 
 
 def attribute_columns(catalog: Catalog) -> Iterator[tuple[str, pa.ChunkedArray]]:
@@ -105,7 +104,7 @@ def attribute_columns(catalog: Catalog) -> Iterator[tuple[str, pa.ChunkedArray]]
     seen: list[pa.ChunkedArray] = []
     for name in catalog.columns.column_names:
         column = catalog.columns.column(name)
-        if name in named or pa.types.is_floating(column.type):
+        if name in named or pa.types.is_floating(column.type) or pa.types.is_boolean(column.type):
             continue
         try:
             values = as_text(column, name)
@@ -132,5 +131,6 @@ def split_values(text: str) -> list[str]:
 
 
 def words_of(text: str | None) -> list[str]:
-    """Its words, small letters; digits and signs are none."""
-    return WORD.findall((text or "").lower())
+    """Its words of two letters or more, small; numbers, and letters that follow one, are none."""
+    found = (word.replace("’", "'").rstrip("-") for word in WORD.findall((text or "").lower()))
+    return [word.removesuffix("'s") for word in found]

@@ -8,6 +8,7 @@ or "a bargain" is borne out by others saying so of what the shop calls timber, o
 other words (how a sentence is put, what somebody feels) claim nothing.
 """
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -24,7 +25,7 @@ from catalog.splits import Split
 from generate.text.facts import Facts, split_values, words_of
 
 Verdict = Literal["supported", "unsupported", "contradicts"]
-NUMBER = re.compile(r"(?<![\w.])\d+(?:[.,]\d+)*(?![\w])")
+NUMBER = re.compile(r"(?<![\w.,])\d++(?:[.,]\d++)*+")
 AGREEMENT = 2.0
 """So many times as often as by chance another review of the same item holds a word that is a claim."""
 SEEN = 5
@@ -35,10 +36,12 @@ LIFT, SURELY = 1.5, 4.0
 """And so many times as often as of all items, by so many standard deviations of chance."""
 BANDS = 8
 """Of prices, among items of one category."""
-MOST = 200_000
-"""Reviews that are compared, evenly spaced."""
+MOST = 50_000
+"""Reviews that are compared, evenly spaced over the items."""
 REVIEWS = 50
-"""Reviews of an item that are looked at, the oldest."""
+"""Reviews of an item that are looked at."""
+TRAITS = 12
+"""Telling words of an item's text that imply others, the rarest."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,14 @@ class Checker:
         self.catalog = catalog
         self.facts = facts or Facts(catalog)
         self.texts = catalog.interactions.texts if split is not None else None
-        self.rows = self._rows_of_items(split) if split is not None else {}
+        self.rows, self.bounds = rows_of_items(catalog, split if self.texts else None)
+        """Rows of training interactions, item by item, and where each item's begin."""
         self._said = lru_cache(maxsize=16_384)(self._find_said)
+
+    def reviews(self, item: int) -> list[str]:
+        """What was said of it in training."""
+        rows = self.rows[self.bounds[item] : self.bounds[item + 1]][:REVIEWS]
+        return [text for row in rows if self.texts and (text := self.texts[row])]
 
     def check(self, text: str, item: int) -> list[Claim]:
         """Every claim in `text`, as it would be about `item` (its row)."""
@@ -91,7 +100,8 @@ class Checker:
         names = self._attributes[phrase]
         if any(phrase == value.lower() for name in names for value in own.get(name, [])):
             return "supported", names[0]
-        if set(words_of(phrase)) <= said.words:
+        digits = any(sign.isdigit() for sign in phrase)
+        if said.holds(phrase) or (not digits and said.words.issuperset(words_of(phrase))):
             return "supported", names[0]
         known = [name for name in names if name in own]
         return ("contradicts", known[0]) if known else ("unsupported", names[0])
@@ -106,8 +116,12 @@ class Checker:
                     names = found.setdefault(value, [])
                     if name not in names:
                         names.append(name)
-        # One that nearly every text holds, or a lone letter or digit, tells nothing.
-        return {value: names for value, names in found.items() if words_of(value)}
+        # A lone letter, or a number alone, which is judged as a number, is no phrase.
+        return {
+            value: names
+            for value, names in found.items()
+            if len(value) > 1 and any(map(str.isalpha, value))
+        }
 
     @cached_property
     def _phrases(self) -> re.Pattern[str]:
@@ -132,9 +146,10 @@ class Checker:
         reviews: Counter[str] = Counter()
         together: Counter[str] = Counter()
         pairs = total = 0
-        for rows in track(list(self.rows.values()), "Comparing reviews"):
-            told = [set(words_of(texts[row])) for row in rows[:REVIEWS]]
-            told = [words for words in told if words]
+        several = np.flatnonzero(np.diff(self.bounds) > 1)
+        stride = max(1, -(-len(self.rows) // MOST))
+        for item in track(several[::stride].tolist(), "Comparing reviews"):
+            told = [words for text in self.reviews(item) if (words := set(words_of(text)))]
             counts = Counter(word for words in told for word in words)
             reviews.update(counts)
             total += len(told)
@@ -156,10 +171,15 @@ class Checker:
         having: Counter[str] = Counter()
         saying: Counter[str] = Counter()
         both: Counter[tuple[str, str]] = Counter()
-        pairs = [(item, row) for item, rows in self.rows.items() for row in rows]
-        pairs = pairs[:: -(-len(pairs) // MOST)]
-        for item, row in track(pairs, "Comparing reviews with items"):
-            words = {word for word in words_of(self.texts[row]) if self.tells_apart(word)}
+        places = np.arange(0, len(self.rows), max(1, -(-len(self.rows) // MOST)))
+        items = np.searchsorted(self.bounds, places, side="right") - 1
+        told = [
+            (int(i), t)
+            for i, p in zip(items, places, strict=True)
+            if (t := self.texts[self.rows[p]])
+        ]
+        for item, text in track(told, "Comparing reviews with items"):
+            words = {word for word in words_of(text) if self.tells_apart(word)}
             traits = self._traits(item)
             having.update(traits)
             saying.update(words)
@@ -167,7 +187,7 @@ class Checker:
         shares: dict[tuple[str, str], float] = {}
         most: dict[str, float] = {}
         for (trait, word), count in both.items():
-            by_chance = having[trait] * saying[word] / len(pairs)
+            by_chance = having[trait] * saying[word] / len(told)
             if count < max(SEEN, LIFT * by_chance, by_chance + SURELY * by_chance**0.5):
                 continue
             shares[trait, word] = count / having[trait]
@@ -180,7 +200,8 @@ class Checker:
 
     def _traits(self, item: int) -> set[str]:
         """What the catalog tells of an item, as far as items differ in it."""
-        found = {word for word in words_of(self.facts.texts(item)) if self.tells_apart(word)}
+        words = {word for word in words_of(self.facts.texts(item)) if self.tells_apart(word)}
+        found = set(sorted(words, key=lambda word: (self.facts.words[word], word))[:TRAITS])
         for name, values in self.facts.values(item).items():
             found |= {f"{name}: {value.lower()}" for value in values}
         band = self._bands.get(item)
@@ -195,8 +216,10 @@ class Checker:
         prices = np.array(items.column("price").to_pylist(), dtype=np.float64)
         names = np.array(items.column("category").fill_null("").to_pylist(), dtype=object)
         found: dict[int, int] = {}
-        for name in dict.fromkeys(names.tolist()):
-            members = np.flatnonzero((names == name) & np.isfinite(prices))
+        known = np.flatnonzero(np.isfinite(prices))
+        order = known[np.argsort(names[known].astype(str), kind="stable")]
+        starts = np.flatnonzero(names[order][1:] != names[order][:-1]) + 1
+        for members in np.split(order, starts):
             if len(members) >= BANDS:
                 bounds = np.quantile(prices[members], np.arange(1, BANDS) / BANDS)
                 bands = np.searchsorted(bounds, prices[members], side="right")
@@ -205,45 +228,43 @@ class Checker:
 
     def _find_said(self, item: int) -> "_Said":
         values = [value for listed in self.facts.values(item).values() for value in listed]
-        parts: list[str] = [self.facts.texts(item) or "", *values]
-        parts += (
-            [(self.texts[row] or "") for row in self.rows.get(item, [])[:REVIEWS]]
-            if self.texts
-            else []
-        )
-        price = (
-            self.catalog.items.data.column("price")[item].as_py()
-            if self.catalog.has_column("price")
-            else None
-        )
+        parts = [self.facts.texts(item) or "", *values, *self.reviews(item)]
         words = {form for part in parts for word in words_of(part) for form in forms(word)}
         for trait in self._traits(item):
             words |= self._implied.get(trait, frozenset())
         numbers = {_number(number) for part in parts for number in NUMBER.findall(part)}
-        if price is not None:
-            numbers |= {_number(f"{price:.2f}"), _number(f"{round(price)}")}
-        return _Said(frozenset(words), frozenset(numbers))
+        if self.catalog.has_column("price"):
+            price = self.catalog.column("price")[item].as_py()
+            if price is not None and math.isfinite(price):
+                numbers |= {_number(f"{price:.2f}"), _number(f"{round(price)}")}
+        return _Said("\n".join(parts).lower(), frozenset(words), frozenset(numbers))
 
-    def _rows_of_items(self, split: Split) -> dict[int, NDArray[np.int64]]:
-        """Item → rows of its interactions in training, the oldest people's first."""
-        interactions = self.catalog.interactions
-        if interactions.texts is None:
-            return {}
-        offsets = np.asarray(interactions.offsets)
-        places = np.arange(offsets[-1]) - np.repeat(offsets[:-1], np.diff(offsets))
-        learned = np.flatnonzero(places < np.repeat(split.train_end, np.diff(offsets)))
-        items = np.asarray(interactions.items)[learned]
-        order = np.argsort(items, kind="stable")
-        bounds = np.flatnonzero(np.diff(items[order])) + 1
-        return {
-            int(items[group[0]]): learned[group] for group in np.split(order, bounds) if len(group)
-        }
+
+def rows_of_items(
+    catalog: Catalog, split: Split | None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows of the training interactions ordered by item, and the bounds of each item's, (items + 1,)."""
+    if split is None:
+        return np.empty(0, np.int64), np.zeros(catalog.num_items + 1, np.int64)
+    offsets = np.asarray(catalog.interactions.offsets)
+    lengths = np.diff(offsets)
+    places = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
+    learned = np.flatnonzero(places < np.repeat(split.train_end, lengths))
+    items = np.asarray(catalog.interactions.items)[learned]
+    bounds = np.concatenate([[0], np.cumsum(np.bincount(items, minlength=catalog.num_items))])
+    return learned[np.argsort(items, kind="stable")], bounds
 
 
 @dataclass(frozen=True)
 class _Said:
+    """What the catalog says of an item."""
+
+    text: str
     words: frozenset[str]
-    numbers: frozenset[float]
+    numbers: frozenset[float | str]
+
+    def holds(self, phrase: str) -> bool:
+        return re.search(rf"(?<![\w-]){re.escape(phrase)}(?![\w-])", self.text) is not None
 
 
 def forms(word: str) -> tuple[str, ...]:
@@ -259,8 +280,10 @@ def unsupported_share(claims: Iterable[Sequence[Claim]]) -> float:
     return 1 - verdicts.count("supported") / len(verdicts) if verdicts else float("nan")
 
 
-def _number(text: str) -> float:
-    """1,299.50 and 1299.5 are one; so are 12,5 and 12.5."""
+def _number(text: str) -> float | str:
+    """1,299.50 and 1299.5 are one; so are 12,5 and 12.5. A date is itself."""
     if re.fullmatch(r"\d+,\d{1,2}", text):
         return float(text.replace(",", "."))
-    return float(text.replace(",", "")) if text.count(".") < 2 else float("nan")
+    if re.fullmatch(r"\d+(,\d{3})*(\.\d+)?", text):
+        return float(text.replace(",", ""))
+    return text

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from math import inf
 from pathlib import Path
 from typing import Any, Self
 
@@ -170,11 +171,15 @@ class TextGenerator(nn.Module):
         top_p: float = 0.9,
     ) -> list[Request]:
         """What `decoder` is given for texts as `write` would write them."""
-        if temperature < 0 or not 0 < top_p <= 1:
+        if not 0 <= temperature < inf or not 0 < top_p <= 1:
             raise VitrineError(
                 f"temperature {temperature} and top_p {top_p}: give a temperature of 0 or more and "
                 "a top_p above 0, at most 1."
             )
+        if max_new_tokens is not None and max_new_tokens < 1:
+            raise VitrineError(f"max_tokens is {max_new_tokens}; give 1 or more.")
+        if not all(0 <= seed < 2**63 for seed in seeds):
+            raise VitrineError(f"a seed is {min(seeds)} … {max(seeds)}; give 0 to 2⁶³ - 1.")
         most = min(max_new_tokens or self.max_tokens, self.max_tokens)
         prefixes = self.prefix(*self._conditions(user_states, item_vectors, task, len(seeds)))
         return [
@@ -219,6 +224,11 @@ class TextGenerator(nn.Module):
         """Reads what `save_pretrained` wrote; ready to write, on the CPU, in float32."""
         folder = Path(folder)
         settings = json.loads((folder / _SETTINGS).read_text())
+        if any(isinstance(told, str) for told in settings["tasks"]):
+            raise VitrineError(
+                f"{folder} was written by an earlier version, without its tasks' templates; train it "
+                "again (vitrine train text)"
+            )
         settings["tasks"] = [
             read_task(told.pop("name"), told, folder) for told in settings["tasks"]
         ]

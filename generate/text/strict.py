@@ -17,7 +17,7 @@ from generate.text.tasks import Words
 class Checked:
     text: str
     claims: tuple[Claim, ...]
-    """Of `text`; all supported."""
+    """Of `text`; all supported, unless it is the catalog's own."""
     tried: int
     """Texts that were written."""
     own: bool
@@ -27,6 +27,7 @@ class Checked:
 def write_checked(
     generator: TextGenerator,
     checker: Checker,
+    own: Words,
     user_states: Tensor | None,
     item_vectors: Tensor | None,
     items: Sequence[int],
@@ -36,9 +37,11 @@ def write_checked(
     options: WriteConfig,
 ) -> list[Checked]:
     """One text for each of `items` (rows), as `TextGenerator.write` would write it; where the catalog
-    does not bear it out, the next of `options.tries` from other seeds that it does bear out."""
+    does not bear it out, the next of `options.tries` from other seeds that it does bear out. `own`
+    knows the catalog's own words for the generator's tasks."""
     found: list[Checked | None] = [None] * len(items)
-    for attempt in range(options.tries):
+    tries = 1 if options.temperature == 0 else options.tries  # it would say the same again
+    for attempt in range(tries):
         open_places = [place for place, done in enumerate(found) if done is None]
         if not open_places:
             break
@@ -55,19 +58,11 @@ def write_checked(
             claims = tuple(checker.check(text, items[place]))
             if text and all(claim.verdict == "supported" for claim in claims):
                 found[place] = Checked(text, claims, attempt + 1, own=False)
-        if options.temperature == 0:
-            break  # it would say the same again
-    own = Words(checker.catalog, generator.learned)
-    return [
-        done
-        or Checked(
-            text := own_words(own, task, item),
-            tuple(checker.check(text, item)),
-            options.tries,
-            True,
-        )
-        for done, item in zip(found, items, strict=True)
-    ]
+    for place, item in enumerate(items):
+        if found[place] is None:
+            text = own_words(own, task, item)
+            found[place] = Checked(text, tuple(checker.check(text, item)), tries, own=True)
+    return [done for done in found if done is not None]
 
 
 def seed_of(seed: int, attempt: int) -> int:

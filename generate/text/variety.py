@@ -1,10 +1,13 @@
 """How varied written words are, how much of them was there before, and how like others they are."""
 
+import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from torchmetrics.functional.text import rouge_score, sacre_bleu_score
+
+TOKEN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
 
 
 def distinct(texts: Iterable[str], length: int = 2) -> float:
@@ -36,10 +39,21 @@ def rouge(texts: Sequence[str], references: Sequence[str]) -> dict[str, NDArray[
     """F1 of ROUGE-1 and of ROUGE-L (Lin 2004), text by text: {"rouge_1", "rouge_l"}: (texts,) each."""
     found: dict[str, list[float]] = {"rouge_1": [], "rouge_l": []}
     for text, reference in zip(texts, references, strict=True):
-        scores = rouge_score(text, reference, rouge_keys=("rouge1", "rougeL"))
+        scores = rouge_score(
+            text,
+            reference,
+            rouge_keys=("rouge1", "rougeL"),
+            normalizer=str.lower,
+            tokenizer=_tokens,
+        )
         found["rouge_1"].append(float(scores["rouge1_fmeasure"]))
         found["rouge_l"].append(float(scores["rougeL_fmeasure"]))
     return {name: np.array(values) for name, values in found.items()}
+
+
+def _tokens(text: str) -> list[str]:
+    """Words of any script; where none are set apart, each sign."""
+    return TOKEN.findall(text)
 
 
 def bleu(texts: Sequence[str], references: Sequence[str]) -> float:

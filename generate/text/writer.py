@@ -21,6 +21,7 @@ from generate.text.config import WriteConfig
 from generate.text.faithful import Checker
 from generate.text.model import TextGenerator
 from generate.text.strict import write_checked
+from generate.text.tasks import Words
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,10 @@ class Writer:
     def checker(self) -> Checker:
         read = arrange(self.catalog, self.split)
         return Checker(read, make_split(read, self.split))
+
+    @cached_property
+    def own(self) -> Words:
+        return Words(self.checker.catalog, self.generator.learned, self.checker.facts)
 
     def write(
         self,
@@ -97,7 +102,15 @@ class Writer:
         if config.tries < 1:
             raise VitrineError(f"tries is {config.tries}; give 1 or more.")
         checked = write_checked(
-            self.generator, self.checker, states, vectors, items, task, seeds=seeds, options=config
+            self.generator,
+            self.checker,
+            self.own,
+            states,
+            vectors,
+            items,
+            task,
+            seeds=seeds,
+            options=config,
         )
         return [(one.text, one.own) for one in checked]
 

@@ -86,6 +86,9 @@ def checker(catalog: Catalog) -> Checker:
         ("a bargain, it fits", {"bargain": "supported"}),
         ("a luxury, it fits", {"luxury": "unsupported"}),
         ("i wear it every day", {}),
+        ("a 'navy' one, navy's best", {"navy": "unsupported"}),
+        ("500ml and 0kg", {"500": "unsupported", "0": "supported"}),
+        ("size 1.0.2 of 12.05.2024", {"1.0.2": "unsupported", "12.05.2024": "unsupported"}),
     ],
 )
 def test_each_claim_is_judged(checker: Checker, text: str, claims: dict[str, str]) -> None:
@@ -121,6 +124,26 @@ class Parrot:
         return [self.said.get(seed, "navy") for seed in seeds]
 
 
+def test_dates_sizes_and_prices_that_are_none(catalog: Catalog) -> None:
+    sizes = [f"{100 * (item % 3 + 1)}ml" for item in range(ITEMS)]
+    columns = catalog.columns.append_column("size", pa.array(sizes))
+    columns = columns.append_column("in_stock", pa.array([n % 2 == 0 for n in range(ITEMS)]))
+    texts = ["Since 12.05.2024."] + ["Since 1.1.2020."] * (ITEMS - 1)
+    prices = [float("nan"), float("inf"), *[20.0] * (ITEMS - 2)]
+    items = catalog.items.remove_columns(["text", "price"])
+    items = items.add_column("text", texts).add_column("price", prices)
+    checker = Checker(replace(catalog, columns=columns, items=items))
+
+    def verdicts(text: str, item: int = 0) -> dict[str, str]:
+        return {claim.words: claim.verdict for claim in checker.check(text, item)}
+
+    own = verdicts("100ml since 12.05.2024")
+    assert own == dict.fromkeys(("100ml", "100", "12.05.2024"), "supported")
+    assert verdicts("200ml") == {"200ml": "contradicts", "200": "unsupported"}
+    assert verdicts("20 or 1.1.2020", 1) == {"20": "unsupported", "1.1.2020": "supported"}
+    assert verdicts("true to size") == {}, "yes and no are no values"
+
+
 def test_strict_tries_again_and_then_takes_the_catalogs_own(
     checker: Checker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,7 +152,7 @@ def test_strict_tries_again_and_then_takes_the_catalogs_own(
     parrot = Parrot({7: "crimson", seed_of(8, 1): "ruby it is"})
     states = torch.zeros(3, 4)
     texts = write_checked(
-        parrot, checker, states, states, [0, 0, 3], "review", seeds=[7, 8, 9], options=options
+        parrot, checker, None, states, states, [0, 0, 3], "review", seeds=[7, 8, 9], options=options
     )
     assert [one.text for one in texts] == ["crimson", "ruby it is", "own 3"]
     assert [(one.tried, one.own) for one in texts] == [(1, False), (2, False), (3, True)]

@@ -13,7 +13,7 @@ from catalog.config import SplitConfig
 from catalog.errors import VitrineError
 from catalog.splits import make_split
 from generate.conditioning import NextItemPairs
-from generate.text.facts import Facts, attribute_columns
+from generate.text.facts import Facts, attribute_columns, words_of
 from generate.text.tasks import Task, Words, load_task, tasks_with_words
 
 COLOURS = ["black", "Black", "red", "blue", "red", "green", "black", "blue"]
@@ -112,9 +112,18 @@ def test_attributes_are_columns_of_few_short_values(catalog: Catalog) -> None:
 
 
 def test_keywords_are_values_and_then_rare_words(catalog: Catalog) -> None:
-    facts = Facts(replace(catalog, columns=catalog.columns.select(["item_id", "colour"])))
-    assert facts.keywords(0) == ("black",)
+    coloured = replace(catalog, columns=catalog.columns.select(["item_id", "colour"]))
+    assert Facts(coloured).keywords(0) == ("black",), "of eight items no other word is rare"
+    facts = Facts(coloured, common=0.4)
+    assert facts.keywords(0) == ("black", "coat"), "three of eight are coats; wears is everywhere"
+    assert facts.keywords(3) == ("blue", "hat")
     assert facts.values(3) == {"colour": ["blue"]}
+
+
+def test_words_are_told_from_numbers_and_quotes() -> None:
+    assert words_of("A 'navy' hat, 500ml, 3xl, navy's, polka-dot, it’s x") == [
+        *("navy", "hat", "navy", "polka-dot", "it")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -125,6 +134,8 @@ def test_keywords_are_values_and_then_rare_words(catalog: Catalog) -> None:
         ("words: []", "it takes `about`"),
         ("words: [always the same]", "with at least one {field}"),
         ("words: ['{title']", "a template is malformed"),
+        ("words: ['{price:.2f}']", "names alone, without `:` or `!`"),
+        ("words: ['{title!x}']", "names alone"),
         ("{words: ['{title}'], more: 1}", "it takes `about`"),
     ],
 )

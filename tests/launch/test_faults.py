@@ -130,6 +130,7 @@ def test_a_rank_that_never_begins_is_named(tmp_path: Path) -> None:
     status, told, _ = run(tmp_path / "run", late=60, rank=1, devices=2, timeout=1.0)
     assert status != 0
     assert "vitrine: rank 0 has not moved for 4 s (step 0, starting)" in told
+    assert "; it waits for rank 1, which has not begun" in told
     assert "init_process_group" in told, "its stack"
 
 

@@ -12,7 +12,7 @@ named by its path. A field is a column of the items' table, or
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -83,6 +83,8 @@ def read_task(name: str, told: Any, where: object) -> Task:
         try:
             if not all(isinstance(one, str) and fields_of(one) for one in words):
                 fault = "each of its `words` is a text with at least one {field}"
+            elif any(spec or how for one in words for _, _, spec, how in Formatter().parse(one)):
+                fault = "its fields are names alone, without `:` or `!`"
         except ValueError as error:
             fault = f"a template is malformed ({error})"
     if not re.fullmatch(r"[a-z][a-z0-9_-]*", name):
@@ -96,12 +98,24 @@ def fields_of(template: str) -> list[str]:
     return [field for _, field, _, _ in Formatter().parse(template) if field is not None]
 
 
+def filled(template: str, values: Mapping[str, str]) -> str:
+    """By name, whatever is in it: a column may be called `made.in`."""
+    parts = Formatter().parse(template)
+    return "".join(text + ("" if field is None else values[field]) for text, field, _, _ in parts)
+
+
 class Words:
     """The texts that tasks have in one catalog."""
 
-    def __init__(self, catalog: Catalog, tasks: Sequence[Task]) -> None:
-        """Raises VitrineError for a field that the catalog knows nothing of."""
+    def __init__(self, catalog: Catalog, tasks: Sequence[Task], facts: Facts | None = None) -> None:
+        """Raises VitrineError for a field that the catalog knows nothing of, and for two tasks of one
+        name."""
+        names = [task.name for task in tasks]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice:
+            raise VitrineError(f"two tasks are called {twice}; rename the file of one of them.")
         self.catalog = catalog
+        self.facts = facts or Facts(catalog)
         self.tasks = {task.name: task for task in tasks}
         computed: dict[str, Callable[[int, int], str | None]] = {
             "sentence": lambda item, _: self._sentence(item),
@@ -119,10 +133,6 @@ class Words:
                         f"does not have.{nearest(field, known)}"
                     )
                 self._columns[field] = computed.get(field) or self._column(field)
-
-    @cached_property
-    def facts(self) -> Facts:
-        return Facts(self.catalog)
 
     def texts_of(self, task: str, users: Indices, positions: Indices) -> list[str | None]:
         """The text of each (person, position in their history): stripped, None where there is none."""
@@ -167,7 +177,7 @@ class Words:
                     break
                 values[field] = value.strip()
             else:
-                return template.format(**values)
+                return filled(template, values)
         return None
 
     def _column(self, name: str) -> Callable[[int, int], str | None]:
@@ -205,5 +215,5 @@ def tasks_with_words(
             f"catalog '{catalog.name}' has no words for {', '.join(names) or 'any task'}; give its "
             "items a title or text, or its interactions a review"
         )
-    others = tuple(task.name for task in tasks if task not in found)
-    return Words(catalog, found), others
+    words.tasks = {task.name: task for task in found}
+    return words, tuple(task.name for task in tasks if task not in found)
