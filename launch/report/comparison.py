@@ -151,11 +151,14 @@ def _row(
 
 def _protocol(config: "CompareConfig", catalog: Catalog, split: Split) -> str:
     common = config.finetune
+    targets = catalog.interactions.items[target_rows(catalog.interactions, split.test)]
+    times = split.train_counts[targets] if len(targets) else np.zeros(1)
     return (
         f"{PROTOCOL[common.split.kind]}. All {catalog.num_items:,} items are ranked except those "
         "already in the person's history; equal scores are ordered by a fixed random key. "
         f"{len(split.test):,} people, one target each; {split.cold_shares['test']:.0%} of the targets "
-        f"were never taken in training (cold). Trained arms: {common.trainer.max_steps:,} steps of "
+        f"were never taken in training (cold), half of them {np.median(times):,.0f} times or more (the "
+        f"oftener, the more ids know of them). Trained arms: {common.trainer.max_steps:,} steps of "
         f"{common.data.rows} packed rows, the weights of the best look at validation, "
         f"{config.seeds} {'seed' if config.seeds == 1 else 'seeds'}; a person's figure is the mean over "
         "the seeds. Intervals: 95 % paired bootstrap over people. p: 10,000 random sign flips, "
