@@ -223,17 +223,19 @@ def choose_tokens(
 
     Holtzman et al. 2020, "The Curious Case of Neural Text Degeneration": draw among the fewest
     likeliest tokens whose probabilities sum to `top_p` or more. Temperature 0 takes the likeliest.
+
+    The draw is the largest of log-probability plus Gumbel noise, a noise for each token: rounding in
+    another batch then changes a token only where the two largest all but tie, while a place in the
+    cumulated probabilities of thousands of tokens moves with the rounding of each.
     """
     if temperature == 0:
         return logits.argmax(dim=-1)
-    # float64 and a stable order: rounding in a larger batch must not change what is drawn.
-    probabilities = torch.softmax(logits.double() / temperature, dim=-1)
-    ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
+    scores = torch.log_softmax(logits.double() / temperature, dim=-1)
+    ordered, order = scores.exp().sort(dim=-1, descending=True, stable=True)
     before = ordered.cumsum(dim=-1) - ordered
-    ordered = ordered.masked_fill(before >= top_p, 0.0)
-    ordered[:, 0] = ordered[:, 0].clamp_min(1e-12)  # top_p 0 still leaves the likeliest
-    draws = torch.stack([torch.rand(1, generator=g, dtype=torch.float64) for g in generators])
-    cumulative = ordered.cumsum(dim=-1)
-    places = torch.searchsorted(cumulative, draws * cumulative[:, -1:], right=True)
-    places = places.clamp_max((ordered > 0).sum(dim=-1, keepdim=True) - 1)
-    return order.gather(-1, places)[:, 0]
+    before[:, 0] = -1.0  # top_p 0 still leaves the likeliest
+    outside = torch.zeros_like(order, dtype=torch.bool).scatter(-1, order, before >= top_p)
+    size = logits.shape[-1]
+    uniform = torch.stack([torch.rand(size, generator=g, dtype=torch.float64) for g in generators])
+    noise = -torch.log(-torch.log(uniform.clamp(1e-300, 1 - 1e-16)))
+    return (scores + noise).masked_fill(outside, -torch.inf).argmax(dim=-1)

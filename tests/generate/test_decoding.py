@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from generate.text.decoding import Decoder, Request
+from generate.text.decoding import Decoder, Request, choose_tokens
 
 WIDTH, VOCABULARY, END = 32, 200, 5
 MODELS = {
@@ -117,3 +117,28 @@ def test_the_cache_keeps_only_what_its_rows_need() -> None:
     assert decoder.cache.get_seq_length() == 41
     decoder.cancel(long)
     assert decoder.cache.get_seq_length() == 4
+
+
+def test_rounding_hardly_moves_a_draw() -> None:
+    """Of thousands of tokens nearly as likely as each other, as large vocabularies have them."""
+    draws = torch.Generator().manual_seed(0)
+    logits = torch.randn(200, 5000, generator=draws)
+    rounded = logits + 1e-6 * torch.randn(200, 5000, generator=draws)
+
+    def chosen(asked: torch.Tensor) -> torch.Tensor:
+        return choose_tokens(
+            asked, 1.0, 0.95, [torch.Generator().manual_seed(n) for n in range(200)]
+        )
+
+    assert torch.equal(chosen(logits), chosen(rounded))
+
+
+def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
+    likely = torch.tensor([0.5, 0.25, 0.15, 0.1])
+    generator = torch.Generator().manual_seed(0)
+    drawn = choose_tokens(likely.log().expand(8000, 4), 1.0, 1.0, [generator] * 8000)
+    torch.testing.assert_close(drawn.bincount() / 8000, likely, atol=0.02, rtol=0)
+    kept = choose_tokens(likely.log().expand(8000, 4), 1.0, 0.7, [generator] * 8000)
+    torch.testing.assert_close(
+        kept.bincount(minlength=4) / 8000, torch.tensor([2 / 3, 1 / 3, 0, 0]), atol=0.02, rtol=0
+    )
