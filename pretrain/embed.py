@@ -34,6 +34,7 @@ from pretrain.encoder import ItemEncoder, ItemVectors
 from pretrain.extract import Extractors
 from pretrain.modalities import Content
 from pretrain.store import VectorWriter, open_vectors, shared_array
+from pretrain.work import claim_work
 
 VECTORS_FILE = "item_vectors.safetensors"
 IDS_FILE = "item_ids.parquet"
@@ -217,7 +218,7 @@ class EmbeddingPass:
             processors = {**parts.processors, **processors}
         self.reader = ContentReader(catalog, kinds, processors)
         self.earlier = Earlier.open(output, config, catalog)
-        self._make_work_folder(request)
+        claim_work(self.work, request)
         widths = {name: extractors.width(name) for name in extractors.names}
         if parts is not None:
             widths["item_vectors"] = parts.encoder.config.width
@@ -235,16 +236,6 @@ class EmbeddingPass:
             for name in extractors.names
         }
         self.copied = shared_array(self.work / "copied.npy", (blocks,), np.int64)
-
-    def _make_work_folder(self, request: str) -> None:
-        """What was begun for another request is thrown away."""
-        told = self.work / "request.txt"
-        if self.work.exists() and (not told.exists() or told.read_text() != request):
-            shutil.rmtree(self.work, ignore_errors=True)
-        self.work.mkdir(parents=True, exist_ok=True)
-        partial = self.work / f"request.{os.getpid()}"
-        partial.write_text(request)
-        partial.replace(told)
 
     def run(self, rank: int = 0, ranks: int = 1) -> None:
         """Does this process's share of the blocks that are not done."""

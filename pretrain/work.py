@@ -4,6 +4,7 @@ Each request (settings, catalog, parents) has a folder of its own beside the art
 what lies there was made for it, and nothing needs to be compared again.
 """
 
+import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from typing import Any
 from catalog.artifacts import StrPath, request_hash
 from catalog.errors import VitrineError
 from catalog.seals import unseal
+from catalog.staging import flush_file
 
 CHECKPOINT = r"step=(\d+)"
 """How the folder of a checkpoint is called."""
@@ -85,6 +87,18 @@ def work_folder(
                 f"are not; {remedy} to go on from it, or remove {other} to start afresh"
             )
     return mine
+
+
+def claim_work(work: Path, request: str) -> None:
+    """Makes the folder for `request`; what was begun there for another is thrown away."""
+    told = work / "request.txt"
+    if work.exists() and (not told.exists() or told.read_text() != request):
+        shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True, exist_ok=True)
+    partial = work / f"request.{os.getpid()}"
+    partial.write_text(request)
+    flush_file(partial)
+    partial.replace(told)
 
 
 def clear_work(work: Path) -> None:

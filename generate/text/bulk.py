@@ -7,7 +7,6 @@ the processes, each on its own device.
 # pyright: reportAttributeAccessIssue=false
 # pyarrow makes the functions of its compute module when it is imported; no checker sees them.
 
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -27,15 +26,16 @@ from catalog.catalog import Catalog
 from catalog.errors import VitrineError
 from catalog.progress import track
 from catalog.staging import flush_file
+from generate.conditioning import derived_seed
 from generate.text.config import BulkConfig
 from generate.text.writer import Writer, open_writer
+from pretrain.work import claim_work
 
 BLOCK = 64
 """People whose texts are written to disk together."""
 AT_ONCE = 256
 """Texts that are asked for together."""
 TEXTS_FILE = "texts.parquet"
-REQUEST = "request.txt"
 SCHEMA = pa.schema(
     {
         "user_id": pa.string(),
@@ -74,7 +74,7 @@ def write_for_all(config: BulkConfig, output: Path) -> Path:
     request = request_hash("texts", told, parents, writer.catalog.fingerprint)
     work = output.with_name(f"{output.name}.work")
     if state.is_main_process:
-        begin(work, request)
+        claim_work(work, request)
     state.wait_for_everyone()
     blocks = range(0, len(users), BLOCK)
     mine = blocks[state.process_index :: state.num_processes]
@@ -127,7 +127,7 @@ def write_block(
         items = [item for item, _ in writer.shop.rank(history, best)] if best else listed
         asked += [(row, item, place) for place, item in enumerate(items)]
     states = writer.shop.user_states(histories)
-    seeds = [seed_for(config.write.seed, int(users[row]), item) for row, item, _ in asked]
+    seeds = [derived_seed(config.write.seed, int(users[row]), item) for row, item, _ in asked]
     texts: list[tuple[str, bool]] = []
     for start in range(0, len(asked), AT_ONCE):
         part = asked[start : start + AT_ONCE]
@@ -180,24 +180,6 @@ def wanted_users(told: str, catalog: Catalog) -> NDArray[np.int64]:
             f"users {told!r} is not UTF-8 ({error.reason}); save it as that."
         ) from error
     return np.array([catalog.user_index(line.strip()) for line in lines if line.strip()], np.int64)
-
-
-def seed_for(seed: int, user: int, item: int) -> int:
-    return int(
-        np.random.SeedSequence([seed % 2**63, user, item]).generate_state(1, np.uint64)[0] >> 1
-    )
-
-
-def begin(work: Path, request: str) -> None:
-    """What was begun for another request is thrown away."""
-    told = work / REQUEST
-    if work.exists() and (not told.exists() or told.read_text() != request):
-        shutil.rmtree(work)
-    work.mkdir(parents=True, exist_ok=True)
-    partial = work / f"{REQUEST}.{os.getpid()}"
-    partial.write_text(request)
-    flush_file(partial)
-    partial.replace(told)
 
 
 def part(work: Path, start: int) -> Path:

@@ -83,13 +83,14 @@ def score_texts(
     scores: dict[str, Any] = {"people": len(who.users), "likelihood": {}}
     scores |= {"identified": {}, "written": {}}
     for task in generator.tasks:
+        texts = known.texts_of(task, who.users, who.positions)
         for item in ("hidden", "shown"):
             key = f"{task}, item {item}"
             scores["likelihood"][key] = _likelihood(
-                generator, shop, known, who, task, item == "shown", chunk
+                generator, shop, texts, who, task, item == "shown", chunk
             )
             scores["identified"][key] = _identified(
-                generator, shop, known, who, task, item == "shown", seed, chunk
+                generator, shop, texts, who, task, item == "shown", seed, chunk
             )
     few = _first(who, written)
     options = write or WriteConfig()
@@ -191,14 +192,13 @@ def _first(people: People, count: int) -> People:
 def _likelihood(
     generator: TextGenerator,
     shop: Shop,
-    known: Words,
+    texts: Sequence[str | None],
     people: People,
     task: str,
     item_shown: bool,
     chunk: int,
 ) -> dict[str, Any]:
     """Summed over tokens, then compared: a person's weight is the length of their text."""
-    texts = known.texts_of(task, people.users, people.positions)
     worded = np.array([place for place, text in enumerate(texts) if text], dtype=np.int64)
     losses = {told: np.empty(len(worded)) for told in people.states}
     counts = np.empty(len(worded))
@@ -226,14 +226,13 @@ def _likelihood(
 def _identified(
     generator: TextGenerator,
     shop: Shop,
-    known: Words,
+    texts: Sequence[str | None],
     people: People,
     task: str,
     item_shown: bool,
     seed: int,
     chunk: int,
 ) -> dict[str, Any]:
-    texts = known.texts_of(task, people.users, people.positions)
     worded = np.array([place for place, text in enumerate(texts) if text], dtype=np.int64)
     if len(np.unique(people.users[worded])) < AMONG:
         return {"texts": len(worded)}

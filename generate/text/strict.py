@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from torch import Tensor
 
 from catalog.catalog import Catalog
+from generate.conditioning import derived_seed
 from generate.text.config import WriteConfig
 from generate.text.faithful import Checker, Claim
 from generate.text.model import TextGenerator
@@ -67,9 +67,7 @@ def write_checked(
 
 def seed_of(seed: int, attempt: int) -> int:
     """The first attempt is what is written without checking."""
-    if attempt == 0:
-        return seed
-    return int(np.random.SeedSequence([seed % 2**63, attempt]).generate_state(1, np.uint64)[0] >> 1)
+    return derived_seed(seed, attempt) if attempt else seed
 
 
 def own_words(words: Words, task: str, item: int) -> str:

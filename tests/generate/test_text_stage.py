@@ -25,6 +25,7 @@ from generate.text.model import TextGenerator, pad_tokens
 from generate.text.tokenizer import encode_texts
 from pretrain.config import OptimizerConfig, TrainerConfig
 from pretrain.optim import make_optimizer
+from pretrain.work import claim_work
 
 WIDTH = 8
 WORDS = ["soft and quiet", "bold and loud"]
@@ -163,11 +164,11 @@ def test_everybodys_texts_are_those_each_would_get_and_go_on_where_they_were(
 
 def test_what_was_begun_for_another_request_is_thrown_away(tmp_path: Path):
     work = tmp_path / "x.work"
-    bulk.begin(work, "one")
+    claim_work(work, "one")
     (work / "part-000000000.parquet").touch()
-    bulk.begin(work, "one")
+    claim_work(work, "one")
     assert bulk.part(work, 0).exists()
-    bulk.begin(work, "other")
+    claim_work(work, "other")
     assert not bulk.part(work, 0).exists()
 
 
