@@ -24,8 +24,8 @@ from generate.image.config import DrawConfig
 from generate.image.pipeline import PersonalImagePipeline
 from generate.image.run import DRAW_DEFAULTS
 from generate.image.score import score_pictures
-from generate.text.config import WriteConfig
 from generate.text.model import TextGenerator
+from generate.text.prompts import Prompts
 from generate.text.score import People, choose_people, score_texts
 from generate.truth import Truth, demo_truth
 
@@ -100,13 +100,14 @@ def make_gallery(
 ) -> list[dict[str, Any]]:
     """The first people among the scored: their history, list, and creations."""
     task = "review" if "review" in writer.tasks else writer.tasks[0]
+    prompts = Prompts(catalog, shop, writer.history_items)
     stories = []
     for place in range(min(config.people, len(people.users))):
         user, history = int(people.users[place]), people.histories[place]
         ranked = [item for item, _ in shop.rank(np.asarray(history), RECOMMENDED_SHOWN)]
         creations = []
         for number, item in enumerate(_items_to_dress(ranked, catalog, config, place)):
-            words, pictures = _dress(people, place, item, shop, writer, task, painter, draw)
+            words, pictures = _dress(people, place, item, prompts, writer, task, painter, draw)
             for told in TOLD:
                 name = f"{place:03}-{number}-{told}.png"
                 (folder / name).write_bytes(_png(pictures[told]))
@@ -140,7 +141,7 @@ def _dress(
     people: People,
     place: int,
     item: int,
-    shop: Shop,
+    prompts: Prompts,
     writer: TextGenerator,
     task: str,
     painter: PersonalImagePipeline,
@@ -148,17 +149,11 @@ def _dress(
 ) -> tuple[dict[str, str], dict[str, Image.Image]]:
     """One item three ways: words and a picture for each of TOLD."""
     states = torch.stack([people.states[told][place] for told in TOLD])
-    vectors = torch.from_numpy(np.array(shop.item_vectors[item])).expand(len(TOLD), -1)
-    write = WriteConfig()
-    texts = writer.write(
-        states,
-        vectors,
-        task,
-        seeds=[place] * len(TOLD),
-        max_new_tokens=write.max_tokens,
-        temperature=write.temperature,
-        top_p=write.top_p,
+    vectors = torch.from_numpy(np.array(prompts.shop.item_vectors[item])).expand(len(TOLD), -1)
+    conditions = prompts.make(
+        states, [people.told[told][place] for told in TOLD], [item] * len(TOLD)
     )
+    texts = writer.write(conditions, task, seeds=[place] * len(TOLD))
     pictures = painter(
         states,
         vectors,

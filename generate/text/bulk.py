@@ -133,6 +133,7 @@ def write_block(
         part = asked[start : start + AT_ONCE]
         texts += writer.write_rows(
             states[[row for row, _, _ in part]],
+            [histories[row] for row, _, _ in part],
             [item for _, item, _ in part],
             config.task,
             seeds[start : start + AT_ONCE],

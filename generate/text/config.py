@@ -42,6 +42,11 @@ class TextConfig:
     """Prefix tokens made from the user state."""
     num_item_tokens: int = 4
     """Prefix tokens made from the item vector."""
+    history_items: int = 0
+    """Of each history so many items are told in words too, those most like the item; for models large
+    enough to read them."""
+    history_tokens: int = 128
+    """Tokens kept of what is told in words."""
     tasks: tuple[str, ...] = ("description", "review")
     """What to learn to write: title, description, headline, keywords, review, reason, or a YAML file of
     your own (see generate/text/tasks); a task the catalog has no words for is left out."""

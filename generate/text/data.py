@@ -11,9 +11,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from generate.conditioning import NextItem, NextItemPairs, Shop
 from generate.text.config import TextConfig
-from generate.text.model import pad_tokens
+from generate.text.model import TextGenerator
+from generate.text.prompts import Prompts
 from generate.text.tasks import Words
-from generate.text.tokenizer import Tokenizer, encode_texts
 from pretrain.rows import order_for
 
 
@@ -26,7 +26,9 @@ class TextBatch:
     task_ids: Tensor
     """int (batch,)."""
     token_ids: Tensor
-    """int (batch, longest), filled up with −100."""
+    """int (batch, longest): what is told in words, then the text; filled up with −100."""
+    labels: Tensor
+    """The same, with −100 for what is told."""
 
     @property
     def num_samples(self) -> int:
@@ -101,12 +103,13 @@ class TextData(pl.LightningDataModule):
         words: Words,
         shop: Shop,
         pairs: NextItemPairs,
-        tokenizer: Tokenizer,
+        generator: TextGenerator,
         config: TextConfig,
     ) -> None:
         super().__init__()
+        self.prompts = Prompts(words.catalog, shop, generator.history_items)
         self.shop = shop
-        self.tokenizer = tokenizer
+        self.generator = generator
         self.config = config
         self.rows = TextRows(words, pairs, config.trainer.seed, config.drop_user, config.drop_item)
 
@@ -123,12 +126,19 @@ class TextData(pl.LightningDataModule):
     def collate(self, rows: list[TextRow]) -> TextBatch:
         user_states = self.shop.user_states([row.pair.history for row in rows])
         item_vectors = np.stack([self.shop.item_vectors[row.pair.item] for row in rows])
-        token_ids = encode_texts(self.tokenizer, [row.text for row in rows], self.config.max_tokens)
+        histories = [
+            self.prompts.told(row.pair.history, row.pair.item if row.item_shown else None)
+            if row.user_shown and self.prompts.history_items
+            else ""
+            for row in rows
+        ]
+        token_ids, labels = self.generator.tokens(histories, [row.text for row in rows])
         return TextBatch(
             user_states * torch.tensor([[row.user_shown] for row in rows]),
             torch.from_numpy(item_vectors) * torch.tensor([[row.item_shown] for row in rows]),
             torch.tensor([row.task for row in rows]),
-            pad_tokens(token_ids),
+            token_ids,
+            labels,
         )
 
     def transfer_batch_to_device(
@@ -139,6 +149,7 @@ class TextData(pl.LightningDataModule):
             batch.item_vectors.to(device),
             batch.task_ids.to(device),
             batch.token_ids.to(device),
+            batch.labels.to(device),
         )
 
 

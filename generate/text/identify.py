@@ -1,5 +1,6 @@
 """Whose words are these? The person for whom a text is likeliest, among some drawn at random."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from finetune.statistics import mean_interval
 from generate.text.model import TextGenerator
+from generate.text.prompts import Indices, Prompts
 
 AMONG = 20
 
@@ -18,8 +20,10 @@ def identified(
     generator: TextGenerator,
     texts: list[str],
     users: NDArray[np.integer],
+    prompts: Prompts,
     states: Tensor,
-    item_vectors: Tensor | None,
+    histories: Sequence[Indices],
+    items: NDArray[np.integer] | None,
     task: str,
     *,
     among: int = AMONG,
@@ -28,8 +32,9 @@ def identified(
 ) -> NDArray[np.float64]:
     """How far each text is told from its own person: (texts,), 1 or 0; ties share what there is.
 
-    `users` (texts,) says whose each is, `states` (texts, width) is what the generator is told of them;
-    the others are drawn from these people. Chance is 1 / `among`.
+    `users` (texts,) says whose each is, `states` (texts, width) and `histories` are what the generator
+    is told of them, `items` (texts,) the rows of what the texts are about, None to hide it; the others
+    are drawn from these people. Chance is 1 / `among`.
     """
     strangers = draw_strangers(users, among - 1, seed)
     candidates = np.concatenate([np.arange(len(texts))[:, None], strangers], axis=1)
@@ -37,12 +42,11 @@ def identified(
     hits = np.empty(len(texts))
     for start in range(0, len(texts), at_once):
         part = slice(start, start + at_once)
-        asked = candidates[part]  # (texts, among)
-        items = None
-        if item_vectors is not None:
-            items = item_vectors[part].repeat_interleave(among, dim=0)
+        asked = candidates[part].reshape(-1).tolist()  # (texts × among,)
+        about = None if items is None else np.repeat(items[part], among).tolist()
+        conditions = prompts.make(states[asked], [histories[one] for one in asked], about)
         words = [text for text in texts[part] for _ in range(among)]
-        nats, _ = generator.loss_per_text(states[asked.reshape(-1)], items, task, words)
+        nats, _ = generator.loss_per_text(conditions, task, words)
         nats = nats.double().cpu().reshape(-1, among)
         best = torch.isclose(nats, nats.min(dim=1, keepdim=True).values, rtol=1e-6, atol=0)
         hits[part] = (best[:, 0] / best.sum(dim=1)).numpy()

@@ -1,6 +1,7 @@
 """The text generator: a causal language model that reads a person and an item as prefix tokens."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from math import inf
@@ -16,24 +17,36 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from catalog.errors import VitrineError
 from generate.conditioning import VectorTokens
+from generate.text.config import WriteConfig
 from generate.text.decoding import Decoder, Request
 from generate.text.language_model import BaseModel, load_adapted
+from generate.text.prompts import Conditions
 from generate.text.tasks import Task, load_task, read_task
-from generate.text.tokenizer import Tokenizer, decode_text, encode_texts, special_id
+from generate.text.tokenizer import (
+    Tokenizer,
+    decode_text,
+    encode_texts,
+    plain_ids,
+    reserved_ids,
+    special_id,
+)
 from pretrain.artifact import without_bars
 
 _SETTINGS, _PROJECTOR = "generator.json", "projector.safetensors"
 SLOTS = 64
 """Texts that are written at a time, at most."""
+_OPEN = re.compile(r"[<\[#＜][^>\]＞]{0,100}$")
+"""What may yet turn out to be a mark that no text holds."""
 _LANGUAGE_MODEL, _ADAPTER, _TOKENIZER = "language_model", "adapter", "tokenizer"
 
 
 class TextGenerator(nn.Module):
     """p(words | person, item, task), after CoLLM (Zhang et al. 2023) and PEPLER (Li et al. 2023).
 
-    The language model reads `[begin] user tokens, item tokens, task token`, then the words. Both
-    conditions are vectors of `width`; a zero vector, like an empty history's user state, means that
-    the condition is absent, and learned null tokens take its place.
+    The language model reads `[begin] user tokens, item tokens, task token`, then, where it is told
+    histories in words, those, then the words it is to write. Person and item are vectors of `width`; a
+    zero vector, like an empty history's user state, means that the condition is absent, and learned
+    null tokens take its place.
     """
 
     def __init__(
@@ -46,8 +59,11 @@ class TextGenerator(nn.Module):
         num_user_tokens: int = 4,
         num_item_tokens: int = 4,
         max_tokens: int = 64,
+        history_items: int = 0,
+        history_tokens: int = 128,
         base: BaseModel | None = None,
     ) -> None:
+        """`history_items` of a history are told in words, in at most `history_tokens` tokens."""
         super().__init__()
         end = special_id(tokenizer, "eos")
         assert end is not None, "language_model.py sees to it"
@@ -60,6 +76,7 @@ class TextGenerator(nn.Module):
         self.learned = tuple(t if isinstance(t, Task) else load_task(t) for t in tasks)
         self.tasks = tuple(task.name for task in self.learned)
         self.max_tokens = max_tokens
+        self.history_items, self.history_tokens = history_items, history_tokens
         inner = embedding.embedding_dim
         self.user_tokens = VectorTokens(width, num_tokens=num_user_tokens, token_width=inner)
         self.item_tokens = VectorTokens(width, num_tokens=num_item_tokens, token_width=inner)
@@ -71,11 +88,17 @@ class TextGenerator(nn.Module):
         self._check_length()
 
     def forward(
-        self, user_states: Tensor, item_vectors: Tensor, task_ids: Tensor, token_ids: Tensor
+        self,
+        user_states: Tensor,
+        item_vectors: Tensor,
+        task_ids: Tensor,
+        token_ids: Tensor,
+        labels: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Summed negative log-likelihood (nats) and number of tokens of each text: (batch,) both.
 
-        `token_ids` (batch, length) is filled up with −100 on the right.
+        `token_ids` (batch, length): what is told in words, then the text; `labels` the same, with −100
+        for what is told. Both are filled up with −100 on the right.
         """
         prefix = self.prefix(user_states, item_vectors, task_ids)
         # The last token predicts nothing. Filler follows the words, so no real token sees it.
@@ -86,9 +109,9 @@ class TextGenerator(nn.Module):
             use_cache=False,
         ).logits  # (batch, length, vocabulary)
         losses = F.cross_entropy(
-            logits.float().flatten(0, 1), token_ids.flatten(), ignore_index=-100, reduction="none"
+            logits.float().flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="none"
         )
-        return losses.view_as(token_ids).sum(dim=1), (token_ids >= 0).sum(dim=1)
+        return losses.view_as(labels).sum(dim=1), (labels >= 0).sum(dim=1)
 
     def prefix(self, user_states: Tensor, item_vectors: Tensor, task_ids: Tensor) -> Tensor:
         """(batch, width), (batch, width), (batch,) -> (batch, num prefix tokens, inner width)."""
@@ -105,42 +128,46 @@ class TextGenerator(nn.Module):
 
     @torch.inference_mode()
     def loss_per_text(
-        self,
-        user_states: Tensor | None,
-        item_vectors: Tensor | None,
-        task: str,
-        texts: Sequence[str],
+        self, conditions: Conditions, task: str, texts: Sequence[str]
     ) -> tuple[Tensor, Tensor]:
         """Summed negative log-likelihood (nats) and token count of each text: (batch,) both."""
-        users, items, task_ids = self._conditions(user_states, item_vectors, task, len(texts))
-        token_ids = pad_tokens(encode_texts(self.tokenizer, texts, self.max_tokens))
-        return self(users, items, task_ids, token_ids.to(task_ids.device))
+        users, items, task_ids = self._vectors(conditions, task, len(texts))
+        token_ids, labels = self.tokens(conditions.histories, texts)
+        return self(users, items, task_ids, token_ids.to(users.device), labels.to(users.device))
+
+    def tokens(
+        self, histories: Sequence[str] | None, texts: Sequence[str]
+    ) -> tuple[Tensor, Tensor]:
+        """What `forward` takes of texts and of what is told before them: `token_ids` and `labels`."""
+        told = self.history_ids(histories, len(texts))
+        written = encode_texts(self.tokenizer, texts, self.max_tokens)
+        both = [[*before, *ids] for before, ids in zip(told, written, strict=True)]
+        labels = [[*[-100] * len(before), *ids] for before, ids in zip(told, written, strict=True)]
+        return pad_tokens(both), pad_tokens(labels)
+
+    def history_ids(self, histories: Sequence[str] | None, num_texts: int) -> list[list[int]]:
+        """Token ids of what is told in words, a line of its own; the newest, where it is too long."""
+        if histories is None or not self.history_items:
+            return [[] for _ in range(num_texts)]
+        # Only here: no text that is cleaned can end its line.
+        line_end = self.tokenizer("\n", add_special_tokens=False)["input_ids"]
+        room = self.history_tokens - len(line_end)
+        told = plain_ids(self.tokenizer, histories)
+        return [[*ids[-room:], *line_end] if ids else [] for ids in told]
 
     def write(
         self,
-        user_states: Tensor | None,
-        item_vectors: Tensor | None,
+        conditions: Conditions,
         task: str,
         *,
         seeds: Sequence[int],
-        max_new_tokens: int | None = None,
-        temperature: float = 0.7,
-        top_p: float = 0.9,
+        config: WriteConfig | None = None,
     ) -> list[str]:
-        """One text for each seed; row i is about `user_states[i]` and `item_vectors[i]`.
+        """One text for each seed, which overrules that of `config`.
 
         The same request with the same seed gives the same words, whatever else is in the batch.
-        Temperature 0 always takes the likeliest token.
         """
-        requests = self.requests(
-            user_states,
-            item_vectors,
-            task,
-            seeds=seeds,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_p=top_p,
-        )
+        requests = self.requests(conditions, task, seeds=seeds, config=config)
         written = self.decoder(slots=min(SLOTS, len(requests))).write(requests)
         return [decode_text(self.tokenizer, token_ids) for token_ids in written]
 
@@ -153,7 +180,7 @@ class TextGenerator(nn.Module):
             text = decode_text(self.tokenizer, token_ids)
             # A letter may take several tokens (until the last it reads as U+FFFD), and an accent that
             # follows becomes one with it.
-            sure = text if token is None else text[:-1].rstrip("\ufffd")
+            sure = text if token is None else _OPEN.sub("", text[:-1].rstrip("\ufffd")).rstrip()
             if len(sure) > len(shown):
                 yield sure[len(shown) :]
                 shown = sure
@@ -161,36 +188,38 @@ class TextGenerator(nn.Module):
     @torch.inference_mode()
     def requests(
         self,
-        user_states: Tensor | None,
-        item_vectors: Tensor | None,
+        conditions: Conditions,
         task: str,
         *,
         seeds: Sequence[int],
-        max_new_tokens: int | None = None,
-        temperature: float = 0.7,
-        top_p: float = 0.9,
+        config: WriteConfig | None = None,
     ) -> list[Request]:
         """What `decoder` is given for texts as `write` would write them."""
-        if not 0 <= temperature < inf or not 0 < top_p <= 1:
+        config = config or WriteConfig()
+        if not 0 <= config.temperature < inf or not 0 < config.top_p <= 1:
             raise VitrineError(
-                f"temperature {temperature} and top_p {top_p}: give a temperature of 0 or more and "
-                "a top_p above 0, at most 1."
+                f"temperature {config.temperature} and top_p {config.top_p}: give a temperature of 0 "
+                "or more and a top_p above 0, at most 1."
             )
-        if max_new_tokens is not None and max_new_tokens < 1:
-            raise VitrineError(f"max_tokens is {max_new_tokens}; give 1 or more.")
+        if config.max_tokens < 1:
+            raise VitrineError(f"max_tokens is {config.max_tokens}; give 1 or more.")
         if not all(0 <= seed < 2**63 for seed in seeds):
             raise VitrineError(f"a seed is {min(seeds)} … {max(seeds)}; give 0 to 2⁶³ - 1.")
-        most = min(max_new_tokens or self.max_tokens, self.max_tokens)
-        prefixes = self.prefix(*self._conditions(user_states, item_vectors, task, len(seeds)))
+        prefixes = list(self.prefix(*self._vectors(conditions, task, len(seeds))))
+        for place, ids in enumerate(self.history_ids(conditions.histories, len(seeds))):
+            if ids:
+                told = self._embed(torch.tensor(ids, device=prefixes[place].device))
+                prefixes[place] = torch.cat([prefixes[place], told])
+        most = min(config.max_tokens, self.max_tokens)
         return [
-            Request(prefix, seed, temperature, top_p, most)
+            Request(prefix, seed, config.temperature, config.top_p, most)
             for prefix, seed in zip(prefixes, seeds, strict=True)
         ]
 
     def decoder(self, slots: int = 32) -> Decoder:
         """Writes many requests at once, of several tasks too; special tokens never come out of it."""
         vocabulary = self.language_model.config.vocab_size
-        forbidden = {token for token in self.tokenizer.all_special_ids if token != self.end}
+        forbidden = set(reserved_ids(self.tokenizer) - {self.end})
         forbidden |= set(range(len(self.tokenizer), vocabulary))
         return Decoder(self.language_model, end=self.end, forbidden=sorted(forbidden), slots=slots)
 
@@ -205,6 +234,8 @@ class TextGenerator(nn.Module):
             "num_user_tokens": self.user_tokens.num_tokens,
             "num_item_tokens": self.item_tokens.num_tokens,
             "max_tokens": self.max_tokens,
+            "history_items": self.history_items,
+            "history_tokens": self.history_tokens,
             "base": asdict(self.base) if self.base else None,
         }
         if self.base:
@@ -256,9 +287,10 @@ class TextGenerator(nn.Module):
     def _embed(self, token_ids: Tensor) -> Tensor:
         return self.language_model.get_input_embeddings()(token_ids)
 
-    def _conditions(
-        self, user_states: Tensor | None, item_vectors: Tensor | None, task: str, num_texts: int
+    def _vectors(
+        self, conditions: Conditions, task: str, num_texts: int
     ) -> tuple[Tensor, Tensor, Tensor]:
+        """User states, item vectors (texts, width) and task ids (texts,)."""
         if task not in self.tasks:
             raise VitrineError(
                 f"this generator has not learned the task {task!r}; it writes "
@@ -266,13 +298,16 @@ class TextGenerator(nn.Module):
             )
         device = self.prefix_scale.device
         absent = torch.zeros(num_texts, self.width, device=device)
-        users = absent if user_states is None else user_states.to(device).float()
-        items = absent if item_vectors is None else item_vectors.to(device).float()
+        users, items = (
+            absent if vectors is None else vectors.to(device).float()
+            for vectors in (conditions.user_states, conditions.item_vectors)
+        )
         return users, items, torch.full((num_texts,), self.tasks.index(task), device=device)
 
     def _check_length(self) -> None:
         limit = getattr(self.language_model.config, "max_position_embeddings", None)
         prefix = self.user_tokens.num_tokens + self.item_tokens.num_tokens + 2
+        prefix += self.history_tokens if self.history_items else 0
         if limit and prefix + self.max_tokens > limit:
             raise VitrineError(
                 f"max_tokens {self.max_tokens} and {prefix} prefix tokens do not fit into the "

@@ -46,7 +46,7 @@ def run_text_generator(config: TextConfig, output: Path, build_trainer: TrainerF
     }
     work = work_folder(output, "text-generator", config, "batch_size", **made_from)
     trainer = build_trainer(config.trainer, work, f"Words for {catalog.name}", callbacks=[curves])
-    data = TextData(words, shop, pairs, generator.tokenizer, config)
+    data = TextData(words, shop, pairs, generator, config)
     module = TextModule(generator, config.optimizer)
     trainer.fit(module, data)
     with gathered_weights(generator):
@@ -96,5 +96,7 @@ def new_generator(
         num_user_tokens=config.num_user_tokens,
         num_item_tokens=config.num_item_tokens,
         max_tokens=config.max_tokens,
+        history_items=config.history_items,
+        history_tokens=config.history_tokens,
         base=base,
     )

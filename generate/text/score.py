@@ -20,6 +20,7 @@ from generate.text.config import WriteConfig
 from generate.text.faithful import Checker, unsupported_share
 from generate.text.identify import AMONG, identification, identified
 from generate.text.model import TextGenerator
+from generate.text.prompts import Conditions, Prompts
 from generate.text.tasks import Words
 from generate.text.variety import bleu, distinct, near_copies, rouge
 
@@ -51,6 +52,18 @@ class People:
     """The true next items."""
     states: dict[str, Tensor] = field(repr=False)
     """float32 (people, width) of whoever the words are told they are for: own, swapped, none."""
+    told: dict[str, Sequence[NDArray[np.integer]]] = field(repr=False)
+    """Their histories."""
+
+    def conditions(
+        self, prompts: Prompts, told: str, places: Sequence[int], item_shown: bool = True
+    ) -> Conditions:
+        """About the next items of the people at these places, for whom `told` says."""
+        return prompts.make(
+            self.states[told][places],
+            [self.told[told][place] for place in places],
+            self.items[places].tolist() if item_shown else None,
+        )
 
 
 def score_texts(
@@ -79,6 +92,7 @@ def score_texts(
     and told a stranger.
     """
     who = choose_people(shop, catalog, split, people, seed, chunk)
+    prompts = Prompts(catalog, shop, generator.history_items)
     known = Words(catalog, generator.learned)
     scores: dict[str, Any] = {"people": len(who.users), "likelihood": {}}
     scores |= {"identified": {}, "written": {}}
@@ -87,17 +101,17 @@ def score_texts(
         for item in ("hidden", "shown"):
             key = f"{task}, item {item}"
             scores["likelihood"][key] = _likelihood(
-                generator, shop, texts, who, task, item == "shown", chunk
+                generator, prompts, texts, who, task, item == "shown", chunk
             )
             scores["identified"][key] = _identified(
-                generator, shop, texts, who, task, item == "shown", seed, chunk
+                generator, prompts, texts, who, task, item == "shown", seed, chunk
             )
     few = _first(who, written)
     options = write or WriteConfig()
     pairs = NextItemPairs(catalog, split)
     people_told = tuple(few.states)
     words = {
-        (task, told): write_for(generator, shop, few, task, told, options, chunk)
+        (task, told): write_for(generator, prompts, few, task, told, options, chunk)
         for task in generator.tasks
         for told in people_told
     }
@@ -143,36 +157,36 @@ def choose_people(
     partners = swap_partners(chosen.users, seed)
     items = np.asarray(interactions.items)[target_rows(interactions, chosen)]
     states = {"own": own, "swapped": own[torch.from_numpy(partners)], "none": own * 0}
-    return People(chosen.users, chosen.positions, histories, partners, items, states)
+    told = {
+        "own": histories,
+        "swapped": [histories[place] for place in partners],
+        "none": [history[:0] for history in histories],
+    }
+    return People(chosen.users, chosen.positions, histories, partners, items, states, told)
 
 
 def write_for(
     generator: TextGenerator,
-    shop: Shop,
+    prompts: Prompts,
     people: People,
     task: str,
     told: str,
-    options: WriteConfig,
+    config: WriteConfig,
     chunk: int = 64,
 ) -> list[str]:
     """A text about each person's next item, told who `told` (own, swapped, none) says it is for.
 
-    Text i draws from seed `options.seed + i` whoever it is told, so own and swapped differ in the
+    Text i draws from seed `config.seed + i` whoever it is told, so own and swapped differ in the
     person alone.
     """
     texts: list[str] = []
     for start in range(0, len(people.items), chunk):
-        part = slice(start, start + chunk)
-        items = torch.from_numpy(np.asarray(shop.item_vectors[people.items[part]]))
-        first = options.seed + start
+        places = range(start, min(start + chunk, len(people.items)))
         texts += generator.write(
-            people.states[told][part],
-            items,
+            people.conditions(prompts, told, places),
             task,
-            seeds=range(first, first + len(items)),
-            max_new_tokens=options.max_tokens,
-            temperature=options.temperature,
-            top_p=options.top_p,
+            seeds=[config.seed + place for place in places],
+            config=config,
         )
     return texts
 
@@ -186,12 +200,13 @@ def _first(people: People, count: int) -> People:
         people.partners[:count],
         people.items[:count],
         {told: states[:count] for told, states in people.states.items()},
+        {told: histories[:count] for told, histories in people.told.items()},
     )
 
 
 def _likelihood(
     generator: TextGenerator,
-    shop: Shop,
+    prompts: Prompts,
     texts: Sequence[str | None],
     people: People,
     task: str,
@@ -203,13 +218,11 @@ def _likelihood(
     losses = {told: np.empty(len(worded)) for told in people.states}
     counts = np.empty(len(worded))
     for start in range(0, len(worded), chunk):
-        part = worded[start : start + chunk]
+        part = worded[start : start + chunk].tolist()
         words = [texts[place] or "" for place in part]
-        items = torch.from_numpy(np.asarray(shop.item_vectors[people.items[part]]))
-        for told, states in people.states.items():
-            nats, tokens = generator.loss_per_text(
-                states[part], items if item_shown else None, task, words
-            )
+        for told in people.states:
+            conditions = people.conditions(prompts, told, part, item_shown)
+            nats, tokens = generator.loss_per_text(conditions, task, words)
             losses[told][start : start + chunk] = nats.cpu().numpy()
             counts[start : start + chunk] = tokens.cpu().numpy()
     if len(worded) < 2:
@@ -225,7 +238,7 @@ def _likelihood(
 
 def _identified(
     generator: TextGenerator,
-    shop: Shop,
+    prompts: Prompts,
     texts: Sequence[str | None],
     people: People,
     task: str,
@@ -240,10 +253,10 @@ def _identified(
         generator,
         [texts[place] or "" for place in worded],
         people.users[worded],
+        prompts,
         people.states["own"][torch.from_numpy(worded)],
-        torch.from_numpy(np.asarray(shop.item_vectors[people.items[worded]]))
-        if item_shown
-        else None,
+        [people.histories[place] for place in worded],
+        people.items[worded] if item_shown else None,
         task,
         seed=seed,
         chunk=chunk,

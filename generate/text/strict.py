@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from catalog.catalog import Catalog
 from generate.conditioning import derived_seed
+from generate.text.clean import clean_text
 from generate.text.config import WriteConfig
 from generate.text.faithful import Checker, Claim
 from generate.text.model import TextGenerator
+from generate.text.prompts import Conditions
 from generate.text.tasks import Words
 
 
@@ -28,31 +28,27 @@ def write_checked(
     generator: TextGenerator,
     checker: Checker,
     own: Words,
-    user_states: Tensor | None,
-    item_vectors: Tensor | None,
+    conditions: Conditions,
     items: Sequence[int],
     task: str,
     *,
     seeds: Sequence[int],
-    options: WriteConfig,
+    config: WriteConfig,
 ) -> list[Checked]:
     """One text for each of `items` (rows), as `TextGenerator.write` would write it; where the catalog
-    does not bear it out, the next of `options.tries` from other seeds that it does bear out. `own`
+    does not bear it out, the next of `config.tries` from other seeds that it does bear out. `own`
     knows the catalog's own words for the generator's tasks."""
     found: list[Checked | None] = [None] * len(items)
-    tries = 1 if options.temperature == 0 else options.tries  # it would say the same again
+    tries = 1 if config.temperature == 0 else config.tries  # it would say the same again
     for attempt in range(tries):
         open_places = [place for place, done in enumerate(found) if done is None]
         if not open_places:
             break
         texts = generator.write(
-            None if user_states is None else user_states[open_places],
-            None if item_vectors is None else item_vectors[open_places],
+            conditions.take(open_places),
             task,
             seeds=[seed_of(seeds[place], attempt) for place in open_places],
-            max_new_tokens=options.max_tokens,
-            temperature=options.temperature,
-            top_p=options.top_p,
+            config=config,
         )
         for place, text in zip(open_places, texts, strict=True):
             claims = tuple(checker.check(text, items[place]))
@@ -73,7 +69,7 @@ def seed_of(seed: int, attempt: int) -> int:
 def own_words(words: Words, task: str, item: int) -> str:
     """What the catalog itself says for a task, or, where that is a person's to say, of the item."""
     text = words.of_item(words.tasks[task], item)
-    return text or plain_words(words.catalog, item)
+    return clean_text(text or plain_words(words.catalog, item))
 
 
 def plain_words(catalog: Catalog, item: int) -> str:

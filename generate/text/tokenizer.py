@@ -1,35 +1,19 @@
 """Words to token ids and back, where words are data: no text can bring in a special token."""
 
-import unicodedata
+import re
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Any, Literal, cast
 
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from generate.text.clean import clean_text
+
 Tokenizer = PreTrainedTokenizerBase
 
 SPECIAL_TOKENS = {"bos_token": "<|begin|>", "eos_token": "<|end|>", "pad_token": "<|pad|>"}
-
-# Embeddings, overrides and isolates of writing direction: they can make a page show other words
-# than the ones that were written.
-_DIRECTION_MARKS = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-
-
-def clean_text(text: str) -> str:
-    """The text on one line, composed (NFC), without control characters or direction marks."""
-    composed = unicodedata.normalize("NFC", text)
-    kept = (
-        " " if character.isspace() else character
-        for character in composed
-        if character.isspace()
-        or (
-            unicodedata.category(character) not in ("Cc", "Cs")
-            and character not in _DIRECTION_MARKS
-        )
-    )
-    return " ".join("".join(kept).split())
+_MARKUP = re.compile(r"\s*(<.*>|\[.*\])\s*", re.DOTALL)
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
@@ -56,9 +40,14 @@ def encode_texts(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) ->
     special tokens never come out of `texts`, whatever they spell.
     """
     end = special_id(tokenizer, "eos")
-    reserved = set(tokenizer.all_special_ids)
+    return [[*ids, end][:max_tokens] for ids in plain_ids(tokenizer, texts)]
+
+
+def plain_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of each text, as data: see `reserved_ids` for those that never come out of it."""
     if not texts:
         return []
+    reserved = reserved_ids(tokenizer)
     # verbose=False: texts longer than the model's context are cut just below.
     encoded = tokenizer(
         [clean_text(text) for text in texts],
@@ -66,9 +55,15 @@ def encode_texts(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) ->
         split_special_tokens=True,
         verbose=False,
     )["input_ids"]
-    return [
-        [*(token for token in ids if token not in reserved), end][:max_tokens] for ids in encoded
-    ]
+    return [[token for token in ids if token not in reserved] for ids in encoded]
+
+
+def reserved_ids(tokenizer: Tokenizer) -> frozenset[int]:
+    """Special tokens, and added ones that look like markup: Qwen's `<tool_call>` has a meaning for the
+    model, though its tokenizer does not call it special."""
+    added: dict[str, int] = cast(Any, tokenizer).get_added_vocab()
+    marks = {token for text, token in added.items() if _MARKUP.fullmatch(text)}
+    return frozenset({*tokenizer.all_special_ids, *marks})
 
 
 def decode_text(tokenizer: Tokenizer, token_ids: Sequence[int]) -> str:

@@ -6,7 +6,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from catalog.arrange import arrange
@@ -20,6 +19,7 @@ from generate.shop import open_shop
 from generate.text.config import WriteConfig
 from generate.text.faithful import Checker
 from generate.text.model import TextGenerator
+from generate.text.prompts import Indices, Prompts
 from generate.text.strict import write_checked
 from generate.text.tasks import Words
 
@@ -56,6 +56,10 @@ class Writer:
         return Checker(read, make_split(read, self.split))
 
     @cached_property
+    def prompts(self) -> Prompts:
+        return Prompts(self.catalog, self.shop, self.generator.history_items)
+
+    @cached_property
     def own(self) -> Words:
         return Words(self.checker.catalog, self.generator.learned, self.checker.facts)
 
@@ -73,14 +77,18 @@ class Writer:
         """
         config = config or WriteConfig()
         seeds = range(config.seed, config.seed + num_texts)
-        states = self._user_state(user).expand(num_texts, -1)
-        if item is None:
-            if config.strict:
-                raise VitrineError("strict checks words against an item; name one with --item.")
-            texts = self._unchecked(states, None, task, seeds, config)
-        else:
-            items = [self.catalog.item_index(item)] * num_texts
-            texts = self.write_rows(states, items, task, seeds, config)
+        if item is None and config.strict:
+            raise VitrineError("strict checks words against an item; name one with --item.")
+        state, history = self._person(user)
+        row = None if item is None else self.catalog.item_index(item)
+        texts = self.write_rows(
+            state.expand(num_texts, -1),
+            [history] * num_texts,
+            None if row is None else [row] * num_texts,
+            task,
+            seeds,
+            config,
+        )
         return [
             Written(text, task, user, item, seed, own, self.hash)
             for (text, own), seed in zip(texts, seeds, strict=True)
@@ -89,49 +97,31 @@ class Writer:
     def write_rows(
         self,
         states: Tensor,
-        items: Sequence[int],
+        histories: Sequence[Indices],
+        items: Sequence[int] | None,
         task: str,
         seeds: Sequence[int],
         config: WriteConfig,
     ) -> list[tuple[str, bool]]:
-        """A text for each of `states` (texts, width) about each of `items` (rows), and whether it is
-        the catalog's own."""
-        vectors = torch.from_numpy(np.array(self.shop.item_vectors[list(items)]))
-        if not config.strict:
-            return self._unchecked(states, vectors, task, seeds, config)
+        """A text for each of `states` (texts, width) and `histories` about each of `items` (rows), and
+        whether it is the catalog's own."""
+        conditions = self.prompts.make(states, histories, items)
+        if not config.strict or items is None:
+            texts = self.generator.write(conditions, task, seeds=seeds, config=config)
+            return [(text, False) for text in texts]
         if config.tries < 1:
             raise VitrineError(f"tries is {config.tries}; give 1 or more.")
         checked = write_checked(
             self.generator,
             self.checker,
             self.own,
-            states,
-            vectors,
+            conditions,
             items,
             task,
             seeds=seeds,
-            options=config,
+            config=config,
         )
         return [(one.text, one.own) for one in checked]
-
-    def _unchecked(
-        self,
-        states: Tensor,
-        vectors: Tensor | None,
-        task: str,
-        seeds: Sequence[int],
-        config: WriteConfig,
-    ) -> list[tuple[str, bool]]:
-        words = self.generator.write(
-            states,
-            vectors,
-            task,
-            seeds=seeds,
-            max_new_tokens=config.max_tokens,
-            temperature=config.temperature,
-            top_p=config.top_p,
-        )
-        return [(text, False) for text in words]
 
     def stream(
         self,
@@ -145,27 +135,18 @@ class Writer:
         if config.strict:
             yield self.write(user, item, task, config)[0].text
             return
-        requests = self.generator.requests(
-            self._user_state(user)[None],
-            self._item_vector(item)[None],
-            task,
-            seeds=[config.seed],
-            max_new_tokens=config.max_tokens,
-            temperature=config.temperature,
-            top_p=config.top_p,
-        )
-        yield from self.generator.stream(requests[0])
+        state, history = self._person(user)
+        items = None if item is None else [self.catalog.item_index(item)]
+        conditions = self.prompts.make(state[None], [history], items)
+        (request,) = self.generator.requests(conditions, task, seeds=[config.seed], config=config)
+        yield from self.generator.stream(request)
 
-    def _user_state(self, user: str | None) -> Tensor:
+    def _person(self, user: str | None) -> tuple[Tensor, Indices]:
+        """State (width,) and history; of nobody, zeros and an empty one."""
         history = np.empty(0, dtype=np.int32)
         if user is not None:
             history = self.catalog.interactions.history(self.catalog.user_index(user))
-        return self.shop.user_states([history])[0]
-
-    def _item_vector(self, item: str | None) -> Tensor:
-        if item is None:
-            return torch.zeros(self.shop.width)
-        return torch.from_numpy(np.array(self.shop.item_vectors[self.catalog.item_index(item)]))
+        return self.shop.user_states([history])[0], history
 
 
 def open_writer(

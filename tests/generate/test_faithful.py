@@ -16,6 +16,7 @@ from catalog.splits import load_split, make_split, target_rows
 from generate.text.config import WriteConfig
 from generate.text.facts import Facts
 from generate.text.faithful import Checker, Claim, unsupported_share
+from generate.text.prompts import Conditions
 from generate.text.strict import seed_of, write_checked
 
 PEOPLE, ITEMS = 60, 24
@@ -148,11 +149,17 @@ def test_strict_tries_again_and_then_takes_the_catalogs_own(
     checker: Checker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("generate.text.strict.own_words", lambda words, task, item: f"own {item}")
-    options = WriteConfig(strict=True, tries=3)
     parrot = Parrot({7: "crimson", seed_of(8, 1): "ruby it is"})
     states = torch.zeros(3, 4)
     texts = write_checked(
-        parrot, checker, None, states, states, [0, 0, 3], "review", seeds=[7, 8, 9], options=options
+        parrot,
+        checker,
+        None,
+        Conditions(states, states),
+        [0, 0, 3],
+        "review",
+        seeds=[7, 8, 9],
+        config=WriteConfig(strict=True, tries=3),
     )
     assert [one.text for one in texts] == ["crimson", "ruby it is", "own 3"]
     assert [(one.tried, one.own) for one in texts] == [(1, False), (2, False), (3, True)]

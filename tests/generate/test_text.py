@@ -15,13 +15,14 @@ from catalog.config import SplitConfig
 from catalog.errors import VitrineError
 from catalog.splits import Split, make_split
 from generate.conditioning import NextItemPairs
-from generate.text.config import TextConfig
+from generate.text.config import TextConfig, WriteConfig
 from generate.text.data import TextData, TextRows
 from generate.text.decoding import Decoder, Request, choose_tokens
 from generate.text.identify import draw_strangers, identified
 from generate.text.language_model import build_language_model
 from generate.text.model import TextGenerator
 from generate.text.module import TextModule
+from generate.text.prompts import Conditions, Prompts
 from generate.text.score import Reading, score_texts
 from generate.text.tasks import Words, load_task, tasks_with_words
 from generate.text.variety import bleu, rouge
@@ -119,7 +120,7 @@ def some_vectors(count: int, seed: int = 0) -> Tensor:
 def fit(generator: TextGenerator, catalog: Catalog, split: Split, shop: FakeShop, steps: int):
     config = TextConfig(batch_size=16, max_tokens=24, trainer=TrainerConfig(max_steps=steps))
     pairs = NextItemPairs(catalog, split)
-    data = TextData(Words(catalog, generator.learned), shop, pairs, generator.tokenizer, config)
+    data = TextData(Words(catalog, generator.learned), shop, pairs, generator, config)
     module = TextModule(generator, OptimizerConfig(learning_rate=5e-3))
     trainer = pl.Trainer(
         max_steps=steps,
@@ -144,13 +145,13 @@ def learned(catalog: Catalog, split: Split, shop: FakeShop) -> TextGenerator:
 def test_reopened_generator_writes_and_scores_the_same(learned: TextGenerator, tmp_path: Path):
     learned.save_pretrained(tmp_path)
     reopened = TextGenerator.from_pretrained(tmp_path)
-    users, items = some_vectors(3), some_vectors(3, 1)
-    assert reopened.write(users, items, "review", seeds=[0, 1, 2]) == learned.write(
-        users, items, "review", seeds=[0, 1, 2]
+    asked = Conditions(some_vectors(3), some_vectors(3, 1))
+    assert reopened.write(asked, "review", seeds=[0, 1, 2]) == learned.write(
+        asked, "review", seeds=[0, 1, 2]
     )
     texts = [*WORDS, "neither"]
-    ours = learned.loss_per_text(users, items, "description", texts)
-    theirs = reopened.loss_per_text(users, items, "description", texts)
+    ours = learned.loss_per_text(asked, "description", texts)
+    theirs = reopened.loss_per_text(asked, "description", texts)
     assert torch.equal(ours[0], theirs[0])
 
 
@@ -158,16 +159,11 @@ def test_reopened_generator_writes_and_scores_the_same(learned: TextGenerator, t
 def test_a_request_gets_the_same_words_whatever_else_is_in_the_batch(
     learned: TextGenerator, shop: FakeShop, temperature: float
 ):
-    users, items, seeds = torch.from_numpy(shop.item_vectors[:5]), some_vectors(5), [3, 1, 4, 1, 5]
-    together = learned.write(users, items, "review", seeds=seeds, temperature=temperature)
+    asked = Conditions(torch.from_numpy(shop.item_vectors[:5]), some_vectors(5))
+    seeds, config = [3, 1, 4, 1, 5], WriteConfig(temperature=temperature)
+    together = learned.write(asked, "review", seeds=seeds, config=config)
     alone = [
-        learned.write(
-            users[i : i + 1],
-            items[i : i + 1],
-            "review",
-            seeds=seeds[i : i + 1],
-            temperature=temperature,
-        )[0]
+        learned.write(asked.take([i]), "review", seeds=[seeds[i]], config=config)[0]
         for i in range(5)
     ]
     assert together == alone
@@ -177,8 +173,8 @@ def test_a_request_gets_the_same_words_whatever_else_is_in_the_batch(
 def test_a_text_scores_the_same_beside_longer_ones():
     generator = make_generator()
     users = some_vectors(2)
-    nats, counts = generator.loss_per_text(users, None, "review", ["soft", WORDS[1] * 2])
-    alone, count = generator.loss_per_text(users[:1], None, "review", ["soft"])
+    nats, counts = generator.loss_per_text(Conditions(users), "review", ["soft", WORDS[1] * 2])
+    alone, count = generator.loss_per_text(Conditions(users[:1]), "review", ["soft"])
     torch.testing.assert_close(nats[:1], alone)
     assert counts[0] == count[0] < counts[1]
 
@@ -201,28 +197,75 @@ def test_cached_words_are_those_of_full_passes():
 
 def test_pieces_are_those_of_the_whole_text():
     generator = make_generator()
+    asked, config = Conditions(some_vectors(1)), WriteConfig(temperature=3.0)
     for seed in range(4):
-        (whole,) = generator.write(some_vectors(1), None, "review", seeds=[seed], temperature=3.0)
-        (request,) = generator.requests(
-            some_vectors(1), None, "review", seeds=[seed], temperature=3.0
-        )
+        (whole,) = generator.write(asked, "review", seeds=[seed], config=config)
+        (request,) = generator.requests(asked, "review", seeds=[seed], config=config)
         pieces = list(generator.stream(request))
         assert "".join(pieces) == whole
         assert len(pieces) > 3
+
+
+def test_what_a_person_took_is_told_in_words_and_costs_nothing(
+    catalog: Catalog, split: Split, shop: FakeShop
+):
+    """Beside shorter ones, and cut at the old end where there is no room for more."""
+    generator = make_generator(history_items=3, history_tokens=12)
+    asked = Conditions(some_vectors(3), None, ["took: Coat", "took: Hat; Coat; Hat; Coat", ""])
+    texts = ["soft", WORDS[1], WORDS[0]]
+    nats, counts = generator.loss_per_text(asked, "review", texts)
+    for place, text in enumerate(texts):
+        alone, count = generator.loss_per_text(asked.take([place]), "review", [text])
+        torch.testing.assert_close(nats[place : place + 1], alone)
+        assert count == counts[place]
+    silent, same = generator.loss_per_text(Conditions(some_vectors(3)), "review", texts)
+    assert torch.equal(counts, same)
+    torch.testing.assert_close(nats[2], silent[2])
+    assert (nats[:2] - silent[:2]).abs().min() > 1e-4
+    cut, _, none = generator.history_ids(["took: " + "Coat; " * 40, "took: Hat", ""], 3)
+    assert (len(cut), none) == (12, [])
+    assert generator.tokenizer.decode(cut).endswith("Coat;\n")
+    config = WriteConfig(temperature=2.0)
+    together = generator.write(asked, "review", seeds=[1, 2, 3], config=config)
+    for place, text in enumerate(together):
+        (alone,) = generator.write(asked.take([place]), "review", seeds=[place + 1], config=config)
+        assert alone == text
+    with pytest.raises(VitrineError, match="set max_tokens to 4"):
+        make_generator(history_items=3, history_tokens=82)
+    config = TextConfig(drop_user=0.5, drop_item=0.5, trainer=TrainerConfig(seed=3))
+    data = TextData(
+        Words(catalog, generator.learned), shop, NextItemPairs(catalog, split), generator, config
+    )
+    rows = [data.rows[row] for row in range(24)]
+    batch = data.collate(rows)
+    told = (batch.token_ids != batch.labels).any(dim=1)
+    assert told.tolist() == [row.user_shown and len(row.pair.history) > 0 for row in rows]
+    assert 0 < told.sum() < len(rows)
+
+
+def test_of_a_long_history_what_is_most_like_the_item_is_told(catalog: Catalog, shop: FakeShop):
+    prompts = Prompts(catalog, shop, history_items=2)
+    history = np.array([0, 2, 1, 3, 5])
+    assert prompts.told(history, 4) == "took: Coat; Coat"
+    assert prompts.told(history, 7) == "took: Hat; Hat"
+    assert prompts.told(history[:4], None) == "took: Hat; Hat", "the newest"
+    assert prompts.told(history[:0], 4) == ""
 
 
 def test_no_condition_is_the_dropped_condition(catalog: Catalog, split: Split, shop: FakeShop):
     generator = make_generator()
     config = TextConfig(drop_user=1.0, drop_item=1.0, max_tokens=24)
     pairs = NextItemPairs(catalog, split)
-    data = TextData(Words(catalog, generator.learned), shop, pairs, generator.tokenizer, config)
+    data = TextData(Words(catalog, generator.learned), shop, pairs, generator, config)
     rows = [data.rows[row] for row in range(4)]
     batch = data.collate([row for row in rows if row.task == rows[0].task])
-    dropped, _ = generator(batch.user_states, batch.item_vectors, batch.task_ids, batch.token_ids)
+    dropped, _ = generator(
+        batch.user_states, batch.item_vectors, batch.task_ids, batch.token_ids, batch.labels
+    )
     texts = [row.text for row in rows if row.task == rows[0].task]
-    absent, _ = generator.loss_per_text(None, None, generator.tasks[rows[0].task], texts)
+    absent, _ = generator.loss_per_text(Conditions(), generator.tasks[rows[0].task], texts)
     torch.testing.assert_close(dropped.detach(), absent)
-    known, _ = generator.loss_per_text(some_vectors(len(texts)), None, "review", texts)
+    known, _ = generator.loss_per_text(Conditions(some_vectors(len(texts))), "review", texts)
     assert not torch.allclose(known, absent)
 
 
@@ -247,8 +290,8 @@ def test_own_words_become_likelier_than_a_strangers(
     learned: TextGenerator, catalog: Catalog, split: Split, shop: FakeShop
 ):
     states = shop.user_states([catalog.interactions.history(person) for person in (0, 1)])
-    own, _ = learned.loss_per_text(states, None, "review", WORDS)
-    swapped, _ = learned.loss_per_text(states.flip(0), None, "review", WORDS)
+    own, _ = learned.loss_per_text(Conditions(states), "review", WORDS)
+    swapped, _ = learned.loss_per_text(Conditions(states.flip(0)), "review", WORDS)
     assert (own + 1 < swapped).all()
     reading = Reading("review", lambda text: "wool" in text, lambda user, _: user % 2 == 0)
     scores = score_texts(
@@ -277,16 +320,22 @@ def test_whose_words_they_are_is_told_from_among_others(
     learned: TextGenerator, catalog: Catalog, shop: FakeShop
 ):
     users = np.arange(12)
-    states = shop.user_states([catalog.interactions.history(person) for person in users])
+    histories = [catalog.interactions.history(person) for person in users]
+    states, prompts = shop.user_states(histories), Prompts(catalog, shop)
     texts = [WORDS[person % 2] for person in users]
-    hits = identified(learned, texts, users, states, None, "review", among=4, chunk=9)
+
+    def told(states: Tensor) -> np.ndarray:
+        return identified(
+            learned, texts, users, prompts, states, histories, None, "review", among=4, chunk=9
+        )
+
+    hits = told(states)
     strangers = draw_strangers(users, 3, seed=0)
     rivals = (strangers % 2 == users[:, None] % 2).sum(axis=1)  # who would say the same
     assert ((hits == 0) | (rivals > 0) | (hits == 1)).all()
     assert hits[rivals == 0].all()
     assert 0 < hits.mean() < 1
-    same = identified(learned, texts, users, states * 0, None, "review", among=4)
-    assert (same == 0.25).all(), "of people nobody can tell apart each is as likely"
+    assert (told(states * 0) == 0.25).all(), "of people nobody can tell apart each is as likely"
 
 
 def test_strangers_are_other_people_and_none_twice():
@@ -323,8 +372,8 @@ def test_a_task_without_words_is_left_out(catalog: Catalog, split: Split):
 def test_mistakes_are_answered_with_a_remedy():
     generator = make_generator(tasks=("description",))
     with pytest.raises(VitrineError, match="it writes description"):
-        generator.write(None, None, "review", seeds=[0])
+        generator.write(Conditions(), "review", seeds=[0])
     with pytest.raises(VitrineError, match="top_p"):
-        generator.write(None, None, "description", seeds=[0], top_p=0)
+        generator.write(Conditions(), "description", seeds=[0], config=WriteConfig(top_p=0))
     with pytest.raises(VitrineError, match="set max_tokens to 86"):
         make_generator(max_tokens=90)

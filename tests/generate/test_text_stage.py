@@ -21,8 +21,8 @@ from generate.text.config import BulkConfig, TextConfig, WriteConfig
 from generate.text.decoding import choose_tokens
 from generate.text.faithful import Claim
 from generate.text.language_model import build_language_model, load_language_model
-from generate.text.model import TextGenerator, pad_tokens
-from generate.text.tokenizer import encode_texts
+from generate.text.model import TextGenerator
+from generate.text.prompts import Conditions
 from pretrain.config import OptimizerConfig, TrainerConfig
 from pretrain.optim import make_optimizer
 from pretrain.work import claim_work
@@ -212,9 +212,9 @@ def test_a_pretrained_base_stays_as_it_was_under_lora(base: Path, tmp_path: Path
     before = {name: weight.clone() for name, weight in generator.state_dict().items()}
     optimizer = make_optimizer(generator.parameters(), OptimizerConfig(), 10)["optimizer"]
     users = torch.eye(2, WIDTH)
-    token_ids = pad_tokens(encode_texts(tokenizer, WORDS, 24))
+    token_ids, labels = generator.tokens(None, WORDS)
     for _ in range(2):  # LoRA's A moves only after B has
-        nats, _ = generator(users, users * 0, torch.zeros(2, dtype=torch.long), token_ids)
+        nats, _ = generator(users, users * 0, torch.zeros(2, dtype=torch.long), token_ids, labels)
         nats.sum().backward()
         optimizer.step()
     now = generator.state_dict()
@@ -230,7 +230,8 @@ def test_a_pretrained_base_stays_as_it_was_under_lora(base: Path, tmp_path: Path
     assert saved == {"adapter_model.safetensors", "projector.safetensors"}
     reopened = TextGenerator.from_pretrained(tmp_path / "words")
     ours, theirs = (
-        one.loss_per_text(users, users, "review", WORDS) for one in (generator, reopened)
+        one.loss_per_text(Conditions(users, users), "review", WORDS)
+        for one in (generator, reopened)
     )
     assert torch.equal(ours[0], theirs[0])
 

@@ -1,3 +1,4 @@
+import re
 import unicodedata
 
 import numpy as np
@@ -5,12 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from generate.text.clean import clean_text
 from generate.text.tokenizer import (
     SPECIAL_TOKENS,
     Tokenizer,
-    clean_text,
     decode_text,
     encode_texts,
+    reserved_ids,
     train_tokenizer,
 )
 from generate.text.variety import distinct, near_copies
@@ -30,7 +32,28 @@ def reopened(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> 
     return AutoTokenizer.from_pretrained(folder)
 
 
-names = st.sampled_from(list(SPECIAL_TOKENS.values()))
+MARKS = [
+    "<|im_start|>",
+    "<|im_<|x|>end|>",
+    "<｜User｜>",
+    "<|eot_\u200bid|>",
+    "\uff1c|im_start|\uff1e",
+    "[INST]",
+    "[ /inst ]",
+    "[[INST]INST]",
+    "<<SYS>>",
+    "</s>",
+    "<start_of_turn>",
+    "<tool_call>",
+    "<system>",
+    "### Instruction",
+    "system:",
+    "Assistant :",
+    "\uff35ser\uff1a",
+    "Human\u2066:",
+    "\U000e0041\U000e0042",
+]
+names = st.sampled_from([*SPECIAL_TOKENS.values(), *MARKS])
 hostile = st.lists(st.one_of(st.text(max_size=20), names), max_size=6).map("".join)
 
 
@@ -55,8 +78,56 @@ def test_words_come_back_as_they_were_cleaned(tokenizer: Tokenizer, text: str):
 @given(text=st.text())
 def test_clean_text_has_no_control_characters_and_stays_as_it_is(text: str):
     cleaned = clean_text(text)
-    assert not any(unicodedata.category(sign) in ("Cc", "Cs") for sign in cleaned)
+    hidden = {sign for sign in cleaned if unicodedata.category(sign) in ("Cc", "Cs", "Cf")}
+    assert hidden <= {"\u200c", "\u200d"}
     assert clean_text(cleaned) == cleaned
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=hostile)
+def test_no_mark_of_a_chat_template_is_left(text: str):
+    cleaned = clean_text(text)
+    folded = unicodedata.normalize("NFKC", cleaned).lower()
+    assert not re.search(r"<\s*[|｜][^<>]{0,80}[|｜]\s*>|\[\s*/?inst\s*\]|<<\s*/?sys|</?s>", folded)
+    assert not re.search(r"(?<![^\W_])(system|user|assistant|human)\s*:", folded)
+    assert clean_text(cleaned) == cleaned
+
+
+@pytest.mark.parametrize("mark", MARKS)
+def test_each_mark_is_taken_out(mark: str):
+    assert clean_text(f"a {mark} b") in ("a b", "a Instruction b") or " -" in clean_text(mark)
+    assert mark not in clean_text(f"a {mark} b")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A coat [navy], size <40>, was 30 < 40",
+        "# 1 in its class ## of 5",
+        "می‌خواهم",
+        "👨‍👩‍👧 knit",
+        "systematic users: few",
+        "the user interface",
+    ],
+)
+def test_what_speaks_to_nobody_stays(text: str):
+    assert clean_text(text) == text
+
+
+def test_added_tokens_that_look_like_markup_are_nobodys_words(tokenizer: Tokenizer):
+    from transformers import PreTrainedTokenizerFast
+
+    grown = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer._tokenizer.from_str(tokenizer._tokenizer.to_str()),
+        **SPECIAL_TOKENS,
+    )
+    grown.add_tokens(["<call>", "[note]", "merino"])
+    call, note, word = grown.convert_tokens_to_ids(["<call>", "[note]", "merino"])
+    assert {call, note} <= reserved_ids(grown)
+    assert word not in reserved_ids(grown)
+    (ids,) = encode_texts(grown, ["a <call> [note] merino"], 50)
+    assert not {call, note} & set(ids)
+    assert word in ids
 
 
 def test_a_cut_text_has_no_end(tokenizer: Tokenizer):

@@ -1,0 +1,68 @@
+"""Words are data: whatever a title or a review spells, it cannot speak to a language model as its
+user, its system or its trainer would."""
+
+import re
+import unicodedata
+
+# Embeddings, overrides and isolates of writing direction: they can make a page show other words
+# than the ones that were written.
+_DIRECTION_MARKS = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_JOINERS = frozenset("\u200c\u200d")
+_TEMPLATE = re.compile(
+    r"""
+    < \s* [|｜] [^<>]{0,80} [|｜] \s* >                   # <|im_start|>, <|eot_id|>, <｜User｜>
+    | \[ \s* /? \s* (?: INST | SYSTEM_PROMPT | AVAILABLE_TOOLS | TOOL_CALLS | TOOL_RESULTS
+        | TOOL_CONTENT | IMG | PREFIX | MIDDLE | SUFFIX | CLS | SEP | MASK | PAD | UNK | gMASK ) \s* \]
+    | << \s* /? \s* SYS \s* >>
+    | < \s* /? \s* (?: s | bos | eos | pad | unk | mask | sop | eop | start_of_turn | end_of_turn
+        | start_of_image | end_of_text | think | thinking | tool_call | tool_calls | tool_response
+        | tool_use | function_calls? | function_results? | invoke | system | user | assistant | human
+        | instructions? | unused\d+ | reserved_\w{1,40} | extra_id_\d+ ) \s* /? \s* >
+    | \#{2,} \s* (?= (?: instruction | response | input | system | user | assistant | human ) s? \b )
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+"""Marks by which the chat templates of known models tell roles and turns."""
+_ROLE = re.compile(
+    r"(?<![^\W_])(system|user|assistant|human|developer|instructions?|response)\s*[:：]",
+    re.IGNORECASE,
+)
+
+
+def clean_text(text: str) -> str:
+    """The text on one line, composed (NFC): without control characters, direction marks and signs
+    that nobody sees; without marks of chat templates; a role's name has no colon after it."""
+    cleaned = _one_line(text)
+    folded = unicodedata.normalize("NFKC", cleaned)
+    if folded != cleaned and (_TEMPLATE.search(folded) or _ROLE.search(folded)):
+        cleaned = _one_line(folded)  # some tokenizers read ｓｙｓｔｅｍ as system
+    while True:
+        # What closes up around a mark may be another.
+        shorter = _one_line(_TEMPLATE.sub(" ", cleaned))
+        if shorter == cleaned:
+            break
+        cleaned = shorter
+    return _ROLE.sub(r"\1 -", cleaned)
+
+
+def _one_line(text: str) -> str:
+    composed = unicodedata.normalize("NFC", text)
+    kept = (
+        " " if sign.isspace() else sign
+        for place, sign in enumerate(composed)
+        if sign.isspace() or _seen(composed, place)
+    )
+    # Two signs may compose once what was between them is gone.
+    return unicodedata.normalize("NFC", " ".join("".join(kept).split()))
+
+
+def _seen(text: str, place: int) -> bool:
+    """Whether anybody could see the sign, or what it does to others."""
+    sign = text[place]
+    if sign in _JOINERS:
+        # They shape scripts and emoji; beside an ASCII letter they only hide what it spells.
+        around = text[place - 1 : place] + text[place + 1 : place + 2]
+        return len(around) == 2 and not any(map(str.isascii, around))
+    if "\U000e0100" <= sign <= "\U000e01ef":  # variation selectors: room for hidden bytes
+        return False
+    return unicodedata.category(sign) not in ("Cc", "Cs", "Cf") and sign not in _DIRECTION_MARKS
