@@ -41,13 +41,14 @@ class Truth:
         }
 
     def text_readings(self) -> Mapping[str, Reading]:
-        """A review should speak of the aspect its writer cares about."""
+        """A review, and a reason, should speak of the aspect its person cares about."""
         return {
-            "Review names the person's aspect": Reading(
-                task="review",
+            f"{task.capitalize()} names the person's aspect": Reading(
+                task=task,
                 read=self.world.read_aspect,
                 truth=lambda user, item: self.world.aspect_of_user(self.users[user]),
             )
+            for task in ("review", "reason")
         }
 
     def note(self, user: str) -> str:

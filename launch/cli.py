@@ -31,6 +31,10 @@ COMMANDS = {
         "launch.commands:evaluate",
         "Measure a recommender again, in full or by other rules",
     ),
+    "evaluate text": (
+        "launch.commands:evaluate_text",
+        "Say whether words fit their person, their item and the catalog",
+    ),
     "domains add": ("launch.commands:domains_add", "Put a recommender among those of one base"),
     "domains list": ("launch.commands:domains_list", "Say which domains share a base"),
     "domains use": ("launch.commands:domains_use", "Choose the domain that is recommended from"),

@@ -12,7 +12,7 @@ from pathlib import Path
 from catalog.config import CatalogConfig
 from finetune.config import ArmConfig, FinetuneConfig, IndexConfig, Model
 from generate.image.config import DrawConfig, ImageConfig
-from generate.text.config import BulkConfig, TextConfig, WriteConfig
+from generate.text.config import BulkConfig, ScoreConfig, TextConfig, WriteConfig
 from launch.compare import CompareConfig
 from launch.pipeline import PipelineConfig, WorldConfig
 from pretrain.config import EmbedConfig, PretrainConfig
@@ -171,6 +171,22 @@ def evaluate(options: EvaluateOptions) -> None:
             value = table[f"{group}/{metric}" if group else metric]
             whole = metric in ("people", "targets")
             print(f"  {metric:18} {value:10,.0f}" if whole else f"  {metric:18} {value:10.4f}")
+
+
+@dataclass(frozen=True)
+class EvaluateTextOptions:
+    generator: str
+    """Folder of a text-generator artifact."""
+    output: str = "runs/text-scores"
+    """Folder of the scores (scores.json) and the samples (samples.md)."""
+
+
+def evaluate_text(options: EvaluateTextOptions, settings: ScoreConfig) -> None:
+    from generate.text.report import describe_scores, run_text_scores
+
+    output = run_text_scores(Path(options.generator), settings, Path(options.output))
+    print(describe_scores(json.loads((output / "scores.json").read_text())))
+    _made(output / "samples.md")
 
 
 @dataclass(frozen=True)

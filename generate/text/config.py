@@ -94,3 +94,22 @@ class BulkConfig:
     users: str = ""
     """For whom: a file with an id on each line; empty: everybody."""
     write: WriteConfig = field(default_factory=WriteConfig)
+
+
+@dataclass(frozen=True)
+class ScoreConfig:
+    people: int = 500
+    """Test targets over which true texts are scored, at most."""
+    written: int = 200
+    """And over which texts are written, at most."""
+    samples: int = 3
+    """People side by side in samples.md, each about the next item of each."""
+    judge: str = ""
+    """A text encoder on the Hugging Face hub, or a folder, that nothing was conditioned on, to say how
+    near words are to items and histories; shared words say so in any case."""
+    truth: str = ""
+    """Folder of the demo world's truth; empty where nobody knows it."""
+    seed: int = 0
+    """Chooses people, strangers and noise."""
+    write: WriteConfig = field(default_factory=WriteConfig)
+    """strict: what is left when only what the catalog bears out may be said is scored too."""

@@ -275,9 +275,9 @@ def forms(word: str) -> tuple[str, ...]:
 
 
 def unsupported_share(claims: Iterable[Sequence[Claim]]) -> float:
-    """Of all claims of many texts, the share that the catalog does not bear out; nan without any."""
+    """Of all claims of many texts, the share that the catalog does not bear out; 0 without any."""
     verdicts = [claim.verdict for listed in claims for claim in listed]
-    return 1 - verdicts.count("supported") / len(verdicts) if verdicts else float("nan")
+    return 1 - verdicts.count("supported") / len(verdicts) if verdicts else 0.0
 
 
 def _number(text: str) -> float | str:

@@ -18,12 +18,17 @@ from finetune.statistics import difference_interval, mean_interval, ratio_interv
 from generate.conditioning import NextItemPairs, Shop, swap_partners
 from generate.text.config import WriteConfig
 from generate.text.faithful import Checker, unsupported_share
+from generate.text.features import feature_coverage, feature_match, shared_features
 from generate.text.identify import AMONG, identification, identified
+from generate.text.judge import Judge, word_judge
 from generate.text.model import TextGenerator
 from generate.text.prompts import Conditions, Prompts
+from generate.text.strict import Checked, write_checked
 from generate.text.tasks import Words
 from generate.text.variety import bleu, distinct, near_copies, rouge
 
+RECENT = 20
+"""Items of a history that stand for the person, the newest."""
 Reader = Callable[[str], Hashable | None]
 """Reads a label out of a text, None where it finds none."""
 
@@ -73,6 +78,7 @@ def score_texts(
     split: Split,
     *,
     readings: Mapping[str, Reading] | None = None,
+    judges: Mapping[str, Judge] | None = None,
     people: int = 500,
     written: int = 200,
     write: WriteConfig | None = None,
@@ -85,10 +91,13 @@ def score_texts(
     and with it hidden (then `description` asks what this person takes next). `swapped_minus_own` and
     `none_minus_own` are differences in nats per token; above 0, knowing the person helps.
     `identified`: how often the true text is likeliest told its own person, among so many people
-    drawn at random (chance is one in that many). `written`: variety of the words, the share that
-    copies a training text, likeness to the true text (ROUGE-1 and ROUGE-L F1, Lin 2004; BLEU,
-    Papineni et al. 2002) told the own person, a stranger and nobody, and the share of claims that the
-    catalog does not bear out. `readings`: how often a text shows what it should, told the own person
+    drawn at random (chance is one in that many). `written`, of what is written about each person's
+    next item: the share of unique texts (USR), distinct runs of words, the share that copies a training
+    text; likeness to the true text (ROUGE-1 and ROUGE-L F1, Lin 2004; BLEU, Papineni et al. 2002) told
+    the own person, a stranger and nobody; features (`generate.text.features`): match (FMR), coverage
+    (FCR), and how many two texts share (DIV); `near` the item and the person's history as `judges` read
+    them, which nothing was conditioned on; the share of claims that the catalog does not bear out, and
+    the same with `write.strict`. `readings`: how often a text shows what it should, told the own person
     and told a stranger.
     """
     who = choose_people(shop, catalog, split, people, seed, chunk)
@@ -108,30 +117,39 @@ def score_texts(
             )
     few = _first(who, written)
     options = write or WriteConfig()
-    pairs = NextItemPairs(catalog, split)
     people_told = tuple(few.states)
+    checker = Checker(catalog, split, known.facts)
+    judges = {"words": word_judge(known.facts), **(judges or {})}
     words = {
         (task, told): write_for(generator, prompts, few, task, told, options, chunk)
         for task in generator.tasks
         for told in people_told
     }
-    checker = Checker(catalog, split, known.facts)
     for task in generator.tasks:
-        texts = words[task, "own"]
+        own = words[task, "own"]
+        true = known.texts_of(task, few.users, few.positions)
         scores["written"][task] = {
-            "texts": len(texts),
-            "unique": len(set(texts)) / len(texts),
-            "distinct_2": distinct(texts),
-            "near_copies": float(near_copies(texts, known.texts(task, pairs)).mean()),
-            **_likeness(
-                known.texts_of(task, few.users, few.positions),
-                {told: words[task, told] for told in people_told},
+            "texts": len(own),
+            "unique": len(set(own)) / len(own),
+            "distinct_1": distinct(own, 1),
+            "distinct_2": distinct(own),
+            "near_copies": float(
+                near_copies(own, known.texts(task, NextItemPairs(catalog, split))).mean()
             ),
-            "unsupported_claims": unsupported_share(
-                checker.check(text, int(item)) for text, item in zip(texts, few.items, strict=True)
-            ),
-            "examples": texts[:8],
+            **_likeness(true, {told: words[task, told] for told in people_told}),
+            **_features(true, {told: words[task, told] for told in people_told}, few, checker),
+            "near": {
+                name: _nearness(
+                    judge, {told: words[task, told] for told in people_told}, few, catalog
+                )
+                for name, judge in judges.items()
+            },
+            "examples": own[:8],
         }
+        if options.strict:
+            scores["written"][task]["strict"] = _strictly(
+                generator, prompts, few, task, options, checker, known, chunk
+            )
     scores["readings"] = {
         name: _read(reading, few, words)
         for name, reading in (readings or {}).items()
@@ -285,6 +303,101 @@ def _likeness(truth: Sequence[str | None], written: Mapping[str, Sequence[str]])
     return figures
 
 
+def _features(
+    truth: Sequence[str | None],
+    written: Mapping[str, Sequence[str]],
+    people: People,
+    checker: Checker,
+) -> dict[str, Any]:
+    claims = {
+        told: [
+            checker.check(text, int(item)) for text, item in zip(texts, people.items, strict=True)
+        ]
+        for told, texts in written.items()
+    }
+    found = {
+        told: [{claim.words for claim in listed} for listed in every]
+        for told, every in claims.items()
+    }
+    true = [
+        {claim.words for claim in checker.check(text or "", int(item))}
+        for text, item in zip(truth, people.items, strict=True)
+    ]
+    figures: dict[str, Any] = {
+        "unsupported_claims": unsupported_share(claims["own"]),
+        "claims": sum(map(len, claims["own"])),
+        "feature_coverage": feature_coverage(found["own"], true),
+        "shared_features": shared_features(found["own"]),
+    }
+    hits = {told: feature_match(every, true)[0] for told, every in found.items()}
+    if len(hits["own"]) > 1:
+        match: dict[str, Any] = {told: asdict(mean_interval(each)) for told, each in hits.items()}
+        for other in hits.keys() - {"own"}:
+            match[f"own_minus_{other}"] = asdict(difference_interval(hits["own"], hits[other]))
+        figures["feature_match"] = match
+    return figures
+
+
+def _nearness(
+    judge: Judge, written: Mapping[str, Sequence[str]], people: People, catalog: Catalog
+) -> dict[str, Any]:
+    """Mean cosine of what is written to the item's own text and to the person's newest items'."""
+    texts = catalog.texts()
+    items = judge([texts(int(item)) or "" for item in people.items])
+    taken = np.stack(
+        [
+            judge([texts(int(item)) or "" for item in history[-RECENT:]]).mean(axis=0)
+            if len(history)
+            else np.zeros(items.shape[1], dtype=np.float32)
+            for history in people.histories
+        ]
+    )
+    figures: dict[str, Any] = {"item": {}, "history": {}}
+    near: dict[str, dict[str, NDArray[np.float64]]] = {"item": {}, "history": {}}
+    for told, listed in written.items():
+        vectors = judge(listed)
+        for name, others in (("item", items), ("history", taken)):
+            near[name][told] = (vectors * others).sum(axis=1).astype(np.float64)
+            figures[name][told] = asdict(mean_interval(near[name][told]))
+    for name, values in near.items():
+        for other in written.keys() - {"own"}:
+            gap = difference_interval(values["own"], values[other])
+            figures[name][f"own_minus_{other}"] = asdict(gap)
+    return figures
+
+
+def _strictly(
+    generator: TextGenerator,
+    prompts: Prompts,
+    people: People,
+    task: str,
+    options: WriteConfig,
+    checker: Checker,
+    known: Words,
+    chunk: int,
+) -> dict[str, Any]:
+    """What is left when only what the catalog bears out may be said."""
+    checked: list[Checked] = []
+    for start in range(0, len(people.items), chunk):
+        places = range(start, min(start + chunk, len(people.items)))
+        checked += write_checked(
+            generator,
+            checker,
+            known,
+            people.conditions(prompts, "own", places),
+            [int(people.items[place]) for place in places],
+            task,
+            seeds=[options.seed + place for place in places],
+            config=options,
+        )
+    return {
+        "unsupported_claims": unsupported_share(one.claims for one in checked),
+        "claims": sum(len(one.claims) for one in checked),
+        "catalogs_own": sum(one.own for one in checked) / len(checked),
+        "tried": sum(one.tried for one in checked) / len(checked),
+    }
+
+
 def _read(
     reading: Reading, people: People, words: Mapping[tuple[str, str], list[str]]
 ) -> dict[str, Any]:
@@ -307,4 +420,5 @@ def _read(
         "own": asdict(mean_interval(hits["own"])),
         "swapped": asdict(mean_interval(hits["swapped"])),
         "own_minus_swapped": asdict(difference_interval(hits["own"], hits["swapped"])),
+        "own_over_swapped": asdict(ratio_interval(hits["own"], hits["swapped"])),
     }

@@ -1,8 +1,10 @@
 import json
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,18 +13,22 @@ import pytorch_lightning as pl
 import torch
 from peft import PeftModel
 from torch import Tensor
+from transformers import AutoConfig, AutoModel
 
 from catalog.artifacts import open_artifact, write_artifact
 from catalog.config import CatalogConfig, SplitConfig
 from catalog.errors import VitrineError
 from finetune.config import LoraConfig
-from generate.text import bulk, run, writer
-from generate.text.config import BulkConfig, TextConfig, WriteConfig
+from generate.text import bulk, report, run, writer
+from generate.text.config import BulkConfig, ScoreConfig, TextConfig, WriteConfig
 from generate.text.decoding import choose_tokens
 from generate.text.faithful import Claim
+from generate.text.features import feature_coverage, feature_match, shared_features
+from generate.text.judge import word_judge
 from generate.text.language_model import build_language_model, load_language_model
 from generate.text.model import TextGenerator
 from generate.text.prompts import Conditions
+from generate.text.tokenizer import train_tokenizer
 from pretrain.config import OptimizerConfig, TrainerConfig
 from pretrain.optim import make_optimizer
 from pretrain.work import claim_work
@@ -260,3 +266,61 @@ def test_top_p_leaves_out_the_unlikely_and_temperature_zero_takes_the_likeliest(
 def test_reading_the_settings_does_not_import_torch():
     code = "import sys, generate.text.config; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_scores_and_samples_of_a_generator(config: TextConfig, tmp_path: Path):
+    output = run.run_text_generator(config, tmp_path / "words", build_trainer)
+    judge = tmp_path / "judge"
+    model = AutoModel.from_config(
+        AutoConfig.for_model(
+            "bert",
+            vocab_size=320,
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=16,
+        )
+    )
+    model.save_pretrained(str(judge))
+    train_tokenizer(WORDS, 300).save_pretrained(str(judge))
+    asked = ScoreConfig(
+        written=4, samples=2, judge=str(judge), write=WriteConfig(strict=True, tries=2)
+    )
+    folder = report.run_text_scores(output, asked, tmp_path / "scores")
+    assert open_artifact(folder, "text-scores").parent("generator") == output
+    scores = json.loads((folder / "scores.json").read_text())
+    found = scores["written"]["description"]
+    assert set(found["near"]) == {"words", str(judge)}
+    assert -1 <= found["near"][str(judge)]["history"]["own"]["value"] <= 1.001
+    assert found["strict"]["unsupported_claims"] == 0
+    told = report.describe_scores(scores)
+    assert "description, item hidden: perplexity own " in told
+    assert "unsupported: " in told
+    page = (folder / "samples.md").read_text()
+    assert page.count("\n## ") == 2
+    rows = [line for line in page.splitlines() if line.startswith("|")]
+    assert {line.replace("\\|", "").count("|") for line in rows} == {5}
+    assert sum(line.startswith("| Thing") for line in rows) == 4
+    with pytest.raises(VitrineError, match="judge 'nowhere' cannot be loaded"):
+        report.run_text_scores(output, ScoreConfig(judge="nowhere"), tmp_path / "more")
+
+
+def test_features_matched_covered_and_shared():
+    """By hand, after PETER's definitions."""
+    true = [{"oak", "soft"}, {"soft"}, set()]
+    written = [{"oak"}, {"red"}, {"red", "oak"}]
+    hits, places = feature_match(written, true)
+    assert (hits.tolist(), places.tolist()) == ([1, 0], [0, 1])
+    assert feature_coverage(written, true) == 0.5
+    assert shared_features(written) == pytest.approx(2 / 3)  # oak in 0, 2; red in 1, 2
+    assert feature_coverage(written, [set()]) == 0
+
+
+def test_shared_rare_words_make_texts_near():
+    words = Counter({"soft": 90, "merino": 2, "oak": 3})
+    facts: Any = SimpleNamespace(catalog=SimpleNamespace(num_items=100), words=words)
+    vectors = word_judge(facts)(["soft merino", "merino", "soft oak", ""])
+    near = vectors @ vectors.T
+    assert near[0, 1] > 0.9
+    assert near[0, 2] < 0.1
+    assert near[3, 3] == 0
