@@ -150,9 +150,8 @@ def _dress(
     """One item three ways: words and a picture for each of TOLD."""
     states = torch.stack([people.states[told][place] for told in TOLD])
     vectors = torch.from_numpy(np.array(prompts.shop.item_vectors[item])).expand(len(TOLD), -1)
-    conditions = prompts.make(
-        states, [people.told[told][place] for told in TOLD], [item] * len(TOLD)
-    )
+    pasts = [people.pasts[told][place] for told in TOLD]
+    conditions = prompts.make(states, pasts, [item] * len(TOLD))
     texts = writer.write(conditions, task, seeds=[place] * len(TOLD))
     pictures = painter(
         states,

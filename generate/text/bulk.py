@@ -28,6 +28,7 @@ from catalog.progress import track
 from catalog.staging import flush_file
 from generate.conditioning import derived_seed
 from generate.text.config import BulkConfig
+from generate.text.prompts import Past
 from generate.text.writer import Writer, open_writer
 from pretrain.work import claim_work
 
@@ -133,7 +134,7 @@ def write_block(
         part = asked[start : start + AT_ONCE]
         texts += writer.write_rows(
             states[[row for row, _, _ in part]],
-            [histories[row] for row, _, _ in part],
+            [Past(int(users[row]), len(histories[row])) for row, _, _ in part],
             [item for _, item, _ in part],
             config.task,
             seeds[start : start + AT_ONCE],

@@ -42,6 +42,8 @@ class TextConfig:
     """Prefix tokens made from the user state."""
     num_item_tokens: int = 4
     """Prefix tokens made from the item vector."""
+    num_voice_tokens: int = 2
+    """Prefix tokens made from what the person said before; none where the catalog has no reviews."""
     history_items: int = 0
     """Of each history so many items are told in words too, those most like the item; for models large
     enough to read them."""

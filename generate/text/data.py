@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from generate.conditioning import NextItem, NextItemPairs, Shop
 from generate.text.config import TextConfig
 from generate.text.model import TextGenerator
-from generate.text.prompts import Prompts
+from generate.text.prompts import Past, Prompts
 from generate.text.tasks import Words
 from pretrain.rows import order_for
 
@@ -23,6 +23,8 @@ class TextBatch:
     """float32 (batch, width); zeros where the person is hidden."""
     item_vectors: Tensor
     """float32 (batch, width); zeros where the item is hidden."""
+    voice_ids: Tensor
+    """int (batch, said): what each person said before, filled up with −100."""
     task_ids: Tensor
     """int (batch,)."""
     token_ids: Tensor
@@ -126,16 +128,21 @@ class TextData(pl.LightningDataModule):
     def collate(self, rows: list[TextRow]) -> TextBatch:
         user_states = self.shop.user_states([row.pair.history for row in rows])
         item_vectors = np.stack([self.shop.item_vectors[row.pair.item] for row in rows])
-        histories = [
-            self.prompts.told(row.pair.history, row.pair.item if row.item_shown else None)
-            if row.user_shown and self.prompts.history_items
-            else ""
-            for row in rows
+        pasts = [
+            Past(row.pair.user, len(row.pair.history)) if row.user_shown else Past() for row in rows
         ]
+        histories = None
+        if self.prompts.history_items:
+            shown = [row.pair.item if row.item_shown else None for row in rows]
+            histories = [
+                self.prompts.told(past, item) for past, item in zip(pasts, shown, strict=True)
+            ]
+        voices = [self.prompts.said(past) for past in pasts]
         token_ids, labels = self.generator.tokens(histories, [row.text for row in rows])
         return TextBatch(
             user_states * torch.tensor([[row.user_shown] for row in rows]),
             torch.from_numpy(item_vectors) * torch.tensor([[row.item_shown] for row in rows]),
+            self.generator.voice_ids(voices, len(rows)),
             torch.tensor([row.task for row in rows]),
             token_ids,
             labels,
@@ -147,6 +154,7 @@ class TextData(pl.LightningDataModule):
         return TextBatch(
             batch.user_states.to(device),
             batch.item_vectors.to(device),
+            batch.voice_ids.to(device),
             batch.task_ids.to(device),
             batch.token_ids.to(device),
             batch.labels.to(device),

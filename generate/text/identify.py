@@ -11,7 +11,7 @@ from torch import Tensor
 
 from finetune.statistics import mean_interval
 from generate.text.model import TextGenerator
-from generate.text.prompts import Indices, Prompts
+from generate.text.prompts import Past, Prompts
 
 AMONG = 20
 
@@ -22,7 +22,7 @@ def identified(
     users: NDArray[np.integer],
     prompts: Prompts,
     states: Tensor,
-    histories: Sequence[Indices],
+    pasts: Sequence[Past],
     items: NDArray[np.integer] | None,
     task: str,
     *,
@@ -32,8 +32,8 @@ def identified(
 ) -> NDArray[np.float64]:
     """How far each text is told from its own person: (texts,), 1 or 0; ties share what there is.
 
-    `users` (texts,) says whose each is, `states` (texts, width) and `histories` are what the generator
-    is told of them, `items` (texts,) the rows of what the texts are about, None to hide it; the others
+    `users` (texts,) says whose each is, `states` (texts, width) and `pasts` are what the generator is
+    told of them, `items` (texts,) the rows of what the texts are about, None to hide it; the others
     are drawn from these people. Chance is 1 / `among`.
     """
     strangers = draw_strangers(users, among - 1, seed)
@@ -44,7 +44,7 @@ def identified(
         part = slice(start, start + at_once)
         asked = candidates[part].reshape(-1).tolist()  # (texts × among,)
         about = None if items is None else np.repeat(items[part], among).tolist()
-        conditions = prompts.make(states[asked], [histories[one] for one in asked], about)
+        conditions = prompts.make(states[asked], [pasts[one] for one in asked], about)
         words = [text for text in texts[part] for _ in range(among)]
         nats, _ = generator.loss_per_text(conditions, task, words)
         nats = nats.double().cpu().reshape(-1, among)

@@ -35,6 +35,8 @@ from pretrain.artifact import without_bars
 _SETTINGS, _PROJECTOR = "generator.json", "projector.safetensors"
 SLOTS = 64
 """Texts that are written at a time, at most."""
+VOICE_WIDTH, VOICE_TOKENS = 64, 256
+"""Of a token's vector in a voice, and tokens of a voice, the newest."""
 _OPEN = re.compile(r"[<\[#＜][^>\]＞]{0,100}$")
 """What may yet turn out to be a mark that no text holds."""
 _LANGUAGE_MODEL, _ADAPTER, _TOKENIZER = "language_model", "adapter", "tokenizer"
@@ -43,10 +45,11 @@ _LANGUAGE_MODEL, _ADAPTER, _TOKENIZER = "language_model", "adapter", "tokenizer"
 class TextGenerator(nn.Module):
     """p(words | person, item, task), after CoLLM (Zhang et al. 2023) and PEPLER (Li et al. 2023).
 
-    The language model reads `[begin] user tokens, item tokens, task token`, then, where it is told
-    histories in words, those, then the words it is to write. Person and item are vectors of `width`; a
-    zero vector, like an empty history's user state, means that the condition is absent, and learned
-    null tokens take its place.
+    The language model reads `[begin] user tokens, item tokens, voice tokens, task token`, then, where it
+    is told histories in words, those, then the words it is to write. Person and item are vectors of
+    `width`; a zero vector, like an empty history's user state, means that the condition is absent, and
+    learned null tokens take its place. The voice is what the person said before: the mean of learned
+    vectors of its tokens.
     """
 
     def __init__(
@@ -58,12 +61,14 @@ class TextGenerator(nn.Module):
         tasks: Sequence[Task | str],
         num_user_tokens: int = 4,
         num_item_tokens: int = 4,
+        num_voice_tokens: int = 0,
         max_tokens: int = 64,
         history_items: int = 0,
         history_tokens: int = 128,
         base: BaseModel | None = None,
     ) -> None:
-        """`history_items` of a history are told in words, in at most `history_tokens` tokens."""
+        """`num_voice_tokens` 0: what people said before is not read. `history_items` of a history are
+        told in words, in at most `history_tokens` tokens."""
         super().__init__()
         end = special_id(tokenizer, "eos")
         assert end is not None, "language_model.py sees to it"
@@ -80,6 +85,10 @@ class TextGenerator(nn.Module):
         inner = embedding.embedding_dim
         self.user_tokens = VectorTokens(width, num_tokens=num_user_tokens, token_width=inner)
         self.item_tokens = VectorTokens(width, num_tokens=num_item_tokens, token_width=inner)
+        self.num_voice_tokens = num_voice_tokens
+        if num_voice_tokens:
+            self.voice = nn.Embedding(len(tokenizer), VOICE_WIDTH)
+            self.voice_tokens = VectorTokens(VOICE_WIDTH, num_voice_tokens, token_width=inner)
         self.task_tokens = nn.Embedding(len(self.tasks), inner)
         # Prefix tokens start as long as word embeddings are, which a pretrained model expects.
         scale = embedding.weight.detach().float().square().mean().sqrt()
@@ -91,16 +100,17 @@ class TextGenerator(nn.Module):
         self,
         user_states: Tensor,
         item_vectors: Tensor,
+        voice_ids: Tensor,
         task_ids: Tensor,
         token_ids: Tensor,
         labels: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Summed negative log-likelihood (nats) and number of tokens of each text: (batch,) both.
 
-        `token_ids` (batch, length): what is told in words, then the text; `labels` the same, with −100
-        for what is told. Both are filled up with −100 on the right.
+        See `prefix`. `token_ids` (batch, length): what is told in words, then the text; `labels` the
+        same, with −100 for what is told. Both are filled up with −100 on the right.
         """
-        prefix = self.prefix(user_states, item_vectors, task_ids)
+        prefix = self.prefix(user_states, item_vectors, voice_ids, task_ids)
         # The last token predicts nothing. Filler follows the words, so no real token sees it.
         words = self._embed(token_ids[:, :-1].clamp_min(0))
         logits = self.language_model(
@@ -113,11 +123,17 @@ class TextGenerator(nn.Module):
         )
         return losses.view_as(labels).sum(dim=1), (labels >= 0).sum(dim=1)
 
-    def prefix(self, user_states: Tensor, item_vectors: Tensor, task_ids: Tensor) -> Tensor:
-        """(batch, width), (batch, width), (batch,) -> (batch, num prefix tokens, inner width)."""
+    def prefix(
+        self, user_states: Tensor, item_vectors: Tensor, voice_ids: Tensor, task_ids: Tensor
+    ) -> Tensor:
+        """(batch, width), (batch, width), (batch, said), (batch,) → (batch, prefix, inner width).
+
+        `voice_ids` are tokens of what a person said before, filled up with −100; all −100: nothing.
+        """
         tokens = [
             self.user_tokens(user_states),
             self.item_tokens(item_vectors),
+            *self._voice(voice_ids),
             self.task_tokens(task_ids)[:, None],
         ]
         prefix = torch.cat(tokens, dim=1) * self.prefix_scale
@@ -131,9 +147,9 @@ class TextGenerator(nn.Module):
         self, conditions: Conditions, task: str, texts: Sequence[str]
     ) -> tuple[Tensor, Tensor]:
         """Summed negative log-likelihood (nats) and token count of each text: (batch,) both."""
-        users, items, task_ids = self._vectors(conditions, task, len(texts))
+        told = self._told(conditions, task, len(texts))
         token_ids, labels = self.tokens(conditions.histories, texts)
-        return self(users, items, task_ids, token_ids.to(users.device), labels.to(users.device))
+        return self(*told, token_ids.to(told[0].device), labels.to(told[0].device))
 
     def tokens(
         self, histories: Sequence[str] | None, texts: Sequence[str]
@@ -154,6 +170,20 @@ class TextGenerator(nn.Module):
         room = self.history_tokens - len(line_end)
         told = plain_ids(self.tokenizer, histories)
         return [[*ids[-room:], *line_end] if ids else [] for ids in told]
+
+    def voice_ids(self, voices: Sequence[str] | None, num_texts: int) -> Tensor:
+        """What `prefix` takes of what people said before: (texts, longest), the newest of it."""
+        if voices is None or not self.num_voice_tokens:
+            return torch.full((num_texts, 1), -100)
+        said = plain_ids(self.tokenizer, voices)
+        return pad_tokens([ids[-VOICE_TOKENS:] or [-100] for ids in said])
+
+    def _voice(self, voice_ids: Tensor) -> list[Tensor]:
+        if not self.num_voice_tokens:
+            return []
+        known = (voice_ids >= 0)[..., None]
+        summed = (self.voice(voice_ids.clamp_min(0)) * known).sum(dim=1)
+        return [self.voice_tokens(summed / known.sum(dim=1).clamp_min(1), known.any(dim=1)[:, 0])]
 
     def write(
         self,
@@ -205,7 +235,7 @@ class TextGenerator(nn.Module):
             raise VitrineError(f"max_tokens is {config.max_tokens}; give 1 or more.")
         if not all(0 <= seed < 2**63 for seed in seeds):
             raise VitrineError(f"a seed is {min(seeds)} … {max(seeds)}; give 0 to 2⁶³ - 1.")
-        prefixes = list(self.prefix(*self._vectors(conditions, task, len(seeds))))
+        prefixes = list(self.prefix(*self._told(conditions, task, len(seeds))))
         for place, ids in enumerate(self.history_ids(conditions.histories, len(seeds))):
             if ids:
                 told = self._embed(torch.tensor(ids, device=prefixes[place].device))
@@ -233,6 +263,7 @@ class TextGenerator(nn.Module):
             "tasks": [asdict(task) for task in self.learned],
             "num_user_tokens": self.user_tokens.num_tokens,
             "num_item_tokens": self.item_tokens.num_tokens,
+            "num_voice_tokens": self.num_voice_tokens,
             "max_tokens": self.max_tokens,
             "history_items": self.history_items,
             "history_tokens": self.history_tokens,
@@ -287,10 +318,10 @@ class TextGenerator(nn.Module):
     def _embed(self, token_ids: Tensor) -> Tensor:
         return self.language_model.get_input_embeddings()(token_ids)
 
-    def _vectors(
+    def _told(
         self, conditions: Conditions, task: str, num_texts: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """User states, item vectors (texts, width) and task ids (texts,)."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What `prefix` takes."""
         if task not in self.tasks:
             raise VitrineError(
                 f"this generator has not learned the task {task!r}; it writes "
@@ -302,11 +333,14 @@ class TextGenerator(nn.Module):
             absent if vectors is None else vectors.to(device).float()
             for vectors in (conditions.user_states, conditions.item_vectors)
         )
-        return users, items, torch.full((num_texts,), self.tasks.index(task), device=device)
+        voices = self.voice_ids(conditions.voices, num_texts).to(device)
+        task_ids = torch.full((num_texts,), self.tasks.index(task), device=device)
+        return users, items, voices, task_ids
 
     def _check_length(self) -> None:
         limit = getattr(self.language_model.config, "max_position_embeddings", None)
         prefix = self.user_tokens.num_tokens + self.item_tokens.num_tokens + 2
+        prefix += self.num_voice_tokens
         prefix += self.history_tokens if self.history_items else 0
         if limit and prefix + self.max_tokens > limit:
             raise VitrineError(

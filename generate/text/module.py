@@ -22,7 +22,12 @@ class TextModule(pl.LightningModule):
 
     def training_step(self, batch: TextBatch, batch_idx: int) -> Tensor:
         losses, counts = self.generator(
-            batch.user_states, batch.item_vectors, batch.task_ids, batch.token_ids, batch.labels
+            batch.user_states,
+            batch.item_vectors,
+            batch.voice_ids,
+            batch.task_ids,
+            batch.token_ids,
+            batch.labels,
         )
         loss = losses.sum() / counts.sum()  # nats per token
         self.log("loss", loss, sync_dist=True, batch_size=len(counts))

@@ -16,6 +16,8 @@ from generate.text.clean import clean_text
 Indices = NDArray[np.integer]
 LONGEST = 80
 """Letters that are told of one item of a history, at most."""
+SAID = 8
+"""Reviews by which a person's voice is known, the newest."""
 
 
 @dataclass(frozen=True)
@@ -28,41 +30,74 @@ class Conditions:
     """float (texts, width); a row of zeros: about nothing in particular."""
     histories: Sequence[str] | None = None
     """What each person took before, in words; an empty one is not told."""
+    voices: Sequence[str] | None = None
+    """What each person said before, one after another; an empty one: nothing."""
 
     def take(self, places: Sequence[int]) -> "Conditions":
         return Conditions(
             None if self.user_states is None else self.user_states[places],
             None if self.item_vectors is None else self.item_vectors[places],
             None if self.histories is None else [self.histories[place] for place in places],
+            None if self.voices is None else [self.voices[place] for place in places],
         )
+
+
+@dataclass(frozen=True)
+class Past:
+    """What a person did before."""
+
+    user: int | None = None
+    """Row of the person; None: nobody in particular."""
+    length: int = 0
+    """So many interactions of theirs, the first."""
 
 
 class Prompts:
     """Makes conditions of people and items of one shop."""
 
     def __init__(self, catalog: Catalog, shop: Shop, history_items: int = 0) -> None:
-        """Of each history so many items are told in words; with 0 none."""
+        """Of each history `history_items` are told in words; with 0 none."""
         self.catalog = catalog
         self.shop = shop
         self.history_items = history_items
         self._title = lru_cache(maxsize=65_536)(self._read_title)
 
     def make(
-        self, user_states: Tensor, histories: Sequence[Indices], items: Sequence[int] | None
+        self, user_states: Tensor, pasts: Sequence[Past], items: Sequence[int] | None
     ) -> Conditions:
-        """For people of these states (texts, width) and histories (rows of items, oldest first),
-        about these items (rows)."""
+        """For people of these states (texts, width) and pasts, about these items (rows)."""
         vectors = words = None
         if items is not None:
             vectors = torch.from_numpy(np.array(self.shop.item_vectors[list(items)]))
         if self.history_items:
-            asked = [None] * len(histories) if items is None else items
-            words = [self.told(one, item) for one, item in zip(histories, asked, strict=True)]
-        return Conditions(user_states, vectors, words)
+            asked = [None] * len(pasts) if items is None else items
+            words = [self.told(past, item) for past, item in zip(pasts, asked, strict=True)]
+        return Conditions(user_states, vectors, words, [self.said(past) for past in pasts])
 
-    def told(self, history: Indices, item: int | None) -> str:
+    def history(self, past: Past) -> Indices:
+        """Rows of items, oldest first."""
+        if past.user is None:
+            return np.empty(0, dtype=np.int32)
+        return self.catalog.interactions.history(past.user)[: past.length]
+
+    def said(self, past: Past) -> str:
+        """The newest reviews of the person, oldest first."""
+        texts = self.catalog.interactions.texts
+        if texts is None or past.user is None:
+            return ""
+        first = int(self.catalog.interactions.offsets[past.user])
+        found: list[str] = []
+        for row in range(first + past.length - 1, first - 1, -1):
+            if len(found) == SAID:
+                break
+            if text := texts[row]:
+                found.append(text)
+        return " ".join(reversed(found))
+
+    def told(self, past: Past, item: int | None) -> str:
         """Titles of those items of a history that are most like `item`, or of the newest without
         one, oldest first; empty for an empty history."""
+        history = self.history(past)
         if not len(history):
             return ""
         chosen = np.arange(len(history))[-self.history_items :]

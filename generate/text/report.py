@@ -6,6 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from catalog.artifacts import open_artifact, write_artifact
 from catalog.catalog import Catalog
 from catalog.config import CatalogConfig, SplitConfig
@@ -16,7 +18,7 @@ from generate.text.clean import clean_text
 from generate.text.config import ScoreConfig, WriteConfig
 from generate.text.judge import model_judge
 from generate.text.model import TextGenerator
-from generate.text.prompts import Prompts
+from generate.text.prompts import Past, Prompts
 from generate.text.score import People, choose_people, score_texts
 from generate.truth import demo_truth
 
@@ -78,8 +80,8 @@ def samples_page(
     for name, history in zip(names, people.histories, strict=True):
         taken = "; ".join(title(int(item)) for item in history[-HISTORY_SHOWN:])
         lines.append(f"- **{name}** took last: {taken or 'nothing'}")
-    everybody = [*people.histories, people.histories[0][:0]]
-    states = shop.user_states(list(everybody))
+    everybody = [*people.pasts["own"], Past()]
+    states = torch.cat([people.states["own"], people.states["none"][:1]])
     for task in generator.tasks:
         lines += ["", f"## {task}", "", f"| item | {' | '.join(names)} | nobody in particular |"]
         lines.append(f"|{' --- |' * (len(names) + 2)}")

@@ -22,7 +22,7 @@ from generate.text.features import feature_coverage, feature_match, shared_featu
 from generate.text.identify import AMONG, identification, identified
 from generate.text.judge import Judge, word_judge
 from generate.text.model import TextGenerator
-from generate.text.prompts import Conditions, Prompts
+from generate.text.prompts import Conditions, Past, Prompts
 from generate.text.strict import Checked, write_checked
 from generate.text.tasks import Words
 from generate.text.variety import bleu, distinct, near_copies, rouge
@@ -57,8 +57,8 @@ class People:
     """The true next items."""
     states: dict[str, Tensor] = field(repr=False)
     """float32 (people, width) of whoever the words are told they are for: own, swapped, none."""
-    told: dict[str, Sequence[NDArray[np.integer]]] = field(repr=False)
-    """Their histories."""
+    pasts: dict[str, list[Past]] = field(repr=False)
+    """What these did before."""
 
     def conditions(
         self, prompts: Prompts, told: str, places: Sequence[int], item_shown: bool = True
@@ -66,7 +66,7 @@ class People:
         """About the next items of the people at these places, for whom `told` says."""
         return prompts.make(
             self.states[told][places],
-            [self.told[told][place] for place in places],
+            [self.pasts[told][place] for place in places],
             self.items[places].tolist() if item_shown else None,
         )
 
@@ -175,12 +175,15 @@ def choose_people(
     partners = swap_partners(chosen.users, seed)
     items = np.asarray(interactions.items)[target_rows(interactions, chosen)]
     states = {"own": own, "swapped": own[torch.from_numpy(partners)], "none": own * 0}
-    told = {
-        "own": histories,
-        "swapped": [histories[place] for place in partners],
-        "none": [history[:0] for history in histories],
+    own_pasts = [
+        Past(int(user), len(history)) for user, history in zip(chosen.users, histories, strict=True)
+    ]
+    pasts = {
+        "own": own_pasts,
+        "swapped": [own_pasts[place] for place in partners],
+        "none": [Past()] * len(own_pasts),
     }
-    return People(chosen.users, chosen.positions, histories, partners, items, states, told)
+    return People(chosen.users, chosen.positions, histories, partners, items, states, pasts)
 
 
 def write_for(
@@ -218,7 +221,7 @@ def _first(people: People, count: int) -> People:
         people.partners[:count],
         people.items[:count],
         {told: states[:count] for told, states in people.states.items()},
-        {told: histories[:count] for told, histories in people.told.items()},
+        {told: pasts[:count] for told, pasts in people.pasts.items()},
     )
 
 
@@ -273,7 +276,7 @@ def _identified(
         people.users[worded],
         prompts,
         people.states["own"][torch.from_numpy(worded)],
-        [people.histories[place] for place in worded],
+        [people.pasts["own"][place] for place in worded],
         people.items[worded] if item_shown else None,
         task,
         seed=seed,

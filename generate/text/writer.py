@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 from torch import Tensor
 
 from catalog.arrange import arrange
@@ -19,7 +18,7 @@ from generate.shop import open_shop
 from generate.text.config import WriteConfig
 from generate.text.faithful import Checker
 from generate.text.model import TextGenerator
-from generate.text.prompts import Indices, Prompts
+from generate.text.prompts import Past, Prompts
 from generate.text.strict import write_checked
 from generate.text.tasks import Words
 
@@ -79,11 +78,11 @@ class Writer:
         seeds = range(config.seed, config.seed + num_texts)
         if item is None and config.strict:
             raise VitrineError("strict checks words against an item; name one with --item.")
-        state, history = self._person(user)
+        state, past = self._person(user)
         row = None if item is None else self.catalog.item_index(item)
         texts = self.write_rows(
             state.expand(num_texts, -1),
-            [history] * num_texts,
+            [past] * num_texts,
             None if row is None else [row] * num_texts,
             task,
             seeds,
@@ -97,15 +96,15 @@ class Writer:
     def write_rows(
         self,
         states: Tensor,
-        histories: Sequence[Indices],
+        pasts: Sequence[Past],
         items: Sequence[int] | None,
         task: str,
         seeds: Sequence[int],
         config: WriteConfig,
     ) -> list[tuple[str, bool]]:
-        """A text for each of `states` (texts, width) and `histories` about each of `items` (rows), and
-        whether it is the catalog's own."""
-        conditions = self.prompts.make(states, histories, items)
+        """A text for each of `states` (texts, width) and `pasts` about each of `items` (rows), and whether
+        it is the catalog's own."""
+        conditions = self.prompts.make(states, pasts, items)
         if not config.strict or items is None:
             texts = self.generator.write(conditions, task, seeds=seeds, config=config)
             return [(text, False) for text in texts]
@@ -135,18 +134,19 @@ class Writer:
         if config.strict:
             yield self.write(user, item, task, config)[0].text
             return
-        state, history = self._person(user)
+        state, past = self._person(user)
         items = None if item is None else [self.catalog.item_index(item)]
-        conditions = self.prompts.make(state[None], [history], items)
+        conditions = self.prompts.make(state[None], [past], items)
         (request,) = self.generator.requests(conditions, task, seeds=[config.seed], config=config)
         yield from self.generator.stream(request)
 
-    def _person(self, user: str | None) -> tuple[Tensor, Indices]:
-        """State (width,) and history; of nobody, zeros and an empty one."""
-        history = np.empty(0, dtype=np.int32)
+    def _person(self, user: str | None) -> tuple[Tensor, Past]:
+        """State (width,), zeros of nobody, and past."""
+        past = Past()
         if user is not None:
-            history = self.catalog.interactions.history(self.catalog.user_index(user))
-        return self.shop.user_states([history])[0], history
+            row = self.catalog.user_index(user)
+            past = Past(row, len(self.catalog.interactions.history(row)))
+        return self.shop.user_states([self.prompts.history(past)])[0], past
 
 
 def open_writer(

@@ -22,7 +22,7 @@ from generate.text.identify import draw_strangers, identified
 from generate.text.language_model import build_language_model
 from generate.text.model import TextGenerator
 from generate.text.module import TextModule
-from generate.text.prompts import Conditions, Prompts
+from generate.text.prompts import Conditions, Past, Prompts
 from generate.text.score import Reading, score_texts
 from generate.text.tasks import Words, load_task, tasks_with_words
 from generate.text.variety import bleu, rouge
@@ -181,7 +181,9 @@ def test_a_text_scores_the_same_beside_longer_ones():
 
 def test_cached_words_are_those_of_full_passes():
     generator = make_generator()
-    prefix = generator.prefix(some_vectors(1), torch.zeros(1, WIDTH), torch.tensor([1]))
+    prefix = generator.prefix(
+        some_vectors(1), torch.zeros(1, WIDTH), torch.tensor([[-100]]), torch.tensor([1])
+    )
     model, embed = generator.language_model, generator.language_model.get_input_embeddings()
     request = Request(prefix[0], seed=5, temperature=2.0, max_tokens=6)
     (cached,) = Decoder(model, end=generator.end, forbidden=[0]).write([request])
@@ -244,12 +246,52 @@ def test_what_a_person_took_is_told_in_words_and_costs_nothing(
 
 
 def test_of_a_long_history_what_is_most_like_the_item_is_told(catalog: Catalog, shop: FakeShop):
-    prompts = Prompts(catalog, shop, history_items=2)
-    history = np.array([0, 2, 1, 3, 5])
-    assert prompts.told(history, 4) == "took: Coat; Coat"
-    assert prompts.told(history, 7) == "took: Hat; Hat"
-    assert prompts.told(history[:4], None) == "took: Hat; Hat", "the newest"
-    assert prompts.told(history[:0], 4) == ""
+    one = np.array([0, 2, 1, 3, 5], dtype=np.int32)
+    mixed = replace(
+        catalog,
+        interactions=replace(catalog.interactions, items=np.tile(one, catalog.num_users)),
+    )
+    prompts = Prompts(mixed, shop, history_items=2)
+    assert prompts.told(Past(3, 5), 4) == "took: Coat; Coat"
+    assert prompts.told(Past(3, 5), 7) == "took: Hat; Hat"
+    assert prompts.told(Past(3, 4), None) == "took: Hat; Hat", "the newest"
+    assert prompts.told(Past(3, 0), 4) == prompts.told(Past(), 4) == ""
+
+
+def test_a_voice_is_what_was_said_before_and_nothing_later(catalog: Catalog, shop: FakeShop):
+    texts = [f"say {row}" if row % 2 else None for row in range(60)]
+    spoken = replace(catalog, interactions=replace(catalog.interactions, texts=texts))
+    prompts = Prompts(spoken, shop)
+    assert prompts.said(Past(1, 4)) == "say 5 say 7"
+    assert prompts.said(Past(1, 3)) == "say 5 say 7"
+    assert prompts.said(Past(1, 2)) == "say 5"
+    assert prompts.said(Past(1, 0)) == prompts.said(Past()) == ""
+    assert (
+        Prompts(
+            replace(catalog, interactions=replace(catalog.interactions, texts=None)), shop
+        ).said(Past(1, 4))
+        == ""
+    )
+    long = replace(
+        catalog.interactions, offsets=np.array([0, 60]), texts=[f"r{row}" for row in range(60)]
+    )
+    assert Prompts(replace(catalog, interactions=long), shop).said(Past(0, 60)).split() == [
+        f"r{row}" for row in range(52, 60)
+    ]
+
+
+def test_another_voice_gives_other_words_likeliness(catalog: Catalog):
+    generator = make_generator(num_voice_tokens=2)
+    users = some_vectors(3)
+    texts = [WORDS[0]] * 3
+    asked = Conditions(users, None, None, [WORDS[0], WORDS[1] * 3, ""])
+    nats, _ = generator.loss_per_text(asked, "review", texts)
+    for place in range(3):
+        alone, _ = generator.loss_per_text(asked.take([place]), "review", texts[:1])
+        torch.testing.assert_close(alone[0], nats[place])
+    silent, _ = generator.loss_per_text(Conditions(users), "review", texts)
+    torch.testing.assert_close(silent[2], nats[2])
+    assert (silent[:2] - nats[:2]).abs().min() > 1e-4
 
 
 def test_no_condition_is_the_dropped_condition(catalog: Catalog, split: Split, shop: FakeShop):
@@ -260,7 +302,12 @@ def test_no_condition_is_the_dropped_condition(catalog: Catalog, split: Split, s
     rows = [data.rows[row] for row in range(4)]
     batch = data.collate([row for row in rows if row.task == rows[0].task])
     dropped, _ = generator(
-        batch.user_states, batch.item_vectors, batch.task_ids, batch.token_ids, batch.labels
+        batch.user_states,
+        batch.item_vectors,
+        batch.voice_ids,
+        batch.task_ids,
+        batch.token_ids,
+        batch.labels,
     )
     texts = [row.text for row in rows if row.task == rows[0].task]
     absent, _ = generator.loss_per_text(Conditions(), generator.tasks[rows[0].task], texts)
@@ -320,13 +367,13 @@ def test_whose_words_they_are_is_told_from_among_others(
     learned: TextGenerator, catalog: Catalog, shop: FakeShop
 ):
     users = np.arange(12)
-    histories = [catalog.interactions.history(person) for person in users]
-    states, prompts = shop.user_states(histories), Prompts(catalog, shop)
+    states = shop.user_states([catalog.interactions.history(person) for person in users])
+    prompts, pasts = Prompts(catalog, shop), [Past(int(person), 5) for person in users]
     texts = [WORDS[person % 2] for person in users]
 
     def told(states: Tensor) -> np.ndarray:
         return identified(
-            learned, texts, users, prompts, states, histories, None, "review", among=4, chunk=9
+            learned, texts, users, prompts, states, pasts, None, "review", among=4, chunk=9
         )
 
     hits = told(states)

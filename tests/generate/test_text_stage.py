@@ -220,7 +220,9 @@ def test_a_pretrained_base_stays_as_it_was_under_lora(base: Path, tmp_path: Path
     users = torch.eye(2, WIDTH)
     token_ids, labels = generator.tokens(None, WORDS)
     for _ in range(2):  # LoRA's A moves only after B has
-        nats, _ = generator(users, users * 0, torch.zeros(2, dtype=torch.long), token_ids, labels)
+        nats, _ = generator(
+            users, users * 0, torch.tensor([[-100]] * 2), torch.tensor([0, 0]), token_ids, labels
+        )
         nats.sum().backward()
         optimizer.step()
     now = generator.state_dict()
