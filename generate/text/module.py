@@ -29,7 +29,10 @@ class TextModule(pl.LightningModule):
             batch.token_ids,
             batch.labels,
         )
-        loss = losses.sum() / counts.sum()  # nats per token
+        # Nats per token of the whole step: ranks' texts differ in length, and their gradients are
+        # averaged, so each divides by the mean of what all of them have.
+        tokens = self.all_gather(counts.sum()).float().mean()
+        loss = losses.sum() / tokens
         self.log("loss", loss, sync_dist=True, batch_size=len(counts))
         return loss
 

@@ -131,6 +131,8 @@ def _lines(scores: Mapping[str, Any]) -> Iterator[str]:
         ):
             if name in found:
                 yield f"  {label}: {_told(found[name])}"
+        if "rouge_l" in found["item_hidden"]:
+            yield f"  ROUGE-L, item hidden: {_told(found['item_hidden']['rouge_l'])}"
         if "bleu" in found:
             yield f"  BLEU: own {found['bleu']['own']:.4f}, none {found['bleu']['none']:.4f}"
         for judge, near in found["near"].items():

@@ -92,13 +92,13 @@ def score_texts(
     `none_minus_own` are differences in nats per token; above 0, knowing the person helps.
     `identified`: how often the true text is likeliest told its own person, among so many people
     drawn at random (chance is one in that many). `written`, of what is written about each person's
-    next item: the share of unique texts (USR), distinct runs of words, the share that copies a training
-    text; likeness to the true text (ROUGE-1 and ROUGE-L F1, Lin 2004; BLEU, Papineni et al. 2002) told
-    the own person, a stranger and nobody; features (`generate.text.features`): match (FMR), coverage
-    (FCR), and how many two texts share (DIV); `near` the item and the person's history as `judges` read
-    them, which nothing was conditioned on; the share of claims that the catalog does not bear out, and
-    the same with `write.strict`. `readings`: how often a text shows what it should, told the own person
-    and told a stranger.
+    next item: the share of unique texts (USR), distinct runs of words, the share that copies a
+    training text; likeness to the true text (ROUGE-1 and ROUGE-L F1, Lin 2004; BLEU, Papineni et al.
+    2002) told the own person, a stranger and nobody, and the same where the item was hidden; features
+    (`generate.text.features`): match (FMR), coverage (FCR), and how many two texts share (DIV); `near`
+    the item and the person's history as `judges` read them, which nothing was conditioned on; the
+    share of claims that the catalog does not bear out, and the same with `write.strict`. `readings`:
+    how often a text shows what it should, told the own person and told a stranger.
     """
     who = choose_people(shop, catalog, split, people, seed, chunk)
     prompts = Prompts(catalog, shop, generator.history_items)
@@ -144,6 +144,15 @@ def score_texts(
                 )
                 for name, judge in judges.items()
             },
+            "item_hidden": _likeness(
+                true,
+                {
+                    told: write_for(
+                        generator, prompts, few, task, told, options, chunk, item_shown=False
+                    )
+                    for told in people_told
+                },
+            ),
             "examples": own[:8],
         }
         if options.strict:
@@ -194,8 +203,10 @@ def write_for(
     told: str,
     config: WriteConfig,
     chunk: int = 64,
+    item_shown: bool = True,
 ) -> list[str]:
-    """A text about each person's next item, told who `told` (own, swapped, none) says it is for.
+    """A text about each person's next item, or, with that hidden, about whatever suits the person, told
+    who `told` (own, swapped, none) says it is for.
 
     Text i draws from seed `config.seed + i` whoever it is told, so own and swapped differ in the
     person alone.
@@ -204,7 +215,7 @@ def write_for(
     for start in range(0, len(people.items), chunk):
         places = range(start, min(start + chunk, len(people.items)))
         texts += generator.write(
-            people.conditions(prompts, told, places),
+            people.conditions(prompts, told, places, item_shown),
             task,
             seeds=[config.seed + place for place in places],
             config=config,

@@ -1,14 +1,9 @@
 """LoRA under DDP and ZeRO: the same adapter, whole, and checkpoints without the frozen base."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,8 +15,8 @@ from catalog.catalog import load_catalog
 from catalog.splits import make_split
 from finetune.artifact import open_recommender
 from finetune.config import FinetuneConfig
+from tests.stages import train
 
-SCRIPT = Path(__file__).with_name("tune_on.py")
 ADAPTER = Path("adapter/adapter_model.safetensors")
 
 
@@ -43,37 +38,11 @@ def steps(settings: FinetuneConfig, tmp_path_factory: pytest.TempPathFactory) ->
     return path
 
 
-def tune(
-    steps: Path, output: Path, strategy: str = "auto", devices: int = 1, kill_at: int = -1
-) -> dict[str, Any]:
-    """What really ran; asserts that it ended, or was killed, as it should."""
-    start = [sys.executable]
-    if devices > 1:
-        start += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices}"]
-    arguments = [steps, output, strategy, devices, kill_at]
-    done = subprocess.run(
-        [*start, str(SCRIPT), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
-    )
-    expected = 0 if kill_at < 0 else -signal.SIGKILL if devices == 1 else 1
-    assert done.returncode == expected, done.stderr[-9000:]
-    ran = json.loads(output.with_suffix(".json").read_text())
-    assert ran["world_size"] == devices
-    if strategy.startswith("zero"):
-        assert ran["kind"] == strategy
-        assert ran["engine"] == "DeepSpeedEngine"
-    assert ran["sharded"] == (strategy == "zero3")
-    return ran
-
-
 @pytest.fixture(scope="module")
 def two(steps: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two ranks that hold everything."""
     output = tmp_path_factory.mktemp("ddp") / "run"
-    tune(steps, output, "ddp", 2)
+    train(steps, output, "ddp", 2)
     return output
 
 
@@ -93,7 +62,7 @@ def test_shards_give_the_adapter_of_whole_weights(
     strategy: str, steps: Path, two: Path, settings: FinetuneConfig, tmp_path: Path
 ) -> None:
     output = tmp_path / "run"
-    tune(steps, output, strategy, 2)
+    train(steps, output, strategy, 2)
     check_same(output, two)
     catalog = load_catalog(settings.catalog)
     ranking = open_recommender(output, catalog).rank_targets(
@@ -108,13 +77,13 @@ def test_a_checkpoint_holds_no_frozen_weight_and_is_enough(
     strategy: str, devices: int, steps: Path, settings: FinetuneConfig, tmp_path: Path
 ) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    tune(steps, whole, strategy, devices)
-    tune(steps, broken, strategy, devices, kill_at=3)
+    train(steps, whole, strategy, devices)
+    train(steps, broken, strategy, devices, kill_at=3)
     (state,) = broken.with_name("broken.work").rglob("step=2/state")
     held = names_in(state)
     assert any("lora_A" in name for name in held)
     assert not [name for name in held if "base_layer" in name or "embeddings" in name]
-    assert tune(steps, broken, strategy, devices)["first_step"] == 2
+    assert train(steps, broken, strategy, devices)["first_step"] == 2
     ours, theirs = load_file(whole / ADAPTER), load_file(broken / ADAPTER)
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
     shutil.rmtree(whole)
@@ -137,4 +106,4 @@ def test_ids_alone_learn_on_two_ranks(steps: Path, tmp_path: Path) -> None:
     config = yaml.safe_load(steps.read_text()) | {"features": "id", "transfer": "scratch"}
     ids = tmp_path / "ids.yaml"
     ids.write_text(yaml.safe_dump(config))
-    assert tune(ids, tmp_path / "shared", "ddp", 2)["world_size"] == 2
+    assert train(ids, tmp_path / "shared", "ddp", 2)["world_size"] == 2

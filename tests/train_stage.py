@@ -1,6 +1,7 @@
-"""Run by torchrun or alone: fine-tunes a few steps, may be killed, and writes what really ran.
+"""Run by torchrun or alone: fine-tunes a recommender, or trains a text generator, a few steps, may be
+killed, and writes what really ran.
 
-tune_on.py SETTINGS OUTPUT STRATEGY DEVICES KILL_AT    # SETTINGS: a FinetuneConfig as YAML
+train_stage.py SETTINGS OUTPUT STRATEGY DEVICES KILL_AT    # SETTINGS: the stage's, as YAML
 """
 
 import json
@@ -13,9 +14,12 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+import yaml
 
 from finetune.config import FinetuneConfig
 from finetune.run import run_finetuning
+from generate.text.config import TextConfig
+from generate.text.run import run_text_generator
 from launch.cli import leave
 from launch.settings import load_settings
 from launch.strategies import kind_of
@@ -49,11 +53,17 @@ class Witness(pl.Callback):
 
 def main(settings: str, output: str, strategy: str, devices: str, kill_at: str) -> None:
     torch.set_num_threads(1)
-    config = load_settings(FinetuneConfig, settings, [])
+    rows = GLOBAL_ROWS // int(devices)
+    run: Any
+    config: Any
+    if "max_tokens" in yaml.safe_load(Path(settings).read_text()):
+        run, config = run_text_generator, load_settings(TextConfig, settings, [])
+        config = replace(config, batch_size=rows)
+    else:
+        run, config = run_finetuning, load_settings(FinetuneConfig, settings, [])
+        config = replace(config, data=replace(config.data, rows=rows))
     config = replace(
-        config,
-        data=replace(config.data, rows=GLOBAL_ROWS // int(devices)),
-        trainer=replace(config.trainer, strategy=strategy, devices=int(devices)),
+        config, trainer=replace(config.trainer, strategy=strategy, devices=int(devices))
     )
     witness = Witness(Path(output), int(kill_at))
 
@@ -64,7 +74,7 @@ def main(settings: str, output: str, strategy: str, devices: str, kill_at: str) 
             sharding["stage3_param_persistence_threshold"] = 0
         return trainer
 
-    run_finetuning(config, Path(output), build)
+    run(config, Path(output), build)
 
 
 if __name__ == "__main__":
