@@ -6,6 +6,7 @@ python -m benchmarks.batching    # about five minutes on one core
 import argparse
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -67,8 +68,9 @@ def main() -> None:
         note=f"Untrained models of six layers ({', '.join(SHAPES)}; speed with llama) in float32 on one "
         f"core. Equal: prefixes of 1 to 40 vectors, 1 to 120 tokens, three temperatures, {SLOTS} slots, "
         f"{SEEDS} seeds. Ragged: {REQUESTS} texts, the likeliest token each time, whose lengths are drawn "
-        "from a geometric distribution of mean 32, at most 200; static: the same decoder, the next "
-        f"{SLOTS} requests when all before have ended; generate: transformers' own in such batches, left "
+        "from a geometric distribution of mean 32, at most 200; static: the same decoder, batches of "
+        f"{SLOTS} that all go on until their longest has ended; shrinking: the same, but whoever has ended "
+        "leaves at once and nobody comes in; generate: transformers' own in such batches, left "
         "padded, each until its longest has ended. Tokens a second that belong to a text. alone: 128 "
         f"tokens of one text. Ratios of {ROUNDS} rounds taken in turns: the median, and the lowest and "
         "highest.",
@@ -129,6 +131,13 @@ def ragged_load(model: torch.nn.Module) -> dict[str, object]:
 
     def static() -> None:
         for start in range(0, REQUESTS, SLOTS):
+            part = requests[start : start + SLOTS]
+            longest = max(request.max_tokens for request in part)
+            padded = [replace(request, max_tokens=longest) for request in part]
+            Decoder(model, end=-1, slots=SLOTS).write(padded)
+
+    def shrinking() -> None:
+        for start in range(0, REQUESTS, SLOTS):
             Decoder(model, end=-1, slots=SLOTS).write(requests[start : start + SLOTS])
 
     def generate() -> None:
@@ -136,11 +145,12 @@ def ragged_load(model: torch.nn.Module) -> dict[str, object]:
             part = slice(start, start + SLOTS)
             generate_with(model, prefixes[part], int(lengths[part].max()))
 
-    seconds = in_turns([ours, static, generate])
+    seconds = in_turns([ours, static, shrinking, generate])
     return {
         "ragged_tokens_per_second": total / float(np.median(seconds[0])),
         "ragged_over_static": spread(seconds[1] / seconds[0]),
-        "ragged_over_generate": spread(seconds[2] / seconds[0]),
+        "ragged_over_shrinking": spread(seconds[2] / seconds[0]),
+        "ragged_over_generate": spread(seconds[3] / seconds[0]),
     }
 
 

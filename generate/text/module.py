@@ -31,8 +31,9 @@ class TextModule(pl.LightningModule):
         )
         # Nats per token of the whole step: ranks' texts differ in length, and their gradients are
         # averaged, so each divides by the mean of what all of them have.
-        tokens = self.all_gather(counts.sum()).float().mean()
-        loss = losses.sum() / tokens
+        tokens = self.all_gather(counts.sum())
+        assert isinstance(tokens, Tensor)
+        loss = losses.sum() / tokens.float().mean()
         self.log("loss", loss, sync_dist=True, batch_size=len(counts))
         return loss
 
