@@ -220,10 +220,9 @@ def special(tokenizer: Tokenizer, encoded: Sequence[Sequence[int]]) -> int:
 
 def chat_tokenizer() -> Tokenizer:
     """One with the tokens of several chat models, of which some are not called special."""
-    tokenizer = train_tokenizer([SAY] * 4, 400)
-    tokenizer.add_tokens(
-        [AddedToken(text, special=True) for text in CHAT_TOKENS], special_tokens=True
-    )
+    tokenizer: Any = train_tokenizer([SAY] * 4, 400)
+    for text in CHAT_TOKENS:
+        tokenizer.add_tokens(AddedToken(text, special=True), special_tokens=True)
     tokenizer.add_tokens(["<tool_call>", "</tool_call>", "[SYSTEM_PROMPT]"])
     return tokenizer
 

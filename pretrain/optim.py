@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -77,35 +78,44 @@ def make_optimizer(
     config: OptimizerConfig,
     total_steps: int,
     rates: Mapping[nn.Parameter, float] | None = None,
+    turns: Mapping[nn.Parameter, range] | None = None,
 ) -> dict[str, Any]:
     """What `LightningModule.configure_optimizers` returns.
 
     Weight decay touches matrices alone; the rate rises over the first `warmup_share` of the steps
-    and falls to 0 along a cosine. `rates`: parameters that learn at a share of it.
+    and falls to 0 along a cosine. `rates`: parameters that learn at a share of it. `turns`: parameters
+    that learn in these steps alone, with a rise and a fall of their own.
     """
-    shares: dict[float, list[nn.Parameter]] = {}
+    always = range(total_steps)
+    shares: dict[tuple[float, int, int], list[nn.Parameter]] = {}
     for parameter in parameters:
         if parameter.requires_grad:
-            shares.setdefault((rates or {}).get(parameter, 1.0), []).append(parameter)
-    groups = []
-    for share, trained in sorted(shares.items(), reverse=True):
+            turn = (turns or {}).get(parameter, always)
+            place = (rates or {}).get(parameter, 1.0), turn.start, turn.stop
+            shares.setdefault(place, []).append(parameter)
+    groups, schedules = [], []
+    for (share, start, stop), trained in sorted(shares.items(), reverse=True):
         settings = {"lr": config.learning_rate * share}
         matrices = [p for p in trained if is_matrix(p)]
         others = [p for p in trained if not is_matrix(p)]
-        groups.append({**settings, "params": matrices, "weight_decay": config.weight_decay})
-        groups.append({**settings, "params": others, "weight_decay": 0.0})
-    groups = [group for group in groups if group["params"]]
+        for params, decay in ((matrices, config.weight_decay), (others, 0.0)):
+            if params:
+                groups.append({**settings, "params": params, "weight_decay": decay})
+                schedules.append(partial(rate_at, range(start, stop), config.warmup_share))
     optimizer = GuardedAdamW(groups, config.learning_rate, config.average)
-    warmup = max(1, round(config.warmup_share * total_steps))
-
-    def rate(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        done = (step - warmup) / max(1, total_steps - warmup)
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, schedules)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def rate_at(turn: range, warmup_share: float, step: int) -> float:
+    """The share of the learning rate in a step: a rise, then half a cosine; 0 outside the turn."""
+    warmup = max(1, round(warmup_share * len(turn)))
+    since = step - turn.start
+    if since < 0 or since >= len(turn):
+        return 0.0
+    if since < warmup:
+        return (since + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (since - warmup) / max(1, len(turn) - warmup))))
 
 
 def is_matrix(parameter: nn.Parameter) -> bool:

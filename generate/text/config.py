@@ -38,6 +38,10 @@ class TextConfig:
     """Size of the tokenizer trained on the catalog's words; used where `model` is empty."""
     lora: LoraConfig = field(default_factory=LoraConfig)
     """Low-rank updates of a pretrained model."""
+    lora_steps: int = 0
+    """Of a pretrained model: so many steps in which its updates learn alone, person and item hidden but
+    for what is told in words; then they rest, and the prefix tokens learn (CoLLM, Zhang et al. 2023).
+    0: all learn together."""
     num_user_tokens: int = 4
     """Prefix tokens made from the user state."""
     num_item_tokens: int = 4

@@ -44,6 +44,8 @@ class TextRow:
     text: str
     user_shown: bool
     item_shown: bool
+    in_words_alone: bool
+    """The person is told by what they took, not by vectors, and the item not at all."""
 
 
 class TextRows(Dataset[TextRow]):
@@ -62,6 +64,8 @@ class TextRows(Dataset[TextRow]):
         drop_user: float = 0.0,
         drop_item: float = 0.0,
     ) -> None:
+        self.in_words_alone = 0
+        """So many rows, the first, are told in words alone."""
         self.words = words
         self.pairs = pairs
         self.tasks = tuple(words.tasks)
@@ -87,7 +91,10 @@ class TextRows(Dataset[TextRow]):
         assert text is not None
         coins = np.random.default_rng((self.seed, row)).random(2)
         user_shown, item_shown = coins >= self.drop
-        return TextRow(self.pairs[place], task, text, bool(user_shown), bool(item_shown))
+        alone = row < self.in_words_alone
+        return TextRow(
+            self.pairs[place], task, text, bool(user_shown), bool(item_shown) and not alone, alone
+        )
 
     def _ordered(self, task: int, epoch: int) -> NDArray[np.int64]:
         """The task's places in the order of its `epoch`-th pass; the latest order is kept."""
@@ -117,6 +124,10 @@ class TextData(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         assert self.trainer is not None
+        rows_of_step = (
+            self.config.batch_size * self.trainer.world_size * self.trainer.accumulate_grad_batches
+        )
+        self.rows.in_words_alone = self.config.lora_steps * rows_of_step
         return DataLoader(
             self.rows,
             batch_sampler=order_for(self.trainer, self.config.batch_size),
@@ -137,10 +148,14 @@ class TextData(pl.LightningDataModule):
             histories = [
                 self.prompts.told(past, item) for past, item in zip(pasts, shown, strict=True)
             ]
-        voices = [self.prompts.said(past) for past in pasts]
+        voices = [
+            "" if row.in_words_alone else self.prompts.said(past)
+            for row, past in zip(rows, pasts, strict=True)
+        ]
+        users_shown = [[row.user_shown and not row.in_words_alone] for row in rows]
         token_ids, labels = self.generator.tokens(histories, [row.text for row in rows])
         return TextBatch(
-            user_states * torch.tensor([[row.user_shown] for row in rows]),
+            user_states * torch.tensor(users_shown),
             torch.from_numpy(item_vectors) * torch.tensor([[row.item_shown] for row in rows]),
             self.generator.voice_ids(voices, len(rows)),
             torch.tensor([row.task for row in rows]),

@@ -7,6 +7,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from catalog.artifacts import open_artifact, write_artifact
+from catalog.errors import VitrineError
 from catalog.splits import load_split
 from finetune.shop import load_shop
 from generate.conditioning import NextItemPairs, sample_conditions
@@ -47,7 +48,7 @@ def run_text_generator(config: TextConfig, output: Path, build_trainer: TrainerF
     work = work_folder(output, "text-generator", config, "batch_size", **made_from)
     trainer = build_trainer(config.trainer, work, f"Words for {catalog.name}", callbacks=[curves])
     data = TextData(words, shop, pairs, generator, config)
-    module = TextModule(generator, config.optimizer)
+    module = TextModule(generator, config.optimizer, config.lora_steps)
     trainer.fit(module, data)
     with gathered_weights(generator):
         if trainer.is_global_zero:
@@ -82,6 +83,11 @@ def new_generator(
     width: int,
 ) -> TextGenerator:
     """An untrained generator; a new tokenizer learns from the words of training alone."""
+    if config.lora_steps and not (config.model and config.lora_steps < config.trainer.max_steps):
+        raise VitrineError(
+            f"lora_steps {config.lora_steps} is for a pretrained model, and less than "
+            f"trainer.max_steps ({config.trainer.max_steps}); set model, or lora_steps to 0."
+        )
     base = None
     if config.model:
         language_model, tokenizer, base = load_language_model(config.model, config.lora)

@@ -244,6 +244,55 @@ def test_a_pretrained_base_stays_as_it_was_under_lora(base: Path, tmp_path: Path
     assert torch.equal(ours[0], theirs[0])
 
 
+class Snapshots(pl.Callback):
+    """Weights after each step, and what the batch told."""
+
+    def __init__(self) -> None:
+        self.weights: list[dict[str, Tensor]] = []
+        self.vectors: list[bool] = []
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        learned = module.generator.named_parameters()
+        self.weights.append({n: p.detach().clone() for n, p in learned if p.requires_grad})
+        told = (batch.user_states, batch.item_vectors, batch.voice_ids.clamp_min(0))
+        self.vectors.append(any(bool(part.any()) for part in told))
+
+
+def test_low_rank_updates_learn_first_and_prefix_tokens_after_them(
+    config: TextConfig, base: Path, tmp_path: Path
+):
+    seen = Snapshots()
+
+    def build(config: TrainerConfig, folder: Path, title: str, callbacks=()) -> pl.Trainer:
+        return build_trainer(config, folder, title, callbacks=[*callbacks, seen])
+
+    asked = replace(
+        config,
+        model=str(base),
+        lora_steps=3,
+        history_items=2,
+        history_tokens=24,
+        drop_user=0.0,
+        trainer=replace(config.trainer, max_steps=6),
+    )
+    run.run_text_generator(asked, tmp_path / "words", build)
+    assert seen.vectors == [False] * 3 + [True] * 3
+    for name, early in seen.weights[0].items():
+        middle, late = seen.weights[2][name], seen.weights[5][name]
+        if "lora_" in name:
+            assert torch.equal(middle, late), name
+        else:
+            assert torch.equal(early, middle), name
+    moved = {n for n, w in seen.weights[0].items() if not torch.equal(w, seen.weights[5][n])}
+    assert any("lora_B" in name for name in moved)
+    assert "user_tokens.project.weight" in moved
+    for wrong in (replace(asked, model=""), replace(asked, lora_steps=6)):
+        with pytest.raises(VitrineError, match=r"lora_steps \d is for a pretrained model"):
+            run.run_text_generator(wrong, tmp_path / "wrong", build)
+
+
 def test_another_base_of_the_same_name_is_refused(config: TextConfig, base: Path, tmp_path: Path):
     output = run.run_text_generator(
         replace(config, model=str(base)), tmp_path / "words", build_trainer

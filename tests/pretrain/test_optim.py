@@ -65,6 +65,28 @@ def test_groups_keep_rate_and_decay_apart(encoder: ItemEncoder) -> None:
     assert sum(len(group["params"]) for group in groups) == len(list(encoder.parameters()))
 
 
+def test_weights_that_learn_in_turns_rise_and_fall_each_in_their_own() -> None:
+    first, second = (nn.Parameter(torch.ones(2, 2)) for _ in range(2))
+    config = OptimizerConfig(learning_rate=0.1, weight_decay=0.5, warmup_share=0.5)
+    turns = {first: range(4), second: range(4, 12)}
+    made = make_optimizer([first, second], config, 12, turns=turns)
+    optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
+    rates = []
+    for _ in range(12):
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        first.grad, second.grad = torch.ones(2, 2), torch.ones(2, 2)
+        optimizer.step()
+        schedule.step()
+    by_weight = {id(g["params"][0]): place for place, g in enumerate(optimizer.param_groups)}
+    of_first = [rate[by_weight[id(first)]] for rate in rates]
+    of_second = [rate[by_weight[id(second)]] for rate in rates]
+    assert of_first == pytest.approx([0.05, 0.1, 0.1, 0.05] + [0] * 8)
+    assert of_second[:4] == [0] * 4
+    assert of_second[4:8] == pytest.approx([0.025, 0.05, 0.075, 0.1])
+    assert of_second[8] == pytest.approx(0.1)
+    assert 0 < of_second[11] < 0.02
+
+
 def test_the_average_follows_the_weights_and_takes_their_place_at_the_end() -> None:
     torch.manual_seed(0)
     weight = nn.Parameter(torch.randn(4))
