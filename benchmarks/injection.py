@@ -3,6 +3,8 @@
 python -m benchmarks.injection    # about five minutes on two cores
 """
 
+import csv
+import json
 import os
 import re
 import tempfile
@@ -12,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from tokenizers import AddedToken
 
 from benchmarks.record import write_record
@@ -147,8 +147,10 @@ def attack(folder: Path) -> dict[str, Any]:
 def poison(shop: Path, truth: DemoTruth) -> list[Attempt]:
     """Puts the payloads into the shop's tables."""
     rng = np.random.default_rng(0)
-    items = pq.read_table(shop / "items.parquet").to_pylist()
-    log = pq.read_table(shop / "interactions.parquet").to_pylist()
+    lines = (shop / "items.jsonl").read_text().splitlines()
+    items = [json.loads(line) for line in lines]
+    with (shop / "interactions.tsv").open(newline="") as file:
+        log = list(csv.DictReader(file, delimiter="\t"))
     taken: dict[str, list[int]] = {}
     for row, line in enumerate(log):
         taken.setdefault(line["item_id"], []).append(row)
@@ -178,14 +180,12 @@ def poison(shop: Path, truth: DemoTruth) -> list[Attempt]:
                 log[taken[item["item_id"]][0]]["review"] = told
             else:
                 item["title"] = f"{item['title']} {told}"
-    write_table(items, shop / "items.parquet")
-    write_table(log, shop / "interactions.parquet")
+    (shop / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    with (shop / "interactions.tsv").open("w", newline="") as file:
+        table = csv.DictWriter(file, list(log[0]), delimiter="\t")
+        table.writeheader()
+        table.writerows(log)
     return attempts
-
-
-def write_table(rows: list[dict[str, Any]], path: Path) -> None:
-    schema = pq.read_schema(path)
-    pq.write_table(pa.Table.from_pylist(rows, schema), path)
 
 
 def read(writer: Writer, attempts: Sequence[Attempt]) -> dict[str, int]:
