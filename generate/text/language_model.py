@@ -84,13 +84,37 @@ def load_language_model(name: str, lora: LoraConfig) -> tuple[PeftModel, Tokeniz
 def load_adapted(base: BaseModel, adapter: Path) -> PeftModel:
     """The adapter in a folder on the very base it was trained on."""
     model = _load_base(base.name)
-    found = _fingerprint(model)
+    _check(base, _fingerprint(model))
+    return PeftModel.from_pretrained(model, adapter)
+
+
+def add_adapter(model: object, base: BaseModel, other: BaseModel | None, adapter: Path) -> str:
+    """Puts one more adapter on a model of the base `other`; returns its name there, for `use_adapter`.
+
+    Raises VitrineError where it was trained on another base.
+    """
+    if not isinstance(model, PeftModel) or not other or other.fingerprint != base.fingerprint:
+        name = other.name if other else "a model built here"
+        raise VitrineError(
+            f"{adapter.parent} was trained on {base.name!r}, which is not {name!r}; open it alone."
+        )
+    name = f"adapter-{len(model.peft_config)}"
+    model.load_adapter(str(adapter), adapter_name=name)
+    return name
+
+
+def use_adapter(model: object, name: str) -> None:
+    """Of several on one base; nothing where the model has none."""
+    if isinstance(model, PeftModel) and model.active_adapter != name:
+        model.set_adapter(name)
+
+
+def _check(base: BaseModel, found: str) -> None:
     if found != base.fingerprint:
         raise VitrineError(
             f"the language model {base.name!r} has other weights ({found[:12]}) than those this "
             f"generator was trained on ({base.fingerprint[:12]}); put the original back."
         )
-    return PeftModel.from_pretrained(model, adapter)
 
 
 def _load_base(name: str) -> PreTrainedModel:

@@ -19,7 +19,7 @@ from catalog.errors import VitrineError
 from generate.conditioning import VectorTokens
 from generate.text.config import WriteConfig
 from generate.text.decoding import Decoder, Request
-from generate.text.language_model import BaseModel, load_adapted
+from generate.text.language_model import BaseModel, add_adapter, load_adapted, use_adapter
 from generate.text.prompts import Conditions
 from generate.text.tasks import Task, load_task, read_task
 from generate.text.tokenizer import (
@@ -66,9 +66,11 @@ class TextGenerator(nn.Module):
         history_items: int = 0,
         history_tokens: int = 128,
         base: BaseModel | None = None,
+        adapter: str = "default",
     ) -> None:
         """`num_voice_tokens` 0: what people said before is not read. `history_items` of a history are
-        told in words, in at most `history_tokens` tokens."""
+        told in words, in at most `history_tokens` tokens. `adapter`: the name of its low-rank updates
+        on a base that several generators share."""
         super().__init__()
         end = special_id(tokenizer, "eos")
         assert end is not None, "language_model.py sees to it"
@@ -76,7 +78,7 @@ class TextGenerator(nn.Module):
         assert isinstance(embedding, nn.Embedding)
         self.language_model = language_model
         self.tokenizer = tokenizer
-        self.base = base
+        self.base, self.adapter = base, adapter
         self.width = width
         self.learned = tuple(t if isinstance(t, Task) else load_task(t) for t in tasks)
         self.tasks = tuple(task.name for task in self.learned)
@@ -147,6 +149,7 @@ class TextGenerator(nn.Module):
         self, conditions: Conditions, task: str, texts: Sequence[str]
     ) -> tuple[Tensor, Tensor]:
         """Summed negative log-likelihood (nats) and token count of each text: (batch,) both."""
+        use_adapter(self.language_model, self.adapter)
         told = self._told(conditions, task, len(texts))
         token_ids, labels = self.tokens(conditions.histories, texts)
         return self(*told, token_ids.to(told[0].device), labels.to(told[0].device))
@@ -249,6 +252,7 @@ class TextGenerator(nn.Module):
     def decoder(self, slots: int = 32) -> Decoder:
         """Writes many requests at once, of several tasks too; special tokens never come out of it."""
         vocabulary = self.language_model.config.vocab_size
+        use_adapter(self.language_model, self.adapter)
         forbidden = set(reserved_ids(self.tokenizer) - {self.end})
         forbidden |= set(range(len(self.tokenizer), vocabulary))
         return Decoder(self.language_model, end=self.end, forbidden=sorted(forbidden), slots=slots)
@@ -271,6 +275,7 @@ class TextGenerator(nn.Module):
         }
         if self.base:
             # "auto" would ask the hub whether the vocabulary had grown; it never does here.
+            assert self.adapter == "default", "only a generator that has its base alone is saved"
             self.language_model.save_pretrained(str(folder / _ADAPTER), save_embedding_layers=False)
             # A model card full of placeholders; the artifact's manifest says what is true.
             (folder / _ADAPTER / "README.md").unlink(missing_ok=True)
@@ -282,8 +287,11 @@ class TextGenerator(nn.Module):
         (folder / _SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> Self:
-        """Reads what `save_pretrained` wrote; ready to write, on the CPU, in float32."""
+    def from_pretrained(cls, folder: str | Path, beside: "TextGenerator | None" = None) -> Self:
+        """Reads what `save_pretrained` wrote; ready to write, on the CPU, in float32.
+
+        `beside`: one with the same pretrained base, which then is in memory once; they take turns.
+        """
         folder = Path(folder)
         settings = json.loads((folder / _SETTINGS).read_text())
         if any(isinstance(told, str) for told in settings["tasks"]):
@@ -296,7 +304,11 @@ class TextGenerator(nn.Module):
         ]
         reference = settings.pop("base")
         base = BaseModel(**reference) if reference else None
-        if base:
+        adapter = "default"
+        if base and beside:
+            language_model = beside.language_model
+            adapter = add_adapter(language_model, base, beside.base, folder / _ADAPTER)
+        elif base:
             language_model = load_adapted(base, folder / _ADAPTER)
         else:
             with without_bars():
@@ -304,7 +316,7 @@ class TextGenerator(nn.Module):
                     folder / _LANGUAGE_MODEL, dtype=torch.float32
                 )
         tokenizer = AutoTokenizer.from_pretrained(folder / _TOKENIZER)
-        generator = cls(language_model, tokenizer, base=base, **settings)
+        generator = cls(language_model, tokenizer, base=base, adapter=adapter, **settings)
         generator.load_state_dict(load_file(folder / _PROJECTOR), strict=False)
         return generator.eval()
 

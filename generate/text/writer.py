@@ -150,13 +150,21 @@ class Writer:
 
 
 def open_writer(
-    folder: str | Path, catalog: CatalogConfig | None = None, recommender: str | Path = ""
+    folder: str | Path,
+    catalog: CatalogConfig | None = None,
+    recommender: str | Path = "",
+    beside: Writer | None = None,
 ) -> Writer:
-    """The writer of a text-generator artifact; `catalog` and `recommender` as in `open_shop`."""
+    """The writer of a text-generator artifact; `catalog` and `recommender` as in `open_shop`.
+
+    `beside`: a writer of other tasks, or for another domain, on the same pretrained language model,
+    which then is in memory once; each puts its own adapter in place when its turn comes.
+    """
     artifact = open_artifact(Path(folder), kind="text-generator")
     read, shop = open_shop(artifact, catalog, recommender)
     split = SplitConfig(**artifact.manifest["config"]["split"])
-    return Writer(TextGenerator.from_pretrained(artifact.path), read, shop, artifact.hash, split)
+    generator = TextGenerator.from_pretrained(artifact.path, beside.generator if beside else None)
+    return Writer(generator, read, shop, artifact.hash, split)
 
 
 def write(

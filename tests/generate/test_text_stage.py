@@ -244,6 +244,35 @@ def test_a_pretrained_base_stays_as_it_was_under_lora(base: Path, tmp_path: Path
     assert torch.equal(ours[0], theirs[0])
 
 
+def test_generators_on_one_base_take_turns(config: TextConfig, base: Path, tmp_path: Path):
+    folders = {}
+    for task, seed in (("description", 1), ("review", 2)):
+        asked = replace(
+            config,
+            model=str(base),
+            tasks=(task,),
+            optimizer=OptimizerConfig(learning_rate=0.05),
+            trainer=replace(config.trainer, seed=seed, max_steps=8),
+        )
+        folders[task] = run.run_text_generator(asked, tmp_path / task, build_trainer)
+    settings = WriteConfig(temperature=0.0)
+    alone = {
+        task: writer.open_writer(folder).write("p1", "i3", task, settings)[0].text
+        for task, folder in folders.items()
+    }
+    assert alone["description"] != alone["review"]
+    first = writer.open_writer(folders["description"])
+    second = writer.open_writer(folders["review"], beside=first)
+    assert second.generator.language_model is first.generator.language_model
+    for _ in range(2):
+        for task, one in (("description", first), ("review", second)):
+            assert one.write("p1", "i3", task, settings)[0].text == alone[task]
+    other = replace(config, trainer=replace(config.trainer, seed=3))
+    built = writer.open_writer(run.run_text_generator(other, tmp_path / "built", build_trainer))
+    with pytest.raises(VitrineError, match="which is not 'a model built here'; open it alone"):
+        writer.open_writer(folders["review"], beside=built)
+
+
 class Snapshots(pl.Callback):
     """Weights after each step, and what the batch told."""
 
