@@ -376,7 +376,7 @@ def generate_text(options: GenerateTextOptions, settings: WriteConfig) -> None:
         return
     from generate.text import open_writer
 
-    writer = open_writer(options.generator, recommender=options.recommender)
+    writer = open_writer(options.generator, recommender=options.recommender, engine=settings.engine)
     for piece in writer.stream(options.user, options.item, options.task, settings):
         print(piece, end="", flush=True)
     print()

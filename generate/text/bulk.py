@@ -57,7 +57,9 @@ def write_for_all(config: BulkConfig, output: Path) -> Path:
 
     # Nobody gives up on others that have more left to do.
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=7))
-    writer = open_writer(config.generator, recommender=config.recommender)
+    writer = open_writer(
+        config.generator, recommender=config.recommender, engine=config.write.engine
+    )
     writer.generator.to(state.device)
     best, listed = wanted_items(config.items, writer.catalog)
     users = wanted_users(config.users, writer.catalog)

@@ -1,7 +1,7 @@
 """Settings of the text generator; imports no torch."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from catalog.config import CatalogConfig, SplitConfig
 from finetune.config import LoraConfig
@@ -85,6 +85,8 @@ class WriteConfig:
     text that claims anything else is tried anew; in the end the catalog's own words are taken."""
     tries: int = 8
     """Texts that are written for one request, at most, with strict."""
+    engine: Literal["vitrine", "vllm"] = "vitrine"
+    """What writes: our own decoder, or vLLM on a GPU (the vllm extra)."""
 
 
 @dataclass(frozen=True)

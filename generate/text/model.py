@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from math import inf
 from pathlib import Path
@@ -39,7 +39,8 @@ VOICE_WIDTH, VOICE_TOKENS = 64, 256
 """Of a token's vector in a voice, and tokens of a voice, the newest."""
 _OPEN = re.compile(r"[<\[#＜][^>\]＞]{0,100}$")
 """What may yet turn out to be a mark that no text holds."""
-_LANGUAGE_MODEL, _ADAPTER, _TOKENIZER = "language_model", "adapter", "tokenizer"
+LANGUAGE_MODEL, ADAPTER, TOKENIZER = "language_model", "adapter", "tokenizer"
+"""Folders of a generator's parts."""
 
 
 class TextGenerator(nn.Module):
@@ -95,6 +96,8 @@ class TextGenerator(nn.Module):
         # Prefix tokens start as long as word embeddings are, which a pretrained model expects.
         scale = embedding.weight.detach().float().square().mean().sqrt()
         self.prefix_scale = nn.Parameter(scale.reshape(1))
+        self.engine: Callable[[Sequence[Request]], list[list[int]]] | None = None
+        """Writes requests in the decoder's place (see `generate.text.engine`)."""
         self.begin, self.end = special_id(tokenizer, "bos"), end
         self._check_length()
 
@@ -201,7 +204,10 @@ class TextGenerator(nn.Module):
         The same request with the same seed gives the same words, whatever else is in the batch.
         """
         requests = self.requests(conditions, task, seeds=seeds, config=config)
-        written = self.decoder(slots=min(SLOTS, len(requests))).write(requests)
+        if self.engine is None:
+            written = self.decoder(slots=min(SLOTS, len(requests))).write(requests)
+        else:
+            written = self.engine(requests)
         return [decode_text(self.tokenizer, token_ids) for token_ids in written]
 
     def stream(self, request: Request) -> Iterator[str]:
@@ -251,11 +257,21 @@ class TextGenerator(nn.Module):
 
     def decoder(self, slots: int = 32) -> Decoder:
         """Writes many requests at once, of several tasks too; special tokens never come out of it."""
-        vocabulary = self.language_model.config.vocab_size
         use_adapter(self.language_model, self.adapter)
-        forbidden = set(reserved_ids(self.tokenizer) - {self.end})
-        forbidden |= set(range(len(self.tokenizer), vocabulary))
-        return Decoder(self.language_model, end=self.end, forbidden=sorted(forbidden), slots=slots)
+        return Decoder(self.language_model, end=self.end, forbidden=self.forbidden(), slots=slots)
+
+    def forbidden(self) -> list[int]:
+        """Tokens that are never written: special ones but the end, and rows that stand for none."""
+        vocabulary = self.language_model.config.vocab_size
+        unused = range(len(self.tokenizer), vocabulary)
+        return sorted({*(reserved_ids(self.tokenizer) - {self.end}), *unused})
+
+    @property
+    def rank(self) -> int:
+        """Of the low-rank updates on a pretrained base; 0 without one."""
+        if not isinstance(self.language_model, PeftModel):
+            return 0
+        return int(getattr(self.language_model.peft_config[self.adapter], "r", 0))
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes a folder that `from_pretrained` reads: the language model whole if it was built
@@ -276,13 +292,13 @@ class TextGenerator(nn.Module):
         if self.base:
             # "auto" would ask the hub whether the vocabulary had grown; it never does here.
             assert self.adapter == "default", "only a generator that has its base alone is saved"
-            self.language_model.save_pretrained(str(folder / _ADAPTER), save_embedding_layers=False)
+            self.language_model.save_pretrained(str(folder / ADAPTER), save_embedding_layers=False)
             # A model card full of placeholders; the artifact's manifest says what is true.
-            (folder / _ADAPTER / "README.md").unlink(missing_ok=True)
+            (folder / ADAPTER / "README.md").unlink(missing_ok=True)
         else:
             with without_bars():
-                self.language_model.save_pretrained(str(folder / _LANGUAGE_MODEL))
-        self.tokenizer.save_pretrained(folder / _TOKENIZER)
+                self.language_model.save_pretrained(str(folder / LANGUAGE_MODEL))
+        self.tokenizer.save_pretrained(folder / TOKENIZER)
         save_file(self._projector(), folder / _PROJECTOR)
         (folder / _SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
 
@@ -307,15 +323,15 @@ class TextGenerator(nn.Module):
         adapter = "default"
         if base and beside:
             language_model = beside.language_model
-            adapter = add_adapter(language_model, base, beside.base, folder / _ADAPTER)
+            adapter = add_adapter(language_model, base, beside.base, folder / ADAPTER)
         elif base:
-            language_model = load_adapted(base, folder / _ADAPTER)
+            language_model = load_adapted(base, folder / ADAPTER)
         else:
             with without_bars():
                 language_model = AutoModelForCausalLM.from_pretrained(
-                    folder / _LANGUAGE_MODEL, dtype=torch.float32
+                    folder / LANGUAGE_MODEL, dtype=torch.float32
                 )
-        tokenizer = AutoTokenizer.from_pretrained(folder / _TOKENIZER)
+        tokenizer = AutoTokenizer.from_pretrained(folder / TOKENIZER)
         generator = cls(language_model, tokenizer, base=base, adapter=adapter, **settings)
         generator.load_state_dict(load_file(folder / _PROJECTOR), strict=False)
         return generator.eval()

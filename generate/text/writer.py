@@ -129,9 +129,10 @@ class Writer:
         task: str = "description",
         config: WriteConfig | None = None,
     ) -> Iterator[str]:
-        """The first text of `write`, piece by piece; checked words come in one, as they must be whole."""
+        """The first text of `write`, piece by piece; checked words, and another
+        engine's, come in one."""
         config = config or WriteConfig()
-        if config.strict:
+        if config.strict or self.generator.engine:
             yield self.write(user, item, task, config)[0].text
             return
         state, past = self._person(user)
@@ -154,6 +155,7 @@ def open_writer(
     catalog: CatalogConfig | None = None,
     recommender: str | Path = "",
     beside: Writer | None = None,
+    engine: str = "vitrine",
 ) -> Writer:
     """The writer of a text-generator artifact; `catalog` and `recommender` as in `open_shop`.
 
@@ -164,6 +166,10 @@ def open_writer(
     read, shop = open_shop(artifact, catalog, recommender)
     split = SplitConfig(**artifact.manifest["config"]["split"])
     generator = TextGenerator.from_pretrained(artifact.path, beside.generator if beside else None)
+    if engine == "vllm":
+        from generate.text.engine import vllm_engine
+
+        generator.engine = vllm_engine(generator, artifact.path)
     return Writer(generator, read, shop, artifact.hash, split)
 
 
@@ -177,4 +183,6 @@ def write(
     recommender: str | Path = "",
 ) -> str:
     """One text, straight from the artifact's folder; for several, keep `open_writer`'s Writer."""
-    return open_writer(folder, recommender=recommender).write(user, item, task, config)[0].text
+    engine = (config or WriteConfig()).engine
+    writer = open_writer(folder, recommender=recommender, engine=engine)
+    return writer.write(user, item, task, config)[0].text

@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ from catalog.errors import VitrineError
 from finetune.config import LoraConfig
 from generate.text import bulk, report, run, writer
 from generate.text.config import BulkConfig, ScoreConfig, TextConfig, WriteConfig
-from generate.text.decoding import choose_tokens
+from generate.text.decoding import Request, choose_tokens
 from generate.text.faithful import Claim
 from generate.text.features import feature_coverage, feature_match, shared_features
 from generate.text.judge import word_judge
@@ -271,6 +271,69 @@ def test_generators_on_one_base_take_turns(config: TextConfig, base: Path, tmp_p
     built = writer.open_writer(run.run_text_generator(other, tmp_path / "built", build_trainer))
     with pytest.raises(VitrineError, match="which is not 'a model built here'; open it alone"):
         writer.open_writer(folders["review"], beside=built)
+
+
+class FakeLLM:
+    """Takes what vLLM takes, and writes with our own decoder."""
+
+    made: ClassVar[list[dict[str, Any]]] = []
+    generator: ClassVar[TextGenerator]
+
+    def __init__(self, **options: Any) -> None:
+        self.made.append(options)
+
+    def generate(self, prompts: list[Any], settings: list[Any], lora_request: Any) -> list[Any]:
+        asked = [
+            Request(p["prompt_embeds"], s.seed, s.temperature, s.top_p, s.max_tokens)
+            for p, s in zip(prompts, settings, strict=True)
+        ]
+        assert {tuple(s.stop_token_ids) for s in settings} == {(self.generator.end,)}
+        assert self.generator.end in settings[0].allowed_token_ids
+        assert not set(self.generator.forbidden()) & set(settings[0].allowed_token_ids)
+        assert (lora_request is None) == (self.generator.base is None)
+        written = self.generator.decoder().write(asked)
+        return [
+            SimpleNamespace(outputs=[SimpleNamespace(token_ids=[*ids, self.generator.end])])
+            for ids in written
+        ]
+
+
+@pytest.mark.parametrize("pretrained", [False, True])
+def test_vllm_gets_the_same_prompts(
+    pretrained: bool,
+    config: TextConfig,
+    base: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    output = run.run_text_generator(
+        replace(config, model=str(base) if pretrained else ""), tmp_path / "words", build_trainer
+    )
+    with pytest.raises(VitrineError, match=r"pip install 'vitrine\[vllm\]'"):
+        writer.open_writer(output, engine="vllm")
+    monkeypatch.setattr(FakeLLM, "made", [])
+    monkeypatch.setattr(FakeLLM, "generator", TextGenerator.from_pretrained(output), raising=False)
+    modules: dict[str, Any] = {
+        "vllm": SimpleNamespace(LLM=FakeLLM, SamplingParams=SimpleNamespace),
+        "vllm.lora": SimpleNamespace(),
+        "vllm.lora.request": SimpleNamespace(LoRARequest=lambda *told: told),
+    }
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    theirs = writer.open_writer(output, engine="vllm")
+    ours = writer.open_writer(output)
+    settings = WriteConfig(temperature=1.5, seed=4)
+    for user, item in (("p1", "i3"), (None, "i3"), ("p2", None)):
+        (found,) = theirs.write(user, item, "review", settings)
+        assert found == ours.write(user, item, "review", settings)[0]
+        assert list(theirs.stream(user, item, "review", settings)) == [found.text]
+    (made,) = FakeLLM.made
+    assert made["enable_prompt_embeds"] is True
+    if pretrained:
+        assert (made["model"], made["max_lora_rank"]) == (str(base), config.lora.rank)
+    else:
+        assert Path(made["model"]).is_relative_to(output)
+    assert Path(made["tokenizer"], "tokenizer.json").is_file()
 
 
 class Snapshots(pl.Callback):
