@@ -21,7 +21,7 @@ from pretrain.config import TrainerConfig
 
 SEEDS = (0, 1, 2)
 STAGES = ("world", "pretrain", "finetune", "words")
-PEOPLE = 1000
+PEOPLE = 500
 SAMPLES = ROOT / "benchmarks" / "results" / "text-real-samples.md"
 
 
