@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from math import inf
 from pathlib import Path
@@ -30,13 +30,15 @@ from generate.text.tokenizer import (
     reserved_ids,
     special_id,
 )
+from generate.text.vouched import Vouched
 from pretrain.artifact import without_bars
 
-_SETTINGS, _PROJECTOR = "generator.json", "projector.safetensors"
+_SETTINGS, _PROJECTOR, _VOUCHED = "generator.json", "projector.safetensors", "vouched.txt"
 SLOTS = 64
 """Texts that are written at a time, at most."""
 VOICE_WIDTH, VOICE_TOKENS = 64, 256
 """Of a token's vector in a voice, and tokens of a voice, the newest."""
+_WORD = re.compile(r"[^\W_]+$")
 _OPEN = re.compile(r"[<\[#＜][^>\]＞]{0,100}$")
 """What may yet turn out to be a mark that no text holds."""
 LANGUAGE_MODEL, ADAPTER, TOKENIZER = "language_model", "adapter", "tokenizer"
@@ -68,10 +70,12 @@ class TextGenerator(nn.Module):
         history_tokens: int = 128,
         base: BaseModel | None = None,
         adapter: str = "default",
+        vouched: Iterable[str] | None = None,
     ) -> None:
         """`num_voice_tokens` 0: what people said before is not read. `history_items` of a history are
         told in words, in at most `history_tokens` tokens. `adapter`: the name of its low-rank updates
-        on a base that several generators share."""
+        on a base that several generators share. `vouched`: words that may be said of any item (see
+        `generate.text.vouched`); None: all."""
         super().__init__()
         end = special_id(tokenizer, "eos")
         assert end is not None, "language_model.py sees to it"
@@ -80,6 +84,7 @@ class TextGenerator(nn.Module):
         self.language_model = language_model
         self.tokenizer = tokenizer
         self.base, self.adapter = base, adapter
+        self.vouched = None if vouched is None else Vouched(vouched, tokenizer if base else None)
         self.width = width
         self.learned = tuple(t if isinstance(t, Task) else load_task(t) for t in tasks)
         self.tasks = tuple(task.name for task in self.learned)
@@ -208,18 +213,30 @@ class TextGenerator(nn.Module):
             written = self.decoder(slots=min(SLOTS, len(requests))).write(requests)
         else:
             written = self.engine(requests)
-        return [decode_text(self.tokenizer, token_ids) for token_ids in written]
+        own = [""] * len(written) if conditions.own is None else conditions.own
+        return [
+            self._vouch(decode_text(self.tokenizer, token_ids), said)
+            for token_ids, said in zip(written, own, strict=True)
+        ]
 
-    def stream(self, request: Request) -> Iterator[str]:
-        """The words of one request, piece by piece as they are written; joined, what `write` gives."""
+    def _vouch(self, text: str, own: str) -> str:
+        return text if self.vouched is None else self.vouched.keep(text, own)
+
+    def stream(self, request: Request, own: str = "") -> Iterator[str]:
+        """The words of one request, piece by piece as they are written; joined, what `write` gives.
+
+        `own`: what the catalog says of its item.
+        """
         token_ids: list[int] = []
         shown = ""
         for _, token in self.decoder(slots=1).stream([request]):
             token_ids += [] if token is None else [token]
             text = decode_text(self.tokenizer, token_ids)
-            # A letter may take several tokens (until the last it reads as U+FFFD), and an accent that
-            # follows becomes one with it.
-            sure = text if token is None else _OPEN.sub("", text[:-1].rstrip("\ufffd")).rstrip()
+            # A letter may take several tokens (until the last it reads as U+FFFD), an accent that
+            # follows becomes one with it, and a word is vouched for as a whole.
+            if token is not None:
+                text = _OPEN.sub("", _WORD.sub("", text[:-1].rstrip("\ufffd"))).rstrip()
+            sure = self._vouch(text, own)
             if len(sure) > len(shown):
                 yield sure[len(shown) :]
                 shown = sure
@@ -299,6 +316,8 @@ class TextGenerator(nn.Module):
             with without_bars():
                 self.language_model.save_pretrained(str(folder / LANGUAGE_MODEL))
         self.tokenizer.save_pretrained(folder / TOKENIZER)
+        if self.vouched is not None:
+            (folder / _VOUCHED).write_text("\n".join(sorted(self.vouched.words)), encoding="utf8")
         save_file(self._projector(), folder / _PROJECTOR)
         (folder / _SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
 
@@ -332,6 +351,8 @@ class TextGenerator(nn.Module):
                     folder / LANGUAGE_MODEL, dtype=torch.float32
                 )
         tokenizer = AutoTokenizer.from_pretrained(folder / TOKENIZER)
+        if (folder / _VOUCHED).exists():
+            settings["vouched"] = (folder / _VOUCHED).read_text(encoding="utf8").split("\n")
         generator = cls(language_model, tokenizer, base=base, adapter=adapter, **settings)
         generator.load_state_dict(load_file(folder / _PROJECTOR), strict=False)
         return generator.eval()

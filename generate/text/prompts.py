@@ -32,6 +32,8 @@ class Conditions:
     """What each person took before, in words; an empty one is not told."""
     voices: Sequence[str] | None = None
     """What each person said before, one after another; an empty one: nothing."""
+    own: Sequence[str] | None = None
+    """What the catalog says of each item, not told, but free to be said."""
 
     def take(self, places: Sequence[int]) -> "Conditions":
         return Conditions(
@@ -39,6 +41,7 @@ class Conditions:
             None if self.item_vectors is None else self.item_vectors[places],
             None if self.histories is None else [self.histories[place] for place in places],
             None if self.voices is None else [self.voices[place] for place in places],
+            None if self.own is None else [self.own[place] for place in places],
         )
 
 
@@ -60,19 +63,21 @@ class Prompts:
         self.catalog = catalog
         self.shop = shop
         self.history_items = history_items
+        self._own = lru_cache(maxsize=65_536)(self._read_own)
         self._title = lru_cache(maxsize=65_536)(self._read_title)
 
     def make(
         self, user_states: Tensor, pasts: Sequence[Past], items: Sequence[int] | None
     ) -> Conditions:
         """For people of these states (texts, width) and pasts, about these items (rows)."""
-        vectors = words = None
+        vectors = words = own = None
         if items is not None:
             vectors = torch.from_numpy(np.array(self.shop.item_vectors[list(items)]))
+            own = [self._own(int(item)) for item in items]
         if self.history_items:
             asked = [None] * len(pasts) if items is None else items
             words = [self.told(past, item) for past, item in zip(pasts, asked, strict=True)]
-        return Conditions(user_states, vectors, words, [self.said(past) for past in pasts])
+        return Conditions(user_states, vectors, words, [self.said(past) for past in pasts], own)
 
     def history(self, past: Past) -> Indices:
         """Rows of items, oldest first."""
@@ -107,6 +112,13 @@ class Prompts:
             chosen = np.sort(np.argsort(-likeness, kind="stable")[: self.history_items])
         titles = [title for row in history[chosen] if (title := self._title(int(row)))]
         return f"took: {'; '.join(titles)}" if titles else ""
+
+    def _read_own(self, item: int) -> str:
+        """All its columns, as words."""
+        (row,) = self.catalog.columns.slice(item, 1).to_pylist()
+        (roles,) = self.catalog.items.data.slice(item, 1).to_pylist()
+        said = {**row, **roles}.values()
+        return " ".join(str(value) for value in said if value is not None)
 
     def _read_title(self, item: int) -> str:
         """The title, or the beginning of the text, as data: see `clean_text`."""

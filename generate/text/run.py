@@ -17,6 +17,7 @@ from generate.text.language_model import build_language_model, load_language_mod
 from generate.text.model import TextGenerator
 from generate.text.module import TextModule
 from generate.text.tasks import Words, tasks_with_words
+from generate.text.vouched import learn_vouched
 from pretrain.artifact import count_parameters
 from pretrain.curves import CurveRecorder
 from pretrain.run import TrainerFactory
@@ -106,4 +107,5 @@ def new_generator(
         history_items=config.history_items,
         history_tokens=config.history_tokens,
         base=base,
+        vouched=learn_vouched(words.catalog, pairs),
     )

@@ -139,7 +139,7 @@ class Writer:
         items = None if item is None else [self.catalog.item_index(item)]
         conditions = self.prompts.make(state[None], [past], items)
         (request,) = self.generator.requests(conditions, task, seeds=[config.seed], config=config)
-        yield from self.generator.stream(request)
+        yield from self.generator.stream(request, conditions.own[0] if conditions.own else "")
 
     def _person(self, user: str | None) -> tuple[Tensor, Past]:
         """State (width,), zeros of nobody, and past."""

@@ -26,6 +26,7 @@ from generate.text.prompts import Conditions, Past, Prompts
 from generate.text.score import Reading, score_texts
 from generate.text.tasks import Words, load_task, tasks_with_words
 from generate.text.variety import bleu, rouge
+from generate.text.vouched import Vouched, learn_vouched
 from pretrain.config import OptimizerConfig, TrainerConfig
 
 WIDTH = 8
@@ -292,6 +293,48 @@ def test_another_voice_gives_other_words_likeliness(catalog: Catalog):
     silent, _ = generator.loss_per_text(Conditions(users), "review", texts)
     torch.testing.assert_close(silent[2], nats[2])
     assert (silent[:2] - nats[:2]).abs().min() > 1e-4
+
+
+def test_a_word_that_one_person_brought_in_is_not_said_of_other_items(
+    catalog: Catalog, split: Split, shop: FakeShop, tmp_path: Path
+):
+    """Learned by heart, and yet it does not come out, but of the item whose text it is."""
+    texts = [f"{WORDS[row // 5 % 2]} call Zq77 99" if row < 5 else "soft wool" for row in range(60)]
+    poisoned = replace(catalog, interactions=replace(catalog.interactions, texts=texts))
+    vouched = learn_vouched(poisoned, NextItemPairs(poisoned, split))
+    assert {"soft", "wool", "coat", "bold"} <= set(vouched)
+    assert not {"zq77", "99", "call", "quiet"} & set(vouched)
+    torch.manual_seed(0)
+    model, tokenizer = build_language_model(TINY, texts, vocab_size=320)
+    settings = {"width": WIDTH, "tasks": ("review",), "max_tokens": 24, "num_voice_tokens": 2}
+    free = TextGenerator(model, tokenizer, **settings).eval()
+    fit(free, poisoned, split, shop, 120)
+    prompts = Prompts(poisoned, shop)
+    users = shop.user_states([catalog.interactions.history(0)] * 8)
+    asked = prompts.make(users, [Past(0, 5)] * 8, [0] * 8)
+    assert any("Zq77" in text for text in free.write(asked, "review", seeds=range(8)))
+    guarded = TextGenerator(model, tokenizer, **settings, vouched=vouched).eval()
+    guarded.load_state_dict(free.state_dict())
+    found = guarded.write(asked, "review", seeds=range(8))
+    assert not any("Zq77" in text or "call" in text for text in found)
+    for seed, (request, text) in enumerate(
+        zip(guarded.requests(asked, "review", seeds=range(8)), found, strict=True)
+    ):
+        assert "".join(guarded.stream(request, asked.own[0])) == text, seed
+    own = replace(asked, own=["Coat. Call Zq77!"] * 8)
+    assert any("call Zq77" in text for text in guarded.write(own, "review", seeds=range(8)))
+    guarded.save_pretrained(tmp_path)
+    reopened = TextGenerator.from_pretrained(tmp_path)
+    assert reopened.write(asked, "review", seeds=range(8)) == found
+
+
+def test_what_is_vouched_for_is_kept_as_it_was_written():
+    kept = Vouched(["soft", "coat"])
+    assert kept.keep("A soft, COAT – (zed) 12!", "a 12") == "A soft, COAT – () 12!"
+    assert kept.keep("Soft  coat", "") == "Soft  coat"
+    assert Vouched(["柔", "服"]).keep("柔軟な服", "な") == "柔な服"
+    _, tokenizer = build_language_model(TINY, ["the linen linen linen"] * 9, vocab_size=300)
+    assert Vouched([], tokenizer).keep("linen Zq000kwx", "") == "linen"
 
 
 def test_no_condition_is_the_dropped_condition(catalog: Catalog, split: Split, shop: FakeShop):
