@@ -82,7 +82,8 @@ class WriteConfig:
     """The same request with the same seed gives the same words."""
     strict: bool = False
     """Only what the catalog bears out: values, numbers and telling words of its texts and reviews. A
-    text that claims anything else is tried anew; in the end the catalog's own words are taken."""
+    text that claims anything else is tried anew; in the end those of its sentences are left that hold,
+    or the catalog's own words are taken."""
     tries: int = 8
     """Texts that are written for one request, at most, with strict."""
     engine: Literal["vitrine", "vllm"] = "vitrine"

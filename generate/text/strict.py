@@ -10,7 +10,7 @@ from generate.text.config import WriteConfig
 from generate.text.faithful import Checker, Claim
 from generate.text.model import TextGenerator
 from generate.text.prompts import Conditions
-from generate.text.tasks import Words
+from generate.text.tasks import SENTENCE, Words
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,11 @@ def write_checked(
     config: WriteConfig,
 ) -> list[Checked]:
     """One text for each of `items` (rows), as `TextGenerator.write` would write it; where the catalog
-    does not bear it out, the next of `config.tries` from other seeds that it does bear out. `own`
-    knows the catalog's own words for the generator's tasks."""
+    does not bear it out, the next of `config.tries` from other seeds that it does bear out; else the
+    sentences of these that it does, of whichever has most of them. `own` knows the catalog's own words
+    for the generator's tasks."""
     found: list[Checked | None] = [None] * len(items)
+    partly: list[list[str]] = [[] for _ in items]
     tries = 1 if config.temperature == 0 else config.tries  # it would say the same again
     for attempt in range(tries):
         open_places = [place for place, done in enumerate(found) if done is None]
@@ -54,8 +56,17 @@ def write_checked(
             claims = tuple(checker.check(text, items[place]))
             if text and all(claim.verdict == "supported" for claim in claims):
                 found[place] = Checked(text, claims, attempt + 1, own=False)
+                continue
+            sentences = [
+                one for one in SENTENCE.findall(text) if checker.supports(one, items[place])
+            ]
+            if checker.check(" ".join(sentences), items[place]):  # else they say nothing of it
+                partly[place] = max(partly[place], sentences, key=len)
     for place, item in enumerate(items):
-        if found[place] is None:
+        if found[place] is None and partly[place]:
+            text = " ".join(one.strip() for one in partly[place])
+            found[place] = Checked(text, tuple(checker.check(text, item)), tries, own=False)
+        elif found[place] is None:
             text = own_words(own, task, item)
             found[place] = Checked(text, tuple(checker.check(text, item)), tries, own=True)
     return [done for done in found if done is not None]

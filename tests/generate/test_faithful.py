@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -165,6 +166,25 @@ def test_strict_tries_again_and_then_takes_the_catalogs_own(
     assert [(one.tried, one.own) for one in texts] == [(1, False), (2, False), (3, True)]
     assert len(parrot.asked) == 3 + 2 + 1
     assert len(set(parrot.asked)) == 6
+
+
+def test_of_texts_that_claim_too_much_strict_keeps_the_sentences_that_hold(
+    checker: Checker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("generate.text.strict.own_words", lambda words, task, item: f"own {item}")
+    texts = {
+        1: "It is navy. It is crimson.",
+        seed_of(1, 1): "It is crimson! And navy. Such ruby.",
+        2: "Worn once. It is navy.",
+    }
+    config = WriteConfig(strict=True, tries=2)
+    parrot: Any = Parrot(texts)
+    first, second = write_checked(
+        parrot, checker, None, Conditions(), [0, 0], "review", seeds=[1, 2], config=config
+    )
+    assert (first.text, first.tried, first.own) == ("It is crimson! Such ruby.", 2, False)
+    assert {claim.verdict for claim in first.claims} == {"supported"}
+    assert (second.text, second.own) == ("own 0", True), "what is left claims nothing"
 
 
 def test_in_the_demo_world_wrong_reviews_are_found_out(demo_world: Path) -> None:
