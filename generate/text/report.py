@@ -11,6 +11,7 @@ import torch
 from catalog.artifacts import open_artifact, write_artifact
 from catalog.catalog import Catalog
 from catalog.config import CatalogConfig, SplitConfig
+from catalog.errors import VitrineError
 from catalog.splits import load_split
 from generate.conditioning import Shop
 from generate.shop import open_shop
@@ -29,6 +30,9 @@ HISTORY_SHOWN = 5
 def run_text_scores(folder: Path, config: ScoreConfig, output: Path) -> Path:
     """Scores a text-generator artifact on its own shop's test targets; writes `scores.json` (see
     `score_texts`) and `samples.md`."""
+    for name, least in (("people", 2), ("written", 1), ("samples", 1)):
+        if getattr(config, name) < least:
+            raise VitrineError(f"{name} is {getattr(config, name)}; give {least} or more.")
     artifact = open_artifact(folder, kind="text-generator")
     judges = {config.judge: model_judge(config.judge)} if config.judge else {}
     settings = artifact.manifest["config"]
@@ -50,7 +54,7 @@ def run_text_scores(folder: Path, config: ScoreConfig, output: Path) -> Path:
         write=config.write,
         seed=config.seed,
     )
-    people = choose_people(shop, catalog, split, config.samples, config.seed)
+    people = choose_people(shop, catalog, split, max(2, config.samples), config.seed)
     with write_artifact(
         output,
         kind="text-scores",
@@ -59,7 +63,7 @@ def run_text_scores(folder: Path, config: ScoreConfig, output: Path) -> Path:
         catalog=catalog.fingerprint,
     ) as staging:
         (staging.path / SCORES_FILE).write_text(json.dumps(scores, indent=1) + "\n")
-        page = samples_page(generator, shop, catalog, people, config.write)
+        page = samples_page(generator, shop, catalog, people.first(config.samples), config.write)
         (staging.path / SAMPLES_FILE).write_text(page, encoding="utf8")
     return output
 
@@ -76,7 +80,7 @@ def samples_page(
         return _cell(titles(item) or str(catalog.items[item]["item_id"]))
 
     names = [_cell(str(catalog.user_ids[user])) for user in people.users]
-    lines = [f"# Words about the same items for {len(names)} people of {catalog.name}", ""]
+    lines = [f"# Words about the same items, for {' · '.join(names)} of {catalog.name}", ""]
     for name, history in zip(names, people.histories, strict=True):
         taken = "; ".join(title(int(item)) for item in history[-HISTORY_SHOWN:])
         lines.append(f"- **{name}** took last: {taken or 'nothing'}")

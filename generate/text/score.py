@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from catalog.catalog import Catalog
+from catalog.errors import VitrineError
 from catalog.splits import Split, target_rows
 from finetune.statistics import difference_interval, mean_interval, ratio_interval
 from generate.conditioning import NextItemPairs, Shop, swap_partners
@@ -59,6 +60,18 @@ class People:
     """float32 (people, width) of whoever the words are told they are for: own, swapped, none."""
     pasts: dict[str, list[Past]] = field(repr=False)
     """What these did before."""
+
+    def first(self, count: int) -> "People":
+        """The first of them; their partners' states and pasts stay those of all people."""
+        return People(
+            self.users[:count],
+            self.positions[:count],
+            self.histories[:count],
+            self.partners[:count],
+            self.items[:count],
+            {told: states[:count] for told, states in self.states.items()},
+            {told: pasts[:count] for told, pasts in self.pasts.items()},
+        )
 
     def conditions(
         self, prompts: Prompts, told: str, places: Sequence[int], item_shown: bool = True
@@ -115,7 +128,7 @@ def score_texts(
             scores["identified"][key] = _identified(
                 generator, prompts, texts, who, task, item == "shown", seed, chunk
             )
-    few = _first(who, written)
+    few = who.first(written)
     options = write or WriteConfig()
     people_told = tuple(few.states)
     checker = Checker(catalog, split, known.facts)
@@ -172,6 +185,11 @@ def choose_people(
 ) -> People:
     """At most `people` of the test targets, drawn at random, with their states and partners."""
     targets = split.test.one_each()
+    if min(len(targets), people) < 2:
+        raise VitrineError(
+            f"{catalog.name} has {len(targets)} people with a test target; a stranger to compare with "
+            "takes two"
+        )
     chosen = targets.take(np.random.default_rng(seed).permutation(len(targets))[:people])
     interactions = catalog.interactions
     histories = [chosen.history(interactions, place) for place in range(len(chosen))]
@@ -221,19 +239,6 @@ def write_for(
             config=config,
         )
     return texts
-
-
-def _first(people: People, count: int) -> People:
-    """The first `count` people; their partners' states stay those of all people."""
-    return People(
-        people.users[:count],
-        people.positions[:count],
-        people.histories[:count],
-        people.partners[:count],
-        people.items[:count],
-        {told: states[:count] for told, states in people.states.items()},
-        {told: pasts[:count] for told, pasts in people.pasts.items()},
-    )
 
 
 def _likelihood(

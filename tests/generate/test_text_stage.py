@@ -444,6 +444,13 @@ def test_scores_and_samples_of_a_generator(config: TextConfig, tmp_path: Path):
     rows = [line for line in page.splitlines() if line.startswith("|")]
     assert {line.replace("\\|", "").count("|") for line in rows} == {5}
     assert sum(line.startswith("| Thing") for line in rows) == 4
+    for wrong in ({"people": 1}, {"written": 0}, {"samples": 0}):
+        (name,) = wrong
+        with pytest.raises(VitrineError, match=f"{name} is {wrong[name]}; give"):
+            report.run_text_scores(output, ScoreConfig(**wrong), tmp_path / "more")
+    alone = report.run_text_scores(output, ScoreConfig(written=1, samples=1), tmp_path / "alone")
+    page = (alone / "samples.md").read_text()
+    assert page.count("took last") == 1
     with pytest.raises(VitrineError, match="judge 'nowhere' cannot be loaded"):
         report.run_text_scores(output, ScoreConfig(judge="nowhere"), tmp_path / "more")
 
