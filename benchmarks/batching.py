@@ -1,6 +1,6 @@
 """Many texts in one batch: are they what each would be alone, and does none wait for another?
 
-python -m benchmarks.batching    # about five minutes on one core
+python -m benchmarks.batching    # about ten minutes on one core
 """
 
 import argparse
@@ -71,7 +71,7 @@ def main() -> None:
         "from a geometric distribution of mean 32, at most 200; static: the same decoder, batches of "
         f"{SLOTS} that all go on until their longest has ended; shrinking: the same, but whoever has ended "
         "leaves at once and nobody comes in; generate: transformers' own in such batches, left "
-        "padded, each until its longest has ended. Tokens a second that belong to a text. alone: 128 "
+        "padded, each until its longest has ended. Tokens a CPU second that belong to a text. alone: 128 "
         f"tokens of one text. Ratios of {ROUNDS} rounds taken in turns: the median, and the lowest and "
         "highest.",
     )
@@ -183,13 +183,13 @@ def generate_with(model: torch.nn.Module, prefixes: torch.Tensor, tokens: int) -
 
 
 def in_turns(tasks: list[Callable[[], object]]) -> np.ndarray:
-    """Seconds of each task in each round, (tasks, rounds); one round before is not counted."""
+    """CPU seconds of each task in each round, (tasks, rounds); one round before is not counted."""
     seconds = np.empty((len(tasks), ROUNDS + 1))
     for turn in range(ROUNDS + 1):
         for place, task in enumerate(tasks):
-            began = time.perf_counter()
+            began = time.process_time()
             task()
-            seconds[place, turn] = time.perf_counter() - began
+            seconds[place, turn] = time.process_time() - began
     return seconds[:, 1:]
 
 
