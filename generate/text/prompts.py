@@ -18,6 +18,8 @@ LONGEST = 80
 """Letters that are told of one item of a history, at most."""
 SAID = 8
 """Reviews by which a person's voice is known, the newest."""
+LOOKED_AT = 100
+"""Interactions among which they are sought, the newest."""
 
 
 @dataclass(frozen=True)
@@ -90,9 +92,9 @@ class Prompts:
         texts = self.catalog.interactions.texts
         if texts is None or past.user is None:
             return ""
-        first = int(self.catalog.interactions.offsets[past.user])
+        end = int(self.catalog.interactions.offsets[past.user]) + past.length
         found: list[str] = []
-        for row in range(first + past.length - 1, first - 1, -1):
+        for row in range(end - 1, end - 1 - min(past.length, LOOKED_AT), -1):
             if len(found) == SAID:
                 break
             if text := texts[row]:
