@@ -48,7 +48,15 @@ def test_two_processes_write_for_everybody_what_one_does(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("generate.text.bulk.BLOCK", 8)
-    asked = ["--all_users", "--items", "top:2", "--output", str(tmp_path / "two")]
+    asked = [
+        "--all_users",
+        "--task",
+        "review",
+        "--items",
+        "top:2",
+        "--output",
+        str(tmp_path / "two"),
+    ]
     script = "import sys, generate.text.bulk as b; b.BLOCK = 8; from launch.cli import main; sys.exit(main())"
     done = subprocess.run(
         [
@@ -63,7 +71,7 @@ def test_two_processes_write_for_everybody_what_one_does(
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.splitlines() == [str(tmp_path / "two")], "said once"
-    write_for_all(BulkConfig(generator=str(whole), items="top:2"), tmp_path / "one")
+    write_for_all(BulkConfig(generator=str(whole), task="review", items="top:2"), tmp_path / "one")
     ours, theirs = (read_texts(tmp_path / name) for name in ("two", "one"))
     assert ours.equals(theirs)
     assert len(ours) == 2 * open_artifact(tmp_path / "two").manifest["metrics"]["people"] > 16
