@@ -1,6 +1,7 @@
 """Feeds the text generator: texts of next items, with the person and the item they belong to."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
@@ -17,8 +18,9 @@ from generate.text.tasks import Words
 from pretrain.rows import order_for
 
 
-@dataclass
-class TextBatch:
+class TextBatch(NamedTuple):
+    """In the order in which `TextGenerator` takes them."""
+
     user_states: Tensor
     """float32 (batch, width); zeros where the person is hidden."""
     item_vectors: Tensor
@@ -166,14 +168,7 @@ class TextData(pl.LightningDataModule):
     def transfer_batch_to_device(
         self, batch: TextBatch, device: torch.device, dataloader_idx: int
     ) -> TextBatch:
-        return TextBatch(
-            batch.user_states.to(device),
-            batch.item_vectors.to(device),
-            batch.voice_ids.to(device),
-            batch.task_ids.to(device),
-            batch.token_ids.to(device),
-            batch.labels.to(device),
-        )
+        return TextBatch(*(part.to(device) for part in batch))
 
 
 def with_words(

@@ -25,14 +25,7 @@ class TextModule(pl.LightningModule):
         self.lora_steps = lora_steps
 
     def training_step(self, batch: TextBatch, batch_idx: int) -> Tensor:
-        losses, counts = self.generator(
-            batch.user_states,
-            batch.item_vectors,
-            batch.voice_ids,
-            batch.task_ids,
-            batch.token_ids,
-            batch.labels,
-        )
+        losses, counts = self.generator(*batch)
         # Nats per token of the whole step: ranks' texts differ in length, and their gradients are
         # averaged, so each divides by the mean of what all of them have.
         tokens = self.all_gather(counts.sum())

@@ -118,8 +118,8 @@ def score_texts(
     known = Words(catalog, generator.learned)
     scores: dict[str, Any] = {"people": len(who.users), "likelihood": {}}
     scores |= {"identified": {}, "written": {}}
-    for task in generator.tasks:
-        texts = known.texts_of(task, who.users, who.positions)
+    true = {task: known.texts_of(task, who.users, who.positions) for task in generator.tasks}
+    for task, texts in true.items():
         for item in ("hidden", "shown"):
             key = f"{task}, item {item}"
             scores["likelihood"][key] = _likelihood(
@@ -130,42 +130,32 @@ def score_texts(
             )
     few = who.first(written)
     options = write or WriteConfig()
-    people_told = tuple(few.states)
+    pairs = NextItemPairs(catalog, split)
     checker = Checker(catalog, split, known.facts)
     judges = {"words": word_judge(known.facts), **(judges or {})}
-    words = {
-        (task, told): write_for(generator, prompts, few, task, told, options, chunk)
-        for task in generator.tasks
-        for told in people_told
-    }
-    for task in generator.tasks:
-        own = words[task, "own"]
-        true = known.texts_of(task, few.users, few.positions)
+    near_to = {name: _judged(judge, few, catalog) for name, judge in judges.items()}
+
+    def written_for(task: str, item_shown: bool) -> dict[str, list[str]]:
+        return {
+            told: write_for(generator, prompts, few, task, told, options, chunk, item_shown)
+            for told in few.states
+        }
+
+    words = {task: written_for(task, item_shown=True) for task in generator.tasks}
+    for task, texts in words.items():
+        own, wanted = texts["own"], true[task][:written]
         scores["written"][task] = {
             "texts": len(own),
             "unique": len(set(own)) / len(own),
             "distinct_1": distinct(own, 1),
             "distinct_2": distinct(own),
-            "near_copies": float(
-                near_copies(own, known.texts(task, NextItemPairs(catalog, split))).mean()
-            ),
-            **_likeness(true, {told: words[task, told] for told in people_told}),
-            **_features(true, {told: words[task, told] for told in people_told}, few, checker),
+            "near_copies": float(near_copies(own, known.texts(task, pairs)).mean()),
+            **_likeness(wanted, texts),
+            **_features(wanted, texts, few, checker),
             "near": {
-                name: _nearness(
-                    judge, {told: words[task, told] for told in people_told}, few, catalog
-                )
-                for name, judge in judges.items()
+                name: _nearness(judge, texts, near_to[name]) for name, judge in judges.items()
             },
-            "item_hidden": _likeness(
-                true,
-                {
-                    told: write_for(
-                        generator, prompts, few, task, told, options, chunk, item_shown=False
-                    )
-                    for told in people_told
-                },
-            ),
+            "item_hidden": _likeness(wanted, written_for(task, item_shown=False)),
             "examples": own[:8],
         }
         if options.strict:
@@ -173,7 +163,7 @@ def score_texts(
                 generator, prompts, few, task, options, checker, known, chunk
             )
     scores["readings"] = {
-        name: _read(reading, few, words)
+        name: _read(reading, few, words[reading.task])
         for name, reading in (readings or {}).items()
         if reading.task in generator.tasks
     }
@@ -307,19 +297,27 @@ def _likeness(truth: Sequence[str | None], written: Mapping[str, Sequence[str]])
     if len(worded) < 2:
         return {}
     wanted = [truth[place] or "" for place in worded]
-    figures: dict[str, Any] = {}
-    likeness: dict[str, dict[str, NDArray[np.float64]]] = {}
-    for told, texts in written.items():
-        found = [texts[place] for place in worded]
-        likeness[told] = rouge(found, wanted)
-        for name, values in likeness[told].items():
-            figures.setdefault(name, {})[told] = asdict(mean_interval(values))
-        figures.setdefault("bleu", {})[told] = bleu(found, wanted)
-    for name in ("rouge_1", "rouge_l"):
-        for other in written.keys() - {"own"}:
-            gap = difference_interval(likeness["own"][name], likeness[other][name])
-            figures[name][f"own_minus_{other}"] = asdict(gap)
-    return figures
+    found = {told: [texts[place] for place in worded] for told, texts in written.items()}
+    likeness = {told: rouge(texts, wanted) for told, texts in found.items()}
+    return {
+        **{
+            name: _compared({told: values[name] for told, values in likeness.items()})
+            for name in ("rouge_1", "rouge_l")
+        },
+        "bleu": {told: bleu(texts, wanted) for told, texts in found.items()},
+    }
+
+
+def _compared(values: Mapping[str, NDArray[np.float64]]) -> dict[str, Any]:
+    """Means of what was measured person by person, and by how much the own is ahead of the others."""
+    own = values["own"]
+    means = {told: asdict(mean_interval(each)) for told, each in values.items()}
+    gaps = {
+        f"own_minus_{told}": asdict(difference_interval(own, each))
+        for told, each in values.items()
+        if told != "own"
+    }
+    return means | gaps
 
 
 def _features(
@@ -350,17 +348,13 @@ def _features(
     }
     hits = {told: feature_match(every, true)[0] for told, every in found.items()}
     if len(hits["own"]) > 1:
-        match: dict[str, Any] = {told: asdict(mean_interval(each)) for told, each in hits.items()}
-        for other in hits.keys() - {"own"}:
-            match[f"own_minus_{other}"] = asdict(difference_interval(hits["own"], hits[other]))
-        figures["feature_match"] = match
+        figures["feature_match"] = _compared(hits)
     return figures
 
 
-def _nearness(
-    judge: Judge, written: Mapping[str, Sequence[str]], people: People, catalog: Catalog
-) -> dict[str, Any]:
-    """Mean cosine of what is written to the item's own text and to the person's newest items'."""
+def _judged(judge: Judge, people: People, catalog: Catalog) -> dict[str, NDArray[np.float32]]:
+    """What words may be near to, (people, width) each: the item's own text, the mean of the person's
+    newest items'."""
     texts = catalog.texts()
     items = judge([texts(int(item)) or "" for item in people.items])
     taken = np.stack(
@@ -371,18 +365,22 @@ def _nearness(
             for history in people.histories
         ]
     )
-    figures: dict[str, Any] = {"item": {}, "history": {}}
-    near: dict[str, dict[str, NDArray[np.float64]]] = {"item": {}, "history": {}}
-    for told, listed in written.items():
-        vectors = judge(listed)
-        for name, others in (("item", items), ("history", taken)):
-            near[name][told] = (vectors * others).sum(axis=1).astype(np.float64)
-            figures[name][told] = asdict(mean_interval(near[name][told]))
-    for name, values in near.items():
-        for other in written.keys() - {"own"}:
-            gap = difference_interval(values["own"], values[other])
-            figures[name][f"own_minus_{other}"] = asdict(gap)
-    return figures
+    return {"item": items, "history": taken}
+
+
+def _nearness(
+    judge: Judge,
+    written: Mapping[str, Sequence[str]],
+    near_to: Mapping[str, NDArray[np.float32]],
+) -> dict[str, Any]:
+    """Mean cosine of what is written to each of what `_judged` gives."""
+    vectors = {told: judge(texts) for told, texts in written.items()}
+    return {
+        name: _compared(
+            {told: (one * others).sum(axis=1).astype(np.float64) for told, one in vectors.items()}
+        )
+        for name, others in near_to.items()
+    }
 
 
 def _strictly(
@@ -417,9 +415,7 @@ def _strictly(
     }
 
 
-def _read(
-    reading: Reading, people: People, words: Mapping[tuple[str, str], list[str]]
-) -> dict[str, Any]:
+def _read(reading: Reading, people: People, words: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     truth = [
         reading.truth(int(user), int(item))
         for user, item in zip(people.users, people.items, strict=True)
@@ -429,15 +425,13 @@ def _read(
         return {"texts": len(known)}
     hits = {
         told: np.array(
-            [reading.read(words[reading.task, told][place]) == truth[place] for place in known],
+            [reading.read(words[told][place]) == truth[place] for place in known],
             dtype=np.float64,
         )
         for told in ("own", "swapped")
     }
     return {
         "texts": len(known),
-        "own": asdict(mean_interval(hits["own"])),
-        "swapped": asdict(mean_interval(hits["swapped"])),
-        "own_minus_swapped": asdict(difference_interval(hits["own"], hits["swapped"])),
+        **_compared(hits),
         "own_over_swapped": asdict(ratio_interval(hits["own"], hits["swapped"])),
     }

@@ -344,14 +344,7 @@ def test_no_condition_is_the_dropped_condition(catalog: Catalog, split: Split, s
     data = TextData(Words(catalog, generator.learned), shop, pairs, generator, config)
     rows = [data.rows[row] for row in range(4)]
     batch = data.collate([row for row in rows if row.task == rows[0].task])
-    dropped, _ = generator(
-        batch.user_states,
-        batch.item_vectors,
-        batch.voice_ids,
-        batch.task_ids,
-        batch.token_ids,
-        batch.labels,
-    )
+    dropped, _ = generator(*batch)
     texts = [row.text for row in rows if row.task == rows[0].task]
     absent, _ = generator.loss_per_text(Conditions(), generator.tasks[rows[0].task], texts)
     torch.testing.assert_close(dropped.detach(), absent)
