@@ -150,8 +150,7 @@ def write_artifact(
             "libraries": _libraries(),
             "checksums": checksums,
         }
-        text = seal(manifest, indent=2)
-        (staging / MANIFEST).write_text(text + "\n", encoding="utf8")
+        _write_manifest(staging.path, manifest)
         if card is not None:
             (staging / CARD).write_text(card(final.name, manifest), encoding="utf8")
         flush(staging.path)
@@ -159,6 +158,34 @@ def write_artifact(
         shutil.rmtree(staging.path, ignore_errors=True)
         raise
     move_into_place(staging.path, final, MANIFEST)
+
+
+@contextmanager
+def amend_artifact(path: StrPath) -> Iterator[Path]:
+    """Yields a copy of an artifact's folder; on leaving, that takes its place, sealed anew.
+
+    For what must go from it afterwards; what it was made from, and for, stays written in it. Raises
+    VitrineError where `path` is no whole artifact.
+    """
+    artifact = open_artifact(path)
+    sweep(artifact.path)
+    folder = staging_path(artifact.path)
+    shutil.copytree(artifact.path, folder)
+    try:
+        yield folder
+        (folder / MANIFEST).unlink()
+        checksums = _checksums(folder)
+        changed = {"hash": _content_hash(checksums), "checksums": checksums}
+        _write_manifest(folder, artifact.manifest | changed)
+        flush(folder)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    move_into_place(folder, artifact.path, MANIFEST)
+
+
+def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    (folder / MANIFEST).write_text(seal(manifest, indent=2) + "\n", encoding="utf8")
 
 
 def open_artifact(path: StrPath, kind: str | None = None) -> Artifact:

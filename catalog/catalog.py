@@ -203,8 +203,10 @@ class Catalog:
             raise BrokenFile("the file lies outside the catalog's folder")
         return full
 
-    def image_of(self, item: int, size: int, crop: Crop = "pad") -> NDArray[np.uint8] | None:
-        """The picture as (size, size, 3) uint8 RGB, squared as `read_picture` says.
+    def image_of(
+        self, item: int, size: int | tuple[int, int], crop: Crop = "pad"
+    ) -> NDArray[np.uint8] | None:
+        """The picture as (height, width, 3) uint8 RGB, framed as `read_picture` says.
 
         None where the item has none or it cannot be read, which `broken_images` then counts.
         """

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from catalog.errors import BrokenFile, VitrineError
-from catalog.pictures import check_size, file_faults, square_picture
+from catalog.pictures import check_size, file_faults, framed_picture
 
 ANIMATED = {".gif", ".webp", ".png", ".apng"}
 SUFFIXES = {
@@ -48,7 +48,7 @@ def _frames(path: Path, frames: int, size: int) -> NDArray[np.uint8]:
             found = {}
             for place in sorted(set(places)):
                 film.seek(place)
-                found[place] = square_picture(film.copy(), size)
+                found[place] = framed_picture(film.copy(), size)
             return np.stack([found[place] for place in places])
     with _av().open(str(path)) as film:
         stream = film.streams.video[0]
@@ -60,7 +60,7 @@ def _frames(path: Path, frames: int, size: int) -> NDArray[np.uint8]:
         found, wanted = {}, set(places)
         for place, frame in enumerate(film.decode(stream)):
             if place in wanted:
-                found[place] = square_picture(frame.to_image(), size)
+                found[place] = framed_picture(frame.to_image(), size)
             if len(found) == len(wanted):
                 break
         if not found:

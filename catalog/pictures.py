@@ -1,4 +1,4 @@
-"""Decodes one picture file into a square of RGB, or says why it cannot."""
+"""Decodes one picture file into RGB of the size that is asked for, or says why it cannot."""
 
 import warnings
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from catalog.errors import BrokenFile, VitrineError
 
@@ -20,11 +20,13 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", "
 Crop = Literal["pad", "centre"]
 
 
-def read_picture(path: str | Path, size: int, crop: Crop = "pad") -> NDArray[np.uint8]:
-    """The picture as (size, size, 3) uint8 RGB, turned as its EXIF says; alpha lies on white.
+def read_picture(
+    path: str | Path, size: int | tuple[int, int], crop: Crop = "pad"
+) -> NDArray[np.uint8]:
+    """The picture as (height, width, 3) uint8 RGB, turned as its EXIF says; alpha lies on white.
 
-    `pad` keeps the whole picture on the mean colour of its border, `centre` fills the square and
-    cuts what stands over. Raises BrokenFile.
+    `size` is (height, width), or one number for a square. `pad` keeps the whole picture on the mean
+    colour of its border, `centre` fills the frame and cuts what stands over. Raises BrokenFile.
     """
     with file_faults(path), warnings.catch_warnings():
         # Pillow warns about odd EXIF and large pictures; the limit below speaks for itself.
@@ -32,8 +34,20 @@ def read_picture(path: str | Path, size: int, crop: Crop = "pad") -> NDArray[np.
         with Image.open(path) as picture:
             check_size(*picture.size)
             if crop == "pad":
-                picture.draft("RGB", (size, size))  # JPEG decodes at a fraction of its size
-            return square_picture(picture, size, crop)
+                height, width = _sides(size)
+                picture.draft("RGB", (width, height))  # JPEG decodes at a fraction of its size
+            return framed_picture(picture, size, crop)
+
+
+def read_shape(path: str | Path) -> tuple[int, int]:
+    """(height, width) of the picture as `read_picture` would turn it; raises BrokenFile."""
+    with file_faults(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(path) as picture:
+            check_size(*picture.size)
+            width, height = picture.size
+            lies = picture.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+            return (width, height) if lies else (height, width)
 
 
 @contextmanager
@@ -61,9 +75,15 @@ def check_size(width: int, height: int) -> None:
         raise BrokenFile(f"{width}×{height} pixels are too many")
 
 
-def square_picture(picture: Image.Image, size: int, crop: Crop = "pad") -> NDArray[np.uint8]:
+def framed_picture(
+    picture: Image.Image, size: int | tuple[int, int], crop: Crop = "pad"
+) -> NDArray[np.uint8]:
     """An open picture as `read_picture` gives it."""
-    return np.asarray(_squared(_to_rgb(ImageOps.exif_transpose(picture)), size, crop))
+    return np.asarray(_framed(_to_rgb(ImageOps.exif_transpose(picture)), _sides(size), crop))
+
+
+def _sides(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else size
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
@@ -85,17 +105,18 @@ def _to_8_bits(picture: Image.Image) -> Image.Image:
     return Image.fromarray(np.clip(grey / full * 255 + 0.5, 0, 255).astype(np.uint8))
 
 
-def _squared(picture: Image.Image, size: int, crop: Crop) -> Image.Image:
+def _framed(picture: Image.Image, size: tuple[int, int], crop: Crop) -> Image.Image:
+    height, width = size
     if crop == "centre":
-        return ImageOps.fit(picture, (size, size), Image.Resampling.BICUBIC)
-    scale = size / max(picture.size)
-    width, height = (max(1, round(side * scale)) for side in picture.size)
-    small = picture.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
-    if width == height == size:
+        return ImageOps.fit(picture, (width, height), Image.Resampling.BICUBIC)
+    scale = min(width / picture.width, height / picture.height)
+    inside = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+    small = picture.resize(inside, Image.Resampling.BICUBIC, reducing_gap=3.0)
+    if inside == (width, height):
         return small
-    square = Image.new("RGB", (size, size), _border_colour(np.asarray(small)))
-    square.paste(small, ((size - width) // 2, (size - height) // 2))
-    return square
+    frame = Image.new("RGB", (width, height), _border_colour(np.asarray(small)))
+    frame.paste(small, ((width - inside[0]) // 2, (height - inside[1]) // 2))
+    return frame
 
 
 def _border_colour(pixels: NDArray[np.uint8]) -> tuple[int, int, int]:

@@ -120,6 +120,11 @@ class Recommender(nn.Module):
         assert adapted is not None
         return F.normalize(adapted, dim=-1)
 
+    def adapt_content(self, content: Tensor) -> Tensor:
+        """As `adapt`, of what has neither id nor words: (n, width), unit length."""
+        adapted = F.normalize(self.adaptor(content), dim=-1)
+        return F.pad(adapted, (0, self.history.config.width - self.content_width))
+
     def _learned(self, rows: Tensor | None, ids: Tensor | None) -> Tensor | None:
         """What ids and words say, without content: (n, id_width or width)."""
         parts = []

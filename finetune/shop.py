@@ -5,14 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from catalog.catalog import Catalog
+from catalog.errors import VitrineError
 from catalog.splits import Targets
 from finetune.evaluate import ScoreChunk, rank_targets
 from finetune.metrics import ListMeasures, Ranking
 from finetune.recommender import Recommender
+from pretrain.modalities.image import Picture
 
 History = NDArray[np.integer]
 
@@ -45,6 +48,29 @@ class Shop:
             padded[row, : len(history)] = self.item_vectors[history]
         vectors = torch.from_numpy(padded).to(self.device)
         return self.recommender.last_states(vectors, lengths.to(self.device)).float().cpu()
+
+    @torch.no_grad()
+    def picture_vectors(self, pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """What an item would be of which these pictures (height, width, 3) are all there is: float32
+        (pictures, width), unit length. VitrineError where the recommender looks at no pictures."""
+        encoder = self.recommender.encoder
+        kinds = {} if encoder is None else encoder.kinds
+        looks = [(name, kind) for name, kind in kinds.items() if isinstance(kind, Picture)]
+        if encoder is None or not looks:
+            raise VitrineError(
+                "this recommender looks at no pictures, so it cannot say which candidate is liked best; "
+                "draw with candidates 1."
+            )
+        name, kind = looks[0]
+        pixels = kind.pixels(pictures).to(self.device, encoder.dtype)
+        content = {name: {"present": torch.ones(len(pixels)).bool(), "pixel_values": pixels}}
+        part = encoder.projections[name](encoder.read(name, content))
+        stacked = torch.zeros(len(part), len(encoder.kinds), part.shape[1], device=part.device)
+        present = torch.zeros(stacked.shape[:2], dtype=torch.bool, device=part.device)
+        place = encoder.modalities.index(name)
+        stacked[:, place], present[:, place] = part, True
+        fused = F.normalize(encoder.gate(stacked, present), dim=-1)
+        return self.recommender.adapt_content(fused).float().cpu()
 
     def rank(self, history: History, k: int, chunk: int = 65_536) -> list[tuple[int, float]]:
         """The k best items not in the history, with their cosines, best first."""

@@ -1,6 +1,6 @@
 """What words and pictures share: who asks for what, as tokens, as training pairs, as a control."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,6 +23,14 @@ class Shop(Protocol):
 
     def user_states(self, histories: list[NDArray[Any]]) -> Tensor:
         """Histories of item rows, oldest first → float32 (batch, width); empty gives zeros."""
+        ...
+
+    def rank(self, history: NDArray[Any], k: int) -> list[tuple[int, float]]:
+        """The k best items not in the history, with their scores, best first."""
+        ...
+
+    def picture_vectors(self, pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """What an item would be of which these pictures are all there is: float32 (pictures, width)."""
         ...
 
 

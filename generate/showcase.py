@@ -21,7 +21,7 @@ from catalog.splits import load_split
 from finetune.shop import Shop, load_shop
 from generate.config import ShowcaseConfig
 from generate.image.config import DrawConfig
-from generate.image.pipeline import PersonalImagePipeline
+from generate.image.pipeline import PersonalImagePipeline, drawing
 from generate.image.run import DRAW_DEFAULTS
 from generate.image.score import score_pictures
 from generate.text.model import TextGenerator
@@ -157,10 +157,7 @@ def _dress(
         states,
         vectors,
         seeds=[place] * len(TOLD),
-        user_scale=draw.user_scale,
-        item_scale=draw.item_scale,
-        guide_above=draw.guide_above,
-        steps=draw.steps,
+        **drawing(draw),
     )
     return dict(zip(TOLD, texts, strict=True)), dict(zip(TOLD, pictures, strict=True))
 

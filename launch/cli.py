@@ -35,6 +35,10 @@ COMMANDS = {
         "launch.commands:evaluate_text",
         "Say whether words fit their person, their item and the catalog",
     ),
+    "evaluate image": (
+        "launch.commands:evaluate_image",
+        "Say whether pictures fit their person and their item, and look at them",
+    ),
     "domains add": ("launch.commands:domains_add", "Put a recommender among those of one base"),
     "domains list": ("launch.commands:domains_list", "Say which domains share a base"),
     "domains use": ("launch.commands:domains_use", "Choose the domain that is recommended from"),
@@ -45,6 +49,8 @@ COMMANDS = {
     "train image": ("launch.commands:train_image", "Learn to draw items for a person"),
     "generate text": ("launch.commands:generate_text", "Write about an item for a person"),
     "generate image": ("launch.commands:generate_image", "Draw an item for a person"),
+    "verify": ("launch.commands:verify", "Say who signed a picture, and whether it was changed"),
+    "forget": ("launch.commands:forget", "Remove one person from what was made"),
     "launch": (
         "launch.submit.command:launch",
         "Start a stage on many devices: here, on SLURM, or on Kubernetes",

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from catalog.config import CatalogConfig
+from catalog.errors import VitrineError
 from finetune.config import ArmConfig, FinetuneConfig, IndexConfig, Model
-from generate.image.config import DrawConfig, ImageConfig
+from generate.image.config import DrawConfig, ImageBulkConfig, ImageConfig, ImageScoreConfig
 from generate.text.config import BulkConfig, ScoreConfig, TextConfig, WriteConfig
 from launch.compare import CompareConfig
 from launch.pipeline import PipelineConfig, WorldConfig
@@ -187,6 +188,22 @@ def evaluate_text(options: EvaluateTextOptions, settings: ScoreConfig) -> None:
     output = run_text_scores(Path(options.generator), settings, Path(options.output))
     print(describe_scores(json.loads((output / "scores.json").read_text())))
     _made(output / "samples.md")
+
+
+@dataclass(frozen=True)
+class EvaluateImageOptions:
+    generator: str
+    """Folder of an image-generator artifact."""
+    output: str = "runs/image-scores"
+    """Folder of the scores (scores.json) and the pictures side by side (contact-sheet.png)."""
+
+
+def evaluate_image(options: EvaluateImageOptions, settings: ImageScoreConfig) -> None:
+    from generate.image.report import SCORES_FILE, SHEET_FILE, describe_scores, run_image_scores
+
+    output = run_image_scores(Path(options.generator), settings, Path(options.output))
+    print(describe_scores(json.loads((output / SCORES_FILE).read_text())))
+    _made(output / SHEET_FILE)
 
 
 @dataclass(frozen=True)
@@ -394,12 +411,29 @@ class GenerateImageOptions:
     """The picture's file."""
     recommender: str = ""
     """One extended from the recommender it was trained with (`vitrine extend`), to know its items."""
+    all_users: bool = False
+    """For everybody, into a folder; goes on where it was, and shares the work under torchrun."""
+    users: str = ""
+    """With --all_users: only for those in this file, one id on each line."""
+    items: str = "top:3"
+    """With --all_users: each person's so many best items, or ids with commas between."""
 
 
 def generate_image(options: GenerateImageOptions, settings: DrawConfig) -> None:
+    if options.all_users:
+        from generate.image.bulk import draw_for_all
+
+        config = ImageBulkConfig(
+            generator=options.generator,
+            recommender=options.recommender,
+            items=options.items,
+            users=options.users,
+            draw=settings,
+        )
+        _made(draw_for_all(config, Path(options.output)))
+        return
     from generate.image import draw
 
-    Path(options.output).parent.mkdir(parents=True, exist_ok=True)
     draw(
         options.generator,
         user=options.user,
@@ -409,6 +443,56 @@ def generate_image(options: GenerateImageOptions, settings: DrawConfig) -> None:
         recommender=options.recommender,
     )
     _made(Path(options.output))
+
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    file: str
+    """A PNG or JPEG."""
+    signer: str = ""
+    """Fingerprint of the key that ought to have signed it; this machine's own without."""
+
+
+def verify(options: VerifyOptions) -> None:
+    from generate.provenance import fingerprint
+    from generate.provenance import verify as verdict_on
+
+    verdict = verdict_on(options.file)
+    if not verdict.signed:
+        raise VitrineError(f"{options.file} holds no signature of Vitrine's.")
+    if not verdict.untouched:
+        raise VitrineError(f"{options.file} was changed since it was signed.")
+    wanted = options.signer or fingerprint()
+    if verdict.signer != wanted:
+        raise VitrineError(
+            f"{options.file} was signed by the key {verdict.signer}, not by {wanted}; if you know that "
+            f"key, say so with --signer {verdict.signer}."
+        )
+    print(f"signed by {verdict.signer}, untouched")
+    for name, value in verdict.about.items():
+        print(f"  {name}: {value if isinstance(value, str) else json.dumps(value)}")
+
+
+@dataclass(frozen=True)
+class ForgetOptions:
+    folder: str
+    """Below which artifacts are looked for."""
+    user: str
+    """The person's id."""
+
+
+def forget(options: ForgetOptions) -> None:
+    from generate.forget import forget as remove
+
+    done = remove(options.user, Path(options.folder))
+    for file, rows in done.rows.items():
+        print(f"{file}: {rows:,} rows removed")
+    for cache in done.caches:
+        print(f"{cache}: removed")
+    if not done.rows and not done.caches:
+        print(f"nothing below {options.folder} was made for {options.user}")
+    for place in done.learned:
+        print(f"{place}: its training may have seen what they did; train it again without")
 
 
 @dataclass(frozen=True)

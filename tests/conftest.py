@@ -10,6 +10,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve e
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def signing_key(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Whoever runs the tests keeps their own key out of it."""
+    os.environ["VITRINE_KEY"] = str(tmp_path_factory.mktemp("key") / "key.pem")
+
+
 @pytest.fixture(scope="session")
 def demo_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small demo world: `home/`, `wardrobe/` and `truth/`; everything derived is cached beside it."""

@@ -4,6 +4,7 @@ A learned autoencoder needs minutes before its colours are right; principal comp
 keep them exactly, and are found in a second.
 """
 
+from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
@@ -13,6 +14,9 @@ from diffusers.models.modeling_utils import ModelMixin
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
+
+Frame = tuple[int, int]
+"""(height, width) in pixels of the pictures that are kept alike."""
 
 
 class PatchCodec(ModelMixin, ConfigMixin):
@@ -30,7 +34,14 @@ class PatchCodec(ModelMixin, ConfigMixin):
     scale: Tensor
 
     @register_to_config
-    def __init__(self, patch_size: int = 16, channels: int = 128, overlap: int = 2) -> None:
+    def __init__(
+        self,
+        patch_size: int = 16,
+        channels: int = 128,
+        overlap: int = 2,
+        frames: Sequence[Sequence[int]] = ((64, 64),),
+    ) -> None:
+        """`frames`: (height, width) in pixels of the pictures it is for, the commonest first."""
         super().__init__()
         side = torch.ones(patch_size + 2 * overlap)
         if overlap:
@@ -45,15 +56,18 @@ class PatchCodec(ModelMixin, ConfigMixin):
     @classmethod
     def fit(
         cls,
-        pictures: NDArray[np.uint8],
+        pictures: Sequence[NDArray[np.uint8]],
         patch_size: int = 16,
         channels: int = 128,
         overlap: int = 2,
         whitening: float = 0.4,
     ) -> Self:
-        """The codec of `pictures` uint8 (num_pictures, size, size, 3)."""
-        codec = cls(patch_size, channels, overlap)
-        patches = codec._patches(torch.from_numpy(pictures)).flatten(0, 2)
+        """The codec of `pictures`: of each frame uint8 (num_pictures, height, width, 3)."""
+        frames = [alike.shape[1:3] for alike in pictures]
+        codec = cls(patch_size, channels, overlap, frames)
+        patches = torch.cat(
+            [codec._patches(torch.from_numpy(alike)).flatten(0, 2) for alike in pictures]
+        )
         mean = patches.mean(0)
         covariance = torch.cov(patches.T.double(), correction=0)
         variances, components = torch.linalg.eigh(covariance)  # ascending
@@ -65,13 +79,22 @@ class PatchCodec(ModelMixin, ConfigMixin):
         codec.scale.copy_(scale)
         return codec
 
+    @property
+    def frames(self) -> list[Frame]:
+        return [(height, width) for height, width in self.config["frames"]]
+
+    def grid_of(self, frame: Frame) -> Frame:
+        """(rows, columns) of the latents of such a picture."""
+        patch = int(self.config["patch_size"])
+        return frame[0] // patch, frame[1] // patch
+
     def encode(self, pictures: Tensor) -> Tensor:
-        """uint8 (batch, size, size, 3) → latents float32 (batch, channels, rows, columns)."""
+        """uint8 (batch, height, width, 3) → latents float32 (batch, channels, rows, columns)."""
         latents = (self._patches(pictures) - self.mean) @ self.basis.T / self.scale
         return latents.permute(0, 3, 1, 2)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents (batch, channels, rows, columns) → uint8 (batch, size, size, 3)."""
+        """Latents (batch, channels, rows, columns) → uint8 (batch, height, width, 3)."""
         patches = (latents.permute(0, 2, 3, 1) * self.scale) @ self.basis + self.mean
         pixels = self._overlay(patches * self.window)
         # At the picture's edge no neighbour fills what the window takes away.
@@ -79,8 +102,12 @@ class PatchCodec(ModelMixin, ConfigMixin):
         levels = ((pixels + 1) * 127.5).round().clamp(0, 255)
         return levels.to(torch.uint8).permute(0, 2, 3, 1)
 
+    def decode_latents(self, latents: NDArray[np.floating]) -> NDArray[np.uint8]:
+        """(batch, channels, rows, columns) → uint8 (batch, height, width, 3)."""
+        return self.decode(torch.from_numpy(latents.astype(np.float32))).numpy()
+
     def _patches(self, pictures: Tensor) -> Tensor:
-        """uint8 (batch, size, size, 3) → windowed (batch, rows, columns, numbers of a patch)."""
+        """uint8 (batch, height, width, 3) → windowed (batch, rows, columns, numbers of a patch)."""
         size, overlap = self.config["patch_size"], self.config["overlap"]
         pixels = pictures.permute(0, 3, 1, 2).to(self.mean.dtype) / 127.5 - 1
         rows = pixels.shape[2] // size
@@ -89,7 +116,7 @@ class PatchCodec(ModelMixin, ConfigMixin):
         return (flat * self.window).unflatten(1, (rows, -1))
 
     def _overlay(self, patches: Tensor) -> Tensor:
-        """(batch, rows, columns, numbers of a patch) → their sum (batch, 3, size, size)."""
+        """(batch, rows, columns, numbers of a patch) → their sum (batch, 3, height, width)."""
         size, overlap = self.config["patch_size"], self.config["overlap"]
         height, width = (count * size for count in patches.shape[1:3])
         flat = patches.flatten(1, 2).transpose(1, 2)

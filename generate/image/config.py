@@ -1,6 +1,7 @@
 """Settings of the image generator; imports no torch."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from catalog.config import CatalogConfig, SplitConfig
 from pretrain.config import OptimizerConfig, TrainerConfig
@@ -34,20 +35,74 @@ class DenoiserConfig:
     """Tokens made from the item vector."""
 
 
+Mode = Literal["concept", "creative"]
+Solver = Literal["pc", "dpm++", "heun", "euler", "ddim"]
+
+
 @dataclass(frozen=True)
 class DrawConfig:
+    mode: Mode = "concept"
+    """concept: a new design for the person, of the item's kind, never to be shown as an item on sale;
+    creative: the item's own pixels as they are, what surrounds them made for the person."""
     user_scale: float = 6.0
     """How far to lean towards the person; 1 follows what was learned, 0 ignores the person."""
     item_scale: float = 3.0
     """How far to lean towards the item."""
+    structure_scale: float = 0.0
+    """How far to keep to the item's outline and edges; creative asks for 1 at least."""
     guide_above: float = 0.6
     """Lean only while more than this share of the picture is noise; 0 leans to the end."""
+    solver: Solver = "pc"
+    """How a picture comes out of the noise in few steps (generate/image/solvers.py)."""
     steps: int = 12
-    """Steps of the solver; each costs up to three passes of the denoiser."""
+    """Steps of the solver; each costs up to four passes of the denoiser, with heun twice as many."""
+    shift: float = 1.0
+    """Above 1 steps are closer together while most is noise, below 1 towards the end."""
+    candidates: int = 1
+    """Pictures drawn for each request, of which that is kept which item and person like best."""
+    refuse_copies: bool = True
+    """Draw anew what is nearer to a picture it learned from than the catalog's own are to each other."""
+    safety_model: str = ""
+    """An image classifier of the Hugging Face hub, or a folder; what it calls by a name of
+    `safety_labels` is drawn anew."""
+    safety_labels: tuple[str, ...] = ("nsfw", "unsafe", "porn", "hentai", "sexy")
+    tries: int = 3
+    """Rounds more, at most, for what was refused."""
     batch_size: int = 64
     """Pictures drawn at once."""
     seed: int = 0
     """The same request with the same seed gives the same picture."""
+
+
+@dataclass(frozen=True)
+class ImageBulkConfig:
+    generator: str = ""
+    """Folder of an image-generator artifact."""
+    recommender: str = ""
+    """One extended from the recommender it was trained with, to know its items."""
+    items: str = "top:3"
+    """Of what: each person's so many best items, or ids with commas between."""
+    users: str = ""
+    """For whom: a file with an id on each line; empty: everybody."""
+    draw: DrawConfig = field(default_factory=DrawConfig)
+
+
+@dataclass(frozen=True)
+class ImageScoreConfig:
+    people: int = 300
+    """Test targets for whom pictures are drawn, at most."""
+    shown: int = 6
+    """People on the contact sheet."""
+    judge: str = ""
+    """An image encoder on the Hugging Face hub, or a folder, that nothing was conditioned on, to say what
+    pictures are like; empty learns a small one from the catalog's own labels, and checks it."""
+    judge_steps: int = 600
+    """Steps in which that is learned."""
+    truth: str = ""
+    """Folder of the demo world's truth; empty where nobody knows it."""
+    seed: int = 0
+    """Chooses people, strangers and noise."""
+    draw: DrawConfig = field(default_factory=DrawConfig)
 
 
 @dataclass(frozen=True)
@@ -58,13 +113,18 @@ class ImageConfig:
     split: SplitConfig = field(default_factory=SplitConfig)
     """Only the training part of each history is read."""
     image_size: int = 64
-    """Pixels a side of the pictures drawn; a multiple of the codec's patch."""
+    """Pixels a side of the pictures drawn, or of the square as large as they are; a multiple of the
+    codec's patch."""
+    frames: int = 1
+    """Shapes of pictures, at most: those that most of the catalog's pictures are near to."""
     codec: CodecConfig = field(default_factory=CodecConfig)
     denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
     drop_user: float = 0.1
     """Chance that a training picture hides its person."""
     drop_item: float = 0.3
     """Chance that a training picture hides its item."""
+    drop_structure: float = 0.5
+    """Chance that a training picture hides its outline."""
     sibling_share: float = 0.8
     """Chance that a training picture is asked for by the vector of another item of its kind, so
     that the item says what to draw and only the person can say how."""

@@ -16,15 +16,18 @@ from catalog.splits import Split
 from generate.conditioning import NextItemPairs, Shop
 from generate.image.codec import PatchCodec
 from generate.image.config import ImageConfig
-from generate.image.latents import encode_pictures
+from generate.image.latents import LatentPictures, encode_pictures
 from generate.image.siblings import Siblings
+from generate.image.structure import seen
 from pretrain.rows import order_for
 
 
 @dataclass
 class ImageBatch:
     latents: Tensor
-    """float32 (batch, channels, grid, grid): pictures of what the people bought next."""
+    """float32 (batch, channels, rows, columns): pictures of what the people bought next."""
+    structures: Tensor
+    """float32 (batch, CHANNELS, rows, columns) from -1 to 1: the outlines in these pictures."""
     item_vectors: Tensor
     """float32 (batch, width): by what each picture is asked for."""
     user_states: Tensor
@@ -50,16 +53,29 @@ class ImageRows(Dataset[ImageRow]):
     """Rows without end; row r is made from (seed, r) alone, so any rank can make any of them."""
 
     def __init__(
-        self, pairs: NextItemPairs, siblings: Siblings, sibling_share: float, seed: int
+        self,
+        pairs: NextItemPairs,
+        frames: NDArray[np.integer],
+        siblings: Siblings,
+        sibling_share: float,
+        seed: int,
     ) -> None:
+        """`frames` (num_pairs,): of which shape each pair's picture is."""
         self.pairs = pairs
+        self.by_frame = np.argsort(frames, kind="stable")
+        self.ends = np.cumsum(np.bincount(frames))
         self.siblings = siblings
         self.sibling_share = sibling_share
         self.seed = seed
+        self.together = 1
+        """So many rows in a step of all ranks, whose pictures are of one shape."""
 
     def __getitem__(self, row: int) -> ImageRow:
+        step = np.random.default_rng((self.seed, row // self.together, 1))
+        frame = int(np.searchsorted(self.ends, step.integers(self.ends[-1]), side="right"))
+        start = self.ends[frame - 1] if frame else 0
         rng = np.random.default_rng((self.seed, row))
-        place = int(rng.integers(len(self.pairs)))
+        place = int(self.by_frame[rng.integers(start, self.ends[frame])])
         asked = self.pairs.items[place : place + 1]
         if rng.random() < self.sibling_share:
             asked = self.siblings.pick(asked, rng)
@@ -76,25 +92,27 @@ class ImageData(pl.LightningDataModule):
         shop: Shop,
         codec: PatchCodec,
         config: ImageConfig,
-        file: Path,
+        folder: Path,
     ) -> None:
-        """`file` is where the catalog's pictures are kept as latents."""
+        """`folder` is where the catalog's pictures are kept as latents."""
         super().__init__()
         self.catalog = catalog
         self.split = split
         self.shop = shop
         self.codec = codec
         self.config = config
-        self.file = file
+        self.folder = folder
 
     def prepare_data(self) -> None:
-        size, progress = self.config.image_size, self.config.trainer.progress
-        encode_pictures(self.catalog, self.codec, size, self.file, progress)
+        self._encoded(self.config.trainer.progress)
+
+    def _encoded(self, progress: bool = False) -> LatentPictures:
+        return encode_pictures(self.catalog, self.codec, self.folder, progress)
 
     def setup(self, stage: str) -> None:
-        pictures = encode_pictures(self.catalog, self.codec, self.config.image_size, self.file)
-        self.latents = pictures.latents
-        self.pairs = NextItemPairs(self.catalog, self.split, keep=pictures.present)
+        self.pictures = self._encoded()
+        frame_of = self.pictures.frame_of
+        self.pairs = NextItemPairs(self.catalog, self.split, keep=frame_of >= 0)
         if len(self.pairs) == 0:
             raise VitrineError(
                 f"no training pair of the catalog {self.catalog.name!r} ends in an item with a "
@@ -102,11 +120,13 @@ class ImageData(pl.LightningDataModule):
             )
         seed = self.config.trainer.seed
         siblings = Siblings(self.catalog.items["category"], self.shop.item_vectors, seed)
-        self.rows = ImageRows(self.pairs, siblings, self.config.sibling_share, seed)
+        frames = frame_of[self.pairs.items]
+        self.rows = ImageRows(self.pairs, frames, siblings, self.config.sibling_share, seed)
 
     def train_dataloader(self) -> DataLoader:
         assert self.trainer is not None
         workers = self.config.workers
+        self.rows.together = self.config.batch_size * self.trainer.world_size
         return DataLoader(
             self.rows,
             batch_sampler=order_for(self.trainer, self.config.batch_size),
@@ -117,9 +137,11 @@ class ImageData(pl.LightningDataModule):
 
     def collate(self, rows: list[ImageRow]) -> ImageBatch:
         places = [row.place for row in rows]
-        latents = self.latents[self.pairs.items[places]].astype(np.float32)
+        items = self.pairs.items[places]
+        frame, rows_of = int(self.pictures.frame_of[items[0]]), self.pictures.row_of[items]
         return ImageBatch(
-            latents=torch.from_numpy(latents),
+            latents=torch.from_numpy(self.pictures.latents[frame][rows_of].astype(np.float32)),
+            structures=seen(self.pictures.structures[frame][rows_of]),
             item_vectors=torch.from_numpy(self.shop.item_vectors[[row.asked for row in rows]]),
             user_states=torch.empty(0),
             histories=[self.pairs[place].history for place in places],
@@ -134,6 +156,7 @@ class ImageData(pl.LightningDataModule):
         return replace(
             batch,
             latents=batch.latents.to(device),
+            structures=batch.structures.to(device),
             item_vectors=batch.item_vectors.to(device),
             user_states=states.to(device, torch.float32),
         )

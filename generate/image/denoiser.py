@@ -10,9 +10,6 @@ from torch import Tensor, nn
 
 from generate.conditioning import VectorTokens
 
-SMALLEST_TIME = 0.05
-"""Velocities are found by dividing by the time; below this it is held (Li & He 2025)."""
-
 
 class Conditioner(ModelMixin, ConfigMixin):
     """User states and item vectors as one sequence of tokens for cross-attention."""
@@ -46,16 +43,24 @@ class Conditioner(ModelMixin, ConfigMixin):
 
 
 def build_denoiser(
-    *, channels: int, grid: int, token_width: int, width: int, layers: int, heads: int
+    *,
+    channels: int,
+    grid: int,
+    token_width: int,
+    width: int,
+    layers: int,
+    heads: int,
+    structure: int = 0,
 ) -> PixArtTransformer2DModel:
-    """An untrained PixArt transformer (Chen et al. 2023) over a grid × grid map of latents.
+    """An untrained PixArt transformer (Chen et al. 2023) over a map of latents, grid × grid or of
+    another shape; each position may be told `structure` numbers more.
 
     Cross-attention and the last layer start at zero, as in the paper; diffusers leaves that out.
     """
     denoiser = PixArtTransformer2DModel(
         num_attention_heads=heads,
         attention_head_dim=width // heads,
-        in_channels=channels + token_width,
+        in_channels=channels + token_width + structure,
         out_channels=channels,
         num_layers=layers,
         cross_attention_dim=width,
@@ -90,23 +95,26 @@ def draw_times(
     return torch.sigmoid(mean + spread * torch.randn(batch, generator=generator))
 
 
-def clean_estimate(denoiser: Any, noisy_latents: Tensor, times: Tensor, tokens: Tensor) -> Tensor:
+def clean_estimate(
+    denoiser: Any,
+    noisy_latents: Tensor,
+    times: Tensor,
+    tokens: Tensor,
+    structure: Tensor | None = None,
+) -> Tensor:
     """The denoiser's guess of the clean latents x, in the shape of `noisy_latents`.
 
     Every position also sees the mean token as further channels: colour is a matter of the whole
-    picture, and is learned much sooner this way than by cross-attention alone.
+    picture, and is learned much sooner this way than by cross-attention alone. `structure` (batch,
+    numbers, rows, columns) is what each position is told besides. A guess of x rather than of noise or
+    velocity: clean pictures lie on a thin sheet, which a small network can aim at; the others fill the
+    whole space (Li & He 2025, "Back to Basics").
     """
     pooled = tokens.mean(1)[:, :, None, None].expand(-1, -1, *noisy_latents.shape[2:])
+    seen = [noisy_latents, pooled] if structure is None else [noisy_latents, pooled, structure]
     return denoiser(
-        torch.cat([noisy_latents, pooled], dim=1),
+        torch.cat(seen, dim=1),
         encoder_hidden_states=tokens,
         timestep=1000 * times,
         return_dict=False,
     )[0]
-
-
-def velocity(noisy_latents: Tensor, estimate: Tensor, times: Tensor) -> Tensor:
-    """v = ε − x = (x_t − x) / t, from a guess of x: clean pictures lie on a thin sheet, which a small
-    network can aim at; noise and velocity fill the whole space (Li & He 2025, "Back to Basics").
-    """
-    return (noisy_latents - estimate) / times.clamp_min(SMALLEST_TIME)[:, None, None, None]

@@ -1,40 +1,42 @@
-"""Guidance with a scale for the item and one for the person, as weights of plain passes."""
+"""Guidance with a scale each for item, structure and person, as weights of plain passes."""
 
 from typing import NamedTuple
 
 
 class Case(NamedTuple):
-    """Which conditions a pass of the denoiser sees."""
+    """Which conditions a pass of the denoiser sees, or a request has."""
 
-    user: bool
-    item: bool
-
-
-NOTHING, ITEM, USER, BOTH = (
-    Case(False, False),
-    Case(False, True),
-    Case(True, False),
-    Case(True, True),
-)
+    user: bool = False
+    item: bool = False
+    structure: bool = False
 
 
-def guidance_weights(
-    has_user: bool, has_item: bool, user_scale: float, item_scale: float
-) -> dict[Case, float]:
+class Scales(NamedTuple):
+    """How far to lean towards each condition: 1 follows what was learned, 0 ignores it."""
+
+    user: float = 1.0
+    item: float = 1.0
+    structure: float = 1.0
+
+    def plain(self) -> "Scales":
+        """Without leaning further than what was learned; what is ignored still is."""
+        return Scales(*(min(1.0, scale) for scale in self))
+
+
+def guidance_weights(has: Case, scales: Scales) -> dict[Case, float]:
     """How much each pass counts; the weights sum to 1 and passes that count nothing are left out.
 
-    f(∅,∅) + s_item (f(i,∅) − f(∅,∅)) + s_user (f(i,u) − f(i,∅)), the item before the person, as in
-    Brooks et al. 2023 (InstructPix2Pix, equation 3) and DiFashion (Xu et al. 2024). A condition
-    that is absent adds no term.
+    f(∅) + s_item (f(i) − f(∅)) + s_structure (f(i, x) − f(i)) + s_user (f(i, x, u) − f(i, x)), one
+    condition after the other as in Brooks et al. 2023 (InstructPix2Pix, equation 3) and DiFashion (Xu
+    et al. 2024). A condition that is absent, or whose scale is 0, adds no term and is seen by no pass.
     """
-    weights: dict[Case, float] = {NOTHING: 1.0}
-    before = NOTHING
-    for case, present, scale in (
-        (ITEM, has_item, item_scale),
-        (Case(True, has_item), has_user, user_scale),
-    ):
-        if present:
+    weights: dict[Case, float] = {Case(): 1.0}
+    before = Case()
+    for name in ("item", "structure", "user"):
+        scale = getattr(scales, name)
+        if getattr(has, name) and scale != 0:
+            case = before._replace(**{name: True})
             weights[before] -= scale
-            weights[case] = scale
+            weights[case] = weights.get(case, 0.0) + scale
             before = case
     return {case: weight for case, weight in weights.items() if weight != 0}

@@ -1,6 +1,8 @@
-"""Every picture of a catalog as latents: decoded and encoded once, then read from disk."""
+"""Every picture of a catalog as latents and structure: read once, then from disk."""
 
+import hashlib
 import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,93 +11,185 @@ import torch
 from numpy.typing import NDArray
 
 from catalog.catalog import Catalog
-from catalog.errors import VitrineError
+from catalog.errors import BrokenFile, VitrineError
+from catalog.pictures import read_shape
 from catalog.progress import track
-from generate.image.codec import PatchCodec
-from generate.image.config import CodecConfig
+from catalog.staging import flush_file
+from generate.image.codec import Frame, PatchCodec
+from generate.image.config import ImageConfig
+from generate.image.structure import CHANNELS, cut_out, structure_of
 
 ENCODE_AT_ONCE = 256
+ROOM = 0.25
+"""Share by which a frame's area may differ from that of the square."""
 
 
 @dataclass
 class LatentPictures:
-    """Every picture of a catalog, decoded and encoded once."""
+    """Memory-mapped, by frame."""
 
-    latents: NDArray[np.float16]
-    """(num_items, channels, grid, grid), memory-mapped; zeros where there is no picture."""
-    present: NDArray[np.bool_]
-    """(num_items,)."""
+    frames: list[Frame]
+    frame_of: NDArray[np.int16]
+    """(num_items,): place among `frames`; -1 where there is no picture."""
+    row_of: NDArray[np.int64]
+    """(num_items,): row among the pictures of that frame."""
+    latents: list[NDArray[np.float16]]
+    """Of each frame (pictures, channels, rows, columns)."""
+    structures: list[NDArray[np.uint8]]
+    """Of each frame (pictures, CHANNELS, rows, columns)."""
 
 
-def fit_codec(catalog: Catalog, config: CodecConfig, image_size: int, seed: int) -> PatchCodec:
-    """A codec of a sample of the catalog's pictures."""
-    if image_size % config.patch_size:
-        below = image_size // config.patch_size * config.patch_size
+def choose_frames(catalog: Catalog, config: ImageConfig, patch_size: int) -> list[Frame]:
+    """At most `config.frames` shapes, of about image_size² pixels, that most of a sample's pictures come
+    near to; the commonest first."""
+    sides = range(patch_size, 3 * config.image_size, patch_size)
+    area = config.image_size**2
+    near = [
+        (height, width)
+        for height in sides
+        for width in sides
+        if abs(height * width / area - 1) <= ROOM
+    ]
+    votes: Counter[int] = Counter()
+    for item in np.random.default_rng(config.trainer.seed).permutation(catalog.num_items):
+        shape = shape_of(catalog, int(item))
+        if shape is not None:
+            votes[nearest_frame(shape, near)] += 1
+        if sum(votes.values()) == config.codec.fit_pictures:
+            break
+    return [near[place] for place, _ in votes.most_common(config.frames)]
+
+
+def shape_of(catalog: Catalog, item: int) -> Frame | None:
+    path = catalog.path_of(item)
+    if path is None:
+        return None
+    try:
+        return read_shape(path)
+    except BrokenFile as reason:
+        catalog.broken_images[item] = str(reason)
+        return None
+
+
+def nearest_frame(shape: Frame, frames: list[Frame]) -> int:
+    """Place of the frame of the nearest proportions."""
+    wanted = np.log(shape[0] / shape[1])
+    return int(np.argmin([abs(np.log(height / width) - wanted) for height, width in frames]))
+
+
+def fit_codec(catalog: Catalog, config: ImageConfig) -> PatchCodec:
+    """A codec of a sample of the catalog's pictures, each in the frame nearest to its shape."""
+    settings = config.codec
+    patch = settings.patch_size
+    if config.image_size % patch:
+        below = config.image_size // patch * patch
         raise VitrineError(
-            f"image_size {image_size} is not a multiple of the codec's patch_size "
-            f"{config.patch_size}; try {max(below, config.patch_size)} or "
-            f"{below + config.patch_size}."
+            f"image_size {config.image_size} is not a multiple of the codec's patch_size {patch}; try "
+            f"{max(below, patch)} or {below + patch}."
         )
-    if not 0 <= config.overlap <= config.patch_size // 2:
+    if not 0 <= settings.overlap <= patch // 2:
         raise VitrineError(
-            f"codec.overlap {config.overlap} is not between 0 and half the patch_size, "
-            f"{config.patch_size // 2}."
+            f"codec.overlap {settings.overlap} is not between 0 and half the patch_size, {patch // 2}."
         )
-    numbers = 3 * (config.patch_size + 2 * config.overlap) ** 2
-    if config.channels > numbers:
+    numbers = 3 * (patch + 2 * settings.overlap) ** 2
+    if settings.channels > numbers:
         raise VitrineError(
-            f"codec.channels {config.channels} is more than the {numbers} numbers of a patch; "
+            f"codec.channels {settings.channels} is more than the {numbers} numbers of a patch; "
             f"use {numbers} or fewer."
         )
-    sample: list[NDArray[np.uint8]] = []
-    for item in np.random.default_rng(seed).permutation(catalog.num_items):
-        picture = catalog.image_of(int(item), image_size)
-        if picture is not None:
-            sample.append(picture)
-        if len(sample) == config.fit_pictures:
+    if config.frames < 1:
+        raise VitrineError(f"frames is {config.frames}; pictures need 1 shape or more.")
+    frames = choose_frames(catalog, config, patch)
+    sample: dict[Frame, list[NDArray[np.uint8]]] = {frame: [] for frame in frames}
+    order = np.random.default_rng(config.trainer.seed).permutation(catalog.num_items)
+    for item in order.tolist():
+        shape = shape_of(catalog, item)
+        frame = frames[nearest_frame(shape, frames)] if shape else None
+        picture = catalog.image_of(item, frame) if frame else None
+        if frame is not None and picture is not None:
+            sample[frame].append(picture)
+        if sum(map(len, sample.values())) == settings.fit_pictures:
             break
-    if not sample:
+    frames = [frame for frame in frames if sample[frame]]
+    if not frames:
         raise VitrineError(
             f"the catalog {catalog.name!r} has no readable picture; an image generator needs some."
         )
-    return PatchCodec.fit(
-        np.stack(sample), config.patch_size, config.channels, config.overlap, config.whitening
-    )
+    stacks = [np.stack(sample[frame]) for frame in frames]
+    return PatchCodec.fit(stacks, patch, settings.channels, settings.overlap, settings.whitening)
 
 
 def encode_pictures(
-    catalog: Catalog,
-    codec: PatchCodec,
-    image_size: int,
-    file: Path,
-    progress: bool = False,
+    catalog: Catalog, codec: PatchCodec, folder: Path, progress: bool = False
 ) -> LatentPictures:
-    """Encodes the catalog into `file`, or maps it again where this catalog and codec made it."""
-    grid = image_size // int(codec.config["patch_size"])
-    shape = (catalog.num_items, int(codec.config["channels"]), grid, grid)
-    key = json.dumps(
-        [catalog.fingerprint, *shape, float(codec.basis.abs().sum() + codec.scale.sum())]
-    )
-    note = file.with_suffix(".json")
-    masks = file.with_suffix(".present.npy")
-    if not (note.exists() and note.read_text() == key):
-        file.parent.mkdir(parents=True, exist_ok=True)
+    """Reads the catalog's pictures into `folder`, from where it stopped; maps what is there already.
+
+    Encoded are those that this catalog and codec made; anything else is made anew.
+    """
+    frames, channels = codec.frames, int(codec.config["channels"])
+    weights = b"".join(part.numpy().tobytes() for part in (codec.mean, codec.basis, codec.scale))
+    made_from = [catalog.fingerprint, frames, CHANNELS, hashlib.sha256(weights).hexdigest()]
+    key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
+    note = folder / "made.json"
+    told = json.loads(note.read_text()) if note.exists() else {}
+    if told.get("key") != key:
         note.unlink(missing_ok=True)
-        latents = np.memmap(file, dtype=np.float16, mode="w+", shape=shape)
-        present = np.zeros(catalog.num_items, dtype=bool)
-        starts = range(0, catalog.num_items, ENCODE_AT_ONCE)
-        title = "Reading pictures"
-        for start in track(starts, title, shown=progress):
-            items = range(start, min(start + ENCODE_AT_ONCE, catalog.num_items))
-            found = [(item, catalog.image_of(item, image_size)) for item in items]
-            kept = {item: picture for item, picture in found if picture is not None}
-            if kept:
-                rows = list(kept)
-                pixels = torch.from_numpy(np.stack(list(kept.values())))
-                latents[rows] = codec.encode(pixels).numpy().astype(np.float16)
-                present[rows] = True
-        latents.flush()
-        np.save(masks, present, allow_pickle=False)
-        note.write_text(key)
-    latents = np.memmap(file, dtype=np.float16, mode="r", shape=shape)
-    return LatentPictures(latents, np.load(masks, allow_pickle=False))
+        folder.mkdir(parents=True, exist_ok=True)
+        told = {"key": key, "done": 0, "broken": []}
+        np.save(folder / "frames.npy", _frames_of(catalog, frames, progress), allow_pickle=False)
+    frame_of = np.load(folder / "frames.npy", allow_pickle=False)
+    row_of = np.zeros(len(frame_of), dtype=np.int64)
+    files: list[tuple[np.memmap, np.memmap]] = []
+    for place, frame in enumerate(frames):
+        inside = frame_of == place
+        row_of[inside] = np.arange(inside.sum())
+        grid = (max(1, int(inside.sum())), *codec.grid_of(frame))
+        latents = _mapped(folder / f"latents-{place}.f16", np.float16, channels, grid)
+        structures = _mapped(folder / f"structures-{place}.u8", np.uint8, CHANNELS, grid)
+        files.append((latents, structures))
+    starts = range(told["done"], catalog.num_items, ENCODE_AT_ONCE)
+    for start in track(starts, "Reading pictures", shown=progress and len(starts) > 0):
+        items = np.arange(start, min(start + ENCODE_AT_ONCE, catalog.num_items))
+        for place, frame in enumerate(frames):
+            latents, structures = files[place]
+            for item in items[frame_of[items] == place].tolist():
+                picture = catalog.image_of(item, frame)
+                if picture is None:
+                    told["broken"].append(item)
+                    continue
+                row = row_of[item]
+                latents[row] = codec.encode(torch.tensor(picture)[None])[0].numpy()
+                grid = latents.shape[2:]
+                structures[row] = structure_of(picture, cut_out(picture), (grid[0], grid[1]))
+            latents.flush()
+            structures.flush()
+        told["done"] = int(items[-1]) + 1
+        partial = note.with_suffix(".partial")
+        partial.write_text(json.dumps(told))
+        flush_file(partial)
+        partial.replace(note)
+    frame_of[told["broken"]] = -1
+    return LatentPictures(
+        frames, frame_of, row_of, [one for one, _ in files], [one for _, one in files]
+    )
+
+
+def _frames_of(catalog: Catalog, frames: list[Frame], progress: bool) -> NDArray[np.int16]:
+    """(num_items,): place of each picture's frame, by its header alone; -1 where there is none."""
+    found = np.full(catalog.num_items, -1, dtype=np.int16)
+    if len(frames) == 1:
+        paths = (catalog.path_of(item) for item in range(catalog.num_items))
+        found[[path is not None for path in paths]] = 0
+        return found
+    for item in track(range(catalog.num_items), "Looking at pictures", shown=progress):
+        shape = shape_of(catalog, item)
+        if shape is not None:
+            found[item] = nearest_frame(shape, frames)
+    return found
+
+
+def _mapped(path: Path, kind: type, channels: int, grid: tuple[int, int, int]) -> np.memmap:
+    """(pictures, channels, rows, columns), kept where it has this size."""
+    shape = (grid[0], channels, *grid[1:])
+    whole = path.exists() and path.stat().st_size == np.prod(shape) * np.dtype(kind).itemsize
+    return np.memmap(path, dtype=kind, mode="r+" if whole else "w+", shape=shape)

@@ -32,6 +32,7 @@ class ImageModule(pl.LightningModule):
         *,
         drop_user: float = 0.1,
         drop_item: float = 0.3,
+        drop_structure: float = 0.5,
         ema_decay: float = 0.995,
     ) -> None:
         super().__init__()
@@ -44,6 +45,7 @@ class ImageModule(pl.LightningModule):
         self.optimizer_config = optimizer
         self.drop_user = drop_user
         self.drop_item = drop_item
+        self.drop_structure = drop_structure
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
         loss = self.flow_loss(batch)
@@ -64,7 +66,10 @@ class ImageModule(pl.LightningModule):
         tokens = self.conditioner(
             batch.user_states, batch.item_vectors, kept_users.to(device), kept_items.to(device)
         )
-        estimate = clean_estimate(self.denoiser, noisy(latents, noise, times), times, tokens)
+        kept = torch.rand(count, generator=generator) >= self.drop_structure
+        structure = batch.structures * kept.to(device)[:, None, None, None]
+        mixed = noisy(latents, noise, times)
+        estimate = clean_estimate(self.denoiser, mixed, times, tokens, structure)
         return F.mse_loss(estimate.float(), latents)
 
     def on_train_start(self) -> None:

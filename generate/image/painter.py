@@ -2,13 +2,15 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from catalog.artifacts import open_artifact
@@ -16,13 +18,24 @@ from catalog.catalog import Catalog
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
 from generate.conditioning import Shop
+from generate.image.choose import Drawn, choose
+from generate.image.codec import Frame
 from generate.image.config import DrawConfig
-from generate.image.pipeline import PersonalImagePipeline
+from generate.image.copies import Seen
+from generate.image.latents import nearest_frame, shape_of
+from generate.image.pipeline import PersonalImagePipeline, drawing
+from generate.image.safety import Check, SafetyChecker
+from generate.image.structure import CHANNELS, around, cut_out, seen, structure_of
+from generate.image.watermark import mark
+from generate.provenance import SOURCE, opaque_id, signed_png
 from generate.shop import open_shop
 
 DRAW_DEFAULTS = "draw.json"
+LARGEST = 1024
+"""Pixels of the longer side of a creative picture, at most."""
 Request = tuple[str | None, str | None]
 """(user id, item id); None where the picture is for nobody, or of nothing, in particular."""
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -35,6 +48,10 @@ class Painter:
     defaults: DrawConfig
     hash: str
     """Content hash of the generator's artifact: what is generated says what made it."""
+    seen: Seen
+    """The pictures it learned from."""
+    check: Check | None = None
+    """Says of pictures why they may not be shown; beside or in place of `safety_model`."""
 
     def draw(
         self,
@@ -42,53 +59,208 @@ class Painter:
         config: DrawConfig | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> list[Image.Image]:
-        """One picture a request, seeds counting up; VitrineError for ids the catalog lacks.
+        """One picture a request, seeds counting up, with the watermark where it was made by the model;
+        VitrineError for ids the catalog lacks.
 
         `progress` is told how many pictures each batch finished.
         """
         config = config or self.defaults
         histories = [self._history(user) for user, _ in requests]
-        vectors = [self._item_vector(item) for _, item in requests]
-        return self.pipeline(
-            self.shop.user_states(histories),
-            torch.stack(vectors),
-            list(range(config.seed, config.seed + len(requests))),
-            user_scale=config.user_scale,
-            item_scale=config.item_scale,
-            guide_above=config.guide_above,
-            steps=config.steps,
-            batch_size=config.batch_size,
-            progress=progress,
+        rows = [None if item is None else self.catalog.item_index(item) for _, item in requests]
+        seeds = range(config.seed, config.seed + len(requests))
+        states = self.shop.user_states(histories)
+        pictures = []
+        for request, drawn in zip(
+            requests, self.draw_rows(states, rows, seeds, config, progress), strict=True
+        ):
+            if drawn.picture is None:
+                raise VitrineError(
+                    f"nothing that was drawn of {request[1]!r} may be shown: {drawn.refused}; try another "
+                    "seed, or more tries."
+                )
+            pictures.append(drawn.picture)
+        return pictures
+
+    def draw_rows(
+        self,
+        states: Tensor,
+        items: Sequence[int | None],
+        seeds: Sequence[int],
+        config: DrawConfig,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[Drawn]:
+        """What is drawn for each of `states` (pictures, width) and `items` (rows)."""
+        if config.candidates < 1:
+            raise VitrineError(f"candidates is {config.candidates}; give 1 or more.")
+        bare: set[int] = set()
+        if config.mode == "creative":
+            config = replace(config, structure_scale=max(1.0, config.structure_scale))
+            bare = {place for place, item in enumerate(items) if self._own_picture(item) is None}
+        kept = [place for place in range(len(items)) if place not in bare]
+        refused = "it has no readable picture, and creative keeps the item's own pixels"
+        drawn = {place: Drawn(None, seeds[place], refused) for place in bare}
+        if kept:
+            asked = [items[place] for place in kept]
+            found = self._choose(
+                states[kept], asked, [seeds[place] for place in kept], config, progress
+            )
+            drawn |= zip(kept, found, strict=True)
+        return [drawn[place] for place in range(len(items))]
+
+    def _choose(
+        self,
+        states: Tensor,
+        items: Sequence[int | None],
+        seeds: Sequence[int],
+        config: DrawConfig,
+        progress: Callable[[int], None] | None,
+    ) -> list[Drawn]:
+        vectors = torch.stack([self._vector(item) for item in items])
+
+        def draw(places: Sequence[int], seeds: Sequence[int]) -> list[Image.Image]:
+            chosen = [items[place] for place in places]
+            return self._draw(states[places], vectors[places], chosen, seeds, config, progress)
+
+        concept = config.mode == "concept"
+        return choose(
+            draw,
+            states,
+            vectors,
+            seeds,
+            candidates=config.candidates,
+            tries=config.tries,
+            shop=self.shop,
+            seen=self.seen if config.refuse_copies and concept else None,
+            check=self._check(config),
         )
 
-    def mark(self, request: Request, config: DrawConfig | None = None) -> PngInfo:
-        """What a saved PNG says of itself: generated, by what, for whom (`save(…, pnginfo=…)`)."""
+    def _draw(
+        self,
+        states: Tensor,
+        vectors: Tensor,
+        items: Sequence[int | None],
+        seeds: Sequence[int],
+        config: DrawConfig,
+        progress: Callable[[int], None] | None,
+    ) -> list[Image.Image]:
+        frames = [self._frame(item) for item in items]
+        pictures: dict[int, Image.Image] = {}
+        for frame in dict.fromkeys(frames):
+            places = [place for place, one in enumerate(frames) if one == frame]
+            asked = [items[place] for place in places]
+            drawn = self.pipeline(
+                states[places],
+                vectors[places],
+                [seeds[place] for place in places],
+                self._structures(asked, frame, config),
+                frame=frame,
+                progress=progress,
+                **drawing(config),
+            )
+            pictures |= zip(places, drawn, strict=True)
+        if config.mode == "creative":
+            return [self._around_item(item, pictures[place]) for place, item in enumerate(items)]
+        return [Image.fromarray(mark(np.asarray(pictures[place]))) for place in range(len(items))]
+
+    def item_pixels(self, item: int) -> tuple[NDArray[np.uint8], Mask]:
+        """The item's picture (height, width, 3) at the size creative mode keeps it, and where in it the
+        item is; VitrineError without a picture."""
+        picture = self._own_picture(item)
+        if picture is None:
+            raise VitrineError(
+                f"item {self.catalog.items[item]['item_id']!r} has no readable picture."
+            )
+        return picture, cut_out(picture)
+
+    def _own_picture(self, item: int | None) -> NDArray[np.uint8] | None:
+        if item is None:
+            raise VitrineError("creative draws around an item; name one with --item.")
+        shape = shape_of(self.catalog, item)
+        return None if shape is None else self.catalog.image_of(item, _at_most(shape, LARGEST))
+
+    def _around_item(self, item: int | None, drawn: Image.Image) -> Image.Image:
+        assert item is not None
+        picture, mask = self.item_pixels(item)
+        ground = mark(_out_of_frame(drawn, (picture.shape[0], picture.shape[1])))
+        return Image.fromarray(around(picture, mask, ground))
+
+    def _check(self, config: DrawConfig) -> Check | None:
+        model = safety_checker(config.safety_model, config.safety_labels)
+        checks = [check for check in (self.check, model) if check is not None]
+        if not checks:
+            return None
+
+        def all_of(pictures: Sequence[Image.Image]) -> list[str]:
+            found = zip(*(check(pictures) for check in checks), strict=True)
+            return [next(filter(None, reasons), "") for reasons in found]
+
+        return all_of
+
+    def _structures(
+        self, items: Sequence[int | None], frame: Frame, config: DrawConfig
+    ) -> Tensor | None:
+        """(pictures, CHANNELS, rows, columns); zeros for nothing in particular and no picture."""
+        if config.structure_scale == 0:
+            return None
+        grid = self.pipeline.codec.grid_of(frame)
+        found: dict[int, Tensor] = {}
+        for item in {one for one in items if one is not None}:
+            picture = self.catalog.image_of(item, frame)
+            if picture is not None:
+                found[item] = seen(structure_of(picture, cut_out(picture), grid))
+        nothing = torch.zeros(CHANNELS, *grid)
+        return torch.stack([nothing if one is None else found.get(one, nothing) for one in items])
+
+    def _frame(self, item: int | None) -> Frame:
+        frames = self.pipeline.codec.frames
+        shape = None if item is None or len(frames) == 1 else shape_of(self.catalog, item)
+        return frames[nearest_frame(shape, frames)] if shape else frames[0]
+
+    def about(self, request: Request, config: DrawConfig | None = None) -> dict[str, Any]:
+        """What a saved picture says of itself: that and how it was made, for whom, of what."""
+        config = config or self.defaults
         user, item = request
-        about = {
+        # IPTC's words for pictures that a model made, and for those it made a part of.
+        how = "trainedAlgorithmicMedia" if config.mode == "concept" else "compositeSynthetic"
+        return {
             "Software": "vitrine",
-            # IPTC's word for pictures that a model made.
-            "DigitalSourceType": (
-                "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
-            ),
+            "DigitalSourceType": SOURCE + how,
+            "Mode": config.mode,
             "Generator": self.hash,
-            "User": user or "",
+            "Person": opaque_id(user),
             "Item": item or "",
-            "Settings": json.dumps(asdict(config or self.defaults)),
+            "Settings": asdict(config),
         }
-        info = PngInfo()
-        for name, value in about.items():
-            info.add_itxt(name, value)
-        return info
+
+    def finish(
+        self, picture: Image.Image, request: Request, config: DrawConfig | None = None
+    ) -> bytes:
+        """A PNG to hand out: it says what it is and is signed."""
+        return signed_png(picture, self.about(request, config))
 
     def _history(self, user: str | None) -> np.ndarray:
         if user is None:
             return np.empty(0, dtype=np.int32)
         return self.catalog.interactions.history(self.catalog.user_index(user))
 
-    def _item_vector(self, item: str | None) -> Tensor:
+    def _vector(self, item: int | None) -> Tensor:
         if item is None:
             return torch.zeros(self.shop.width)
-        return torch.from_numpy(np.array(self.shop.item_vectors[self.catalog.item_index(item)]))
+        return torch.from_numpy(np.array(self.shop.item_vectors[item]))
+
+
+def _at_most(shape: Frame, longest: int) -> Frame:
+    scale = min(1.0, longest / max(shape))
+    return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
+
+
+def _out_of_frame(drawn: Image.Image, shape: Frame) -> NDArray[np.uint8]:
+    """What was drawn, without the rims that the frame adds to a picture of this shape, at its size."""
+    height, width = shape
+    scale = min(drawn.width / width, drawn.height / height)
+    across, down = (drawn.width - width * scale) / 2, (drawn.height - height * scale) / 2
+    box = (across, down, drawn.width - across, drawn.height - down)
+    return np.asarray(drawn.resize((width, height), Image.Resampling.BICUBIC, box=box))
 
 
 def open_painter(
@@ -103,8 +275,14 @@ def open_painter(
             f"the image generator reads vectors of width {pipeline.width}, the recommender's have "
             f"{shop.width}; give the recommender that the generator was trained with."
         )
-    defaults = DrawConfig(**json.loads((artifact.path / DRAW_DEFAULTS).read_text()))
-    return Painter(pipeline, read, shop, defaults, artifact.hash)
+    known = json.loads((artifact.path / DRAW_DEFAULTS).read_text())
+    defaults = DrawConfig(**known | {"safety_labels": tuple(known["safety_labels"])})
+    return Painter(pipeline, read, shop, defaults, artifact.hash, Seen.load(artifact.path))
+
+
+@cache
+def safety_checker(model: str, labels: tuple[str, ...]) -> SafetyChecker | None:
+    return SafetyChecker(model, labels) if model else None
 
 
 def draw(
@@ -118,11 +296,11 @@ def draw(
 ) -> Image.Image:
     """One picture, straight from the artifact's folder; for several, keep `open_painter`'s Painter.
 
-    `output` is a PNG file to write it to, marked as generated.
+    `output` is a PNG file to write it to, marked and signed as generated.
     """
     painter = open_painter(folder, recommender=recommender)
     picture = painter.draw([(user, item)], config)[0]
     if output is not None:
         Path(output).parent.mkdir(parents=True, exist_ok=True)
-        picture.save(output, format="PNG", pnginfo=painter.mark((user, item), config))
+        Path(output).write_bytes(painter.finish(picture, (user, item), config))
     return picture

@@ -3,22 +3,24 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Self
 
-import numpy as np
 import torch
 from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
-from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
-    FlowMatchEulerDiscreteScheduler,
-)
 from diffusers.utils import logging
 from PIL import Image
 from torch import Tensor
 
-from catalog.errors import VitrineError
 from generate.image.codec import PatchCodec
-from generate.image.denoiser import Conditioner, clean_estimate, velocity
-from generate.image.guidance import guidance_weights
+from generate.image.config import DrawConfig
+from generate.image.denoiser import Conditioner, clean_estimate
+from generate.image.guidance import Case, Scales, guidance_weights
+from generate.image.solvers import Estimate, solver_of, times_for
+from generate.image.structure import CHANNELS
 from pretrain.artifact import without_bars
+
+PASSES = 8
+"""Passes of the denoiser are filled up to a multiple of this: small matrices are multiplied in another
+order than large ones, and a picture would differ in its last bits with how many are drawn beside it."""
 
 
 class PersonalImagePipeline(DiffusionPipeline):
@@ -31,19 +33,15 @@ class PersonalImagePipeline(DiffusionPipeline):
     conditioner: Conditioner
     denoiser: PixArtTransformer2DModel
     codec: PatchCodec
-    scheduler: FlowMatchEulerDiscreteScheduler
 
     def __init__(
         self,
         conditioner: Conditioner,
         denoiser: PixArtTransformer2DModel,
         codec: PatchCodec,
-        scheduler: FlowMatchEulerDiscreteScheduler,
     ) -> None:
         super().__init__()
-        self.register_modules(
-            conditioner=conditioner, denoiser=denoiser, codec=codec, scheduler=scheduler
-        )
+        self.register_modules(conditioner=conditioner, denoiser=denoiser, codec=codec)
         self.set_progress_bar_config(disable=True)
 
     @classmethod
@@ -63,99 +61,97 @@ class PersonalImagePipeline(DiffusionPipeline):
         user_states: Tensor | None,
         item_vectors: Tensor | None,
         seeds: Sequence[int],
-        user_scale: float = 6.0,
-        item_scale: float = 3.0,
+        structures: Tensor | None = None,
+        scales: Scales = Scales(6.0, 3.0, 1.0),  # noqa: B008 – a tuple
         guide_above: float = 0.6,
+        solver: str = "pc",
         steps: int = 12,
+        shift: float = 1.0,
+        frame: tuple[int, int] | None = None,
         batch_size: int = 64,
         progress: Callable[[int], None] | None = None,
     ) -> list[Image.Image]:
         """One picture for each seed.
 
-        `user_states`, `item_vectors`: (num_pictures, width); None, or a row of zeros, where the
-        condition is absent. A picture depends on its own row and seed, not on its neighbours in a
-        batch. Scales other than 1 count from time 1 (noise) down to `guide_above`: colours and shape
-        are settled by then, and leaning further would only roughen them (Kynkäänniemi et al. 2024,
-        "Applying guidance in a limited interval"). `progress` is told how many pictures each batch
-        finished. Raises VitrineError for steps below 1.
+        `user_states`, `item_vectors`: (num_pictures, width); `structures` (num_pictures, CHANNELS, rows,
+        columns); None, or a row of zeros, where the condition is absent. A picture depends on its own
+        row and seed, not on its neighbours in a batch. Scales above 1 count from time 1 (noise) down
+        to `guide_above`: colours and shape are settled by then, and leaning further would only roughen
+        them (Kynkäänniemi et al. 2024, "Applying guidance in a limited interval"). `frame` is one of
+        the codec's, the first by default. `progress` is told how many pictures each batch finished.
+        Raises VitrineError for steps below 1 and solvers it does not know.
         """
-        if steps < 1:
-            raise VitrineError(f"steps {steps} draws nothing; use 1 or more, 12 is a good start.")
-        shape = (len(seeds), self.width)
-        users = _conditions(user_states, shape, "user_states")
-        items = _conditions(item_vectors, shape, "item_vectors")
+        times, solve = times_for(steps, shift), solver_of(solver)
+        grid = self.codec.grid_of(frame or self.codec.frames[0])
+        number = len(seeds)
+        users = _conditions(user_states, (number, self.width), "user_states")
+        items = _conditions(item_vectors, (number, self.width), "item_vectors")
+        shapes = _conditions(structures, (number, CHANNELS, *grid), "structures")
         pictures: list[Image.Image] = []
-        for start in range(0, len(seeds), batch_size):
+        for start in range(0, number, batch_size):
             rows = slice(start, start + batch_size)
-            latents = self._solve(
-                self._noise(seeds[rows]),
-                users[rows],
-                items[rows],
-                user_scale,
-                item_scale,
-                guide_above,
-                steps,
-            )
+            estimate = self._estimate(users[rows], items[rows], shapes[rows], scales, guide_above)
+            latents = solve(estimate, self._noise(seeds[rows], grid), times)
             pixels = self.codec.decode(latents).cpu().numpy()
             pictures += [Image.fromarray(picture) for picture in pixels]
             if progress is not None:
                 progress(len(pixels))
         return pictures
 
-    def _noise(self, seeds: Sequence[int]) -> Tensor:
-        """Each picture's own noise (batch, channels, grid, grid)."""
-        channels, grid = self.denoiser.config["out_channels"], self.denoiser.config["sample_size"]
+    def _noise(self, seeds: Sequence[int], grid: tuple[int, int]) -> Tensor:
+        """Each picture's own noise (batch, channels, rows, columns)."""
+        channels = int(self.denoiser.config["out_channels"])
         noise = [
-            torch.randn(channels, grid, grid, generator=torch.Generator().manual_seed(seed))
+            torch.randn(channels, *grid, generator=torch.Generator().manual_seed(seed))
             for seed in seeds
         ]
         return torch.stack(noise).to(self.device)
 
-    def _solve(
+    def _estimate(
         self,
-        latents: Tensor,
         users: Tensor,
         items: Tensor,
-        user_scale: float,
-        item_scale: float,
+        structures: Tensor,
+        scales: Scales,
         guide_above: float,
-        steps: int,
-    ) -> Tensor:
-        """Follows the guided velocity from noise to clean latents (batch, channels, grid, grid)."""
-        users, items = users.to(self.device), items.to(self.device)
-        guided = self._prepare(users, items, user_scale, item_scale)
-        plain = self._prepare(users, items, 1.0, 1.0)
-        scheduler: Any = self.scheduler
-        # The last step starts at 1 / steps and lands on the estimate of x itself.
-        scheduler.set_timesteps(sigmas=np.linspace(1, 1 / steps, steps), device=self.device)
-        for timestep in scheduler.timesteps:
-            time = timestep / scheduler.config["num_train_timesteps"]
-            passes = guided if time >= guide_above else plain
-            times = time.expand(len(passes.rows))
-            estimates = clean_estimate(self.denoiser, latents[passes.rows], times, passes.tokens)
-            # The weights sum to 1, so guiding the estimates of x guides the velocities alike.
-            estimate = torch.zeros_like(latents).index_add(
-                0, passes.rows, estimates * passes.weights[:, None, None, None]
-            )
-            step = velocity(latents, estimate, time.expand(len(latents)))
-            latents = scheduler.step(step, timestep, latents, return_dict=False)[0]
-        return latents
+    ) -> Estimate:
+        """The guided guess of clean latents for these conditions."""
+        told = [part.to(self.device) for part in (users, items, structures)]
+        guided = self._prepare(told, scales)
+        plain = self._prepare(told, scales.plain())
 
-    def _prepare(
-        self, users: Tensor, items: Tensor, user_scale: float, item_scale: float
-    ) -> "_Passes":
+        def estimate(latents: Tensor, time: float) -> Tensor:
+            passes = guided if time >= guide_above else plain
+            guesses = clean_estimate(
+                self.denoiser,
+                latents[passes.rows],
+                torch.full((len(passes.rows),), time, device=self.device),
+                passes.tokens,
+                passes.structures,
+            )
+            # The weights sum to 1, so guiding the guesses of x guides the velocities alike.
+            return torch.zeros_like(latents).index_add(
+                0, passes.rows, guesses * passes.weights[:, None, None, None]
+            )
+
+        return estimate
+
+    def _prepare(self, told: Sequence[Tensor], scales: Scales) -> "_Passes":
         """All passes of the denoiser that a batch needs, as one larger batch."""
-        has_user, has_item = users.ne(0).any(-1).tolist(), items.ne(0).any(-1).tolist()
+        users, items, structures = told
+        present = zip(*(part.flatten(1).ne(0).any(-1).tolist() for part in told), strict=True)
         found = [
             (row, case, weight)
-            for row, present in enumerate(zip(has_user, has_item, strict=True))
-            for case, weight in guidance_weights(*present, user_scale, item_scale).items()
+            for row, has in enumerate(present)
+            for case, weight in guidance_weights(Case(*has), scales).items()
         ]
+        found += [(0, Case(), 0.0)] * (-len(found) % PASSES)
         rows = torch.tensor([row for row, _, _ in found], device=self.device)
         cases = torch.tensor([case for _, case, _ in found], device=self.device)
         weights = torch.tensor([weight for _, _, weight in found], device=self.device)
         tokens = self.conditioner(users[rows], items[rows], cases[:, 0], cases[:, 1])
-        return _Passes(rows, weights, tokens)
+        seen = structures[rows] * cases[:, 2, None, None, None]
+        return _Passes(rows, weights, tokens, seen)
 
 
 class _Passes(NamedTuple):
@@ -165,13 +161,25 @@ class _Passes(NamedTuple):
     """float32 (passes,): how much it counts there."""
     tokens: Tensor
     """(passes, tokens, token_width)."""
+    structures: Tensor
+    """(passes, CHANNELS, rows, columns)."""
 
 
-def _conditions(vectors: Tensor | None, shape: tuple[int, int], name: str) -> Tensor:
-    if vectors is None:
+def drawing(config: DrawConfig) -> dict[str, Any]:
+    """What of the settings the pipeline is told."""
+    return {
+        "scales": Scales(config.user_scale, config.item_scale, config.structure_scale),
+        "guide_above": config.guide_above,
+        "solver": config.solver,
+        "steps": config.steps,
+        "shift": config.shift,
+        "batch_size": config.batch_size,
+    }
+
+
+def _conditions(told: Tensor | None, shape: tuple[int, ...], name: str) -> Tensor:
+    if told is None:
         return torch.zeros(shape)
-    if tuple(vectors.shape) != shape:
-        raise ValueError(
-            f"{name} has shape {tuple(vectors.shape)}; {shape} is one row for each seed."
-        )
-    return vectors.detach().to("cpu", torch.float32)
+    if tuple(told.shape) != shape:
+        raise ValueError(f"{name} has shape {tuple(told.shape)}; {shape} is one row for each seed.")
+    return told.detach().to("cpu", torch.float32)

@@ -7,23 +7,21 @@ from typing import Any
 
 import pytorch_lightning as pl
 from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
-from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
-    FlowMatchEulerDiscreteScheduler,
-)
 
 from catalog.artifacts import open_artifact, write_artifact
 from catalog.errors import VitrineError
 from catalog.splits import load_split
 from finetune.shop import load_shop
 from generate.conditioning import sample_conditions
-from generate.image.codec import PatchCodec
 from generate.image.config import ImageConfig
+from generate.image.copies import keep_thumbnails
 from generate.image.data import ImageData
 from generate.image.denoiser import Conditioner, build_denoiser
 from generate.image.latents import fit_codec
 from generate.image.module import ImageModule
 from generate.image.painter import DRAW_DEFAULTS
 from generate.image.pipeline import PersonalImagePipeline
+from generate.image.structure import CHANNELS
 from pretrain.artifact import count_parameters
 from pretrain.curves import CurveRecorder
 from pretrain.run import TrainerFactory
@@ -54,8 +52,8 @@ def run_image_generator(config: ImageConfig, output: Path, build_trainer: Traine
     work = work_folder(output, "image-generator", config, "batch_size", **made_from)
     title = f"Pictures of {catalog.name}"
     trainer = build_trainer(config.trainer, work, title, callbacks=[curves])
-    codec = fit_codec(catalog, config.codec, config.image_size, config.trainer.seed)
-    data = ImageData(catalog, split, shop, codec, config, work.parent / "latents.f16")
+    codec = fit_codec(catalog, config)
+    data = ImageData(catalog, split, shop, codec, config, work.parent / "latents")
     conditioner, denoiser = new_networks(config, shop.width)
     conditioner.standardise(*sample_conditions(catalog, split, shop, config.trainer.seed))
     module = ImageModule(
@@ -64,12 +62,13 @@ def run_image_generator(config: ImageConfig, output: Path, build_trainer: Traine
         config.optimizer,
         drop_user=config.drop_user,
         drop_item=config.drop_item,
+        drop_structure=config.drop_structure,
         ema_decay=config.ema_decay,
     )
     trainer.fit(module, data)
 
     if trainer.is_global_zero:
-        pipeline = new_pipeline(*module.cpu().averaged(), codec)
+        pipeline = PersonalImagePipeline(*module.cpu().averaged(), codec)
         with write_artifact(
             output,
             kind="image-generator",
@@ -83,6 +82,7 @@ def run_image_generator(config: ImageConfig, output: Path, build_trainer: Traine
             },
         ) as staging:
             pipeline.save_pretrained(staging)
+            keep_thumbnails(data.pictures, codec, staging.path, config.trainer.progress)
             (staging / DRAW_DEFAULTS).write_text(json.dumps(asdict(config.draw), indent=2))
             curves.save(staging / "curves.json")
         clear_work(work)
@@ -101,11 +101,6 @@ def new_networks(config: ImageConfig, width: int) -> tuple[Conditioner, PixArtTr
         width=size.width,
         layers=size.layers,
         heads=size.heads,
+        structure=CHANNELS,
     )
     return conditioner, denoiser
-
-
-def new_pipeline(
-    conditioner: Conditioner, denoiser: PixArtTransformer2DModel, codec: PatchCodec
-) -> PersonalImagePipeline:
-    return PersonalImagePipeline(conditioner, denoiser, codec, FlowMatchEulerDiscreteScheduler())

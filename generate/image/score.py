@@ -17,8 +17,19 @@ from catalog.catalog import Catalog
 from finetune.statistics import Interval, difference_interval, mean_interval, ratio_interval
 from generate.conditioning import Shop
 from generate.image.config import DrawConfig
-from generate.image.pipeline import PersonalImagePipeline
+from generate.image.copies import Seen
+from generate.image.features import (
+    centred,
+    frechet_distance,
+    identified,
+    kernel_distance,
+    mean_features,
+    variety,
+)
+from generate.image.judge import Eyes
+from generate.image.pipeline import PersonalImagePipeline, drawing
 from generate.image.siblings import Siblings
+from generate.text.identify import AMONG, identification
 
 TOLD = ("own", "swapped", "none")
 RECENT = 8
@@ -56,6 +67,8 @@ def score_pictures(
     config: DrawConfig | None = None,
     *,
     readings: Mapping[str, Any] | None = None,
+    eyes: Eyes | None = None,
+    seen: Seen | None = None,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
@@ -63,14 +76,31 @@ def score_pictures(
 
     Everybody is drawn another item of their next item's kind, so that the item's vector gives away
     neither colours nor pattern. Returns {"people": count, "measures": {name: {"own", "swapped",
-    "none", "contrast": intervals over people, "contrast_name", "higher_is_better", "people"}}}.
+    "none", "contrast": intervals over people, "contrast_name", "higher_is_better", "people"}}}; with
+    `eyes`, an encoder that nothing was conditioned on, and `seen`, what was learned from, also `judged`
+    (see `judge_pictures`).
     """
     items = ask_for_siblings(shop, catalog, people.items, seed)
     drawn = draw_for(pipeline, shop, people.states, items, config or DrawConfig(), seed, progress)
+    scores = score_drawn(drawn, catalog, people, readings or {})
+    if eyes is not None:
+        judged, measures = judge_pictures(drawn, items, catalog, people, eyes, seed)
+        scores["measures"] |= measures
+        scores["judged"] = judged
+        if seen is not None:
+            copies = seen.copies([np.asarray(picture) for picture in drawn["own"]])
+            judged["near_copies"] = float(copies.mean())
+    return scores
+
+
+def score_drawn(
+    drawn: Pictures, catalog: Catalog, people: Any, readings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What rules on pixels say of pictures of `people`, for each of TOLD."""
     users = [int(user) for user in people.users]
     histories = [history[-RECENT:] for history in people.histories]
     measures: dict[str, Any] = {}
-    for name, reading in (readings or {}).items():
+    for name, reading in readings.items():
         labels = [reading.labels[user] for user in users]
         figures = measure_reading(drawn, reading.read, labels)
         measures[f"{name} of the person is in the picture"] = figures
@@ -83,6 +113,58 @@ def score_pictures(
         "people": len(users),
         "measures": {name: figures for name, figures in measures.items() if figures},
     }
+
+
+def judge_pictures(
+    drawn: Pictures,
+    items: NDArray[np.integer],
+    catalog: Catalog,
+    people: Any,
+    eyes: Eyes,
+    seed: int = 0,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What an encoder says of pictures of `items` (people,): of all of them, and measures as in
+    `score_pictures`.
+
+    All of them: kernel and Fréchet distance of the pictures drawn for their own person to real ones,
+    beside that between halves of the real ones; variety; how often a person is told from among 20 by
+    their picture; the share whose kind is read as that of the item, where `eyes` can read.
+    """
+    width, height = drawn["own"][0].size
+    looks = [history[-RECENT:].tolist() for history in people.histories]
+    wanted = sorted({*(item for look in looks for item in look), *items.tolist(), *people.items})
+    found = {item: catalog.image_of(int(item), (height, width)) for item in wanted}
+    rows = {item: row for row, item in enumerate(i for i in wanted if found[i] is not None)}
+    real = eyes.features([found[item] for item in rows])
+    features = {told: eyes.features(pictures) for told, pictures in drawn.items()}
+    known = {told: centred(part, real) for told, part in features.items()}
+    units = centred(real, real)
+    measures: dict[str, Any] = {}
+    judged: dict[str, Any] = {"real_pictures": len(real)}
+    for name, groups in (
+        ("Likeness to what they bought before", looks),
+        ("Likeness to what they bought next", [[item] for item in people.items]),
+        ("Likeness to the item asked for", [[item] for item in items]),
+    ):
+        pictured = [[rows[item] for item in group if item in rows] for group in groups]
+        places = [place for place, group in enumerate(pictured) if group]
+        if len(places) > 1:
+            aims = mean_features(units, [pictured[place] for place in places])
+            near = {
+                told: (part[places] * aims).sum(1).double().numpy() for told, part in known.items()
+            }
+            measures[name] = _figures(near, "own − swapped")
+            if name.endswith("before") and len(places) > AMONG:
+                users = np.asarray(people.users)[places]
+                hits = identified(known["own"][places], aims, users, AMONG, seed)
+                judged["identified"] = identification(hits)
+    judged |= {"variety": variety(known["own"]), "variety_real": variety(units)}
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(real)))
+    some, others = order.tensor_split(2)
+    for name, distance in (("kid", kernel_distance), ("fid", frechet_distance)):
+        judged[name] = distance(features["own"], real)
+        judged[f"{name}_real"] = distance(real[some], real[others])
+    return judged, measures
 
 
 def ask_for_siblings(
@@ -109,11 +191,7 @@ def draw_for(
             states[told],
             vectors,
             list(range(seed, seed + len(items))),
-            user_scale=config.user_scale,
-            item_scale=config.item_scale,
-            guide_above=config.guide_above,
-            steps=config.steps,
-            batch_size=config.batch_size,
+            **drawing(config),
             progress=progress,
         )
         for told in TOLD
@@ -143,10 +221,10 @@ def measure_colours(
 
     People none of whose items have a picture are left out.
     """
-    size = drawn["own"][0].width
+    width, height = drawn["own"][0].size
     wanted: dict[int, NDArray[np.float64]] = {}
     for place, items in enumerate(looks):
-        pictures = [catalog.image_of(int(item), size) for item in items]
+        pictures = [catalog.image_of(int(item), (height, width)) for item in items]
         found = [colour_histogram(picture) for picture in pictures if picture is not None]
         if found:
             wanted[place] = np.mean(found, axis=0)

@@ -1,16 +1,18 @@
 """Pictures: a column of paths, read by any Hugging Face image tower."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 from transformers import BaseImageProcessor
 from typing_extensions import override
 
 from catalog.catalog import Catalog
-from catalog.pictures import read_picture
+from catalog.pictures import framed_picture, read_picture
 from pretrain.config import ModalityConfig
 from pretrain.modalities.base import (
     Processor,
@@ -27,18 +29,25 @@ class PictureSource(MediaSource):
 
     def __init__(self, cache: MediaCache, mean: list[float], std: list[float]) -> None:
         super().__init__(cache)
-        self.mean = torch.tensor(mean).view(3, 1, 1) * 255
-        self.std = torch.tensor(std).view(3, 1, 1) * 255
+        self.mean = mean
+        self.std = std
 
     def read(self, items: NDArray[np.int64]) -> dict[str, Tensor]:
         present = self.cache.present[items]
         values = self.cache.values[present_rows(present, items)]  # (k, …, size, size, 3)
-        pixels = torch.from_numpy(np.asarray(values)).movedim(-1, -3).float()
-        return {"present": mask_of(present), "pixel_values": (pixels - self.mean) / self.std}
+        pixels = normalised(np.asarray(values), self.mean, self.std)
+        return {"present": mask_of(present), "pixel_values": pixels}
 
     def picture_of(self, item: int) -> NDArray[np.uint8] | None:
         """uint8 (size, size, 3) as it was decoded."""
         return np.asarray(self.cache.values[item]) if self.cache.present[item] else None
+
+
+def normalised(pictures: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """(…, size, size, 3) → float32 (…, 3, size, size), with the tower's usual colours as 0 and 1."""
+    pixels = torch.from_numpy(pictures).movedim(-1, -3).float()
+    middle, spread = (torch.tensor(part).view(3, 1, 1) * 255 for part in (mean, std))
+    return (pixels - middle) / spread
 
 
 class Picture(TowerModality):
@@ -56,6 +65,12 @@ class Picture(TowerModality):
 
     def encode(self, tower: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
         return self.pooled(tower, pixel_values=inputs["pixel_values"])
+
+    def pixels(self, pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """Pictures (height, width, 3) of any shape, as the tower takes them: (n, 3, size, size)."""
+        size = self.about["image_size"]
+        squares = [framed_picture(Image.fromarray(picture), size) for picture in pictures]
+        return normalised(np.stack(squares), self.about["mean"], self.about["std"])
 
     def open(self, catalog: Catalog, processor: Processor | None) -> PictureSource:
         size, column = self.about["image_size"], self.about["source"]

@@ -1,5 +1,7 @@
 """The image generator's parts: codec, guidance, siblings, solver, and whether it learns at all."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,18 +14,21 @@ from PIL import Image
 from torch import Tensor
 
 from catalog.errors import VitrineError
+from catalog.pictures import read_picture
 from catalog.splits import Targets
 from generate.image.codec import PatchCodec, peak_signal_to_noise
 from generate.image.config import CodecConfig, DenoiserConfig, DrawConfig, ImageConfig
 from generate.image.data import ImageData
-from generate.image.denoiser import Conditioner, clean_estimate, noisy, velocity
-from generate.image.guidance import BOTH, ITEM, NOTHING, USER, guidance_weights
+from generate.image.denoiser import Conditioner, clean_estimate
+from generate.image.guidance import Case, Scales, guidance_weights
 from generate.image.latents import encode_pictures, fit_codec
 from generate.image.module import ImageModule
 from generate.image.pipeline import PersonalImagePipeline
-from generate.image.run import new_networks, new_pipeline
+from generate.image.run import new_networks
 from generate.image.score import colour_histogram, score_pictures
 from generate.image.siblings import Siblings
+from generate.image.solvers import SOLVERS, times_for
+from generate.image.structure import CHANNELS
 from pretrain.config import OptimizerConfig, TrainerConfig
 
 WIDTH = 6
@@ -59,18 +64,25 @@ class World:
     name, fingerprint = "tiny", "tiny"
     num_items, num_users = 24, 12
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path, shape: tuple[int, int] = (32, 32)) -> None:
         self.items = {"category": ["wide" if i % 4 < 2 else "tall" for i in range(self.num_items)]}
         self.interactions = Interactions(self.num_users, self.num_items)
+        self.folder = folder
+        self.broken_images: dict[int, str] = {}
+        for item in range(self.num_items - 1):
+            picture = np.full((*shape, 3), 240, dtype=np.uint8)
+            height, width = shape
+            rows, columns = (slice(s // 4, s - s // 4) for s in (height, width))
+            where = (rows, slice(None)) if item % 4 < 2 else (slice(None), columns)
+            picture[where] = RED if item % 2 == 0 else BLUE
+            Image.fromarray(picture).save(folder / f"{item}.png")
 
-    def image_of(self, item: int, size: int) -> np.ndarray | None:
-        if item == self.num_items - 1:
-            return None
-        picture = np.full((size, size, 3), 240, dtype=np.uint8)
-        third = slice(size // 4, size - size // 4)
-        where = (third, slice(None)) if item % 4 < 2 else (slice(None), third)
-        picture[where] = RED if item % 2 == 0 else BLUE
-        return picture
+    def path_of(self, item: int) -> str | None:
+        return None if item == self.num_items - 1 else str(self.folder / f"{item}.png")
+
+    def image_of(self, item: int, size: int | tuple[int, int]) -> np.ndarray | None:
+        path = self.path_of(item)
+        return None if path is None else read_picture(path, size)
 
     def split(self) -> Any:
         users = np.repeat(np.arange(self.num_users), 4)
@@ -103,8 +115,8 @@ class FakeShop:
 
 
 @pytest.fixture(scope="module")
-def world() -> World:
-    return World()
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World(tmp_path_factory.mktemp("pictures"))
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +131,7 @@ def untrained(world: World) -> PersonalImagePipeline:
     conditioner, denoiser = new_networks(TINY, WIDTH)
     for parameter in denoiser.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
-    return new_pipeline(conditioner.eval(), denoiser.eval(), _codec(world))
+    return PersonalImagePipeline(conditioner.eval(), denoiser.eval(), _codec(world))
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +147,7 @@ def trained(
         shop,
         codec,
         TINY,
-        folder / "latents.f16",
+        folder / "latents",
     )
     module = ImageModule(*new_networks(TINY, WIDTH), TINY.optimizer)
     trainer = pl.Trainer(
@@ -149,11 +161,11 @@ def trained(
         default_root_dir=folder,
     )
     trainer.fit(module, data)
-    return new_pipeline(*module.averaged(), codec)
+    return PersonalImagePipeline(*module.averaged(), codec)
 
 
 def _codec(world: World) -> PatchCodec:
-    return fit_codec(world, TINY.codec, TINY.image_size, seed=0)  # type: ignore[arg-type]
+    return fit_codec(world, TINY)  # type: ignore[arg-type]
 
 
 def _redness(picture: Image.Image) -> float:
@@ -167,7 +179,7 @@ def _redness(picture: Image.Image) -> float:
 
 def test_codec_with_every_component_is_exact() -> None:
     pictures = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 3), dtype=np.uint8)
-    codec = PatchCodec.fit(pictures, patch_size=4, channels=48, overlap=0)
+    codec = PatchCodec.fit([pictures], patch_size=4, channels=48, overlap=0)
     copies = codec.decode(codec.encode(torch.from_numpy(pictures))).numpy()
     assert np.abs(copies.astype(int) - pictures).max() <= 1
 
@@ -177,7 +189,7 @@ def test_overlapping_patches_lose_nothing_either(overlap: int) -> None:
     """A window whose squares sum to 1 gives back what all components keep."""
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 256, (150, 12, 12, 3), dtype=np.uint8)
-    codec = PatchCodec.fit(pictures, 4, channels=3 * (4 + 2 * overlap) ** 2, overlap=overlap)
+    codec = PatchCodec.fit([pictures], 4, channels=3 * (4 + 2 * overlap) ** 2, overlap=overlap)
     copies = codec.decode(codec.encode(torch.from_numpy(pictures))).numpy()
     assert np.abs(copies.astype(int) - pictures).max() <= 1
 
@@ -191,7 +203,7 @@ def test_codec_keeps_smooth_pictures_with_few_components() -> None:
     pixels = ((pictures + 1) * 127).astype(np.uint8)
     psnr = {}
     for channels in (4, 12, 24):
-        codec = PatchCodec.fit(pixels[:30], 8, channels, overlap=1)
+        codec = PatchCodec.fit([pixels[:30]], 8, channels, overlap=1)
         copies = codec.decode(codec.encode(torch.from_numpy(pixels[30:]))).numpy()
         psnr[channels] = peak_signal_to_noise(pixels[30:], copies)
     assert psnr[4] < psnr[12] < psnr[24]
@@ -202,53 +214,91 @@ def test_codec_keeps_smooth_pictures_with_few_components() -> None:
 def test_latents_have_variance_one_on_average(whitening: float) -> None:
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 256, (80, 2, 2, 3)).repeat(4, 1).repeat(4, 2).astype(np.uint8)
-    latents = PatchCodec.fit(pictures, 4, 3, 0, whitening).encode(torch.from_numpy(pictures))
+    latents = PatchCodec.fit([pictures], 4, 3, 0, whitening).encode(torch.from_numpy(pictures))
     assert latents.shape == (80, 3, 2, 2)
     assert latents.var((0, 2, 3)).mean().item() == pytest.approx(1, rel=0.02)
 
 
 def test_codec_settings_that_cannot_work_are_refused(world: World) -> None:
+    def fit(**settings: Any) -> None:
+        fit_codec(world, replace(TINY, **settings))  # type: ignore[arg-type]
+
     with pytest.raises(VitrineError, match="multiple"):
-        fit_codec(world, CodecConfig(patch_size=8), 60, seed=0)  # type: ignore[arg-type]
+        fit(image_size=60)
     with pytest.raises(VitrineError, match="channels 50"):
-        fit_codec(world, CodecConfig(patch_size=4, channels=50, overlap=0), 16, seed=0)  # type: ignore[arg-type]
+        fit(codec=CodecConfig(patch_size=4, channels=50, overlap=0))
+    with pytest.raises(VitrineError, match="frames is 0"):
+        fit(frames=0)
 
 
 def test_pictures_are_encoded_once_and_missing_ones_marked(world: World, tmp_path: Path) -> None:
     codec = _codec(world)
-    first = encode_pictures(world, codec, 16, tmp_path / "z.f16")  # type: ignore[arg-type]
-    assert first.present.tolist() == [True] * 23 + [False]
-    written = (tmp_path / "z.f16").stat().st_mtime_ns
-    again = encode_pictures(world, codec, 16, tmp_path / "z.f16")  # type: ignore[arg-type]
-    assert (tmp_path / "z.f16").stat().st_mtime_ns == written
-    assert np.array_equal(first.latents, again.latents)
+    first = encode_pictures(world, codec, tmp_path)  # type: ignore[arg-type]
+    assert first.frame_of.tolist() == [0] * 23 + [-1]
+    told = json.loads((tmp_path / "made.json").read_text())
+    (tmp_path / "made.json").write_text(json.dumps(told | {"done": 20}))
+    kept = np.array(first.latents[0])
+    first.latents[0][19:] = 0  # type: ignore[index]
+    again = encode_pictures(world, codec, tmp_path)  # type: ignore[arg-type]
+    assert (np.asarray(again.latents[0])[19] == 0).all(), "what is done is not done again"
+    assert np.array_equal(again.latents[0][20:], kept[20:])
+    (tmp_path / "made.json").write_text(json.dumps(told | {"key": "of another codec"}))
+    anew = encode_pictures(world, codec, tmp_path)  # type: ignore[arg-type]
+    assert np.array_equal(anew.latents[0], kept)
+
+
+def test_pictures_of_two_shapes_are_kept_in_two_frames(tmp_path: Path) -> None:
+    world = World(tmp_path, (32, 16))
+    for item in range(6):
+        Image.new("RGB", (32, 32), RED).save(tmp_path / f"{item}.png")
+    for frames, wanted in ((1, [(24, 8)]), (2, [(24, 8), (16, 16)])):
+        config = replace(TINY, frames=frames)
+        codec = fit_codec(world, config)  # type: ignore[arg-type]
+        assert [_ratio(frame) for frame in codec.frames] == [_ratio(frame) for frame in wanted]
+        pictures = encode_pictures(world, codec, tmp_path / str(frames))  # type: ignore[arg-type]
+        assert pictures.frame_of.tolist() == [frames - 1] * 6 + [0] * 17 + [-1]
+        for item in (0, 10):
+            frame, row = pictures.frame_of[item], pictures.row_of[item]
+            grid = codec.grid_of(codec.frames[frame])
+            assert pictures.latents[frame][row].shape == (8, *grid)
+            assert pictures.structures[frame][row].shape == (CHANNELS, *grid)
+
+
+def _ratio(frame: tuple[int, int]) -> float:
+    return frame[0] / frame[1]
 
 
 # Flow and guidance
 
 
-def test_velocity_from_the_true_picture_leads_back_to_it() -> None:
-    latents, noise, times = torch.randn(3, 4, 2, 2), torch.randn(3, 4, 2, 2), torch.rand(3) + 0.1
-    x = noisy(latents, noise, times)
-    flow = velocity(x, latents, times)
-    torch.testing.assert_close(flow, noise - latents, rtol=1e-3, atol=1e-4)
-
-
-@pytest.mark.parametrize(("user_scale", "item_scale"), [(3.0, 2.0), (1.0, 1.0), (0.0, 1.5)])
-def test_guidance_is_the_sum_it_claims_to_be(user_scale: float, item_scale: float) -> None:
-    passes = {NOTHING: 5.0, ITEM: 7.0, USER: 11.0, BOTH: 13.0}
-    weights = guidance_weights(True, True, user_scale, item_scale)
-    assert sum(passes[case] * weight for case, weight in weights.items()) == pytest.approx(
-        5 + item_scale * (7 - 5) + user_scale * (13 - 7)
+@pytest.mark.parametrize("scales", [Scales(3, 2, 1.5), Scales(1, 1, 1), Scales(0, 1.5, 0)])
+def test_guidance_is_the_sum_it_claims_to_be(scales: Scales) -> None:
+    f = {
+        Case(): 5.0,
+        Case(item=True): 7.0,
+        Case(item=True, structure=True): 11.0,
+        Case(item=True, structure=True, user=True): 17.0,
+        Case(item=True, user=True): 13.0,
+    }
+    weights = guidance_weights(Case(True, True, True), scales)
+    person = 17 - 11 if scales.structure else 13 - 7
+    assert sum(f[case] * weight for case, weight in weights.items()) == pytest.approx(
+        5 + scales.item * (7 - 5) + scales.structure * (11 - 7) + scales.user * person
     )
     assert 0 not in weights.values()
 
 
-def test_guidance_leaves_out_absent_conditions() -> None:
-    assert guidance_weights(False, False, 3, 2) == {NOTHING: 1}
-    assert guidance_weights(False, True, 3, 2) == {NOTHING: -1, ITEM: 2}
-    assert guidance_weights(True, False, 3, 2) == {NOTHING: -2, USER: 3}
-    assert guidance_weights(True, True, 1, 1) == {BOTH: 1}
+def test_guidance_leaves_out_absent_and_ignored_conditions() -> None:
+    leaning = Scales(3, 2, 1)
+    assert guidance_weights(Case(), leaning) == {Case(): 1}
+    assert guidance_weights(Case(item=True), leaning) == {Case(): -1, Case(item=True): 2}
+    assert guidance_weights(Case(user=True), leaning) == {Case(): -2, Case(user=True): 3}
+    both = Case(user=True, item=True)
+    assert guidance_weights(both, Scales()) == {both: 1}
+    for has in (both, Case(True, True, True)):
+        nobody = guidance_weights(has._replace(user=False), leaning)
+        assert guidance_weights(has, leaning._replace(user=0)) == nobody
+    assert Scales(6, 0.5, 0).plain() == Scales(1, 0.5, 0)
 
 
 # Siblings
@@ -307,10 +357,9 @@ def test_a_picture_depends_on_its_seed_and_not_on_its_batch(
         alone = untrained(
             states[row : row + 1], vectors[row : row + 1], seeds[row : row + 1], steps=4
         )
-        difference = np.asarray(alone[0]).astype(int) - np.asarray(together[row])
-        assert np.abs(difference).max() <= 1
+        assert np.array_equal(np.asarray(alone[0]), np.asarray(together[row]))
     split = untrained(states, vectors, seeds, steps=4, batch_size=2)
-    assert np.abs(np.stack(split).astype(int) - np.stack(together)).max() <= 1
+    assert np.array_equal(np.stack(split), np.stack(together))
     other_noise = untrained(states, vectors, [9, 1, 4, 1, 5], steps=4)
     assert not np.array_equal(np.asarray(other_noise[0]), np.asarray(together[0]))
 
@@ -333,7 +382,7 @@ def test_nobody_is_the_same_as_a_dropped_person(untrained: PersonalImagePipeline
 
 def test_one_guided_step_lands_on_the_guided_estimate(untrained: PersonalImagePipeline) -> None:
     states, vectors = torch.randn(1, WIDTH), torch.randn(1, WIDTH)
-    noise = untrained._noise([7])
+    noise, nothing = untrained._noise([7], (2, 2)), torch.zeros(1, CHANNELS, 2, 2)
     with torch.no_grad():
         guess = {}
         for user in (False, True):
@@ -341,13 +390,16 @@ def test_one_guided_step_lands_on_the_guided_estimate(untrained: PersonalImagePi
                 tokens = untrained.conditioner(
                     states, vectors, torch.tensor([user]), torch.tensor([item])
                 )
-                guess[user, item] = clean_estimate(untrained.denoiser, noise, torch.ones(1), tokens)
+                guess[user, item] = clean_estimate(
+                    untrained.denoiser, noise, torch.ones(1), tokens, nothing
+                )
         by_hand = (
             guess[False, False]
             + 2.0 * (guess[False, True] - guess[False, False])
             + 3.0 * (guess[True, True] - guess[False, True])
         )
-        solved = untrained._solve(noise, states, vectors, 3.0, 2.0, 0.4, steps=1)
+        estimate = untrained._estimate(states, vectors, nothing, Scales(3.0, 2.0), 0.4)
+        solved = SOLVERS["euler"](estimate, noise, times_for(1))
     torch.testing.assert_close(solved, by_hand, rtol=1e-3, atol=1e-4)
 
 

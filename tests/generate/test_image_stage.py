@@ -14,6 +14,7 @@ from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
 from generate.image import draw, open_painter, run_image_generator
 from generate.image.config import CodecConfig, DenoiserConfig, DrawConfig, ImageConfig
+from generate.provenance import verify
 from pretrain.config import TrainerConfig
 
 WIDTH = 8
@@ -82,13 +83,39 @@ def test_the_stage_leaves_an_artifact_that_draws(config: ImageConfig, tmp_path: 
     user, item = str(painter.catalog.user_ids[0]), painter.catalog.items["item_id"][0]
     pictures = painter.draw([(user, item), (None, item), (user, None)])
     assert [picture.size for picture in pictures] == [(32, 32)] * 3
-    alone = draw(made, user=user, item=item, output=tmp_path / "a" / "one.png")
-    saved = Image.open(tmp_path / "a" / "one.png")
-    assert np.array_equal(np.asarray(alone), np.asarray(saved))
-    assert "trainedAlgorithmicMedia" in saved.info["DigitalSourceType"]
-    assert saved.info["Generator"] == artifact.hash
+    file = tmp_path / "a" / "one.png"
+    alone = draw(made, user=user, item=item, output=file)
+    assert np.array_equal(np.asarray(alone), np.asarray(pictures[0]))
+    assert np.array_equal(np.asarray(alone), np.asarray(Image.open(file)))
+    verdict = verify(file)
+    assert verdict.untouched
+    assert verdict.about["DigitalSourceType"].endswith("/trainedAlgorithmicMedia")
+    assert verdict.about["Generator"] == artifact.hash
+    assert verdict.about["Mode"] == "concept"
+    assert verdict.about["Item"] == item
+    assert user not in file.read_bytes().decode("latin1"), "people are opaque"
     with pytest.raises(VitrineError, match="nobody-here"):
         painter.draw([("nobody-here", item)])
+
+
+def test_creative_keeps_the_items_own_pixels(config: ImageConfig, tmp_path: Path) -> None:
+    painter = open_painter(run_image_generator(config, tmp_path / "image", build_trainer))
+    creative = replace(painter.defaults, mode="creative")
+    items = painter.catalog.items["item_id"]
+    pictured = [row for row in range(12) if painter.catalog.image_of(row, 64) is not None]
+    user = str(painter.catalog.user_ids[1])
+    drawn = painter.draw([(user, items[row]) for row in pictured], creative)
+    for row, picture in zip(pictured, drawn, strict=True):
+        own, mask = painter.item_pixels(row)
+        assert picture.size == (own.shape[1], own.shape[0])
+        assert np.array_equal(np.asarray(picture)[mask], own[mask])
+        assert not np.array_equal(np.asarray(picture), own)
+    assert "compositeSynthetic" in painter.about((user, items[0]), creative)["DigitalSourceType"]
+    with pytest.raises(VitrineError, match="name one with --item"):
+        painter.draw([(user, None)], creative)
+    bare = next(row for row in range(80) if painter.catalog.path_of(row) is None)
+    with pytest.raises(VitrineError, match="it has no readable picture"):
+        painter.draw([(user, items[bare])], creative)
 
 
 def test_the_same_seed_trains_the_same_generator(config: ImageConfig, tmp_path: Path) -> None:

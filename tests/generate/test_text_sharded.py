@@ -47,7 +47,7 @@ def test_killed_on_two_ranks_it_goes_on_to_the_same_words(
 def test_two_processes_write_for_everybody_what_one_does(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("generate.text.bulk.BLOCK", 8)
+    monkeypatch.setattr("generate.everybody.BLOCK", 8)
     asked = [
         "--all_users",
         "--task",
@@ -57,7 +57,7 @@ def test_two_processes_write_for_everybody_what_one_does(
         "--output",
         str(tmp_path / "two"),
     ]
-    script = "import sys, generate.text.bulk as b; b.BLOCK = 8; from launch.cli import main; sys.exit(main())"
+    script = "import sys, generate.everybody as e; e.BLOCK = 8; from launch.cli import main; sys.exit(main())"
     done = subprocess.run(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--standalone"),

@@ -19,6 +19,8 @@ from catalog.artifacts import open_artifact, write_artifact
 from catalog.config import CatalogConfig, SplitConfig
 from catalog.errors import VitrineError
 from finetune.config import LoraConfig
+from generate import everybody
+from generate.provenance import opaque_id
 from generate.text import bulk, report, run, writer
 from generate.text.config import BulkConfig, ScoreConfig, TextConfig, WriteConfig
 from generate.text.decoding import Request, choose_tokens
@@ -134,16 +136,16 @@ def test_everybodys_texts_are_those_each_would_get_and_go_on_where_they_were(
     config: TextConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     output = run.run_text_generator(config, tmp_path / "words", build_trainer)
-    monkeypatch.setattr(bulk, "BLOCK", 2)
+    monkeypatch.setattr(everybody, "BLOCK", 2)
     asked = BulkConfig(generator=str(output), items="top:3", write=WriteConfig(temperature=1.5))
     whole = rows_of(bulk.write_for_all(asked, tmp_path / "whole"))
-    assert [(row["user_id"], row["place"]) for row in whole] == [
-        (f"p{person}", place) for person in range(6) for place in range(3)
+    assert [(row["person"], row["place"]) for row in whole] == [
+        (opaque_id(f"p{person}"), place) for person in range(6) for place in range(3)
     ]
     opened = writer.open_writer(output)
     for row in whole[4:6]:
         again = WriteConfig(temperature=1.5, seed=row["seed"])
-        assert opened.write(row["user_id"], row["item_id"], config=again)[0].text == row["text"]
+        assert opened.write("p1", row["item_id"], config=again)[0].text == row["text"]
     ranked = [item for item, _ in opened.shop.rank(opened.catalog.interactions.history(4), 3)]
     assert [row["item_id"] for row in whole[12:15]] == [f"i{item}" for item in ranked]
 
@@ -173,9 +175,9 @@ def test_what_was_begun_for_another_request_is_thrown_away(tmp_path: Path):
     claim_work(work, "one")
     (work / "part-000000000.parquet").touch()
     claim_work(work, "one")
-    assert bulk.part(work, 0).exists()
+    assert everybody.part(work, 0).exists()
     claim_work(work, "other")
-    assert not bulk.part(work, 0).exists()
+    assert not everybody.part(work, 0).exists()
 
 
 def test_some_people_and_named_items_checked(
@@ -192,8 +194,8 @@ def test_some_people_and_named_items_checked(
     false = [Claim("x", "unsupported", "word")]
     monkeypatch.setattr("generate.text.faithful.Checker.check", lambda *_: false)
     rows = rows_of(bulk.write_for_all(asked, tmp_path / "texts"))
-    assert [(r["user_id"], r["item_id"]) for r in rows] == [
-        *(("p3", "i7"), ("p3", "i2"), ("p1", "i7"), ("p1", "i2"))
+    assert [(r["person"], r["item_id"]) for r in rows] == [
+        (opaque_id(user), item) for user in ("p3", "p1") for item in ("i7", "i2")
     ]
     assert all(row["own"] for row in rows)
     assert [row["text"] for row in rows[:2]] == ["Thing 7. a soft thing", "Thing 2. a bold thing"]

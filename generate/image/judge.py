@@ -1,0 +1,214 @@
+"""An encoder that no picture was conditioned on: it learns the catalog's own labels from its pictures,
+is checked on items held out, and then says what drawn pictures look like."""
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoModel, BaseImageProcessor
+
+from catalog.catalog import Catalog
+from catalog.errors import VitrineError
+from catalog.pictures import framed_picture
+from catalog.progress import track
+from generate.text.facts import attribute_columns
+from pretrain.modalities.image import normalised
+
+SIZE = 64
+"""Pixels a side at which it looks."""
+LEAST = 5
+"""Pictures of which a label is known at all; rarer ones are not told apart."""
+HELD_OUT = 0.2
+"""Share of the pictures it is checked on."""
+MOST = 20_000
+"""Pictures that it learns from or is checked on, at most."""
+BATCH, AT_ONCE = 64, 256
+
+
+class Eyes(Protocol):
+    """An encoder of pictures."""
+
+    def features(self, pictures: Sequence[Any]) -> Tensor:
+        """Pictures (PIL's, or uint8 (height, width, 3)) of any size → float32 (pictures, width)."""
+        ...
+
+
+class PictureJudge(ModelMixin, ConfigMixin):
+    """A small convolutional network with a classifier for each of the catalog's attributes on top."""
+
+    @register_to_config
+    def __init__(self, labels: dict[str, list[str]], width: int = 48) -> None:
+        """`labels`: attribute → its values, in the order of the classifier's outputs."""
+        super().__init__()
+        widths = [3, width, 2 * width, 4 * width, 4 * width]
+        layers: list[nn.Module] = []
+        for before, after in pairwise(widths):
+            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.GroupNorm(8, after)]
+            layers += [nn.GELU()]
+        self.body = nn.Sequential(*layers)
+        self.heads = nn.ModuleDict(
+            {
+                str(place): nn.Linear(widths[-1], len(known))
+                for place, known in enumerate(labels.values())
+            }
+        )
+
+    @property
+    def labels(self) -> dict[str, list[str]]:
+        return self.config["labels"]
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """float (batch, 3, SIZE, SIZE) from -1 to 1 → features (batch, width)."""
+        return self.body(pixels).mean((2, 3))
+
+    @torch.no_grad()
+    def features(self, pictures: Sequence[Image.Image | NDArray[np.uint8]]) -> Tensor:
+        """float32 (pictures, width)."""
+        parts = torch.arange(len(pictures)).split(AT_ONCE)
+        return torch.cat([self(as_pixels([pictures[i] for i in part.tolist()])) for part in parts])
+
+    def read(self, features: Tensor, attribute: str) -> list[str]:
+        """The value of an attribute that each picture is most likely of."""
+        place = list(self.labels).index(attribute)
+        best = self.heads[str(place)](features).argmax(-1).tolist()
+        return [self.labels[attribute][one] for one in best]
+
+
+class ModelEyes:
+    """A Hugging Face image encoder, by name or folder: what it pools, or the mean of its last layer."""
+
+    def __init__(self, name: str) -> None:
+        """Raises VitrineError where it cannot be loaded."""
+        try:
+            self.model = AutoModel.from_pretrained(name, dtype=torch.float32).eval()
+            known, _ = BaseImageProcessor.get_image_processor_dict(name)
+        except (OSError, ValueError) as error:
+            raise VitrineError(
+                f"judge {name!r} cannot be loaded: {str(error).strip().splitlines()[0]} Give the name of "
+                "an encoder of pictures on the Hugging Face hub, or a folder with its weights."
+            ) from error
+        self.model = getattr(self.model, "vision_model", self.model)  # CLIP's half
+        self.size = int(self.model.config.image_size)
+        self.mean = known.get("image_mean", [0.5] * 3)
+        self.std = known.get("image_std", [0.5] * 3)
+
+    @torch.inference_mode()
+    def features(self, pictures: Sequence[Any]) -> Tensor:
+        parts = []
+        for start in range(0, len(pictures), AT_ONCE // 8):
+            squares = squared(pictures[start : start + AT_ONCE // 8], self.size)
+            said = self.model(pixel_values=normalised(squares, self.mean, self.std))
+            pooled = getattr(said, "pooler_output", None)
+            pooled = said.last_hidden_state.mean(1) if pooled is None else pooled.flatten(1)
+            parts.append(pooled.float())
+        return torch.cat(parts)
+
+
+def squared(pictures: Sequence[Any], size: int) -> NDArray[np.uint8]:
+    """Of any size and shape → (pictures, size, size, 3)."""
+    opened = [one if isinstance(one, Image.Image) else Image.fromarray(one) for one in pictures]
+    return np.stack([framed_picture(one, size) for one in opened])
+
+
+def as_pixels(pictures: Sequence[Image.Image | NDArray[np.uint8]]) -> Tensor:
+    """Of any size and shape → float (pictures, 3, SIZE, SIZE) from -1 to 1."""
+    return torch.from_numpy(squared(pictures, SIZE)).movedim(-1, 1).float() / 127.5 - 1
+
+
+def train_judge(
+    catalog: Catalog, steps: int = 600, seed: int = 0, progress: bool = True
+) -> tuple[PictureJudge, dict[str, float]]:
+    """A judge of this catalog's pictures, and the share of held-out ones whose value it names, by
+    attribute. VitrineError where there is nothing to learn."""
+    rng = np.random.default_rng(seed)
+    items, pixels = _sample(catalog, rng, progress)
+    codes, labels = _labels(catalog, items)
+    if not labels or len(items) < 2 * LEAST:
+        raise VitrineError(
+            f"the catalog {catalog.name!r} has too few pictures, or no attribute of which {LEAST} share a "
+            "value, to learn a judge from; name an image encoder with --judge."
+        )
+    checked = round(HELD_OUT * len(items))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        judge = PictureJudge(labels)
+        _fit(judge, pixels[checked:], codes[checked:], steps, rng, progress)
+    features = judge.features(list(pixels[:checked]))
+    right = {}
+    for place, name in enumerate(labels):
+        known = np.flatnonzero(codes[:checked, place] >= 0)
+        read = judge.read(features[known], name)
+        true = [labels[name][code] for code in codes[known, place]]
+        right[name] = float(np.mean([a == b for a, b in zip(read, true, strict=True)]))
+    return judge, right
+
+
+def _sample(
+    catalog: Catalog, rng: np.random.Generator, progress: bool
+) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """Items in random order, and their pictures (items, SIZE, SIZE, 3)."""
+    order = rng.permutation(catalog.num_items)[:MOST]
+    found = {}
+    for item in track(order.tolist(), "Reading pictures", shown=progress):
+        picture = catalog.image_of(item, SIZE)
+        if picture is not None:
+            found[item] = picture
+    empty = np.empty((0, SIZE, SIZE, 3), np.uint8)
+    return np.array(list(found), np.int64), np.stack([*found.values()]) if found else empty
+
+
+def _labels(
+    catalog: Catalog, items: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], dict[str, list[str]]]:
+    """The values' places (items, attributes), -1 for rare ones and none; attribute → its values."""
+    codes, labels = [], {}
+    for name, column in attribute_columns(catalog):
+        values = [column[item].as_py() for item in items.tolist()]
+        counts = Counter(value for value in values if value)
+        common = sorted(value for value, count in counts.items() if count >= LEAST)
+        if len(common) >= 2:
+            places = {value: place for place, value in enumerate(common)}
+            codes.append([places.get(value, -1) for value in values])
+            labels[name] = common
+    return np.array(codes, np.int64).reshape(len(codes), len(items)).T, labels
+
+
+def _fit(
+    judge: PictureJudge,
+    pixels: NDArray[np.uint8],
+    codes: NDArray[np.int64],
+    steps: int,
+    rng: np.random.Generator,
+    progress: bool,
+) -> None:
+    optimizer = torch.optim.AdamW(judge.parameters(), lr=2e-3, weight_decay=0.05)
+    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)
+    judge.train()
+    for _ in track(range(steps), "Learning to judge", shown=progress):
+        rows = rng.integers(len(pixels), size=BATCH)
+        seen = as_pixels(list(pixels[rows]))
+        if rng.random() < 0.5:
+            seen = seen.flip(-1)
+        across, down = rng.integers(-4, 5, size=2).tolist()
+        seen = seen.roll((down, across), (2, 3))
+        features = judge(seen)
+        loss = torch.zeros(())
+        for place in range(codes.shape[1]):
+            true = torch.from_numpy(codes[rows, place])
+            if (true >= 0).any():
+                said = judge.heads[str(place)](features)
+                loss = loss + F.cross_entropy(said, true, ignore_index=-1)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        rate.step()
+    judge.eval()

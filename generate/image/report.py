@@ -1,0 +1,166 @@
+"""The scores of an image generator, and a sheet on which its pictures stand side by side."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw
+from rich.progress import Progress
+
+from catalog.artifacts import open_artifact, write_artifact
+from catalog.config import CatalogConfig, SplitConfig
+from catalog.errors import VitrineError
+from catalog.splits import load_split
+from generate.image.config import ImageScoreConfig
+from generate.image.judge import Eyes, ModelEyes, train_judge
+from generate.image.painter import Painter, open_painter
+from generate.image.score import TOLD, ask_for_siblings, score_pictures
+from generate.text.score import People, choose_people
+from generate.truth import demo_truth
+
+SCORES_FILE, SHEET_FILE, JUDGE = "scores.json", "contact-sheet.png", "judge"
+HISTORY_SHOWN = 4
+CELL, GAP, HEAD = 128, 6, 22
+"""Pixels: a picture's longer side on the sheet, between pictures, and above each row."""
+
+
+def run_image_scores(folder: Path, config: ImageScoreConfig, output: Path) -> Path:
+    """Scores an image-generator artifact on its own shop's test targets; writes `scores.json` (see
+    `score_pictures`), `contact-sheet.png` and, where one was learned, the judge."""
+    for name, least in (("people", 2), ("shown", 1), ("judge_steps", 1)):
+        if getattr(config, name) < least:
+            raise VitrineError(f"{name} is {getattr(config, name)}; give {least} or more.")
+    artifact = open_artifact(folder, kind="image-generator")
+    settings = artifact.manifest["config"]
+    catalog, split = load_split(
+        CatalogConfig(**settings["catalog"]), SplitConfig(**settings["split"])
+    )
+    painter = open_painter(artifact.path)
+    truth = demo_truth(config.truth, catalog) if config.truth else None
+    people = choose_people(painter.shop, catalog, split, config.people, config.seed)
+    eyes: Eyes
+    checked: dict[str, float] = {}
+    if config.judge:
+        eyes = ModelEyes(config.judge)
+    else:
+        eyes, checked = train_judge(catalog, config.judge_steps, config.seed)
+    with write_artifact(
+        output,
+        kind="image-scores",
+        config=asdict(config),
+        parents={"generator": artifact.path},
+        catalog=catalog.fingerprint,
+    ) as staging:
+        with Progress(transient=True) as progress:
+            task = progress.add_task("Drawing", total=len(TOLD) * len(people.users))
+            scores = score_pictures(
+                painter.pipeline,
+                painter.shop,
+                catalog,
+                people,
+                config.draw,
+                readings=truth.picture_readings() if truth else {},
+                eyes=eyes,
+                seen=painter.seen,
+                seed=config.seed,
+                progress=lambda done: progress.advance(task, done),
+            )
+        scores["judge_right"] = checked
+        (staging.path / SCORES_FILE).write_text(json.dumps(scores, indent=1) + "\n")
+        shown = people.first(config.shown)
+        contact_sheet(painter, shown, config).save(staging.path / SHEET_FILE)
+        if not config.judge:
+            eyes.save_pretrained(staging.path / JUDGE)  # pyright: ignore[reportAttributeAccessIssue]
+    return output
+
+
+def contact_sheet(painter: Painter, people: People, config: ImageScoreConfig) -> Image.Image:
+    """A row for each person: what they took last, the item asked for, then concepts of it for them, for a
+    stranger and for nobody, and the item itself before a ground made for them."""
+    items = ask_for_siblings(painter.shop, painter.catalog, people.items, config.seed).tolist()
+    seeds = [config.seed] * len(items)
+    columns: list[Sequence[Image.Image | None]] = [
+        *([_picture(painter, row) for row in rows] for rows in _last_taken(people)),
+        [_picture(painter, item) for item in items],
+    ]
+    names = [*["took"] * HISTORY_SHOWN, "the item"]
+    for told, name in zip(TOLD, ("for them", "for a stranger", "for nobody"), strict=True):
+        drawn = painter.draw_rows(people.states[told], items, seeds, config.draw)
+        columns.append([one.picture for one in drawn])
+        names.append(name)
+    creative = replace(config.draw, mode="creative")
+    around = painter.draw_rows(people.states["own"], items, seeds, creative)
+    columns.append([one.picture for one in around])
+    names.append("ground for them")
+    return _sheet(columns, names)
+
+
+def _last_taken(people: People) -> Iterator[list[int | None]]:
+    for back in range(HISTORY_SHOWN, 0, -1):
+        yield [int(taken[-back]) if len(taken) >= back else None for taken in people.histories]
+
+
+def _picture(painter: Painter, item: int | None) -> Image.Image | None:
+    found = (
+        None if item is None else painter.catalog.image_of(item, painter.pipeline.codec.frames[0])
+    )
+    return None if found is None else Image.fromarray(found)
+
+
+def _sheet(columns: Sequence[Sequence[Image.Image | None]], names: Sequence[str]) -> Image.Image:
+    number = len(columns[0])
+    tallest = max(
+        CELL * picture.height // max(picture.size)
+        for column in columns
+        for picture in column
+        if picture is not None
+    )
+    width = GAP + len(columns) * (CELL + GAP)
+    sheet = Image.new("RGB", (width, HEAD + number * (tallest + GAP) + GAP), "white")
+    pen = ImageDraw.Draw(sheet)
+    for place, (column, name) in enumerate(zip(columns, names, strict=True)):
+        left = GAP + place * (CELL + GAP)
+        pen.text((left + CELL // 2, HEAD // 2), name, fill="black", anchor="mm")
+        for row, picture in enumerate(column):
+            if picture is None:
+                continue
+            scale = min(CELL / picture.width, tallest / picture.height)
+            size = round(picture.width * scale), round(picture.height * scale)
+            sheet.paste(
+                picture.resize(size, Image.Resampling.LANCZOS),
+                (left + (CELL - size[0]) // 2, HEAD + row * (tallest + GAP)),
+            )
+    return sheet
+
+
+def describe_scores(scores: Mapping[str, Any]) -> str:
+    """The main figures as lines to read."""
+    return "\n".join(_lines(scores))
+
+
+def _lines(scores: Mapping[str, Any]) -> Iterator[str]:
+    yield f"{scores['people']:,} people"
+    for name, found in scores["measures"].items():
+        told = ", ".join(f"{one} {found[one]['value']:.3f}" for one in TOLD)
+        gap = found["contrast"]
+        interval = f"{gap['value']:.3f} [{gap['low']:.3f}, {gap['high']:.3f}]"
+        yield f"{name}: {told}; {found['contrast_name']} {interval}"
+    judged = scores.get("judged", {})
+    if "identified" in judged:
+        whose = judged["identified"]
+        yield (
+            f"told from among {whose['among']} people by their picture: "
+            f"{whose['share']['value']:.3f} (chance {whose['chance']:.3f})"
+        )
+    if judged:
+        yield (
+            f"KID {judged['kid']:.4f} (real halves {judged['kid_real']:.4f}), FID {judged['fid']:.2f} "
+            f"({judged['fid_real']:.2f}), variety {judged['variety']:.3f} "
+            f"({judged['variety_real']:.3f})"
+        )
+    if "near_copies" in judged:
+        yield f"near copies of pictures it learned from: {judged['near_copies']:.3f}"
+    for name, share in scores.get("judge_right", {}).items():
+        yield f"the judge names the {name} of held-out pictures: {share:.3f}"

@@ -1,0 +1,292 @@
+"""Pictures for everybody, the choice among candidates, scores with a contact sheet, and forgetting."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import ViTConfig, ViTForImageClassification
+
+from catalog.artifacts import open_artifact
+from catalog.catalog import cache_folder, load_catalog
+from catalog.config import CatalogConfig, SplitConfig
+from catalog.errors import VitrineError
+from finetune.run import run_finetuning
+from generate import everybody
+from generate.forget import forget
+from generate.image import bulk
+from generate.image.choose import COPY, choose
+from generate.image.config import (
+    CodecConfig,
+    DenoiserConfig,
+    DrawConfig,
+    ImageBulkConfig,
+    ImageConfig,
+    ImageScoreConfig,
+)
+from generate.image.copies import Seen, nearest_distances, thumbnail
+from generate.image.features import frechet_distance, identified, kernel_distance, variety
+from generate.image.painter import Painter, open_painter
+from generate.image.report import describe_scores, run_image_scores
+from generate.image.run import run_image_generator
+from generate.image.safety import SafetyChecker
+from generate.provenance import opaque_id, verify
+from launch.trainer import build_trainer
+from pretrain.config import TrainerConfig
+from tests.stages import finetuning_of, pretrain_small
+
+
+@pytest.fixture(scope="module")
+def generator(demo_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shop")
+    encoder = pretrain_small(demo_world, folder / "encoder")
+    finetuning = replace(
+        finetuning_of(encoder, demo_world), split=SplitConfig(kind="leave-one-out")
+    )
+    run_finetuning(finetuning, folder / "recommender", build_trainer)
+    config = ImageConfig(
+        recommender=str(folder / "recommender"),
+        catalog=finetuning.catalog,
+        split=finetuning.split,
+        image_size=32,
+        codec=CodecConfig(patch_size=16, channels=12),
+        denoiser=DenoiserConfig(width=16, layers=1, heads=2, user_tokens=1, item_tokens=1),
+        batch_size=4,
+        trainer=TrainerConfig(max_steps=3, progress=False),
+    )
+    return run_image_generator(config, folder / "image", build_trainer)
+
+
+@pytest.fixture(scope="module")
+def painter(generator: Path) -> Painter:
+    return open_painter(generator)
+
+
+FEW = DrawConfig(steps=2, refuse_copies=False)
+
+
+def test_everybodys_pictures_are_those_each_would_get_and_go_on_where_they_were(
+    generator: Path, painter: Painter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(everybody, "BLOCK", 2)
+    users = [str(user) for user in painter.catalog.user_ids[:5]]
+    (tmp_path / "some.txt").write_text("\n".join(users))
+    asked = ImageBulkConfig(
+        generator=str(generator), items="top:2", users=str(tmp_path / "some.txt"), draw=FEW
+    )
+    whole = bulk.draw_for_all(asked, tmp_path / "whole")
+    rows = bulk.read_pictures(whole).to_pylist()
+    assert [(row["person"], row["place"]) for row in rows] == [
+        (opaque_id(user), place) for user in users for place in range(2)
+    ]
+    text = (whole / "pictures.parquet").read_bytes()
+    assert not any(user.encode() in text for user in users)
+    for row, user in ((rows[3], users[1]), (rows[8], users[4])):
+        (tmp_path / "one.png").write_bytes(row["picture"]["bytes"])
+        assert verify(tmp_path / "one.png").untouched
+        again = painter.draw([(user, row["item_id"])], replace(FEW, seed=row["seed"]))[0]
+        assert np.array_equal(np.asarray(again), np.asarray(Image.open(tmp_path / "one.png")))
+
+    draw_block, drawn = bulk.draw_block, []
+
+    def stop_after_two(painter: Painter, users: np.ndarray, *rest):
+        if len(drawn) == 2:
+            raise KeyboardInterrupt
+        drawn.append(users.tolist())
+        return draw_block(painter, users, *rest)
+
+    monkeypatch.setattr(bulk, "draw_block", stop_after_two)
+    with pytest.raises(KeyboardInterrupt):
+        bulk.draw_for_all(asked, tmp_path / "broken")
+    drawn.clear()
+    broken = bulk.draw_for_all(asked, tmp_path / "broken")
+    assert len(drawn) == 1
+    # But for its signature, which says nothing of when, each is the same.
+    assert bulk.read_pictures(broken).to_pylist() == rows
+    assert open_artifact(whole).manifest["metrics"] == {"people": 5, "pictures": 10, "refused": 0}
+
+
+def test_who_is_forgotten_is_nowhere(
+    generator: Path, painter: Painter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(everybody, "BLOCK", 2)
+    monkeypatch.setenv("VITRINE_CACHE", str(tmp_path / "cache"))
+    load_catalog(CatalogConfig(**open_artifact(generator).manifest["config"]["catalog"]))
+    gone, stays = (str(user) for user in painter.catalog.user_ids[:2])
+    (tmp_path / "both.txt").write_text(f"{gone}\n{stays}")
+    asked = ImageBulkConfig(
+        generator=str(generator), items="top:2", users=str(tmp_path / "both.txt"), draw=FEW
+    )
+    made = bulk.draw_for_all(asked, tmp_path / "runs" / "pictures")
+    done = forget(gone, tmp_path / "runs")
+    assert done.rows == {made / "pictures.parquet": 2}
+    assert {row["person"] for row in bulk.read_pictures(made).to_pylist()} == {opaque_id(stays)}
+    assert len(done.caches) == 1
+    assert not list((cache_folder() / "catalogs").iterdir())
+    assert forget(gone, tmp_path / "runs").rows == {}
+    assert generator in forget(gone, generator.parent).learned
+    with pytest.raises(VitrineError, match="is no folder"):
+        forget(gone, tmp_path / "nowhere")
+
+
+def _plain(level: int) -> Image.Image:
+    return Image.new("RGB", (16, 16), (level,) * 3)
+
+
+class Eye:
+    """Sees how light a picture is, 0 … 1, as the first of two numbers."""
+
+    def picture_vectors(self, pictures: Sequence[np.ndarray]) -> torch.Tensor:
+        light = torch.tensor([float(one.mean()) / 255 for one in pictures])
+        return torch.stack([light, torch.zeros(len(pictures))], dim=1)
+
+
+def test_of_several_candidates_the_best_liked_that_may_be_shown_is_kept() -> None:
+    asked: list[tuple[list[int], list[int]]] = []
+
+    def draw(places: Sequence[int], seeds: Sequence[int]) -> list[Image.Image]:
+        asked.append((list(places), list(seeds)))
+        level = (100, 200, 250, 40, 60)[len(asked) - 1]
+        return [_plain(level + place) for place in places]
+
+    seen = Seen(np.stack([thumbnail(np.asarray(_plain(251)))]), nearest_apart=1.0)
+
+    def check(pictures: Sequence[Image.Image]) -> list[str]:
+        levels = [np.asarray(picture).mean() for picture in pictures]
+        return ["too light" if level > 251 else "" for level in levels]
+
+    states = torch.tensor([[1.0, 0], [1, 0], [0, 0]])
+    options = {"shop": Eye(), "seen": seen, "check": check}
+    drawn = choose(draw, states, states * 0, [5, 6, 7], candidates=3, tries=2, **options)  # type: ignore[arg-type]
+    levels = [np.asarray(one.picture)[0, 0, 0] for one in drawn]
+    # 251 is a copy, 252 too light; who wants nothing keeps the first.
+    assert levels == [250, 201, 102]
+    assert asked[0] == ([0, 1, 2], [5, 6, 7])
+    assert drawn[2].seed == 7
+    assert drawn[0].seed == asked[2][1][0] != 5
+    assert len(asked) == 3, "nothing was left to try"
+
+    asked.clear()
+    refuse = {**options, "check": lambda pictures: ["no"] * len(pictures)}
+    (none,) = choose(draw, states[:1], states[:1], [5], candidates=1, tries=2, **refuse)  # type: ignore[arg-type]
+    assert none.picture is None
+    assert none.refused == "no"
+    assert len(asked) == 3
+    copy = choose(
+        lambda places, seeds: [_plain(251)],
+        states[:1],
+        states[:1],
+        [5],
+        candidates=1,
+        tries=1,
+        **options,
+    )  # type: ignore[arg-type]
+    assert copy[0].refused == COPY
+
+
+def test_what_may_not_be_shown_is_not_drawn(painter: Painter) -> None:
+    refusing = replace(painter, check=lambda pictures: ["shows a hat"] * len(pictures))
+    with pytest.raises(VitrineError, match="may be shown: shows a hat"):
+        refusing.draw([(None, painter.catalog.items["item_id"][0])], replace(FEW, tries=1))
+    with pytest.raises(VitrineError, match="candidates is 0"):
+        painter.draw([(None, None)], replace(FEW, candidates=0))
+
+
+def test_candidates_are_compared_in_the_recommenders_space(painter: Painter) -> None:
+    catalog = painter.catalog
+    user, item = str(catalog.user_ids[0]), catalog.items["item_id"][3]
+    one, several = (replace(FEW, candidates=number) for number in (1, 3))
+    first, best = (painter.draw([(user, item)], config)[0] for config in (one, several))
+
+    def liked(picture: Image.Image) -> float:
+        state = painter.shop.user_states([catalog.interactions.history(0)])
+        wanted = state + torch.from_numpy(np.array(painter.shop.item_vectors[3]))
+        return float((painter.shop.picture_vectors([np.asarray(picture)]) * wanted).sum())
+
+    assert liked(best) >= liked(first)
+    vectors = painter.shop.picture_vectors([np.asarray(first), np.asarray(best)])
+    torch.testing.assert_close(vectors.norm(dim=1), torch.ones(2))
+
+
+def test_a_safety_model_refuses_by_its_labels(tmp_path: Path) -> None:
+    config = ViTConfig(
+        image_size=16, patch_size=8, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=16, id2label={0: "SFW", 1: "NSFW"}, label2id={"SFW": 0, "NSFW": 1},
+    )  # fmt: skip
+    model = ViTForImageClassification(config)
+    torch.nn.init.zeros_(model.classifier.weight)
+    model.classifier.bias.data = torch.tensor([0.0, 2.0])
+    model.save_pretrained(tmp_path / "strict")
+    (tmp_path / "strict" / "preprocessor_config.json").write_text('{"image_mean": [0.5, 0.5, 0.5]}')
+    name = str(tmp_path / "strict")
+    assert (
+        SafetyChecker(name, ["nsfw", "porn"])([_plain(3)] * 2)
+        == ["called nsfw by the safety model"] * 2
+    )
+    assert SafetyChecker(name, ["nsfw"], above=0.95)([_plain(3)]) == [""]
+    with pytest.raises(VitrineError, match="knows none of gore; it tells sfw, nsfw"):
+        SafetyChecker(name, ["gore"])
+    with pytest.raises(VitrineError, match="cannot be read"):
+        SafetyChecker(str(tmp_path / "nothing"), ["nsfw"])
+
+
+def test_thumbnails_find_the_pictures_that_were_learned_from(painter: Painter) -> None:
+    codec = painter.pipeline.codec
+    found = (painter.catalog.image_of(item, codec.frames[0]) for item in range(12))
+    real = torch.from_numpy(np.stack([picture for picture in found if picture is not None]))
+    pictures = codec.decode(codec.encode(real)).numpy()  # all that a generator can draw
+    assert painter.seen.copies(list(pictures)).all()
+    assert not painter.seen.copies(list(255 - pictures)).any()
+    known = painter.seen.thumbnails[:50]
+    apart = nearest_distances(np.array(known), known, leave_out=np.arange(50))
+    by_hand = np.square(known[:, None].astype(float) - known[None]).mean(2) ** 0.5
+    np.fill_diagonal(by_hand, np.inf)
+    np.testing.assert_allclose(apart, by_hand.min(1), atol=1e-5)
+
+
+def test_scores_and_the_contact_sheet(generator: Path, tmp_path: Path) -> None:
+    asked = ImageScoreConfig(people=24, shown=2, judge_steps=20, draw=FEW)
+    folder = run_image_scores(generator, asked, tmp_path / "scores")
+    scores = json.loads((folder / "scores.json").read_text())
+    assert scores["people"] == 24
+    assert scores["measures"]["Likeness to what they bought before"]["people"] > 20
+    assert 0 <= scores["judged"]["identified"]["share"]["value"] <= 1
+    assert scores["judged"]["kid"] > scores["judged"]["kid_real"]
+    assert scores["judge_right"]
+    assert "told from among 20 people" in describe_scores(scores)
+    with Image.open(folder / "contact-sheet.png") as sheet:
+        assert sheet.width > 1000
+    with pytest.raises(VitrineError, match="people is 1"):
+        run_image_scores(generator, replace(asked, people=1), tmp_path / "wrong")
+    with pytest.raises(VitrineError, match="judge 'nothing-here' cannot be loaded"):
+        run_image_scores(generator, replace(asked, judge="nothing-here"), tmp_path / "wrong")
+
+
+def test_distances_between_sets_of_features() -> None:
+    draw = torch.Generator().manual_seed(0)
+    one, two = torch.randn(400, 8, generator=draw), torch.randn(400, 8, generator=draw)
+    assert abs(kernel_distance(one, two)) < 0.05
+    assert kernel_distance(one, two + 1) > 0.5
+    assert frechet_distance(one, one) == pytest.approx(0, abs=1e-6)
+    shifted = frechet_distance(one, one + 2)
+    assert shifted == pytest.approx(8 * 4, rel=1e-6)
+    wide = frechet_distance(one, 3 * one)
+    spread = torch.cov(one.double().T).trace()
+    assert wide == pytest.approx(
+        float(spread * 4 + (2 * one.double().mean(0)).square().sum()), rel=1e-6
+    )
+    units = torch.nn.functional.normalize(one, dim=-1)
+    assert variety(units) == pytest.approx(1, abs=0.02)
+    assert variety(units[:1].expand(5, -1)) == pytest.approx(0, abs=1e-5)
+
+
+def test_a_picture_tells_whose_it_is() -> None:
+    people = torch.nn.functional.normalize(torch.randn(60, 16), dim=-1)
+    users = np.arange(60)
+    assert identified(people, people, users, 20).mean() == 1
+    assert identified(people.roll(1, 0), people, users, 20).mean() < 0.2
+    assert identified(people * 0, people, users, 20).mean() == pytest.approx(1 / 20)
