@@ -55,10 +55,10 @@ def main() -> None:
 def killed_and_not(world: Path, folder: Path) -> dict[str, float]:
     settings = text_settings(world, folder)
     whole, broken, one = (folder / name for name in ("whole", "broken", "one"))
-    train(settings, whole, "zero2", 2)
-    train(settings, broken, "zero2", 2, kill_at=KILL_AT)
-    ran = train(settings, broken, "zero2", 2)
-    train(settings, one)
+    train(settings, whole, "zero2", 2, stage="text")
+    train(settings, broken, "zero2", 2, kill_at=KILL_AT, stage="text")
+    ran = train(settings, broken, "zero2", 2, stage="text")
+    train(settings, one, stage="text")
     words = {output: words_of(output) for output in (whole, broken, one)}
     return {
         "same_words": same(words[whole], words[broken]),

@@ -26,13 +26,18 @@ SMALL = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 
 
 def train(
-    settings: Path, output: Path, strategy: str = "auto", devices: int = 1, kill_at: int = -1
+    settings: Path,
+    output: Path,
+    strategy: str = "auto",
+    devices: int = 1,
+    kill_at: int = -1,
+    stage: str = "finetune",
 ) -> dict[str, Any]:
     """What really ran; asserts that it ended, or was killed, as it should."""
     start = [sys.executable]
     if devices > 1:
         start += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices}"]
-    arguments = [settings, output, strategy, devices, kill_at]
+    arguments = [stage, settings, output, strategy, devices, kill_at]
     done = subprocess.run(
         [*start, str(SCRIPT), *map(str, arguments)],
         capture_output=True,

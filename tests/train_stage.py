@@ -1,7 +1,7 @@
-"""Run by torchrun or alone: fine-tunes a recommender, or trains a text generator, a few steps, may be
-killed, and writes what really ran.
+"""Run by torchrun or alone: fine-tunes a recommender, or trains a generator, a few steps, may be killed,
+and writes what really ran.
 
-train_stage.py SETTINGS OUTPUT STRATEGY DEVICES KILL_AT    # SETTINGS: the stage's, as YAML
+train_stage.py STAGE SETTINGS OUTPUT STRATEGY DEVICES KILL_AT    # SETTINGS: the stage's, as YAML
 """
 
 import json
@@ -14,10 +14,11 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-import yaml
 
 from finetune.config import FinetuneConfig
 from finetune.run import run_finetuning
+from generate.image.config import ImageConfig
+from generate.image.run import run_image_generator
 from generate.text.config import TextConfig
 from generate.text.run import run_text_generator
 from launch.cli import leave
@@ -51,17 +52,22 @@ class Witness(pl.Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def main(settings: str, output: str, strategy: str, devices: str, kill_at: str) -> None:
+STAGES: dict[str, tuple[Any, Any]] = {
+    "finetune": (run_finetuning, FinetuneConfig),
+    "text": (run_text_generator, TextConfig),
+    "image": (run_image_generator, ImageConfig),
+}
+
+
+def main(stage: str, settings: str, output: str, strategy: str, devices: str, kill_at: str) -> None:
     torch.set_num_threads(1)
     rows = GLOBAL_ROWS // int(devices)
-    run: Any
-    config: Any
-    if "max_tokens" in yaml.safe_load(Path(settings).read_text()):
-        run, config = run_text_generator, load_settings(TextConfig, settings, [])
-        config = replace(config, batch_size=rows)
-    else:
-        run, config = run_finetuning, load_settings(FinetuneConfig, settings, [])
+    run, kind = STAGES[stage]
+    config: Any = load_settings(kind, settings, [])
+    if stage == "finetune":
         config = replace(config, data=replace(config.data, rows=rows))
+    else:
+        config = replace(config, batch_size=rows)
     config = replace(
         config, trainer=replace(config.trainer, strategy=strategy, devices=int(devices))
     )

@@ -34,8 +34,8 @@ class ImageBatch:
     """float32 (batch, width); empty until the batch is on its device."""
     histories: list[NDArray[np.integer]]
     """Item rows each person had before, oldest first."""
-    key: int
-    """Seeds the noise, times and dropped conditions of this batch."""
+    keys: list[int]
+    """Seed each picture's noise, time and dropped conditions."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class ImageData(pl.LightningDataModule):
             item_vectors=torch.from_numpy(self.shop.item_vectors[[row.asked for row in rows]]),
             user_states=torch.empty(0),
             histories=[self.pairs[place].history for place in places],
-            key=rows[0].key,
+            keys=[row.key for row in rows],
         )
 
     def transfer_batch_to_device(

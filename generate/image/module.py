@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
-from generate.conditioning import drop_conditions
 from generate.image.data import ImageBatch
 from generate.image.denoiser import (
     Conditioner,
@@ -59,15 +58,13 @@ class ImageModule(pl.LightningModule):
         of minutes that detail is learned at the expense of whose colours the picture has.
         """
         latents, device = batch.latents, batch.latents.device
-        count, generator = len(latents), torch.Generator().manual_seed(batch.key)
-        kept_users, kept_items = drop_conditions(count, self.drop_user, self.drop_item, generator)
-        times = draw_times(count, generator).to(device)
-        noise = torch.randn(latents.shape, generator=generator).to(device)
-        tokens = self.conditioner(
-            batch.user_states, batch.item_vectors, kept_users.to(device), kept_items.to(device)
-        )
-        kept = torch.rand(count, generator=generator) >= self.drop_structure
-        structure = batch.structures * kept.to(device)[:, None, None, None]
+        dropped = torch.tensor([self.drop_user, self.drop_item, self.drop_structure])
+        drawn = [_draw(key, latents.shape[1:]) for key in batch.keys]
+        coins, times, noise = (torch.stack(part) for part in zip(*drawn, strict=True))
+        users, items, structures = (coins >= dropped).to(device).unbind(1)
+        times, noise = times.to(device), noise.to(device)
+        tokens = self.conditioner(batch.user_states, batch.item_vectors, users, items)
+        structure = batch.structures * structures[:, None, None, None]
         mixed = noisy(latents, noise, times)
         estimate = clean_estimate(self.denoiser, mixed, times, tokens, structure)
         return F.mse_loss(estimate.float(), latents)
@@ -92,6 +89,13 @@ class ImageModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         return make_optimizer(self.parameters(), self.optimizer_config, self.trainer.max_steps)
+
+
+def _draw(key: int, shape: torch.Size) -> tuple[Tensor, Tensor, Tensor]:
+    """Three coins, a time and noise that a picture has whoever else is in its batch."""
+    generator = torch.Generator().manual_seed(key)
+    coins = torch.rand(3, generator=generator)
+    return coins, draw_times(1, generator)[0], torch.randn(shape, generator=generator)
 
 
 class _Averaging(pl.Callback):

@@ -24,7 +24,7 @@ def settings(demo_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.fixture(scope="module")
 def whole(settings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("text") / "whole"
-    train(settings, output, "zero2", 2)
+    train(settings, output, "zero2", 2, stage="text")
     return output
 
 
@@ -32,15 +32,15 @@ def test_killed_on_two_ranks_it_goes_on_to_the_same_words(
     settings: Path, whole: Path, tmp_path: Path
 ) -> None:
     broken = tmp_path / "broken"
-    train(settings, broken, "zero2", 2, kill_at=5)
-    assert train(settings, broken, "zero2", 2)["first_step"] == 3
+    train(settings, broken, "zero2", 2, kill_at=5, stage="text")
+    assert train(settings, broken, "zero2", 2, stage="text")["first_step"] == 3
     assert differing_bytes(whole, broken) == 0
     assert largest_difference(whole, broken) == 0
     words = words_of(whole, requests=8)
     assert words == words_of(broken, requests=8)
     assert len(set(words)) > 4
     # Its texts are longer than that of the other rank, or shorter: each token counts alike.
-    train(settings, tmp_path / "one")
+    train(settings, tmp_path / "one", stage="text")
     assert 0 < largest_difference(whole, tmp_path / "one") < 1e-5
 
 
