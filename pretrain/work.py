@@ -23,7 +23,7 @@ WRITTEN = "written.json"
 """In a checkpoint: its step, the ranks and strategy that wrote it, size and sha256 of each file."""
 
 HOW_NOT_WHAT = {
-    "": {"workers"},
+    "": {"workers", "sample_every"},
     "data": {"workers", "encode_parts", "checkpoint_layers", "compile", "max_broken"},
     "trainer": {
         "accelerator",

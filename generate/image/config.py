@@ -134,6 +134,8 @@ class ImageConfig:
     """Pictures in one step on each device."""
     workers: int = 0
     """Loader processes."""
+    sample_every: int = 500
+    """Steps between grids of pictures in the logs; 0 draws none."""
     draw: DrawConfig = field(default_factory=DrawConfig)
     """Saved with the generator as its defaults."""
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(learning_rate=2e-3))

@@ -17,6 +17,7 @@ from generate.image.config import ImageConfig
 from generate.image.copies import keep_thumbnails
 from generate.image.data import ImageData
 from generate.image.denoiser import Conditioner, build_denoiser
+from generate.image.grid import SampleGrid
 from generate.image.latents import fit_codec
 from generate.image.module import ImageModule
 from generate.image.painter import DRAW_DEFAULTS
@@ -51,11 +52,13 @@ def run_image_generator(config: ImageConfig, output: Path, build_trainer: Traine
     }
     work = work_folder(output, "image-generator", config, "batch_size", **made_from)
     title = f"Pictures of {catalog.name}"
-    trainer = build_trainer(config.trainer, work, title, callbacks=[curves])
     codec = fit_codec(catalog, config)
+    conditions = sample_conditions(catalog, split, shop, config.trainer.seed)
+    grid = SampleGrid(*conditions, codec, config.draw, config.sample_every)
+    trainer = build_trainer(config.trainer, work, title, callbacks=[curves, grid])
     data = ImageData(catalog, split, shop, codec, config, work.parent / "latents")
     conditioner, denoiser = new_networks(config, shop.width)
-    conditioner.standardise(*sample_conditions(catalog, split, shop, config.trainer.seed))
+    conditioner.standardise(*conditions)
     module = ImageModule(
         conditioner,
         denoiser,

@@ -8,6 +8,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from PIL import Image
+from pytorch_lightning.loggers import Logger
 
 from catalog.artifacts import open_artifact, write_artifact
 from catalog.config import CatalogConfig
@@ -129,3 +130,31 @@ def test_an_average_of_weights_cannot_be_cut_up(config: ImageConfig, tmp_path: P
     sharded = replace(config, trainer=replace(config.trainer, strategy="zero3"))
     with pytest.raises(VitrineError, match="use zero2"):
         run_image_generator(sharded, tmp_path / "image", build_trainer)
+
+
+def test_a_grid_of_samples_is_logged_while_it_learns(config: ImageConfig, tmp_path: Path) -> None:
+    logged: list[tuple[int, tuple[int, ...]]] = []
+
+    class Pictures(Logger):
+        name, version = "pictures", "0"
+
+        @property
+        def experiment(self):
+            return self
+
+        def add_image(self, name: str, grid: np.ndarray, step: int, dataformats: str) -> None:
+            logged.append((step, grid.shape))
+
+        def log_metrics(self, *_: object) -> None: ...
+
+        def log_hyperparams(self, *_: object) -> None: ...
+
+    def with_logger(config: TrainerConfig, folder: Path, title: str, callbacks=()) -> pl.Trainer:
+        trainer = build_trainer(config, folder, title, callbacks)
+        trainer.loggers = [Pictures()]
+        return trainer
+
+    seen = run_image_generator(replace(config, sample_every=2), tmp_path / "seen", with_logger)
+    assert logged == [(2, (4 * 32, 5 * 32, 3))]
+    blind = run_image_generator(replace(config, sample_every=0), tmp_path / "blind", build_trainer)
+    assert (seen / "curves.json").read_text() == (blind / "curves.json").read_text()
