@@ -21,8 +21,8 @@ from catalog.splits import load_split
 from finetune.shop import Shop, load_shop
 from generate.config import ShowcaseConfig
 from generate.image.config import DrawConfig
+from generate.image.painter import load_defaults, load_pipeline
 from generate.image.pipeline import PersonalImagePipeline, drawing
-from generate.image.run import DRAW_DEFAULTS
 from generate.image.score import score_pictures
 from generate.text.model import TextGenerator
 from generate.text.prompts import Prompts
@@ -45,8 +45,8 @@ def run_showcase(config: ShowcaseConfig, output: Path) -> Path:
     text = open_artifact(Path(config.text), kind="text-generator")
     image = open_artifact(Path(config.image), kind="image-generator")
     writer = TextGenerator.from_pretrained(text.path).eval()
-    painter = PersonalImagePipeline.from_pretrained(image.path)
-    draw = DrawConfig(**json.loads((image.path / DRAW_DEFAULTS).read_text()))
+    painter = load_pipeline(image.path)
+    draw = load_defaults(image.path)
     truth = demo_truth(config.truth, catalog) if config.truth else None
     people = choose_people(shop, catalog, split, config.scored_people, config.seed)
     with write_artifact(

@@ -5,7 +5,7 @@ keep them exactly, and are found in a second.
 """
 
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -17,6 +17,28 @@ from torch.nn import functional as F
 
 Frame = tuple[int, int]
 """(height, width) in pixels of the pictures that are kept alike."""
+
+
+class Codec(Protocol):
+    """Pictures ↔ latents, each position of which stands for a square of pixels."""
+
+    config: Any
+    """`patch_size`: pixels a side of that square; `channels`: numbers of a latent; `frames`."""
+
+    @property
+    def frames(self) -> list[Frame]: ...
+
+    def grid_of(self, frame: Frame) -> Frame: ...
+
+    def fingerprint(self) -> bytes: ...
+
+    def encode(self, pictures: Tensor) -> Tensor: ...
+
+    def decode(self, latents: Tensor) -> Tensor: ...
+
+    def decode_latents(self, latents: NDArray[np.floating]) -> NDArray[np.uint8]: ...
+
+    def to(self, device: Any) -> Any: ...
 
 
 class PatchCodec(ModelMixin, ConfigMixin):
@@ -87,6 +109,10 @@ class PatchCodec(ModelMixin, ConfigMixin):
         """(rows, columns) of the latents of such a picture."""
         patch = int(self.config["patch_size"])
         return frame[0] // patch, frame[1] // patch
+
+    def fingerprint(self) -> bytes:
+        """Of codecs that are not the same, different."""
+        return b"".join(part.numpy().tobytes() for part in (self.mean, self.basis, self.scale))
 
     def encode(self, pictures: Tensor) -> Tensor:
         """uint8 (batch, height, width, 3) → latents float32 (batch, channels, rows, columns)."""

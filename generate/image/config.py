@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from catalog.config import CatalogConfig, SplitConfig
+from finetune.config import LoraConfig
 from pretrain.config import OptimizerConfig, TrainerConfig
 
 
@@ -112,6 +113,14 @@ class ImageConfig:
     catalog: CatalogConfig = field(default_factory=CatalogConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
     """Only the training part of each history is read."""
+    model: str = ""
+    """A pretrained diffusion pipeline of the Hugging Face hub, or a folder (Stable Diffusion 1.5, 2, XL;
+    PixArt): kept frozen, with adapters that listen to item and person. Empty: a small denoiser from
+    nothing."""
+    prompt: str = "a product photo"
+    """What a pretrained model is told in words, for every picture."""
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    """Low-rank updates of a pretrained model's attention; rank 0: none."""
     image_size: int = 64
     """Pixels a side of the pictures drawn, or of the square as large as they are; a multiple of the
     codec's patch."""
@@ -128,8 +137,6 @@ class ImageConfig:
     sibling_share: float = 0.8
     """Chance that a training picture is asked for by the vector of another item of its kind, so
     that the item says what to draw and only the person can say how."""
-    ema_decay: float = 0.995
-    """Of the average of the weights that draws the pictures; it is shorter in the first steps."""
     batch_size: int = 32
     """Pictures in one step on each device."""
     workers: int = 0
@@ -138,5 +145,7 @@ class ImageConfig:
     """Steps between grids of pictures in the logs; 0 draws none."""
     draw: DrawConfig = field(default_factory=DrawConfig)
     """Saved with the generator as its defaults."""
-    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(learning_rate=2e-3))
+    optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(learning_rate=2e-3, average=0.995)
+    )
     trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(max_steps=2000))

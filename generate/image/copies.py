@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.progress import track
-from generate.image.codec import PatchCodec
+from generate.image.codec import Codec
 from generate.image.latents import LatentPictures
 
 SIDE = 8
@@ -55,7 +55,7 @@ class Seen:
 
 
 def keep_thumbnails(
-    pictures: LatentPictures, codec: PatchCodec, folder: Path, progress: bool = False
+    pictures: LatentPictures, codec: Codec, folder: Path, progress: bool = False
 ) -> None:
     """Writes what `Seen.load` reads."""
     counts = [int((pictures.frame_of == place).sum()) for place in range(len(pictures.frames))]

@@ -14,7 +14,7 @@ from catalog.catalog import Catalog
 from catalog.errors import VitrineError
 from catalog.splits import Split
 from generate.conditioning import NextItemPairs, Shop
-from generate.image.codec import PatchCodec
+from generate.image.codec import Codec
 from generate.image.config import ImageConfig
 from generate.image.latents import LatentPictures, encode_pictures
 from generate.image.siblings import Siblings
@@ -90,7 +90,7 @@ class ImageData(pl.LightningDataModule):
         catalog: Catalog,
         split: Split,
         shop: Shop,
-        codec: PatchCodec,
+        codec: Codec,
         config: ImageConfig,
         folder: Path,
     ) -> None:

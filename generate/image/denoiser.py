@@ -110,6 +110,8 @@ def clean_estimate(
     velocity: clean pictures lie on a thin sheet, which a small network can aim at; the others fill the
     whole space (Li & He 2025, "Back to Basics").
     """
+    if hasattr(denoiser, "estimate"):  # a pretrained one
+        return denoiser.estimate(noisy_latents, times, tokens, structure)
     pooled = tokens.mean(1)[:, :, None, None].expand(-1, -1, *noisy_latents.shape[2:])
     seen = [noisy_latents, pooled] if structure is None else [noisy_latents, pooled, structure]
     return denoiser(
@@ -118,3 +120,9 @@ def clean_estimate(
         timestep=1000 * times,
         return_dict=False,
     )[0]
+
+
+def loss_weight(denoiser: Any, times: Tensor) -> Tensor:
+    """Of the square error of guesses at `times` (batch,)."""
+    weigh = getattr(denoiser, "loss_weight", torch.ones_like)
+    return weigh(times)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import override
 
-from generate.image.codec import PatchCodec
+from generate.image.codec import Codec
 from generate.image.config import DrawConfig
 from generate.image.pipeline import PersonalImagePipeline, drawing
 
@@ -26,7 +26,7 @@ class SampleGrid(pl.Callback):
         self,
         states: Tensor,
         vectors: Tensor,
-        codec: PatchCodec,
+        codec: Codec,
         config: DrawConfig,
         every: int,
     ) -> None:
@@ -47,12 +47,13 @@ class SampleGrid(pl.Callback):
         if not self.every or step == self.last or step % self.every or not trainer.is_global_zero:
             return
         self.last = step
-        conditioner, denoiser = pl_module.averaged()
+        conditioner, denoiser = pl_module.networks()
         pipeline = PersonalImagePipeline(conditioner, denoiser, self.codec.to(pl_module.device))
         seeds = [
             row for row in range(len(self.states) // self.columns) for _ in range(self.columns)
         ]
         pictures = pipeline(self.states, self.vectors, seeds, **drawing(self.config))
+        pl_module.train()
         log_grid(trainer, tile([np.asarray(one) for one in pictures], self.columns), step)
 
 

@@ -15,7 +15,7 @@ from catalog.errors import BrokenFile, VitrineError
 from catalog.pictures import read_shape
 from catalog.progress import track
 from catalog.staging import flush_file
-from generate.image.codec import Frame, PatchCodec
+from generate.image.codec import Codec, Frame, PatchCodec
 from generate.image.config import ImageConfig
 from generate.image.structure import CHANNELS, cut_out, structure_of
 
@@ -50,6 +50,7 @@ def choose_frames(catalog: Catalog, config: ImageConfig, patch_size: int) -> lis
         for width in sides
         if abs(height * width / area - 1) <= ROOM
     ]
+    near.sort(key=lambda frame: abs(frame[0] * frame[1] - area))  # of like proportions the first
     votes: Counter[int] = Counter()
     for item in np.random.default_rng(config.trainer.seed).permutation(catalog.num_items):
         shape = shape_of(catalog, int(item))
@@ -79,14 +80,9 @@ def nearest_frame(shape: Frame, frames: list[Frame]) -> int:
 
 def fit_codec(catalog: Catalog, config: ImageConfig) -> PatchCodec:
     """A codec of a sample of the catalog's pictures, each in the frame nearest to its shape."""
+    check_sides(config, config.codec.patch_size, "the codec's patch_size")
     settings = config.codec
     patch = settings.patch_size
-    if config.image_size % patch:
-        below = config.image_size // patch * patch
-        raise VitrineError(
-            f"image_size {config.image_size} is not a multiple of the codec's patch_size {patch}; try "
-            f"{max(below, patch)} or {below + patch}."
-        )
     if not 0 <= settings.overlap <= patch // 2:
         raise VitrineError(
             f"codec.overlap {settings.overlap} is not between 0 and half the patch_size, {patch // 2}."
@@ -97,8 +93,6 @@ def fit_codec(catalog: Catalog, config: ImageConfig) -> PatchCodec:
             f"codec.channels {settings.channels} is more than the {numbers} numbers of a patch; "
             f"use {numbers} or fewer."
         )
-    if config.frames < 1:
-        raise VitrineError(f"frames is {config.frames}; pictures need 1 shape or more.")
     frames = choose_frames(catalog, config, patch)
     sample: dict[Frame, list[NDArray[np.uint8]]] = {frame: [] for frame in frames}
     order = np.random.default_rng(config.trainer.seed).permutation(catalog.num_items)
@@ -119,16 +113,28 @@ def fit_codec(catalog: Catalog, config: ImageConfig) -> PatchCodec:
     return PatchCodec.fit(stacks, patch, settings.channels, settings.overlap, settings.whitening)
 
 
+def check_sides(config: ImageConfig, side: int, name: str) -> None:
+    """VitrineError where pictures of that size and number of shapes cannot be kept."""
+    if config.image_size % side:
+        below = config.image_size // side * side
+        raise VitrineError(
+            f"image_size {config.image_size} is not a multiple of {name} {side}; try "
+            f"{max(below, side)} or {below + side}."
+        )
+    if config.frames < 1:
+        raise VitrineError(f"frames is {config.frames}; pictures need 1 shape or more.")
+
+
 def encode_pictures(
-    catalog: Catalog, codec: PatchCodec, folder: Path, progress: bool = False
+    catalog: Catalog, codec: Codec, folder: Path, progress: bool = False
 ) -> LatentPictures:
     """Reads the catalog's pictures into `folder`, from where it stopped; maps what is there already.
 
     Encoded are those that this catalog and codec made; anything else is made anew.
     """
     frames, channels = codec.frames, int(codec.config["channels"])
-    weights = b"".join(part.numpy().tobytes() for part in (codec.mean, codec.basis, codec.scale))
-    made_from = [catalog.fingerprint, frames, CHANNELS, hashlib.sha256(weights).hexdigest()]
+    weights = hashlib.sha256(codec.fingerprint()).hexdigest()
+    made_from = [catalog.fingerprint, frames, CHANNELS, weights]
     key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
     note = folder / "made.json"
     told = json.loads(note.read_text()) if note.exists() else {}
@@ -158,7 +164,7 @@ def encode_pictures(
                     told["broken"].append(item)
                     continue
                 row = row_of[item]
-                latents[row] = codec.encode(torch.tensor(picture)[None])[0].numpy()
+                latents[row] = codec.encode(torch.tensor(picture)[None])[0].cpu().numpy()
                 grid = latents.shape[2:]
                 structures[row] = structure_of(picture, cut_out(picture), (grid[0], grid[1]))
             latents.flush()

@@ -4,16 +4,14 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel
 
 from generate.image.data import ImageBatch
 from generate.image.denoiser import (
     Conditioner,
     clean_estimate,
     draw_times,
+    loss_weight,
     noisy,
 )
 from pretrain.config import OptimizerConfig
@@ -21,26 +19,24 @@ from pretrain.optim import make_optimizer
 
 
 class ImageModule(pl.LightningModule):
-    """Trains conditioner and denoiser; their running average draws the pictures."""
+    """Trains conditioner and denoiser, whose moving average (`optimizer.average`) draws the pictures."""
+
+    frozen_is_unchanged = True
+    """Weights that are not trained are those it was built with: checkpoints leave them out."""
 
     def __init__(
         self,
         conditioner: Conditioner,
-        denoiser: PixArtTransformer2DModel,
+        denoiser: nn.Module,
         optimizer: OptimizerConfig,
         *,
         drop_user: float = 0.1,
         drop_item: float = 0.3,
         drop_structure: float = 0.5,
-        ema_decay: float = 0.995,
     ) -> None:
         super().__init__()
         self.conditioner = conditioner
         self.denoiser = denoiser
-        self.average = AveragedModel(
-            nn.ModuleDict({"conditioner": conditioner, "denoiser": denoiser}),
-            multi_avg_fn=_warming_average(ema_decay),
-        ).requires_grad_(False)
         self.optimizer_config = optimizer
         self.drop_user = drop_user
         self.drop_item = drop_item
@@ -52,10 +48,11 @@ class ImageModule(pl.LightningModule):
         return loss
 
     def flow_loss(self, batch: ImageBatch) -> Tensor:
-        """E ‖x̂(x_t) − x‖², every time alike: table 1 of Li & He 2025 with x for both.
+        """E w(t) ‖x̂(x_t) − x‖². From nothing w = 1, table 1 of Li & He 2025 with x for both.
 
         They weigh by 1 / t², which makes it a loss of velocities and favours fine detail. In a run
-        of minutes that detail is learned at the expense of whose colours the picture has.
+        of minutes that detail is learned at the expense of whose colours the picture has. A pretrained
+        base has the weights of what it predicts.
         """
         latents, device = batch.latents, batch.latents.device
         dropped = torch.tensor([self.drop_user, self.drop_item, self.drop_structure])
@@ -67,25 +64,12 @@ class ImageModule(pl.LightningModule):
         structure = batch.structures * structures[:, None, None, None]
         mixed = noisy(latents, noise, times)
         estimate = clean_estimate(self.denoiser, mixed, times, tokens, structure)
-        return F.mse_loss(estimate.float(), latents)
+        error = (estimate.float() - latents).square().mean((1, 2, 3))
+        return (loss_weight(self.denoiser, times) * error).mean()
 
-    def on_train_start(self) -> None:
-        self._averaged_step = self.trainer.global_step
-
-    def configure_callbacks(self) -> list[pl.Callback]:
-        return [_Averaging()]
-
-    def take_into_average(self) -> None:
-        if self.trainer.global_step != self._averaged_step:  # not between accumulated batches
-            self._averaged_step = self.trainer.global_step
-            self.average.update_parameters(
-                nn.ModuleDict({"conditioner": self.conditioner, "denoiser": self.denoiser})
-            )
-
-    def averaged(self) -> tuple[Conditioner, PixArtTransformer2DModel]:
-        """The networks to draw with."""
-        networks: Any = self.average.module
-        return networks["conditioner"].eval(), networks["denoiser"].eval()
+    def networks(self) -> tuple[Conditioner, Any]:
+        """What draws."""
+        return self.conditioner.eval(), self.denoiser.eval()
 
     def configure_optimizers(self) -> Any:
         return make_optimizer(self.parameters(), self.optimizer_config, self.trainer.max_steps)
@@ -96,23 +80,3 @@ def _draw(key: int, shape: torch.Size) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(key)
     coins = torch.rand(3, generator=generator)
     return coins, draw_times(1, generator)[0], torch.randn(shape, generator=generator)
-
-
-class _Averaging(pl.Callback):
-    """A callback, because the module's own hook comes after the step's checkpoint is written."""
-
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
-        pl_module.take_into_average()
-
-
-def _warming_average(decay: float) -> Any:
-    """Decay min(decay, (1 + n) / (10 + n)) after n updates, so that a short run forgets its start."""
-
-    @torch.no_grad()
-    def update(averages: list[Tensor], currents: list[Tensor], num_averaged: Tensor | int) -> None:
-        step = int(num_averaged)
-        weight = 1 - min(decay, (1 + step) / (10 + step))
-        for average, current in zip(averages, currents, strict=True):
-            average.lerp_(current, weight)
-
-    return update

@@ -18,6 +18,7 @@ from catalog.catalog import Catalog
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
 from generate.conditioning import Shop
+from generate.image.adapted import BASE_FILE, load_adapted
 from generate.image.choose import Drawn, choose
 from generate.image.codec import Frame
 from generate.image.config import DrawConfig
@@ -269,15 +270,28 @@ def open_painter(
     """The painter of an image-generator artifact; `catalog` and `recommender` as in `open_shop`."""
     artifact = open_artifact(Path(folder), kind="image-generator")
     read, shop = open_shop(artifact, catalog, recommender)
-    pipeline = PersonalImagePipeline.from_pretrained(artifact.path)
+    pipeline = load_pipeline(artifact.path)
     if pipeline.width != shop.width:
         raise VitrineError(
             f"the image generator reads vectors of width {pipeline.width}, the recommender's have "
             f"{shop.width}; give the recommender that the generator was trained with."
         )
-    known = json.loads((artifact.path / DRAW_DEFAULTS).read_text())
-    defaults = DrawConfig(**known | {"safety_labels": tuple(known["safety_labels"])})
+    defaults = load_defaults(artifact.path)
     return Painter(pipeline, read, shop, defaults, artifact.hash, Seen.load(artifact.path))
+
+
+def load_defaults(folder: Path) -> DrawConfig:
+    """The settings that an artifact's pictures are drawn with where nothing else is said."""
+    known = json.loads((folder / DRAW_DEFAULTS).read_text())
+    return DrawConfig(**known | {"safety_labels": tuple(known["safety_labels"])})
+
+
+def load_pipeline(folder: Path) -> PersonalImagePipeline:
+    """What draws in the folder of an image-generator artifact."""
+    if (folder / BASE_FILE).exists():
+        conditioner, denoiser, codec = load_adapted(folder)
+        return PersonalImagePipeline(conditioner, denoiser, codec)
+    return PersonalImagePipeline.from_pretrained(folder)
 
 
 @cache

@@ -4,13 +4,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Self
 
 import torch
-from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils import logging
 from PIL import Image
 from torch import Tensor
 
-from generate.image.codec import PatchCodec
 from generate.image.config import DrawConfig
 from generate.image.denoiser import Conditioner, clean_estimate
 from generate.image.guidance import Case, Scales, guidance_weights
@@ -31,15 +29,17 @@ class PersonalImagePipeline(DiffusionPipeline):
     """
 
     conditioner: Conditioner
-    denoiser: PixArtTransformer2DModel
-    codec: PatchCodec
+    denoiser: Any
+    codec: Any
 
     def __init__(
         self,
         conditioner: Conditioner,
-        denoiser: PixArtTransformer2DModel,
-        codec: PatchCodec,
+        denoiser: Any,
+        codec: Any,
     ) -> None:
+        """`denoiser` and `codec`: a PixArt transformer and a `PatchCodec`, or a pretrained base's
+        (`generate.image.adapted`)."""
         super().__init__()
         self.register_modules(conditioner=conditioner, denoiser=denoiser, codec=codec)
         self.set_progress_bar_config(disable=True)
@@ -81,7 +81,10 @@ class PersonalImagePipeline(DiffusionPipeline):
         the codec's, the first by default. `progress` is told how many pictures each batch finished.
         Raises VitrineError for steps below 1 and solvers it does not know.
         """
-        times, solve = times_for(steps, shift), solver_of(solver)
+        # A pretrained base was trained up to a time that is not quite noise alone.
+        start = float(getattr(self.denoiser, "latest_time", 1.0))
+        times, solve = times_for(steps, shift, start), solver_of(solver)
+        spread = ((1 - start) ** 2 + start**2) ** 0.5
         grid = self.codec.grid_of(frame or self.codec.frames[0])
         number = len(seeds)
         users = _conditions(user_states, (number, self.width), "user_states")
@@ -91,7 +94,7 @@ class PersonalImagePipeline(DiffusionPipeline):
         for start in range(0, number, batch_size):
             rows = slice(start, start + batch_size)
             estimate = self._estimate(users[rows], items[rows], shapes[rows], scales, guide_above)
-            latents = solve(estimate, self._noise(seeds[rows], grid), times)
+            latents = solve(estimate, spread * self._noise(seeds[rows], grid), times)
             pixels = self.codec.decode(latents).cpu().numpy()
             pictures += [Image.fromarray(picture) for picture in pixels]
             if progress is not None:
@@ -100,7 +103,7 @@ class PersonalImagePipeline(DiffusionPipeline):
 
     def _noise(self, seeds: Sequence[int], grid: tuple[int, int]) -> Tensor:
         """Each picture's own noise (batch, channels, rows, columns)."""
-        channels = int(self.denoiser.config["out_channels"])
+        channels = int(self.codec.config["channels"])
         noise = [
             torch.randn(channels, *grid, generator=torch.Generator().manual_seed(seed))
             for seed in seeds

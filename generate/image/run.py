@@ -9,16 +9,25 @@ import pytorch_lightning as pl
 from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
 
 from catalog.artifacts import open_artifact, write_artifact
+from catalog.catalog import Catalog
 from catalog.errors import VitrineError
 from catalog.splits import load_split
 from finetune.shop import load_shop
 from generate.conditioning import sample_conditions
+from generate.image.adapted import (
+    AdaptedDenoiser,
+    VaeCodec,
+    adapt,
+    load_base,
+    save_adapted,
+    side_of,
+)
 from generate.image.config import ImageConfig
 from generate.image.copies import keep_thumbnails
 from generate.image.data import ImageData
 from generate.image.denoiser import Conditioner, build_denoiser
 from generate.image.grid import SampleGrid
-from generate.image.latents import fit_codec
+from generate.image.latents import check_sides, choose_frames, fit_codec
 from generate.image.module import ImageModule
 from generate.image.painter import DRAW_DEFAULTS
 from generate.image.pipeline import PersonalImagePipeline
@@ -37,8 +46,8 @@ def run_image_generator(config: ImageConfig, output: Path, build_trainer: Traine
     """
     if config.trainer.strategy.startswith("zero3"):
         raise VitrineError(
-            f"strategy {config.trainer.strategy!r} cuts up the average of the weights that draws "
-            "the pictures; use zero2 or ddp."
+            f"strategy {config.trainer.strategy!r} cuts up the weights that draw the pictures; use zero2 "
+            "or ddp."
         )
     catalog, split = load_split(config.catalog, config.split)
     recommender = open_artifact(Path(config.recommender), kind="recommender")
@@ -52,12 +61,11 @@ def run_image_generator(config: ImageConfig, output: Path, build_trainer: Traine
     }
     work = work_folder(output, "image-generator", config, "batch_size", **made_from)
     title = f"Pictures of {catalog.name}"
-    codec = fit_codec(catalog, config)
+    conditioner, denoiser, codec = new_parts(config, catalog, shop.width)
     conditions = sample_conditions(catalog, split, shop, config.trainer.seed)
     grid = SampleGrid(*conditions, codec, config.draw, config.sample_every)
     trainer = build_trainer(config.trainer, work, title, callbacks=[curves, grid])
     data = ImageData(catalog, split, shop, codec, config, work.parent / "latents")
-    conditioner, denoiser = new_networks(config, shop.width)
     conditioner.standardise(*conditions)
     module = ImageModule(
         conditioner,
@@ -66,12 +74,11 @@ def run_image_generator(config: ImageConfig, output: Path, build_trainer: Traine
         drop_user=config.drop_user,
         drop_item=config.drop_item,
         drop_structure=config.drop_structure,
-        ema_decay=config.ema_decay,
     )
     trainer.fit(module, data)
 
     if trainer.is_global_zero:
-        pipeline = PersonalImagePipeline(*module.cpu().averaged(), codec)
+        networks = module.cpu().networks()
         with write_artifact(
             output,
             kind="image-generator",
@@ -84,13 +91,37 @@ def run_image_generator(config: ImageConfig, output: Path, build_trainer: Traine
                 "pairs": len(data.pairs),
             },
         ) as staging:
-            pipeline.save_pretrained(staging)
+            if isinstance(denoiser, AdaptedDenoiser):
+                about = {"model": config.model, "prompt": config.prompt, "frames": codec.frames}
+                save_adapted(
+                    staging.path, conditioner, denoiser, about | {"lora": asdict(config.lora)}
+                )
+            else:
+                PersonalImagePipeline(*networks, codec).save_pretrained(staging)
             keep_thumbnails(data.pictures, codec, staging.path, config.trainer.progress)
             (staging / DRAW_DEFAULTS).write_text(json.dumps(asdict(config.draw), indent=2))
             curves.save(staging / "curves.json")
         clear_work(work)
     trainer.strategy.barrier()
     return output
+
+
+def new_parts(config: ImageConfig, catalog: Catalog, width: int) -> tuple[Conditioner, Any, Any]:
+    """Conditioner, denoiser and codec as training begins, for conditions of `width`."""
+    if not config.model:
+        codec = fit_codec(catalog, config)
+        return *new_networks(config, width), codec
+    base = load_base(config.model)
+    side, size = side_of(base), config.denoiser
+    check_sides(config, side, "the sides that the model draws,")
+    frames = choose_frames(catalog, config, side)
+    if not frames:
+        raise VitrineError(
+            f"the catalog {catalog.name!r} has no readable picture; an image generator needs some."
+        )
+    conditioner = Conditioner(width, size.width, size.user_tokens, size.item_tokens)
+    denoiser = adapt(base, config.prompt, frames[0], size.width, config.lora)
+    return conditioner, denoiser, VaeCodec(base.vae, frames)
 
 
 def new_networks(config: ImageConfig, width: int) -> tuple[Conditioner, PixArtTransformer2DModel]:

@@ -161,7 +161,7 @@ def trained(
         default_root_dir=folder,
     )
     trainer.fit(module, data)
-    return PersonalImagePipeline(*module.averaged(), codec)
+    return PersonalImagePipeline(*module.networks(), codec)
 
 
 def _codec(world: World) -> PatchCodec:
