@@ -71,7 +71,7 @@ class PictureJudge(ModelMixin, ConfigMixin):
         return self.body(pixels).mean((2, 3))
 
     @torch.no_grad()
-    def features(self, pictures: Sequence[Image.Image | NDArray[np.uint8]]) -> Tensor:
+    def features(self, pictures: Sequence[Any]) -> Tensor:
         """float32 (pictures, width)."""
         parts = torch.arange(len(pictures)).split(AT_ONCE)
         return torch.cat([self(as_pixels([pictures[i] for i in part.tolist()])) for part in parts])

@@ -1,0 +1,115 @@
+"""Guidance by the person: nothing at scale 0, more of their taste the higher it is, the item still there.
+
+python -m benchmarks.guidance    # a few minutes after `benchmarks.pictures demo`, whose generator it asks
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.record import write_record
+from catalog.artifacts import open_artifact
+from catalog.config import CatalogConfig, SplitConfig
+from catalog.splits import load_split
+from finetune.statistics import mean_interval
+from generate.image.features import centred, mean_features
+from generate.image.judge import train_judge
+from generate.image.painter import open_painter
+from generate.image.pipeline import drawing
+from generate.image.score import RECENT, ask_for_siblings
+from generate.text.score import choose_people
+
+PEOPLE = 200
+SCALES = (0.0, 1.0, 2.0, 4.0, 6.0, 8.0)
+KIND = "category"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--generator", type=Path, default=Path("runs/benchmark-words/demo-0/image"))
+    figures = asked(parser.parse_args().generator)
+    write_record(
+        "image-guidance",
+        claim="At scale 0 the person's picture is the one for nobody, byte by byte; the higher the scale "
+        "the more it is like what they bought before, and it is still of the item's kind.",
+        command="python -m benchmarks.guidance",
+        seeds=[0],
+        figures=figures,
+        goal=[
+            f"same_as_for_nobody_at_0 == {PEOPLE}",
+            "spearman >= 0.9",
+            "kind_at_largest_scale >= 0.8",
+        ],
+        note=f"{PEOPLE} people of the demo's second shop, each drawn another item of their next item's kind "
+        f"at scales {', '.join(map(str, SCALES))} of the person, all else as usual. Likeness: cosine to the "
+        "mean of their last pictures in the features of a network that nothing was conditioned on "
+        "(checked on held-out pictures: judge_names). spearman: of the scale and the mean likeness; "
+        "spearman_of_people: mean over people of their own. kind: share of the pictures that the network "
+        "reads as of the item's kind.",
+    )
+
+
+def asked(generator: Path) -> dict[str, Any]:
+    artifact = open_artifact(generator, kind="image-generator")
+    settings = artifact.manifest["config"]
+    catalog, split = load_split(
+        CatalogConfig(**settings["catalog"]), SplitConfig(**settings["split"])
+    )
+    painter = open_painter(generator)
+    eyes, right = train_judge(catalog)
+    people = choose_people(painter.shop, catalog, split, PEOPLE)
+    items = ask_for_siblings(painter.shop, catalog, people.items)
+    vectors = torch.from_numpy(np.array(painter.shop.item_vectors[items]))
+    seeds = list(range(PEOPLE))
+
+    def draw(states: torch.Tensor, scale: float) -> list[Any]:
+        config = replace(painter.defaults, user_scale=scale)
+        return painter.pipeline(states, vectors, seeds, **drawing(config))
+
+    nobody = draw(people.states["none"], 1.0)
+    drawn = {scale: draw(people.states["own"], scale) for scale in SCALES}
+    same = sum(a.tobytes() == b.tobytes() for a, b in zip(nobody, drawn[0.0], strict=True))
+    frame = painter.pipeline.codec.frames[0]
+    wanted = sorted({int(item) for history in people.histories for item in history[-RECENT:]})
+    found = {item: catalog.image_of(item, frame) for item in wanted}
+    rows = {item: row for row, item in enumerate(i for i in wanted if found[i] is not None)}
+    real = eyes.features([found[item] for item in rows])
+    groups = [[rows[int(i)] for i in h[-RECENT:] if int(i) in rows] for h in people.histories]
+    known = [place for place, group in enumerate(groups) if group]
+    aims = mean_features(centred(real, real), [groups[place] for place in known])
+    kinds = [catalog.items["category"][int(item)] for item in items]
+    figures: dict[str, Any] = {
+        "people": PEOPLE,
+        "same_as_for_nobody_at_0": same,
+        **{f"judge_names_{name}": share for name, share in right.items()},
+    }
+    columns = []
+    for scale, pictures in drawn.items():
+        features = eyes.features(pictures)
+        likeness = (centred(features, real)[known] * aims).sum(1).double().numpy()
+        columns.append(likeness)
+        name = f"{scale:g}".replace(".", "_")
+        figures[f"likeness_at_{name}"] = mean_interval(likeness)
+        read = eyes.read(features, KIND)
+        figures[f"kind_at_{name}"] = float(
+            np.mean([a == b for a, b in zip(read, kinds, strict=True)])
+        )
+    table = np.stack(columns)
+    figures["spearman"] = spearman(table.mean(1))
+    figures["spearman_of_people"] = float(np.mean([spearman(column) for column in table.T]))
+    figures["kind_at_largest_scale"] = figures[f"kind_at_{SCALES[-1]:g}"]
+    return figures
+
+
+def spearman(values: np.ndarray) -> float:
+    """Rank correlation with their order."""
+    ranks = np.argsort(np.argsort(values))
+    return float(np.corrcoef(ranks, np.arange(len(values)))[0, 1])
+
+
+if __name__ == "__main__":
+    main()
