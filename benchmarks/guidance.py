@@ -20,7 +20,7 @@ from generate.image.features import centred, mean_features
 from generate.image.judge import train_judge
 from generate.image.painter import open_painter
 from generate.image.pipeline import drawing
-from generate.image.score import RECENT, ask_for_siblings
+from generate.image.score import RECENT, ask_for_siblings, look_at
 from generate.text.score import choose_people
 
 PEOPLE = 200
@@ -75,9 +75,7 @@ def asked(generator: Path) -> dict[str, Any]:
     same = sum(a.tobytes() == b.tobytes() for a, b in zip(nobody, drawn[0.0], strict=True))
     frame = painter.pipeline.codec.frames[0]
     wanted = sorted({int(item) for history in people.histories for item in history[-RECENT:]})
-    found = {item: catalog.image_of(item, frame) for item in wanted}
-    rows = {item: row for row, item in enumerate(i for i in wanted if found[i] is not None)}
-    real = eyes.features([found[item] for item in rows])
+    rows, real = look_at(catalog, wanted, frame, eyes)
     groups = [[rows[int(i)] for i in h[-RECENT:] if int(i) in rows] for h in people.histories]
     known = [place for place, group in enumerate(groups) if group]
     aims = mean_features(centred(real, real), [groups[place] for place in known])

@@ -3,26 +3,20 @@
 python -m benchmarks.image_resume    # about three minutes on two cores
 """
 
-import json
 import os
 import tempfile
-from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from benchmarks.record import write_record
-from catalog.config import CatalogConfig, SplitConfig
 from catalog.demo import build_demo_world
-from finetune.run import run_finetuning
 from generate.image import open_painter
 from generate.image.config import CodecConfig, DenoiserConfig, DrawConfig, ImageConfig
-from launch.trainer import build_trainer
 from pretrain.config import TrainerConfig
 from tests.pretrain.runs import differing_bytes, largest_difference
-from tests.stages import finetuning_of, pretrain_small, train
+from tests.stages import small_recommender, train, write_settings
 
 STEPS, EVERY, KILL_AT = 60, 20, 47
 REQUESTS = 64
@@ -82,12 +76,10 @@ def killed_and_not(world: Path, folder: Path) -> dict[str, float]:
 
 def image_settings(world: Path, folder: Path, steps: int = STEPS, every: int = EVERY) -> Path:
     """Of a small generator for the demo's second shop, as YAML; its recommender is beside it."""
-    encoder = pretrain_small(world, folder / "encoder")
-    finetuning = replace(finetuning_of(encoder, world), split=SplitConfig(kind="leave-one-out"))
-    run_finetuning(finetuning, folder / "recommender", build_trainer)
+    finetuning = small_recommender(world, folder)
     config = ImageConfig(
         recommender=str(folder / "recommender"),
-        catalog=CatalogConfig(path=str(world / "wardrobe")),
+        catalog=finetuning.catalog,
         split=finetuning.split,
         image_size=32,
         codec=CodecConfig(patch_size=16, channels=24),
@@ -102,9 +94,7 @@ def image_settings(world: Path, folder: Path, steps: int = STEPS, every: int = E
             seed=SEED,
         ),
     )
-    path = folder / "image.yaml"
-    path.write_text(yaml.safe_dump(json.loads(json.dumps(asdict(config)))))
-    return path
+    return write_settings(config, folder / "image.yaml")
 
 
 def pictures_of(generator: Path, requests: int = 8) -> NDArray[np.uint8]:

@@ -131,7 +131,7 @@ def attack(output: Path) -> dict[str, Any]:
     text = TextConfig(
         tasks=TASKS, history_items=4, history_tokens=128, trainer=TrainerConfig(max_steps=2000)
     )
-    left_alone = settings_of("demo", 0, text)
+    left_alone = settings_of("demo", 0, text=text)
     clean, poisoned = output / "clean", output / "poisoned"
     run_stages(left_alone, clean, build_trainer, STAGES)
     truth = DemoTruth.load(clean / "world")

@@ -1,26 +1,23 @@
-"""Pictures for one person, measured: in a world whose truth is known, and in a real fashion shop.
+"""Pictures for one person, measured in a world whose truth is known.
 
 python -m benchmarks.pictures demo    # about an hour on two cores; resumes
-python -m benchmarks.pictures fashion
 """
 
 import argparse
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.record import ROOT, write_record
-from benchmarks.words import interval
+from benchmarks.record import write_record
+from benchmarks.words import interval, settings_of
 from catalog.demo.truth import DemoTruth
 from generate.image.config import ImageConfig, ImageScoreConfig
 from generate.image.painter import open_painter
-from generate.image.report import SCORES_FILE, SHEET_FILE, run_image_scores
+from generate.image.report import SCORES_FILE, run_image_scores
 from launch.pipeline import PipelineConfig, run_stages
-from launch.settings import load_settings
 from launch.trainer import build_trainer
 from pretrain.config import TrainerConfig
 
@@ -38,43 +35,21 @@ READ = {
     "Likeness to what they bought next": "likeness_next",
     "Likeness to the item asked for": "likeness_item",
 }
-SHEETS = ROOT / "runs" / "contact-sheets"
-"""Pictures of real shops' items stay out of the project."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("shop", choices=("demo", "fashion"))
+    parser.add_argument("shop", choices=("demo",))
     parser.add_argument("--output", type=Path, default=Path("runs/benchmark-words"))
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     arguments = parser.parse_args()
-    if arguments.shop == "demo":
-        record_demo(arguments.output, tuple(arguments.seeds))
-
-
-def settings_of(shop: str, seed: int, image: ImageConfig) -> PipelineConfig:
-    """The shop's own pipeline with its headline arm alone, every weight and order from `seed`; encoder
-    and recommender are those of `benchmarks.words`."""
-    config = load_settings(PipelineConfig, f"pipeline/{shop}", [])
-
-    def reseed(stage: Any) -> Any:
-        return replace(stage, trainer=replace(stage.trainer, seed=seed))
-
-    return replace(
-        config,
-        arms={config.headline: config.arms[config.headline]},
-        pretrain=reseed(config.pretrain),
-        finetune=reseed(config.finetune),
-        image=reseed(image),
-    )
+    record_demo(arguments.output, tuple(arguments.seeds))
 
 
 def scores_of(config: PipelineConfig, output: Path, asked: ImageScoreConfig) -> dict[str, Any]:
     run_stages(config, output, build_trainer, STAGES)
     placed = replace(asked, truth=asked.truth.replace("{output}", str(output)))
     folder = run_image_scores(output / "image", placed, output / "image-scores")
-    SHEETS.mkdir(parents=True, exist_ok=True)
-    shutil.copy(folder / SHEET_FILE, SHEETS / f"{output.name}.png")
     return json.loads((folder / SCORES_FILE).read_text())
 
 
@@ -131,7 +106,7 @@ def record_demo(output: Path, seeds: tuple[int, ...]) -> None:
     worst: dict[str, float] = {}
     for seed in seeds:
         folder = output / f"demo-{seed}"
-        found = measured(scores_of(settings_of("demo", seed, image), folder, asked))
+        found = measured(scores_of(settings_of("demo", seed, image=image), folder, asked))
         found |= created(folder)
         figures |= {f"{name}_seed{seed}": value for name, value in found.items()}
         for name, value in (

@@ -4,9 +4,11 @@ python -m benchmarks.provenance    # about a quarter of an hour on two cores
 """
 
 import argparse
+import os
 import tempfile
 from collections.abc import Iterator
 from io import BytesIO
+from math import lgamma
 from multiprocessing import Pool
 from pathlib import Path
 from typing import Any
@@ -20,9 +22,8 @@ from catalog.demo import build_demo_world
 from catalog.errors import BrokenFile
 from catalog.pictures import read_picture
 from catalog.progress import track
-from generate import provenance
 from generate.image.watermark import STRENGTH, THRESHOLD, find_mark, mark
-from generate.provenance import signed_jpeg, signed_png, verify
+from generate.provenance import KEY_VARIABLE, signed_jpeg, signed_png, verify
 
 DATA = ROOT.parent / "shared" / "data"
 SIZES = (64, 128, 256)
@@ -91,7 +92,7 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        provenance.os.environ[provenance.KEY_VARIABLE] = str(folder / "key.pem")
+        os.environ[KEY_VARIABLE] = str(folder / "key.pem")
         world = build_demo_world(folder / "world")
         files = picture_files(world)
         figures = {**signatures(files, folder), **marks(files)}
@@ -202,8 +203,6 @@ def upper_bound(hits: int, tests: int) -> float:
 
 
 def _log_choose(n: int, k: int) -> float:
-    from math import lgamma
-
     return lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1)
 
 

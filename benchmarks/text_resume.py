@@ -3,24 +3,17 @@
 python -m benchmarks.text_resume    # about three minutes on two cores
 """
 
-import json
 import os
 import tempfile
-from dataclasses import asdict, replace
 from pathlib import Path
 
-import yaml
-
 from benchmarks.record import write_record
-from catalog.config import CatalogConfig, SplitConfig
 from catalog.demo import build_demo_world
-from finetune.run import run_finetuning
 from generate.text import open_writer
 from generate.text.config import TextConfig, WriteConfig
-from launch.trainer import build_trainer
 from pretrain.config import TrainerConfig
 from tests.pretrain.runs import differing_bytes, largest_difference
-from tests.stages import finetuning_of, pretrain_small, train
+from tests.stages import small_recommender, train, write_settings
 
 STEPS, EVERY, KILL_AT = 60, 20, 47
 REQUESTS = 64
@@ -73,12 +66,10 @@ def killed_and_not(world: Path, folder: Path) -> dict[str, float]:
 
 def text_settings(world: Path, folder: Path, steps: int = STEPS, every: int = EVERY) -> Path:
     """Of a small generator for the demo's second shop, as YAML; its recommender is beside it."""
-    encoder = pretrain_small(world, folder / "encoder")
-    finetuning = replace(finetuning_of(encoder, world), split=SplitConfig(kind="leave-one-out"))
-    run_finetuning(finetuning, folder / "recommender", build_trainer)
+    finetuning = small_recommender(world, folder)
     config = TextConfig(
         recommender=str(folder / "recommender"),
-        catalog=CatalogConfig(path=str(world / "wardrobe")),
+        catalog=finetuning.catalog,
         split=finetuning.split,
         tasks=("title", "review"),
         vocab_size=400,
@@ -92,9 +83,7 @@ def text_settings(world: Path, folder: Path, steps: int = STEPS, every: int = EV
             seed=SEED,
         ),
     )
-    path = folder / "text.yaml"
-    path.write_text(yaml.safe_dump(json.loads(json.dumps(asdict(config)))))
-    return path
+    return write_settings(config, folder / "text.yaml")
 
 
 def words_of(generator: Path, requests: int = REQUESTS) -> list[str]:

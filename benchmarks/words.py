@@ -38,8 +38,9 @@ def main() -> None:
         record_real(arguments.output)
 
 
-def settings_of(shop: str, seed: int, text: TextConfig) -> PipelineConfig:
-    """The shop's own pipeline with its headline arm alone, every weight and order from `seed`."""
+def settings_of(shop: str, seed: int, **generator: Any) -> PipelineConfig:
+    """The shop's own pipeline with its headline arm alone, every weight and order from `seed`; `generator`
+    is the settings of `text` or of `image`."""
     config = load_settings(PipelineConfig, f"pipeline/{shop}", [])
 
     def reseed(stage: Any) -> Any:
@@ -50,7 +51,7 @@ def settings_of(shop: str, seed: int, text: TextConfig) -> PipelineConfig:
         arms={config.headline: config.arms[config.headline]},
         pretrain=reseed(config.pretrain),
         finetune=reseed(config.finetune),
-        text=reseed(text),
+        **{name: reseed(stage) for name, stage in generator.items()},
     )
 
 
@@ -79,7 +80,7 @@ def record_demo(output: Path, seeds: tuple[int, ...]) -> None:
         worst[name] = keep(worst.get(name, value), value)
 
     for seed in seeds:
-        config = settings_of("demo", seed, text)
+        config = settings_of("demo", seed, text=text)
         _, scores = scores_of(config, output / f"demo-{seed}", asked)
         worse("people", scores["people"])
         for task in ("description", "review", "reason"):
@@ -152,7 +153,7 @@ def record_real(output: Path) -> None:
     for shop, asked_text in text.items():
         placed = replace(asked_text, trainer=TrainerConfig(max_steps=3000))
         asked = ScoreConfig(people=PEOPLE, written=PEOPLE)
-        folder, scores = scores_of(settings_of(shop, 0, placed), output / shop, asked)
+        folder, scores = scores_of(settings_of(shop, 0, text=placed), output / shop, asked)
         pages.append((folder / SAMPLES_FILE).read_text(encoding="utf8"))
         figures[f"{shop}_people"] = scores["people"]
         for task, found in scores["written"].items():

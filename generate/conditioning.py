@@ -81,16 +81,13 @@ class VectorTokens(nn.Module):
         return torch.where(known[:, None, None], tokens, self.null.to(tokens.dtype))
 
 
-def drop_conditions(
-    batch: int, p_user: float, p_item: float, generator: torch.Generator | None = None
-) -> tuple[Tensor, Tensor]:
-    """Masks (batch,), (batch,) of the users and items that stay; each is dropped by its own coin.
+def kept_conditions(chances: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Mask of the conditions that stay, of `chances` that each is dropped; each by its own coin.
 
-    Independent coins teach all four cases, so that guidance can have a scale for the item and one
-    for the person (Brooks et al. 2023, InstructPix2Pix, section 3.2.1).
+    Independent coins teach all cases, so that guidance can have a scale for each condition (Brooks et
+    al. 2023, InstructPix2Pix, section 3.2.1).
     """
-    coins = torch.rand(2, batch, generator=generator)
-    return coins[0] >= p_user, coins[1] >= p_item
+    return torch.rand(chances.shape, generator=generator) >= chances
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from catalog.artifacts import request_hash, write_artifact
+from catalog.artifacts import open_artifact, request_hash, write_artifact
 from catalog.catalog import Catalog
 from catalog.errors import VitrineError
 from catalog.progress import track
@@ -58,7 +58,6 @@ def make_for_all(
     kind: str,
     schema: pa.Schema,
     config: Any,
-    parents: Mapping[str, Path],
     catalog: Catalog,
     make_block: Callable[[NDArray[np.int64]], list[Row]],
     count: Callable[[pa.Table], Mapping[str, int]],
@@ -66,9 +65,13 @@ def make_for_all(
 ) -> Path:
     """Writes an artifact `kind` with one file, `kind`.parquet: the rows of `make_block` (users).
 
-    `config` has `users` (see `wanted_users`); `count` says of a block's rows what the manifest sums up.
+    `config` has `generator`, `recommender` and `users` (see `wanted_users`); `count` says of a block's
+    rows what the manifest sums up.
     """
     state = start_processes()
+    parents = {"generator": Path(config.generator)}
+    if config.recommender:
+        parents["recommender"] = Path(config.recommender)
     users = wanted_users(config.users, catalog)
     told = asdict(config) | {"users": catalog.user_ids[users].tolist() if config.users else ""}
     request = request_hash(kind, told, parents, catalog.fingerprint)
@@ -110,6 +113,11 @@ def make_for_all(
         shutil.rmtree(work)  # only now: killed before, the next start finishes it
     state.wait_for_everyone()
     return output
+
+
+def read_rows(folder: str | Path, kind: str) -> pa.Table:
+    """The rows of an artifact that `make_for_all` wrote."""
+    return pq.read_table(open_artifact(Path(folder), kind=kind).path / f"{kind}.parquet")
 
 
 def wanted_rows(

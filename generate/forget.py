@@ -50,27 +50,27 @@ def forget(user: str, folder: Path) -> Forgotten:
         except VitrineError:
             continue  # another tool's manifest, or one that no run would read either
         if kind in MADE:
-            _forget_rows(place, kind, person, done)
+            file = place / f"{kind}.parquet"
+            if _is_in(file, person):
+                with amend_artifact(place) as copy:
+                    done.rows[file] = _take_out(copy / file.name, person)
         elif kind in LEARNED:
             done.learned.append(place)
     for part in sorted(folder.rglob("*.work/part-*.parquet")):
-        _without(part, person, done)
+        if _is_in(part, person):
+            done.rows[part] = _take_out(part, person)
     for cache in _catalogs_with(user):
         shutil.rmtree(cache)
         done.caches.append(cache)
     return done
 
 
-def _forget_rows(place: Path, kind: str, person: str, done: Forgotten) -> None:
-    file = place / f"{kind}.parquet"
+def _is_in(file: Path, person: str) -> bool:
     named = pq.read_table(file, columns=["person"]).column("person")
-    if pc.any(pc.equal(named, person)).as_py():
-        with amend_artifact(place) as copy:
-            count = _without(copy / file.name, person, Forgotten())
-        done.rows[file] = count
+    return bool(pc.any(pc.equal(named, person)).as_py())
 
 
-def _without(file: Path, person: str, done: Forgotten) -> int:
+def _take_out(file: Path, person: str) -> int:
     """Rewrites a file without the person's rows, a group of rows at a time; how many they were."""
     removed = 0
     partial = file.with_suffix(".partial")
@@ -80,12 +80,8 @@ def _without(file: Path, person: str, done: Forgotten) -> int:
             kept = rows.filter(pc.not_equal(rows.column("person"), person))
             removed += len(rows) - len(kept)
             written.write_table(kept)
-    if removed:
-        flush_file(partial)
-        partial.replace(file)
-        done.rows[file] = removed
-    else:
-        partial.unlink()
+    flush_file(partial)
+    partial.replace(file)
     return removed
 
 

@@ -5,11 +5,15 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from catalog.config import CatalogConfig
+import yaml
+
+from catalog.config import CatalogConfig, SplitConfig
 from finetune.config import FinetuneConfig, FinetuneDataConfig, LoraConfig
+from finetune.run import run_finetuning
 from launch.trainer import build_trainer
 from pretrain.config import (
     EncoderConfig,
@@ -72,6 +76,20 @@ def pretrain_small(world: Path, output: Path, steps: int = 3) -> Path:
         trainer=TrainerConfig(max_steps=steps, progress=False),
     )
     return run_pretraining(config, output, build_trainer)
+
+
+def small_recommender(world: Path, folder: Path) -> FinetuneConfig:
+    """Of the demo's second shop, `recommender` in the folder, its encoder beside it; how it was made."""
+    encoder = pretrain_small(world, folder / "encoder")
+    config = replace(finetuning_of(encoder, world), split=SplitConfig(kind="leave-one-out"))
+    run_finetuning(config, folder / "recommender", build_trainer)
+    return config
+
+
+def write_settings(config: Any, path: Path) -> Path:
+    """A stage's settings as YAML."""
+    path.write_text(yaml.safe_dump(json.loads(json.dumps(asdict(config)))))
+    return path
 
 
 def finetuning_of(encoder: Path, world: Path) -> FinetuneConfig:

@@ -18,7 +18,6 @@ import torch
 from diffusers.models.attention_processor import Attention
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils import logging
-from numpy.typing import NDArray
 from peft import LoraConfig as PeftLora
 from peft import inject_adapter_in_model
 from safetensors.torch import load_file, save_file
@@ -27,7 +26,7 @@ from torch.nn import functional as F
 
 from catalog.errors import VitrineError
 from finetune.config import LoraConfig
-from generate.image.codec import Frame
+from generate.image.codec import Frame, InFrames
 from generate.image.denoiser import Conditioner
 from generate.image.structure import CHANNELS
 from pretrain.artifact import without_bars
@@ -64,7 +63,6 @@ class AdaptedDenoiser(nn.Module):
     """Guesses clean latents with a frozen base: a UNet of the Stable Diffusion family, or PixArt."""
 
     ratios: Tensor
-    prompt: Tensor
 
     def __init__(
         self,
@@ -157,18 +155,16 @@ class AdaptedDenoiser(nn.Module):
 
     def _ask(self, latents: Tensor, steps: Tensor, tokens: Tensor) -> Tensor:
         number = len(latents)
-        told = {
-            name: getattr(self, f"prompt_{name}").expand(
-                number, *[-1] * (getattr(self, f"prompt_{name}").ndim - 1)
-            )
-            for name in self.prompt_names
+        said = {name: getattr(self, f"prompt_{name}") for name in self.prompt_names}
+        told: dict[str, Any] = {
+            name: value.expand(number, *value.shape[1:]) for name, value in said.items()
         }
         added = {name: told.pop(name) for name in ("text_embeds", "time_ids") if name in told}
         if added or hasattr(self.base, "adaln_single"):
-            told["added_cond_kwargs"] = added or {"resolution": None, "aspect_ratio": None}  # pyright: ignore
+            told["added_cond_kwargs"] = added or {"resolution": None, "aspect_ratio": None}
         with self._listening(tokens):
-            said = self.base(latents, timestep=steps, return_dict=False, **told)[0]
-        return said[:, : self.channels]  # PixArt's second half is a variance
+            predicted = self.base(latents, timestep=steps, return_dict=False, **told)[0]
+        return predicted[:, : self.channels]  # PixArt's second half is a variance
 
     @contextmanager
     def _listening(self, tokens: Tensor) -> Iterator[None]:
@@ -189,30 +185,21 @@ class AdaptedDenoiser(nn.Module):
         return hook
 
 
-class VaeCodec(nn.Module):
+class VaeCodec(InFrames, nn.Module):
     """Pictures ↔ latents by a pretrained autoencoder."""
 
     def __init__(self, vae: Any, frames: list[Frame]) -> None:
         super().__init__()
         self.vae = vae.requires_grad_(False).eval()
-        shrinks = 2 ** (len(vae.config["block_out_channels"]) - 1)
         self.config = {
-            "patch_size": shrinks,
+            "patch_size": shrinking_of(vae),
             "channels": int(vae.config["latent_channels"]),
             "frames": [list(frame) for frame in frames],
         }
 
     @property
-    def frames(self) -> list[Frame]:
-        return [(height, width) for height, width in self.config["frames"]]
-
-    @property
     def device(self) -> torch.device:
         return next(self.vae.parameters()).device
-
-    def grid_of(self, frame: Frame) -> Frame:
-        """(rows, columns) of the latents of such a picture."""
-        return frame[0] // self.config["patch_size"], frame[1] // self.config["patch_size"]
 
     @torch.no_grad()
     def encode(self, pictures: Tensor) -> Tensor:
@@ -229,10 +216,6 @@ class VaeCodec(nn.Module):
         scaled = latents.to(self.device, self.vae.dtype) / self.vae.config["scaling_factor"] + shift
         pixels = self.vae.decode(scaled).sample.float()
         return ((pixels + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
-
-    def decode_latents(self, latents: NDArray[np.floating]) -> NDArray[np.uint8]:
-        """(batch, channels, rows, columns) → uint8 (batch, height, width, 3)."""
-        return self.decode(torch.from_numpy(latents.astype(np.float32))).cpu().numpy()
 
     def fingerprint(self) -> bytes:
         first = next(iter(self.vae.state_dict().values()))
@@ -270,12 +253,17 @@ def prompt_of(pipeline: Any, text: str, frame: Frame) -> dict[str, Tensor]:
         return {"encoder_hidden_states": states}
 
 
+def shrinking_of(vae: Any) -> int:
+    """Pixels a side that one position of its latents stands for."""
+    return 2 ** (len(vae.config["block_out_channels"]) - 1)
+
+
 def side_of(pipeline: Any) -> int:
     """Pixels that a side of its pictures must be a multiple of."""
-    shrinks = 2 ** (len(pipeline.vae.config["block_out_channels"]) - 1)
-    network = network_of(pipeline)
-    blocks = network.config.get("block_out_channels")
-    return shrinks * (2 ** (len(blocks) - 1) if blocks else int(network.config["patch_size"]))
+    config = network_of(pipeline).config
+    blocks = config.get("block_out_channels")
+    halves = 2 ** (len(blocks) - 1) if blocks else int(config["patch_size"])
+    return shrinking_of(pipeline.vae) * halves
 
 
 def network_of(pipeline: Any) -> Any:

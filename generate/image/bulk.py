@@ -8,11 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from catalog.artifacts import open_artifact
-from generate.everybody import Row, make_for_all, start_processes, wanted_items, wanted_rows
+from generate.everybody import (
+    Row,
+    make_for_all,
+    read_rows,
+    start_processes,
+    wanted_items,
+    wanted_rows,
+)
 from generate.image.config import ImageBulkConfig
 from generate.image.painter import Painter, open_painter
 from generate.provenance import opaque_id
@@ -40,14 +45,10 @@ def draw_for_all(config: ImageBulkConfig, output: Path) -> Path:
     painter = open_painter(config.generator, recommender=config.recommender)
     painter.pipeline.to(state.device)
     items = wanted_items(config.items, painter.catalog)
-    parents = {"generator": Path(config.generator)}
-    if config.recommender:
-        parents["recommender"] = Path(config.recommender)
     return make_for_all(
         KIND,
         SCHEMA,
         config,
-        parents,
         painter.catalog,
         lambda users: draw_block(painter, users, items, config),
         count_refused,
@@ -98,4 +99,4 @@ def count_refused(rows: pa.Table) -> Mapping[str, int]:
 
 def read_pictures(folder: str | Path) -> pa.Table:
     """The rows of a `pictures` artifact."""
-    return pq.read_table(open_artifact(Path(folder), kind=KIND).path / f"{KIND}.parquet")
+    return read_rows(folder, KIND)

@@ -41,7 +41,29 @@ class Codec(Protocol):
     def to(self, device: Any) -> Any: ...
 
 
-class PatchCodec(ModelMixin, ConfigMixin):
+class InFrames:
+    """What follows from a codec's `config` and its `decode`, whatever it is."""
+
+    config: Any
+
+    @property
+    def frames(self) -> list[Frame]:
+        return [(height, width) for height, width in self.config["frames"]]
+
+    def grid_of(self, frame: Frame) -> Frame:
+        """(rows, columns) of the latents of such a picture."""
+        patch = int(self.config["patch_size"])
+        return frame[0] // patch, frame[1] // patch
+
+    def decode(self, latents: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def decode_latents(self, latents: NDArray[np.floating]) -> NDArray[np.uint8]:
+        """(batch, channels, rows, columns) → uint8 (batch, height, width, 3)."""
+        return self.decode(torch.from_numpy(latents.astype(np.float32))).cpu().numpy()
+
+
+class PatchCodec(InFrames, ModelMixin, ConfigMixin):
     """Principal components of patches that overlap a little: z = S⁻¹ B (window · patch − mean).
 
     The rows of B are the components with the largest variance λ; S holds λ^(whitening/2), scaled so
@@ -101,15 +123,6 @@ class PatchCodec(ModelMixin, ConfigMixin):
         codec.scale.copy_(scale)
         return codec
 
-    @property
-    def frames(self) -> list[Frame]:
-        return [(height, width) for height, width in self.config["frames"]]
-
-    def grid_of(self, frame: Frame) -> Frame:
-        """(rows, columns) of the latents of such a picture."""
-        patch = int(self.config["patch_size"])
-        return frame[0] // patch, frame[1] // patch
-
     def fingerprint(self) -> bytes:
         """Of codecs that are not the same, different."""
         return b"".join(part.numpy().tobytes() for part in (self.mean, self.basis, self.scale))
@@ -127,10 +140,6 @@ class PatchCodec(ModelMixin, ConfigMixin):
         pixels = pixels / self._overlay(self.window.square().expand_as(patches[:1]))
         levels = ((pixels + 1) * 127.5).round().clamp(0, 255)
         return levels.to(torch.uint8).permute(0, 2, 3, 1)
-
-    def decode_latents(self, latents: NDArray[np.floating]) -> NDArray[np.uint8]:
-        """(batch, channels, rows, columns) → uint8 (batch, height, width, 3)."""
-        return self.decode(torch.from_numpy(latents.astype(np.float32))).numpy()
 
     def _patches(self, pictures: Tensor) -> Tensor:
         """uint8 (batch, height, width, 3) → windowed (batch, rows, columns, numbers of a patch)."""

@@ -41,7 +41,7 @@ class LatentPictures:
 
 def choose_frames(catalog: Catalog, config: ImageConfig, patch_size: int) -> list[Frame]:
     """At most `config.frames` shapes, of about image_size² pixels, that most of a sample's pictures come
-    near to; the commonest first."""
+    near to; the commonest first. VitrineError where none can be read."""
     sides = range(patch_size, 3 * config.image_size, patch_size)
     area = config.image_size**2
     near = [
@@ -58,7 +58,15 @@ def choose_frames(catalog: Catalog, config: ImageConfig, patch_size: int) -> lis
             votes[nearest_frame(shape, near)] += 1
         if sum(votes.values()) == config.codec.fit_pictures:
             break
+    if not votes:
+        raise _no_picture(catalog)
     return [near[place] for place, _ in votes.most_common(config.frames)]
+
+
+def _no_picture(catalog: Catalog) -> VitrineError:
+    return VitrineError(
+        f"the catalog {catalog.name!r} has no readable picture; an image generator needs some."
+    )
 
 
 def shape_of(catalog: Catalog, item: int) -> Frame | None:
@@ -106,9 +114,7 @@ def fit_codec(catalog: Catalog, config: ImageConfig) -> PatchCodec:
             break
     frames = [frame for frame in frames if sample[frame]]
     if not frames:
-        raise VitrineError(
-            f"the catalog {catalog.name!r} has no readable picture; an image generator needs some."
-        )
+        raise _no_picture(catalog)
     stacks = [np.stack(sample[frame]) for frame in frames]
     return PatchCodec.fit(stacks, patch, settings.channels, settings.overlap, settings.whitening)
 

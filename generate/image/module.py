@@ -6,6 +6,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from generate.conditioning import kept_conditions
 from generate.image.data import ImageBatch
 from generate.image.denoiser import (
     Conditioner,
@@ -56,9 +57,9 @@ class ImageModule(pl.LightningModule):
         """
         latents, device = batch.latents, batch.latents.device
         dropped = torch.tensor([self.drop_user, self.drop_item, self.drop_structure])
-        drawn = [_draw(key, latents.shape[1:]) for key in batch.keys]
-        coins, times, noise = (torch.stack(part) for part in zip(*drawn, strict=True))
-        users, items, structures = (coins >= dropped).to(device).unbind(1)
+        drawn = [_draw(key, dropped, latents.shape[1:]) for key in batch.keys]
+        kept, times, noise = (torch.stack(part) for part in zip(*drawn, strict=True))
+        users, items, structures = kept.to(device).unbind(1)
         times, noise = times.to(device), noise.to(device)
         tokens = self.conditioner(batch.user_states, batch.item_vectors, users, items)
         structure = batch.structures * structures[:, None, None, None]
@@ -75,8 +76,8 @@ class ImageModule(pl.LightningModule):
         return make_optimizer(self.parameters(), self.optimizer_config, self.trainer.max_steps)
 
 
-def _draw(key: int, shape: torch.Size) -> tuple[Tensor, Tensor, Tensor]:
-    """Three coins, a time and noise that a picture has whoever else is in its batch."""
+def _draw(key: int, dropped: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor, Tensor]:
+    """Kept conditions, a time and noise that a picture has whoever else is in its batch."""
     generator = torch.Generator().manual_seed(key)
-    coins = torch.rand(3, generator=generator)
-    return coins, draw_times(1, generator)[0], torch.randn(shape, generator=generator)
+    kept = kept_conditions(dropped, generator)
+    return kept, draw_times(1, generator)[0], torch.randn(shape, generator=generator)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ from generate.shop import open_shop
 DRAW_DEFAULTS = "draw.json"
 LARGEST = 1024
 """Pixels of the longer side of a creative picture, at most."""
+KEPT = 64
+"""Items that stay cut out for the next picture of them."""
 Request = tuple[str | None, str | None]
 """(user id, item id); None where the picture is for nobody, or of nothing, in particular."""
 Mask = NDArray[np.bool_]
@@ -96,7 +98,10 @@ class Painter:
         bare: set[int] = set()
         if config.mode == "creative":
             config = replace(config, structure_scale=max(1.0, config.structure_scale))
-            bare = {place for place, item in enumerate(items) if self._own_picture(item) is None}
+            known = [item for item in items if item is not None]
+            if len(known) < len(items):
+                raise VitrineError("creative draws around an item; name one with --item.")
+            bare = {place for place, item in enumerate(known) if self._cut_items(item) is None}
         kept = [place for place in range(len(items)) if place not in bare]
         refused = "it has no readable picture, and creative keeps the item's own pixels"
         drawn = {place: Drawn(None, seeds[place], refused) for place in bare}
@@ -166,18 +171,22 @@ class Painter:
     def item_pixels(self, item: int) -> tuple[NDArray[np.uint8], Mask]:
         """The item's picture (height, width, 3) at the size creative mode keeps it, and where in it the
         item is; VitrineError without a picture."""
-        picture = self._own_picture(item)
-        if picture is None:
+        found = self._cut_items(item)
+        if found is None:
             raise VitrineError(
                 f"item {self.catalog.items[item]['item_id']!r} has no readable picture."
             )
-        return picture, cut_out(picture)
+        return found
 
-    def _own_picture(self, item: int | None) -> NDArray[np.uint8] | None:
-        if item is None:
-            raise VitrineError("creative draws around an item; name one with --item.")
+    @cached_property
+    def _cut_items(self) -> Callable[[int], tuple[NDArray[np.uint8], Mask] | None]:
+        return lru_cache(maxsize=KEPT)(self._cut_item)
+
+    def _cut_item(self, item: int) -> tuple[NDArray[np.uint8], Mask] | None:
         shape = shape_of(self.catalog, item)
-        return None if shape is None else self.catalog.image_of(item, _at_most(shape, LARGEST))
+        size = None if shape is None else _at_most(shape, LARGEST)
+        picture = None if size is None else self.catalog.image_of(item, size)
+        return None if picture is None else (picture, cut_out(picture))
 
     def _around_item(self, item: int | None, drawn: Image.Image) -> Image.Image:
         assert item is not None

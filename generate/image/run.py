@@ -115,10 +115,6 @@ def new_parts(config: ImageConfig, catalog: Catalog, width: int) -> tuple[Condit
     side, size = side_of(base), config.denoiser
     check_sides(config, side, "the sides that the model draws,")
     frames = choose_frames(catalog, config, side)
-    if not frames:
-        raise VitrineError(
-            f"the catalog {catalog.name!r} has no readable picture; an image generator needs some."
-        )
     conditioner = Conditioner(width, size.width, size.user_tokens, size.item_tokens)
     denoiser = adapt(base, config.prompt, frames[0], size.width, config.lora)
     return conditioner, denoiser, VaeCodec(base.vae, frames)

@@ -10,6 +10,7 @@ from transformers.utils import logging
 
 from catalog.errors import VitrineError
 from pretrain.artifact import without_bars
+from pretrain.modalities.image import normalised
 
 Check = Callable[[Sequence[Image.Image]], list[str]]
 """Pictures → of each why it may not be shown, "" if it may. A function of one's own serves, too."""
@@ -39,14 +40,14 @@ class SafetyChecker:
             )
         self.above = above
         self.size = int(getattr(self.model.config, "image_size", 224))
-        self.mean = torch.tensor(known.get("image_mean", [0.5] * 3)).view(3, 1, 1)
-        self.std = torch.tensor(known.get("image_std", [0.5] * 3)).view(3, 1, 1)
+        self.mean = known.get("image_mean", [0.5] * 3)
+        self.std = known.get("image_std", [0.5] * 3)
 
     @torch.no_grad()
     def __call__(self, pictures: Sequence[Image.Image]) -> list[str]:
         small = [picture.convert("RGB").resize((self.size, self.size)) for picture in pictures]
-        pixels = torch.from_numpy(np.stack([np.asarray(one) for one in small])).movedim(-1, 1)
-        inputs = (pixels / 255 - self.mean) / self.std
+        squares = np.stack([np.asarray(one) for one in small])
+        inputs = normalised(squares, self.mean, self.std)
         shares = self.model(inputs.to(self.model.device)).logits.softmax(-1).cpu()
         unsafe = shares[:, list(self.labels.values())]
         worst = unsafe.argmax(1).tolist()

@@ -128,14 +128,12 @@ def judge_pictures(
 
     All of them: kernel and Fréchet distance of the pictures drawn for their own person to real ones,
     beside that between halves of the real ones; variety; how often a person is told from among 20 by
-    their picture; the share whose kind is read as that of the item, where `eyes` can read.
+    their picture.
     """
     width, height = drawn["own"][0].size
     looks = [history[-RECENT:].tolist() for history in people.histories]
     wanted = sorted({*(item for look in looks for item in look), *items.tolist(), *people.items})
-    found = {item: catalog.image_of(int(item), (height, width)) for item in wanted}
-    rows = {item: row for row, item in enumerate(i for i in wanted if found[i] is not None)}
-    real = eyes.features([found[item] for item in rows])
+    rows, real = look_at(catalog, wanted, (height, width), eyes)
     features = {told: eyes.features(pictures) for told, pictures in drawn.items()}
     known = {told: centred(part, real) for told, part in features.items()}
     units = centred(real, real)
@@ -165,6 +163,15 @@ def judge_pictures(
         judged[name] = distance(features["own"], real)
         judged[f"{name}_real"] = distance(real[some], real[others])
     return judged, measures
+
+
+def look_at(
+    catalog: Catalog, items: Sequence[int], frame: tuple[int, int], eyes: Eyes
+) -> tuple[dict[int, int], Tensor]:
+    """Item → its row in the features (pictures, width) of those that have a picture."""
+    found = {int(item): catalog.image_of(int(item), frame) for item in items}
+    pictured = {item: picture for item, picture in found.items() if picture is not None}
+    return {item: row for row, item in enumerate(pictured)}, eyes.features(list(pictured.values()))
 
 
 def ask_for_siblings(

@@ -9,12 +9,17 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from catalog.artifacts import open_artifact
 from catalog.errors import VitrineError
-from generate.everybody import Row, make_for_all, start_processes, wanted_items, wanted_rows
+from generate.everybody import (
+    Row,
+    make_for_all,
+    read_rows,
+    start_processes,
+    wanted_items,
+    wanted_rows,
+)
 from generate.provenance import opaque_id
 from generate.text.config import BulkConfig
 from generate.text.prompts import Past
@@ -51,14 +56,10 @@ def write_for_all(config: BulkConfig, output: Path) -> Path:
         raise VitrineError(
             f"{config.generator} has not learned the task {config.task!r}; it writes {known}."
         )
-    parents = {"generator": Path(config.generator)}
-    if config.recommender:
-        parents["recommender"] = Path(config.recommender)
     return make_for_all(
         KIND,
         SCHEMA,
         config,
-        parents,
         writer.catalog,
         lambda users: write_block(writer, users, items, config),
         count_own,
@@ -104,4 +105,4 @@ def count_own(rows: pa.Table) -> Mapping[str, int]:
 
 def read_texts(folder: str | Path) -> pa.Table:
     """The rows of a `texts` artifact."""
-    return pq.read_table(open_artifact(Path(folder), kind=KIND).path / f"{KIND}.parquet")
+    return read_rows(folder, KIND)

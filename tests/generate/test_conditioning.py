@@ -11,7 +11,7 @@ import torch
 from generate.conditioning import (
     NextItemPairs,
     VectorTokens,
-    drop_conditions,
+    kept_conditions,
     keyed_order,
     swap_partners,
 )
@@ -64,8 +64,9 @@ def test_standardised_vectors_differ_as_much_in_every_direction() -> None:
 
 
 def test_conditions_drop_independently_and_repeatably() -> None:
-    users, items = drop_conditions(20_000, 0.1, 0.3, torch.Generator().manual_seed(0))
-    again, _ = drop_conditions(20_000, 0.1, 0.3, torch.Generator().manual_seed(0))
+    chances = torch.tensor([0.1, 0.3]).expand(20_000, 2)
+    users, items = kept_conditions(chances, torch.Generator().manual_seed(0)).unbind(1)
+    again, _ = kept_conditions(chances, torch.Generator().manual_seed(0)).unbind(1)
     assert torch.equal(users, again)
     assert (~users).float().mean().item() == pytest.approx(0.1, abs=0.01)
     assert (~items).float().mean().item() == pytest.approx(0.3, abs=0.015)

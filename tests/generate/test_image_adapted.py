@@ -23,10 +23,8 @@ from transformers import (
 )
 
 from catalog.artifacts import open_artifact
-from catalog.config import SplitConfig
 from catalog.errors import VitrineError
 from finetune.config import LoraConfig
-from finetune.run import run_finetuning
 from generate.image.adapted import AdaptedDenoiser, adapt, load_adapted, load_base, side_of
 from generate.image.config import DenoiserConfig, DrawConfig, ImageConfig
 from generate.image.painter import open_painter
@@ -34,7 +32,7 @@ from generate.image.run import run_image_generator
 from generate.image.solvers import SOLVERS, times_for
 from launch.trainer import build_trainer
 from pretrain.config import OptimizerConfig, TrainerConfig
-from tests.stages import finetuning_of, pretrain_small
+from tests.stages import small_recommender
 
 FRAME = (32, 32)
 WIDTH = 16
@@ -182,11 +180,7 @@ def test_our_solver_is_ddim_of_the_base(base: Path) -> None:
 def test_the_stage_adapts_a_base_and_keeps_only_what_it_learned(
     base: Path, demo_world: Path, tmp_path: Path
 ) -> None:
-    encoder = pretrain_small(demo_world, tmp_path / "encoder")
-    finetuning = replace(
-        finetuning_of(encoder, demo_world), split=SplitConfig(kind="leave-one-out")
-    )
-    run_finetuning(finetuning, tmp_path / "recommender", build_trainer)
+    finetuning = small_recommender(demo_world, tmp_path)
     config = ImageConfig(
         recommender=str(tmp_path / "recommender"),
         catalog=finetuning.catalog,

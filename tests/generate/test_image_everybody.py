@@ -13,9 +13,8 @@ from transformers import ViTConfig, ViTForImageClassification
 
 from catalog.artifacts import open_artifact
 from catalog.catalog import cache_folder, load_catalog
-from catalog.config import CatalogConfig, SplitConfig
+from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
-from finetune.run import run_finetuning
 from generate import everybody
 from generate.forget import forget
 from generate.image import bulk
@@ -37,17 +36,13 @@ from generate.image.safety import SafetyChecker
 from generate.provenance import opaque_id, verify
 from launch.trainer import build_trainer
 from pretrain.config import TrainerConfig
-from tests.stages import finetuning_of, pretrain_small
+from tests.stages import small_recommender
 
 
 @pytest.fixture(scope="module")
 def generator(demo_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shop")
-    encoder = pretrain_small(demo_world, folder / "encoder")
-    finetuning = replace(
-        finetuning_of(encoder, demo_world), split=SplitConfig(kind="leave-one-out")
-    )
-    run_finetuning(finetuning, folder / "recommender", build_trainer)
+    finetuning = small_recommender(demo_world, folder)
     config = ImageConfig(
         recommender=str(folder / "recommender"),
         catalog=finetuning.catalog,

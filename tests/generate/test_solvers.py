@@ -11,26 +11,13 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import (
 )
 from torch import Tensor
 
+from benchmarks.sampling import Mixture, diffuse
 from catalog.errors import VitrineError
 from generate.image.solvers import SOLVERS, solver_of, times_for
 
 
-class Mixture:
-    """E[x | x_t] where x comes from a mixture of Gaussians; torch.float64."""
-
-    def __init__(self, kinds: int = 8, width: int = 6) -> None:
-        draw = torch.Generator().manual_seed(0)
-        self.means = 1.2 * torch.randn(kinds, width, generator=draw, dtype=torch.float64)
-        self.spreads = 0.1 + 0.4 * torch.rand(kinds, width, generator=draw, dtype=torch.float64)
-        self.noise = torch.randn(256, width, generator=draw, dtype=torch.float64)
-
-    def __call__(self, latents: Tensor, time: float) -> Tensor:
-        clean = 1 - time
-        variances = (clean * self.spreads) ** 2 + time**2  # (kinds, width)
-        away = latents[:, None] - clean * self.means
-        shares = torch.softmax(-(away.square() / variances + variances.log()).sum(-1) / 2, -1)
-        guesses = self.means + clean * self.spreads**2 / variances * away
-        return (shares[..., None] * guesses).sum(1)
+class Known(Mixture):
+    """With the exact end of its flow, and how far from it a solver comes."""
 
     def error(self, solver: str, times: list[float]) -> float:
         return self.apart(SOLVERS[solver](self, self.noise, times))
@@ -44,38 +31,29 @@ class Mixture:
 
 
 @pytest.fixture(scope="module")
-def mixture() -> Mixture:
-    return Mixture()
+def mixture() -> Known:
+    return Known(kinds=8, width=6, starts=256)
 
 
 @pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("heun", 2), ("pc", 2), ("dpm++", 2)])
-def test_error_falls_by_the_order_of_the_solver(mixture: Mixture, solver: str, order: int) -> None:
+def test_error_falls_by_the_order_of_the_solver(mixture: Known, solver: str, order: int) -> None:
     few, many = (mixture.error(solver, times_for(steps)) for steps in (16, 128))
     assert math.log(few / many) / math.log(8) > order - 0.4
 
 
 @pytest.mark.parametrize("steps", [4, 8, 16, 32])
-def test_no_solver_is_worse_than_that_of_diffusers(mixture: Mixture, steps: int) -> None:
+def test_no_solver_is_worse_than_that_of_diffusers(mixture: Known, steps: int) -> None:
     flow = FlowMatchEulerDiscreteScheduler()
     flow.set_timesteps(sigmas=times_for(steps)[:-1])
-    theirs = mixture.apart(_diffuse(mixture, flow))
+    theirs = mixture.apart(diffuse(mixture, flow))
     for name in ("euler", "ddim"):
         assert mixture.error(name, times_for(steps)) <= theirs * 1.001
     multistep = DPMSolverMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction")
     multistep.set_timesteps(steps)
-    theirs = mixture.apart(_diffuse(mixture, multistep))
+    theirs = mixture.apart(diffuse(mixture, multistep))
     times = multistep.sigmas.tolist()
     assert mixture.error("dpm++", times) <= theirs * 1.02
     assert mixture.error("pc", times_for(steps, 0.8)) < 0.9 * theirs
-
-
-def _diffuse(mixture: Mixture, scheduler) -> Tensor:
-    latents = mixture.noise
-    for timestep, sigma in zip(scheduler.timesteps, scheduler.sigmas, strict=False):
-        time = float(sigma)
-        velocity = (latents - mixture(latents, time)) / time
-        latents = scheduler.step(velocity, timestep, latents, return_dict=False)[0]
-    return latents
 
 
 def test_every_solver_lands_on_a_guess_that_never_changes() -> None:
