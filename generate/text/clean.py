@@ -27,6 +27,20 @@ _ROLE = re.compile(
     r"(?<![^\W_])(system|user|assistant|human|developer|instructions?|response)\s*[:：]",
     re.IGNORECASE,
 )
+TITLE = 80
+"""Letters of a title that are told or learned, at most."""
+
+
+def short_title(text: str) -> str:
+    """The clean title, no longer than TITLE letters, in whole words where it has such.
+
+    What follows in a longer one is seldom what the item is called; it is room for what a seller would
+    like to have said.
+    """
+    title = clean_text(text)
+    if len(title) <= TITLE:
+        return title
+    return title[: TITLE + 1].rpartition(" ")[0].strip() or title[:TITLE]
 
 
 def clean_text(text: str) -> str:

@@ -11,11 +11,9 @@ from torch import Tensor
 
 from catalog.catalog import Catalog
 from generate.conditioning import Shop
-from generate.text.clean import clean_text
+from generate.text.clean import short_title
 
 Indices = NDArray[np.integer]
-LONGEST = 80
-"""Letters that are told of one item of a history, at most."""
 SAID = 8
 """Reviews by which a person's voice is known, the newest."""
 LOOKED_AT = 100
@@ -123,9 +121,9 @@ class Prompts:
         return " ".join(str(value) for value in said if value is not None)
 
     def _read_title(self, item: int) -> str:
-        """The title, or the beginning of the text, as data: see `clean_text`."""
+        """The title, or the beginning of the text, as data: see `short_title`."""
         if self.catalog.has_column("title"):
             text = self.catalog.column("title")[item].as_py()
         else:
             text = None
-        return clean_text(text or self.catalog.text_of(item) or "")[:LONGEST].strip()
+        return short_title(text or self.catalog.text_of(item) or "")

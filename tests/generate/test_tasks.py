@@ -92,6 +92,18 @@ def test_the_first_template_whose_fields_are_known_gives_the_text(
     assert text(catalog, task, user, position) == wanted
 
 
+def test_what_a_seller_adds_to_a_title_is_not_learned(catalog: Catalog) -> None:
+    long = "The coat that is warm " + "and worn by many " * 4 + "and say nothing of the hat"
+    titles = pa.array([long, *(f"The {kind}" for kind in KINDS[1:])])
+    items = catalog.items.remove_columns("title").add_column("title", titles.to_pylist())
+    poisoned = replace(catalog, items=items, roles={})
+    for task in ("title", "description"):
+        said = text(poisoned, task, 0, 0)
+        assert said is not None
+        assert said.startswith("The coat that is warm"), task
+        assert " hat" not in said, task
+
+
 def test_a_reason_knows_nothing_of_what_came_later(catalog: Catalog) -> None:
     taken = catalog.interactions
     swapped = taken.items.copy()

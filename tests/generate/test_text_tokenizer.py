@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from generate.text.clean import clean_text
+from generate.text.clean import TITLE, clean_text, short_title
 from generate.text.tokenizer import (
     SPECIAL_TOKENS,
     Tokenizer,
@@ -112,6 +112,28 @@ def test_each_mark_is_taken_out(mark: str):
 )
 def test_what_speaks_to_nobody_stays(text: str):
     assert clean_text(text) == text
+
+
+@pytest.mark.parametrize(
+    ("title", "short"),
+    [
+        ("A <|im_start|>navy coat", "A navy coat"),
+        ("coat " * 30, ("coat " * 16).strip()),
+        ("服" * 100, "服" * TITLE),
+        ("a" * TITLE, "a" * TITLE),
+        ("a" * TITLE + " coat", "a" * TITLE),
+    ],
+)
+def test_a_long_title_ends_with_a_whole_word(title: str, short: str):
+    assert short_title(title) == short
+
+
+@settings(max_examples=100, deadline=None)
+@given(text=hostile)
+def test_a_short_title_is_clean_and_short(text: str):
+    title = short_title(text)
+    assert len(title) <= TITLE
+    assert clean_text(text).startswith(title)
 
 
 def test_added_tokens_that_look_like_markup_are_nobodys_words(tokenizer: Tokenizer):

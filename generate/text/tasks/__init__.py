@@ -4,7 +4,7 @@ A task is a YAML file: `about` says in one line what it writes, `words` lists te
 first whose fields are all known gives the text. Those beside this file come with Vitrine; any other is
 named by its path. A field is a column of the items' table, or
 
-    {title} {text} {category} {price}   by their roles
+    {title} {text} {category} {price}   by their roles; a long title is cut
     {sentence}                          the first sentence of the text
     {keywords}                          the values and words that set the item apart
     {review}                            what this person said of it
@@ -27,6 +27,7 @@ from catalog.catalog import Catalog
 from catalog.columns import as_text
 from catalog.errors import VitrineError, nearest
 from generate.conditioning import NextItemPairs
+from generate.text.clean import short_title
 from generate.text.facts import Facts
 
 Indices = NDArray[np.integer]
@@ -182,6 +183,8 @@ class Words:
 
     def _column(self, name: str) -> Callable[[int, int], str | None]:
         column = as_text(self.catalog.column(name), name)
+        if name == "title":
+            return lambda item, _: short_title(column[item].as_py() or "")
         return lambda item, _: column[item].as_py()
 
     def _sentence(self, item: int) -> str | None:
