@@ -17,7 +17,7 @@ import pyarrow as pa
 from datasets import Dataset
 from numpy.typing import NDArray
 
-from catalog.columns import as_text
+from catalog.columns import as_text, cut_title
 from catalog.config import CatalogConfig
 from catalog.convert import Converted, convert
 from catalog.errors import BrokenFile, VitrineError, nearest
@@ -155,15 +155,19 @@ class Catalog:
         )
 
     def text_of(self, item: int) -> str | None:
-        """The title and, after ". ", the text; None where the item has neither."""
-        words = [self._columns[name][int(item)].as_py() for name in ("title", "text")]
-        return ". ".join(word for word in words if word) or None
+        """The title and, after ". ", the text; None where the item has neither. Of a title longer than
+        `columns.TITLE` letters the rest comes last: it must not push the text out of what is read."""
+        return self._texts(int(item))
 
     def texts(self, column: str = "text") -> "Texts":
         """`text_of` for "text"; otherwise that column alone."""
         if column == "text":
-            return Texts([self._columns["title"], self._columns["text"]])
+            return self._texts
         return Texts([as_text(self.column(column), column)])
+
+    @cached_property
+    def _texts(self) -> "Texts":
+        return Texts([self._columns["title"], self._columns["text"]])
 
     def column(self, name: str) -> pa.ChunkedArray:
         """An items' column by its role ("title", "price", …) or its own name."""
@@ -234,14 +238,18 @@ class Catalog:
 
 
 class Texts:
-    """One text for each item: the columns' words, joined by ". ", None where all are empty."""
+    """One text for each item: the columns' words, joined by ". ", None where all are empty. The first of
+    several columns is a title, of which what is too long for one comes last."""
 
     def __init__(self, columns: list[pa.ChunkedArray]) -> None:
         self.columns = columns
 
     def __call__(self, item: int) -> str | None:
         words = [column[item].as_py() for column in self.columns]
-        return ". ".join(word for word in words if word) or None
+        rest = ""
+        if len(words) > 1 and words[0]:
+            words[0], rest = cut_title(words[0])
+        return f"{'. '.join(word for word in words if word)} {rest}".strip() or None
 
     def release(self) -> None:
         """Lets go of memory that only mirrors the files."""

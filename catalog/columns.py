@@ -18,6 +18,17 @@ DATE_FORMATS = (
 )
 """Tried in this order where a text column is neither ISO 8601 nor a number."""
 MICROSECONDS = 1_000_000
+TITLE = 80
+"""Letters of a title, at most."""
+
+
+def cut_title(text: str) -> tuple[str, str]:
+    """What of it is no longer than TITLE, ending with a whole word where there is one, and the rest."""
+    if len(text) <= TITLE:
+        return text, ""
+    end = text.rfind(" ", 0, TITLE + 1)
+    end = end if end > 0 else TITLE
+    return text[:end].rstrip(), text[end:].lstrip()
 
 
 def as_text(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:

@@ -4,6 +4,8 @@ user, its system or its trainer would."""
 import re
 import unicodedata
 
+from catalog.columns import cut_title
+
 # Embeddings, overrides and isolates of writing direction: they can make a page show other words
 # than the ones that were written.
 _DIRECTION_MARKS = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -27,20 +29,12 @@ _ROLE = re.compile(
     r"(?<![^\W_])(system|user|assistant|human|developer|instructions?|response)\s*[:：]",
     re.IGNORECASE,
 )
-TITLE = 80
-"""Letters of a title that are told or learned, at most."""
 
 
 def short_title(text: str) -> str:
-    """The clean title, no longer than TITLE letters, in whole words where it has such.
-
-    What follows in a longer one is seldom what the item is called; it is room for what a seller would
-    like to have said.
-    """
-    title = clean_text(text)
-    if len(title) <= TITLE:
-        return title
-    return title[: TITLE + 1].rpartition(" ")[0].strip() or title[:TITLE]
+    """A clean title without what is too long for one: that is seldom what the item is called, and room
+    for what a seller would like to have said."""
+    return cut_title(clean_text(text))[0]
 
 
 def clean_text(text: str) -> str:

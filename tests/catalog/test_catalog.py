@@ -95,6 +95,19 @@ def test_without_a_description_the_category_is_the_text(world):
     assert catalog.items[0]["category"] == "mugs"
 
 
+def test_what_is_too_long_for_a_title_comes_after_the_text(world):
+    """No tower reads for ever: a seller who writes on in the title would hide what the item is."""
+    title = "A mug " + "that everybody wants " * 4
+    catalog = world(
+        [{"item_id": "x", "title": title, "description": "Red."}, ITEMS[1]], bought(("u", "x", 1))
+    )
+    assert catalog.text_of(0) == (
+        "A mug that everybody wants that everybody wants that everybody wants that. Red. "
+        "everybody wants"
+    )
+    assert catalog.texts()(0) == catalog.text_of(0)
+
+
 def test_prices_are_numbers(world):
     items = [{"item_id": "x", "price": "1.5"}, {"item_id": "y", "price": ""}]
     assert world(items, bought(("u", "x", 1)), suffix="csv").items["price"][:] == [1.5, None]

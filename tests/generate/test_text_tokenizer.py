@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from generate.text.clean import TITLE, clean_text, short_title
+from catalog.columns import TITLE
+from generate.text.clean import clean_text, short_title
 from generate.text.tokenizer import (
     SPECIAL_TOKENS,
     Tokenizer,
