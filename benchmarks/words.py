@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.record import ROOT, write_record
+from benchmarks.record import write_record
 from finetune.statistics import Interval
 from generate.text.config import ScoreConfig, TextConfig, WriteConfig
 from generate.text.report import SAMPLES_FILE, SCORES_FILE, run_text_scores
@@ -22,7 +22,8 @@ from pretrain.config import TrainerConfig
 SEEDS = (0, 1, 2)
 STAGES = ("world", "pretrain", "finetune", "words")
 PEOPLE = 500
-SAMPLES = ROOT / "benchmarks" / "results" / "text-real-samples.md"
+SAMPLES = "samples.md"
+"""Three people of each shop side by side. It holds the shops' own words, so it stays with the run."""
 
 
 def main() -> None:
@@ -173,7 +174,7 @@ def record_real(output: Path) -> None:
             figures[f"{shop}_{task}_unsupported"] = found["unsupported_claims"]
             figures[f"{shop}_{task}_near_copies"] = found["near_copies"]
             figures[f"{shop}_{task}_unique"] = found["unique"]
-    SAMPLES.write_text("\n".join(pages), encoding="utf8")
+    (output / SAMPLES).write_text("\n".join(pages), encoding="utf8")
     write_record(
         "text-real",
         claim="On films and on garments the next item's words are likelier told its person than told a "
@@ -194,7 +195,7 @@ def record_real(output: Path) -> None:
         f"{PEOPLE} people each, one seed; generators of two layers trained from nothing. Likelihood in "
         "nats a token of the next item's own text, the item hidden; ROUGE-L (F1) of written to true "
         "words, item shown and hidden. 95 % bootstrap intervals over people, paired. Three people side "
-        "by side: benchmarks/results/text-real-samples.md.",
+        f"by side: {SAMPLES} in the run's folder, as it holds the shops' own words.",
     )
 
 
