@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -124,6 +125,19 @@ class NextItemPairs(Dataset[NextItem]):
         user, position = int(self.users[index]), int(self.positions[index])
         history = self.interactions.history(user)[:position]
         return NextItem(user, history, int(self.items[index]))
+
+    def beside(self, index: int) -> NDArray[np.integer]:
+        """Item rows of all else that the person took in the training part, before and after, in order."""
+        user, position = int(self.users[index]), int(self.positions[index])
+        taken = self.interactions.history(user)
+        return np.concatenate([taken[:position], taken[position + 1 : self.ends[user]]])
+
+    @cached_property
+    def ends(self) -> NDArray[np.int64]:
+        """(num_users,): how many of each person's items the pairs reach to."""
+        ends = np.zeros(len(self.interactions.offsets) - 1, dtype=np.int64)
+        np.maximum.at(ends, self.users, self.positions + 1)
+        return ends
 
 
 def keyed_order(num_rows: int, seed: int, start: int = 0) -> Iterator[int]:

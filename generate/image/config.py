@@ -16,7 +16,7 @@ class CodecConfig:
     """Principal components kept of a patch."""
     overlap: int = 2
     """Pixels by which a patch reaches into each neighbour, so that no seams show."""
-    whitening: float = 0.4
+    whitening: float = 0.8
     """0 keeps each component's own spread, so that loss is error in pixels; 1 gives all the same."""
     fit_pictures: int = 1000
     """Pictures the components are found on."""
@@ -51,7 +51,7 @@ class DrawConfig:
     """How far to lean towards the item."""
     structure_scale: float = 0.0
     """How far to keep to the item's outline and edges; creative asks for 1 at least."""
-    guide_above: float = 0.6
+    guide_above: float = 0.3
     """Lean only while more than this share of the picture is noise; 0 leans to the end."""
     solver: Solver = "pc"
     """How a picture comes out of the noise in few steps (generate/image/solvers.py)."""
@@ -137,6 +137,9 @@ class ImageConfig:
     sibling_share: float = 0.8
     """Chance that a training picture is asked for by the vector of another item of its kind, so
     that the item says what to draw and only the person can say how."""
+    alone_share: float = 0.4
+    """Chance that a training picture is for somebody known by nothing but this purchase: what a state
+    says of looks is learned from the clearest case, and then heard in longer histories too."""
     batch_size: int = 32
     """Pictures in one step on each device."""
     workers: int = 0

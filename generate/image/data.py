@@ -1,4 +1,9 @@
-"""Feeds the image generator: latents of next items, asked for by a sibling, with the person's state."""
+"""Feeds the image generator: latents of what people took, asked for by a sibling, with the state that all
+else they took leads to.
+
+A recommender must not know what came later; a generator learns what goes with whom, and does so sooner
+from whole histories than from their beginnings. What a split holds out is in none of them.
+"""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +30,7 @@ from pretrain.rows import order_for
 @dataclass
 class ImageBatch:
     latents: Tensor
-    """float32 (batch, channels, rows, columns): pictures of what the people bought next."""
+    """float32 (batch, channels, rows, columns): pictures of what the people took."""
     structures: Tensor
     """float32 (batch, CHANNELS, rows, columns) from -1 to 1: the outlines in these pictures."""
     item_vectors: Tensor
@@ -33,7 +38,7 @@ class ImageBatch:
     user_states: Tensor
     """float32 (batch, width); empty until the batch is on its device."""
     histories: list[NDArray[np.integer]]
-    """Item rows each person had before, oldest first."""
+    """Item rows each person is known by, oldest first."""
     keys: list[int]
     """Seed each picture's noise, time and dropped conditions."""
 
@@ -43,9 +48,11 @@ class ImageRow:
     """One picture to learn from."""
 
     place: int
-    """Of the person and what they bought next, among the pairs."""
+    """Of the person and what they took, among the pairs."""
     asked: int
     """The item it is asked for by."""
+    alone: bool
+    """Whether the person is known by nothing but this purchase, or by all else."""
     key: int
 
 
@@ -58,6 +65,7 @@ class ImageRows(Dataset[ImageRow]):
         frames: NDArray[np.integer],
         siblings: Siblings,
         sibling_share: float,
+        alone_share: float,
         seed: int,
     ) -> None:
         """`frames` (num_pairs,): of which shape each pair's picture is."""
@@ -66,6 +74,7 @@ class ImageRows(Dataset[ImageRow]):
         self.ends = np.cumsum(np.bincount(frames))
         self.siblings = siblings
         self.sibling_share = sibling_share
+        self.alone_share = alone_share
         self.seed = seed
         self.together = 1
         """So many rows in a step of all ranks, whose pictures are of one shape."""
@@ -79,7 +88,8 @@ class ImageRows(Dataset[ImageRow]):
         asked = self.pairs.items[place : place + 1]
         if rng.random() < self.sibling_share:
             asked = self.siblings.pick(asked, rng)
-        return ImageRow(place, int(asked[0]), int(rng.integers(2**62)))
+        alone = bool(rng.random() < self.alone_share)
+        return ImageRow(place, int(asked[0]), alone, int(rng.integers(2**62)))
 
 
 class ImageData(pl.LightningDataModule):
@@ -118,10 +128,12 @@ class ImageData(pl.LightningDataModule):
                 f"no training pair of the catalog {self.catalog.name!r} ends in an item with a "
                 "picture; give the items' pictures, or train on a longer part of the histories."
             )
-        seed = self.config.trainer.seed
+        config, seed = self.config, self.config.trainer.seed
         siblings = Siblings(self.catalog.items["category"], self.shop.item_vectors, seed)
         frames = frame_of[self.pairs.items]
-        self.rows = ImageRows(self.pairs, frames, siblings, self.config.sibling_share, seed)
+        self.rows = ImageRows(
+            self.pairs, frames, siblings, config.sibling_share, config.alone_share, seed
+        )
 
     def train_dataloader(self) -> DataLoader:
         assert self.trainer is not None
@@ -144,7 +156,12 @@ class ImageData(pl.LightningDataModule):
             structures=seen(self.pictures.structures[frame][rows_of]),
             item_vectors=torch.from_numpy(self.shop.item_vectors[[row.asked for row in rows]]),
             user_states=torch.empty(0),
-            histories=[self.pairs[place].history for place in places],
+            histories=[
+                self.pairs.items[row.place : row.place + 1]
+                if row.alone
+                else self.pairs.beside(row.place)
+                for row in rows
+            ],
             keys=[row.key for row in rows],
         )
 

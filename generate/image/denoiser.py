@@ -1,10 +1,12 @@
 """The networks: who and what as tokens, and a transformer that cleans noisy latents given them."""
 
+from functools import wraps
 from typing import Any
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.normalization import AdaLayerNormSingle
 from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
 from torch import Tensor, nn
 
@@ -42,6 +44,44 @@ class Conditioner(ModelMixin, ConfigMixin):
         return torch.cat([user, item], dim=1)
 
 
+class ConditionedNorm(AdaLayerNormSingle):
+    """adaLN-single (Chen et al. 2023, section 2.3), which time and the pooled conditions both steer, as
+    time and class do in DiT (Peebles & Xie 2023, section 3.2).
+
+    Colour and pattern are a matter of the whole picture: learned much sooner this way than by
+    cross-attention alone.
+    """
+
+    def __init__(self, width: int, token_width: int) -> None:
+        super().__init__(width)
+        self.condition = nn.Linear(token_width, width)
+        nn.init.zeros_(self.condition.weight)
+        nn.init.zeros_(self.condition.bias)
+
+    def forward(
+        self,
+        timestep: Tensor,
+        added_cond_kwargs: dict[str, Tensor] | None = None,
+        batch_size: int | None = None,
+        hidden_dtype: torch.dtype | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """`added_cond_kwargs`: {"pooled": (batch, token_width)}."""
+        assert added_cond_kwargs is not None
+        seen = {"resolution": None, "aspect_ratio": None, "hidden_dtype": hidden_dtype}
+        steered = self.emb(timestep, batch_size=batch_size, **seen)
+        steered = steered + self.condition(added_cond_kwargs["pooled"])
+        return self.linear(self.silu(steered)), steered
+
+
+class Denoiser(PixArtTransformer2DModel):
+    """A PixArt transformer whose norms are steered by item and person too."""
+
+    @wraps(PixArtTransformer2DModel.__init__)  # diffusers reads the names of its settings there
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.adaln_single = ConditionedNorm(self.inner_dim, self.config["caption_channels"])
+
+
 def build_denoiser(
     *,
     channels: int,
@@ -51,16 +91,17 @@ def build_denoiser(
     layers: int,
     heads: int,
     structure: int = 0,
-) -> PixArtTransformer2DModel:
+) -> Denoiser:
     """An untrained PixArt transformer (Chen et al. 2023) over a map of latents, grid × grid or of
     another shape; each position may be told `structure` numbers more.
 
     Cross-attention and the last layer start at zero, as in the paper; diffusers leaves that out.
     """
-    denoiser = PixArtTransformer2DModel(
+    build: Any = Denoiser  # its settings are those of the class it wraps
+    denoiser = build(
         num_attention_heads=heads,
         attention_head_dim=width // heads,
-        in_channels=channels + token_width + structure,
+        in_channels=channels + structure,
         out_channels=channels,
         num_layers=layers,
         cross_attention_dim=width,
@@ -104,20 +145,17 @@ def clean_estimate(
 ) -> Tensor:
     """The denoiser's guess of the clean latents x, in the shape of `noisy_latents`.
 
-    Every position also sees the mean token as further channels: colour is a matter of the whole
-    picture, and is learned much sooner this way than by cross-attention alone. `structure` (batch,
-    numbers, rows, columns) is what each position is told besides. A guess of x rather than of noise or
-    velocity: clean pictures lie on a thin sheet, which a small network can aim at; the others fill the
-    whole space (Li & He 2025, "Back to Basics").
+    `structure` (batch, numbers, rows, columns) is what each position is told besides. A guess of x
+    rather than of noise or velocity: clean pictures lie on a thin sheet, which a small network can aim
+    at; the others fill the whole space (Li & He 2025, "Back to Basics").
     """
     if hasattr(denoiser, "estimate"):  # a pretrained one
         return denoiser.estimate(noisy_latents, times, tokens, structure)
-    pooled = tokens.mean(1)[:, :, None, None].expand(-1, -1, *noisy_latents.shape[2:])
-    seen = [noisy_latents, pooled] if structure is None else [noisy_latents, pooled, structure]
     return denoiser(
-        torch.cat(seen, dim=1),
+        noisy_latents if structure is None else torch.cat([noisy_latents, structure], dim=1),
         encoder_hidden_states=tokens,
         timestep=1000 * times,
+        added_cond_kwargs={"pooled": tokens.mean(1)},
         return_dict=False,
     )[0]
 

@@ -63,7 +63,7 @@ class PersonalImagePipeline(DiffusionPipeline):
         seeds: Sequence[int],
         structures: Tensor | None = None,
         scales: Scales = Scales(6.0, 3.0, 1.0),  # noqa: B008 – a tuple
-        guide_above: float = 0.6,
+        guide_above: float = 0.3,
         solver: str = "pc",
         steps: int = 12,
         shift: float = 1.0,

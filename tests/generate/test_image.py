@@ -413,7 +413,46 @@ def test_roles_tell_a_user_from_an_item() -> None:
     assert conditioner(torch.randn(3, WIDTH), torch.randn(3, WIDTH)).shape == (3, 4, 8)
 
 
+def test_conditions_steer_the_norms_too() -> None:
+    """Where no block attends to the tokens, their mean still tells item and person apart."""
+    _, denoiser = new_networks(TINY, WIDTH)
+    for parameter in denoiser.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    for block in denoiser.transformer_blocks:
+        torch.nn.init.zeros_(block.attn2.to_out[0].weight)
+    tokens = torch.randn(2, 4, 32)
+    same = (torch.randn(1, 8, 2, 2).expand(2, -1, -1, -1), torch.full((2,), 0.5))
+    outline = torch.zeros(2, CHANNELS, 2, 2)
+    one, other = clean_estimate(denoiser, *same, tokens, outline)
+    assert not torch.allclose(one, other, atol=1e-3)
+    torch.nn.init.zeros_(denoiser.adaln_single.condition.weight)
+    one, other = clean_estimate(denoiser, *same, tokens, outline)
+    assert torch.allclose(one, other, atol=1e-6)
+
+
 # Learning
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_share_of_people_is_known_by_the_purchase_alone(
+    world: World, shop: FakeShop, tmp_path: Path, share: float
+) -> None:
+    data = ImageData(
+        world,  # type: ignore[arg-type]
+        world.split(),
+        shop,
+        _codec(world),
+        replace(TINY, alone_share=share),
+        tmp_path,
+    )
+    data.prepare_data()
+    data.setup("fit")
+    rows = [data.rows[row] for row in range(40)]
+    for row, history in zip(rows, data.collate(rows).histories, strict=True):
+        pair = data.pairs[row.place]
+        training_part = world.interactions.history(pair.user)[:5].tolist()
+        others = [item for item in training_part if item != pair.item]
+        assert history.tolist() == ([pair.item] if share else others)
 
 
 def test_two_tastes_draw_the_same_item_in_two_colours(
