@@ -1,5 +1,5 @@
-"""An encoder that no picture was conditioned on: it learns the catalog's own labels from its pictures,
-is checked on items held out, and then says what drawn pictures look like."""
+"""An encoder that no picture was conditioned on: it learns the catalog's own labels from its pictures, and
+to recall them; is checked on items held out, and then says what drawn pictures look like."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -32,6 +32,11 @@ HELD_OUT = 0.2
 MOST = 20_000
 """Pictures that it learns from or is checked on, at most."""
 BATCH, AT_ONCE = 64, 256
+RECALLED = 8
+"""Pixels a side of the small picture it recalls: a shop's labels need not name colours and layout, of which
+likeness is made as well."""
+RECALL_WEIGHT = 10.0
+"""Of the square error of what is recalled, from -1 to 1, beside the labels' cross-entropies."""
 
 
 class Eyes(Protocol):
@@ -43,7 +48,8 @@ class Eyes(Protocol):
 
 
 class PictureJudge(ModelMixin, ConfigMixin):
-    """A small convolutional network with a classifier for each of the catalog's attributes on top."""
+    """A small convolutional network with a classifier for each of the catalog's attributes on top, and a
+    map back to a small picture."""
 
     @register_to_config
     def __init__(self, labels: dict[str, list[str]], width: int = 48) -> None:
@@ -61,6 +67,8 @@ class PictureJudge(ModelMixin, ConfigMixin):
                 for place, known in enumerate(labels.values())
             }
         )
+
+        self.recall = nn.Linear(widths[-1], 3 * RECALLED**2)
 
     @property
     def labels(self) -> dict[str, list[str]]:
@@ -201,7 +209,8 @@ def _fit(
         across, down = rng.integers(-4, 5, size=2).tolist()
         seen = seen.roll((down, across), (2, 3))
         features = judge(seen)
-        loss = torch.zeros(())
+        small = F.adaptive_avg_pool2d(seen, RECALLED)
+        loss = RECALL_WEIGHT * F.mse_loss(judge.recall(features), small.flatten(1))
         for place in range(codes.shape[1]):
             true = torch.from_numpy(codes[rows, place])
             if (true >= 0).any():
