@@ -45,7 +45,7 @@ class DrawConfig:
     mode: Mode = "concept"
     """concept: a new design for the person, of the item's kind, never to be shown as an item on sale;
     creative: the item's own pixels as they are, what surrounds them made for the person."""
-    user_scale: float = 6.0
+    user_scale: float = 4.0
     """How far to lean towards the person; 1 follows what was learned, 0 ignores the person."""
     item_scale: float = 3.0
     """How far to lean towards the item."""

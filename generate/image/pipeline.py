@@ -62,7 +62,7 @@ class PersonalImagePipeline(DiffusionPipeline):
         item_vectors: Tensor | None,
         seeds: Sequence[int],
         structures: Tensor | None = None,
-        scales: Scales = Scales(6.0, 3.0, 1.0),  # noqa: B008 – a tuple
+        scales: Scales = Scales(4.0, 3.0, 1.0),  # noqa: B008 – a tuple
         guide_above: float = 0.3,
         solver: str = "pc",
         steps: int = 12,
