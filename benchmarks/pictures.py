@@ -180,8 +180,8 @@ def record_demo(output: Path, seeds: tuple[int, ...]) -> None:
         "and motif are read from pixels by the world's own rule (catalog/demo/read.py). Identified and "
         "likeness: by a convolutional network that learns the shop's labels from its pictures, and to recall "
         "them, and is checked on held-out ones (judge_names), by which nothing was conditioned. creative: "
-        f"pictures of {CREATED} items; true_outline_kept is the share of the true silhouette's pixels that are "
-        "unchanged, as the outline is found without the truth. KID and FID are in that network's features. "
+        f"pictures of {CREATED} items; true_outline_kept is the share of the true silhouette's pixels that "
+        "are unchanged, as the outline is found without the truth. KID and FID are in that network's features. "
         "worst: of the seeds.",
     )
 
