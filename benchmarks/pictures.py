@@ -176,13 +176,12 @@ def record_demo(output: Path, seeds: tuple[int, ...]) -> None:
         ],
         note="Test targets after a moment in time, of people of the second shop; each is drawn another "
         "item of their next item's kind, told themselves, a stranger, nobody, from the same noise, at "
-        f"user_scale {LEANING.user_scale:g}. Palette "
-        "and motif are read from pixels by the world's own rule (catalog/demo/read.py). Identified and "
-        "likeness: by a convolutional network that learns the shop's labels from its pictures, and to recall "
-        "them, and is checked on held-out ones (judge_names), by which nothing was conditioned. creative: "
-        f"pictures of {CREATED} items; true_outline_kept is the share of the true silhouette's pixels that "
-        "are unchanged, as the outline is found without the truth. KID and FID are in that network's features. "
-        "worst: of the seeds.",
+        f"user_scale {LEANING.user_scale:g}. Palette and motif are read from pixels by the world's own rule "
+        "(catalog/demo/read.py). Identified and likeness: by a convolutional network that learns the shop's "
+        "labels from its pictures, and to recall them, and is checked on held-out ones (judge_names), by "
+        f"which nothing was conditioned. creative: pictures of {CREATED} items; true_outline_kept is the "
+        "share of the true silhouette's pixels that are unchanged, as the outline is found without the "
+        "truth. KID and FID are in that network's features. worst: of the seeds.",
     )
 
 
