@@ -2,7 +2,8 @@
 else they took leads to.
 
 A recommender must not know what came later; a generator learns what goes with whom, and does so sooner
-from whole histories than from their beginnings. What a split holds out is in none of them.
+from whole histories (their latest items, as many as the reader reads) than from their beginnings. What
+a split holds out is in none of them.
 """
 
 from dataclasses import dataclass, replace

@@ -49,7 +49,7 @@ class ConditionedNorm(AdaLayerNormSingle):
     time and class do in DiT (Peebles & Xie 2023, section 3.2).
 
     Colour and pattern are a matter of the whole picture: learned much sooner this way than by
-    cross-attention alone.
+    cross-attention and the mean token as channels of the input.
     """
 
     def __init__(self, width: int, token_width: int) -> None:
@@ -67,8 +67,13 @@ class ConditionedNorm(AdaLayerNormSingle):
     ) -> tuple[Tensor, Tensor]:
         """`added_cond_kwargs`: {"pooled": (batch, token_width)}."""
         assert added_cond_kwargs is not None
-        seen = {"resolution": None, "aspect_ratio": None, "hidden_dtype": hidden_dtype}
-        steered = self.emb(timestep, batch_size=batch_size, **seen)
+        steered = self.emb(
+            timestep,
+            resolution=None,
+            aspect_ratio=None,
+            batch_size=batch_size,
+            hidden_dtype=hidden_dtype,
+        )
         steered = steered + self.condition(added_cond_kwargs["pooled"])
         return self.linear(self.silu(steered)), steered
 

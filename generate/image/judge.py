@@ -53,7 +53,8 @@ class PictureJudge(ModelMixin, ConfigMixin):
 
     @register_to_config
     def __init__(self, labels: dict[str, list[str]], width: int = 48) -> None:
-        """`labels`: attribute → its values, in the order of the classifier's outputs."""
+        """`labels`: attribute → its values, in the order of the classifier's outputs; attributes in the
+        order of their names, whatever order a config file brings them back in."""
         super().__init__()
         widths = [3, width, 2 * width, 4 * width, 4 * width]
         layers: list[nn.Module] = []
@@ -63,12 +64,11 @@ class PictureJudge(ModelMixin, ConfigMixin):
         self.body = nn.Sequential(*layers)
         self.heads = nn.ModuleDict(
             {
-                str(place): nn.Linear(widths[-1], len(known))
-                for place, known in enumerate(labels.values())
+                str(place): nn.Linear(widths[-1], len(labels[name]))
+                for place, name in enumerate(sorted(labels))
             }
         )
-
-        self.recall = nn.Linear(widths[-1], 3 * RECALLED**2)
+        self.sketch = nn.Linear(widths[-1], 3 * RECALLED**2)
 
     @property
     def labels(self) -> dict[str, list[str]]:
@@ -86,7 +86,7 @@ class PictureJudge(ModelMixin, ConfigMixin):
 
     def read(self, features: Tensor, attribute: str) -> list[str]:
         """The value of an attribute that each picture is most likely of."""
-        place = list(self.labels).index(attribute)
+        place = sorted(self.labels).index(attribute)
         best = self.heads[str(place)](features).argmax(-1).tolist()
         return [self.labels[attribute][one] for one in best]
 
@@ -177,9 +177,9 @@ def _sample(
 def _labels(
     catalog: Catalog, items: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], dict[str, list[str]]]:
-    """The values' places (items, attributes), -1 for rare ones and none; attribute → its values."""
+    """The values' places (items, attributes), -1 for rare ones and none; attribute, by name → its values."""
     codes, labels = [], {}
-    for name, column in attribute_columns(catalog):
+    for name, column in sorted(attribute_columns(catalog), key=lambda found: found[0]):
         values = [column[item].as_py() for item in items.tolist()]
         counts = Counter(value for value in values if value)
         common = sorted(value for value, count in counts.items() if count >= LEAST)
@@ -210,7 +210,7 @@ def _fit(
         seen = seen.roll((down, across), (2, 3))
         features = judge(seen)
         small = F.adaptive_avg_pool2d(seen, RECALLED)
-        loss = RECALL_WEIGHT * F.mse_loss(judge.recall(features), small.flatten(1))
+        loss = RECALL_WEIGHT * F.mse_loss(judge.sketch(features), small.flatten(1))
         for place in range(codes.shape[1]):
             true = torch.from_numpy(codes[rows, place])
             if (true >= 0).any():

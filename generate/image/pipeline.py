@@ -38,7 +38,7 @@ class PersonalImagePipeline(DiffusionPipeline):
         denoiser: Any,
         codec: Any,
     ) -> None:
-        """`denoiser` and `codec`: a PixArt transformer and a `PatchCodec`, or a pretrained base's
+        """`denoiser` and `codec`: a `Denoiser` and a `PatchCodec`, or a pretrained base's
         (`generate.image.adapted`)."""
         super().__init__()
         self.register_modules(conditioner=conditioner, denoiser=denoiser, codec=codec)

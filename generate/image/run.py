@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
 
 from catalog.artifacts import open_artifact, write_artifact
 from catalog.catalog import Catalog
@@ -25,7 +24,7 @@ from generate.image.adapted import (
 from generate.image.config import ImageConfig
 from generate.image.copies import keep_thumbnails
 from generate.image.data import ImageData
-from generate.image.denoiser import Conditioner, build_denoiser
+from generate.image.denoiser import Conditioner, Denoiser, build_denoiser
 from generate.image.grid import SampleGrid
 from generate.image.latents import check_sides, choose_frames, fit_codec
 from generate.image.module import ImageModule
@@ -120,7 +119,7 @@ def new_parts(config: ImageConfig, catalog: Catalog, width: int) -> tuple[Condit
     return conditioner, denoiser, VaeCodec(base.vae, frames)
 
 
-def new_networks(config: ImageConfig, width: int) -> tuple[Conditioner, PixArtTransformer2DModel]:
+def new_networks(config: ImageConfig, width: int) -> tuple[Conditioner, Denoiser]:
     """Untrained networks for conditions of `width`."""
     size = config.denoiser
     conditioner = Conditioner(width, size.width, size.user_tokens, size.item_tokens)

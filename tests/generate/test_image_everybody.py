@@ -28,7 +28,14 @@ from generate.image.config import (
     ImageScoreConfig,
 )
 from generate.image.copies import Seen, nearest_distances, thumbnail
-from generate.image.features import frechet_distance, identified, kernel_distance, variety
+from generate.image.features import (
+    centred,
+    frechet_distance,
+    identified,
+    kernel_distance,
+    variety,
+)
+from generate.image.judge import SIZE, PictureJudge, _fit
 from generate.image.painter import Painter, open_painter
 from generate.image.report import describe_scores, run_image_scores
 from generate.image.run import run_image_generator
@@ -259,6 +266,37 @@ def test_scores_and_the_contact_sheet(generator: Path, tmp_path: Path) -> None:
         run_image_scores(generator, replace(asked, people=1), tmp_path / "wrong")
     with pytest.raises(VitrineError, match="judge 'nothing-here' cannot be loaded"):
         run_image_scores(generator, replace(asked, judge="nothing-here"), tmp_path / "wrong")
+
+
+def test_the_judge_sees_colours_that_no_label_names() -> None:
+    """Labels say how a thing stands; it may also be red or blue."""
+    rng = np.random.default_rng(0)
+    pixels = np.full((80, SIZE, SIZE, 3), 240, np.uint8)
+    tall, red = rng.integers(2, size=(2, 80))
+    for picture, stands, colour in zip(pixels, tall, red, strict=True):
+        where = (slice(None), slice(24, 40)) if stands else (slice(24, 40), slice(None))
+        picture[where] = (200, 60, 60) if colour else (60, 60, 200)
+    torch.manual_seed(0)
+    judge = PictureJudge({"stands": ["wide", "tall"]}, width=8)
+    _fit(judge, pixels, tall[:, None], 150, rng, progress=False)
+    features = judge.features(list(pixels))
+    assert judge.read(features, "stands") == [("wide", "tall")[stands] for stands in tall]
+    likeness = centred(features, features) @ centred(features, features).T
+    same_kind = torch.from_numpy(tall[:, None] == tall)
+    same_colour = torch.from_numpy(red[:, None] == red)
+    assert (
+        likeness[same_kind & same_colour].mean() - likeness[same_kind & ~same_colour].mean() > 0.5
+    )
+
+
+def test_a_saved_judge_reads_as_it_did(tmp_path: Path) -> None:
+    """Its attributes come back from the config in another order."""
+    judge = PictureJudge({"tone": ["dark", "light"], "shape": ["wide", "tall", "round"]}, width=8)
+    judge.save_pretrained(tmp_path)
+    read = PictureJudge.from_pretrained(tmp_path)
+    features = torch.randn(40, 32)
+    for attribute in judge.labels:
+        assert read.read(features, attribute) == judge.read(features, attribute)
 
 
 def test_distances_between_sets_of_features() -> None:
