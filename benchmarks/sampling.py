@@ -149,8 +149,9 @@ class Mixture:
         return (shares[..., None] * guesses).sum(1)
 
 
-PAIRS = (("euler", "flow_euler"), ("heun", "flow_heun"), ("dpm++", "dpm"), ("pc", "best_multistep"))
+PAIRS = (("euler", "flow_euler"), ("heun", "flow_heun"), ("dpmpp", "dpm"), ("pc", "best_multistep"))
 """Ours, and theirs."""
+SOLVERS_OF = {ours: SOLVERS["dpm++" if ours == "dpmpp" else ours] for ours, _ in PAIRS}
 
 
 def errors() -> dict[str, float]:
@@ -176,11 +177,11 @@ def errors() -> dict[str, float]:
         grid = {
             "euler": times_for(steps),
             "heun": heun,
-            "dpm++": grids["dpm"],
+            "dpmpp": grids["dpm"],
             "pc": times_for(steps, 0.8),
         }
         for ours, other in PAIRS:
-            error = apart(SOLVERS[ours](mixture, mixture.noise, grid[ours]))
+            error = apart(SOLVERS_OF[ours](mixture, mixture.noise, grid[ours]))
             figures[f"{ours}_error_{steps}_steps"] = error
             figures[f"{other}_error_{steps}_steps"] = theirs[other]
             figures[f"{ours}_over_{other}_{steps}_steps"] = error / theirs[other]

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -111,6 +110,9 @@ class NextItemPairs(Dataset[NextItem]):
         """`keep` bool (num_items,): only pairs whose next item is marked stay."""
         users, positions = split.train_pairs()
         self.interactions = catalog.interactions
+        self.ends = np.zeros(len(self.interactions.offsets) - 1, dtype=np.int64)
+        """(num_users,): how many of each person's items lie in the training part."""
+        np.maximum.at(self.ends, users, positions + 1)
         rows = self.interactions.offsets[users] + positions
         items = np.asarray(self.interactions.items)[rows]
         kept = np.ones(len(items), dtype=bool) if keep is None else keep[items]
@@ -131,13 +133,6 @@ class NextItemPairs(Dataset[NextItem]):
         user, position = int(self.users[index]), int(self.positions[index])
         taken = self.interactions.history(user)
         return np.concatenate([taken[:position], taken[position + 1 : self.ends[user]]])
-
-    @cached_property
-    def ends(self) -> NDArray[np.int64]:
-        """(num_users,): how many of each person's items the pairs reach to."""
-        ends = np.zeros(len(self.interactions.offsets) - 1, dtype=np.int64)
-        np.maximum.at(ends, self.users, self.positions + 1)
-        return ends
 
 
 def keyed_order(num_rows: int, seed: int, start: int = 0) -> Iterator[int]:

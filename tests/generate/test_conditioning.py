@@ -32,6 +32,18 @@ def _pairs(keep: np.ndarray | None = None) -> NextItemPairs:
     return NextItemPairs(catalog, split, keep)
 
 
+def test_beside_a_purchase_stands_all_else_of_the_training_part() -> None:
+    assert _pairs().beside(0).tolist() == [4, 2]
+    assert _pairs().beside(1).tolist() == [4, 1]
+    pictured = np.array(
+        [True, True, False, True, True]
+    )  # item 2 is no target, but still in the history
+    assert _pairs(pictured).beside(0).tolist() == [4, 2]
+    shorter = SimpleNamespace(train_pairs=lambda: (np.array([0]), np.array([1])))
+    held_out = NextItemPairs(SimpleNamespace(interactions=_Interactions()), shorter)
+    assert held_out.beside(0).tolist() == [4]
+
+
 def test_absent_and_zero_vectors_become_the_same_null_tokens() -> None:
     tokens = VectorTokens(width=6, num_tokens=3, token_width=8)
     vectors = torch.randn(3, 6)
