@@ -9,6 +9,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.normalization import AdaLayerNormSingle
 from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from generate.conditioning import VectorTokens
 
@@ -78,12 +79,21 @@ class ConditionedNorm(AdaLayerNormSingle):
         return self.linear(self.silu(steered)), steered
 
 
+class Pointwise(nn.Conv2d):
+    """A 1 × 1 convolution as a product of matrices: how a convolution is summed depends on how many
+    pictures it is of."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.linear(input.movedim(1, -1), self.weight[:, :, 0, 0], self.bias).movedim(-1, 1)
+
+
 class Denoiser(PixArtTransformer2DModel):
-    """A PixArt transformer whose norms are steered by item and person too."""
+    """A PixArt transformer of single latents, whose norms are steered by item and person too."""
 
     @wraps(PixArtTransformer2DModel.__init__)  # diffusers reads the names of its settings there
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.pos_embed.proj = Pointwise(self.config["in_channels"], self.inner_dim, 1)
         self.adaln_single = ConditionedNorm(self.inner_dim, self.config["caption_channels"])
 
 

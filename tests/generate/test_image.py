@@ -430,6 +430,15 @@ def test_conditions_steer_the_norms_too() -> None:
     assert torch.allclose(one, other, atol=1e-6)
 
 
+def test_the_first_layer_does_not_depend_on_how_many_pictures_there_are() -> None:
+    _, denoiser = new_networks(replace(ImageConfig(), denoiser=DenoiserConfig(layers=1)), 128)
+    latents = torch.randn(64, denoiser.config["in_channels"], 4, 4)
+    with torch.no_grad():
+        together = denoiser.pos_embed(latents)
+        for some in (8, 16, 56):
+            assert torch.equal(denoiser.pos_embed(latents[:some]), together[:some])
+
+
 # Learning
 
 
