@@ -110,9 +110,7 @@ class NextItemPairs(Dataset[NextItem]):
         """`keep` bool (num_items,): only pairs whose next item is marked stay."""
         users, positions = split.train_pairs()
         self.interactions = catalog.interactions
-        self.ends = np.zeros(len(self.interactions.offsets) - 1, dtype=np.int64)
-        """(num_users,): how many of each person's items lie in the training part."""
-        np.maximum.at(self.ends, users, positions + 1)
+        self.split = split
         rows = self.interactions.offsets[users] + positions
         items = np.asarray(self.interactions.items)[rows]
         kept = np.ones(len(items), dtype=bool) if keep is None else keep[items]
@@ -132,7 +130,7 @@ class NextItemPairs(Dataset[NextItem]):
         """Item rows of all else that the person took in the training part, before and after, in order."""
         user, position = int(self.users[index]), int(self.positions[index])
         taken = self.interactions.history(user)
-        return np.concatenate([taken[:position], taken[position + 1 : self.ends[user]]])
+        return np.concatenate([taken[:position], taken[position + 1 : self.split.train_end[user]]])
 
 
 def keyed_order(num_rows: int, seed: int, start: int = 0) -> Iterator[int]:

@@ -28,18 +28,20 @@ class _Interactions:
 
 def _pairs(keep: np.ndarray | None = None) -> NextItemPairs:
     catalog = SimpleNamespace(interactions=_Interactions())
-    split = SimpleNamespace(train_pairs=lambda: (np.array([0, 0, 1]), np.array([1, 2, 1])))
+    split = SimpleNamespace(
+        train_pairs=lambda: (np.array([0, 0, 1]), np.array([1, 2, 1])), train_end=np.array([3, 2])
+    )
     return NextItemPairs(catalog, split, keep)
 
 
 def test_beside_a_purchase_stands_all_else_of_the_training_part() -> None:
     assert _pairs().beside(0).tolist() == [4, 2]
     assert _pairs().beside(1).tolist() == [4, 1]
-    pictured = np.array(
-        [True, True, False, True, True]
-    )  # item 2 is no target, but still in the history
+    pictured = np.arange(5) != 2  # item 2 is no target, but still in the history
     assert _pairs(pictured).beside(0).tolist() == [4, 2]
-    shorter = SimpleNamespace(train_pairs=lambda: (np.array([0]), np.array([1])))
+    shorter = SimpleNamespace(
+        train_pairs=lambda: (np.array([0]), np.array([1])), train_end=np.array([2, 0])
+    )
     held_out = NextItemPairs(SimpleNamespace(interactions=_Interactions()), shorter)
     assert held_out.beside(0).tolist() == [4]
 

@@ -89,7 +89,8 @@ class World:
         positions = np.tile(np.arange(1, 5), self.num_users)
         people = np.arange(self.num_users, dtype=np.int32)
         test = Targets(people, np.full(self.num_users, 5, dtype=np.int32))
-        return SimpleNamespace(train_pairs=lambda: (users, positions), test=test)
+        ends = np.full(self.num_users, 5, dtype=np.int32)
+        return SimpleNamespace(train_pairs=lambda: (users, positions), train_end=ends, test=test)
 
 
 class FakeShop:
