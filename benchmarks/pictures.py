@@ -20,7 +20,7 @@ from catalog.artifacts import open_artifact
 from catalog.config import CatalogConfig, SplitConfig
 from catalog.demo.truth import DemoTruth
 from catalog.splits import load_split
-from generate.image.config import DrawConfig, ImageConfig, ImageScoreConfig
+from generate.image.config import CodecConfig, DrawConfig, ImageConfig, ImageScoreConfig
 from generate.image.features import kernel_distance
 from generate.image.judge import PictureJudge
 from generate.image.module import ImageModule
@@ -44,6 +44,10 @@ LEANING = DrawConfig(user_scale=6.0)
 """Farther towards the person than by default, at some cost in what is drawn (kid)."""
 CREATED = 60
 """Items that creative pictures are made of."""
+FINE = CodecConfig(patch_size=8, channels=64, whitening=0.6)
+"""Photographs have small things on them: four times as many positions as by default."""
+FASHION_STEPS = 4000
+GARMENTS = DrawConfig(user_scale=2.0, item_scale=3.0, guide_above=0.3)
 JUDGE_STEPS = 3000
 """Steps in which garments' types are learned, of which there are many more than in the demo."""
 GROUP, TYPE = "product_group_name", "product_type_name"
@@ -203,8 +207,14 @@ class HalfTrained(pl.Callback):
 
 
 def record_fashion(output: Path) -> None:
-    image = ImageConfig(trainer=TrainerConfig(max_steps=STEPS))
-    asked = ImageScoreConfig(people=PEOPLE, judge_steps=JUDGE_STEPS)
+    image = ImageConfig(
+        codec=FINE,
+        alone_share=0.4,
+        batch_size=64,
+        trainer=TrainerConfig(max_steps=FASHION_STEPS, precision="bf16-mixed"),
+        draw=GARMENTS,
+    )
+    asked = ImageScoreConfig(people=PEOPLE, judge_steps=JUDGE_STEPS, draw=GARMENTS)
     halfway = output / "half-trained.pt"
 
     def trainer(config: TrainerConfig, folder: Path, title: str, **options: Any) -> pl.Trainer:
@@ -212,7 +222,7 @@ def record_fashion(output: Path) -> None:
         return build_trainer(config, folder, title, callbacks=callbacks, **options)
 
     scores = scores_of(settings_of("fashion", 0, image=image), output, asked, trainer)
-    figures = measured(scores) | kinds(output, halfway)
+    figures = measured(scores) | kinds(output, halfway, asked)
     figures["kid_over_half_trained"] = figures["kid_asked_for"] / figures["kid_half_trained"]
     write_record(
         "image-fashion",
@@ -240,7 +250,7 @@ def record_fashion(output: Path) -> None:
 
 
 @torch.no_grad()
-def kinds(output: Path, halfway: Path) -> dict[str, float]:
+def kinds(output: Path, halfway: Path, asked: ImageScoreConfig) -> dict[str, float]:
     """Whether what was drawn is of the garment's type, and what half the training was worth."""
     painter = open_painter(output / "image")
     settings = open_artifact(output / "image").manifest["config"]
@@ -248,7 +258,7 @@ def kinds(output: Path, halfway: Path) -> dict[str, float]:
         CatalogConfig(**settings["catalog"]), SplitConfig(**settings["split"])
     )
     eyes = PictureJudge.from_pretrained(output / "image-scores" / JUDGE)
-    people = choose_people(painter.shop, catalog, split, PEOPLE)
+    people = choose_people(painter.shop, catalog, split, asked.people)
     items = ask_for_siblings(painter.shop, catalog, people.items)
     vectors = torch.from_numpy(np.array(painter.shop.item_vectors[items]))
     frame = painter.pipeline.codec.frames[0]
@@ -257,7 +267,7 @@ def kinds(output: Path, halfway: Path) -> dict[str, float]:
 
     def drawn() -> torch.Tensor:
         pictures = painter.pipeline(
-            people.states["own"], vectors, list(range(len(items))), **drawing(painter.defaults)
+            people.states["own"], vectors, list(range(len(items))), **drawing(asked.draw)
         )
         return eyes.features(pictures)
 

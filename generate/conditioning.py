@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -56,20 +57,29 @@ class VectorTokens(nn.Module):
         self.null = nn.Parameter(torch.randn(num_tokens, token_width))
 
     @torch.no_grad()
-    def standardise(self, sample: Tensor, shrinkage: float = 1e-3) -> None:
+    def standardise(
+        self, sample: Tensor, aims: Tensor | None = None, shrinkage: float = 1e-3
+    ) -> None:
         """Centres and whitens what comes in by the statistics of `sample` (num_vectors, width).
 
         Learned vectors share a large mean and vary along few directions; without this, gradient
         descent takes long to see the small differences between them. `shrinkage`, a share of the
         mean variance, is added to each so that directions of noise are not blown up.
+
+        `aims` (num_vectors, width): what each of `sample` should foretell. Of the directions those stay
+        that say something of it (see `foretelling`).
         """
-        known = sample[sample.ne(0).any(-1)]
-        if len(known) < 2:
+        known = sample.ne(0).any(-1)
+        if known.sum() < 2:
             return
-        variances, directions = torch.linalg.eigh(torch.cov(known.T.double(), correction=0))
-        spread = (variances.clamp_min(0) + shrinkage * variances.mean() + 1e-12).sqrt()
-        self.mean.copy_(known.mean(0))
-        self.whitener.copy_(directions / spread @ directions.T)
+        sample = sample[known].double()
+        whitener = _whitener(sample, shrinkage)
+        if aims is not None:
+            aims = aims[known].double()
+            aims = (aims - aims.mean(0)) @ _whitener(aims, shrinkage)
+            whitener = whitener @ foretelling((sample - sample.mean(0)) @ whitener, aims)
+        self.mean.copy_(sample.mean(0))
+        self.whitener.copy_(whitener)
 
     def forward(self, vectors: Tensor, present: Tensor | None = None) -> Tensor:
         """(batch, width), mask (batch,) of the known → (batch, num_tokens, token_width)."""
@@ -79,6 +89,30 @@ class VectorTokens(nn.Module):
         projected = self.project((vectors - self.mean) @ self.whitener)
         tokens = self.norm(projected.unflatten(-1, (self.num_tokens, -1)))
         return torch.where(known[:, None, None], tokens, self.null.to(tokens.dtype))
+
+
+def _whitener(sample: Tensor, shrinkage: float) -> Tensor:
+    """(width, width) that gives `sample` (num_vectors, width) the identity as covariance."""
+    variances, directions = torch.linalg.eigh(torch.cov(sample.T, correction=0))
+    spread = (variances.clamp_min(0) + shrinkage * variances.mean() + 1e-12).sqrt()
+    return directions / spread @ directions.T
+
+
+def foretelling(white: Tensor, aims: Tensor) -> Tensor:
+    """Symmetric (width, width) that keeps the directions of `white` that foretell `aims`, both white
+    (num_vectors, width).
+
+    Those whose canonical correlation (Hotelling 1936) is above what chance makes of a sample of this
+    size: 2 √(width / num_vectors), the edge of the singular values of a square matrix of noise
+    (Marchenko & Pastur 1967). They count alike, and make up for those left out, so that the mean variance
+    is 1. Where nothing is foretold beyond chance all stay.
+    """
+    number, width = white.shape
+    directions, correlations, _ = torch.linalg.svd(white.T @ aims / number)
+    kept = directions[:, correlations > 2 * (width / number) ** 0.5]
+    if kept.shape[1] == 0:
+        return torch.eye(width, dtype=white.dtype)
+    return (width / kept.shape[1]) ** 0.5 * kept @ kept.T
 
 
 def kept_conditions(chances: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -185,12 +219,62 @@ def sample_conditions(
     rng = np.random.default_rng(seed)
     pairs = NextItemPairs(catalog, split)
     places = rng.permutation(len(pairs))[:most]
-    histories = [pairs[int(place)].history for place in places]
-    with torch.no_grad():
-        states = [
-            shop.user_states(histories[start : start + 256]).float().cpu()
-            for start in range(0, len(histories), 256)
-        ]
+    states = states_of(shop, [pairs[int(place)].history for place in places])
     items = np.sort(rng.permutation(len(shop.item_vectors))[:most])
-    vectors = torch.from_numpy(np.array(shop.item_vectors[items]))
-    return torch.cat([torch.empty(0, shop.width), *states]), vectors
+    return states, torch.from_numpy(np.array(shop.item_vectors[items]))
+
+
+@dataclass(frozen=True)
+class Purchases:
+    """A sample of what people took, and beside what."""
+
+    beside: Tensor
+    """float32 (purchases, width): states that all else the person took leads to."""
+    alone: Tensor
+    """float32 (purchases, width): states that the purchase leads to by itself."""
+    kinds: NDArray[np.integer]
+    """(purchases,): of the items, by category."""
+
+    def looks(self) -> Tensor:
+        """What sets each purchase apart from the others of its kind: (purchases, width)."""
+        kinds = torch.from_numpy(np.unique(self.kinds, return_inverse=True)[1])
+        counts = torch.bincount(kinds)[:, None]
+        sums = torch.zeros(len(counts), self.alone.shape[1]).index_add(0, kinds, self.alone)
+        return self.alone - (sums / counts)[kinds]
+
+    def as_history(self, alone: Tensor) -> Tensor:
+        """States of single purchases (batch, width), moved and scaled to lie as those of histories do."""
+        there, here, ratio = self._lie
+        return torch.where(alone.ne(0).any(-1, keepdim=True), there + ratio * (alone - here), alone)
+
+    @cached_property
+    def _lie(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Means of both kinds of state, and how far the first spread to the second."""
+        width = self.alone.shape[1]
+        if len(self.alone) < 2:
+            return torch.zeros(width), torch.zeros(width), torch.ones(())
+        there, here = self.beside.mean(0), self.alone.mean(0)
+        spread = (self.alone - here).std().clamp_min(1e-12)
+        return there, here, (self.beside - there).std() / spread
+
+
+def sample_purchases(
+    catalog: Catalog, split: Split, shop: Shop, seed: int, most: int = 2**15
+) -> Purchases:
+    """At most `most` training pairs of which something is known beside the purchase."""
+    pairs = NextItemPairs(catalog, split)
+    places = np.random.default_rng(seed).permutation(len(pairs))[:most]
+    beside = states_of(shop, [pairs.beside(int(place)) for place in places])
+    known = beside.ne(0).any(-1).numpy()
+    items = pairs.items[places[known]]
+    _, kinds = np.unique([name or "" for name in catalog.items["category"]], return_inverse=True)
+    alone = states_of(shop, [items[place : place + 1] for place in range(len(items))])
+    return Purchases(beside[known], alone, kinds[items])
+
+
+@torch.no_grad()
+def states_of(shop: Shop, histories: Sequence[NDArray[Any]], at_once: int = 256) -> Tensor:
+    """float32 (histories, width), on the CPU."""
+    starts = range(0, len(histories), at_once)
+    read = [shop.user_states(list(histories[start : start + at_once])) for start in starts]
+    return torch.cat([torch.empty(0, shop.width), *(states.float().cpu() for states in read)])

@@ -137,9 +137,9 @@ class ImageConfig:
     sibling_share: float = 0.8
     """Chance that a training picture is asked for by the vector of another item of its kind, so
     that the item says what to draw and only the person can say how."""
-    alone_share: float = 0.4
-    """Chance that a training picture is for somebody known by nothing but this purchase: what a state
-    says of looks is learned from the clearest case, and then heard in longer histories too."""
+    alone_share: float = 1.0
+    """Chance that a training picture is for somebody known by nothing but this purchase, the clearest case
+    of what a state says of looks; else for the person as all else that they took tells."""
     batch_size: int = 32
     """Pictures in one step on each device."""
     workers: int = 0

@@ -1,9 +1,10 @@
-"""Feeds the image generator: latents of what people took, asked for by a sibling, with the state that all
-else they took leads to.
+"""Feeds the image generator: latents of what people took, asked for by a sibling, with the state that the
+purchase leads to by itself.
 
-A recommender must not know what came later; a generator learns what goes with whom, and does so sooner
-from whole histories (their latest items, as many as the reader reads) than from their beginnings. What
-a split holds out is in none of them.
+A history says a little of how the next purchase looks, the purchase itself says all of it, and both in
+the same directions. So a generator learns from the clear case what a state says of looks, and hears it
+in histories. In a share of the rows the person is known by all else they took in the training part,
+before and after (the latest, as many as the reader reads). What a split holds out is in none of them.
 """
 
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from catalog.catalog import Catalog
 from catalog.errors import VitrineError
 from catalog.splits import Split
-from generate.conditioning import NextItemPairs, Shop
+from generate.conditioning import NextItemPairs, Purchases, Shop
 from generate.image.codec import Codec
 from generate.image.config import ImageConfig
 from generate.image.latents import LatentPictures, encode_pictures
@@ -40,6 +41,8 @@ class ImageBatch:
     """float32 (batch, width); empty until the batch is on its device."""
     histories: list[NDArray[np.integer]]
     """Item rows each person is known by, oldest first."""
+    alone: Tensor
+    """bool (batch,): whether that is the purchase itself."""
     keys: list[int]
     """Seed each picture's noise, time and dropped conditions."""
 
@@ -104,8 +107,10 @@ class ImageData(pl.LightningDataModule):
         codec: Codec,
         config: ImageConfig,
         folder: Path,
+        purchases: Purchases,
     ) -> None:
-        """`folder` is where the catalog's pictures are kept as latents."""
+        """`folder` is where the catalog's pictures are kept as latents; `purchases` say how states of
+        single purchases lie to those of histories."""
         super().__init__()
         self.catalog = catalog
         self.split = split
@@ -113,6 +118,7 @@ class ImageData(pl.LightningDataModule):
         self.codec = codec
         self.config = config
         self.folder = folder
+        self.purchases = purchases
 
     def prepare_data(self) -> None:
         self._encoded(self.config.trainer.progress)
@@ -163,6 +169,7 @@ class ImageData(pl.LightningDataModule):
                 else self.pairs.beside(row.place)
                 for row in rows
             ],
+            alone=torch.tensor([row.alone for row in rows]),
             keys=[row.key for row in rows],
         )
 
@@ -170,11 +177,13 @@ class ImageData(pl.LightningDataModule):
         self, batch: ImageBatch, device: torch.device, dataloader_idx: int
     ) -> ImageBatch:
         with torch.no_grad():
-            states = self.shop.user_states(batch.histories)
+            states = self.shop.user_states(batch.histories).float().cpu()
+        moved = self.purchases.as_history(states)
+        states = torch.where(batch.alone[:, None], moved, states)
         return replace(
             batch,
             latents=batch.latents.to(device),
             structures=batch.structures.to(device),
             item_vectors=batch.item_vectors.to(device),
-            user_states=states.to(device, torch.float32),
+            user_states=states.to(device),
         )

@@ -11,7 +11,7 @@ from diffusers.models.transformers.pixart_transformer_2d import PixArtTransforme
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generate.conditioning import VectorTokens
+from generate.conditioning import Purchases, VectorTokens
 
 
 class Conditioner(ModelMixin, ConfigMixin):
@@ -27,9 +27,13 @@ class Conditioner(ModelMixin, ConfigMixin):
         # Tells the two kinds of token apart where the projections do not.
         self.roles = nn.Parameter(0.1 * torch.randn(2, token_width))
 
-    def standardise(self, user_states: Tensor, item_vectors: Tensor) -> None:
-        """Centres and whitens both kinds of vector by samples of them (any number, width)."""
-        self.user.standardise(user_states)
+    def standardise(self, purchases: Purchases, item_vectors: Tensor) -> None:
+        """Prepares for both kinds of vector by samples of them.
+
+        Of a person those directions are heard that foretell how what they take looks, among others of
+        its kind: of which kind it is, is the item's to say.
+        """
+        self.user.standardise(purchases.beside, purchases.looks())
         self.item.standardise(item_vectors)
 
     def forward(

@@ -12,7 +12,7 @@ from catalog.catalog import Catalog
 from catalog.errors import VitrineError
 from catalog.splits import load_split
 from finetune.shop import load_shop
-from generate.conditioning import sample_conditions
+from generate.conditioning import sample_conditions, sample_purchases
 from generate.image.adapted import (
     AdaptedDenoiser,
     VaeCodec,
@@ -64,8 +64,9 @@ def run_image_generator(config: ImageConfig, output: Path, build_trainer: Traine
     conditions = sample_conditions(catalog, split, shop, config.trainer.seed)
     grid = SampleGrid(*conditions, codec, config.draw, config.sample_every)
     trainer = build_trainer(config.trainer, work, title, callbacks=[curves, grid])
-    data = ImageData(catalog, split, shop, codec, config, work.parent / "latents")
-    conditioner.standardise(*conditions)
+    purchases = sample_purchases(catalog, split, shop, config.trainer.seed)
+    data = ImageData(catalog, split, shop, codec, config, work.parent / "latents", purchases)
+    conditioner.standardise(purchases, conditions[1])
     module = ImageModule(
         conditioner,
         denoiser,

@@ -16,7 +16,7 @@ from catalog.catalog import Catalog
 from catalog.errors import VitrineError
 from catalog.splits import Split, target_rows
 from finetune.statistics import difference_interval, mean_interval, ratio_interval
-from generate.conditioning import NextItemPairs, Shop, swap_partners
+from generate.conditioning import NextItemPairs, Shop, states_of, swap_partners
 from generate.text.config import WriteConfig
 from generate.text.faithful import Checker, unsupported_share
 from generate.text.features import feature_coverage, feature_match, shared_features
@@ -183,12 +183,7 @@ def choose_people(
     chosen = targets.take(np.random.default_rng(seed).permutation(len(targets))[:people])
     interactions = catalog.interactions
     histories = [chosen.history(interactions, place) for place in range(len(chosen))]
-    own = torch.cat(
-        [
-            shop.user_states(histories[start : start + chunk]).float().cpu()
-            for start in range(0, len(histories), chunk)
-        ]
-    )
+    own = states_of(shop, histories, chunk)
     partners = swap_partners(chosen.users, seed)
     items = np.asarray(interactions.items)[target_rows(interactions, chosen)]
     states = {"own": own, "swapped": own[torch.from_numpy(partners)], "none": own * 0}

@@ -10,6 +10,7 @@ import torch
 
 from generate.conditioning import (
     NextItemPairs,
+    Purchases,
     VectorTokens,
     kept_conditions,
     keyed_order,
@@ -75,6 +76,76 @@ def test_standardised_vectors_differ_as_much_in_every_direction() -> None:
     torch.testing.assert_close(torch.cov(seen.T, correction=0), torch.eye(4), atol=1e-2, rtol=0)
     tokens.standardise(torch.zeros(3, 4))  # says nothing, changes nothing
     assert torch.isfinite(tokens(sample)).all()
+
+
+def test_directions_that_foretell_nothing_are_not_heard() -> None:
+    generator = torch.Generator().manual_seed(0)
+    sample = torch.randn(8000, 6, generator=generator)
+    noise = torch.randn(8000, 6, generator=generator)
+    aims = torch.cat([0.3 * sample[:, :2] + 0.95 * noise[:, :2], noise[:, 2:]], dim=1)
+    mixing = torch.randn(6, 6, generator=generator)
+    tokens = VectorTokens(width=6, num_tokens=2, token_width=8)
+    tokens.standardise(sample @ mixing, aims @ mixing, shrinkage=0)
+    seen = (sample @ mixing - tokens.mean) @ tokens.whitener
+    variances = torch.linalg.eigvalsh(torch.cov(seen.T.double(), correction=0))
+    assert variances.tolist() == pytest.approx([0, 0, 0, 0, 3, 3], abs=1e-3)
+    meant = sample - sample.mean(0)
+    told = meant - seen @ torch.linalg.lstsq(seen, meant).solution
+    assert told[:, :2].std() < 0.1 < 0.95 < told[:, 2:].std()
+
+
+def test_where_nothing_is_foretold_beyond_chance_all_is_heard() -> None:
+    generator = torch.Generator().manual_seed(0)
+    sample = torch.randn(500, 16, generator=generator)  # correlations are up to .3 by chance
+    plain, aimed = (VectorTokens(width=16, num_tokens=2, token_width=8) for _ in range(2))
+    plain.standardise(sample)
+    for aims in (torch.randn(500, 16, generator=generator), sample * 0):
+        aimed.standardise(sample, aims)
+        torch.testing.assert_close(aimed.whitener, plain.whitener)
+
+
+def _purchases(seed: int = 0, number: int = 4000) -> Purchases:
+    """Of 5 kinds, in the first five directions; looks are in the last three, histories share a little."""
+    generator = torch.Generator().manual_seed(seed)
+    kinds = torch.randint(5, (number,), generator=generator)
+    looks = torch.randn(number, 3, generator=generator)
+    alone = torch.cat([3 * torch.eye(5)[kinds], looks], dim=1)
+    beside = torch.randn(number, 8, generator=generator)
+    beside[:, :5] += torch.eye(5)[kinds]  # what people take next is of the same kind, too
+    beside[:, 5:] += 0.5 * looks
+    return Purchases(0.2 * beside + 1, alone, kinds.numpy())
+
+
+def test_a_person_is_heard_in_looks_and_not_in_kinds() -> None:
+    purchases = _purchases()
+    tokens = VectorTokens(width=8, num_tokens=2, token_width=8)
+    tokens.standardise(purchases.beside, purchases.looks())
+    said = (purchases.as_history(purchases.alone) - tokens.mean) @ tokens.whitener
+    of_looks = _explained(said, purchases.alone[:, 5:])
+    of_kinds = _explained(said, purchases.alone[:, :5])
+    assert of_looks > 0.99
+    assert of_kinds < 0.05
+    tokens.standardise(purchases.beside, purchases.alone)  # with kinds among the aims
+    said = (purchases.as_history(purchases.alone) - tokens.mean) @ tokens.whitener
+    assert _explained(said, purchases.alone[:, :5]) > 0.5
+
+
+def _explained(told: torch.Tensor, meant: torch.Tensor) -> float:
+    """Share of the variance that a linear map finds."""
+    meant = meant - meant.mean(0)
+    told = torch.cat([told, torch.ones(len(told), 1)], dim=1)
+    rest = meant - told @ torch.linalg.lstsq(told, meant, driver="gelsd").solution
+    return float(1 - rest.square().sum() / meant.square().sum())
+
+
+def test_states_of_purchases_are_moved_to_where_those_of_histories_lie() -> None:
+    purchases = _purchases()
+    moved = purchases.as_history(purchases.alone)
+    torch.testing.assert_close(moved.mean(0), purchases.beside.mean(0), atol=1e-4, rtol=0)
+    spread = [(part - part.mean(0)).std().item() for part in (moved, purchases.beside)]
+    assert spread[0] == pytest.approx(spread[1], rel=1e-4)
+    nobody = torch.zeros(2, 8)
+    assert torch.equal(purchases.as_history(nobody), nobody)  # whoever is not known stays so
 
 
 def test_conditions_drop_independently_and_repeatably() -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from catalog.errors import VitrineError
 from catalog.pictures import read_picture
 from catalog.splits import Targets
+from generate.conditioning import Purchases, sample_purchases
 from generate.image.codec import PatchCodec, peak_signal_to_noise
 from generate.image.config import CodecConfig, DenoiserConfig, DrawConfig, ImageConfig
 from generate.image.data import ImageData
@@ -142,6 +143,7 @@ def trained(
     folder = tmp_path_factory.mktemp("image")
     pl.seed_everything(0, verbose=False)
     codec = _codec(world)
+    purchases = _purchases(world, shop)
     data = ImageData(
         world,  # type: ignore[arg-type]
         world.split(),
@@ -149,8 +151,11 @@ def trained(
         codec,
         TINY,
         folder / "latents",
+        purchases,
     )
-    module = ImageModule(*new_networks(TINY, WIDTH), TINY.optimizer)
+    networks = new_networks(TINY, WIDTH)
+    networks[0].standardise(purchases, torch.from_numpy(shop.item_vectors))
+    module = ImageModule(*networks, TINY.optimizer)
     trainer = pl.Trainer(
         max_steps=TINY.trainer.max_steps,
         accelerator="cpu",
@@ -163,6 +168,10 @@ def trained(
     )
     trainer.fit(module, data)
     return PersonalImagePipeline(*module.networks(), codec)
+
+
+def _purchases(world: World, shop: FakeShop) -> Purchases:
+    return sample_purchases(world, world.split(), shop, seed=0)  # type: ignore[arg-type]
 
 
 def _codec(world: World) -> PatchCodec:
@@ -454,6 +463,7 @@ def test_a_share_of_people_is_known_by_the_purchase_alone(
         _codec(world),
         replace(TINY, alone_share=share),
         tmp_path,
+        _purchases(world, shop),
     )
     data.prepare_data()
     data.setup("fit")
