@@ -137,9 +137,10 @@ class ImageConfig:
     sibling_share: float = 0.8
     """Chance that a training picture is asked for by the vector of another item of its kind, so
     that the item says what to draw and only the person can say how."""
-    alone_share: float = 1.0
+    alone_share: float = 0.7
     """Chance that a training picture is for somebody known by nothing but this purchase, the clearest case
-    of what a state says of looks; else for the person as all else that they took tells."""
+    of what a state says of looks; else for the person as all else that they took tells. Near 1 pictures
+    say more of the person, near 0 they hold together better."""
     batch_size: int = 32
     """Pictures in one step on each device."""
     workers: int = 0
