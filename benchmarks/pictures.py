@@ -167,8 +167,8 @@ def record_demo(output: Path, seeds: tuple[int, ...]) -> None:
         worst[name] = max(worst.get(name, 0), change)
     write_record(
         "image-demo",
-        claim="Pictures drawn for the demo world's people carry their palette and their motif, tell them from "
-        "among twenty, and creative ones leave the item's own pixels as they are.",
+        claim="Pictures drawn for the demo world's people carry their palette and their motif, tell them "
+        "from among twenty, and creative ones leave the item's own pixels as they are.",
         command="python -m benchmarks.pictures demo",
         seeds=list(seeds),
         figures={**worst, **figures},
@@ -181,7 +181,8 @@ def record_demo(output: Path, seeds: tuple[int, ...]) -> None:
         ],
         note="Test targets after a moment in time, of people of the second shop; each is drawn another "
         "item of their next item's kind, told themselves, a stranger, nobody, from the same noise, at the "
-        f"default scales. Learned with alone_share {SAID_PLAINLY:g}, {STEPS:,} steps. Palette and motif are read from pixels by the world's own rule "
+        f"default scales. Learned with alone_share {SAID_PLAINLY:g}, {STEPS:,} steps. Palette "
+        "and motif are read from pixels by the world's own rule "
         "(catalog/demo/read.py). Identified and likeness: by a convolutional network that learns the shop's "
         "labels from its pictures, and to recall them, and is checked on held-out ones (judge_names), by "
         f"which nothing was conditioned. creative: pictures of {CREATED} items; true_outline_kept is the "

@@ -468,7 +468,12 @@ def test_a_share_of_people_is_known_by_the_purchase_alone(
     data.prepare_data()
     data.setup("fit")
     rows = [data.rows[row] for row in range(40)]
-    for row, history in zip(rows, data.collate(rows).histories, strict=True):
+    batch = data.collate(rows)
+    moved = data.transfer_batch_to_device(batch, torch.device("cpu"), 0).user_states
+    read = shop.user_states(batch.histories)
+    assert torch.equal(moved, data.purchases.as_history(read) if share else read)
+    assert not torch.allclose(data.purchases.as_history(read), read)
+    for row, history in zip(rows, batch.histories, strict=True):
         pair = data.pairs[row.place]
         training_part = world.interactions.history(pair.user)[:5].tolist()
         others = [item for item in training_part if item != pair.item]
