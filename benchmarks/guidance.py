@@ -11,17 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.pictures import requests_of
 from benchmarks.record import write_record
-from catalog.artifacts import open_artifact
-from catalog.config import CatalogConfig, SplitConfig
-from catalog.splits import load_split
 from finetune.statistics import mean_interval
 from generate.image.features import centred, mean_features
 from generate.image.judge import train_judge
-from generate.image.painter import open_painter
 from generate.image.pipeline import drawing
-from generate.image.score import RECENT, ask_for_siblings, look_at
-from generate.text.score import choose_people
+from generate.image.score import RECENT, look_at
 
 PEOPLE = 200
 SCALES = (0.0, 1.0, 2.0, 4.0, 6.0, 8.0)
@@ -54,16 +50,9 @@ def main() -> None:
 
 
 def asked(generator: Path) -> dict[str, Any]:
-    artifact = open_artifact(generator, kind="image-generator")
-    settings = artifact.manifest["config"]
-    catalog, split = load_split(
-        CatalogConfig(**settings["catalog"]), SplitConfig(**settings["split"])
-    )
-    painter = open_painter(generator)
+    painter, people, items, vectors = requests_of(generator, PEOPLE)
+    catalog = painter.catalog
     eyes, right = train_judge(catalog)
-    people = choose_people(painter.shop, catalog, split, PEOPLE)
-    items = ask_for_siblings(painter.shop, catalog, people.items)
-    vectors = torch.from_numpy(np.array(painter.shop.item_vectors[items]))
     seeds = list(range(PEOPLE))
 
     def draw(states: torch.Tensor, scale: float) -> list[Any]:

@@ -8,23 +8,25 @@ import argparse
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from numpy.typing import NDArray
 
 from benchmarks.record import write_record
 from benchmarks.words import interval, settings_of
+from catalog.arrange import arrange
 from catalog.artifacts import open_artifact
-from catalog.config import CatalogConfig, SplitConfig
+from catalog.config import SplitConfig
 from catalog.demo.truth import DemoTruth
-from catalog.splits import load_split
+from catalog.splits import make_split
 from generate.image.config import CodecConfig, DrawConfig, ImageConfig, ImageScoreConfig
 from generate.image.features import kernel_distance
 from generate.image.judge import PictureJudge
 from generate.image.module import ImageModule
-from generate.image.painter import open_painter
+from generate.image.painter import Painter, open_painter
 from generate.image.pipeline import drawing
 from generate.image.report import JUDGE, SCORES_FILE, run_image_scores
 from generate.image.score import ask_for_siblings, look_at
@@ -251,18 +253,33 @@ def record_fashion(output: Path) -> None:
     )
 
 
+class Requests(NamedTuple):
+    """Test targets of a generator's shop, each asking for another item of their next item's kind."""
+
+    painter: Painter
+    people: Any
+    items: NDArray[np.int64]
+    vectors: torch.Tensor
+    """float32 (people, width): of the items."""
+
+
+def requests_of(generator: Path, number: int) -> Requests:
+    painter = open_painter(generator)
+    settings = SplitConfig(**open_artifact(generator).manifest["config"]["split"])
+    catalog = arrange(painter.catalog, settings)
+    people = choose_people(painter.shop, catalog, make_split(catalog, settings), number)
+    items = ask_for_siblings(painter.shop, catalog, people.items)
+    return Requests(
+        painter, people, items, torch.from_numpy(np.array(painter.shop.item_vectors[items]))
+    )
+
+
 @torch.no_grad()
 def kinds(output: Path, halfway: Path, asked: ImageScoreConfig) -> dict[str, float]:
     """Whether what was drawn is of the garment's type, and what half the training was worth."""
-    painter = open_painter(output / "image")
-    settings = open_artifact(output / "image").manifest["config"]
-    catalog, split = load_split(
-        CatalogConfig(**settings["catalog"]), SplitConfig(**settings["split"])
-    )
+    painter, people, items, vectors = requests_of(output / "image", asked.people)
+    catalog = painter.catalog
     eyes = PictureJudge.from_pretrained(output / "image-scores" / JUDGE)
-    people = choose_people(painter.shop, catalog, split, asked.people)
-    items = ask_for_siblings(painter.shop, catalog, people.items)
-    vectors = torch.from_numpy(np.array(painter.shop.item_vectors[items]))
     frame = painter.pipeline.codec.frames[0]
     columns = dict(attribute_columns(catalog))
     _, real = look_at(catalog, sorted({*items.tolist(), *people.items.tolist()}), frame, eyes)
