@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from benchmarks.record import write_record
 from benchmarks.words import interval, settings_of
 from catalog.arrange import arrange
-from catalog.artifacts import open_artifact
+from catalog.artifacts import MANIFEST, open_artifact
 from catalog.config import SplitConfig
 from catalog.demo.truth import DemoTruth
 from catalog.splits import make_split
@@ -95,7 +95,7 @@ def scored(folder: Path, generator: Path, asked: ImageScoreConfig) -> bool:
     """Whether these scores of this generator are there already; a change of code is not seen."""
     if not (folder / SCORES_FILE).exists():
         return False
-    manifest = open_artifact(folder, kind="image-scores").manifest
+    manifest = json.loads((folder / MANIFEST).read_text())  # of another generator, perhaps
     same = manifest["config"] == json.loads(json.dumps(asdict(asked)))
     return same and manifest["parents"]["generator"]["hash"] == open_artifact(generator).hash
 
