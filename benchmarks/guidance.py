@@ -46,8 +46,8 @@ def main() -> None:
             "spearman >= 0.9",
             "kind_at_largest_scale >= 0.8",
         ],
-        note=f"A generator with default settings, {STEPS:,} steps. {PEOPLE} people of the demo's second shop, "
-        "each drawn another item of their next item's kind "
+        note=f"A generator with default settings, {STEPS:,} steps. {PEOPLE} people of the demo's second "
+        "shop, each drawn another item of their next item's kind "
         f"at scales {', '.join(map(str, SCALES))} of the person, all else as usual. Likeness: cosine to the "
         "mean of their last pictures in the features of a network that nothing was conditioned on "
         "(checked on held-out pictures: judge_names). spearman: of the scale and the mean likeness; "
