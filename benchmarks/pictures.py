@@ -154,7 +154,7 @@ def record_demo(output: Path, seeds: tuple[int, ...]) -> None:
     for seed in seeds:
         folder = output / f"demo-{seed}"
         found = measured(scores_of(settings_of("demo", seed, image=image), folder, asked))
-        found |= created(folder)
+        found |= created(folder) | {"category_right": category_right(folder, asked)}
         figures |= {f"{name}_seed{seed}": value for name, value in found.items()}
         for name, value in (
             ("people", found["people"]),
@@ -274,39 +274,57 @@ def requests_of(generator: Path, number: int) -> Requests:
     )
 
 
+class Drawn:
+    """What those asked for are drawn, as the judge that the scores left behind sees it."""
+
+    def __init__(self, output: Path, asked: ImageScoreConfig) -> None:
+        self.asked = asked
+        self.painter, self.people, self.items, self.vectors = requests_of(
+            output / "image", asked.people
+        )
+        self.eyes = PictureJudge.from_pretrained(output / "image-scores" / JUDGE)
+
+    def features(self) -> torch.Tensor:
+        pictures = self.painter.pipeline(
+            self.people.states["own"],
+            self.vectors,
+            list(range(len(self.items))),
+            **drawing(self.asked.draw),
+        )
+        return self.eyes.features(pictures)
+
+    def right(self, features: torch.Tensor, name: str) -> list[bool]:
+        """Whether each picture is read as having the item's value of an attribute that is told apart."""
+        column = dict(attribute_columns(self.painter.catalog))[name]
+        true = [column[item].as_py() for item in self.items.tolist()]
+        read = self.eyes.read(features, name)
+        return [a == b for a, b in zip(read, true, strict=True) if b in self.eyes.labels[name]]
+
+
+def category_right(output: Path, asked: ImageScoreConfig) -> float:
+    drawn = Drawn(output, asked)
+    return float(np.mean(drawn.right(drawn.features(), "category")))
+
+
 @torch.no_grad()
 def kinds(output: Path, halfway: Path, asked: ImageScoreConfig) -> dict[str, float]:
     """Whether what was drawn is of the garment's type, and what half the training was worth."""
-    painter, people, items, vectors = requests_of(output / "image", asked.people)
-    catalog = painter.catalog
-    eyes = PictureJudge.from_pretrained(output / "image-scores" / JUDGE)
-    frame = painter.pipeline.codec.frames[0]
-    columns = dict(attribute_columns(catalog))
-    _, real = look_at(catalog, sorted({*items.tolist(), *people.items.tolist()}), frame, eyes)
-
-    def drawn() -> torch.Tensor:
-        pictures = painter.pipeline(
-            people.states["own"], vectors, list(range(len(items))), **drawing(asked.draw)
-        )
-        return eyes.features(pictures)
-
-    whole = drawn()
+    drawn = Drawn(output, asked)
+    pipeline, catalog = drawn.painter.pipeline, drawn.painter.catalog
+    wanted = sorted({*drawn.items.tolist(), *drawn.people.items.tolist()})
+    _, real = look_at(catalog, wanted, pipeline.codec.frames[0], drawn.eyes)
+    whole = drawn.features()
     figures = {}
     for name in (GROUP, TYPE):
-        true = [columns[name][item].as_py() for item in items.tolist()]
-        read = eyes.read(whole, name)
-        known = [a == b for a, b in zip(read, true, strict=True) if b in eyes.labels[name]]
-        figures[f"{name}_right"] = float(np.mean(known))
-        figures[f"{name}_kinds"] = len(eyes.labels[name])
-        figures[f"{name}_pictures"] = len(known)
+        right = drawn.right(whole, name)
+        figures[f"{name}_right"] = float(np.mean(right))
+        figures[f"{name}_kinds"] = len(drawn.eyes.labels[name])
+        figures[f"{name}_pictures"] = len(right)
     weights = torch.load(halfway, weights_only=True)
-    for name, part in (
-        ("conditioner", painter.pipeline.conditioner),
-        ("denoiser", painter.pipeline.denoiser),
-    ):
+    for name, part in (("conditioner", pipeline.conditioner), ("denoiser", pipeline.denoiser)):
         for key, parameter in part.named_parameters():
             parameter.copy_(weights[f"{name}.{key}"])
-    half = drawn()
+    half = drawn.features()
     return figures | {
         "kid_asked_for": kernel_distance(whole, real),
         "kid_half_trained": kernel_distance(half, real),
