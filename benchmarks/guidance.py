@@ -26,7 +26,8 @@ from launch.trainer import build_trainer
 from pretrain.config import TrainerConfig
 
 PEOPLE = 200
-SCALES = (0.0, 1.0, 2.0, 4.0, 6.0, 8.0)
+SCALES = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0)
+"""Up to the default."""
 KIND = "category"
 
 
