@@ -4,7 +4,7 @@ python -m benchmarks.guidance    # a quarter of an hour after `benchmarks.pictur
 """
 
 import argparse
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from generate.image.judge import train_judge
 from generate.image.pipeline import drawing
 from generate.image.run import run_image_generator
 from generate.image.score import RECENT, look_at
+from launch.pipeline import Stage
 from launch.trainer import build_trainer
 from pretrain.config import TrainerConfig
 
@@ -67,8 +68,16 @@ def trained(output: Path) -> Path:
         trainer=TrainerConfig(max_steps=STEPS),
     )
     folder = output / "image-default"
-    if not folder.exists():
-        run_image_generator(config, folder, build_trainer)
+    stage = Stage(
+        "pictures",
+        folder,
+        "image-generator",
+        asdict(config),
+        {"recommender": Path(config.recommender)},
+        lambda: run_image_generator(config, folder, build_trainer),
+    )
+    if not stage.is_done():  # a change of defaults asks for another generator
+        stage.run()
     return folder
 
 

@@ -232,8 +232,8 @@ class Purchases:
     """float32 (purchases, width): states that all else the person took leads to."""
     alone: Tensor
     """float32 (purchases, width): states that the purchase leads to by itself."""
-    kinds: NDArray[np.integer]
-    """(purchases,): of the items, by category."""
+    kinds: NDArray[Any]
+    """(purchases,): the items' categories."""
 
     def looks(self) -> Tensor:
         """What sets each purchase apart from the others of its kind: (purchases, width)."""
@@ -266,10 +266,11 @@ def sample_purchases(
     places = np.random.default_rng(seed).permutation(len(pairs))[:most]
     beside = states_of(shop, [pairs.beside(int(place)) for place in places])
     known = beside.ne(0).any(-1).numpy()
-    items = pairs.items[places[known]]
-    _, kinds = np.unique([name or "" for name in catalog.items["category"]], return_inverse=True)
+    items, purchases = np.unique(pairs.items[places[known]], return_inverse=True)
     alone = states_of(shop, [items[place : place + 1] for place in range(len(items))])
-    return Purchases(beside[known], alone, kinds[items])
+    categories = catalog.items["category"]
+    kinds = np.array([categories[item] or "" for item in items.tolist()])
+    return Purchases(beside[known], alone[torch.from_numpy(purchases)], kinds[purchases])
 
 
 @torch.no_grad()

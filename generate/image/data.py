@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from catalog.catalog import Catalog
 from catalog.errors import VitrineError
 from catalog.splits import Split
-from generate.conditioning import NextItemPairs, Purchases, Shop
+from generate.conditioning import NextItemPairs, Purchases, Shop, states_of
 from generate.image.codec import Codec
 from generate.image.config import ImageConfig
 from generate.image.latents import LatentPictures, encode_pictures
@@ -176,8 +176,7 @@ class ImageData(pl.LightningDataModule):
     def transfer_batch_to_device(
         self, batch: ImageBatch, device: torch.device, dataloader_idx: int
     ) -> ImageBatch:
-        with torch.no_grad():
-            states = self.shop.user_states(batch.histories).float().cpu()
+        states = states_of(self.shop, batch.histories)
         moved = self.purchases.as_history(states)
         states = torch.where(batch.alone[:, None], moved, states)
         return replace(
