@@ -47,6 +47,12 @@ def main() -> None:
             command="python -m benchmarks.adapters",
             seeds=range(DOMAINS),
             figures=measure(Path(folder)),
+            sources=[
+                "finetune/domains.py",
+                "finetune/recommender.py",
+                "finetune/shop.py",
+                "pretrain/lora.py",
+            ],
             goal=["slowest_swap_ms <= 50", "differing_states == 0", "differing_lists == 0"],
             note="An encoder with towers of MiniLM-L6's and ViT-Tiny's shapes, not trained; ten "
             "domains fitted with LoRA (rank 8) for three steps, each with a seed of its own; swaps in "

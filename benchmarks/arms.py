@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from benchmarks.figures import figure_name
 from benchmarks.peers import make_peers_importable
 from benchmarks.record import write_record
+from benchmarks.sources import COMPARISON
 from catalog.artifacts import open_artifact
 from catalog.catalog import load_catalog
 from catalog.config import CatalogConfig
@@ -88,6 +89,7 @@ def movies(output: Path) -> None:
         command="python -m benchmarks.arms movies",
         seeds=SEEDS,
         figures=figures,
+        sources=[*COMPARISON, "configs/pipeline/movies.yaml"],
         goal=[
             f"{split.replace('-', '_')}_{name}_or_said == 1"
             for split in SPLITS
@@ -132,6 +134,7 @@ def fashion(output: Path) -> None:
             "lora_steps_share": share,
             "halved_or_verdict_says_not": int(share <= 0.5 or says_not),
         },
+        sources=[*COMPARISON, "configs/pipeline/fashion.yaml", "configs/pipeline/movies.yaml"],
         goal=["content_over_id_cold_recall10_low >= 10", "halved_or_verdict_says_not == 1"],
         note=f"{COMMON}ndcg: targets after a moment in time. cold: {HELD_OUT:.0%} of the garments, drawn "
         "at random, are in no training history, and every purchase of theirs is a target, ranked among "
@@ -178,6 +181,7 @@ def lora(output: Path) -> None:
         command="python -m benchmarks.arms lora",
         seeds=SEEDS,
         figures=figures,
+        sources=[*COMPARISON, "configs/pipeline/fashion.yaml", "configs/pipeline/movies.yaml"],
         goal=[
             f"{shop}_{bound}"
             for shop in shops

@@ -58,6 +58,7 @@ def main() -> None:
         command="python -m benchmarks.batching",
         seeds=range(SEEDS),
         figures=figures,
+        sources=["generate/text/decoding.py"],
         goal=[
             f"equal_to_alone == {REQUESTS * SEEDS * len(SHAPES)}",
             "steps_until_a_cancelled_slot_is_used == 1",

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from benchmarks.peers import make_peers_importable
 from benchmarks.record import ROOT, write_record
+from benchmarks.sources import FINETUNING
 from catalog.artifacts import open_artifact
 from catalog.config import CatalogConfig, SplitConfig
 from catalog.splits import load_split
@@ -87,6 +88,7 @@ def main() -> None:
         command="python -m benchmarks.beauty",
         seeds=SEEDS,
         figures=figures,
+        sources=[*FINETUNING, "finetune/words.py", "pretrain/embed.py"],
         goal=goal,
         note=f"S3-Rec's file; the last item of each person for test, the one before for validation, "
         f"all items ranked but those in the history. Each person's mean over the seeds, 95 % "

@@ -17,6 +17,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from benchmarks.record import write_record
+from benchmarks.sources import CHECKPOINTS
 from catalog.artifacts import open_artifact
 from catalog.catalog import load_catalog
 from catalog.config import CatalogConfig
@@ -79,6 +80,12 @@ def main() -> None:
             command="python -m benchmarks.bitflip",
             seeds=(0,),
             figures=figures,
+            sources=[
+                *CHECKPOINTS,
+                "catalog/artifacts.py",
+                "catalog/catalog.py",
+                "catalog/staging.py",
+            ],
             goal=["places >= 200", "unnoticed == 0", "unlogged_fallbacks == 0"],
             note=f"{PLACES} bits and {PLACES} cuts at random places of each of the four, their manifests "
             "and seals among them. A spoilt checkpoint is passed over for the one before, a spoilt "

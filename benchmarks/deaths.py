@@ -17,6 +17,7 @@ from typing import Any
 
 from benchmarks.record import write_record
 from benchmarks.shards import wrong_rows
+from benchmarks.sources import CHECKPOINTS
 from catalog.demo import build_demo_world
 from tests.pretrain.runs import SCRIPT, largest_difference, train
 
@@ -40,6 +41,12 @@ def main() -> None:
         command="python -m benchmarks.deaths",
         seeds=range(DEATHS),
         figures=figures,
+        sources=[
+            *CHECKPOINTS,
+            "benchmarks/shards.py",
+            "launch/submit/agent.py",
+            "launch/watchdog.py",
+        ],
         goal=[
             f"deaths == {DEATHS}",
             "slowest_end_seconds <= 10",

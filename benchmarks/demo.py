@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from benchmarks.figures import content_figures, figure_name
 from benchmarks.record import write_record
+from benchmarks.sources import FINETUNING, IMAGES, PRETRAINING, TEXTS
 from catalog.artifacts import open_artifact
 from catalog.splits import load_split
 from finetune.baselines import rank_by_popularity
@@ -117,6 +118,7 @@ def record_ranking(
         command=command,
         seeds=list(seeds),
         figures=figures,
+        sources=[*FINETUNING, *PRETRAINING, "configs/pipeline/demo.yaml"],
         goal=[
             "lora_over_popularity >= 3.0",
             "lora_over_shuffled >= 1.3",
@@ -138,6 +140,13 @@ def record_content(seed: int, output: Path, command: str) -> None:
         command=command,
         seeds=[seed],
         figures=content_figures(output / "showcase"),
+        sources=[
+            *IMAGES,
+            *TEXTS,
+            "configs/pipeline/demo.yaml",
+            "generate/showcase.py",
+            "generate/truth.py",
+        ],
         goal=[
             "palette_people >= 200",
             "palette_contrast >= 2.0",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from benchmarks.record import write_record
 from benchmarks.shards import EVERY, KILL_AT, ROWS, STEPS, STRATEGIES, gone_on
+from benchmarks.sources import CHECKPOINTS
 from catalog.demo import build_demo_world
 from tests.pretrain.runs import train
 
@@ -28,6 +29,7 @@ def main() -> None:
         command="python -m benchmarks.elastic",
         seeds=[0],
         figures=figures,
+        sources=[*CHECKPOINTS, "benchmarks/shards.py", "launch/reshard.py", "pretrain/rows.py"],
         goal=[
             f"changes == {len(CHANGES)}",
             "largest_loss_difference <= 1e-6",

@@ -50,6 +50,13 @@ def main() -> None:
         command="python -m benchmarks.embed",
         seeds=[0],
         figures=figures,
+        sources=[
+            "benchmarks/contrast.py",
+            "pretrain/embed.py",
+            "pretrain/encoder.py",
+            "pretrain/store.py",
+            "pretrain/towers.py",
+        ],
         goal=[
             *(f"speedup_over_batches_of_{size}_low >= 1.1" for size in PEER_BATCHES),
             "largest_difference <= 1e-5",

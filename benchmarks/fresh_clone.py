@@ -32,6 +32,7 @@ def main() -> None:
         command="python -m benchmarks.fresh_clone",
         seeds=[0],
         figures=figures,
+        sources=["configs/pipeline/demo.yaml", "constraints.txt", "install", "pyproject.toml"],
         goal=[f"{name}_{what} == 0" for name in NAMES for what in ("exit", "cuda_packages")],
         note="Each line in a clone and an environment of its own. Seconds include the installation; "
         "how long that takes is the package index's affair. Gigabytes are what lies in the clone "

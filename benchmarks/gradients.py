@@ -34,6 +34,13 @@ def main() -> None:
         command="python -m benchmarks.gradients",
         seeds=[3],
         figures=figures,
+        sources=[
+            "pretrain/chunks.py",
+            "pretrain/gather.py",
+            "pretrain/objectives/*.py",
+            "tests/pretrain/test_contrast.py",
+            "tests/pretrain/contrast_ranks.py",
+        ],
         goal=[
             *(f"worst_{ranks} <= 1e-5" for ranks in RANKS),
             # A gather that drops the gradient, as some released trainers have, must be noticed.

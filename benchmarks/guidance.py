@@ -13,6 +13,7 @@ import torch
 
 from benchmarks.pictures import STEPS, requests_of
 from benchmarks.record import write_record
+from benchmarks.sources import IMAGE_SCORES, IMAGES
 from catalog.artifacts import open_artifact
 from catalog.config import CatalogConfig, SplitConfig
 from finetune.statistics import mean_interval
@@ -43,6 +44,7 @@ def main() -> None:
         command="python -m benchmarks.guidance",
         seeds=[0],
         figures=figures,
+        sources=[*IMAGES, *IMAGE_SCORES, "benchmarks/pictures.py"],
         goal=[
             f"same_as_for_nobody_at_0 == {PEOPLE}",
             "spearman >= 0.9",

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.record import write_record
+from benchmarks.sources import CHECKPOINTS, IMAGES
 from catalog.demo import build_demo_world
 from generate.image import open_painter
 from generate.image.config import CodecConfig, DenoiserConfig, DrawConfig, ImageConfig
@@ -37,6 +38,7 @@ def main() -> None:
         command="python -m benchmarks.image_resume",
         seeds=[SEED],
         figures=figures,
+        sources=[*IMAGES, *CHECKPOINTS],
         goal=[
             "largest_loss_difference <= 1e-6",
             "largest_loss_difference_to_one_process <= 1e-6",

@@ -17,6 +17,7 @@ import numpy as np
 from tokenizers import AddedToken
 
 from benchmarks.record import write_record
+from benchmarks.sources import TEXTS
 from benchmarks.words import STAGES, settings_of
 from catalog.config import CatalogConfig
 from catalog.demo.truth import DemoTruth
@@ -98,6 +99,7 @@ def main() -> None:
         command="python -m benchmarks.injection",
         seeds=[0],
         figures=figures,
+        sources=[*TEXTS, "catalog/columns.py"],
         goal=[
             "attempts >= 200",
             "special_tokens_from_data == 0",

@@ -21,6 +21,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from benchmarks.record import write_record
+from benchmarks.sources import CHECKPOINTS
 from catalog.errors import VitrineError
 from launch import checkpoints
 from launch.checkpoints import Checkpoints, clear_away, newest_sound
@@ -222,6 +223,7 @@ def kill(run: Path, saves: dict[str, Save]) -> None:
         command="python -m benchmarks.kill",
         seeds=(),
         figures=figures,
+        sources=[*CHECKPOINTS],
         goal=[
             "points >= 30",
             "neither == 0",
@@ -300,6 +302,7 @@ def fill(run: Path, saves: dict[str, Save]) -> None:
         command="python -m benchmarks.kill",
         seeds=(),
         figures=figures,
+        sources=[*CHECKPOINTS],
         goal=["points >= 10", "disks >= 20", "unsound == 0", "unsaid == 0", "ended_well == 0"],
         note="points: each call of a save that writes, makes or renames, answered with ENOSPC by "
         "strace; disks: a tmpfs of 16 MiB with a little more room each time, never enough. unsound: "

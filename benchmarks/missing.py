@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.record import write_record
+from benchmarks.sources import PRETRAINING
 from catalog.artifacts import request_hash
 from catalog.splits import load_split, target_rows
 from finetune.metrics import metric_values
@@ -93,6 +94,7 @@ def main() -> None:
         command="python -m benchmarks.missing",
         seeds=SEEDS,
         figures=figures_of(ranks),
+        sources=[*PRETRAINING, "pretrain/retrieval.py", "configs/pipeline/fashion.yaml"],
         goal=[
             f"{name}_{share}_ours_minus_{control} >= 0"
             for name, asked, _ in MEASURES

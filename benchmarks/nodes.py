@@ -24,6 +24,7 @@ import yaml
 
 from benchmarks.record import write_record
 from benchmarks.slurm import TINY, wait_for
+from benchmarks.sources import CHECKPOINTS
 from catalog.demo import build_demo_world
 from launch.events import read_events
 from launch.submit.config import PORT
@@ -55,6 +56,12 @@ def main() -> None:
         command="python -m benchmarks.nodes",
         seeds=[0],
         figures=figures,
+        sources=[
+            *CHECKPOINTS,
+            "benchmarks/slurm.py",
+            "launch/submit/agent.py",
+            "launch/watchdog.py",
+        ],
         goal=[
             "world_size == 2",
             "runs_finished == 4",

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.record import write_record
+from benchmarks.sources import IMAGE_SCORES, IMAGES
 from benchmarks.words import interval, settings_of
 from catalog.arrange import arrange
 from catalog.artifacts import MANIFEST, open_artifact
@@ -175,6 +176,7 @@ def record_demo(output: Path, seeds: tuple[int, ...]) -> None:
         command="python -m benchmarks.pictures demo",
         seeds=list(seeds),
         figures={**worst, **figures},
+        sources=[*IMAGES, *IMAGE_SCORES, "configs/pipeline/demo.yaml"],
         goal=[
             "people_worst >= 300",
             "palette_own_over_swapped_worst >= 3",
@@ -236,6 +238,7 @@ def record_fashion(output: Path) -> None:
         command="python -m benchmarks.pictures fashion",
         seeds=[0],
         figures=figures,
+        sources=[*IMAGES, *IMAGE_SCORES, "configs/pipeline/fashion.yaml"],
         goal=[
             f"judge_names_{GROUP} >= 0.8",
             f"{GROUP}_right >= 0.8",

@@ -61,6 +61,7 @@ def main() -> None:
         command="python -m benchmarks.plan",
         seeds=[0],
         figures={"largest_error": max(errors), "mean_error": float(np.mean(errors)), **figures},
+        sources=["launch/plan/*.py"],
         goal=["largest_error <= 0.10"],
         note="Peak resident memory of a fresh process during two steps, beyond what it held when all was "
         "imported; what is freed goes back to the system at once. Random weights, the demo shop's rows, "

@@ -103,6 +103,7 @@ def main() -> None:
         command="python -m benchmarks.provenance",
         seeds=[0],
         figures=figures,
+        sources=["generate/image/watermark.py", "generate/provenance.py"],
         goal=[
             "untouched_verified == 1",
             "edits_noticed == 1",

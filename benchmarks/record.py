@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol, SupportsFloat, SupportsIndex, runtime_checkable
 
+from benchmarks.sources import changed, script_of, source_hash
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -53,6 +55,14 @@ class Record:
     """Comparisons such as `ndcg_ratio_low >= 3.0`; all must hold."""
     met: bool
     note: str
+    sources: list[str]
+    """Globs from the root of the files that the figures depend on, the benchmark among them."""
+    source_hash: str
+    """Of those files as they were at `commit`; see `benchmarks.sources`."""
+
+    def is_stale(self, root: Path = ROOT) -> bool:
+        """Whether a file that the figures depend on has changed since they were measured."""
+        return changed(self.sources, self.source_hash, root)
 
 
 def write_record(
@@ -62,6 +72,7 @@ def write_record(
     seeds: Sequence[int],
     figures: Mapping[str, object],
     goal: Sequence[str],
+    sources: Sequence[str],
     note: str = "",
     machine: str | None = None,
     folder: Path = RESULTS,
@@ -69,11 +80,14 @@ def write_record(
     """Writes `folder/<name>.json` and returns its path; `met` is what the stored figures say.
 
     A figure may be a number, a text, or an interval (then `x_low` and `x_high` go beside it).
-    Raises ValueError if the goal names a figure that was not measured.
+    `sources` are globs from the root of the code and settings that the figures depend on; the script
+    that `command` runs is added to them. Raises ValueError if the goal names a figure that was not
+    measured, or a source matches no file.
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
         raise ValueError(f"record name {name!r} must be lower-case words joined by hyphens")
     flat = flat_figures(figures)
+    sources = sorted({script_of(command), *sources})
     record = Record(
         name=name,
         claim=claim,
@@ -86,6 +100,8 @@ def write_record(
         goal=list(goal),
         met=goal_is_met(goal, flat),
         note=note,
+        sources=sources,
+        source_hash=source_hash(sources, ROOT),
     )
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"

@@ -53,6 +53,12 @@ def main() -> None:
         command="python -m benchmarks.sampling",
         seeds=[0],
         figures=figures,
+        sources=[
+            "generate/image/codec.py",
+            "generate/image/guidance.py",
+            "generate/image/pipeline.py",
+            "generate/image/solvers.py",
+        ],
         goal=[
             "overhead <= 0.03",
             *(f"{ours}_over_diffusers_worst <= 1.001" for ours, _ in PAIRS),

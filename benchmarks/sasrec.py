@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from benchmarks.contrast import ratio_of_medians
 from benchmarks.record import ROOT, commit, write_record
+from benchmarks.sources import FINETUNING
 from catalog.catalog import Catalog, load_catalog
 from catalog.config import CatalogConfig, SplitConfig
 from catalog.splits import Split, Targets, make_split
@@ -314,6 +315,7 @@ def write() -> None:
         command="python -m benchmarks.sasrec",
         seeds=SEEDS,
         figures=figures(),
+        sources=[*FINETUNING, "benchmarks/rectools_sasrec.py"],
         goal=GOAL,
         note="MovieLens 100K, leave-one-out, all items ranked but those seen, by the same evaluation; "
         "vitrine finetune --features id --transfer scratch against RecTools 0.19's SASRecModel with "

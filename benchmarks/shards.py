@@ -15,6 +15,7 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from benchmarks.record import write_record
+from benchmarks.sources import CHECKPOINTS
 from catalog.demo import build_demo_world
 from pretrain.rows import HistoryRows, StepOrder, stack_rows
 from tests.pretrain.runs import (
@@ -53,6 +54,14 @@ def main() -> None:
         command="python -m benchmarks.shards",
         seeds=[0],
         figures=figures,
+        sources=[
+            *CHECKPOINTS,
+            "launch/reshard.py",
+            "launch/strategies.py",
+            "pretrain/module.py",
+            "pretrain/optim.py",
+            "pretrain/rows.py",
+        ],
         goal=[
             *(f"{strategy}_loss_difference <= 1e-4" for strategy in STRATEGIES),
             *(f"{name} == 0" for name in figures if name.endswith(("_bytes", "_rows"))),

@@ -12,6 +12,7 @@ import numpy as np
 
 from benchmarks.figures import content_figures, figure_name
 from benchmarks.record import write_record
+from benchmarks.sources import FINETUNING, IMAGES, PRETRAINING, TEXTS
 from catalog.artifacts import open_artifact
 from catalog.splits import load_split
 from finetune.baselines import rank_by_popularity
@@ -45,6 +46,7 @@ def main() -> None:
         command=f"python -m benchmarks.shops {shop}",
         seeds=[config.finetune.trainer.seed],
         figures=figures,
+        sources=[*FINETUNING, *PRETRAINING, *IMAGES, *TEXTS, f"configs/pipeline/{shop}.yaml"],
         goal=["minutes <= 40", f"{config.headline}_minus_popularity_ndcg10_low > 0"],
         note="Leave-one-out, full ranking over all items not in the history; one seed; 95 % bootstrap "
         "intervals over people. Pictures and words: own state, a swapped person's, none.",

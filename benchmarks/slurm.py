@@ -120,6 +120,7 @@ def main() -> None:
         command="python -m benchmarks.slurm",
         seeds=[0],
         figures={"slurm": version, **figures},
+        sources=["launch/stopping.py", "launch/submit/*.py", "launch/trainer.py"],
         goal=[
             "jobs_requeued == 1",
             f"steps == {STEPS}",

@@ -22,6 +22,7 @@ import numpy as np
 
 from benchmarks.record import write_record
 from benchmarks.shards import wrong_rows
+from benchmarks.sources import CHECKPOINTS
 from catalog.demo import build_demo_world
 from finetune.statistics import mean_interval
 from launch.events import read_events
@@ -52,6 +53,14 @@ def main() -> None:
         command="python -m benchmarks.soak",
         seeds=range(SEEDS),
         figures=figures,
+        sources=[
+            *CHECKPOINTS,
+            "benchmarks/shards.py",
+            "launch/guard.py",
+            "launch/stopping.py",
+            "launch/watchdog.py",
+            "pretrain/quarantine.py",
+        ],
         goal=[
             f"finished == {SEEDS}",
             "largest_loss_difference <= 1e-6",

@@ -55,6 +55,14 @@ def main() -> None:
         command=COMMAND,
         seeds=[0],
         figures=figures,
+        sources=[
+            "benchmarks/contrast.py",
+            "finetune/evaluate.py",
+            "finetune/losses.py",
+            "finetune/metrics.py",
+            "finetune/recommender.py",
+            "finetune/shop.py",
+        ],
         goal=[
             "softmax_speedup_over_chunked_low >= 3.0",
             "softmax_ours_mib <= 150",

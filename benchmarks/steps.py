@@ -89,6 +89,13 @@ def write_speed() -> None:
         command=COMMAND,
         seeds=[0],
         figures=figures,
+        sources=[
+            "benchmarks/contrast.py",
+            "pretrain/chunks.py",
+            "pretrain/encoder.py",
+            "pretrain/objectives/contrast.py",
+            "pretrain/towers.py",
+        ],
         goal=[
             *(f"{loss}_{batch}_speedup_low >= 1.5" for loss in LOSSES for batch in LOSS_BATCHES),
             *(f"cached_{batch}_speedup_low >= 1.0" for batch in CACHED_BATCHES),
@@ -122,6 +129,7 @@ def write_memory() -> None:
         command=COMMAND,
         seeds=[0],
         figures=figures,
+        sources=["benchmarks/contrast.py", "pretrain/chunks.py", "pretrain/objectives/contrast.py"],
         goal=[
             *(f"{loss}_ours_growth <= 2.3" for loss in LOSSES),
             # That it is measured at all: whole matrices must be seen to grow with the square.

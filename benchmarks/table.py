@@ -1,6 +1,7 @@
 """Turns the records into RESULTS.md and fills the figures that README.md quotes from them.
 
-Run `python -m benchmarks.table` to write both, with `--check` to fail where either is stale.
+Run `python -m benchmarks.table` to write both, with `--check` to fail where either does not agree with
+the records, with `--stale` to list what README.md quotes of records whose sources have changed since.
 """
 
 import argparse
@@ -14,8 +15,9 @@ from benchmarks.record import RESULTS, ROOT, Figure, Record, holds, load_records
 HEAD = """# Results
 
 Each line is one claim, measured by one command and kept as one file in `benchmarks/results`. \
-The goal is a list of comparisons; whether it is met is computed from the figures. This page is \
-written by `python -m benchmarks.table`.
+The goal is a list of comparisons; whether it is met is computed from the figures. A record is \
+*stale* when a file that its figures depend on has changed since its commit: then it says what was \
+measured, not what would be. This page is written by `python -m benchmarks.table`.
 """
 OPENING = "<!-- record:"
 QUOTE = re.compile(
@@ -32,7 +34,8 @@ def results_page(records: Sequence[Record]) -> str:
     for record in records:
         goal = "<br>".join(f"`{comparison}`" for comparison in record.goal)
         link = f"[{record.name}](#{record.name})"
-        cells = [link, record.claim, goal, _mark(record.met), f"`{record.commit}`", record.date]
+        met = _mark(record.met) + (", stale" if record.is_stale() else "")
+        cells = [link, record.claim, goal, met, f"`{record.commit}`", record.date]
         lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
     return HEAD + "\n".join(lines) + "\n" + "".join(_section(record) for record in records)
 
@@ -48,6 +51,8 @@ def _section(record: Record) -> str:
     for comparison in record.goal:
         lines.append(f"- goal `{comparison}`: {_mark(holds(comparison, record.figures))}")
     lines += ["", f"Commit `{record.commit}`, {record.date}; {record.machine}; seeds {seeds}."]
+    if record.is_stale():
+        lines += ["", "Stale: a file that these figures depend on has changed since."]
     lines += ["", record.note] if record.note else []
     return "\n".join(lines) + "\n"
 
@@ -105,7 +110,18 @@ def fill_quotes(text: str, records: Sequence[Record]) -> str:
     return QUOTE.sub(filled, text)
 
 
-def stale_pages(root: Path = ROOT, results: Path = RESULTS) -> dict[Path, str]:
+def stale_quotes(text: str, records: Sequence[Record]) -> list[str]:
+    """`line N: figure of record`, for each quote of a record whose sources have changed since."""
+    stale = {record.name for record in records if record.is_stale()}
+    return [
+        f"line {number}: {quote['key']} of {quote['name']}"
+        for number, line in enumerate(text.splitlines(), start=1)
+        for quote in QUOTE.finditer(line)
+        if quote["name"] in stale
+    ]
+
+
+def outdated_pages(root: Path = ROOT, results: Path = RESULTS) -> dict[Path, str]:
     """Page → what it ought to say, for each page that does not agree with the records."""
     records = load_records(results)
     wanted: dict[Path, str] = {}
@@ -123,9 +139,17 @@ def stale_pages(root: Path = ROOT, results: Path = RESULTS) -> dict[Path, str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if stale")
-    check = parser.parse_args(arguments).check
-    stale = stale_pages()
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if they differ")
+    parser.add_argument("--stale", action="store_true", help="list README.md's stale quotes")
+    options = parser.parse_args(arguments)
+    if options.stale:
+        quotes = stale_quotes((ROOT / "README.md").read_text(encoding="utf-8"), load_records())
+        print(
+            "\n".join(f"README.md {quote}" for quote in quotes) or "README.md quotes nothing stale"
+        )
+        return 1 if quotes else 0
+    check = options.check
+    stale = outdated_pages()
     for path, text in stale.items():
         if check:
             print(f"{path.name} does not agree with the records; run python -m benchmarks.table")

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.record import write_record
+from benchmarks.sources import CHECKPOINTS, TEXTS
 from catalog.demo import build_demo_world
 from generate.text import open_writer
 from generate.text.config import TextConfig, WriteConfig
@@ -32,6 +33,7 @@ def main() -> None:
         command="python -m benchmarks.text_resume",
         seeds=[SEED],
         figures=figures,
+        sources=[*TEXTS, *CHECKPOINTS],
         goal=[
             f"same_words == {REQUESTS}",
             f"first_step_after_the_kill == {KILL_AT // EVERY * EVERY}",

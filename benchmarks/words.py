@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.record import write_record
+from benchmarks.sources import TEXT_SCORES, TEXTS
 from finetune.statistics import Interval
 from generate.text.config import ScoreConfig, TextConfig, WriteConfig
 from generate.text.report import SAMPLES_FILE, SCORES_FILE, run_text_scores
@@ -122,6 +123,7 @@ def record_demo(output: Path, seeds: tuple[int, ...]) -> None:
         command="python -m benchmarks.words demo",
         seeds=list(seeds),
         figures={**worst, **figures},
+        sources=[*TEXTS, *TEXT_SCORES, "configs/pipeline/demo.yaml"],
         goal=[
             "people >= 300",
             "description_swapped_minus_own_worst_low > 0",
@@ -183,6 +185,12 @@ def record_real(output: Path) -> None:
         command="python -m benchmarks.words real",
         seeds=[0],
         figures=figures,
+        sources=[
+            *TEXTS,
+            *TEXT_SCORES,
+            "configs/pipeline/fashion.yaml",
+            "configs/pipeline/movies.yaml",
+        ],
         goal=[
             f"{shop}_{what}_low > 0"
             for shop in text

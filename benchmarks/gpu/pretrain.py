@@ -163,6 +163,14 @@ class Run:
                 command="benchmarks/gpu/pretrain.sh",
                 seeds=[0],
                 figures=self.figures,
+                sources=[
+                    "benchmarks/gpu/*.py",
+                    "pretrain/chunks.py",
+                    "pretrain/encoder.py",
+                    "pretrain/objectives/contrast.py",
+                    "pretrain/optim.py",
+                    "pretrain/towers.py",
+                ],
                 goal=GOAL,
                 note="One process; contenders take turns in rotating order; medians of wall time, "
                 "95 % bootstrap intervals of their ratio. Model FLOPs are 6 × weights × tokens + "

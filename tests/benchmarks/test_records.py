@@ -2,12 +2,13 @@
 
 import json
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks.record import (
+    ROOT,
     Figure,
     Record,
     describe_machine,
@@ -17,7 +18,8 @@ from benchmarks.record import (
     load_records,
     write_record,
 )
-from benchmarks.table import fill_quotes, results_page, stale_pages
+from benchmarks.sources import changed, matching, script_of, source_hash
+from benchmarks.table import fill_quotes, outdated_pages, results_page, stale_quotes
 from finetune.statistics import Interval
 
 RECORDS = load_records()
@@ -28,10 +30,11 @@ def planted(folder: Path, goal: tuple[str, ...] = ("ratio_low >= 3.0",)) -> Reco
     write_record(
         name="planted",
         claim="A planted claim with a | in it",
-        command="python -m benchmarks.planted",
+        command="python -m benchmarks.table",
         seeds=[1, 2, 3],
         figures={"ratio": Interval(3.5, 3.1, 3.9), "people": 1500, "best": "lora"},
         goal=goal,
+        sources=["benchmarks/record.py"],
         note="Only for this test.",
         folder=folder,
     )
@@ -53,8 +56,15 @@ def test_records_name_no_folder_of_the_machine_they_were_made_on(record: Record)
     assert not [text for text in told if re.search(r"(^|[\s='\"])/\w", text)]
 
 
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.name)
+def test_records_name_the_benchmark_and_the_files_they_depend_on(record: Record):
+    assert script_of(record.command) in record.sources
+    assert len(record.sources) > 1
+    assert matching(record.sources, ROOT)  # each matches a file that there is
+
+
 def test_results_page_and_readme_agree_with_the_records():
-    assert [path.name for path in stale_pages()] == [], "run python -m benchmarks.table"
+    assert [path.name for path in outdated_pages()] == [], "run python -m benchmarks.table"
 
 
 @pytest.mark.parametrize(
@@ -145,18 +155,18 @@ def test_a_wrong_figure_in_the_readme_is_noticed(tmp_path: Path):
     readme = tmp_path / "README.md"
     right = "It is <!-- record:planted ratio .1f -->3.5<!-- /record --> times as good."
     readme.write_text(right, encoding="utf-8")
-    assert stale_pages(tmp_path, results) == {}
+    assert outdated_pages(tmp_path, results) == {}
     readme.write_text(right.replace("3.5", "3.6"), encoding="utf-8")
-    assert stale_pages(tmp_path, results) == {readme: right}
+    assert outdated_pages(tmp_path, results) == {readme: right}
 
 
 def test_a_stale_results_page_is_noticed(tmp_path: Path):
     results = tmp_path / "benchmarks" / "results"
     page = tmp_path / "benchmarks" / "RESULTS.md"
     record = planted(results)
-    assert list(stale_pages(tmp_path, results)) == [page]
+    assert list(outdated_pages(tmp_path, results)) == [page]
     page.write_text(results_page([record]).replace("3.1", "3.2"), encoding="utf-8")
-    assert list(stale_pages(tmp_path, results)) == [page]
+    assert list(outdated_pages(tmp_path, results)) == [page]
 
 
 @pytest.mark.parametrize(
@@ -186,3 +196,84 @@ def test_quotes_are_formatted_as_their_marker_says(tmp_path: Path, quote: str, e
 def test_a_quote_of_nothing_is_refused(tmp_path: Path, quote: str):
     with pytest.raises(ValueError, match="quote"):
         fill_quotes(quote, [planted(tmp_path)])
+
+
+SCRIPT = """\
+\"\"\"Measures.\"\"\"
+from benchmarks.record import write_record
+
+def measure(people):
+    \"\"\"Of each of them.\"\"\"
+    return people * 2  # twice
+
+write_record("planted", claim="It doubles", figures=measure(3), goal=["x > 1"], note="Once.")
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("Measures.", "Measures it."),
+        ("Of each of them.", "Of all."),
+        ("  # twice", ""),
+        ("\n\n", "\n\n\n"),
+        ("It doubles", "It grows"),
+        ("x > 1", "x > 2"),
+        ('note="Once."', 'sources=["a.py"]'),
+        ("import write_record", "import write_record\nfrom benchmarks.sources import IMAGES"),
+    ],
+)
+def test_prose_goals_and_layout_make_no_record_stale(tmp_path: Path, old: str, new: str):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT, encoding="utf-8")
+    before = source_hash(["*.py"], tmp_path)
+    assert old in SCRIPT
+    script.write_text(SCRIPT.replace(old, new), encoding="utf-8")
+    assert not changed(["*.py"], before, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("* 2", "* 3"), ("people)", "people, twice=True)"), ('"planted"', '"sown"'), ("* 2", "+ 2")],
+)
+def test_a_changed_line_of_code_makes_a_record_stale(tmp_path: Path, old: str, new: str):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT, encoding="utf-8")
+    before = source_hash(["*.py"], tmp_path)
+    script.write_text(SCRIPT.replace(old, new, 1), encoding="utf-8")
+    assert changed(["*.py"], before, tmp_path)
+
+
+def test_other_files_count_by_every_byte_and_a_file_that_is_gone_or_new_counts(tmp_path: Path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "a.yaml").write_text("steps: 1", encoding="utf-8")
+    before = source_hash(["deep/*"], tmp_path)
+    (tmp_path / "deep" / "a.yaml").write_text("steps: 1 ", encoding="utf-8")
+    assert changed(["deep/*"], before, tmp_path)
+    (tmp_path / "deep" / "a.yaml").write_text("steps: 1", encoding="utf-8")
+    assert not changed(["deep/*"], before, tmp_path)
+    (tmp_path / "deep" / "b.yaml").write_text("", encoding="utf-8")
+    assert changed(["deep/*"], before, tmp_path)
+    assert changed(["deep/c.yaml"], before, tmp_path)
+
+
+def test_a_source_that_matches_no_file_is_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"'finetune/loses\.py' matches no file"):
+        source_hash(["finetune/loses.py"], ROOT)
+    with pytest.raises(ValueError, match="runs no benchmark"):
+        script_of("make all")
+    assert script_of("python -m benchmarks.gpu.zero --x") == "benchmarks/gpu/zero.py"
+
+
+def test_a_record_of_changed_sources_is_marked_stale_and_its_quotes_are_listed(tmp_path: Path):
+    record = planted(tmp_path)
+    quote = "<!-- record:planted ratio .1f -->3.5<!-- /record -->"
+    assert not record.is_stale()
+    assert "stale" not in results_page([record]).split("planted](", 1)[1]
+    assert stale_quotes(f"\n{quote}", [record]) == []
+    old = replace(record, source_hash="0" * 16)
+    assert old.is_stale()
+    page = results_page([old])
+    assert "✓ met, stale |" in page
+    assert "has changed since." in page.split("## planted")[1]
+    assert stale_quotes(f"\n{quote} and {quote}", [old]) == ["line 2: ratio of planted"] * 2

@@ -1,0 +1,159 @@
+"""Says which files a record's figures depend on, and hashes what in them can change a figure.
+
+Of a Python file only the syntax tree counts: comments, layout, docstrings and what a script passes to
+`write_record` as prose or goal may change without making a record stale. Of other files every byte.
+"""
+
+import ast
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+PROSE = ("claim", "note", "goal", "sources")
+"""Arguments of `write_record` that change no figure; goals are computed from stored figures."""
+
+RANKING = [
+    "catalog/splits.py",
+    "finetune/evaluate.py",
+    "finetune/metrics.py",
+    "finetune/statistics.py",
+]
+FINETUNING = [
+    *RANKING,
+    "finetune/cache.py",
+    "finetune/data.py",
+    "finetune/losses.py",
+    "finetune/module.py",
+    "finetune/recommender.py",
+    "finetune/run.py",
+    "finetune/selection.py",
+    "pretrain/blocks.py",
+    "pretrain/history.py",
+    "pretrain/lora.py",
+    "pretrain/optim.py",
+]
+PRETRAINING = [
+    "pretrain/encoder.py",
+    "pretrain/module.py",
+    "pretrain/objectives/*.py",
+    "pretrain/optim.py",
+    "pretrain/rows.py",
+    "pretrain/start.py",
+    "pretrain/towers.py",
+]
+COMPARISON = [*FINETUNING, *PRETRAINING, "launch/compare.py", "launch/report/pace.py"]
+CHECKPOINTS = ["catalog/seals.py", "launch/checkpoints.py", "launch/trainer.py"]
+IMAGES = [
+    "generate/conditioning.py",
+    "generate/image/codec.py",
+    "generate/image/data.py",
+    "generate/image/denoiser.py",
+    "generate/image/guidance.py",
+    "generate/image/latents.py",
+    "generate/image/module.py",
+    "generate/image/painter.py",
+    "generate/image/pipeline.py",
+    "generate/image/solvers.py",
+]
+IMAGE_SCORES = [
+    "generate/image/choose.py",
+    "generate/image/features.py",
+    "generate/image/judge.py",
+    "generate/image/score.py",
+]
+TEXTS = [
+    "generate/conditioning.py",
+    "generate/text/clean.py",
+    "generate/text/data.py",
+    "generate/text/decoding.py",
+    "generate/text/model.py",
+    "generate/text/module.py",
+    "generate/text/prompts.py",
+    "generate/text/vouched.py",
+    "generate/text/writer.py",
+]
+TEXT_SCORES = [
+    "generate/text/facts.py",
+    "generate/text/faithful.py",
+    "generate/text/identify.py",
+    "generate/text/judge.py",
+    "generate/text/score.py",
+    "generate/text/strict.py",
+]
+
+
+def source_hash(sources: Iterable[str], root: Path) -> str:
+    """Hash of all files under `root` that match one of the globs: 16 hexadecimal digits.
+
+    Raises ValueError where a glob matches no file, so that a misspelt one is noticed.
+    """
+    digest = hashlib.sha256()
+    for path in matching(sources, root):
+        digest.update(f"{path.relative_to(root).as_posix()}\n{_content(path)}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def matching(sources: Iterable[str], root: Path) -> list[Path]:
+    """The files under `root` that match one of the globs, sorted, each once."""
+    found: set[Path] = set()
+    for pattern in sources:
+        files = {path for path in root.glob(pattern) if path.is_file()}
+        if not files:
+            raise ValueError(
+                f"source {pattern!r} matches no file; name a file or glob of the project"
+            )
+        found |= files
+    return sorted(found)
+
+
+def changed(sources: Iterable[str], stored: str, root: Path) -> bool:
+    """Whether the files differ from those that were hashed, or one of them is gone."""
+    try:
+        return source_hash(sources, root) != stored
+    except ValueError:
+        return True
+
+
+def script_of(command: str) -> str:
+    """The benchmark that a record's command runs, as a path from the root; ValueError if none."""
+    for word in command.split():
+        if word.startswith(("benchmarks.", "benchmarks/")):
+            return word if "/" in word else f"{word.replace('.', '/')}.py"
+    raise ValueError(f"command {command!r} runs no benchmark; write 'python -m benchmarks.NAME'")
+
+
+def _content(path: Path) -> str:
+    content = path.read_bytes()
+    if path.suffix == ".py":
+        content = repr(_plain(ast.parse(content))).encode()
+    return hashlib.sha256(content).hexdigest()
+
+
+def _plain(node: object) -> object:
+    """The syntax tree as tuples, alike in all versions of Python; without texts that stand alone."""
+    if isinstance(node, list):
+        return tuple(_plain(part) for part in node if not (_is_prose(part) or _names_sources(part)))
+    if not isinstance(node, ast.AST):
+        return node
+    if isinstance(node, ast.Call) and _calls_write_record(node):
+        kept = [keyword for keyword in node.keywords if keyword.arg not in PROSE]
+        node = ast.Call(node.func, node.args, kept)
+    fields = ((name, _plain(value)) for name, value in ast.iter_fields(node) if name != "kind")
+    return (type(node).__name__, *((k, v) for k, v in fields if v is not None and v != ()))
+
+
+def _is_prose(node: object) -> bool:
+    """A docstring, or the text beneath a field."""
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
+
+
+def _names_sources(node: object) -> bool:
+    return isinstance(node, ast.ImportFrom) and node.module == "benchmarks.sources"
+
+
+def _calls_write_record(node: ast.Call) -> bool:
+    return isinstance(node.func, ast.Name) and node.func.id == "write_record"
