@@ -46,7 +46,7 @@ def load_catalog(config: CatalogConfig) -> "Catalog":
             f"catalog.source {config.source!r} is unknown.{nearest(config.source, SOURCES)}"
         )
     raw = source(config)
-    fingerprint = _fingerprint(raw, config)
+    fingerprint, content_fingerprint = _fingerprints(raw, config)
     # Items keep absolute picture paths, so a catalog that was moved is converted again.
     place = hashlib.sha256(str(raw.folder).encode()).hexdigest()[:8]
     folder = cache_folder() / "catalogs" / f"{fingerprint[:24]}-{place}-{FORMAT}"
@@ -56,7 +56,7 @@ def load_catalog(config: CatalogConfig) -> "Catalog":
         shutil.rmtree(folder, ignore_errors=True)
     if fault or not folder.exists():
         _write(convert(raw, config), folder)
-    return _open(raw, fingerprint, folder)
+    return _open(raw, fingerprint, content_fingerprint, folder)
 
 
 def cache_folder() -> Path:
@@ -102,6 +102,9 @@ class Catalog:
     """Where its pictures lie."""
     fingerprint: str
     """sha256 of what was read: tables' bytes, pictures' paths and sizes, the reading rules."""
+    content_fingerprint: str
+    """sha256 of what says what items hold: the items table's bytes, media paths and sizes, the roles.
+    What is derived from items alone is cached under it, and outlives another interaction."""
     items: Dataset
     """item_id; title, text, category, image (absolute path): str or None; price: float or None."""
     columns: pa.Table
@@ -141,11 +144,15 @@ class Catalog:
 
         What is kept of a whole catalog, such as decoded pictures, is then made for them alone.
         """
-        told = hashlib.sha256(self.fingerprint.encode() + items.tobytes())
+
+        def of_these(fingerprint: str) -> str:
+            return hashlib.sha256(fingerprint.encode() + items.tobytes()).hexdigest()
+
         nobody = Interactions(np.zeros(1, np.int64), np.empty(0, np.int32), np.empty(0, np.int64))
         return replace(
             self,
-            fingerprint=told.hexdigest(),
+            fingerprint=of_these(self.fingerprint),
+            content_fingerprint=of_these(self.content_fingerprint),
             items=Dataset(self.items.data.table.take(items)),
             columns=self.columns.take(items),
             user_ids=self.user_ids[:0],
@@ -267,18 +274,26 @@ def _row_of(rows: dict[str, int], wanted: str | int, what: str, name: str) -> in
     return row
 
 
-def _fingerprint(raw: RawTables, config: CatalogConfig) -> str:
-    """sha256 over the tables' bytes, the pictures' relative paths and sizes, the reading rules."""
-    digest = hashlib.sha256()
+def _fingerprints(raw: RawTables, config: CatalogConfig) -> tuple[str, str]:
+    """Of the whole catalog, and of what its items hold: sha256 over tables' bytes, media files'
+    relative paths and sizes, and the reading rules."""
     rules = [config.source, config.unknown_items, config.min_rating, config.ties, config.roles]
-    digest.update(json.dumps(rules, sort_keys=True, default=str).encode())
+    whole = hashlib.sha256(json.dumps(rules, sort_keys=True, default=str).encode())
+    roles = [config.source, config.roles]
+    content = hashlib.sha256(json.dumps(roles, sort_keys=True, default=str).encode())
     for path in raw.files:
         with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(f"\n{path.name} {content}".encode())
-    for line in sorted(_picture_lines(str(raw.folder), "")):
-        digest.update(line.encode(errors="surrogateescape"))
-    return digest.hexdigest()
+            line = f"\n{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}".encode()
+        whole.update(line)
+        if path in raw.item_files:
+            content.update(line)
+    tables = tuple(f"\n{path.name} " for path in raw.files if path.parent == raw.folder)
+    for media in sorted(_picture_lines(str(raw.folder), "")):
+        line = media.encode(errors="surrogateescape")
+        whole.update(line)
+        if not media.startswith(tables):
+            content.update(line)
+    return whole.hexdigest(), content.hexdigest()
 
 
 def _picture_lines(folder: str, inside: str) -> list[str]:
@@ -359,7 +374,7 @@ def _write_table(table: pa.Table, path: Path) -> None:
         writer.write_table(table.combine_chunks(), max_chunksize=ROWS_PER_BATCH)
 
 
-def _open(raw: RawTables, fingerprint: str, folder: Path) -> Catalog:
+def _open(raw: RawTables, fingerprint: str, content_fingerprint: str, folder: Path) -> Catalog:
     about = json.loads((folder / "about.json").read_text(encoding="utf8"))
     reviews, given = folder / "reviews.arrow", folder / "given.arrow"
     interactions = Interactions(
@@ -374,6 +389,7 @@ def _open(raw: RawTables, fingerprint: str, folder: Path) -> Catalog:
         name=raw.name,
         folder=raw.folder,
         fingerprint=fingerprint,
+        content_fingerprint=content_fingerprint,
         items=Dataset.from_file(str(folder / "items.arrow")),
         columns=_open_table(folder / "columns.arrow"),
         user_ids=_open_array(folder / "user_ids.npy"),

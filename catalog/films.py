@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from catalog.errors import BrokenFile, VitrineError
-from catalog.pictures import check_size, file_faults, framed_picture
+from catalog.pictures import check_size, framed_picture, read_file
 
 ANIMATED = {".gif", ".webp", ".png", ".apng"}
 SUFFIXES = {
@@ -27,8 +27,7 @@ def read_frames(path: str | Path, frames: int, size: int) -> NDArray[np.uint8]:
 
     Of a film with fewer, some are given twice. Raises BrokenFile.
     """
-    with file_faults(path):
-        return _frames(Path(path), frames, size)
+    return read_file(path, lambda: _frames(Path(path), frames, size))
 
 
 def read_sound(path: str | Path, rate: int, samples: int) -> NDArray[np.float32]:
@@ -36,8 +35,7 @@ def read_sound(path: str | Path, rate: int, samples: int) -> NDArray[np.float32]
 
     A shorter one is followed by silence. Raises BrokenFile.
     """
-    with file_faults(path):
-        return _sound(Path(path), rate, samples)
+    return read_file(path, lambda: _sound(Path(path), rate, samples))
 
 
 def _frames(path: Path, frames: int, size: int) -> NDArray[np.uint8]:

@@ -1,10 +1,11 @@
 """Decodes one picture file into RGB of the size that is asked for, or says why it cannot."""
 
+import errno
+import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,19 @@ MAX_PIXELS = 50_000_000
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jfif"}
 """How pictures' files are called."""
 
+DISK_ERRORS = {
+    *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR, errno.EBUSY),
+    *(errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOTCONN, errno.ECONNRESET),
+    *(errno.EHOSTDOWN, errno.ENETDOWN, errno.ENETUNREACH, errno.EREMOTEIO),
+    *(errno.EACCES, errno.EPERM),
+}
+"""What the disk, the network or the process may answer today and not tomorrow: none says anything
+of the file's content."""
+RETRY_SECONDS = (0.1, 1.0)
+"""Waits before a file is read again after such an answer."""
+
 Crop = Literal["pad", "centre"]
+Value = TypeVar("Value")
 
 
 def read_picture(
@@ -28,9 +41,8 @@ def read_picture(
     `size` is (height, width), or one number for a square. `pad` keeps the whole picture on the mean
     colour of its border, `centre` fills the frame and cuts what stands over. Raises BrokenFile.
     """
-    with file_faults(path), warnings.catch_warnings():
-        # Pillow warns about odd EXIF and large pictures; the limit below speaks for itself.
-        warnings.simplefilter("ignore")
+
+    def decode() -> NDArray[np.uint8]:
         with Image.open(path) as picture:
             check_size(*picture.size)
             if crop == "pad":
@@ -38,35 +50,78 @@ def read_picture(
                 picture.draft("RGB", (width, height))  # JPEG decodes at a fraction of its size
             return framed_picture(picture, size, crop)
 
+    return read_file(path, decode)
+
 
 def read_shape(path: str | Path) -> tuple[int, int]:
     """(height, width) of the picture as `read_picture` would turn it; raises BrokenFile."""
-    with file_faults(path), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+
+    def decode() -> tuple[int, int]:
         with Image.open(path) as picture:
             check_size(*picture.size)
             width, height = picture.size
             lies = picture.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
             return (width, height) if lies else (height, width)
 
+    return read_file(path, decode)
 
-@contextmanager
-def file_faults(path: str | Path) -> Iterator[None]:
-    """Whatever goes wrong inside with the file becomes BrokenFile, with the reason in a few words."""
+
+def read_file(path: str | Path, decode: Callable[[], Value]) -> Value:
+    """What `decode` returns of the file at `path`; BrokenFile, with the reason in a few words, where
+    the file's content is at fault.
+
+    Where the disk is at fault the file is read again after `RETRY_SECONDS`; a VitrineError follows
+    the last try, so that an item never counts as broken for what a disk did once.
+    """
+    for seconds in (*RETRY_SECONDS, None):
+        try:
+            with warnings.catch_warnings():
+                # Pillow warns about odd EXIF and large pictures; `check_size` speaks for itself.
+                warnings.simplefilter("ignore")
+                return decode()
+        except (BrokenFile, VitrineError):
+            raise
+        except FileNotFoundError as error:
+            raise BrokenFile("the file is missing") from error
+        except Image.DecompressionBombError as error:
+            raise BrokenFile("too many pixels") from error
+        except Exception as error:  # decoders answer damaged bytes with nearly every kind of error
+            fault = _disk_fault(error, path)
+            if fault is None:
+                raise BrokenFile(_damage(error, path)) from error
+            if seconds is None:
+                raise VitrineError(
+                    f"{path} cannot be read: {fault.strerror}; mend the disk or the file's "
+                    "permissions, or delete the file, and run again (what is decoded is kept)."
+                ) from error
+            time.sleep(seconds)
+    raise AssertionError("the last try returns or raises")
+
+
+def _disk_fault(error: Exception, path: str | Path) -> OSError | None:
+    """The error of the disk behind `error`; None where the bytes are read but make no sense.
+
+    FFmpeg answers EIO to files that end early, so what it says is checked by reading the bytes.
+    """
+    if not isinstance(error, OSError) or error.errno not in DISK_ERRORS:
+        return None
+    if not type(error).__module__.startswith("av."):
+        return error
     try:
-        yield
-    except (BrokenFile, VitrineError):
-        raise
-    except FileNotFoundError as error:
-        raise BrokenFile("the file is missing") from error
-    except Image.DecompressionBombError as error:
-        raise BrokenFile("too many pixels") from error
-    except Exception as error:  # decoders answer damaged bytes with nearly every kind of error
-        if Path(path).stat().st_size == 0:
-            raise BrokenFile("the file is empty") from error
-        if isinstance(error, Image.UnidentifiedImageError):
-            raise BrokenFile("not a picture") from error
-        raise BrokenFile(f"damaged: {' '.join(str(error).split())}") from error
+        with open(path, "rb") as file:
+            while file.read(1 << 20):
+                pass
+    except OSError as fault:
+        return fault
+    return None
+
+
+def _damage(error: Exception, path: str | Path) -> str:
+    if Path(path).stat().st_size == 0:
+        return "the file is empty"
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "not a picture"
+    return f"damaged: {' '.join(str(error).split())}"
 
 
 def check_size(width: int, height: int) -> None:

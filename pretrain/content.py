@@ -1,6 +1,8 @@
 """Reads what items hold into what the towers take. Knows nothing about histories."""
 
 import copy
+import hashlib
+import json
 import os
 from collections.abc import Mapping
 
@@ -12,9 +14,12 @@ from torch import Tensor
 from catalog.catalog import Catalog, cache_folder
 from pretrain.modalities import Content, Modality, PictureSource, Processor, Source
 from pretrain.modalities.base import SAID, present_rows
-from pretrain.twins import twin_groups
+from pretrain.modalities.text import TextSource
+from pretrain.twins import mixed, normalized, twin_groups
 
 TOKENS = ("input_ids", "attention_mask")
+BLOCK = 256
+"""Items read at once where duplicates are looked for."""
 
 
 class ContentReader:
@@ -90,26 +95,59 @@ class ContentReader:
             source.release()
 
     def twin_groups(self) -> NDArray[np.int64]:
-        """int64 (num_items,): one number for items that are listed twice (see `pretrain.twins`).
+        """int64 (num_items,): one number for items that are listed twice (see `pretrain.twins`): equal
+        in category and in all that the encoder reads.
 
-        Looked for once for a catalog and a size of its pictures, and kept.
+        Computed once for the catalog's items and what is read of them, and cached.
         """
         pictures = self.sources.get("image")
         if not isinstance(pictures, PictureSource):
             pictures = None
-        size = 0 if pictures is None else pictures.cache.values.shape[1]
-        kept = cache_folder() / "twins" / f"{self.catalog.fingerprint[:16]}-{size}.npy"
+        read = {name: kind.about for name, kind in self.kinds.items()}
+        about = json.dumps([self.catalog.content_fingerprint, read], sort_keys=True)
+        key = hashlib.sha256(about.encode()).hexdigest()[:24]
+        kept = cache_folder() / "duplicates" / f"{key}.npy"
         if not kept.exists():
 
             def picture_of(item: int) -> NDArray[np.uint8] | None:
                 return None if pictures is None else pictures.picture_of(item)
 
-            groups = twin_groups(self.catalog.num_items, self.catalog.text_of, picture_of)
+            groups = twin_groups(
+                self.catalog.num_items, self.catalog.text_of, picture_of, self._other_content()
+            )
             kept.parent.mkdir(parents=True, exist_ok=True)
             partial = kept.with_suffix(f".{os.getpid()}.partial.npy")  # ranks may race, and agree
             np.save(partial, groups, allow_pickle=False)
             partial.replace(kept)
         return np.load(kept, allow_pickle=False)
+
+    def _other_content(self) -> NDArray[np.uint64]:
+        """(num_items,): equal where two items' categories are equal, and, to the byte, all that the
+        encoder reads of them but text and picture."""
+        num_items = self.catalog.num_items
+        categories = self.catalog.column("category")
+        keys = np.array(
+            [mixed(0, (categories[item].as_py() or "").encode()) for item in range(num_items)],
+            dtype=np.uint64,
+        )
+        for name, source in self.sources.items():
+            if isinstance(source, TextSource):
+                for item in range(num_items):
+                    keys[item] = mixed(
+                        int(keys[item]), normalized(source.texts(item) or "").encode()
+                    )
+            elif name != "image":
+                for start in range(0, num_items, BLOCK):
+                    items = np.arange(start, min(start + BLOCK, num_items), dtype=np.int64)
+                    inputs = source.read(items)
+                    rows = items[inputs.pop("present").numpy()]
+                    for place, item in enumerate(rows.tolist()):
+                        content = b"".join(
+                            value[place].numpy().tobytes() for value in inputs.values()
+                        )
+                        keys[item] = mixed(int(keys[item]), content)
+                    source.release()
+        return keys
 
 
 def said_before(

@@ -63,7 +63,7 @@ def keep_frozen(
 
 def _key(encoder: ItemEncoder, name: str, catalog: Catalog) -> str:
     """Equal where the same weights read the same content in the same way."""
-    about = json.dumps([catalog.fingerprint, encoder.kinds[name].about], sort_keys=True)
+    about = json.dumps([catalog.content_fingerprint, encoder.kinds[name].about], sort_keys=True)
     digest = hashlib.blake2b(about.encode(), digest_size=12)
     weights = encoder.towers[encoder.reads_through(name)].state_dict()
     for path, weight in sorted(weights.items()):

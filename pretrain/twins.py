@@ -1,11 +1,12 @@
-"""Finds items that are listed twice: the same words and, to the eye, the same picture.
+"""Finds items that are listed twice: the same text, to the eye the same picture, the same of all else.
 
-A twin drawn into the same batch would be a negative that deserves to win. Twins share a number, and
-the objectives leave a query's twins out of its softmax as they do the item itself.
+A duplicate drawn into the same batch would be a negative that deserves to win. Duplicates share a
+number, and the objectives leave a query's duplicates out of its softmax as they do the item itself.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,9 @@ FIELDS = (8, 7)
 """Columns and rows a picture is reduced to; neighbours in a row are compared."""
 FIELDS_APART = 4
 """So many of the 49 comparisons may differ between two copies of one picture."""
+BANDS = FIELDS_APART + 2
+"""Of so many bands of the bits, prints at most `FIELDS_APART` bits apart share two entirely."""
+BAND_BITS = 9
 COLOURS_APART = 10
 """So many of 255 levels may each channel's mean differ: the same shirt in red is another item."""
 
@@ -25,11 +29,13 @@ def twin_groups(
     num_items: int,
     text_of: Callable[[int], str | None],
     picture_of: Callable[[int], NDArray[np.uint8] | None],
+    others: NDArray[np.uint64] | None = None,
 ) -> NDArray[np.int64]:
-    """int64 (num_items,): equal for twins, otherwise distinct. One pass; memory 32 bytes an item.
+    """int64 (num_items,): equal for duplicates, otherwise distinct. One pass; 40 bytes an item.
 
-    Twins have the same words but for case and spaces, and pictures alike but for scaling and
-    recompression, or both none. Of items without words none is taken for a twin: a plain ground
+    Duplicates have the same text but for case and spaces, pictures alike but for scaling and
+    recompression, or both none, and the same number in `others` (num_items,), which stands for all
+    else that tells items apart. An item without text is never a duplicate: a plain background
     looks like another.
     """
     texts = np.zeros(num_items, dtype=np.uint64)
@@ -41,42 +47,80 @@ def twin_groups(
             texts[item] = text_key(text)
         if text and picture is not None:
             prints[item], colours[item] = fingerprint(picture)
+    rest = np.zeros(num_items, dtype=np.uint64) if others is None else others
     groups = np.arange(num_items, dtype=np.int64)
-    order = np.argsort(texts, kind="stable")
-    same = np.split(order, np.flatnonzero(np.diff(texts[order])) + 1)
-    for members in same:
+    order = np.lexsort((rest, texts))  # stable: equal ones stay in the items' order
+    changes = (np.diff(texts[order]) != 0) | (np.diff(rest[order]) != 0)
+    for members in np.split(order, np.flatnonzero(changes) + 1):
         if len(members) > 1 and texts[members[0]]:
-            groups[members] = _gather_twins(members, prints, colours)
+            groups[members] = _join(members, prints, colours)
     return groups
 
 
-def _gather_twins(
+def _join(
     members: NDArray[np.int64], prints: NDArray[np.uint64], colours: NDArray[np.float32]
 ) -> NDArray[np.int64]:
-    """Each of `members`, which share their words, joins the first one it looks like."""
-    leaders: list[int] = []
+    """Each of `members`, which differ in nothing but pictures, joins the first one it looks like.
+
+    Only the few are compared that share two bands of their prints and about the same red.
+    """
+    alike: dict[tuple[int, int, int], list[int]] = {}
+    without_picture = -1
     joined = np.empty(len(members), dtype=np.int64)
     for place, item in enumerate(members.tolist()):
-        known = np.array(leaders, dtype=np.int64)
+        if np.isnan(colours[item, 0]):
+            without_picture = item if without_picture < 0 else without_picture
+            joined[place] = without_picture
+            continue
+        shade, pairs = (
+            int(colours[item, 0] // COLOURS_APART),
+            list(_pairs_of_bands(int(prints[item]))),
+        )
+        found = {
+            leader
+            for near in (shade - 1, shade, shade + 1)
+            for pair in pairs
+            for leader in alike.get((near, *pair), ())
+        }
+        known = np.array(sorted(found), dtype=np.int64)
         apart = np.bitwise_count(prints[known] ^ prints[item])
-        blind = np.isnan(colours[known, 0]) & np.isnan(colours[item, 0])
         near = np.abs(colours[known] - colours[item]).max(axis=1, initial=0) <= COLOURS_APART
-        alike = np.flatnonzero(blind | ((apart <= FIELDS_APART) & near))
-        if not len(alike):
-            leaders.append(item)
-        joined[place] = leaders[alike[0]] if len(alike) else item
+        same = known[(apart <= FIELDS_APART) & near]
+        joined[place] = same[0] if len(same) else item
+        if not len(same):
+            for pair in pairs:
+                alike.setdefault((shade, *pair), []).append(item)
     return joined
 
 
+def _pairs_of_bands(bits: int) -> Iterator[tuple[int, int]]:
+    """A key for each two of the bands."""
+    for pair, (one, other) in enumerate(combinations(range(BANDS), 2)):
+        high, low = (bits >> (BAND_BITS * band) & ((1 << BAND_BITS) - 1) for band in (one, other))
+        yield pair, high << BAND_BITS | low
+
+
+def mixed(key: int, content: bytes) -> int:
+    """The 64-bit `key` of an item once `content`, too, tells it from others."""
+    return _hash(key.to_bytes(8, "big") + content)
+
+
+def _hash(key: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big")
+
+
 def text_key(text: str) -> int:
-    """64 bits, never 0."""
-    words = " ".join(text.casefold().split())
-    return int.from_bytes(hashlib.blake2b(words.encode(), digest_size=8).digest(), "big") | 1
+    """64 bits, never 0; equal for texts that differ in case and spaces alone."""
+    return _hash(normalized(text).encode()) | 1
+
+
+def normalized(text: str) -> str:
+    return " ".join(text.casefold().split())
 
 
 def fingerprint(picture: NDArray[np.uint8]) -> tuple[int, NDArray[np.float32]]:
     """Of a picture (height, width, 3): 49 bits of difference hash, and each channel's mean."""
     grey = Image.fromarray(picture).convert("L").resize(FIELDS, Image.Resampling.BOX)
     lighter = np.diff(np.asarray(grey, dtype=np.int16), axis=1) > 0
-    bits = int.from_bytes(np.packbits(lighter).tobytes(), "big")
+    bits = int.from_bytes(np.packbits(lighter).tobytes(), "big") >> (-lighter.size % 8)
     return bits, picture.mean(axis=(0, 1), dtype=np.float32)

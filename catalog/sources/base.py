@@ -18,6 +18,8 @@ class RawTables:
     """Where relative picture paths begin; no picture may lie outside it."""
     files: list[Path]
     """Files whose bytes decide what the tables hold; they go into the fingerprint."""
+    item_files: list[Path]
+    """Those of `files` that decide what the items table holds."""
     read_items: Callable[[], pa.Table]
     """Reads the items, one row each; columns as they come, ids of text files as text."""
     read_interactions: Callable[[], pa.Table]

@@ -27,16 +27,18 @@ def folder_tables(config: CatalogConfig) -> RawTables:
     items = find_table(folder, "items")
     interactions = _find_interactions(folder)
     settings = folder / SETTINGS_FILE
+    rules = [settings] if settings.exists() else []
     has_edges = any((folder / f"edges.{suffix}").is_file() for suffix in SUFFIXES)
     edges = [find_table(folder, "edges")] if has_edges else []
     return RawTables(
         name=folder.name,
         folder=folder,
-        files=[items, *interactions.values(), *edges, *([settings] if settings.exists() else [])],
+        files=[items, *interactions.values(), *edges, *rules],
+        item_files=[items, *rules],
         read_items=partial(read_table, items),
         read_interactions=partial(_read_interactions, interactions),
         read_edges=partial(read_table, edges[0]) if edges else None,
-        roles=read_settings(settings) if settings.exists() else {},
+        roles=read_settings(settings) if rules else {},
     )
 
 

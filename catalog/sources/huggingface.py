@@ -25,11 +25,16 @@ def huggingface_tables(config: CatalogConfig) -> RawTables:
     folder = Path(config.path).expanduser()
     local = folder.is_dir()
     parts = {part: _open_part(config.path, folder if local else None, part) for part in PARTS}
-    files = [Path(file["filename"]) for part in parts.values() for file in part.cache_files]
+    files_of = {
+        part: [Path(file["filename"]) for file in opened.cache_files]
+        for part, opened in parts.items()
+    }
+    files = [path for paths in files_of.values() for path in paths]
     return RawTables(
         name=folder.name,
         folder=folder.resolve() if local else files[0].parent,
         files=files,
+        item_files=files_of["items"],
         read_items=lambda: _table_of(parts["items"]),
         read_interactions=lambda: _table_of(parts["interactions"]),
     )

@@ -51,10 +51,12 @@ def movielens_tables(config: CatalogConfig) -> RawTables:
                 f"{folder} holds no {name}; the movielens source reads GroupLens' ml-100k layout."
             )
     metadata = folder / "metadata.jsonl"
+    item_files = [folder / "u.item", *([metadata] if metadata.is_file() else [])]
     return RawTables(
         name=folder.name,
         folder=folder,
-        files=[folder / "u.item", folder / "u.data", *([metadata] if metadata.is_file() else [])],
+        files=[item_files[0], folder / "u.data", *item_files[1:]],
+        item_files=item_files,
         read_items=partial(_read_films, folder),
         read_interactions=partial(_read_lines, folder / "u.data", "\t", RATING_COLUMNS),
         roles={"category": "genre", "text": ["words"], "image": "poster"},

@@ -140,7 +140,7 @@ def encode_pictures(
     """
     frames, channels = codec.frames, int(codec.config["channels"])
     weights = hashlib.sha256(codec.fingerprint()).hexdigest()
-    made_from = [catalog.fingerprint, frames, CHANNELS, weights]
+    made_from = [catalog.content_fingerprint, frames, CHANNELS, weights]
     key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
     note = folder / "made.json"
     told = json.loads(note.read_text()) if note.exists() else {}

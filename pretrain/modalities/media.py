@@ -46,7 +46,7 @@ class MediaCache:
     ) -> None:
         """`name` says which column is decoded how; the same name, the same values."""
         place = hashlib.sha256(name.encode()).hexdigest()[:12]  # a column may be called anything
-        folder = cache_folder() / "media" / f"{catalog.fingerprint[:16]}-{place}"
+        folder = cache_folder() / "media" / f"{catalog.content_fingerprint[:16]}-{place}"
         folder.mkdir(parents=True, exist_ok=True)
         self.values = shared_array(folder / "values.npy", (catalog.num_items, *shape), dtype)
         self.states = shared_array(folder / "states.npy", (catalog.num_items,), np.uint8)

@@ -486,6 +486,24 @@ def test_the_fingerprint_changes_with_words_pictures_and_reading_rules(world):
     assert len(prints) == 7
 
 
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+def test_another_interaction_leaves_the_content_fingerprint_as_it_is(world, suffix):
+    before = world(interactions=bought(("a", "7", 40)), suffix=suffix)
+    after = world(interactions=bought(("a", "7", 40), ("c", "7", 50)), suffix=suffix)
+    assert after.fingerprint != before.fingerprint
+    assert after.content_fingerprint == before.content_fingerprint
+
+
+def test_the_content_fingerprint_changes_with_items_media_and_roles(world):
+    prints = {world().content_fingerprint, world(roles={"title": None}).content_fingerprint}
+    (world.folder / "a.jpg").write_bytes(b"1")
+    prints.add(world().content_fingerprint)
+    (world.folder / "a.jpg").write_bytes(b"12")
+    prints.add(world().content_fingerprint)
+    prints.add(world([{"item_id": i} for i in ("007", "010", "011", "7")]).content_fingerprint)
+    assert len(prints) == 5
+
+
 def test_a_moved_catalog_finds_its_pictures(world, tmp_path):
     items = [{"item_id": "x", "image": "a.jpg"}]
     world(items, bought(("u", "x", 1)))

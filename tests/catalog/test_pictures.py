@@ -1,5 +1,7 @@
 """Pictures as people have them: turned, broken, huge, transparent, in odd colour spaces."""
 
+import errno
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -11,7 +13,7 @@ from PIL import Image
 from catalog.catalog import load_catalog
 from catalog.config import CatalogConfig
 from catalog.errors import BrokenFile, VitrineError
-from catalog.pictures import read_picture
+from catalog.pictures import read_file, read_picture
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -190,3 +192,45 @@ def test_a_link_that_stays_inside_is_fine(tmp_path):
 def test_addresses_are_no_pictures(tmp_path):
     with pytest.raises(VitrineError, match=r"item i1 has the picture https://.*download"):
         shop(tmp_path, None, "https://example.org/a.png")
+
+
+def failing_reads(monkeypatch: pytest.MonkeyPatch, code: int, times: int) -> list[str]:
+    """The next `times` openings of a picture fail with the error number `code`."""
+    failed: list[str] = []
+    open_picture = Image.open
+
+    def open_or_fail(path, *arguments):
+        if len(failed) < times:
+            failed.append(str(path))
+            raise OSError(code, os.strerror(code), str(path))
+        return open_picture(path, *arguments)
+
+    monkeypatch.setattr(Image, "open", open_or_fail)
+    monkeypatch.setattr("catalog.pictures.RETRY_SECONDS", (0.0, 0.0))
+    return failed
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.EACCES, errno.EMFILE])
+def test_a_picture_is_read_again_after_a_disk_error(tmp_path, monkeypatch, code):
+    Image.new("RGB", (4, 4), "red").save(tmp_path / "red.png")
+    failed = failing_reads(monkeypatch, code, times=2)
+    assert read_picture(tmp_path / "red.png", 4)[0, 0].tolist() == [255, 0, 0]
+    assert len(failed) == 2
+
+
+def test_a_disk_error_that_stays_is_no_broken_picture(tmp_path, monkeypatch):
+    Image.new("RGB", (4, 4), "red").save(tmp_path / "red.png")
+    failing_reads(monkeypatch, errno.EIO, times=99)
+    with pytest.raises(VitrineError, match=r"red\.png cannot be read: Input/output error; mend"):
+        read_picture(tmp_path / "red.png", 4)
+
+
+def test_a_damaged_film_that_ffmpeg_calls_a_disk_error_is_broken(tmp_path):
+    av = pytest.importorskip("av")
+
+    def decode():
+        raise av.error.OSError(errno.EIO, "Input/output error", str(tmp_path / "film.mp4"))
+
+    (tmp_path / "film.mp4").write_bytes(b"cut short")
+    with pytest.raises(BrokenFile, match="damaged"):
+        read_file(tmp_path / "film.mp4", decode)

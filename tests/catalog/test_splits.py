@@ -389,6 +389,7 @@ def shop_of(lengths: list[int], dealt: list[int]) -> Catalog:
         name="shop",
         folder=None,  # pyright: ignore[reportArgumentType]
         fingerprint="",
+        content_fingerprint="",
         items=Dataset.from_dict({"item_id": [str(n) for n in range(total)]}),
         columns=pa.table({}),
         user_ids=np.array([f"u{n}" for n in range(len(lengths))]),

@@ -45,6 +45,7 @@ def catalog() -> Catalog:
         name="clothes",
         folder=Path(),
         fingerprint="0",
+        content_fingerprint="0",
         columns=pa.table({"item_id": [f"i{n}" for n in range(ITEMS)], "kind": kinds}),
         items=Dataset.from_dict(
             {

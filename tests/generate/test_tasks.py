@@ -52,6 +52,7 @@ def catalog() -> Catalog:
         name="clothes",
         folder=Path(),
         fingerprint="0",
+        content_fingerprint="0",
         columns=pa.table({name: pa.array(values) for name, values in columns.items()}),
         items=Dataset.from_dict(items),
         user_ids=np.array(["a", "b"]),

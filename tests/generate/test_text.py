@@ -76,6 +76,7 @@ def catalog() -> Catalog:
         name="tiny",
         folder=Path(),
         fingerprint="0",
+        content_fingerprint="0",
         columns=pa.table({}),
         items=Dataset.from_dict(
             {

@@ -1,14 +1,17 @@
 """Frozen towers read each item once: what is kept is what they say, and nothing else runs them."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
+from pyarrow import parquet
 
 from catalog.catalog import Catalog, load_catalog
 from catalog.config import CatalogConfig
@@ -117,6 +120,32 @@ def test_a_catalog_is_read_once_by_the_same_weights(
     torch.testing.assert_close(
         vectors(parts, kept, items), vectors(parts, asked, items), atol=1e-5, rtol=1e-5
     )
+
+
+def test_another_interaction_reads_no_item_and_decodes_no_picture_again(
+    demo_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, passes: list[int]
+) -> None:
+    monkeypatch.setenv("VITRINE_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(demo_world / "home", tmp_path / "home")
+    config = CatalogConfig(path=str(tmp_path / "home"))
+
+    def read(catalog: Catalog) -> None:
+        torch.manual_seed(0)
+        parts = new_encoder(ENCODER, catalog)
+        keep_frozen(parts.encoder, parts.reader(catalog), progress=False)
+
+    first = load_catalog(config)
+    read(first)
+    table = next((tmp_path / "home").glob("interactions.*"))
+    assert table.suffix == ".parquet"
+    rows = parquet.read_table(table)
+    parquet.write_table(pa.concat_tables([rows, rows.slice(0, 1)]), table)
+    second = load_catalog(config)
+    assert len(second.interactions) == len(first.interactions) + 1
+    passes.clear()
+    monkeypatch.setattr("pretrain.modalities.image.read_picture", None)
+    read(second)
+    assert not passes
 
 
 def test_one_that_was_stopped_is_gone_on_from(

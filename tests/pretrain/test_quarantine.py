@@ -1,5 +1,6 @@
 """Odd pictures and odd words: training goes on, and what is broken is counted exactly."""
 
+import errno
 import json
 import struct
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 
 from catalog.artifacts import open_artifact
+from catalog.catalog import load_catalog
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
 from launch.trainer import build_trainer
@@ -24,6 +26,7 @@ from pretrain.config import (
     TowerConfig,
     TrainerConfig,
 )
+from pretrain.modalities import MODALITIES
 from pretrain.run import run_pretraining
 from tests.pretrain.test_modalities import BERT, VIT
 
@@ -151,3 +154,29 @@ except BrokenFile as reason:
     reason, grown = done.stdout.split("|")
     assert "too many" in reason
     assert float(grown) <= 50
+
+
+def test_a_disk_error_ends_the_reading_and_marks_nothing_broken(
+    config: PretrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VITRINE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("catalog.pictures.RETRY_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr("pretrain.modalities.media.BLOCK", 1)
+    catalog = load_catalog(config.catalog)
+    about = {"source": "image", "image_size": 16, "mean": [0.5] * 3, "std": [0.5] * 3}
+    modality = MODALITIES["image"](about)
+    open_picture, opened = Image.open, []
+
+    def fail_for_one(path: str, *arguments: object) -> Image.Image:
+        opened.append(Path(path).name)
+        if opened[-1] == FINE[2]:
+            raise OSError(errno.EIO, "Input/output error", path)
+        return open_picture(path, *arguments)  # pyright: ignore[reportArgumentType]
+
+    with monkeypatch.context() as disk:
+        disk.setattr(Image, "open", fail_for_one)
+        with pytest.raises(VitrineError, match=FINE[2]):
+            modality.open(catalog, None)
+    assert opened.count(FINE[2]) == 3
+    source = modality.open(catalog, None)
+    assert sorted(source.broken) == list(range(len(FINE), len(FINE) + len(BROKEN)))

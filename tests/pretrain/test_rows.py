@@ -39,7 +39,7 @@ def test_what_a_random_split_holds_out_is_in_no_row() -> None:
         items=np.arange(18, dtype=np.int32),
         times=np.arange(18),
     )
-    shop = Catalog("shop", Path(), "", [0] * 18, pa.table({}), np.array(list("abcde")), own)  # pyright: ignore
+    shop = Catalog("shop", Path(), "", "", [0] * 18, pa.table({}), np.array(list("abcde")), own)  # pyright: ignore
     config = SplitConfig("random", validation_share=0.2, test_share=0.2)
     arranged = arrange(shop, config)
     split = make_split(arranged, config)

@@ -1,14 +1,18 @@
 """Items listed twice are found, and only those; a twin is no negative."""
 
 import io
+import json
+import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
 from catalog.catalog import load_catalog
 from catalog.config import CatalogConfig
+from pretrain.config import ModalityConfig
 from pretrain.content import ContentReader
 from pretrain.modalities import MODALITIES
 from pretrain.twins import twin_groups
@@ -63,6 +67,69 @@ def test_copies_are_found_and_other_pictures_under_the_same_words_are_not() -> N
     assert (groups[100:200] == groups[:100]).mean() >= 0.97
     assert len(set(groups[:100].tolist())) == 100
     assert not (groups[200:] == groups[:100]).any()
+
+
+def test_items_with_one_title_and_different_vectors_or_attributes_are_not_duplicates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VITRINE_CACHE", str(tmp_path / "cache"))
+    shop = tmp_path / "shop"
+    shop.mkdir()
+    sizes = ["S", "M", "L", "L", "XL", "XL"]
+    lines = [
+        json.dumps({"item_id": f"i{n}", "title": "Wool Sock", "category": "socks", "size": size})
+        for n, size in enumerate(sizes)
+    ]
+    (shop / "items.jsonl").write_text("\n".join(lines) + "\n")
+    (shop / "interactions.csv").write_text("user_id,item_id,timestamp\nu,i0,1\nu,i1,2\n")
+    vectors = np.eye(6, 4, dtype=np.float32)[[0, 0, 0, 0, 1, 2]]
+    np.save(shop / "clip.npy", vectors)
+    (shop / "clip.ids.txt").write_text("".join(f"i{n}\n" for n in range(6)))
+    catalog = load_catalog(CatalogConfig(path=str(shop)))
+
+    def groups_by(**modalities: ModalityConfig) -> list[int]:
+        kinds = {
+            name: MODALITIES[settings.kind].new(settings, catalog)[0]
+            for name, settings in modalities.items()
+        }
+        return ContentReader(catalog, kinds, {}).twin_groups().tolist()
+
+    size = ModalityConfig(kind="attributes", source="size")
+    clip = ModalityConfig(kind="features", source="clip.npy")
+    assert groups_by() == [0, 0, 0, 0, 0, 0]
+    assert groups_by(size=size) == [0, 1, 2, 2, 4, 4]
+    assert groups_by(clip=clip) == [0, 0, 0, 0, 4, 5]
+    assert groups_by(size=size, clip=clip) == [0, 1, 2, 2, 4, 5]
+
+
+def test_items_of_another_category_are_not_duplicates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VITRINE_CACHE", str(tmp_path / "cache"))
+    lines = [
+        json.dumps({"item_id": f"i{n}", "title": title, "description": "", "category": category})
+        for n, (title, category) in enumerate(
+            [("Orbit", "toys"), ("orbit ", "toys"), ("Orbit", "films"), ("Orbit", "")]
+        )
+    ]
+    (tmp_path / "items.jsonl").write_text("\n".join(lines) + "\n")
+    (tmp_path / "interactions.csv").write_text("user_id,item_id,timestamp\nu,i0,1\nu,i1,2\n")
+    config = CatalogConfig(path=str(tmp_path), roles={"text": []})
+    assert ContentReader(load_catalog(config), {}, {}).twin_groups().tolist() == [0, 0, 2, 3]
+
+
+def test_finding_duplicates_among_items_of_one_title_takes_linear_time() -> None:
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 255, size=(12_000, 7, 8, 3), dtype=np.uint8)
+
+    def seconds(count: int) -> float:
+        start = time.process_time()
+        groups = twin_groups(count, lambda item: "shirt", lambda item: pictures[item])
+        assert len(np.unique(groups)) == count
+        return time.process_time() - start
+
+    seconds(500)
+    assert seconds(12_000) <= 16 * seconds(1_500)  # 8 times where linear, 64 where quadratic
 
 
 def test_the_demo_world_lists_nothing_twice(demo_world: Path) -> None:
