@@ -12,9 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol, SupportsFloat, SupportsIndex, runtime_checkable
 
-from benchmarks.sources import changed, script_of, source_hash
+from benchmarks.sources import ROOT, changed, script_of, source_hash
 
-ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 
 Figure = float | int | str | None

@@ -7,7 +7,10 @@ Of a Python file only the syntax tree counts: comments, layout, docstrings and w
 import ast
 import hashlib
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
 
 PROSE = ("claim", "note", "goal", "sources")
 """Arguments of `write_record` that change no figure; goals are computed from stored figures."""
@@ -118,13 +121,19 @@ def script_of(command: str) -> str:
     """The benchmark that a record's command runs, as a path from the root; ValueError if none."""
     for word in command.split():
         if word.startswith(("benchmarks.", "benchmarks/")):
-            return word if "/" in word else f"{word.replace('.', '/')}.py"
+            name = word.replace(".", "/") if "/" not in word else word
+            package = (ROOT / name).is_dir()
+            return f"{name}/__main__.py" if package else name if "." in name else f"{name}.py"
     raise ValueError(f"command {command!r} runs no benchmark; write 'python -m benchmarks.NAME'")
 
 
 def _content(path: Path) -> str:
-    content = path.read_bytes()
-    if path.suffix == ".py":
+    return _hash_of(path.read_bytes(), path.suffix == ".py")
+
+
+@cache
+def _hash_of(content: bytes, is_python: bool) -> str:
+    if is_python:
         content = repr(_plain(ast.parse(content))).encode()
     return hashlib.sha256(content).hexdigest()
 
