@@ -1,7 +1,46 @@
-"""Settings that say which catalog is read and how it is split; light enough for `--help`."""
+"""Settings that say which catalog is read and how it is split; light enough for `--help`.
+
+The kinds of number that settings are made of, with their bounds, are here too.
+"""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from math import inf
+from typing import Annotated, Any, Literal
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a number of the settings may be: from `low` to `high`, each included unless it is open."""
+
+    low: float
+    high: float = inf
+    low_open: bool = False
+    high_open: bool = False
+
+    def hold(self, number: float) -> bool:
+        above = number > self.low if self.low_open else number >= self.low
+        below = number < self.high if self.high_open else number <= self.high
+        return above and below
+
+    def __str__(self) -> str:
+        if not (self.low_open or self.high_open or self.high == inf):
+            return f"from {self.low} to {self.high}"
+        low = f"above {self.low}" if self.low_open else f"of at least {self.low}"
+        high = f"below {self.high}" if self.high_open else f"at most {self.high}"
+        return low if self.high == inf else f"{low} and {high}"
+
+
+Count = Annotated[int, Bounds(0)]
+PositiveInt = Annotated[int, Bounds(1)]
+Seed = Annotated[int, Bounds(0, 2**32 - 1)]
+"""As NumPy takes them."""
+LongSeed = Annotated[int, Bounds(0, 2**63 - 1)]
+"""As torch takes them."""
+NonNegative = Annotated[float, Bounds(0)]
+Positive = Annotated[float, Bounds(0, low_open=True)]
+Share = Annotated[float, Bounds(0, 1)]
+ShareBelowOne = Annotated[float, Bounds(0, 1, high_open=True)]
+ShareAboveZero = Annotated[float, Bounds(0, 1, low_open=True)]
 
 
 @dataclass(frozen=True)
@@ -27,11 +66,11 @@ class SplitConfig:
     kind: Literal["global-time", "leave-one-out", "random", "given"] = "global-time"
     """One moment divides past from future for everybody, each person's last item is held out, each
     person's interactions are dealt at random, or a column of the interactions says what is held out."""
-    validation_share: float = 0.1
+    validation_share: Share = 0.1
     """global-time: share of the interactions between the two moments; random: of each person's."""
-    test_share: float = 0.1
+    test_share: Share = 0.1
     """global-time: share of the interactions after the second moment; random: of each person's."""
-    min_history: int = 1
+    min_history: Count = 1
     """A target counts only if the person has at least this many interactions before it."""
-    seed: int = 0
+    seed: Seed = 0
     """random only: which interactions are dealt to which part."""

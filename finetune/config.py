@@ -1,12 +1,22 @@
 """Settings of fine-tuning a recommender on one domain; imports no torch."""
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Annotated, Literal
 
-from catalog.config import CatalogConfig, SplitConfig
+from catalog.config import (
+    Bounds,
+    CatalogConfig,
+    Count,
+    NonNegative,
+    PositiveInt,
+    Share,
+    ShareBelowOne,
+    SplitConfig,
+)
 from finetune.semantic.config import SemanticConfig
 from pretrain.config import OptimizerConfig, ReaderConfig, TrainerConfig
 
+Percent = Annotated[float, Bounds(0, 100, high_open=True)]
 Transfer = Literal["scratch", "zero-shot", "frozen", "lora", "full"]
 Loss = Literal["auto", "softmax", "sampled", "in-batch"]
 Features = Literal["content", "content+id", "auto", "shuffled", "random", "id"]
@@ -17,11 +27,11 @@ Model = Literal["vitrine", "popularity", "item-knn", "bpr-mf", "vbpr", "semantic
 
 @dataclass(frozen=True)
 class LoraConfig:
-    rank: int = 8
+    rank: Count = 8
     """Rank r of the update B A."""
-    alpha: int = 32
+    alpha: PositiveInt = 32
     """The update is scaled by alpha / r."""
-    dropout: float = 0.0
+    dropout: ShareBelowOne = 0.0
     """On the adapter's input."""
     parts: str = ""
     """What has low-rank updates, with commas between: the encoder's modalities (text,image), for
@@ -37,7 +47,7 @@ Fill = Literal["mask", "drop", "zeros", "mean", "neighbours", "multi-hop", "page
 
 @dataclass(frozen=True)
 class MissingConfig:
-    percent: float = 0.0
+    percent: Percent = 0.0
     """Of the items, drawn at random, that lose a modality: how well does a shop do without?"""
     modality: str = "image"
     """What they lose."""
@@ -45,30 +55,30 @@ class MissingConfig:
     """What is done about it: masked in the fusion (mask), such items in no training row (drop), or
     something put in its place: nothing said by the tower (zeros), the mean of all, of those taken
     with the item (neighbours), over several hops (multi-hop), or by personalised PageRank."""
-    hops: int = 3
+    hops: PositiveInt = 3
     """Of multi-hop."""
-    restart: float = 0.15
+    restart: Share = 0.15
     """PageRank's chance to start again."""
 
 
 @dataclass(frozen=True)
 class NeighboursConfig:
-    k: int = 100
+    k: PositiveInt = 100
     """Neighbours kept of each item."""
-    shrink: float = 10.0
+    shrink: NonNegative = 10.0
     """Added to a cosine's denominator, so that one of few people counts for less."""
 
 
 @dataclass(frozen=True)
 class FinetuneDataConfig:
-    rows: int = 32
+    rows: PositiveInt = 32
     """Packed rows of histories in one step on each device; a row holds `max_history` items."""
-    encode_items: int = 96
+    encode_items: PositiveInt = 96
     """Items read through the towers with gradient in one step; the rest come from the vector cache."""
-    refresh_every: int = 0
+    refresh_every: Count = 0
     """Steps between two readings of all items through the towers, where these learn; 0: they are read
     anew only where validation targets are looked at."""
-    workers: int = 0
+    workers: Count = 0
     """Loader processes."""
 
 
@@ -86,7 +96,7 @@ class FinetuneConfig:
     words: bool = False
     """Each word of the items' texts has a learned vector, too, of which an item has the sum (LightFM);
     added to its id's, where it has one."""
-    id_width: int = 0
+    id_width: Count = 0
     """How many dimensions ids and words have beside the content's; 0: they are added to it."""
     only: str = ""
     """The encoder's modalities that are read, with commas between; empty: all."""
@@ -100,27 +110,27 @@ class FinetuneConfig:
     loss: Loss = "auto"
     """What the next item is told from: every item (softmax), the batch's targets and `negatives`
     drawn ones (sampled), the batch's targets alone; auto: softmax up to 200,000 items, then sampled."""
-    negatives: int = 8192
+    negatives: PositiveInt = 8192
     """Items drawn for each step of the sampled loss."""
     user: ReaderConfig | None = None
     """What reads histories, untrained; null: the reader that was pretrained with the encoder."""
-    width: int = 64
+    width: PositiveInt = 64
     """Width d of vectors and states where there is no encoder."""
-    dropout: float | None = None
+    dropout: ShareBelowOne | None = None
     """In the reader of histories; null: what it was pretrained with."""
     lora: LoraConfig = field(default_factory=LoraConfig)
     data: FinetuneDataConfig = field(default_factory=FinetuneDataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    tower_rate: float = 0.2
+    tower_rate: NonNegative = 0.2
     """Share of the learning rate at which towers learn: cached vectors must not grow stale too fast."""
-    alignment: float = 0.3
+    alignment: NonNegative = 0.3
     """Weight of InfoNCE between the modalities of the items read in a step, where towers learn."""
     semantic: SemanticConfig = field(default_factory=SemanticConfig)
     """Where the model is `semantic-ids`: how items become codes, and codes lists."""
-    validate_every: int = 100
+    validate_every: PositiveInt = 100
     """Steps between two looks at the validation targets; the best weights are kept."""
-    validation_people: int = 2000
+    validation_people: PositiveInt = 2000
     """At most this many people are looked at each time."""
     neighbours: NeighboursConfig = field(default_factory=NeighboursConfig)
     """The baseline item-knn only."""
@@ -140,15 +150,15 @@ class ArmConfig:
     """See FinetuneConfig."""
     words: bool = False
     """See FinetuneConfig."""
-    missing: float = 0.0
+    missing: Percent = 0.0
     """Percent of the items that lose a modality; see MissingConfig."""
     fill: Fill = "mask"
     """See MissingConfig."""
-    learning_rate: float = 0.0
+    learning_rate: NonNegative = 0.0
     """Overrules fine-tuning's where it is not 0."""
-    tower_rate: float = 0.0
+    tower_rate: NonNegative = 0.0
     """Overrules fine-tuning's where it is not 0."""
-    steps: int = 0
+    steps: Count = 0
     """Overrules fine-tuning's where it is not 0."""
     what: str = ""
     """What this arm is, in a few words."""
@@ -194,14 +204,14 @@ class ArmConfig:
 class IndexConfig:
     kind: Literal["flat", "hnsw", "ivf-pq"] = "hnsw"
     """Every vector compared; a graph of neighbours, all in memory; compressed vectors in lists."""
-    effort: int = 0
+    effort: Count = 0
     """Items kept in mind (hnsw: efSearch) or lists looked into (ivf-pq: nprobe) for one search; 0:
     chosen by the number of items."""
-    links: int = 32
+    links: PositiveInt = 32
     """hnsw only: neighbours each item is linked to (M)."""
-    build_effort: int = 200
+    build_effort: PositiveInt = 200
     """hnsw only: items kept in mind while the graph is made (efConstruction)."""
-    lists: int = 0
+    lists: Count = 0
     """ivf-pq only: lists the items are sorted into (nlist); 0: four times the root of their number."""
-    people: int = 1000
+    people: PositiveInt = 1000
     """At most this many people's states are searched for to measure what the index loses."""

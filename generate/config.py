@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from catalog.config import CatalogConfig, SplitConfig
+from catalog.config import CatalogConfig, PositiveInt, Seed, SplitConfig
 
 
 @dataclass(frozen=True)
@@ -15,13 +15,13 @@ class ShowcaseConfig:
     """Folder of an image-generator artifact."""
     catalog: CatalogConfig = field(default_factory=CatalogConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
-    people: int = 6
+    people: PositiveInt = 6
     """People on the page."""
-    creations: int = 2
+    creations: PositiveInt = 2
     """Items dressed for each of them."""
-    scored_people: int = 240
+    scored_people: PositiveInt = 240
     """People over whom own, swapped and no person are compared."""
     truth: str = ""
     """Folder of the demo world's truth; empty where nobody knows it."""
-    seed: int = 0
+    seed: Seed = 0
     """Chooses people, partners and noise."""

@@ -2,8 +2,9 @@
 
 A command is a function `(options, settings)` or `(options)`; each is a dataclass, and the type
 annotations say which. An option without a default is positional; `--a.b value` that is no option is
-a setting. `options.config`, where the command has it, names the settings file to begin from. One that
-starts another command is a function `(options, rest)`: `rest` is what is no option, as it came.
+a setting. `options.config`, where the command has it, names the settings file to begin from. One whose
+settings are those of another command is a function `(options, rest)`: `rest` is what is no option, as
+it came.
 """
 
 import typing
@@ -12,7 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from catalog.errors import VitrineError, nearest
-from launch.settings import apply_overrides, field_types, load_settings, required_fields
+from launch.settings import (
+    apply_overrides,
+    field_types,
+    load_settings,
+    no_value,
+    required_fields,
+)
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,7 @@ def _sort(signature: Signature, arguments: list[str]) -> tuple[dict[str, str], l
             value = "true"
         elif not equals:
             if not remaining or remaining[0].startswith("--"):
-                raise VitrineError(f"--{key} has no value; write --{key} VALUE.")
+                raise no_value(key)
             value = remaining.pop(0)
         if option in kinds:
             options[option] = value

@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from catalog.config import CatalogConfig
+from catalog.config import CatalogConfig, PositiveInt, Seed
 from catalog.errors import VitrineError
 from finetune.config import ArmConfig, FinetuneConfig, IndexConfig, Model
 from generate.image.config import DrawConfig, ImageBulkConfig, ImageConfig, ImageScoreConfig
@@ -25,7 +25,7 @@ class DemoOptions:
     """A smaller shop and shorter training, to see the way in a minute or two."""
     output: str = ""
     """Folder for everything that is made; runs/demo, or runs/demo-fast with --fast."""
-    seed: int = 0
+    seed: Seed = 0
     """The shop and its people are a function of it."""
     open: bool = False
     """Open the page in a browser at the end."""
@@ -271,7 +271,7 @@ class RecommendOptions:
     """Whom to recommend to, by id."""
     history: str | None = None
     """Or somebody unknown, by what they have: item ids with commas between."""
-    k: int = 10
+    k: PositiveInt = 10
     """Length of the list."""
     domain: str = ""
     """Of several domains: which; empty: the one in use."""

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from catalog.config import PositiveInt
 from catalog.errors import VitrineError, nearest
 from finetune.config import ArmConfig, Fill, FinetuneConfig
 from launch.pipeline import Stage, recommender_stage, say
@@ -43,7 +44,7 @@ class CompareConfig:
     about so many items that lack a modality (`finetune.missing`)."""
     reference: str = ""
     """An arm that each of the others is compared with, beside the differences that are always told."""
-    seeds: int = 3
+    seeds: PositiveInt = 3
     """Trainings of each arm, with seeds one after the other."""
     search: SearchConfig = field(default_factory=SearchConfig)
     """Which settings each arm is given: the shared ones, or the best of as many trials for each."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from catalog.artifacts import open_artifact
-from catalog.config import CatalogConfig, SplitConfig
+from catalog.config import CatalogConfig, PositiveInt, Seed, SplitConfig
 from catalog.errors import VitrineError
 from catalog.progress import duration
 from finetune.config import ArmConfig, FinetuneConfig
@@ -27,11 +27,11 @@ from pretrain.config import PretrainConfig
 
 @dataclass(frozen=True)
 class WorldConfig:
-    seed: int = 0
+    seed: Seed = 0
     """The demo world is a function of it."""
-    num_items: int = 2000
+    num_items: PositiveInt = 2000
     """Items in each of the two domains."""
-    num_people: int = 3000
+    num_people: PositiveInt = 3000
     """People, who shop in both."""
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catalog.artifacts import request_hash
+from catalog.config import Count, Seed
 from catalog.errors import Diverged, VitrineError
 from finetune.config import ArmConfig, FinetuneConfig
 from launch.pipeline import say
@@ -29,11 +30,11 @@ RANDOM_TRIALS = 5
 
 @dataclass(frozen=True)
 class SearchConfig:
-    trials: int = 0
+    trials: Count = 0
     """Settings tried for each arm, by validation alone, before it is trained with the best; 0: none."""
-    steps: int = 0
+    steps: Count = 0
     """Steps of each trial; 0: as many as the arm is trained for."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of what is proposed, and of the trials' own training."""
     space: dict[str, Any] = field(default_factory=dict)
     """Setting → [low, high], [low, high, log] or [a, b, …, choice], beside what is searched anyway,

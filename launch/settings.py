@@ -1,8 +1,9 @@
 """Turns a YAML file and dotted overrides into one frozen dataclass; after that, nobody parses.
 
 The classes live in each room's `config.py`. Every field has a default, so a file says only what it
-changes. Keys are checked here, so that a misspelt one is answered with the nearest known one;
-jsonargparse converts the single values.
+changes. Keys are checked here, so that a misspelt one is answered with the nearest known one, and so
+are types and bounds (`catalog.config.Bounds`). Nothing is guessed: a text stays the text it is, and a
+value of another type than its field's is an error.
 """
 
 import ast
@@ -11,19 +12,28 @@ import functools
 import importlib.resources
 import inspect
 import textwrap
-import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-from jsonargparse import ArgumentError, ArgumentParser
-
 from catalog.errors import VitrineError, nearest
+from catalog.yaml_files import parse_yaml, read_yaml
+from launch.values import (
+    Mismatch,
+    entry_class,
+    nested_class,
+    takes_mapping,
+    takes_text,
+    takes_texts,
+    type_in_words,
+    typed,
+)
 
 Settings = TypeVar("Settings")
+LONGEST_SHOWN = 200
+"""Letters of a value that a message shows."""
 
 
 def load_settings(
@@ -35,18 +45,22 @@ def load_settings(
     A mapping in the file is merged into a nested dataclass, but replaces a plain `dict` whole; an
     override may reach inside a `dict` (`--encoder.text.config.hidden_size 64`).
 
-    Raises VitrineError for an unknown key, a value of the wrong type, or a file that is not there.
+    On the command line a field of text takes what is written there, sign for sign (`--user null`);
+    any other is read as YAML (`--tasks '[a, b]'`, `--trainer '{max_steps: 3}'`).
+
+    Raises VitrineError for an unknown key, a key that stands there twice, a value of the wrong type or
+    out of its bounds, or a file that is not there.
     """
     settings = cls()
     if config_file is not None:
         path = find_config(config_file)
-        settings = _merge(settings, _read_yaml(path), "", _Origin(cls, str(path), from_file=True))
+        settings = _merge(settings, _read_mapping(path), "", _Origin(cls, f"in {path}", typed=True))
     return apply_overrides(settings, overrides)
 
 
 def apply_overrides(settings: Settings, overrides: list[str]) -> Settings:
     """`settings`, changed by `--key value` pairs; VitrineError as from `load_settings`."""
-    origin = _Origin(type(settings), "the command line", from_file=False)
+    origin = _Origin(type(settings), "on the command line", typed=False)
     for key, text in split_overrides(overrides):
         change: Any = text
         for name in reversed(key.split(".")):
@@ -118,21 +132,28 @@ def split_overrides(arguments: list[str]) -> Iterator[tuple[str, str]]:
         key, equals, value = argument.removeprefix("--").partition("=")
         if not equals:
             if not remaining or remaining[0].startswith("--"):
-                raise VitrineError(f"--{key} has no value; write --{key} VALUE.")
+                raise no_value(key)
             value = remaining.pop(0)
         yield key, value
 
 
+def no_value(key: str) -> VitrineError:
+    return VitrineError(
+        f"--{key} has no value; write --{key} VALUE, or --{key}=VALUE where it begins with --."
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class _Origin:
-    """Where a change comes from, for messages and for reading its text."""
+    """Where a change comes from, for messages and for reading it."""
 
     root: type
-    name: str
-    from_file: bool
+    place: str
+    typed: bool
+    """Whether its values have types (YAML was read), or are texts of the command line."""
 
     def __str__(self) -> str:
-        return f"in {self.name}" if self.from_file else f"on {self.name}"
+        return self.place
 
     def unknown(self, key: str, siblings: Iterable[str]) -> VitrineError:
         """Looks beside the key first: dotted keys resemble each other by their first part alone."""
@@ -144,10 +165,19 @@ class _Origin:
         return VitrineError(f"unknown key '{key}' {self}.{hint}")
 
     def wrong(self, key: str, value: Any, expected: str) -> VitrineError:
-        return VitrineError(f"'{key}' is {value!r} {self}; expected {expected}.")
+        shown = repr(value)
+        shown = shown if len(shown) <= LONGEST_SHOWN else f"{shown[:LONGEST_SHOWN]}…"
+        return VitrineError(f"'{key}' is {shown} {self}; expected {expected}.")
+
+    def read(self, key: str, change: Any) -> "tuple[Any, _Origin]":
+        """What a text of the command line says as YAML: `null`, `3`, `{a: 1}`."""
+        if self.typed or not isinstance(change, str):
+            return change, self
+        read = parse_yaml(change, f"'{key}' {self}")
+        return read, dataclasses.replace(self, typed=True)
 
 
-def _merge(base: Any, changes: Mapping[str, Any], prefix: str, origin: _Origin) -> Any:
+def _merge(base: Any, changes: Mapping[Any, Any], prefix: str, origin: _Origin) -> Any:
     hints = field_types(type(base))
     replaced = {}
     for name, change in changes.items():
@@ -160,72 +190,94 @@ def _merge(base: Any, changes: Mapping[str, Any], prefix: str, origin: _Origin) 
 
 def _change(current: Any, hint: Any, change: Any, key: str, origin: _Origin) -> Any:
     """The field's new value: merged where it is nested, converted where it is a leaf."""
-    nested = nested_class(hint)
-    if nested is not None:
-        change = _load_text(change)
-        if isinstance(change, Mapping):
-            base = current if current is not None else nested()
-            return _merge(base, change, f"{key}.", origin)
-        if change is None and type(None) in typing.get_args(hint):
-            return None
-        if change is None and origin.from_file:  # a heading with nothing beneath it
-            return current
-        raise origin.wrong(
-            key, change, f"settings of its own, such as {key}.{_first_field(nested)}"
-        )
-    entry = entry_class(hint)
-    if entry is not None and isinstance(change, Mapping):
-        kept = {} if origin.from_file else dict(current or {})
+    if isinstance(change, Mapping) and not origin.typed:
+        return _reach_inside(current, hint, change, key, origin)
+    if not origin.typed and takes_text(hint):
+        return _convert(hint, change, key, origin)
+    if not origin.typed and isinstance(change, str) and takes_texts(hint):
+        return _texts(hint, change, key, origin)
+    value, within = origin.read(key, change)
+    if (nested := nested_class(hint)) is not None:
+        return _section(current, hint, nested, value, key, within, optional=origin.typed)
+    if value is None and origin.typed and typing.get_origin(hint) is dict:
+        return current  # a heading with nothing beneath it
+    if (entry := entry_class(hint)) is not None and isinstance(value, Mapping):
+        return {
+            _name(name, key, within): _section(
+                entry(), entry, entry, inner, f"{key}.{name}", within, optional=True
+            )
+            for name, inner in value.items()
+        }
+    return _convert(hint, value, key, within)
+
+
+def _section(
+    current: Any, hint: Any, cls: type, value: Any, key: str, origin: _Origin, optional: bool
+) -> Any:
+    """A nested dataclass changed by a mapping; `optional`: a heading with nothing beneath it changes
+    nothing."""
+    if isinstance(value, Mapping):
+        return _merge(current if current is not None else cls(), value, f"{key}.", origin)
+    if value is None and type(None) in typing.get_args(hint):
+        return None
+    if value is None and optional:
+        return current
+    raise origin.wrong(key, value, f"settings of its own, such as {key}.{_first_field(cls)}")
+
+
+def _reach_inside(
+    current: Any, hint: Any, change: Mapping[str, Any], key: str, origin: _Origin
+) -> Any:
+    """`--key.name VALUE`: what the field holds, changed at that name alone."""
+    if (nested := nested_class(hint)) is not None:
+        return _merge(current if current is not None else nested(), change, f"{key}.", origin)
+    if (entry := entry_class(hint)) is not None:
+        kept = dict(current or {})
         for name, inner in change.items():
             kept[name] = _change(kept.get(name, entry()), entry, inner, f"{key}.{name}", origin)
         return kept
-    if isinstance(change, Mapping) and not origin.from_file:
-        if not _takes_mapping(hint):
-            raise origin.unknown(f"{key}.{next(iter(change))}", ())
-        return _merge_mapping(current or {}, change)
-    return _convert(hint, change, key, origin)
+    if not takes_mapping(hint):
+        raise origin.unknown(f"{key}.{next(iter(change))}", ())
+    return _convert(hint, _merge_mapping(current or {}, change, key, origin), key, origin)
 
 
-def _merge_mapping(current: dict[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+def _merge_mapping(
+    current: dict[str, Any], change: Mapping[str, Any], key: str, origin: _Origin
+) -> dict[str, Any]:
     merged = dict(current)
     for name, value in change.items():
-        inner = merged.get(name)
+        inner, inside = merged.get(name), f"{key}.{name}"
         if isinstance(value, Mapping):
-            merged[name] = _merge_mapping(inner if isinstance(inner, dict) else {}, value)
+            begun = inner if isinstance(inner, dict) else {}
+            merged[name] = _merge_mapping(begun, value, inside, origin)
         else:
-            merged[name] = _load_text(value)
+            merged[name], _ = origin.read(inside, value)
     return merged
 
 
 def _convert(hint: Any, value: Any, key: str, origin: _Origin) -> Any:
-    if hint is str and isinstance(value, str):
-        return value
     try:
-        return _leaf_parser(hint).parse_object({"value": value}).value
-    except ArgumentError:
-        raise origin.wrong(key, value, _type_in_words(hint)) from None
+        return typed(hint, value)
+    except Mismatch:
+        raise origin.wrong(key, value, type_in_words(hint)) from None
 
 
-@functools.cache
-def _leaf_parser(hint: Any) -> ArgumentParser:
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--value", type=hint)
-    return parser
+def _texts(hint: Any, change: str, key: str, origin: _Origin) -> Any:
+    """`[a, 007, null]` for a field that holds texts: each of them as it is written."""
+    parsed = parse_yaml(change, f"'{key}' {origin}", as_texts=True)
+    return _convert(hint, parsed, key, origin)
 
 
-def _load_text(value: Any) -> Any:
-    """What a text from the command line says as YAML: `null`, `3`, `{a: 1}`."""
-    return yaml.safe_load(value) if isinstance(value, str) else value
+def _name(name: Any, key: str, origin: _Origin) -> str:
+    if not isinstance(name, str):
+        raise VitrineError(
+            f"'{key}' has an entry {name!r} {origin}; a name is text, so write '{name}' in quotes."
+        )
+    return name
 
 
-def _read_yaml(path: Path) -> Mapping[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "not YAML"
-        raise VitrineError(f"{path}{line}: {problem}") from None
+def _read_mapping(path: Path) -> Mapping[Any, Any]:
+    content = read_yaml(path)
     if content is None:
         return {}
     if not isinstance(content, Mapping):
@@ -235,54 +287,12 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
 
 def field_types(cls: type) -> dict[str, Any]:
     """Field name → resolved type, in the order they are written."""
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     return {field.name: hints[field.name] for field in dataclasses.fields(cls) if field.init}
-
-
-def nested_class(hint: Any) -> type | None:
-    """The dataclass in `SomeConfig` or `SomeConfig | None`; None for a plain value."""
-    for candidate in (hint, *_union_members(hint)):
-        if isinstance(candidate, type) and dataclasses.is_dataclass(candidate):
-            return candidate
-    return None
-
-
-def entry_class(hint: Any) -> type | None:
-    """The dataclass in `dict[str, SomeConfig]`; None for anything else."""
-    if typing.get_origin(hint) is dict:
-        return nested_class(typing.get_args(hint)[1])
-    return None
-
-
-def _union_members(hint: Any) -> tuple[Any, ...]:
-    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
-    return typing.get_args(hint) if union else ()
-
-
-def _takes_mapping(hint: Any) -> bool:
-    return any(typing.get_origin(kind) is dict for kind in (hint, *_union_members(hint)))
 
 
 def _first_field(cls: type) -> str:
     return dataclasses.fields(cls)[0].name
-
-
-def _type_in_words(hint: Any) -> str:
-    plain = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
-    if hint in plain:
-        return plain[hint]
-    if hint is type(None):
-        return "null"
-    if typing.get_origin(hint) is typing.Literal:
-        return "one of " + ", ".join(str(choice) for choice in typing.get_args(hint))
-    if members := _union_members(hint):
-        return " or ".join(_type_in_words(member) for member in members)
-    if typing.get_origin(hint) in (list, tuple):
-        member = _type_in_words(typing.get_args(hint)[0])
-        return f"a list such as [a, b], each {member}"
-    if typing.get_origin(hint) is dict:
-        return "a mapping such as {a: 1}"
-    return getattr(hint, "__name__", str(hint))
 
 
 def _describe(cls: type, instance: Any, prefix: str) -> Iterator[Option]:
@@ -291,7 +301,7 @@ def _describe(cls: type, instance: Any, prefix: str) -> Iterator[Option]:
         key, default = f"{prefix}{name}", getattr(instance, name)
         nested = nested_class(hint)
         if nested is None:
-            yield Option(key, _type_in_words(hint), default, docs.get(name, ""))
+            yield Option(key, type_in_words(hint), default, docs.get(name, ""))
         else:
             inner = default if default is not None else nested()
             yield from _describe(nested, inner, f"{key}.")

@@ -6,7 +6,8 @@ from typing import Any
 
 from catalog.errors import VitrineError, nearest
 from finetune.config import ArmConfig, FinetuneConfig
-from launch.settings import describe
+from launch.settings import describe, field_types
+from launch.values import Mismatch, nested_class, type_in_words, typed
 
 RATE, DECAY = "optimizer.learning_rate", "optimizer.weight_decay"
 SPACES: dict[str, dict[str, Any]] = {
@@ -107,11 +108,17 @@ def _flat(space: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _range(name: str, written: Any) -> Range | Choice:
-    default: Any = FinetuneConfig()
-    for part in name.split("."):
-        default = getattr(default, part)
-    values = [_number(value) for value in written] if isinstance(written, (list, tuple)) else []
+    hint = _type_of(name)
+    values = list(written) if isinstance(written, (list, tuple)) else []
     how = values.pop() if values and values[-1] in ("log", "choice") else ""
+    for value in values:
+        try:
+            typed(hint, value)
+        except Mismatch:
+            raise VitrineError(
+                f"search.space.{name} is {written!r}, with {value!r} in it; each value must be "
+                f"{type_in_words(hint)}"
+            ) from None
     if how == "choice" and len(values) > 1:
         return Choice(tuple(values))
     if how == "choice" or len(values) != 2 or not all(isinstance(v, (int, float)) for v in values):
@@ -125,15 +132,11 @@ def _range(name: str, written: Any) -> Range | Choice:
             f"search.space.{name} goes from {low:g} to {high:g}; low must be below high"
             f"{', and above 0 for log' if how else ''}"
         )
-    whole = isinstance(default, int)
-    if whole and not (float(low).is_integer() and float(high).is_integer()):
-        raise VitrineError(f"search.space.{name} is {written!r}; it takes whole numbers")
-    return Range(low, high, how == "log", whole)
+    return Range(low, high, how == "log", whole=type_in_words(hint).startswith("a whole number"))
 
 
-def _number(value: Any) -> Any:
-    """YAML takes 1e-4 for a text."""
-    try:
-        return value if isinstance(value, (int, float)) else float(value)
-    except (TypeError, ValueError):
-        return value
+def _type_of(name: str) -> Any:
+    hint: Any = FinetuneConfig
+    for part in name.split("."):
+        hint = field_types(nested_class(hint) or FinetuneConfig)[part]
+    return hint

@@ -1,20 +1,32 @@
 """Settings of pretraining, and of the trainer every stage shares; imports no torch."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from catalog.config import CatalogConfig, SplitConfig
+from catalog.config import (
+    Bounds,
+    CatalogConfig,
+    Count,
+    NonNegative,
+    Positive,
+    PositiveInt,
+    Seed,
+    Share,
+    ShareAboveZero,
+    ShareBelowOne,
+    SplitConfig,
+)
 
 
 @dataclass(frozen=True)
 class TrainerConfig:
-    max_steps: int = 1000
+    max_steps: Count = 1000
     """Optimiser steps."""
     accelerator: str = "auto"
     """Lightning's accelerator: auto, cpu, gpu, ..."""
-    devices: int = 1
+    devices: PositiveInt = 1
     """Devices on each node."""
-    nodes: int = 1
+    nodes: PositiveInt = 1
     """Machines."""
     strategy: Literal[
         "auto", "ddp", "zero1", "zero2", "zero3", "zero2-offload", "zero3-offload"
@@ -22,25 +34,25 @@ class TrainerConfig:
     """How the model is spread: one device or DDP by itself (auto), or DeepSpeed ZeRO."""
     precision: str = "32-true"
     """Lightning's precision: 32-true, bf16-mixed, ..."""
-    gradient_clip: float = 1.0
+    gradient_clip: NonNegative = 1.0
     """Clip the gradient's global norm to this; 0 leaves it alone."""
-    accumulate: int = 1
+    accumulate: PositiveInt = 1
     """Batches summed before one optimiser step."""
-    log_every: int = 10
+    log_every: PositiveInt = 10
     """Steps between two points of the learning curves."""
-    checkpoint_every: int = 500
+    checkpoint_every: Count = 500
     """Steps between two checkpoints, from the newest of which a stopped run goes on; 0 keeps none."""
-    checkpoint_keep: int = 2
+    checkpoint_keep: PositiveInt = 2
     """Checkpoints that stay: were the newest found spoilt, a run goes on from the one before."""
     checkpoint_aside: bool = False
     """Let training go on while a copy of its state is written; not under ZeRO."""
-    hang_timeout: float = 300.0
+    hang_timeout: NonNegative = 300.0
     """Seconds without any progress after which a run ends, naming the rank it waits for; 0: never."""
     log_to: str = "csv,tensorboard"
     """Where figures go, with commas between: csv, tensorboard, wandb, mlflow."""
-    give_up_after: int = 10
+    give_up_after: PositiveInt = 10
     """So many steps in a row whose gradient is not finite end the run; single ones are left out."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of weights, order and dropout."""
     progress: bool = True
     """Show a progress bar (or a line every few seconds where there is no terminal)."""
@@ -48,15 +60,15 @@ class TrainerConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    learning_rate: float = 1e-3
+    learning_rate: Positive = 1e-3
     """Peak of the schedule."""
-    weight_decay: float = 0.05
+    weight_decay: NonNegative = 0.05
     """AdamW's, on matrices only."""
-    warmup_share: float = 0.1
+    warmup_share: Share = 0.1
     """Share of the steps with rising rate; cosine decay follows."""
-    layer_decay: float = 1.0
+    layer_decay: ShareAboveZero = 1.0
     """A tower's layers learn at this to the power of their distance from its top."""
-    average: float = 0.0
+    average: ShareBelowOne = 0.0
     """Decay of a moving average of the weights (EMA), such as 0.999, that the run ends with; 0: none."""
 
 
@@ -68,19 +80,19 @@ class TowerConfig:
     """A Hugging Face config as a mapping with `model_type`; used where `model` is empty."""
     frozen: bool = False
     """Keep the tower's weights as they are."""
-    lora_rank: int = 0
+    lora_rank: Count = 0
     """Train low-rank updates of this rank instead of the weights; merged into them at the end."""
     layer: int = -1
     """Hidden state that is read: -1 the last one, 0 the embeddings, k what layer k gives."""
     pooling: Literal["mean", "cls", "last"] = "mean"
     """One vector of many: their mean, the first one's, or the last one's (for decoders)."""
-    max_tokens: int = 48
+    max_tokens: PositiveInt = 48
     """Text only: tokens kept of each item."""
-    vocab_size: int = 2048
+    vocab_size: PositiveInt = 2048
     """Text only, from config: size of the tokenizer trained on the catalog."""
-    length_groups: int = 4
+    length_groups: PositiveInt = 4
     """Text only: groups of like length that go through the tower apart, each padded to its own."""
-    image_size: int = 64
+    image_size: PositiveInt = 64
     """Pictures and video only: pixels a side."""
 
 
@@ -96,9 +108,9 @@ class ModalityConfig(TowerConfig):
     catalog's folder."""
     tower: str = ""
     """Another modality whose tower reads this one too, such as `image` for a second picture."""
-    frames: int = 4
+    frames: PositiveInt = 4
     """Video only: frames, evenly spaced, each through the image tower."""
-    seconds: float = 5.0
+    seconds: Positive = 5.0
     """Audio only: how much of the beginning is heard."""
 
 
@@ -132,17 +144,17 @@ def _small_vit() -> TowerConfig:
 class ReaderConfig:
     block: Literal["attention", "hstu"] = "attention"
     """Its layers: SASRec's causal attention, or HSTU's."""
-    layers: int = 2
+    layers: PositiveInt = 2
     """How many of them."""
-    heads: int = 4
+    heads: PositiveInt = 4
     """Attention heads of each."""
-    dropout: float = 0.1
+    dropout: ShareBelowOne = 0.1
     """On what is read and in each layer."""
-    max_history: int = 32
+    max_history: PositiveInt = 32
     """Latest items of a history that are read."""
     recent: bool = True
     """Start as the mean of the history, and learn what to add to it."""
-    recency: float = 0.0
+    recency: NonNegative = 0.0
     """In that mean an item begins with e^-recency times the weight of the one after it."""
     model: str = ""
     """A Hugging Face decoder, by name or folder, that reads instead of such layers (HLLM)."""
@@ -152,7 +164,7 @@ class ReaderConfig:
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    width: int = 128
+    width: PositiveInt = 128
     """Width d of item vectors and user states."""
     text: TowerConfig | None = field(default_factory=_small_bert)
     """The text tower; null leaves text out."""
@@ -163,7 +175,7 @@ class EncoderConfig:
     picture, a title apart from the description."""
     reader: ReaderConfig = field(default_factory=ReaderConfig)
     """What reads a history of item vectors."""
-    modality_dropout: float = 0.2
+    modality_dropout: Share = 0.2
     """Chance to hide one of an item's modalities while training."""
 
     def modalities(self) -> dict[str, ModalityConfig]:
@@ -181,48 +193,48 @@ class EncoderConfig:
 
 @dataclass(frozen=True)
 class ObjectivesConfig:
-    modalities: float = 1.0
+    modalities: NonNegative = 1.0
     """Weight of symmetric InfoNCE between an item's modalities, every two of them (CLIP)."""
-    pairs: float = 0.0
+    pairs: NonNegative = 0.0
     """Weight of the sigmoid loss over pairs of modalities (SigLIP)."""
-    behaviour: float = 1.0
+    behaviour: NonNegative = 1.0
     """Weight of InfoNCE between a history and its next item (UniSRec, MISSRec)."""
-    co_engaged: float = 0.0
+    co_engaged: NonNegative = 0.0
     """Weight of InfoNCE between items that one person took one after the other."""
-    edges: float = 0.0
+    edges: NonNegative = 0.0
     """Weight of InfoNCE between items that the catalog's `edges` table links."""
-    words: float = 1.0
+    words: NonNegative = 1.0
     """Weight of telling an item's words from its vector."""
-    reconstruction: float = 0.0
+    reconstruction: NonNegative = 0.0
     """Weight of telling what modality dropout hid from what it left."""
-    language: float = 0.0
+    language: NonNegative = 0.0
     """Weight of telling each token from those before it; for text towers that are decoders."""
-    temperature: float = 0.07
+    temperature: Positive = 0.07
     """Start of the learned temperatures of the objectives that are InfoNCE."""
 
 
 @dataclass(frozen=True)
 class PretrainDataConfig:
-    rows: int = 12
+    rows: PositiveInt = 12
     """Packed rows in one step on each device."""
-    row_length: int = 12
+    row_length: PositiveInt = 12
     """Items in a row: stretches of several people's histories, side by side."""
-    uniform_share: float = 0.25
+    uniform_share: Share = 0.25
     """Share of the rows filled with items drawn evenly, so that unpopular ones are read too."""
-    edges_share: float = 0.25
+    edges_share: Share = 0.25
     """Share of the rows filled with linked items, where `objectives.edges` is used."""
-    encode_parts: int = 1
+    encode_parts: PositiveInt = 1
     """Parts in which a step's items go through the towers, each twice (GradCache): less memory,
     about a third more time."""
     checkpoint_layers: bool = False
     """Each layer of a tower is computed again in the backward pass (activation checkpointing)."""
     compile: bool = False
     """Compile the towers' layers (torch.compile): on a GPU steps are faster after a slow first one."""
-    held_out: float = 0.02
+    held_out: Annotated[float, Bounds(0, 0.5)] = 0.02
     """Share of the items, at most 1,000, that no step reads: the retrieval report asks for them."""
-    max_broken: float = 0.01
+    max_broken: Share = 0.01
     """Where a larger share of what items name (pictures, …) cannot be read, training is refused."""
-    workers: int = 0
+    workers: Count = 0
     """Loader processes."""
 
 
@@ -251,5 +263,5 @@ class EmbedConfig:
     catalog: CatalogConfig = field(default_factory=CatalogConfig)
     extract: dict[str, ExtractConfig] = field(default_factory=dict)
     """Further vectors by name, straight from towers: any layer, any pooling, in the same pass."""
-    batch_tokens: int = 8192
+    batch_tokens: PositiveInt = 8192
     """Tokens and patches that go through the towers at once."""

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import yaml
 from pyarrow import csv, json, parquet
 
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError, nearest
 from catalog.sources.base import RawTables
+from catalog.yaml_files import read_yaml
 
 SUFFIXES = ("parquet", "jsonl", "csv", "tsv")
 SETTINGS_FILE = "catalog.yaml"
@@ -178,12 +178,7 @@ def read_delimited(
 
 def read_settings(path: Path) -> dict[str, Any]:
     """The roles a folder's catalog.yaml names."""
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise VitrineError(
-            f"{path} is not readable YAML: {' '.join(str(error).split())}"
-        ) from error
+    settings = read_yaml(path) or {}
     if not isinstance(settings, dict):
         raise VitrineError(f"{path} must hold `roles:` and below it role: column.")
     for key in settings:

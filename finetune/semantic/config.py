@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from catalog.config import Count, NonNegative, PositiveInt
+
 Tokenizer = Literal["residual-kmeans", "rq-vae"]
 
 
@@ -10,18 +12,18 @@ Tokenizer = Literal["residual-kmeans", "rq-vae"]
 class SemanticConfig:
     tokenizer: Tokenizer = "residual-kmeans"
     """What makes codes of an item's vector."""
-    levels: int = 3
+    levels: PositiveInt = 3
     """Codes of each item, from coarse to fine; further ones tell items apart that share all of them."""
-    codes: int = 256
+    codes: PositiveInt = 256
     """Different codes at each level; in a small catalog at most a quarter of its items."""
-    tokenizer_steps: int = 2000
+    tokenizer_steps: Count = 2000
     """Training steps of the RQ-VAE."""
-    layers: int = 1
+    layers: Count = 1
     """Layers of attention that read an item's codes so far and tell the next one."""
-    beam: int = 50
+    beam: PositiveInt = 50
     """Beginnings of ids that are kept while an item is told; lists are as long."""
-    cold: int = 50
+    cold: Count = 50
     """Items nobody took in training that join the beam's, nearest first, before a dense score orders
     them all; 0: the beam alone, in its own order."""
-    dense: float = 1.0
+    dense: NonNegative = 1.0
     """Weight of the loss that the dense score learns from; not used where `cold` is 0."""

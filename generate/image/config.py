@@ -3,36 +3,45 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from catalog.config import CatalogConfig, SplitConfig
+from catalog.config import (
+    CatalogConfig,
+    Count,
+    LongSeed,
+    NonNegative,
+    Positive,
+    PositiveInt,
+    Share,
+    SplitConfig,
+)
 from finetune.config import LoraConfig
 from pretrain.config import OptimizerConfig, TrainerConfig
 
 
 @dataclass(frozen=True)
 class CodecConfig:
-    patch_size: int = 16
+    patch_size: PositiveInt = 16
     """Pixels a side of a patch; each patch becomes one latent position."""
-    channels: int = 128
+    channels: PositiveInt = 128
     """Principal components kept of a patch."""
-    overlap: int = 2
+    overlap: Count = 2
     """Pixels by which a patch reaches into each neighbour, so that no seams show."""
-    whitening: float = 0.8
+    whitening: Share = 0.8
     """0 keeps each component's own spread, so that loss is error in pixels; 1 gives all the same."""
-    fit_pictures: int = 1000
+    fit_pictures: PositiveInt = 1000
     """Pictures the components are found on."""
 
 
 @dataclass(frozen=True)
 class DenoiserConfig:
-    width: int = 192
+    width: PositiveInt = 192
     """Width of the transformer."""
-    layers: int = 4
+    layers: PositiveInt = 4
     """Its blocks."""
-    heads: int = 4
+    heads: PositiveInt = 4
     """Attention heads of each block."""
-    user_tokens: int = 4
+    user_tokens: Count = 4
     """Tokens made from the user state."""
-    item_tokens: int = 4
+    item_tokens: Count = 4
     """Tokens made from the item vector."""
 
 
@@ -45,21 +54,21 @@ class DrawConfig:
     mode: Mode = "concept"
     """concept: a new design for the person, of the item's kind, never to be shown as an item on sale;
     creative: the item's own pixels as they are, what surrounds them made for the person."""
-    user_scale: float = 4.0
+    user_scale: NonNegative = 4.0
     """How far to lean towards the person; 1 follows what was learned, 0 ignores the person."""
-    item_scale: float = 3.0
+    item_scale: NonNegative = 3.0
     """How far to lean towards the item."""
-    structure_scale: float = 0.0
+    structure_scale: NonNegative = 0.0
     """How far to keep to the item's outline and edges; creative asks for 1 at least."""
-    guide_above: float = 0.3
+    guide_above: Share = 0.3
     """Lean only while more than this share of the picture is noise; 0 leans to the end."""
     solver: Solver = "pc"
     """How a picture comes out of the noise in few steps (generate/image/solvers.py)."""
-    steps: int = 12
+    steps: PositiveInt = 12
     """Steps of the solver; each costs up to four passes of the denoiser, with heun twice as many."""
-    shift: float = 1.0
+    shift: Positive = 1.0
     """Above 1 steps are closer together while most is noise, below 1 towards the end."""
-    candidates: int = 1
+    candidates: PositiveInt = 1
     """Pictures drawn for each request, of which that is kept which item and person like best."""
     refuse_copies: bool = True
     """Draw anew what is nearer to a picture it learned from than the catalog's own are to each other."""
@@ -67,11 +76,11 @@ class DrawConfig:
     """An image classifier of the Hugging Face hub, or a folder; what it calls by a name of
     `safety_labels` is drawn anew."""
     safety_labels: tuple[str, ...] = ("nsfw", "unsafe", "porn", "hentai", "sexy")
-    tries: int = 3
+    tries: Count = 3
     """Rounds more, at most, for what was refused."""
-    batch_size: int = 64
+    batch_size: PositiveInt = 64
     """Pictures drawn at once."""
-    seed: int = 0
+    seed: LongSeed = 0
     """The same request with the same seed gives the same picture."""
 
 
@@ -90,18 +99,18 @@ class ImageBulkConfig:
 
 @dataclass(frozen=True)
 class ImageScoreConfig:
-    people: int = 300
+    people: PositiveInt = 300
     """Test targets for whom pictures are drawn, at most."""
-    shown: int = 6
+    shown: Count = 6
     """People on the contact sheet."""
     judge: str = ""
     """An image encoder on the Hugging Face hub, or a folder, that nothing was conditioned on, to say what
     pictures are like; empty learns a small one from the catalog's own labels, and checks it."""
-    judge_steps: int = 600
+    judge_steps: PositiveInt = 600
     """Steps in which that is learned."""
     truth: str = ""
     """Folder of the demo world's truth; empty where nobody knows it."""
-    seed: int = 0
+    seed: LongSeed = 0
     """Chooses people, strangers and noise."""
     draw: DrawConfig = field(default_factory=DrawConfig)
 
@@ -121,31 +130,31 @@ class ImageConfig:
     """What a pretrained model is told in words, for every picture."""
     lora: LoraConfig = field(default_factory=LoraConfig)
     """Low-rank updates of a pretrained model's attention; rank 0: none."""
-    image_size: int = 64
+    image_size: PositiveInt = 64
     """Pixels a side of the pictures drawn, or of the square as large as they are; a multiple of the
     codec's patch."""
-    frames: int = 1
+    frames: PositiveInt = 1
     """Shapes of pictures, at most: those that most of the catalog's pictures are near to."""
     codec: CodecConfig = field(default_factory=CodecConfig)
     denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
-    drop_user: float = 0.1
+    drop_user: Share = 0.1
     """Chance that a training picture hides its person."""
-    drop_item: float = 0.3
+    drop_item: Share = 0.3
     """Chance that a training picture hides its item."""
-    drop_structure: float = 0.5
+    drop_structure: Share = 0.5
     """Chance that a training picture hides its outline."""
-    sibling_share: float = 0.8
+    sibling_share: Share = 0.8
     """Chance that a training picture is asked for by the vector of another item of its kind, so
     that the item says what to draw and only the person can say how."""
-    alone_share: float = 0.7
+    alone_share: Share = 0.7
     """Chance that a training picture is for somebody known by nothing but this purchase, the clearest case
     of what a state says of looks; else for the person as all else that they took tells. Near 1 pictures
     say more of the person, near 0 they hold together better."""
-    batch_size: int = 32
+    batch_size: PositiveInt = 32
     """Pictures in one step on each device."""
-    workers: int = 0
+    workers: Count = 0
     """Loader processes."""
-    sample_every: int = 500
+    sample_every: Count = 500
     """Steps between grids of pictures in the logs; 0 draws none."""
     draw: DrawConfig = field(default_factory=DrawConfig)
     """Saved with the generator as its defaults."""

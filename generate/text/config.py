@@ -3,7 +3,16 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from catalog.config import CatalogConfig, SplitConfig
+from catalog.config import (
+    CatalogConfig,
+    Count,
+    LongSeed,
+    NonNegative,
+    PositiveInt,
+    Share,
+    ShareAboveZero,
+    SplitConfig,
+)
 from finetune.config import LoraConfig
 from pretrain.config import OptimizerConfig, TrainerConfig
 
@@ -34,37 +43,37 @@ class TextConfig:
     from `config`."""
     config: dict[str, Any] = field(default_factory=_small_llama)
     """A Hugging Face config as a mapping with `model_type`; used where `model` is empty."""
-    vocab_size: int = 1024
+    vocab_size: PositiveInt = 1024
     """Size of the tokenizer trained on the catalog's words; used where `model` is empty."""
     lora: LoraConfig = field(default_factory=LoraConfig)
     """Low-rank updates of a pretrained model."""
-    lora_steps: int = 0
+    lora_steps: Count = 0
     """Of a pretrained model: so many steps in which its updates learn alone, person and item hidden but
     for what is told in words; then they rest, and the prefix tokens learn (CoLLM, Zhang et al. 2023).
     0: all learn together."""
-    num_user_tokens: int = 4
+    num_user_tokens: Count = 4
     """Prefix tokens made from the user state."""
-    num_item_tokens: int = 4
+    num_item_tokens: Count = 4
     """Prefix tokens made from the item vector."""
-    num_voice_tokens: int = 2
+    num_voice_tokens: Count = 2
     """Prefix tokens made from what the person said before; none where the catalog has no reviews."""
-    history_items: int = 0
+    history_items: Count = 0
     """Of each history so many items are told in words too, those most like the item; for models large
     enough to read them."""
-    history_tokens: int = 128
+    history_tokens: PositiveInt = 128
     """Tokens kept of what is told in words."""
     tasks: tuple[str, ...] = ("description", "review")
     """What to learn to write: title, description, headline, keywords, review, reason, or a YAML file of
     your own (see generate/text/tasks); a task the catalog has no words for is left out."""
-    drop_user: float = 0.1
+    drop_user: Share = 0.1
     """Chance that a training text hides its person."""
-    drop_item: float = 0.4
+    drop_item: Share = 0.4
     """Chance that a training text hides its item, so that the person must explain it."""
-    max_tokens: int = 64
+    max_tokens: PositiveInt = 64
     """Tokens kept of each text, its end included."""
-    batch_size: int = 32
+    batch_size: PositiveInt = 32
     """Texts in one step on each device."""
-    workers: int = 0
+    workers: Count = 0
     """Loader processes."""
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(learning_rate=5e-3))
     trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(max_steps=1000))
@@ -72,19 +81,19 @@ class TextConfig:
 
 @dataclass(frozen=True)
 class WriteConfig:
-    temperature: float = 0.7
+    temperature: NonNegative = 0.7
     """Above 1 flattens, below 1 sharpens each choice of a token; 0 always takes the likeliest."""
-    top_p: float = 0.9
+    top_p: ShareAboveZero = 0.9
     """Choose among the likeliest tokens that together hold this share of the probability."""
-    max_tokens: int = 64
+    max_tokens: PositiveInt = 64
     """Longest text, in tokens."""
-    seed: int = 0
+    seed: LongSeed = 0
     """The same request with the same seed gives the same words."""
     strict: bool = False
     """Only what the catalog bears out: values, numbers and telling words of its texts and reviews. A
     text that claims anything else is tried anew; in the end those of its sentences are left that hold,
     or the catalog's own words are taken."""
-    tries: int = 8
+    tries: PositiveInt = 8
     """Texts that are written for one request, at most, with strict."""
     engine: Literal["vitrine", "vllm"] = "vitrine"
     """What writes: our own decoder, or vLLM on a GPU (the vllm extra)."""
@@ -107,18 +116,18 @@ class BulkConfig:
 
 @dataclass(frozen=True)
 class ScoreConfig:
-    people: int = 500
+    people: PositiveInt = 500
     """Test targets over which true texts are scored, at most."""
-    written: int = 200
+    written: Count = 200
     """And over which texts are written, at most."""
-    samples: int = 3
+    samples: Count = 3
     """People side by side in samples.md, each about the next item of each."""
     judge: str = ""
     """A text encoder on the Hugging Face hub, or a folder, that nothing was conditioned on, to say how
     near words are to items and histories; shared words say so in any case."""
     truth: str = ""
     """Folder of the demo world's truth; empty where nobody knows it."""
-    seed: int = 0
+    seed: LongSeed = 0
     """Chooses people, strangers and noise."""
     write: WriteConfig = field(default_factory=WriteConfig)
     """strict: what is left when only what the catalog bears out may be said is scored too."""

@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 from catalog.errors import VitrineError
-from launch.plan.config import AnyStage, PlanOptions, RehearseOptions, stage_settings
+from launch.plan.config import PlanOptions, RehearseOptions, stage_settings
 
 
-def plan(options: PlanOptions, settings: AnyStage) -> None:
-    config = stage_settings(options.stage, options.config, settings)
+def plan(options: PlanOptions, rest: list[str]) -> None:
+    config = stage_settings(options.stage, options.config, rest)
     from launch.plan.plan import make_plan
     from launch.plan.table import table, told
 
@@ -33,8 +33,8 @@ def plan(options: PlanOptions, settings: AnyStage) -> None:
         )
 
 
-def rehearse(options: RehearseOptions, settings: AnyStage) -> None:
-    config = stage_settings(options.stage, options.config, settings)
+def rehearse(options: RehearseOptions, rest: list[str]) -> None:
+    config = stage_settings(options.stage, options.config, rest)
     from launch.plan.rehearse import rehearse as take_steps
     from launch.plan.rehearse import report
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from catalog.config import Count, PositiveInt
+
 GOES_ON = 75
 """Status of a stage that a signal stopped: it goes on when started again (EX_TEMPFAIL)."""
 MISTAKE = 2
@@ -20,15 +22,15 @@ class LaunchOptions:
     follow, as without `launch`."""
     on: Literal["local", "slurm", "kubernetes"] = "local"
     """Where."""
-    nodes: int = 0
+    nodes: Count = 0
     """Machines; 0: as trainer.nodes says."""
-    devices: int = 0
+    devices: Count = 0
     """Devices on each of them; 0: as trainer.devices says."""
     cpu: bool = False
     """Without GPUs, as with trainer.accelerator cpu."""
-    cpus: int = 4
+    cpus: PositiveInt = 4
     """Processor cores for each device (SLURM, Kubernetes)."""
-    restarts: int = 3
+    restarts: Count = 3
     """Times that all processes are started again after one failed, from the newest checkpoint; a
     mistake in the settings is reported once."""
     name: str = ""
@@ -45,9 +47,9 @@ class LaunchOptions:
     time: str = ""
     """SLURM: longest time of one run, such as 12:00:00; a stage that is not done by then is queued
     again and goes on."""
-    signal_before: int = 120
+    signal_before: Count = 120
     """SLURM: seconds before that time in which to write a checkpoint."""
-    requeues: int = 100
+    requeues: Count = 100
     """SLURM: so often a job queues itself again; one whose time is up before it has begun would for ever."""
     partition: str = ""
     """SLURM: the partition."""

@@ -8,9 +8,8 @@ training goes on from its newest checkpoint, which lies on the volume that all p
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from catalog.errors import VitrineError
+from catalog.yaml_files import dump_yaml
 from launch.submit.config import PORT, Job, LaunchOptions
 from launch.submit.hand_over import hand_over
 from launch.submit.local import AGENT, meet, processes
@@ -34,7 +33,7 @@ def submit_to_kubernetes(job: Job, options: LaunchOptions) -> None:
             f"--mount {options.mount!r} is where the shared volume is in the container; it takes an "
             "absolute path, such as /work."
         )
-    text = yaml.safe_dump_all(manifests(job, options), sort_keys=False)
+    text = dump_yaml(manifests(job, options))
     path = Path(options.work) / f"{job.name}.yaml"
     hand_over(text, path, ["kubectl", "apply", "-f"], options.dry_run)
 

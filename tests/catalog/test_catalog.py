@@ -306,7 +306,8 @@ def test_wrong_roles_are_refused_with_the_nearest_name(world, roles, message):
         ("role: {}", r"unknown key 'role'.*'roles'"),
         ("roles: [title]", r"roles must map"),
         ("- roles", r"must hold `roles:`"),
-        ("roles: {title", r"not readable YAML"),
+        ("roles: {title", r"catalog\.yaml, line 1: "),
+        ("roles: {title: a}\nroles: {title: b}", r"catalog\.yaml, line 2: the key 'roles'"),
         ("roles: {titel: title}", r"unknown role 'titel'"),
     ],
 )

@@ -18,14 +18,13 @@ from finetune.config import FinetuneConfig, FinetuneDataConfig
 from launch.cli import main
 from launch.plan.build import build
 from launch.plan.checks import check_data, check_disk, check_precision, check_settings
-from launch.plan.config import AnyStage, known_settings, stage_settings
+from launch.plan.config import stage_settings
 from launch.plan.devices import DEVICES, Device, find_device
 from launch.plan.footprint import Footprint, alone, autocast, footprint
 from launch.plan.hollow import PASSING, Hollow
 from launch.plan.plan import make_plan
 from launch.plan.probe import probe
 from launch.plan.shards import share
-from launch.settings import field_types
 from pretrain.config import (
     EncoderConfig,
     OptimizerConfig,
@@ -296,7 +295,6 @@ def test_the_command_shows_all_that_is_wrong(
 
 
 def test_settings_are_the_stage_s_own(tmp_path: Path) -> None:
-    assert known_settings() == set(field_types(AnyStage))
     file = tmp_path / "settings.yaml"
     file.write_text(
         "encoder:\n  image:\n  text: {config: {model_type: gpt2, n_embd: 8}}\ntrainer:\n"
@@ -305,10 +303,12 @@ def test_settings_are_the_stage_s_own(tmp_path: Path) -> None:
     from launch.plan.command import plan
 
     given = ["pretrain", "--config", str(file), "--encoder.text.config.n_layer=3", "--data.rows=5"]
+    given += ["--catalog.path", "0123"]
     read = parse_arguments(Signature.of(plan), given)
-    config = stage_settings("pretrain", read["options"].config, read["settings"])
+    config = stage_settings("pretrain", read["options"].config, read["rest"])
     assert config.encoder.text.config == {"model_type": "gpt2", "n_embd": 8, "n_layer": 3}
     assert (config.data.rows, config.trainer) == (5, TrainerConfig())
+    assert config.catalog.path == "0123"
 
 
 def test_the_commands_bring_no_torch() -> None:

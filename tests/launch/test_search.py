@@ -333,10 +333,13 @@ def test_a_space_is_written_the_same_way_in_a_file_and_on_the_command_line(tmp_p
         ({"validation_people": [1, 9]}, r"which is no setting"),
         ({"dropout": 0.5}, r"search.space.dropout is 0.5; write \[low, high\], \[low, high, log\]"),
         ({"dropout": [0, 0.1, 0.2]}, r"write \[low, high\]"),
-        ({"dropout": ["a", "b"]}, r"write \[low, high\]"),
+        ({"dropout": ["a", "b"]}, r"with 'a' in it; each value must be a number of at least 0 and"),
+        ({"dropout": [-0.5, 0.5]}, r"with -0.5 in it; each value must be a number of at least 0"),
+        ({"dropout": [0, float("nan")]}, r"with nan in it"),
+        ({"optimizer.learning_rate": [1, float("inf")]}, r"with inf in it; .* a number above 0"),
         ({"dropout": [0.5, 0]}, r"goes from 0.5 to 0; low must be below high"),
         ({"dropout": [0, 0.5, "log"]}, r"goes from 0 to 0.5; .* above 0 for log"),
-        ({"lora.rank": [1.5, 8]}, r"lora.rank is \[1.5, 8\]; it takes whole numbers"),
+        ({"lora.rank": [1.5, 8]}, r"lora.rank is \[1.5, 8\], with 1.5 in it; .* whole number"),
     ],
 )
 def test_a_space_that_makes_no_sense_is_told_in_one_line(space, message) -> None:

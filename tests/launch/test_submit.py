@@ -17,9 +17,10 @@ import pytest
 import yaml
 
 from catalog.errors import VitrineError
+from catalog.yaml_files import dump_yaml, parse_yaml
 from launch.arguments import Signature
 from launch.cli import load_command, main
-from launch.settings import field_types
+from launch.settings import describe, field_types
 from launch.submit import local
 from launch.submit.agent import one_status
 from launch.submit.config import GOES_ON, Job, LaunchOptions
@@ -73,9 +74,7 @@ def documents() -> dict[str, list[dict[str, Any]]]:
 
 
 def written() -> dict[str, str]:
-    dumped = {
-        name: yaml.safe_dump_all(several, sort_keys=False) for name, several in documents().items()
-    }
+    dumped = {name: dump_yaml(several) for name, several in documents().items()}
     return scripts() | dumped
 
 
@@ -237,7 +236,16 @@ def wrong(value: Any, schema: dict[str, Any], where: str = "") -> list[str]:
 def test_manifests_are_what_the_cluster_takes(name: str) -> None:
     for document in documents()[name]:
         assert wrong(document, SCHEMAS[name]) == []
-        assert yaml.safe_load(yaml.safe_dump(document)) == document
+        assert yaml.safe_load(dump_yaml([document])) == document
+
+
+def test_no_reader_of_a_manifest_takes_an_argument_for_a_number() -> None:
+    """kubectl reads `1e-4` as a number, as YAML 1.2 does, and refuses it among arguments; 1.1 does not,
+    but takes `no` for false."""
+    texts = ["1e-4", ".5", "0o7", "0123", "no", "~", "12:30", "0x1f"]
+    (document,) = manifests(replace(JOB, runs=(("pretrain", *texts),)), ASKED)
+    written = dump_yaml([document])
+    assert yaml.safe_load(written) == parse_yaml(written, "manifest") == document
 
 
 def worker(document: dict[str, Any]) -> dict[str, Any]:
@@ -341,7 +349,7 @@ def test_a_dry_run_shows_what_would_be_submitted(
         ("recommend runs/shop", "'recommend' is no stage"),
         ("run", "CONFIG is missing"),
         ("compare --devices 2", "devices were asked for; use 1"),
-        ("pretrain --devices -1", "--devices is -1; it takes at least 1"),
+        ("pretrain --devices -1", "'devices' is -1 on the command line; expected a whole"),
         ("embed --array 3", "needs a stage that trains"),
         ("pretrain --array 0", "--array is 0"),
         ("pretrain --array none.txt", "neither a number of seeds nor a file"),
@@ -395,11 +403,11 @@ def test_a_scheduler_that_is_not_there_or_refuses_is_one_line(
 def read(line: str) -> Job:
     stage, *rest = line.split()
     options = {}
-    known = field_types(LaunchOptions)
+    known = {option.key: option.default for option in describe(LaunchOptions)}
     while rest and rest[0].removeprefix("--") in known:
         name = rest.pop(0).removeprefix("--")
         value = rest.pop(0)
-        options[name] = int(value) if known[name] is int else value
+        options[name] = int(value) if type(known[name]) is int else value
     return read_job(LaunchOptions(stage, **options), rest)
 
 

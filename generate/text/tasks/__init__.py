@@ -20,12 +20,12 @@ from string import Formatter
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from catalog.catalog import Catalog
 from catalog.columns import as_text
 from catalog.errors import VitrineError, nearest
+from catalog.yaml_files import read_yaml
 from generate.conditioning import NextItemPairs
 from generate.text.clean import short_title
 from generate.text.facts import Facts
@@ -67,10 +67,9 @@ def load_task(name: str) -> Task:
             f"{nearest(name, shipped)}"
         )
     try:
-        told = yaml.safe_load(path.read_text(encoding="utf8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = str(error).splitlines()[0]
-        raise VitrineError(f"the task {path} cannot be read: {reason}") from error
+        told = read_yaml(path)
+    except OSError as error:
+        raise VitrineError(f"the task {path} cannot be read: {error}") from error
     return read_task(path.stem, told, path)
 
 
