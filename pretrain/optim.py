@@ -11,10 +11,13 @@ from torch import nn
 
 from pretrain.config import OptimizerConfig
 
-LAYER = re.compile(r"\btowers\.(\w+)\..*?\b(?:layers?|blocks?|h)\.(\d+)\.")
-"""A weight in one of a tower's numbered layers."""
-EMBEDDING = re.compile(r"\btowers\.(\w+)\..*(?:embed|wte|wpe|feature_extractor|conv\d)")
-"""A weight below all of them."""
+STAGED = r"stages?\.(\d+)(?:\.(?:layers?|blocks?)\.(\d+))?|layers\.(\d+)\.blocks\.(\d+)"
+LAYER = re.compile(
+    rf"\btowers\.(\w+)\..*?\b(?:{STAGED}|layer\.(\d+)\.layer\.(\d+)|(?:layers?|blocks?|h)\.(\d+))\."
+)
+"""A weight in one of a tower's numbered layers, which staged networks (Swin, ConvNeXt, MobileViT)
+number anew in each stage."""
+TOWER = re.compile(r"\btowers\.(\w+)\.")
 
 
 class GuardedAdamW(torch.optim.AdamW):
@@ -123,21 +126,39 @@ def is_matrix(parameter: nn.Parameter) -> bool:
 
 
 def layer_rates(model: nn.Module, decay: float) -> dict[nn.Parameter, float]:
-    """Towers' weights → decay to the power of their distance from the tower's top layer.
+    """Towers' weights → decay to the power of their distance, in layers, from the tower's top layer.
 
-    What lies below all layers is one further away; what is in no layer and not below them, 1.
+    Layers are counted along the whole network, through all its stages; what leads into a stage belongs
+    to its first layer, what leads out of it to its last. What a tower has before its first layer
+    (embeddings, a stem) is one further away than that; what it has after the last one has rate 1, as
+    has a tower without numbered layers, and what is in none.
     """
     if decay == 1:
         return {}
-    named = list(model.named_parameters())
-    found = {name: match for name, _ in named if (match := LAYER.search(name))}
-    depth: dict[str, int] = {}
-    for match in found.values():
-        depth[match[1]] = max(depth.get(match[1], 0), int(match[2]) + 1)
-    rates = {}
-    for name, parameter in named:
-        if name in found:
-            rates[parameter] = decay ** (depth[found[name][1]] - 1 - int(found[name][2]))
-        elif match := EMBEDDING.search(name):
-            rates[parameter] = decay ** depth.get(match[1], 0)
-    return rates
+    depths: dict[str, dict[tuple[str, ...], int]] = {}
+    """Tower → its layers, by their numbers, in the order of the network (modules are registered so)."""
+    placed: dict[nn.Parameter, tuple[str, int]] = {}
+    for name, parameter in model.named_parameters():
+        tower = TOWER.search(name)
+        if tower is None:
+            continue
+        known = depths.setdefault(tower[1], {})
+        layer = LAYER.search(name)
+        if layer is None:
+            if not known:
+                placed[parameter] = tower[1], -1
+            continue
+        numbers = tuple(number for number in layer.groups()[1:] if number is not None)
+        if len(numbers) == 1:  # perhaps in a stage, but in none of its layers
+            last = next(reversed(known), ())
+            if len(last) == 2 and last[0] == numbers[0]:
+                numbers = last
+            elif layer[2] is not None:
+                numbers = (*numbers, "0")
+        placed[parameter] = tower[1], known.setdefault(numbers, len(known))
+    tops = {tower: len(known) - 1 for tower, known in depths.items()}
+    return {
+        p: decay ** (tops[tower] - place)
+        for p, (tower, place) in placed.items()
+        if tops[tower] >= 0
+    }

@@ -1,5 +1,6 @@
 """Rates by layer, the moving average, and what only saves memory or time: the same on any ranks."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,56 @@ def test_lower_layers_learn_slower(tower: str, encoder: ItemEncoder) -> None:
         assert any(f".{layer}." in name for name in seen[rate])
     assert all(any(word in n for word in ("embed", "wte", "wpe")) for n in seen[0.125])
     assert layer_rates(encoder, 1.0) == {}
+
+
+STAGED = {
+    "convnext": {"num_stages": 2, "hidden_sizes": [8, 8], "depths": [1, 2]},
+    "resnet": {"embedding_size": 8, "hidden_sizes": [8, 8], "depths": [1, 2]},
+    "swin": {"embed_dim": 8, "depths": [1, 2], "num_heads": [1, 2], "window_size": 2},
+    "segformer": {"num_encoder_blocks": 2, "hidden_sizes": [8, 8], "depths": [1, 2]},
+}
+
+
+@pytest.mark.parametrize("kind", STAGED)
+def test_layers_of_a_staged_network_are_counted_along_it(kind: str) -> None:
+    """Stages of one layer and of two: three layers, wherever a stage begins to number anew."""
+    tower = {"model_type": kind, "image_size": 16, "patch_size": 2, **STAGED[kind]}
+    about = {"name": "image", "source": "image", "kind": "image", "image_size": 16, "tower": tower}
+    encoder = ItemEncoder(ItemEncoderConfig(width=8, modalities=[{**READ, **about}]))
+    rates = layer_rates(encoder, 0.5)
+    of_layer = {"0.0": 0.25, "1.0": 0.5, "1.1": 1.0}
+    seen = set()
+    for name, parameter in encoder.towers["image"].named_parameters():
+        rate = rates.get(parameter, 1.0)
+        numbered = re.search(r"(?:stages|layers)\.(\d)(?:\.(?:layers|blocks)\.(\d))?", name)
+        if numbered is None:
+            assert rate == (0.125 if "embed" in name else 1.0), name
+        elif numbered[2] is None:  # what leads into a stage, or out of it
+            before, after = ("0.0", "1.0") if numbered[1] == "0" else ("1.0", "1.1")
+            leads_in = "downsampling" in name or "patch_embeddings" in name
+            assert rate == of_layer[before if leads_in or numbered[1] == "0" else after], name
+        else:
+            seen.add(f"{numbered[1]}.{numbered[2]}")
+            assert rate == of_layer[f"{numbered[1]}.{numbered[2]}"], name
+    assert seen == set(of_layer)
+
+
+def test_all_that_leads_to_the_first_layer_learns_slowest() -> None:
+    """Whatever it is called: a projection of sound, a norm before the layers."""
+    sound = {"model_type": "wav2vec2", **SMALL, "conv_dim": [8, 8], "conv_stride": [2, 2]}
+    sound |= {"conv_kernel": [2, 2], "num_conv_pos_embeddings": 4}
+    sound |= {"num_feat_extract_layers": 2, "num_conv_pos_embedding_groups": 2}
+    looks = {"model_type": "clip_vision_model", "image_size": 16, "patch_size": 8, **SMALL}
+    modalities = [
+        {"name": "audio", "kind": "audio", "source": "audio", "tower": sound, **READ},
+        {"name": "image", "kind": "image", "source": "image", "tower": looks, **READ},
+    ]
+    encoder = ItemEncoder(ItemEncoderConfig(width=8, modalities=modalities))
+    rates = layer_rates(encoder, 0.5)
+    slowest = {n for n, p in encoder.named_parameters() if rates.get(p, 1.0) == 0.125}
+    for part in ("feature_projection", "feature_extractor", "pos_conv_embed", "pre_layrnorm"):
+        assert any(part in name for name in slowest), part
+    assert not any("encoder.layers." in name or "post_layernorm" in name for name in slowest)
 
 
 def test_groups_keep_rate_and_decay_apart(encoder: ItemEncoder) -> None:
