@@ -7,7 +7,6 @@ mean over ranks is the mean over all ranks' positions.
 import torch
 from torch import Tensor
 
-from pretrain.gather import sum_over_ranks, world
 from pretrain.objectives.contrast import contrast
 
 SCORES_BYTES = 48 * 2**20
@@ -52,20 +51,23 @@ def sampled_cross_entropy(
     """The same, estimated from the batch's targets and items drawn beside them.
 
     `vectors` (positions + n, d): of the targets, then of the n items `drawn` (n,); `log_expected`
-    (positions + n,): log of how often each of these items was to be expected among them, which is
-    taken off its logit (log-q correction: Bengio and Senécal, 2008; Yi et al., 2019; both sources
-    together: Yang et al., 2020). A position's target is never its own negative.
+    (positions + n,): log of Q, how often each of these items is to be expected among the keys. With s
+    the scores, a position's loss is
+
+        −s(target) + log(exp s(target) + Σ over keys k that are not the target: exp(s(k)) / Q(k))
+
+    The sum estimates that over all other items without bias (importance sampling: Bengio and Senécal,
+    2008; targets and drawn items together: Yang et al., 2020). The target itself was not drawn: it is
+    in every softmax once, so its logit is left as it is (Khrylchenko et al., 2025, eq. 14: taking log Q
+    off it as well, as in Yi et al., 2019, weighs the target by 1 / Q(target), so that rare targets seem
+    learned long before they are). Biased by the log of a mean alone, which vanishes as n grows; popular
+    items and drawn ones count as independent of the position's history.
     """
-    counts = torch.ones_like(targets, dtype=torch.bool)
-    # A target's own correction cancels in no softmax; taken off here, losses compare with the exact.
-    own = (
-        log_expected[: len(targets)].sum() * world()[1] / sum_over_ranks(counts.sum()).clamp(min=1)
-    )
-    return -own + contrast(
+    return contrast(
         states,
         vectors,
         torch.arange(len(targets), device=targets.device),
-        counts,
+        torch.ones_like(targets, dtype=torch.bool),
         query_ids=targets,
         key_ids=torch.cat([targets, drawn]),
         scale=scale,
@@ -80,13 +82,15 @@ def draw_negatives(
     """Items drawn evenly from `candidates` (c,) to stand beside the batch's `targets` (positions,):
     int64 (number,), and the `log_expected` of both in turn (see `sampled_cross_entropy`).
 
-    `taken` float (num_items,): how often each item was taken in training.
+    `taken` float (num_items,): how often each item was taken in training, which is how often it is to be
+    expected as another position's target.
     """
     chosen = torch.randint(len(candidates), (number,), device=candidates.device)
     drawn = candidates[chosen]
     keys = torch.cat([targets, drawn])
-    expected = len(targets) * taken[keys] / taken.sum() + number / len(candidates)
-    return drawn, expected.log()
+    others = max(0, len(targets) - 1)  # a position's own target is no negative of its own
+    expected = others * taken[keys] / taken.sum() + number / len(candidates)
+    return drawn, expected.clamp(min=torch.finfo(expected.dtype).tiny).log()
 
 
 def _positions_at_once(keys: Tensor) -> int:

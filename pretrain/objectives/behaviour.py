@@ -1,14 +1,14 @@
 """What a person took next belongs to what they took before: history ↔ next item.
 
-UniSRec (Hou et al., 2022) and MISSRec (Wang et al., 2023), with the sampled softmax's correction for
-popularity (Yi et al., 2019): popular items are in more batches, and are not less liked for that.
+UniSRec (Hou et al., 2022) and MISSRec (Wang et al., 2023). Popular items are in more batches, and are not
+less liked for that: each negative stands for as many as were expected of it (`negatives_bias`).
 """
 
 import torch
 from torch import Tensor
 
 from pretrain.gather import gather_rows, world
-from pretrain.objectives.base import ContrastiveObjective, StepOutputs
+from pretrain.objectives.base import ContrastiveObjective, StepOutputs, negatives_bias
 from pretrain.objectives.contrast import contrast
 
 
@@ -29,6 +29,6 @@ class BehaviourContrast(ContrastiveObjective):
             counts=counts,
             query_ids=outputs.item_ids[following],
             key_ids=gather_rows(outputs.item_ids),
-            key_bias=-gather_rows(outputs.log_popularity),
+            key_bias=negatives_bias(outputs),
             scale=self.scale,
         )

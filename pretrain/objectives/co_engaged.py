@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from pretrain.gather import gather_rows, world
-from pretrain.objectives.base import ContrastiveObjective, StepOutputs
+from pretrain.objectives.base import ContrastiveObjective, StepOutputs, negatives_bias
 from pretrain.objectives.contrast import contrast
 
 
@@ -40,6 +40,6 @@ def item_contrast(outputs: StepOutputs, partners: Tensor, counts: Tensor, scale:
         counts=counts & (ids != ids[partners]),
         query_ids=torch.stack([ids, ids[partners]], dim=1),
         key_ids=gather_rows(ids),
-        key_bias=-gather_rows(outputs.log_popularity),
+        key_bias=negatives_bias(outputs),
         scale=scale,
     )

@@ -40,7 +40,8 @@ def contrast(
     `counts` bool (n,) which queries count; `query_ids` (n,) or (n, k) and `key_ids` (N,): a key with
     one of the query's ids that is not its positive is no negative, and leaves the softmax by −inf
     (setting it to 0 would still add exp(0)); `key_valid` bool (N,), true for every positive that counts;
-    `key_bias` (N,), without gradient, is added to the logits.
+    `key_bias` (N,), without gradient, is added to the logits of negatives. A query's positive is in
+    its softmax for certain, whatever was drawn, and gets none.
     Returns the sum over counted queries × ranks / number counted on all ranks.
     """
     bias = _full(queries.new_zeros(len(keys)) if key_bias is None else key_bias)
@@ -55,7 +56,8 @@ def contrast(
 
 
 class _SoftmaxContrast(torch.autograd.Function):
-    """Sum of −log softmax(scale · queries @ keys.T + bias)[positive] over queries."""
+    """Sum of −log softmax(scale · queries @ keys.T + bias)[positive] over queries; `bias` (N,) counts
+    for negatives alone."""
 
     @staticmethod
     def forward(
@@ -81,7 +83,7 @@ class _SoftmaxContrast(torch.autograd.Function):
                 s = scores[: part.stop - start]
                 wanted = positives[part].unsqueeze(1)
                 torch.addmm(bias, q[part], k.T, alpha=factor, out=s)
-                mine = s.gather(1, wanted)
+                mine = s.gather(1, wanted) - bias[wanted]
                 for ids in query_ids[part].view(len(s), -1).unbind(1):
                     s[_same_ids(ids, sorted_ids, order)] = float("-inf")
                 s.scatter_(1, wanted, mine)

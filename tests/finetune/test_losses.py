@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from finetune.data import FinetuneBatch
-from finetune.losses import catalog_cross_entropy, sampled_cross_entropy
+from finetune.losses import catalog_cross_entropy, draw_negatives, sampled_cross_entropy
 from finetune.module import FinetuneModule, renewed
 from finetune.recommender import Recommender
 from pretrain.config import OptimizerConfig
@@ -48,6 +48,48 @@ def test_a_sampled_key_that_is_the_target_is_no_negative() -> None:
     first = torch.tensor([1.0, 0.0, 0.0]).softmax(0)[0].log()  # target, other target, item 9
     second = torch.tensor([1.0, 0.0, 0.0, 0.0]).softmax(0)[0].log()
     torch.testing.assert_close(loss, -(first + second) / 2)
+
+
+@pytest.mark.parametrize("negatives", [256, 1024])
+def test_sampled_softmax_estimates_the_full_one(negatives: int) -> None:
+    """Loss and gradient, where popularity is Zipf's, few items are drawn and the model knows a lot.
+
+    Then it matters that log q has its sign and is not left out (the loss is a tenth), and that it is
+    not taken off the target's own logit (the loss is up to twice, the gradient's norm too).
+    """
+    torch.manual_seed(0)
+    num_items, positions, draws = 5000, 64, 30
+    taken = (1e5 / torch.arange(1, num_items + 1) ** 1.2).ceil()
+    candidates, scale = torch.arange(num_items), torch.tensor([16.0])
+    items = F.normalize(torch.randn(num_items, 16), dim=-1).requires_grad_()
+    losses, gradients = torch.zeros(2), [torch.zeros_like(items), torch.zeros_like(items)]
+    for _ in range(draws):
+        targets = torch.multinomial(taken, positions, replacement=True)
+        noise = F.normalize(torch.randn(positions, 16), dim=-1)
+        states = F.normalize(items.detach()[targets] + 0.4 * noise, dim=-1)
+        drawn, log_expected = draw_negatives(targets, taken, candidates, negatives)
+        keys = items[torch.cat([targets, drawn])]
+        sampled = sampled_cross_entropy(states, keys, targets, drawn, log_expected, scale)
+        exact = catalog_cross_entropy(states, items, targets, scale)
+        for place, loss in enumerate((sampled, exact)):
+            losses[place] += loss.item() / draws
+            gradients[place] += torch.autograd.grad(loss, items)[0]
+    assert losses[0].item() == pytest.approx(losses[1].item(), rel=0.07)
+    assert (gradients[0].norm() / gradients[1].norm()).item() == pytest.approx(1, abs=0.07)
+    assert F.cosine_similarity(*(g.flatten() for g in gradients), dim=0).item() > 0.99
+
+
+def test_a_lone_position_without_drawn_items_costs_nothing() -> None:
+    targets, taken = torch.tensor([1]), torch.ones(3)
+    drawn, log_expected = draw_negatives(targets, taken, torch.arange(3), 0)
+    states = torch.eye(3)[:1].requires_grad_()
+    loss = sampled_cross_entropy(
+        states, torch.eye(3)[1:2], targets, drawn, log_expected, torch.ones(1)
+    )
+    loss.backward()
+    assert loss.item() == 0
+    assert states.grad is not None
+    assert states.grad.abs().sum() == 0
 
 
 def module_with(num_items: int, negatives: int | None) -> FinetuneModule:

@@ -72,8 +72,10 @@ def plain(
             wanted = (query + 1) % SLOTS
             if not inputs["follows"][query]:
                 continue
-            scores = scale * (right @ left[query]) - inputs["log_popularity"]
-            kept = (ids != ids[wanted]) | (torch.arange(SLOTS) == wanted)
+            positive = torch.arange(SLOTS) == wanted
+            bias = (-inputs["log_popularity"]).masked_fill(positive, 0)
+            scores = scale * (right @ left[query]) + bias
+            kept = (ids != ids[wanted]) | positive
             losses.append(scores[kept].logsumexp(0) - scores[wanted])
         return torch.stack(losses).mean()
     chosen = first_occurrences(ids, inputs["both"])

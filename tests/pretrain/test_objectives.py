@@ -1,5 +1,6 @@
 """Objectives against brute force: what counts as a negative, and what does not."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ import torch.nn.functional as F
 from catalog.errors import VitrineError
 from pretrain.config import ObjectivesConfig
 from pretrain.modalities.text import next_token_nats
-from pretrain.module import weigh
+from pretrain.module import tokens_of, weigh
 from pretrain.objectives import (
     BehaviourContrast,
     CoEngagedContrast,
@@ -52,12 +53,39 @@ def test_behaviour_is_the_softmax_over_other_items_with_popularity_taken_out() -
         for key in range(6):
             if key != wanted and step.item_ids[key] == step.item_ids[wanted]:
                 continue
-            cosine = step.states[slot] @ step.items[key]
-            logits.append(10 * cosine - step.log_popularity[key])
+            logits.append(10 * step.states[slot] @ step.items[key])
+            if key != wanted:  # stands for as many items as one was expected of among 5 others
+                logits[-1] = logits[-1] - step.log_popularity[key] - math.log(5)
             if key == wanted:
                 place = len(logits) - 1
         losses.append(-torch.stack(logits).log_softmax(0)[place])
     torch.testing.assert_close(objective(step), torch.stack(losses).mean(), atol=1e-6, rtol=0)
+
+
+def test_a_batch_estimates_the_softmax_over_every_item() -> None:
+    """Loss and gradient of in-batch negatives, whose popularity is Zipf's, without bias by it."""
+    torch.manual_seed(0)
+    num_items, pairs, draws = 1000, 300, 20
+    chances = 1 / torch.arange(1, num_items + 1) ** 1.2
+    chances /= chances.sum()
+    items = F.normalize(torch.randn(num_items, 16), dim=-1).requires_grad_()
+    objective = BehaviourContrast(1 / 10)
+    losses, gradients = torch.zeros(2), [torch.zeros_like(items), torch.zeros_like(items)]
+    for _ in range(draws):
+        ids = torch.multinomial(chances, 2 * pairs, replacement=True)
+        noise = F.normalize(torch.randn(2 * pairs, 16), dim=-1)
+        states = F.normalize(items.detach()[ids.roll(-1)] + 0.4 * noise, dim=-1)
+        segments = torch.arange(pairs).repeat_interleave(2)  # the first of two tells the second
+        sampled = objective(
+            StepOutputs(ids, items[ids], states, segments, log_popularity=chances[ids].log())
+        )
+        exact = F.cross_entropy(10 * states[::2] @ items.T, ids[1::2])
+        for place, loss in enumerate((sampled, exact)):
+            losses[place] += loss.item() / draws
+            gradients[place] += torch.autograd.grad(loss, items)[0]
+    assert losses[0].item() == pytest.approx(losses[1].item(), rel=0.06)
+    assert (gradients[0].norm() / gradients[1].norm()).item() == pytest.approx(1, abs=0.06)
+    assert F.cosine_similarity(*(g.flatten() for g in gradients), dim=0).item() > 0.99
 
 
 def test_each_item_counts_once_between_its_modalities() -> None:
@@ -105,9 +133,9 @@ def item_losses(step: StepOutputs, pairs: list[tuple[int, int]]) -> torch.Tensor
     for slot, partner in pairs:
         out = {int(step.item_ids[slot]), int(step.item_ids[partner])}
         keys = [k for k in range(6) if k == partner or int(step.item_ids[k]) not in out]
-        logits = torch.stack(
-            [10 * step.items[slot] @ step.items[key] - step.log_popularity[key] for key in keys]
-        )
+        scores = 10 * step.items[keys] @ step.items[slot]
+        drawn = torch.tensor(keys) != partner
+        logits = scores - drawn * (step.log_popularity[keys] + math.log(5))
         losses.append(-logits.log_softmax(0)[keys.index(partner)])
     return torch.stack(losses).mean()
 
@@ -207,3 +235,18 @@ def test_words_are_told_from_the_vector_and_padding_is_not() -> None:
         words = [word for word in step.tokens[slot].tolist() if word >= 0]
         losses.append(-chances[words].mean())
     torch.testing.assert_close(objective(step), torch.stack(losses).mean(), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("special", [[2, 3], [2], [3], []])
+def test_an_item_is_told_by_all_its_tokens_and_by_none_that_every_text_has(
+    special: list[int],
+) -> None:
+    """Tokenizers put marks at both ends, at one, or nowhere (GPT-2); a word is never one of them."""
+    first, last = [2] if 2 in special else [], [3] if 3 in special else []
+    rows = [[*first, 7, 8, 9, *last], [*first, 5, *last]]
+    length = max(map(len, rows))
+    ids = torch.tensor([row + [0] * (length - len(row)) for row in rows])
+    mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows])
+    text = {"present": torch.tensor([1, 0, 1]).bool(), "input_ids": ids, "attention_mask": mask}
+    found = [[token for token in row if token >= 0] for row in tokens_of(text, special).tolist()]
+    assert found == [[7, 8, 9], [], [5]]
