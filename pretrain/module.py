@@ -82,7 +82,8 @@ class PretrainModule(pl.LightningModule):
     def _tokens(self, content: Content, slots: Tensor) -> Tensor | None:
         if "words" not in self.weights or self.encoder.text is None:
             return None
-        return tokens_of(content[self.encoder.text[0]])[slots]
+        name, text = self.encoder.text
+        return tokens_of(content[name], text.about["special_tokens"])[slots]
 
     def on_train_start(self) -> None:
         if self.checkpoint_layers or (self.encode_parts > 1 and is_sharded(self.encoder)):
@@ -163,20 +164,15 @@ WITHOUT = {
 """What to say where a field of StepOutputs is missing."""
 
 
-def tokens_of(text: dict[str, Tensor]) -> Tensor:
+def tokens_of(text: dict[str, Tensor], special_tokens: list[int]) -> Tensor:
     """Each item's token ids, int (n, length), -1 for padding and for items without text.
 
-    The start and end marks that every text has tell nothing, and are left out too.
+    `special_tokens`: ids that the tokenizer puts around every text ([CLS], [SEP]; none for many
+    decoders). They tell nothing of an item, and are -1 too.
     """
-    present, mask = text["present"], text["attention_mask"]
-    ids = text["input_ids"].masked_fill(mask == 0, -1)
-    ids = ids[:, 1:].masked_fill(_is_last(mask)[:, 1:], -1)
+    present, ids = text["present"], text["input_ids"]
+    special = torch.isin(ids, ids.new_tensor(special_tokens))
+    ids = ids.masked_fill((text["attention_mask"] == 0) | special, -1)
     full = ids.new_full((len(present), ids.shape[1]), -1)
     full[present] = ids[: int(present.sum())]
     return full
-
-
-def _is_last(mask: Tensor) -> Tensor:
-    """bool (texts, length): the last place that counts."""
-    places = torch.arange(mask.shape[1], device=mask.device)
-    return places == (mask.sum(dim=1, keepdim=True) - 1)

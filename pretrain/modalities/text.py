@@ -112,6 +112,7 @@ class Text(TowerModality):
                 **{f"{name}_token_id": value for name, value in marks.items()},
             )
         about |= {"max_tokens": settings.max_tokens, "length_groups": settings.length_groups}
+        about["special_tokens"] = tokenizer("")["input_ids"]  # what it puts around every text
         return cls(about), tokenizer
 
     @staticmethod

@@ -14,12 +14,18 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.numpy import save_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.processors import BertProcessing
+from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
 
 from catalog.catalog import Catalog, load_catalog
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
 from pretrain.artifact import EncoderParts, new_encoder
 from pretrain.config import EncoderConfig, ModalityConfig, ReaderConfig, TowerConfig
+from pretrain.modalities.text import Text
 
 BERT = {
     "model_type": "bert",
@@ -250,6 +256,25 @@ def test_any_layer_and_pooling_of_a_tower(shop: Catalog) -> None:
         assert (vectors(**changes) - last).abs().max() > 1e-3, changes
     with pytest.raises(VitrineError, match="layer 7 was asked for"):
         vectors(layer=7)
+
+
+@pytest.mark.parametrize("marks", [["[CLS]", "[SEP]"], []])
+def test_a_tokenizer_s_special_tokens_are_known_by_what_it_does(
+    marks: list[str], shop: Catalog, tmp_path: Path
+) -> None:
+    vocabulary = {"[PAD]": 0, "[CLS]": 1, "[SEP]": 2, "[UNK]": 3, "ash": 4, "birch": 5}
+    words = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))
+    words.pre_tokenizer = Whitespace()
+    if marks:
+        words.post_processor = BertProcessing(("[SEP]", 2), ("[CLS]", 1))
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]"
+    )
+    tokenizer.save_pretrained(tmp_path)
+    config = AutoConfig.for_model(**BERT, vocab_size=6)
+    AutoModel.from_config(config).save_pretrained(tmp_path)
+    kind, _ = Text.new(ModalityConfig(model=str(tmp_path), source="title"), shop)
+    assert kind.about["special_tokens"] == [vocabulary[mark] for mark in marks]
 
 
 def test_low_rank_updates_are_all_that_is_trained_and_end_up_in_the_weights(
