@@ -62,7 +62,7 @@ class Interactions:
 class World:
     """Even items are red, odd ones blue; half of each are wide, half tall; the last lacks a picture."""
 
-    name, fingerprint = "tiny", "tiny"
+    name, fingerprint, content_fingerprint = "tiny", "tiny", "tiny"
     num_items, num_users = 24, 12
 
     def __init__(self, folder: Path, shape: tuple[int, int] = (32, 32)) -> None:
