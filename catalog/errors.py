@@ -33,3 +33,7 @@ def nearest(value: str, known: Iterable[str]) -> str:
     if 0 < len(names) <= 12:
         return " Known: " + ", ".join(names) + "."
     return ""
+
+
+class SharedError(VitrineError):
+    """One that every rank of a training raises alike; rank zero has printed it for all."""

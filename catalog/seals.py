@@ -36,8 +36,12 @@ def fault_in(folder: Path, sums: Mapping[str, tuple[int, str]]) -> str:
 
 def seal(facts: Mapping[str, Any], indent: int | None = None) -> str:
     """JSON with a checksum of itself, for `unseal`; ValueError for a number that is not finite."""
-    digest = hashlib.sha256(json.dumps(facts, allow_nan=False).encode()).hexdigest()
-    return json.dumps({**facts, "seal": digest}, indent=indent)
+    return json.dumps({**facts, "seal": digest_of(facts)}, indent=indent)
+
+
+def digest_of(facts: Mapping[str, Any]) -> str:
+    """The checksum that `seal` adds."""
+    return hashlib.sha256(json.dumps(facts, allow_nan=False).encode()).hexdigest()
 
 
 def unseal(text: str, indent: int | None = None) -> dict[str, Any]:

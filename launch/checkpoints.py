@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-import torch.distributed as dist
 from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.strategies import DeepSpeedStrategy
@@ -31,7 +30,7 @@ from catalog.staging import flush_file, flush_folder, flush_folders
 from launch.events import Events
 from launch.stopping import StopWhenAsked
 from launch.strategies import kind_of
-from pretrain.gather import world
+from pretrain.gather import gather_objects, world
 from pretrain.work import CHECKPOINT, WRITTEN, checkpoints_in, written
 
 STATE = "state"
@@ -226,12 +225,7 @@ def save_state(state: dict[str, Any], path: Path) -> None:
 
 def sums_together(folder: Path) -> Sums:
     """Those of all files below, each rank reading a share of them."""
-    rank, ranks = world()
-    mine = sums_of(folder, rank, ranks)
-    if ranks == 1:
-        return mine
-    shares: list[Any] = [None] * ranks
-    dist.all_gather_object(shares, mine)
+    shares = gather_objects(sums_of(folder, *world()))
     return {name: facts for share in shares for name, facts in share.items()}
 
 
@@ -246,9 +240,16 @@ def fault_of(checkpoint: Path) -> str:
 def newest_sound(work: Path, events: Events | None = None) -> Path | None:
     """The newest checkpoint that is what was written; those passed over are named.
 
-    VitrineError where there are checkpoints, and none is sound: to start afresh is for a person to say.
+    VitrineError where there are checkpoints, and none is sound, or where they cannot be listed: to
+    start afresh is for a person to say.
     """
-    found = checkpoints_in(work)
+    try:
+        found = checkpoints_in(work)
+    except OSError as error:
+        raise VitrineError(
+            f"the checkpoints in {work} cannot be listed ({error}); make the folder readable, and start "
+            "the same command again"
+        ) from error
     faults = []
     for checkpoint in reversed(found):
         fault = fault_of(checkpoint)

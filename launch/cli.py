@@ -97,7 +97,7 @@ def main(arguments: list[str] | None = None) -> int:
             return _interrupted()
         raise
     except Exception as error:
-        from catalog.errors import VitrineError
+        from catalog.errors import SharedError, VitrineError
 
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             print(f"vitrine: {no_room(error)}", file=sys.stderr)
@@ -107,7 +107,8 @@ def main(arguments: list[str] | None = None) -> int:
         stopping = sys.modules.get("launch.stopping")
         if stopping is not None and isinstance(error, stopping.Stopped):
             return stopping.end(error)
-        print(f"vitrine: {error}", file=sys.stderr)
+        if not isinstance(error, SharedError):
+            print(f"vitrine: {error}", file=sys.stderr)
         return 2
     return 0
 

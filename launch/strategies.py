@@ -80,9 +80,9 @@ class ElasticDeepSpeedStrategy(DeepSpeedStrategy):
     """Lightning's, which also goes on from what another number of ranks wrote."""
 
     def expect_other_ranks(self, checkpoint: Path) -> None:
-        """Before `fit`: makes a DeepSpeed checkpoint readable by any number of ranks, to be read so.
+        """Makes a DeepSpeed checkpoint readable by any number of ranks, to be read so.
 
-        Rank zero converts. The others wait for it where the process group is made, before they read.
+        Rank zero converts; it is done when all ranks have passed a barrier.
         """
         assert isinstance(self.config, dict)
         self.config["checkpoint"] = {"load_universal": True}

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from typing_extensions import override
 
 from catalog.errors import VitrineError
-from launch.checkpoints import STATE, Checkpoints, SeedEachStep, StateFile, newest_sound
+from launch.checkpoints import STATE, Checkpoints, SeedEachStep, StateFile
 from launch.events import Events
 from launch.guard import StepGuard
 from launch.loggers import make_loggers
 from launch.meter import Meter
+from launch.resume import choose_checkpoint
 from launch.stopping import StopWhenAsked
 from launch.strategies import ElasticDeepSpeedStrategy, kind_of, make_strategy
 from launch.training_progress import TrainingProgress
@@ -42,18 +44,30 @@ class StageTrainer(pl.Trainer):
         weights_only: bool | None = None,
     ) -> None:
         """As Lightning's; `ckpt_path` overrules the folder."""
+        loaders = (train_dataloaders, val_dataloaders, datamodule)
+        with self.watchdog.watching(self) if self.watchdog else nullcontext():
+            super().fit(model, *loaders, ckpt_path, weights_only)
+        if self.is_global_zero:
+            self.events.write("end", step=self.global_step)
+
+    @override
+    def _run(
+        self,
+        model: pl.LightningModule,
+        ckpt_path: str | Path | None = None,
+        weights_only: bool | None = None,
+    ) -> Any:
+        """The first place where all ranks are there, and the last before a checkpoint is read."""
+        self.strategy.setup_environment()  # ranks meet; Lightning's own call finds it done
         path = ckpt_path or self._resume()
         if self.is_global_zero:
             world = {"world_size": self.world_size, "strategy": kind_of(self.strategy)}
             self.events.write("start", title=self.title, max_steps=self.max_steps, **world)
-        with self.watchdog.watching(self) if self.watchdog else nullcontext():
-            super().fit(model, train_dataloaders, val_dataloaders, datamodule, path, weights_only)
-        if self.is_global_zero:
-            self.events.write("end", step=self.global_step)
+        return super()._run(model, path, weights_only)
 
     def _resume(self) -> Path | None:
         work = Path(self.default_root_dir)
-        checkpoint = newest_sound(work, self.events if self.is_global_zero else None)
+        checkpoint = choose_checkpoint(work, self.events if self.is_global_zero else None)
         if checkpoint is None:
             return None
         facts, kind = written(checkpoint), kind_of(self.strategy)
@@ -65,6 +79,7 @@ class StageTrainer(pl.Trainer):
         others = facts["world_size"] != self.world_size
         if others and isinstance(self.strategy, ElasticDeepSpeedStrategy):
             self.strategy.expect_other_ranks(checkpoint / STATE)
+            self.strategy.barrier()
         if self.is_global_zero:
             self.events.write("resume", step=facts["step"], written_by=facts["world_size"])
             print(f"{self.title}: resuming at step {facts['step']}", file=sys.stderr, flush=True)

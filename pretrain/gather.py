@@ -49,6 +49,16 @@ class _GatherRows(torch.autograd.Function):
         return summed.chunk(ranks)[rank].clone()
 
 
+def gather_objects(value: Any) -> list[Any]:
+    """All ranks' `value`, anything that can be pickled, in rank order."""
+    _, ranks = world()
+    if ranks == 1:
+        return [value]
+    values: list[Any] = [None] * ranks
+    dist.all_gather_object(values, value)
+    return values
+
+
 def sum_over_ranks(value: Tensor) -> Tensor:
     """The sum of a tensor without gradient over all ranks."""
     if world()[1] > 1:

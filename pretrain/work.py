@@ -14,7 +14,7 @@ from typing import Any
 
 from catalog.artifacts import StrPath, request_hash
 from catalog.errors import VitrineError
-from catalog.seals import unseal
+from catalog.seals import digest_of, unseal
 from catalog.staging import flush_file
 
 CHECKPOINT = r"step=(\d+)"
@@ -108,11 +108,13 @@ def clear_work(work: Path) -> None:
 
 
 def checkpoints_in(work: Path) -> list[Path]:
-    """Those that were renamed into place, oldest first."""
+    """Those that were renamed into place, oldest first; OSError where the folder cannot be read."""
+    try:
+        found = list((work / "checkpoints").iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
     steps = {
-        path: int(match[1])
-        for path in work.glob("checkpoints/step=*")
-        if (match := re.fullmatch(CHECKPOINT, path.name))
+        path: int(match[1]) for path in found if (match := re.fullmatch(CHECKPOINT, path.name))
     }
     return sorted(steps, key=lambda path: steps[path])
 
@@ -134,6 +136,14 @@ def written(checkpoint: Path) -> dict[str, Any]:
     ValueError where it does not say what it said when it was written.
     """
     return unseal((checkpoint / WRITTEN).read_text(encoding="utf8"))
+
+
+def seal_of(checkpoint: Path) -> str:
+    """Sha256 of what a checkpoint says of itself: equal where step, ranks and every file are.
+
+    ValueError as `written`.
+    """
+    return digest_of(written(checkpoint))
 
 
 def what_is_learned(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@
 `Fault` has the rest. Writes OUTPUT/rank<n>.json with the losses since it went on, where it ended well.
 """
 
+import errno
 import json
 import os
 import signal
@@ -18,7 +19,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from catalog.errors import VitrineError
+from catalog.errors import SharedError, VitrineError
 from launch.cli import leave
 from launch.stopping import Stopped, end
 from launch.trainer import build_trainer
@@ -44,6 +45,10 @@ class Fault:
     """Steps between checkpoints; the toy's batches begin again with every fourth step."""
     devices: int = 1
     timeout: float = 5.0
+    apart: bool = False
+    """Each rank but the first has a folder of its own, OUTPUT-rank1 and so on."""
+    unreadable: str = ""
+    """A checkpoint of which the rank can read no file (EIO)."""
 
 
 class Happen(pl.Callback):
@@ -62,6 +67,18 @@ class Happen(pl.Callback):
         time.sleep(fault.sleep)
 
 
+def fail_to_read(checkpoint: str) -> None:
+    """As a disk does whose sectors are gone."""
+    read = Path.read_text
+
+    def read_text(path: Path, *rest: Any, **more: Any) -> str:
+        if path.parent.name == checkpoint:
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return read(path, *rest, **more)
+
+    Path.read_text = read_text  # type: ignore[method-assign]
+
+
 def main(output: str, settings: str) -> int:
     torch.set_num_threads(1)
     fault, folder, record = Fault(**json.loads(settings)), Path(output), Record()
@@ -76,7 +93,11 @@ def main(output: str, settings: str) -> int:
         progress=False,
         log_to="csv",
     )
-    trainer = build_trainer(config, folder, "Toy", callbacks=[Happen(fault, folder), record])
+    rank = int(os.environ.get("RANK", "0"))
+    work = folder.with_name(f"{folder.name}-rank{rank}") if fault.apart and rank else folder
+    if fault.unreadable and rank == fault.rank:
+        fail_to_read(fault.unreadable)
+    trainer = build_trainer(config, work, "Toy", callbacks=[Happen(fault, folder), record])
     if trainer.global_rank == fault.rank:
         time.sleep(fault.late)
     numbers = Numbers(trainer.global_rank, trainer.world_size)
@@ -85,7 +106,8 @@ def main(output: str, settings: str) -> int:
     except Stopped as stop:
         return end(stop)
     except VitrineError as error:
-        print(f"vitrine: {error}", file=sys.stderr)
+        if not isinstance(error, SharedError):
+            print(f"vitrine: {error}", file=sys.stderr)
         return 2
     facts = {"world_size": trainer.world_size, "losses": record.losses}
     (folder / f"rank{trainer.global_rank}.json").write_text(json.dumps(facts))

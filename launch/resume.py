@@ -1,0 +1,94 @@
+"""Chooses the checkpoint a run resumes from, on all ranks alike.
+
+Rank zero chooses; every other rank must hold the same one, whole, in its own view of the folder.
+Ranks that train on from different steps end in good order, with weights that mean nothing.
+"""
+
+import platform
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch.distributed as dist
+
+from catalog.errors import SharedError, VitrineError
+from launch.checkpoints import fault_of, newest_sound
+from launch.events import Events
+from pretrain.gather import gather_objects, world
+from pretrain.work import checkpoints_in, seal_of, written
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What rank zero resumes from; `step` None: nothing. `error`: why it cannot say."""
+
+    folder: str
+    name: str = ""
+    step: int | None = None
+    seal: str = ""
+    error: str = ""
+
+
+def choose_checkpoint(work: Path, events: Events | None = None) -> Path | None:
+    """The newest sound checkpoint of `work` as rank zero sees it, which every rank holds; None: none.
+
+    Called by all ranks once they can talk. SharedError, on every rank, where rank zero finds
+    checkpoints of which none is sound, and where a rank holds another one, a damaged one or none.
+    """
+    rank, ranks = world()
+    if ranks == 1:
+        return newest_sound(work, events)
+    mine = _choice(work, events) if rank == 0 else Choice("")
+    choice = gather_objects(mine)[0]
+    problem = choice.error or _difference(work, choice)
+    if problem and not choice.error:
+        problem = f"rank {rank} ({platform.node()}) {problem}"
+    problems = [problem for problem in gather_objects(problem) if problem]
+    if problems:
+        if rank == 0:
+            print(f"vitrine: {problems[0]}", file=sys.stderr, flush=True)
+        dist.barrier()  # no rank's end may cut rank zero's line short
+        raise SharedError(problems[0])
+    return None if choice.step is None else work / "checkpoints" / choice.name
+
+
+def _choice(work: Path, events: Events | None) -> Choice:
+    folder = str(work.resolve())
+    try:
+        checkpoint = newest_sound(work, events)
+        if checkpoint is None:
+            return Choice(folder)
+        return Choice(folder, checkpoint.name, written(checkpoint)["step"], seal_of(checkpoint))
+    except VitrineError as error:
+        return Choice(folder, error=str(error))
+
+
+def _difference(work: Path, choice: Choice) -> str:
+    """What this rank's view of the folder has otherwise than rank zero's; "" where nothing."""
+    remedy = "give all ranks one shared folder, in which all see the same, and start the same command again"
+    folder = work.resolve()
+    try:
+        held = [path.name for path in checkpoints_in(work)]
+    except OSError as error:
+        return f"cannot read {folder}: {error}; {remedy}"
+    if choice.step is None:
+        if not held:
+            return ""
+        return (
+            f"holds {held[-1]} in {folder}, but rank 0 begins at step 0, without a checkpoint in "
+            f"{choice.folder}; {remedy}"
+        )
+    resumes = f"rank 0 resumes at step {choice.step} from {choice.folder}"
+    if choice.name not in held:
+        found = f"only {', '.join(held)}" if held else "no checkpoint"
+        return f"holds {found} in {folder}, but {resumes}; {remedy}"
+    checkpoint = work / "checkpoints" / choice.name
+    fault = fault_of(checkpoint)
+    if fault:
+        return f"cannot use {checkpoint}: {fault}; {resumes}; {remedy}"
+    if (seal := seal_of(checkpoint)) != choice.seal:
+        return (
+            f"holds another {choice.name} in {folder} (seal {seal[:12]}…) than rank 0 in "
+            f"{choice.folder} (seal {choice.seal[:12]}…); {remedy}"
+        )
+    return ""
