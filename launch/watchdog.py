@@ -32,28 +32,78 @@ GRACE = 20.0
 BEGINNING = 4.0
 """Until the first step a rank may take so many time-outs: shards are made, or converted, by one for all."""
 LATE = 3.0
-"""A rank that has not said for so many beats that it lives is stopped, or gone."""
+"""A rank that has not said for so many beats that it lives is stopped, or gone; a pause longer than so
+many is not counted, for then this process itself was asleep."""
 
 
 @dataclass
 class Beat:
-    """Where a rank is."""
+    """Where a rank is; it writes one now and then, and `count` differs each time."""
 
     rank: int
-    step: int
-    doing: str
-    alive: float
-    """Seconds since the epoch, when it last said so."""
-    moved: float
-    """When it last came on."""
+    step: int = 0
+    doing: str = "starting"
+    count: int = 0
     host: str = ""
     process: int = 0
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """What one rank knows of another, by its own clock: those of two machines need not agree."""
+
+    beat: Beat
+    begun: bool
+    """Has written since the observer began; what lies there otherwise is of an earlier start, whose
+    process may by now be anybody's."""
+    silent: float
+    """Seconds of observation in which it has written nothing new."""
+
+
+class Others:
+    """Looks at what the ranks of a run write into a folder."""
+
+    def __init__(self, folder: Path, ranks: int) -> None:
+        self.folder = folder
+        self.texts = [self._read(rank) for rank in range(ranks)]
+        self.begun = [False] * ranks
+        self.since: list[float | None] = [None] * ranks
+        """When the observer first saw what is there now."""
+
+    def look(self, now: float) -> None:
+        """Notes who has written since the last look; `now` in seconds of the observer's own clock."""
+        for rank, before in enumerate(self.texts):
+            text = self._read(rank)
+            if text != before:
+                self.texts[rank], self.begun[rank] = text, True
+            if text != before or self.since[rank] is None:
+                self.since[rank] = now
+
+    def sightings(self, now: float) -> list[Sighting]:
+        """One of each rank, as of the last look."""
+        found = []
+        for rank, (text, begun, since) in enumerate(
+            zip(self.texts, self.begun, self.since, strict=True)
+        ):
+            beat = Beat(rank)
+            with contextlib.suppress(ValueError, TypeError):
+                beat = Beat(**json.loads(text)) if begun else beat
+            found.append(Sighting(beat, begun, 0.0 if since is None else now - since))
+        return found
+
+    def _read(self, rank: int) -> str:
+        try:
+            return (self.folder / f"{rank}.json").read_text()
+        except OSError:
+            return ""
 
 
 class Watchdog(pl.Callback):
     """A thread that looks whether steps come on, every tenth of `timeout` seconds at most.
 
-    Reading, ranking and embedding between steps count as moving: they tell `catalog.progress`.
+    Reading, ranking and embedding between steps count as moving: they tell `catalog.progress`. Time is
+    what the thread itself has seen pass, on a monotonic clock: neither a clock that is set nor a
+    machine or process that was asleep makes a healthy run look stuck.
     """
 
     def __init__(
@@ -63,15 +113,16 @@ class Watchdog(pl.Callback):
         self.timeout = timeout
         self.stop = stop
         self.events = events
-        self.beat = Beat(rank, 0, "starting", 0.0, 0.0, platform.node(), os.getpid())
+        self.beat = Beat(rank, host=platform.node(), process=os.getpid())
         self.pause = min(1.0, timeout / 10)
+        self.late = LATE * max(1.0, self.pause)
         self.ended = threading.Event()
-        self.begun = 0.0
+        self.moves = 0
         self.thread: threading.Thread | None = None
 
     def move(self, doing: str = "", step: int = -1) -> None:
         """This rank has come on."""
-        self.beat.moved = time.time()
+        self.moves += 1
         if doing:
             self.beat.doing = doing
         if step >= 0:
@@ -82,9 +133,7 @@ class Watchdog(pl.Callback):
         """From before ranks first wait for each other, which no hook of Lightning's is."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.ranks = trainer.world_size
-        self.begun = time.time()
         self.move("starting", trainer.global_step)
-        self._write()
         progress.LISTENERS.append(self.move)
         self.thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self.thread.start()
@@ -115,18 +164,36 @@ class Watchdog(pl.Callback):
         self.ended.set()
 
     def _watch(self) -> None:
+        self.others = Others(self.folder, self.ranks)
+        self.clock = self.moved_at = 0.0
+        self.moves_seen = self.moves
+        self._write()
+        before = time.monotonic()
         while not self.ended.wait(self.pause):
-            self._write()
-            still = self.beat.alive - self.beat.moved
-            allowed = self.timeout * (BEGINNING if self.beat.doing == "starting" else 1)
-            if self.stop.asked is not None and not self.stop.agreed:  # then a checkpoint is written
-                still = min(still, time.monotonic() - self.stop.asked_at)
-                allowed = min(allowed, GRACE)
-            if still > allowed:
-                self._give_up(still)
+            now = time.monotonic()
+            self._tick(now - before)
+            before = now
+
+    def _tick(self, passed: float) -> None:
+        """Looks at this rank, and at the others when patience is about to end; gives up when it has."""
+        self.clock += min(passed, LATE * self.pause)
+        if self.moves != self.moves_seen:
+            self.moves_seen, self.moved_at = self.moves, self.clock
+        self._write()
+        still = self.clock - self.moved_at
+        allowed = self.timeout * (BEGINNING if self.beat.doing == "starting" else 1)
+        if self.stop.asked is not None and not self.stop.agreed:  # then a checkpoint is written
+            still = min(still, time.monotonic() - self.stop.asked_at)
+            allowed = min(allowed, GRACE)
+        if still > allowed - 2 * self.late:
+            self.others.look(self.clock)
+        if still > allowed:
+            sightings = self.others.sightings(self.clock)
+            sightings[self.beat.rank] = Sighting(self.beat, begun=True, silent=0.0)
+            self._give_up(still, sightings)
 
     def _write(self) -> None:
-        self.beat.alive = time.time()
+        self.beat.count += 1
         path = self.folder / f"{self.beat.rank}.json"
         partial = path.with_suffix(".partial")
         try:
@@ -135,21 +202,21 @@ class Watchdog(pl.Callback):
         except OSError:
             pass  # a full disk is for others to report
 
-    def _give_up(self, still: float) -> None:
+    def _give_up(self, still: float, sightings: list[Sighting]) -> None:
         where = f"step {self.beat.step}, {self.beat.doing}"
-        behind = behind_of(self._beats(), self.beat.alive, LATE * max(1.0, self.pause))
+        behind = behind_of(sightings, self.late)
         blame = ""
         if behind is not None:
-            last = f"last heard of at step {behind.step}, {behind.doing}"
-            last = last if behind.alive else "which has not begun"
-            blame = f"; it waits for rank {behind.rank}, {last}"
+            last = f"last heard of at step {behind.beat.step}, {behind.beat.doing}"
+            last = last if behind.begun else "which has not begun"
+            blame = f"; it waits for rank {behind.beat.rank}, {last}"
         told = f"rank {self.beat.rank} has not moved for {still:.0f} s ({where}){blame}"
         sys.stderr.write(f"vitrine: {told}; its threads were at:\n")
         sys.stderr.flush()
         faulthandler.dump_traceback(all_threads=True)
         try:
             facts = {"step": self.beat.step, "doing": self.beat.doing, "seconds": round(still, 1)}
-            self.events.write("hang", **facts, behind=behind and behind.rank)
+            self.events.write("hang", **facts, behind=behind and behind.beat.rank)
         except OSError:
             pass
         sys.stderr.flush()
@@ -157,42 +224,30 @@ class Watchdog(pl.Callback):
             self._kill(behind)
         os._exit(EXIT_CODE)
 
-    def _kill(self, other: Beat) -> None:
+    def _kill(self, other: Sighting) -> None:
         """One that is stopped hears no other signal, and whoever started it would wait for it."""
-        silent = time.time() - other.alive > LATE * max(1.0, self.pause)
-        if silent and other.alive and other.rank != self.beat.rank and other.host == self.beat.host:
+        beat, silent = other.beat, other.silent > self.late
+        if silent and other.begun and beat.rank != self.beat.rank and beat.host == self.beat.host:
             with contextlib.suppress(OSError):
-                os.kill(other.process, signal.SIGKILL)
-
-    def _beats(self) -> list[Beat]:
-        """Of all ranks; one that has said nothing since this one began has `alive` 0: what lies there
-        is of an earlier start, and its process may by now be anybody's."""
-        found = []
-        for rank in range(self.ranks):
-            beat = Beat(rank, 0, "starting", 0.0, 0.0)
-            try:
-                told = Beat(**json.loads((self.folder / f"{rank}.json").read_text()))
-                beat = told if told.alive >= self.begun else beat
-            except (OSError, ValueError, TypeError):
-                pass
-            found.append(beat)
-        return found
+                os.kill(beat.process, signal.SIGKILL)
 
 
 ORDER = ("starting", "forward", "backward", "optimizer step", "between steps")
 
 
-def behind_of(beats: list[Beat], now: float, late: float) -> Beat | None:
+def behind_of(sightings: list[Sighting], late: float) -> Sighting | None:
     """The rank the others wait for: one that no longer says it lives, else the one least far on.
 
     None where all are equally far.
     """
-    silent = [beat for beat in beats if now - beat.alive > late]
+    silent = [each for each in sightings if each.silent > late]
     if silent:
-        return min(silent, key=lambda beat: beat.alive)
+        return min(silent, key=lambda each: (each.begun, -each.silent, far(each)))
+    places = {far(each) for each in sightings}
+    return min(sightings, key=far) if len(places) > 1 else None
 
-    def far(beat: Beat) -> tuple[int, int]:
-        return beat.step, ORDER.index(beat.doing) if beat.doing in ORDER else len(ORDER)
 
-    places = {far(beat) for beat in beats}
-    return min(beats, key=far) if len(places) > 1 else None
+def far(sighting: Sighting) -> tuple[int, int]:
+    """How far on a rank is; where ranks wait for each other, the least far holds up the rest."""
+    beat = sighting.beat
+    return beat.step, ORDER.index(beat.doing) if beat.doing in ORDER else len(ORDER)
