@@ -1,5 +1,6 @@
 """Puts a folder in its place, all of it or nothing; knows nothing about what it holds."""
 
+import contextlib
 import glob
 import os
 import shutil
@@ -7,6 +8,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from catalog.errors import VitrineError
+
+KEPT = "VITRINE_KEPT"
+"""Environment variable: the file that `note_kept` touches."""
 
 
 def staging_path(final: Path) -> Path:
@@ -57,8 +61,21 @@ def move_into_place(staging: Path, final: Path, marker: str) -> None:
         final.rename(replaced)
     staging.rename(final)
     flush_folder(final.parent)
+    note_kept()
     if occupied:
         shutil.rmtree(replaced)
+
+
+def note_kept() -> None:
+    """Something was written that the same command goes on from: a checkpoint, an artifact, a block.
+
+    Touches the file that the environment variable VITRINE_KEPT names, if it does: a batch script queues
+    a stopped job again as long as each run keeps something.
+    """
+    path = os.environ.get(KEPT)
+    if path:
+        with contextlib.suppress(OSError):
+            Path(path).touch()
 
 
 def _keep_beside(staging: Path, final: Path) -> NoReturn:

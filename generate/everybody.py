@@ -21,7 +21,7 @@ from catalog.artifacts import open_artifact, request_hash, write_artifact
 from catalog.catalog import Catalog
 from catalog.errors import VitrineError
 from catalog.progress import track
-from catalog.staging import flush_file
+from catalog.staging import flush_file, note_kept
 from generate.conditioning import Shop, derived_seed
 from pretrain.work import claim_work
 
@@ -89,6 +89,7 @@ def make_for_all(
         pq.write_table(pa.Table.from_pylist(rows, schema), partial)
         flush_file(partial)
         partial.replace(part(work, start))
+        note_kept()
     state.wait_for_everyone()
     if state.is_main_process:
         metrics: dict[str, int] = {"people": len(users), kind: 0}

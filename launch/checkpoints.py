@@ -26,7 +26,7 @@ from typing_extensions import override
 
 from catalog.errors import VitrineError
 from catalog.seals import Sums, fault_in, seal, sums_of
-from catalog.staging import flush_file, flush_folder, flush_folders
+from catalog.staging import flush_file, flush_folder, flush_folders, note_kept
 from launch.events import Events
 from launch.stopping import StopWhenAsked
 from launch.strategies import kind_of
@@ -186,6 +186,7 @@ class Checkpoints(Checkpoint):
         flush_folder(self.folder)
         for older in checkpoints_in(self.folder.parent)[: -self.keep]:
             remove(older)
+        note_kept()
         total = sum(size for size, _ in facts["files"].values())
         seconds = round(perf_counter() - began, 3)
         self.events.write("checkpoint", step=facts["step"], seconds=seconds, bytes=total)

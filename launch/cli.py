@@ -77,8 +77,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit status.
 
     2 after a mistake of the person's (one line, no traceback), 75 where a training was stopped by a
-    signal and goes on when started again, 130 after Ctrl-C, 141 where nobody
-    reads the output any more. Anything else that goes wrong is a bug, and keeps its traceback.
+    signal and goes on when started again, 77 where it was and keeps nothing to go on from, 130 after
+    Ctrl-C, 141 where nobody reads the output any more. Anything else that goes wrong is a bug, and keeps
+    its traceback.
     """
     # Threads that wait by spinning slow each other down many times over on a shared machine; read
     # when torch is loaded, which is later.

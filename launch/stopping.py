@@ -15,14 +15,14 @@ import pytorch_lightning as pl
 
 from catalog.errors import VitrineError
 from launch.events import Events
-from launch.submit.config import GOES_ON
+from launch.submit.config import GOES_ON, INTERRUPTED, NOTHING_KEPT
 from pretrain.gather import world
 
 ASKS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 class Stopped(VitrineError):
-    """A run that ended because it was asked to, having written a checkpoint."""
+    """A run that ended because it was asked to, with a checkpoint where any are written."""
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
@@ -73,9 +73,11 @@ class StopWhenAsked(pl.Callback):
         kept = (
             "the same command goes on from there"
             if written
-            else "there is no checkpoint, as trainer.checkpoint_every is 0"
+            else "there is no checkpoint, as trainer.checkpoint_every is 0: the same command begins at step 0"
         )
-        code = 130 if self.asked == signal.SIGINT else GOES_ON
+        code = GOES_ON if written else NOTHING_KEPT
+        if self.asked == signal.SIGINT:
+            code = INTERRUPTED
         return Stopped(f"stopped by {name} after step {step}; {kept}", code)
 
 

@@ -27,6 +27,7 @@ from catalog.catalog import Catalog, load_catalog
 from catalog.errors import VitrineError
 from catalog.memory import release_pages
 from catalog.progress import track
+from catalog.staging import note_kept
 from pretrain.artifact import EncoderParts, open_encoder
 from pretrain.config import EmbedConfig
 from pretrain.content import ContentReader, to_device
@@ -255,6 +256,7 @@ class EmbeddingPass:
             release_pages(self.hashes)
             self.done[block] = 1
             self.done.flush()
+            note_kept()
 
     @torch.no_grad()
     def _embed(self, items: NDArray[np.int64]) -> int:

@@ -16,6 +16,7 @@ from torch import nn
 
 from catalog.catalog import Catalog, cache_folder
 from catalog.progress import track
+from catalog.staging import note_kept
 from pretrain.content import ContentReader, to_device
 from pretrain.embed import BATCH_TOKENS, BLOCK, batches_of
 from pretrain.encoder import ItemEncoder
@@ -104,6 +105,7 @@ def _read_missing(
             store.flush()
             done[block] = 1
             done.flush()
+            note_kept()
         encoder.to(before)  # pyright: ignore[reportArgumentType]
         encoder.train(training)
     store.close()

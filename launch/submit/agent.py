@@ -14,10 +14,10 @@ import sys
 from collections.abc import Collection
 from typing import Any
 
-from launch.submit.config import GOES_ON, INTERRUPTED, MISTAKE
+from launch.submit.config import GOES_ON, INTERRUPTED, MISTAKE, NOTHING_KEPT
 
 PASSED_ON = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-ON_PURPOSE = (GOES_ON, MISTAKE, INTERRUPTED)
+ON_PURPOSE = (GOES_ON, NOTHING_KEPT, MISTAKE, INTERRUPTED)
 """Statuses after which nothing is started again."""
 OWN_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
 """By default processes meet in a store of the agent's, where those that were started again find the

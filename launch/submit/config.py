@@ -11,6 +11,9 @@ MISTAKE = 2
 """Status of a stage that reported a mistake in one line; starting it again would say the same."""
 INTERRUPTED = 130
 """Status of a stage that a person stopped with Ctrl-C."""
+NOTHING_KEPT = 77
+"""Status of a stage that a signal stopped, and that keeps nothing to go on from: started again, it
+would begin at its first step."""
 PORT = 29500
 """Where the processes of a job meet, on its first node."""
 
@@ -50,7 +53,8 @@ class LaunchOptions:
     signal_before: Count = 120
     """SLURM: seconds before that time in which to write a checkpoint."""
     requeues: Count = 100
-    """SLURM: so often a job queues itself again; one whose time is up before it has begun would for ever."""
+    """SLURM: so often at most a job queues itself again; after two runs in a row that kept nothing (no
+    checkpoint, no artifact, no block of vectors) it does not."""
     partition: str = ""
     """SLURM: the partition."""
     account: str = ""

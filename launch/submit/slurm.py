@@ -8,6 +8,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from catalog.staging import KEPT
 from launch.submit.config import GOES_ON, Job, LaunchOptions
 from launch.submit.hand_over import hand_over
 from launch.submit.local import AGENT, meet, processes
@@ -16,6 +17,12 @@ MEETING_POINT = """\
 # Jobs that share a node meet at different ports.
 host=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 port=$((20000 + SLURM_JOB_ID % 10000))
+"""
+
+KEEP = """\
+# The stage touches this file whenever it has written something to go on from.
+export {name}={file}-"$SLURM_JOB_ID".kept
+rm -f "${name}"
 """
 
 WATCH = """\
@@ -32,14 +39,30 @@ while [ "$signalled" ]; do
     code=$?
 done
 
-# A job that somebody cancelled is not RUNNING any more, and stays cancelled.
+# A job that keeps nothing, twice in a row, would begin again for ever.
+again=
 if [ "$code" -eq GOES_ON ] && [ "${SLURM_RESTART_COUNT:-0}" -lt REQUEUES ]; then
+    if [ -e "$VITRINE_KEPT" ]; then
+        again=yes
+        rm -f "$VITRINE_KEPT.none"
+    elif [ -e "$VITRINE_KEPT.none" ]; then
+        echo "stopped twice before anything was kept; not queued again: raise --time or --signal_before"
+    else
+        again=yes
+        touch "$VITRINE_KEPT.none"
+    fi
+fi
+
+# A job that somebody cancelled is not RUNNING any more, and stays cancelled.
+if [ "$again" ]; then
     state=$(squeue --noheader --format=%T --jobs="$SLURM_JOB_ID")
     if [ "$state" = RUNNING ]; then
         echo "stopped by a signal; queued again"
         scontrol requeue "$SLURM_JOB_ID"
     fi
 fi
+rm -f "$VITRINE_KEPT"
+[ "$again" ] || rm -f "$VITRINE_KEPT.none"
 exit "$code"
 """
 
@@ -59,11 +82,14 @@ def batch_script(job: Job, options: LaunchOptions, python: str, folder: Path) ->
         shlex.join(processes(job)),
         '"${stage[@]}" &',
     ]
+    file = shlex.quote(f"{folder / options.work}/{job.name}")
+    keep = KEEP.format(name=KEPT, file=file)
     watch = WATCH.replace("GOES_ON", str(GOES_ON)).replace("REQUEUES", str(options.requeues))
     parts = [
         "\n".join(["#!/bin/bash", *_directives(job, options, folder)]) + "\n",
         _stage(job.runs),
         *([MEETING_POINT] if job.nodes > 1 else []),
+        keep,
         " ".join(start) + "\n" + watch,
     ]
     return "\n".join(parts)

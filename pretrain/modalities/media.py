@@ -20,6 +20,7 @@ from catalog.catalog import Catalog, cache_folder
 from catalog.errors import BrokenFile
 from catalog.memory import release_pages
 from catalog.progress import track
+from catalog.staging import note_kept
 from pretrain.modalities.base import Source
 from pretrain.store import shared_array
 
@@ -86,6 +87,7 @@ class MediaCache:
                 self.values.flush()
                 self.states[block] = [state for state, _ in outcomes]
                 self.states.flush()
+                note_kept()
 
     def _unread_blocks(self) -> Iterator[NDArray[np.int64]]:
         for start in range(0, len(self.states), BLOCK):

@@ -14,7 +14,8 @@ import pytest
 from launch.cli import main
 from launch.events import read_events
 from launch.stopping import Stopped
-from launch.watchdog import EXIT_CODE, Beat, behind_of
+from launch.submit.config import GOES_ON, NOTHING_KEPT
+from launch.watchdog import EXIT_CODE
 from pretrain.work import checkpoints_in
 
 SCRIPT = Path(__file__).with_name("train_faulty.py")
@@ -87,9 +88,10 @@ def test_who_insists_with_ctrl_c_is_obeyed_at_once(tmp_path: Path) -> None:
     assert "stopped by" not in told
 
 
-def test_without_checkpoints_it_stops_and_says_so(tmp_path: Path) -> None:
+def test_without_checkpoints_it_does_not_say_that_it_goes_on(tmp_path: Path) -> None:
+    """A scheduler that queues a job again at 75 would begin this one at step 0, time after time."""
     status, told, _ = run(tmp_path / "run", signal="SIGTERM", every=0)
-    assert status == 75
+    assert status == NOTHING_KEPT != GOES_ON
     assert "there is no checkpoint, as trainer.checkpoint_every is 0" in told
 
 
@@ -148,21 +150,6 @@ def test_a_rank_that_dies_takes_all_with_it_and_the_run_goes_on(
     status, told, _ = run(folder, devices=2)
     assert status == 0, told
     assert losses(folder) == pytest.approx(whole[4:], abs=1e-4)
-
-
-def beats(*places: tuple[int, str, float]) -> list[Beat]:
-    return [
-        Beat(rank, step, doing, alive, alive) for rank, (step, doing, alive) in enumerate(places)
-    ]
-
-
-def test_the_rank_behind_is_the_silent_one_or_the_one_least_far() -> None:
-    late = 3.0
-    silent = beats((5, "backward", 100.0), (5, "backward", 90.0), (5, "backward", 99.5))
-    assert behind_of(silent, 100.0, late).rank == 1  # type: ignore[union-attr]
-    least = beats((5, "optimizer step", 100.0), (5, "optimizer step", 99.0), (5, "forward", 99.9))
-    assert behind_of(least, 100.0, late).rank == 2  # type: ignore[union-attr]
-    assert behind_of(beats((5, "backward", 99.0), (5, "backward", 99.0)), 100.0, late) is None
 
 
 def test_the_command_ends_with_the_status_that_schedulers_know(

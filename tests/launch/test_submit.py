@@ -506,6 +506,8 @@ from pathlib import Path
 Path("words").write_text(json.dumps(sys.argv[1:]))
 signal.signal(signal.SIGUSR1, lambda *_: (Path("heard").touch(), os._exit(75)))
 Path("began").touch()
+if "KEEP" in os.environ:
+    Path(os.environ["VITRINE_KEPT"]).touch()
 if os.environ["CODE"] == "wait":
     time.sleep(60)
 os._exit(int(os.environ["CODE"]))
@@ -518,6 +520,7 @@ def batch(shims: Path) -> Callable[..., subprocess.Popen[str]]:
     stub = Path("a stub's python")
     stub.write_text(STUB.format(python=sys.executable))
     stub.chmod(0o755)
+    Path(ASKED.work).mkdir(parents=True)
 
     def start(code: object, job: Job = JOB, **environment: str) -> subprocess.Popen[str]:
         text = batch_script(job, ASKED, str(stub.resolve()), Path.cwd())
@@ -530,11 +533,11 @@ def batch(shims: Path) -> Callable[..., subprocess.Popen[str]]:
     return start
 
 
-@pytest.mark.parametrize("code", [0, 1, 2, 75, 127, 143])
+@pytest.mark.parametrize("code", [0, 1, 2, 75, 77, 127, 143])
 def test_a_job_that_goes_on_is_queued_again_and_no_other(code: int, batch: Any) -> None:
     assert batch(code).wait(30) == code
-    requeued = [line for line in calls("scontrol") if "requeue" in line]
-    assert requeued == (["scontrol requeue 7"] if code == GOES_ON else [])
+    found = [line for line in calls("scontrol") if "requeue" in line]
+    assert found == (["scontrol requeue 7"] if code == GOES_ON else [])
 
 
 def test_a_cancelled_job_is_not_queued_again(batch: Any) -> None:
@@ -542,11 +545,24 @@ def test_a_cancelled_job_is_not_queued_again(batch: Any) -> None:
     assert not [line for line in calls("scontrol") if "requeue" in line]
 
 
-def test_a_job_that_never_gets_anywhere_is_not_queued_for_ever(batch: Any) -> None:
-    assert batch(75, SLURM_RESTART_COUNT="99").wait(30) == 75
-    assert len([line for line in calls("scontrol") if "requeue" in line]) == 1
-    assert batch(75, SLURM_RESTART_COUNT="100").wait(30) == 75
-    assert len([line for line in calls("scontrol") if "requeue" in line]) == 1
+def requeued() -> int:
+    return len([line for line in calls("scontrol") if "requeue" in line])
+
+
+def test_a_job_is_queued_again_so_often_at_most(batch: Any) -> None:
+    assert batch(75, KEEP="1", SLURM_RESTART_COUNT="99").wait(30) == 75
+    assert requeued() == 1
+    assert batch(75, KEEP="1", SLURM_RESTART_COUNT="100").wait(30) == 75
+    assert requeued() == 1
+
+
+def test_a_job_that_keeps_nothing_twice_in_a_row_is_not_queued_again(
+    batch: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for keeps, expected in ((True, 1), (False, 2), (True, 3), (True, 4), (False, 5), (False, 5)):
+        assert batch(75, **({"KEEP": "1"} if keeps else {})).wait(30) == 75
+        assert requeued() == expected
+    assert "stopped twice before anything was kept; not queued again" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
