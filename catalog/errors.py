@@ -16,6 +16,10 @@ class Diverged(VitrineError):
     """A training that was given up, as its gradients were not finite any more."""
 
 
+class NotFinite(VitrineError):
+    """A number that would rank, select or be averaged is nan or infinite; says whose it is, and why."""
+
+
 class BrokenFile(Exception):
     """A picture, film or sound that cannot be read; the message is the reason, in a few words."""
 

@@ -10,9 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from catalog.errors import NotFinite
 from finetune.words import WordVectors
 from pretrain.encoder import ItemEncoder
 from pretrain.history import HistoryEncoder
+
+
+SAME = 1e-10
+"""Share of the mean squared length below which the largest variance is what rounding leaves."""
 
 
 class Temperature(nn.Module):
@@ -50,10 +55,22 @@ class Adaptor(nn.Module):
         """Fits the whitening to `vectors` (num_items, width): mean 0, directions of equal spread.
 
         Directions with less than `floor` of the largest variance are left quiet: they are noise.
+        Raises NotFinite where no direction has any variance beyond rounding.
         """
-        covariance = torch.cov(vectors.T.double())
-        variances, directions = torch.linalg.eigh(covariance)
-        scales = (variances + floor * variances[-1]).rsqrt()
+        if len(vectors) < 2 or not vectors.isfinite().all():
+            raise NotFinite(
+                f"whitening needs two or more finite content vectors; there are "
+                f"{int(vectors.isfinite().all(dim=1).sum())} among {len(vectors)} items"
+            )
+        variances, directions = torch.linalg.eigh(torch.cov(vectors.T.double()))
+        largest, squares = variances[-1], vectors.double().square().sum(dim=1).mean()
+        if not largest > SAME * squares:
+            raise NotFinite(
+                f"the content vectors of all {len(vectors):,} items are the same, so whitening has no "
+                "direction to scale; use --features id --transfer scratch"
+            )
+        # An eigenvalue of 0 may round below it.
+        scales = (variances.clamp(min=0) + floor * largest).rsqrt()
         self.center.copy_(vectors.mean(dim=0))
         self.whitener.copy_((directions * scales) @ directions.T)
 
