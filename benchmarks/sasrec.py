@@ -188,7 +188,7 @@ def _rank_states(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
     def values(states: torch.Tensor, targets: Targets) -> NDArray[np.float64]:
         def score(people: torch.Tensor, part: slice) -> torch.Tensor:
-            return (states[people] @ items[part].T).masked_fill(lost[part], -torch.inf)
+            return (states[people] @ items[part].T).masked_fill(lost[part], -1e30)
 
         return metric_values(rank_targets(score, catalog, targets).ranks)["ndcg@10"]
 

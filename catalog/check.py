@@ -152,15 +152,16 @@ def _roles(roles: dict[str, Any]) -> str:
 def _split(catalog: Catalog) -> tuple[dict[str, str], list[Finding]]:
     given, findings = _given_split(catalog)
     try:
-        split = make_split(catalog, SplitConfig())
+        split = make_split(catalog, SplitConfig(repeats="mask"))
         rule = "global-time split"
     except VitrineError:
-        split = make_split(catalog, SplitConfig(kind="leave-one-out"))
+        split = make_split(catalog, SplitConfig(kind="leave-one-out", repeats="mask"))
         rule = "leave-one-out split (the times allow no global-time split)"
     facts = {
         "split": rule,
         "targets": f"{len(split.validation):,} for validation, {len(split.test):,} for test",
         "cold test targets": f"{split.cold_shares['test']:.1%}",
+        "repeated targets": f"{split.repeated['test'] / max(1, len(split.test)):.1%}",
         **given,
     }
     if len(split.test):
@@ -173,7 +174,7 @@ def _given_split(catalog: Catalog) -> tuple[dict[str, str], list[Finding]]:
     """What `split.kind: given` would hold, where a column of the interactions says the parts."""
     if catalog.interactions.given is None:
         return {}, []
-    config = SplitConfig(kind="given")
+    config = SplitConfig(kind="given", repeats="mask")
     try:
         arranged = arrange(catalog, config)
     except VitrineError as error:

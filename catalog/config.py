@@ -74,3 +74,8 @@ class SplitConfig:
     """A target counts only if the person has at least this many interactions before it."""
     seed: Seed = 0
     """random only: which interactions are dealt to which part."""
+    repeats: Literal["drop", "mask", "rank"] = "drop"
+    """What is judged where a target is in the user's history already. drop: such targets are left out,
+    and a user's own items are no candidates, as of a recommender that never repeats; mask: they stay
+    and count as missed (the protocol of most papers); rank: a user's own items are candidates like
+    all others, in evaluation and in served lists (groceries, refills)."""

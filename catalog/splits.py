@@ -24,6 +24,8 @@ class Targets:
     """(num_targets,): place in the person's own history."""
     known: NDArray[np.int32] | None = None
     """(num_targets,): `lengths`, where what lies between history and target must stay unseen."""
+    repeats: str = "drop"
+    """Whether items of the history are candidates; see `SplitConfig.repeats`."""
 
     def __len__(self) -> int:
         return len(self.users)
@@ -36,7 +38,7 @@ class Targets:
     def take(self, chosen: NDArray[np.integer] | NDArray[np.bool_]) -> "Targets":
         """Those at the places, or of the mask, `chosen`."""
         known = None if self.known is None else self.known[chosen]
-        return Targets(self.users[chosen], self.positions[chosen], known)
+        return Targets(self.users[chosen], self.positions[chosen], known, self.repeats)
 
     def one_each(self) -> "Targets":
         """The first one of every person."""
@@ -71,6 +73,8 @@ class Split:
     """validation, test → share of targets whose item never occurs in training."""
     rows: NDArray[np.int64] | None = None
     """random, given: where each interaction lies in the catalog's own order (see `arrange`)."""
+    repeated: dict[str, int] = field(default_factory=dict)
+    """validation, test → targets whose item is in the history before it; `repeats: drop` left them out."""
 
     @property
     def trained_items(self) -> NDArray[np.bool_]:
@@ -114,6 +118,8 @@ class Split:
             "cold_items": int((~self.trained_items).sum()),
             "cold_share_validation": self.cold_shares.get("validation", 0.0),
             "cold_share_test": self.cold_shares.get("test", 0.0),
+            "repeated_validation_targets": self.repeated.get("validation", 0),
+            "repeated_test_targets": self.repeated.get("test", 0),
             "hash": self.hash,
         }
 
@@ -134,7 +140,8 @@ def make_split(catalog: Catalog, config: SplitConfig) -> Split:
     them; a target is the person's first item of its period. leave-one-out: a person's last item is
     the test target and the one before it the validation target; who has fewer than three
     interactions, or too short a history for a test target, is kept whole for training. random, given:
-    every item of a person's validation or test part is a target, its history their training part alone.
+    every item of a person's validation or test part is a target, once, its history their training part
+    alone. Targets that are in their own history are left out where `repeats` is drop.
     Raises VitrineError for settings that cannot work, and for global-time without moments.
     """
     kinds = {
@@ -150,16 +157,32 @@ def make_split(catalog: Catalog, config: SplitConfig) -> Split:
     arranged = interactions if isinstance(interactions, Arranged) else None
     if (arranged and arranged.config) != (config if config.kind in DEALERS else None):
         raise ValueError("positions of a split mean nothing in histories not arranged for it")
+    if config.repeats not in REPEATS:
+        raise VitrineError(
+            f"split.repeats {config.repeats!r} is unknown.{nearest(config.repeats, REPEATS)}"
+        )
     ends, validation, test, cuts = kinds[config.kind](catalog, config)
+    repeated, parts = {}, {"validation": validation, "test": test}
+    for name, targets in parts.items():
+        in_history = repeats_history(interactions, targets)
+        repeated[name] = int(in_history.sum())
+        kept = targets.take(~in_history) if config.repeats == "drop" else targets
+        parts[name] = replace(kept, repeats=config.repeats)
+    if repeated["test"] and not len(parts["test"]):
+        raise VitrineError(
+            f"all {repeated['test']:,} test targets of {catalog.name} are in their user's history "
+            "already, and split.repeats 'drop' leaves them out; set split.repeats: rank, or mask"
+        )
+    validation, test = parts["validation"], parts["test"]
     counts = _train_counts(interactions, ends, catalog.num_items)
     cold_shares = {
-        name: _cold_share(interactions, targets, counts)
-        for name, targets in (("validation", validation), ("test", test))
+        name: _cold_share(interactions, targets, counts) for name, targets in parts.items()
     }
     rows = arranged.rows if arranged else None
-    return Split(config, ends, validation, test, counts, cuts, cold_shares, rows)
+    return Split(config, ends, validation, test, counts, cuts, cold_shares, rows, repeated)
 
 
+REPEATS = ("drop", "mask", "rank")
 Places = tuple[NDArray[np.int32], Targets, Targets, tuple[int, int] | None]
 
 
@@ -204,9 +227,13 @@ def _parts(catalog: Catalog, config: SplitConfig) -> Places:
     positions = np.arange(len(interactions)) - interactions.offsets[users]
 
     def targets(part: int) -> Targets:
-        chosen = (interactions.parts == part) & (ends[users] >= config.min_history)
+        chosen = np.flatnonzero((interactions.parts == part) & (ends[users] >= config.min_history))
+        # An item that a user took twice in this part is one target: the ideal ranking lists it once.
+        pairs = users[chosen] * catalog.num_items + interactions.items[chosen]
+        chosen = chosen[np.sort(np.unique(pairs, return_index=True)[1])]
         who = users[chosen]
-        return Targets(*(x.astype(np.int32) for x in (who, positions[chosen], ends[who])))
+        known = ends[who].astype(np.int32)
+        return Targets(who.astype(np.int32), positions[chosen].astype(np.int32), known)
 
     return ends.astype(np.int32), targets(VALIDATION), targets(TEST), None
 
@@ -264,6 +291,17 @@ def without_test(catalog: Catalog, split: Split) -> tuple[Catalog, Split]:
 def target_rows(interactions: Interactions, targets: Targets) -> NDArray[np.int64]:
     """The rows of the interactions that are to be predicted: int64 (targets,)."""
     return interactions.offsets[targets.users] + targets.positions
+
+
+def repeats_history(interactions: Interactions, targets: Targets) -> NDArray[np.bool_]:
+    """Which targets' items are in the history before them: bool (targets,)."""
+    num_items = int(interactions.items.max(initial=0)) + 1
+    users = np.repeat(np.arange(len(interactions.offsets) - 1), np.diff(interactions.offsets))
+    pairs = users * num_items + interactions.items
+    known, first = np.unique(pairs, return_index=True)  # where each user first met each item
+    rows = target_rows(interactions, targets)
+    met = first[np.searchsorted(known, pairs[rows])]
+    return met < interactions.offsets[targets.users] + targets.lengths
 
 
 def training_mask(interactions: Interactions, ends: NDArray[np.int32]) -> NDArray[np.bool_]:

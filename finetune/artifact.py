@@ -9,7 +9,7 @@
 
 import json
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -263,7 +263,13 @@ def open_recommender(
     artifact = open_artifact(Path(folder), kind="recommender")
     check_ids(artifact, catalog)
     vectors = open_vectors(artifact.path / VECTORS_FILE)
-    return Shop(load_recommender(artifact, encoder), vectors)
+    repeats = serves_repeats(artifact.manifest["config"])
+    return Shop(load_recommender(artifact, encoder), vectors, repeats)
+
+
+def serves_repeats(config: Mapping[str, Any]) -> bool:
+    """Whether lists of a recommender with this `config` may hold what the user has already."""
+    return config["split"].get("repeats") == "rank"
 
 
 def load_recommender(artifact: Artifact, encoder: str | Path | None = None) -> Recommender:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from catalog.artifacts import Artifact, open_artifact
 from catalog.errors import VitrineError, nearest
-from finetune.artifact import ADAPTER, check_base
+from finetune.artifact import ADAPTER, check_base, serves_repeats
 from finetune.recommender import Recommender
 from finetune.shop import History, Shop
 from pretrain.artifact import open_encoder
@@ -103,7 +103,8 @@ class DomainShop(Shop):
     """A shop whose adapter is put in place when it is asked for somebody's state."""
 
     def __init__(self, domains: Domains, name: str, artifact: Artifact) -> None:
-        super().__init__(domains.recommender, open_vectors(artifact.path / VECTORS_FILE))
+        vectors = open_vectors(artifact.path / VECTORS_FILE)
+        super().__init__(domains.recommender, vectors, serves_repeats(artifact.manifest["config"]))
         self.domains, self.name = domains, name
 
     def activate(self) -> None:

@@ -1,9 +1,10 @@
 """Full ranking by counting: the target's place among all items, and the ten that come first.
 
 Protocol, the same for every arm and baseline: every item of the catalog is a candidate except those
-already in the person's history; equal scores are ordered by a fixed pseudo-random key, which favours
-nobody. Nothing of size [people × items] is held: scores live one chunk of people × one chunk of items
-at a time.
+already in the user's history, unless the split says `repeats: rank` (see `catalog.config.SplitConfig`);
+equal scores are ordered by a fixed pseudo-random key, which favours nobody, in ranks and in lists. A
+score that is not finite is an error: compared with nan, everything else would count as worse. Nothing
+of size [users × items] is held: scores live one chunk of users × one chunk of items at a time.
 """
 
 from collections.abc import Callable
@@ -13,16 +14,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from catalog.catalog import Catalog
+from catalog.errors import NotFinite
 from catalog.progress import track
 from catalog.splits import Targets, target_rows
-from finetune.metrics import LIST_LENGTH, ListMeasures, Ranking, metric_values
+from finetune.metrics import LIST_LENGTH, MISSED, ListMeasures, Ranking, metric_values
 from finetune.statistics import Interval, mean_interval
 
 ScoreChunk = Callable[[Tensor, slice], Tensor]
-"""(people's rows int (b,), slice of items) → scores (b, items in the slice)."""
+"""(people's rows int (b,), slice of items) → finite scores (b, items in the slice)."""
 
 
 def tie_keys(num_items: int) -> NDArray[np.int64]:
@@ -44,6 +46,8 @@ class People:
     """int64 (s,): row of the chunk, for every item of every history."""
     seen_items: Tensor
     """int64 (s,)."""
+    seen_excluded: bool
+    """Items of the history are no candidates (`repeats` is drop or mask)."""
 
     @classmethod
     def of(cls, catalog: Catalog, targets: Targets, rows: NDArray[np.int64]) -> "People":
@@ -57,16 +61,22 @@ class People:
             wanted=torch.from_numpy(interactions.items[wanted].astype(np.int64)),
             seen_rows=torch.from_numpy(np.repeat(np.arange(len(rows)), lengths)),
             seen_items=torch.from_numpy(np.concatenate(histories).astype(np.int64)),
+            seen_excluded=targets.repeats != "rank",
         )
 
     @property
     def excluded(self) -> tuple[Tensor, Tensor]:
-        """Pairs (row of the chunk, item) that are no candidates: the histories without the targets.
+        """Pairs (row of the chunk, item), int64 (e,) each, that are no candidates."""
+        end = len(self.seen_rows) if self.seen_excluded else 0
+        return self.seen_rows[:end], self.seen_items[:end]
 
-        A target already in the history cannot be told from the copy that was seen; it stays.
-        """
-        others = self.seen_items != self.wanted[self.seen_rows]
-        return self.seen_rows[others], self.seen_items[others]
+    @property
+    def missed(self) -> Tensor:
+        """bool (b,): whose target is no candidate, as it is in their history."""
+        rows, items = self.excluded
+        found = torch.zeros(len(self.wanted), dtype=torch.bool)
+        found[rows[items == self.wanted[rows]]] = True
+        return found
 
 
 @torch.no_grad()
@@ -85,6 +95,7 @@ def rank_targets(
     """
     keys = torch.from_numpy(tie_keys(catalog.num_items))
     kept = _Kept(catalog, targets, measures)
+    scored = _checked(score, catalog, targets)
     # People of neighbouring targets together: few chunks of items then hold all of their targets.
     wanted_items = catalog.interactions.items[target_rows(catalog.interactions, targets)]
     order = np.argsort(wanted_items, kind="stable")
@@ -92,27 +103,73 @@ def rank_targets(
         chunk = People.of(catalog, targets, order[start : start + people_chunk])
         people, wanted = torch.from_numpy(chunk.rows), chunk.wanted
         excluded_rows, excluded_items = chunk.excluded
-        target_scores = _scores_of(score, people, wanted, items_chunk, catalog.num_items)
+        target_scores = _scores_of(scored, people, wanted, items_chunk, catalog.num_items)
         better = torch.zeros(len(people), dtype=torch.int64)
         best_scores = torch.full((len(people), LIST_LENGTH), float("-inf"))
         best_items = torch.zeros((len(people), LIST_LENGTH), dtype=torch.int64)
         for first in range(0, catalog.num_items, items_chunk):
             part = slice(first, min(first + items_chunk, catalog.num_items))
-            scores = score(people, part).clone()  # (people, items in part)
+            scores = scored(people, part).clone()  # (people, items in part)
             inside = (excluded_items >= part.start) & (excluded_items < part.stop)
             places = excluded_items[inside] - part.start
             scores[excluded_rows[inside], places] = float("-inf")
             better += _ahead(scores, target_scores, keys[part], keys[wanted])
             # Few chunks hold anything for a list that is already good.
-            rising = (scores.amax(dim=1) > best_scores[:, -1]).nonzero().squeeze(1)
-            top_scores, top = scores[rising].topk(min(LIST_LENGTH, scores.shape[1]), dim=1)
+            rising = (scores.amax(dim=1) >= best_scores[:, -1]).nonzero().squeeze(1)
+            top_scores, top = best_first(scores[rising], keys[part], LIST_LENGTH)
             joined = torch.cat([best_scores[rising], top_scores], 1)
             items_joined = torch.cat([best_items[rising], top + part.start], 1)
-            best_scores[rising], better_places = joined.topk(LIST_LENGTH, dim=1)
-            best_items[rising] = items_joined.gather(1, better_places)
+            best_scores[rising], places = best_first(joined, keys[items_joined], LIST_LENGTH)
+            best_items[rising] = items_joined.gather(1, places)
         listed = torch.where(torch.isfinite(best_scores), best_items, -1)
         kept.add(chunk, better + 1, listed)
     return kept.ranking
+
+
+def best_first(scores: Tensor, keys: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest of each row of `scores` (b, n), equals by their `keys`, int (n,) or (b, n).
+
+    Returns scores and places, (b, min(k, n)) each. topk alone leaves open which of equals it takes.
+    """
+    keys = keys.expand_as(scores)
+    size = scores.shape[1]
+    values, places = scores.topk(min(k + 1, size), dim=1)
+    if size > k:
+        cut = (
+            (values[:, k - 1] == values[:, k]).nonzero().squeeze(1)
+        )  # equals on both sides of the cut
+        values, places = values[:, :k], places[:, :k]
+        if len(cut):
+            by_key = keys[cut].argsort(dim=1)
+            ordered = scores[cut].gather(1, by_key)
+            some, order = ordered.sort(dim=1, descending=True, stable=True)
+            values[cut], places[cut] = some[:, :k], by_key.gather(1, order[:, :k])
+    places = places.gather(1, keys.gather(1, places).argsort(dim=1))
+    values, order = scores.gather(1, places).sort(dim=1, descending=True, stable=True)
+    return values, places.gather(1, order)
+
+
+def _checked(score: ScoreChunk, catalog: Catalog, targets: Targets) -> ScoreChunk:
+    """`score`, which raises NotFinite where it returns anything else than finite scores."""
+
+    def scored(people: Tensor, part: slice) -> Tensor:
+        scores = score(people, part)
+        if (
+            scores.sum().isfinite()
+        ):  # a sum is finite only if all its terms are; faster than asking each
+            return scores
+        strange = (~scores.isfinite()).nonzero()
+        if len(strange):
+            row, place = strange[0].tolist()
+            item = catalog.items[part.start + place]["item_id"]
+            user = catalog.user_ids[targets.users[int(people[row])]]
+            raise NotFinite(
+                f"the score of item {item!r} for user {str(user)!r} is {float(scores[row, place])}, so "
+                "no ranking follows from it; look at what the model makes of this item and this history"
+            )
+        return scores
+
+    return scored
 
 
 def _ahead(scores: Tensor, wanted: Tensor, keys: Tensor, wanted_keys: Tensor) -> Tensor:
@@ -175,13 +232,14 @@ class _Kept:
 
     def num_candidates(self, chunk: People) -> NDArray[np.int64]:
         """Of each person, (b,): items that are not excluded."""
-        rows, _ = torch.stack(chunk.excluded).unique(dim=1).numpy()
+        rows, items = chunk.excluded
+        rows = (rows * len(self.ranking.shown) + items).unique().numpy() // len(self.ranking.shown)
         return len(self.ranking.shown) - np.bincount(rows, minlength=len(chunk.rows))
 
     def add(self, chunk: People, ranks: Tensor, listed: Tensor) -> None:
         """`ranks` (b,); `listed` (b, n ≥ 10): items, best first, -1 where a list is shorter."""
         found, tops = self.ranking, listed[:, :LIST_LENGTH].numpy()
-        found.ranks[chunk.rows] = ranks.numpy()
+        found.ranks[chunk.rows] = ranks.masked_fill(chunk.missed, MISSED).numpy()
         found.candidates[chunk.rows] = self.num_candidates(chunk)
         lists = tops[self.is_first[chunk.rows]]  # of several targets of one person the list is one
         found.shown += np.bincount(lists[lists >= 0], minlength=len(found.shown))
@@ -189,6 +247,25 @@ class _Kept:
             seen = chunk.seen_rows.numpy(), chunk.seen_items.numpy()
             for name, values in self.measures.measure(tops, *seen).items():
                 found.lists[name][chunk.rows] = values
+
+
+def check_scores(scores: Tensor, first: int = 0) -> None:
+    """Raises NotFinite where one of `scores` (…, n), of items from row `first` on, is not."""
+    if not scores.sum().isfinite() and len(strange := (~scores.isfinite()).nonzero()):
+        raise NotFinite(
+            f"the score of item row {first + int(strange[0, -1])} is not finite, so no list follows "
+            "from it; make the item vectors again"
+        )
+
+
+def first_cause(model: nn.Module) -> str:
+    """Which weight of `model` is not finite, for an error that ends with it."""
+    for name, weight in model.named_parameters():
+        if not weight.isfinite().all():
+            return (
+                f"the weights {name} hold nan or infinity; train again, with a lower learning rate"
+            )
+    return "its weights are finite and its numbers overflow; use --trainer.precision 32-true"
 
 
 def _scores_of(

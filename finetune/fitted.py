@@ -59,7 +59,7 @@ class Fitted(Generic[Module]):
             "trained_parameters": self.trained_parameters,
             "best_step": self.best.best_step,
             "seen_targets": self.seen_targets,
-            "validation_ndcg@10": self.best.best if self.trained_parameters else None,
+            "validation_ndcg@10": self.best.best,
             **figures_of_test(ranking, catalog, split),
         }
         staging.metrics.update(figures)

@@ -22,6 +22,7 @@ from catalog.errors import VitrineError
 from catalog.memory import release_pages
 from catalog.progress import track
 from finetune.config import IndexConfig
+from finetune.evaluate import check_scores, tie_keys
 from finetune.nearest import nearest_rows
 from finetune.recommendations import catalog_settings
 from finetune.shop import History, Shop, load_shop
@@ -51,6 +52,7 @@ class ItemIndex:
         """`index`: faiss's, of the shop's item vectors, in their order."""
         self.index = index
         self.shop = shop
+        self.keys = tie_keys(len(shop.item_vectors))
 
     def rank(self, history: History, k: int) -> list[tuple[int, float]]:
         """The k best items not in the history that it proposes, with their cosines, best first."""
@@ -60,16 +62,18 @@ class ItemIndex:
     def search(
         self, states: Tensor, histories: Sequence[History], k: int
     ) -> list[list[tuple[int, float]]]:
-        """For each of `states` (n, width), the k best items that its history does not hold."""
-        owned = [np.unique(history) for history in histories]
+        """For each of `states` (n, width), the k best items that its history does not hold, or of all
+        where the shop repeats; equals by the keys of the evaluation."""
+        owned = [np.unique(self.shop.excluded(history)) for history in histories]
         num_items = len(self.shop.item_vectors)
         wanted = min(num_items, WIDEN * k + max(map(len, owned)))
         _, proposed = self.index.search(states.numpy(), wanted)  # −1 where there are no more
         found = []
         for state, rows, seen in zip(states.numpy(), proposed, owned, strict=True):
-            rows = np.sort(rows[(rows >= 0) & ~np.isin(rows, seen)])
+            rows = rows[(rows >= 0) & ~np.isin(rows, seen)]
             scores = self.shop.item_vectors[rows] @ state
-            best = np.argsort(-scores, kind="stable")[:k]
+            check_scores(torch.from_numpy(scores))
+            best = np.lexsort((self.keys[rows], -scores))[:k]
             found.append([(int(rows[place]), float(scores[place])) for place in best])
         return found
 
@@ -202,7 +206,7 @@ def measure_recall(index: ItemIndex, catalog: Catalog, people: int) -> dict[str,
         seconds["search"] += searched - begun
         seconds["exact"] += perf_counter() - searched
         for listed, exact, history in zip(found, rows.numpy(), histories, strict=True):
-            best = exact[~np.isin(exact, history)][:k]
+            best = exact[~np.isin(exact, shop.excluded(history))][:k]
             hits = np.isin(best, [item for item, _ in listed]).sum()
             shares.append(hits / len(best) if len(best) else 1.0)
     each = {f"{name}_ms": round(1000 * spent / len(known), 3) for name, spent in seconds.items()}

@@ -12,13 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.catalog import Catalog
-from catalog.splits import Split, Targets, target_rows
+from catalog.splits import Split, Targets, repeats_history, target_rows
 
 CUTOFFS = (5, 10, 20)
 LIST_LENGTH = 10
 """Of the lists whose content is measured."""
 HEAD_SHARE = 0.2
 """The long tail is what remains without this share of the items, the most popular ones."""
+MISSED = np.iinfo(np.int32).max
+"""The rank of a target that is no candidate (`repeats: mask`): beyond every cutoff and catalog."""
 SMOOTHING = 0.01
 """Of a list's categories by those of the history (Steck, 2018, α)."""
 
@@ -30,7 +32,7 @@ class Ranking:
     people: NDArray[np.int32]
     """(targets,): whose target it is, ascending."""
     ranks: NDArray[np.int64]
-    """(targets,): the target's place; 1 is the best."""
+    """(targets,): the target's place; 1 is the best, MISSED where it is no candidate."""
     shown: NDArray[np.int64]
     """(num_items,): lists of ten each item stood in."""
     candidates: NDArray[np.int64]
@@ -51,7 +53,8 @@ def metric_values(
     in the order of people. A person's Recall@k is the share of their targets in the first k, their
     NDCG@k is over that of the best order, their average precision over min(k, their targets) (as in
     RecBole), their MRR is that of the first target. Where somebody has several, also the share of
-    people with any in the first k (hit@k), and of the first k that are targets (precision@k).
+    people with any in the first k (hit@k), and of the first k that are targets (precision@k). A target
+    whose rank is MISSED counts 0 in all of them.
     """
     if people is None:
         people = np.arange(len(ranks))
@@ -67,7 +70,7 @@ def metric_values(
 
     places = np.arange(len(ranks)) - begins[owners] + 1  # among the person's own, the best is 1
     best = np.cumsum(1.0 / np.log2(np.arange(max(CUTOFFS)) + 2))
-    values = {"mrr": 1.0 / ranks[begins]}
+    values = {"mrr": np.where(ranks[begins] == MISSED, 0.0, 1.0 / ranks[begins])}
     for k in CUTOFFS:
         hit = ranks <= k
         most = np.minimum(counts, k)
@@ -79,9 +82,11 @@ def metric_values(
             values[f"hit@{k}"] = (total(hit) > 0).astype(np.float64)
             values[f"precision@{k}"] = total(hit) / k
     if candidates is not None:
-        others = candidates[order] - counts[owners]
+        missed = ranks == MISSED
+        others = candidates[order] - total(~missed).astype(np.int64)[owners]
         ahead = ranks - places
         right = np.where(others > 0, (others - ahead) / np.maximum(others, 1), 1.0)
+        right[missed] = 0.0
         values["auc"] = total(right) / counts
     return values
 
@@ -216,12 +221,16 @@ ACTIVITY = ((1, 5, "few"), (5, 20, "some"), (20, np.inf, "many"))
 def slices_of(catalog: Catalog, split: Split, targets: Targets) -> dict[str, NDArray[np.bool_]]:
     """Groups of targets, bool (targets,) each; empty ones are left out.
 
-    warm, cold: the item was, or never was, taken in training; without text, without picture: it has
-    none; few, some, many: length of the history before it.
+    warm, cold: the item was, or never was, taken in training; new, repeated: the item is not, or is, in
+    the history before it (only where `repeats` keeps the latter); without text, without picture: it
+    has none; few, some, many: length of that history.
     """
     items = catalog.interactions.items[target_rows(catalog.interactions, targets)]
     warm = split.trained_items[items]
     found = {"warm": warm, "cold": ~warm}
+    if targets.repeats != "drop":
+        repeated = repeats_history(catalog.interactions, targets)
+        found |= {"new": ~repeated, "repeated": repeated}
     for name, columns in (("without picture", ["image"]), ("without text", ["title", "text"])):
         lacks = np.ones(catalog.num_items, dtype=bool)
         for column in columns:

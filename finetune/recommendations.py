@@ -11,6 +11,7 @@ from catalog.config import CatalogConfig, SplitConfig
 from catalog.errors import VitrineError
 from catalog.splits import load_split
 from finetune.artifact import train_counts
+from finetune.evaluate import tie_keys
 from finetune.metrics import ListMeasures, slices_of, summarise
 from finetune.semantic.artifact import open_semantic_shop
 from finetune.semantic.shop import SemanticShop
@@ -87,7 +88,8 @@ def recommend(
     encoder: str | Path | None = None,
     index: str | Path | None = None,
 ) -> Recommendations:
-    """The k items a person is likeliest to want next, none of which they already have.
+    """The k items a user is likeliest to want next: none that they already have, unless the recommender
+    was fitted with `split.repeats` rank.
 
     `index`, an artifact of the recommender's (see `finetune.index`), spares a look at every item.
     """
@@ -110,7 +112,7 @@ def recommend(
         ranked, by = ranks.rank(seen, k), "history"
     else:
         counts = train_counts(recommender)
-        order = np.argsort(-counts, kind="stable")[:k]
+        order = np.lexsort((tie_keys(len(counts)), -counts))[:k]
         ranked, by = [(int(item), float(counts[item])) for item in order], "popularity"
     rows = [item for item, _ in ranked]
     return Recommendations(

@@ -15,7 +15,6 @@ from finetune.words import WordVectors
 from pretrain.encoder import ItemEncoder
 from pretrain.history import HistoryEncoder
 
-
 SAME = 1e-10
 """Share of the mean squared length below which the largest variance is what rounding leaves."""
 

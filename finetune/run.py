@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from catalog.artifacts import Artifact, request_hash, write_artifact
 from catalog.catalog import Catalog
-from catalog.errors import VitrineError
+from catalog.errors import NotFinite, VitrineError
 from catalog.memory import PeakMemory
 from catalog.seen import SEEN_FILE, Seen, interaction_marks
 from catalog.splits import Split, Targets, load_split, target_rows
@@ -34,12 +34,13 @@ from finetune.fitted import Fitted
 from finetune.metrics import ListMeasures, Ranking
 from finetune.missing import check_missing, filled_content, take_away
 from finetune.module import FinetuneModule
+from finetune.recommender import Adaptor
 from finetune.selection import BestWeights
 from finetune.shop import Shop
 from pretrain.artifact import EncoderParts, count_parameters
 from pretrain.content import ContentReader
 from pretrain.curves import CurveRecorder
-from pretrain.embed import embed_items, vectors_made_with
+from pretrain.embed import check_vectors, embed_items, vectors_made_with
 from pretrain.frozen import keep_frozen
 from pretrain.run import TrainerFactory
 from pretrain.shards import gathered_weights, is_sharded
@@ -48,6 +49,8 @@ from pretrain.work import clear_work, work_folder
 
 TO_CHOOSE_FROM: tuple[Features, ...] = ("content", "content+id")
 """What `features: auto` tries; the first where both rank validation alike."""
+LOOKED_AT = 2_000
+"""Items looked at to say which modality is missing."""
 MOST_IN_SOFTMAX = 200_000
 """Items up to which the loss is told from all of them, unless a setting says otherwise."""
 
@@ -68,7 +71,7 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
     started, memory = perf_counter(), PeakMemory()
     catalog, split = load_split(config.catalog, config.split)
     tried = fit_each(config, catalog, split, output, build_trainer)
-    chosen = max(tried, key=lambda features: tried[features].best.best)
+    chosen = max(tried, key=lambda features: tried[features].best.best or 0.0)
     fitted = tried[chosen]
     module, built = fitted.module, fitted.built
     sharded = is_sharded(module)  # then every rank takes each pass through it, with the others
@@ -76,7 +79,7 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
         with torch.no_grad():
             vectors = (module if sharded else module.cpu()).item_vectors().float().cpu().numpy()
         measures = ListMeasures.of(catalog, split)
-        shop = Shop(built.recommender, vectors)
+        shop = Shop(built.recommender, vectors, config.split.repeats == "rank")
         ranking = shop.rank_targets(catalog, split.test, measures=measures)
     with gathered_weights(built.recommender):
         if fitted.trainer.is_global_zero:
@@ -164,7 +167,7 @@ def fit(
         dropped = lost if config.missing.fill == "drop" else None
     content = first_content(config, catalog, split, width, begun, reader)
     if content is not None:
-        built.recommender.adaptor.whiten(content)
+        whiten(built.recommender.adaptor, content, catalog, reader)
     if begun.vocabulary is not None:
         assert built.recommender.words is not None
         said = begun.vocabulary.read(catalog, None if reader is None else reader.order)
@@ -222,6 +225,29 @@ def fit(
     return FittedDomain(
         trainer, module, best, curves, trained, seen_targets, made_from, work, built=built
     )
+
+
+def whiten(
+    adaptor: Adaptor, content: torch.Tensor, catalog: Catalog, reader: ContentReader | None
+) -> None:
+    """Fits the adaptor's whitening to `content` (num_items, width); where that cannot be, NotFinite says
+    which of the modalities that are read no item has."""
+    try:
+        adaptor.whiten(content)
+    except NotFinite:
+        if reader is None:
+            raise
+        items = np.arange(min(catalog.num_items, LOOKED_AT))
+        read = [name for name in reader.kinds if not reader.lost.get(name, np.zeros(1, bool)).all()]
+        found = reader.read(items)
+        lacking = [name for name in read if not found[name]["present"].any()]
+        if lacking != read:
+            raise
+        raise NotFinite(
+            f"no item of {catalog.name} has a modality that is read ({', '.join(read)}), so all content "
+            "vectors are the same and whitening has no direction to scale; read another modality "
+            "(--only), or use --features id --transfer scratch"
+        ) from None
 
 
 def negatives_of(config: FinetuneConfig, num_items: int) -> int | None:
@@ -317,6 +343,7 @@ def first_content(
     if config.vectors:
         assert begun.base is not None
         made = np.array(vectors_made_with(config.vectors, begun.base, catalog))
+        check_vectors(made, catalog, config.vectors)
         order = None if reader is None else reader.order
         return torch.from_numpy(made if order is None else made[order])
     assert begun.parts is not None

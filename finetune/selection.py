@@ -13,8 +13,8 @@ from finetune.metrics import Ranking, mean_ndcg
 class BestWeights(pl.Callback):
     """Ranks the validation targets of up to `people` every `every` steps; restores the best at the end.
 
-    Under ZeRO-3, where no rank holds whole weights, the last weights are kept and the curve stays
-    empty.
+    Under ZeRO-3, where no rank holds whole weights, and without targets the last weights are kept, the
+    curve stays empty and `best` None. A score that is not finite raises NotFinite (`finetune.evaluate`).
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class BestWeights(pl.Callback):
         self.rank = rank
         self.every = every
         self.curve: list[list[float]] = []
-        self.best = -1.0
+        self.best: float | None = None  # no look yet
         self.best_step = 0
         self.kept: dict[str, torch.Tensor] = {}
 
@@ -62,6 +62,6 @@ class BestWeights(pl.Callback):
         module.train(training)
         ndcg = mean_ndcg(ranking)
         self.curve.append([step, ndcg])
-        if ndcg > self.best:
+        if self.best is None or ndcg > self.best:
             self.best, self.best_step = ndcg, step
             self.kept = {name: p.detach().clone() for name, p in trained.items()}

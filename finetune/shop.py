@@ -10,9 +10,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from catalog.catalog import Catalog
-from catalog.errors import VitrineError
+from catalog.errors import NotFinite, VitrineError
 from catalog.splits import Targets
-from finetune.evaluate import ScoreChunk, rank_targets
+from finetune.evaluate import (
+    ScoreChunk,
+    best_first,
+    check_scores,
+    first_cause,
+    rank_targets,
+    tie_keys,
+)
 from finetune.metrics import ListMeasures, Ranking
 from finetune.recommender import Recommender
 from pretrain.modalities.image import Picture
@@ -23,10 +30,14 @@ History = NDArray[np.integer]
 class Shop:
     """One domain's item vectors, and the reader that turns a history of them into a state."""
 
-    def __init__(self, recommender: Recommender, item_vectors: NDArray[np.float32]) -> None:
-        """`item_vectors` float32 (num_items, width), unit length; may be memory-mapped."""
+    def __init__(
+        self, recommender: Recommender, item_vectors: NDArray[np.float32], repeats: bool = False
+    ) -> None:
+        """`item_vectors` float32 (num_items, width), unit length; may be memory-mapped. `repeats`: lists
+        may hold what is in the history, as in a shop of groceries (`repeats: rank` of the split)."""
         self.recommender = recommender.eval()
         self.item_vectors = item_vectors
+        self.repeats = repeats
         self.width = int(item_vectors.shape[1])
         self.max_history = int(recommender.history.config.max_history)
 
@@ -38,7 +49,8 @@ class Shop:
     def user_states(self, histories: Sequence[History]) -> Tensor:
         """States after histories of item rows, oldest first: float32 (batch, width), unit length.
 
-        The latest `max_history` items are read; an empty history gives zeros.
+        The latest `max_history` items are read; an empty history gives zeros. Raises NotFinite where a
+        state is not, and says why.
         """
         recent = [history[-self.max_history :] for history in histories]
         lengths = torch.tensor([len(history) for history in recent])
@@ -47,7 +59,19 @@ class Shop:
         for row, history in enumerate(recent):
             padded[row, : len(history)] = self.item_vectors[history]
         vectors = torch.from_numpy(padded).to(self.device)
-        return self.recommender.last_states(vectors, lengths.to(self.device)).float().cpu()
+        states = self.recommender.last_states(vectors, lengths.to(self.device)).float().cpu()
+        if not states.isfinite().all():
+            raise NotFinite(
+                f"the state after a history of item rows is not finite: {self._first_cause(recent)}"
+            )
+        return states
+
+    def _first_cause(self, histories: Sequence[History]) -> str:
+        """What of the shop is not finite: the vector of an item that `histories` hold, or a weight."""
+        for row in np.unique(np.concatenate(list(histories))).astype(np.int64).tolist():
+            if not np.isfinite(self.item_vectors[row]).all():
+                return f"the vector of item row {row} holds nan or infinity; make the vectors again"
+        return first_cause(self.recommender)
 
     @torch.no_grad()
     def picture_vectors(self, pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
@@ -72,19 +96,28 @@ class Shop:
         fused = F.normalize(encoder.gate(stacked, present), dim=-1)
         return self.recommender.adapt_content(fused).float().cpu()
 
+    def excluded(self, history: History) -> NDArray[np.int64]:
+        """The items of a history that a list must not hold: all of them, or none where it `repeats`."""
+        return np.asarray(history[:0] if self.repeats else history, dtype=np.int64)
+
     def rank(self, history: History, k: int, chunk: int = 65_536) -> list[tuple[int, float]]:
-        """The k best items not in the history, with their cosines, best first."""
-        state = self.user_states([history])[0].numpy()
+        """The k best items with their cosines, best first, equals by the keys of the evaluation; without
+        those in the history, unless the shop `repeats`."""
+        state = self.user_states([history])
         num_items = len(self.item_vectors)
-        best: list[tuple[float, int]] = []
+        keys, owned = torch.from_numpy(tie_keys(num_items)), self.excluded(history)
+        best, items = torch.empty(1, 0), torch.empty(1, 0, dtype=torch.int64)
         for start in range(0, num_items, chunk):
-            scores = self.item_vectors[start : start + chunk] @ state
-            inside = history[(history >= start) & (history < start + chunk)] - start
-            scores[inside] = -np.inf
-            top = np.argpartition(-scores, min(k, len(scores) - 1))[: k + 1]
-            best += [(float(scores[i]), int(i) + start) for i in top if np.isfinite(scores[i])]
-        best.sort(key=lambda pair: (-pair[0], pair[1]))
-        return [(item, score) for score, item in best[:k]]
+            scores = state @ torch.from_numpy(np.array(self.item_vectors[start : start + chunk])).T
+            check_scores(scores[0], start)
+            inside = owned[(owned >= start) & (owned < start + chunk)] - start
+            scores[0, torch.from_numpy(inside)] = -torch.inf
+            values, places = best_first(scores, keys[start : start + chunk], k)
+            best, items = torch.cat([best, values], 1), torch.cat([items, places + start], 1)
+            best, places = best_first(best, keys[items], k)
+            items = items.gather(1, places)
+        pairs = zip(items[0].tolist(), best[0].tolist(), strict=True)
+        return [(item, score) for item, score in pairs if np.isfinite(score)]
 
     def rank_targets(
         self,

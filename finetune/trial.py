@@ -28,9 +28,16 @@ def run_trial(
     catalog, split = without_test(catalog, split)
     if model == "vitrine":
         tried = fit_each(config, catalog, split, output, build_trainer).values()
-        return max(fitted.best.best for fitted in tried)
-    if model == "semantic-ids":
-        return fit_semantic_ids(config, catalog, split, output, build_trainer).best.best
-    score = fit_baseline(model, config, catalog, split, output, build_trainer).validation_ndcg
-    assert score is not None, "popularity has no settings to try"
-    return score
+        scores = [fitted.best.best for fitted in tried]
+    elif model == "semantic-ids":
+        scores = [fit_semantic_ids(config, catalog, split, output, build_trainer).best.best]
+    else:
+        scores = [
+            fit_baseline(model, config, catalog, split, output, build_trainer).validation_ndcg
+        ]
+    if None in scores:
+        raise VitrineError(
+            f"no validation target was ranked in training (trainer.strategy {config.trainer.strategy}), "
+            "and settings are chosen by nothing else; use another strategy, or search.trials: 0"
+        )
+    return max(score for score in scores if score is not None)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from catalog.artifacts import request_hash
 from catalog.config import Count, Seed
-from catalog.errors import Diverged, VitrineError
+from catalog.errors import Diverged, NotFinite, VitrineError
 from finetune.config import ArmConfig, FinetuneConfig
 from launch.pipeline import say
 from launch.settings import apply_overrides
@@ -205,7 +205,7 @@ class ArmSearch:
         try:
             score = run_trial(self.arm.model, settings, output, self.build_trainer)
             self.study.tell(trial.number, score)
-        except Diverged:
+        except (Diverged, NotFinite):
             score = None
             self.study.tell(trial.number, state=TrialState.FAIL)
         shutil.rmtree(output.with_name(f"{output.name}.work"), ignore_errors=True)

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from catalog.artifacts import Artifact, open_artifact, request_hash, write_artifact
 from catalog.catalog import Catalog, load_catalog
-from catalog.errors import VitrineError
+from catalog.errors import NotFinite, VitrineError
 from catalog.memory import release_pages
 from catalog.progress import track
 from catalog.staging import note_kept
@@ -77,6 +77,7 @@ def embed_items(
     """Writes the vectors of `items` (by default all) into `out`, (len(items), width), in their order.
 
     `of` says which of what the encoder makes: another part has another shape behind its first place.
+    Raises NotFinite where an item's vector is not (see `check_finite`).
     """
     if items is None:
         items = np.arange(reader.catalog.num_items)
@@ -89,9 +90,32 @@ def embed_items(
         places = {int(item): start + place for place, item in enumerate(block)}
         for batch in batches_of(reader, block, batch_tokens):
             content = to_device(reader.read(batch), device, encoder.dtype)
-            vectors = of(encoder(content)).float().cpu().numpy()
+            encoded = encoder(content)
+            check_finite(encoded, encoder, reader.catalog, batch)
+            vectors = of(encoded).float().cpu().numpy()
             out[[places[int(item)] for item in batch]] = vectors
     encoder.train(was_training)
+
+
+def check_finite(
+    encoded: ItemVectors, encoder: ItemEncoder, catalog: Catalog, items: NDArray[np.int64]
+) -> None:
+    """Raises NotFinite where a vector of `items` is not, and names the first and its modality."""
+    strange = ~encoded.item.isfinite().all(dim=1)
+    if not strange.any():
+        return
+    row = int(strange.nonzero()[0])
+    broken = ~encoded.parts[row].isfinite().all(dim=1) & encoded.present[row]
+    told = [
+        name
+        for name, is_broken in zip(encoder.modalities, broken.tolist(), strict=True)
+        if is_broken
+    ]
+    where = f"its {told[0]} (tower or projection)" if told else "the fusion of its modalities"
+    raise NotFinite(
+        f"the vector of item {catalog.items[int(items[row])]['item_id']!r} is not finite: {where} gives "
+        "nan or infinity; look at this item's content and at the encoder's weights"
+    )
 
 
 def write_ids(
@@ -138,6 +162,16 @@ def vectors_made_with(
             "make them again with vitrine embed"
         )
     return open_vectors(artifact.path / VECTORS_FILE)
+
+
+def check_vectors(vectors: NDArray[np.floating], catalog: Catalog, folder: str | Path) -> None:
+    """Raises NotFinite where one of the `vectors` (num_items, width) read from `folder` is not."""
+    strange = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(strange):
+        raise NotFinite(
+            f"the vectors {folder} hold nan or infinity for {len(strange):,} items, first for "
+            f"{catalog.items[int(strange[0])]['item_id']!r}; make them again with vitrine embed"
+        )
 
 
 def run_embedding(config: EmbedConfig, output: Path) -> Path:
@@ -272,8 +306,9 @@ class EmbeddingPass:
         content = to_device(content, self.device)
         if self.parts is not None:
             names = self.parts.encoder.modalities
-            vectors = self.parts.encoder({name: content[name] for name in names}).item
-            self._write("item_vectors", items, vectors)
+            encoded = self.parts.encoder({name: content[name] for name in names})
+            check_finite(encoded, self.parts.encoder, self.catalog, items)
+            self._write("item_vectors", items, encoded.item)
         for name in self.extractors.names:
             vectors, present = self.extractors(name, content)
             self._write(name, items, vectors)

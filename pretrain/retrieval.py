@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from catalog.catalog import Catalog
-from catalog.errors import VitrineError
+from catalog.errors import NotFinite, VitrineError
 from catalog.splits import Split, Targets, target_rows
 from pretrain.content import ContentReader, to_device
 from pretrain.embed import embed_items
@@ -206,10 +206,16 @@ def places(queries: Tensor, candidates: Tensor, own: Tensor) -> NDArray[np.int64
     for start in range(0, len(queries), CHUNK):
         part = slice(start, start + CHUNK)
         scores = queries[part] @ candidates.T
+        if not scores.sum().isfinite():
+            raise NotFinite(
+                "the retrieval report compares vectors that are not finite, of "
+                f"{int((~candidates.isfinite().all(dim=1)).sum()):,} candidates and "
+                f"{int((~queries.isfinite().all(dim=1)).sum()):,} queries; look at the encoder's weights"
+            )
         mine = scores.gather(1, own[part].unsqueeze(1))
         ahead = (scores == mine) & (keys < keys[own[part]].unsqueeze(1))
-        ahead |= (scores > mine) | ~mine.isfinite()  # what is not a number comes last
-        ranks[part] = (1 + ahead.sum(dim=1)).clamp(max=len(candidates)).numpy()
+        ahead |= scores > mine
+        ranks[part] = (1 + ahead.sum(dim=1)).numpy()
     return ranks
 
 

@@ -26,7 +26,7 @@ from finetune.selection import BestWeights
 from pretrain.artifact import count_parameters, open_encoder
 from pretrain.config import ReaderConfig
 from pretrain.curves import CurveRecorder
-from pretrain.embed import embed_items, vectors_made_with
+from pretrain.embed import check_vectors, embed_items, vectors_made_with
 from pretrain.run import TrainerFactory
 from pretrain.work import clear_work, work_folder
 
@@ -132,6 +132,7 @@ def _factorised(
         vectors = np.empty((catalog.num_items, width), dtype=np.float32)
         if config.vectors:
             vectors[:] = vectors_made_with(config.vectors, base, catalog)
+            check_vectors(vectors, catalog, config.vectors)
         else:
             shown = config.trainer.progress
             embed_items(parts.encoder, parts.reader(catalog), vectors, progress=shown)

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from catalog.artifacts import open_artifact
 from catalog.catalog import Catalog
-from finetune.artifact import check_ids
+from finetune.artifact import check_ids, serves_repeats
 from finetune.recommender import Recommender
 from finetune.semantic.config import SemanticConfig
 from finetune.semantic.model import SemanticRecommender
@@ -55,4 +55,5 @@ def open_semantic_shop(folder: str | Path, catalog: Catalog) -> SemanticShop:
     )
     model.load_state_dict(load_file(artifact.path / WEIGHTS_FILE))
     vectors = open_vectors(artifact.path / VECTORS_FILE)
-    return SemanticShop(model, vectors, arrays["trained"].astype(bool), settings)
+    repeats = serves_repeats(artifact.manifest["config"])
+    return SemanticShop(model, vectors, arrays["trained"].astype(bool), settings, repeats)

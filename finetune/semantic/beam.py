@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from catalog.errors import NotFinite
+from finetune.evaluate import first_cause
 from finetune.semantic.model import SemanticRecommender
 from finetune.semantic.trie import Trie
 
@@ -32,6 +34,11 @@ def beam_search(
         queries = model.queries(states[forks // beams], begun.flatten(0, 1)[forks])[:, -1]
         chances[forks] = model.log_chances(queries, level, branches[forks])
         branches, chances = branches.view(people, beams, -1), chances.view(people, beams, -1)
+        if chances.isnan().any():
+            raise NotFinite(
+                f"the likelihood of a code at level {level} is nan, so no list follows from it: "
+                f"{first_cause(model)}"
+            )
         told = scores.unsqueeze(2) + chances
         told[_exhausted(trie, level, nodes, excluded)] = float("-inf")
         kept = min(width, beams * chances.shape[2])
@@ -54,6 +61,8 @@ def _exhausted(
     """
     people, items = excluded
     depth = level + 1
+    if not len(people):
+        return people, people, people
     pairs = torch.stack([people, trie.places[items]]).unique(dim=1)  # a history may repeat itself
     below = torch.stack([pairs[0], trie.nodes_of(trie.order[pairs[1]], depth)])
     (people, below), counts = below.unique(dim=1, return_counts=True)

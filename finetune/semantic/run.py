@@ -20,7 +20,7 @@ from finetune.data import FinetuneData
 from finetune.fitted import Fitted
 from finetune.metrics import ListMeasures, Ranking, slices_of, summarise
 from finetune.recommender import Recommender
-from finetune.run import check_targets, content_reader, first_content, negatives_of
+from finetune.run import check_targets, content_reader, first_content, negatives_of, whiten
 from finetune.selection import BestWeights
 from finetune.semantic.artifact import save_model
 from finetune.semantic.identifiers import Identifiers, make_identifiers
@@ -98,7 +98,7 @@ def fit_semantic_ids(
     reader = content_reader(config, catalog, parts)
     content = first_content(config, catalog, split, recommender.content_width, begun, reader)
     assert content is not None
-    recommender.adaptor.whiten(content)
+    whiten(recommender.adaptor, content, catalog, reader)
     with torch.no_grad():
         vectors = recommender.adapt(content)
     ids = make_identifiers(vectors, config.semantic, seed, progress)
@@ -109,7 +109,8 @@ def fit_semantic_ids(
     def shop(module: SemanticModule) -> SemanticShop:
         with torch.no_grad():
             dense = recommender.adapt(module.content).float().cpu().numpy()
-        return SemanticShop(module.model, dense, split.trained_items, config.semantic)
+        repeats = config.split.repeats == "rank"
+        return SemanticShop(module.model, dense, split.trained_items, config.semantic, repeats)
 
     def rank(module: SemanticModule, targets: Targets) -> Ranking:
         return shop(module).rank_targets(catalog, targets)

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from catalog.catalog import Catalog
+from catalog.errors import NotFinite
 from catalog.splits import Targets
-from finetune.evaluate import People, rank_listed, tie_keys
+from finetune.evaluate import People, check_scores, first_cause, rank_listed, tie_keys
 from finetune.metrics import ListMeasures, Ranking
 from finetune.semantic.beam import beam_search
 from finetune.semantic.config import SemanticConfig
@@ -36,10 +37,12 @@ class SemanticShop:
         item_vectors: NDArray[np.float32],
         trained: NDArray[np.bool_],
         config: SemanticConfig,
+        repeats: bool = False,
     ) -> None:
         """`item_vectors` float32 (num_items, width), unit length, of the dense score; may be
-        memory-mapped; `trained` bool (num_items,): taken in training."""
+        memory-mapped; `trained` bool (num_items,): taken in training; `repeats`: see `Shop`."""
         self.model = model.eval()
+        self.repeats = repeats
         self.trained, self.config = trained, config
         self.item_vectors = item_vectors
         self.cold = np.flatnonzero(~trained)
@@ -50,7 +53,7 @@ class SemanticShop:
     def beam_alone(self) -> "SemanticShop":
         """The same without what nobody took in training, in the beam's own order."""
         config = replace(self.config, cold=0)
-        return SemanticShop(self.model, self.item_vectors, self.trained, config)
+        return SemanticShop(self.model, self.item_vectors, self.trained, config, self.repeats)
 
     @property
     def device(self) -> torch.device:
@@ -65,12 +68,16 @@ class SemanticShop:
         for row, history in enumerate(recent):
             padded[row, : len(history)] = torch.from_numpy(history)
         vectors = self.model.item_vectors(padded.to(self.device))
-        return self.model.recommender.last_states(vectors, lengths.to(self.device)).float()
+        states = self.model.recommender.last_states(vectors, lengths.to(self.device)).float()
+        if not states.isfinite().all():
+            raise NotFinite(f"the state after a history is not finite: {first_cause(self.model)}")
+        return states
 
     def rank(self, history: History, k: int) -> list[tuple[int, float]]:
-        """The k best items not in the history, best first, with their cosines; without cold items
-        their log-likelihoods. Fewer where the beam finds fewer."""
-        items = torch.from_numpy(np.asarray(history, dtype=np.int64))
+        """The k best items, best first, with their cosines; without cold items their log-likelihoods.
+        None of them is in the history, unless the shop `repeats`. Fewer where the beam finds fewer."""
+        owned = history[:0] if self.repeats else history
+        items = torch.from_numpy(np.asarray(owned, dtype=np.int64))
         states = self.user_states([history])
         found, scores = self.lists(
             states, (torch.zeros_like(items), items), max(k, self.config.beam)
@@ -121,7 +128,9 @@ class SemanticShop:
         # In the order of the keys first, which a stable sort keeps among equals.
         items = items.gather(1, self.keys[items].argsort(dim=1))
         vectors = torch.from_numpy(np.array(self.item_vectors[items.numpy()]))
-        scores = (vectors @ states.unsqueeze(2)).squeeze(2).masked_fill(items < 0, float("-inf"))
+        scores = (vectors @ states.unsqueeze(2)).squeeze(2)
+        check_scores(scores)
+        scores = scores.masked_fill(items < 0, float("-inf"))
         scores, order = scores.sort(dim=1, descending=True, stable=True)
         return items.gather(1, order), scores
 
@@ -133,6 +142,7 @@ class SemanticShop:
         for first in range(0, len(self.cold), ITEMS_AT_ONCE):
             part = self.cold[first : first + ITEMS_AT_ONCE]
             scores = states @ torch.from_numpy(np.array(self.item_vectors[part])).T
+            check_scores(scores)
             cold = torch.from_numpy(part)
             places = torch.searchsorted(cold, items).clamp(max=len(cold) - 1)
             inside = cold[places] == items

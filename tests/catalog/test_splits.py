@@ -88,7 +88,7 @@ TIMED = {
     "c": {5: 0},
     "d": {9: 4},
 }
-FIFTHS = SplitConfig(validation_share=0.2, test_share=0.2)
+FIFTHS = SplitConfig(validation_share=0.2, test_share=0.2, repeats="mask")
 
 
 def test_global_time_cuts_everybody_at_the_same_moments(people):
@@ -99,14 +99,47 @@ def test_global_time_cuts_everybody_at_the_same_moments(people):
 
 
 def test_global_time_without_a_needed_history_counts_newcomers(people):
-    config = SplitConfig(validation_share=0.2, test_share=0.2, min_history=0)
+    config = replace(FIFTHS, min_history=0)
     assert places(make_split(people(TIMED), config))["test"] == [(0, 4), (3, 0)]
 
 
 def test_global_time_asks_for_enough_history(people):
-    config = SplitConfig(validation_share=0.2, test_share=0.2, min_history=3)
+    config = replace(FIFTHS, min_history=3)
     got = places(make_split(people(TIMED), config))
     assert got == {"train_end": [2, 3, 1, 0], "validation": [], "test": [(0, 4)]}
+
+
+REPEATING = {
+    "a": {1: 0, 2: 1, 3: 0, 4: 1},
+    "b": {1: 2, 2: 3, 3: 4, 4: 2},
+    "c": {1: 5, 2: 6, 3: 5, 4: 7},
+}
+
+
+def test_targets_in_their_own_history_are_dropped_or_kept_as_the_split_says(people):
+    catalog = people(REPEATING)
+    for repeats, validation, test in (
+        ("drop", [1], [2]),
+        ("mask", [0, 1, 2], [0, 1, 2]),
+        ("rank", [0, 1, 2], [0, 1, 2]),
+    ):
+        split = make_split(catalog, replace(LAST, repeats=repeats))
+        assert split.validation.users.tolist() == validation, repeats
+        assert split.test.users.tolist() == test, repeats
+        assert split.test.repeats == split.test.take(np.array([0])).repeats == repeats
+        about = split.describe()
+        assert about["repeats"] == repeats
+        assert (about["repeated_validation_targets"], about["repeated_test_targets"]) == (2, 2)
+
+
+def test_a_split_of_nothing_but_repeats_names_the_other_protocols(people):
+    catalog = people({"a": {1: 0, 2: 1, 3: 0}, "b": {1: 2, 2: 3, 3: 2}})
+    with pytest.raises(
+        VitrineError, match=r"all 2 test targets .* set split\.repeats: rank, or mask"
+    ):
+        make_split(catalog, LAST)
+    with pytest.raises(VitrineError, match=r"split\.repeats 'rnk' is unknown.*'rank'"):
+        make_split(catalog, replace(LAST, repeats="rnk"))
 
 
 def test_no_training_interaction_is_later_than_any_target(people):
@@ -174,9 +207,9 @@ def test_the_description_tells_the_rule_the_cuts_and_the_counts(people):
 def test_the_hash_is_of_what_is_held_out(people):
     catalog = people(TIMED)
     first = make_split(catalog, FIFTHS).hash
-    near = SplitConfig(validation_share=0.21, test_share=0.19)  # the same cuts
+    near = replace(FIFTHS, validation_share=0.21, test_share=0.19)  # the same cuts
     assert make_split(catalog, near).hash == first
-    others = {make_split(catalog, config).hash for config in (LAST, SplitConfig())}
+    others = {make_split(catalog, config).hash for config in (LAST, SplitConfig(repeats="mask"))}
     split = make_split(catalog, FIFTHS)
     moved = Targets(split.test.users, split.test.positions - 1)
     others.add(replace(split, test=moved).hash)
@@ -249,6 +282,20 @@ def test_a_given_split_reads_the_training_part_in_the_order_of_time_and_then_its
         for place in range(len(targets)):
             assert targets.history(interactions, place).tolist() == TOLD["train"]
     assert split.describe()["kind"] == "given"
+
+
+def test_an_item_taken_twice_in_a_part_is_one_target(world):
+    parts = [(0, "train"), (1, "train"), (2, "test"), (3, "test"), (2, "test"), (0, "test")]
+    rows = [
+        {"user_id": "a", "item_id": str(item), "timestamp": moment, "split": part}
+        for moment, (item, part) in enumerate(parts)
+    ]
+    config = replace(GIVEN, repeats="rank")
+    catalog = arrange(world(ITEMS, rows), config)
+    split = make_split(catalog, config)
+    wanted = catalog.interactions.items[target_rows(catalog.interactions, split.test)]
+    assert wanted.tolist() == [2, 3, 0]
+    assert split.repeated == {"validation": 0, "test": 1}
 
 
 @pytest.mark.parametrize(
@@ -462,11 +509,12 @@ def test_what_was_seen_is_known_however_histories_are_arranged(people):
     catalog = people(histories, time="position")
     everything = np.arange(len(catalog.interactions))
     own = interaction_marks(catalog, everything)
-    arranged = arrange(catalog, RANDOM)
+    config = replace(RANDOM, repeats="mask")
+    arranged = arrange(catalog, config)
     assert isinstance(arranged.interactions, Arranged)
     marks = interaction_marks(arranged, everything)
     assert (marks == own[arranged.interactions.rows]).all()
-    split = make_split(arranged, RANDOM)
+    split = make_split(arranged, config)
     seen = Seen.training(arranged, split)
     _, found = seen.checked(own)
     assert found.sum() == split.train_end.sum()

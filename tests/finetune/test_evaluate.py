@@ -1,5 +1,6 @@
 """Ranking by counting equals sorting everything; metrics equal their formulas."""
 
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,11 +18,20 @@ from torchmetrics.functional.retrieval import (
     retrieval_reciprocal_rank,
 )
 
-from catalog.catalog import load_catalog
+from catalog.catalog import Interactions, load_catalog
 from catalog.config import CatalogConfig, SplitConfig
+from catalog.errors import NotFinite
 from catalog.splits import Targets, make_split, target_rows
-from finetune.evaluate import rank_targets, tie_keys
-from finetune.metrics import ListMeasures, Ranking, gini, metric_values, slices_of, summarise
+from finetune.evaluate import rank_listed, rank_targets, tie_keys
+from finetune.metrics import (
+    MISSED,
+    ListMeasures,
+    Ranking,
+    gini,
+    metric_values,
+    slices_of,
+    summarise,
+)
 
 NUM_ITEMS = 50
 
@@ -84,6 +94,117 @@ def test_counting_equals_sorting(people_chunk: int, items_chunk: int, levels: in
     )
     assert ranking.ranks.tolist() == sorted_ranks(scores, catalog, targets)
     assert ranking.shown.sum() == 30 * 10
+
+
+def repeating(repeats: str) -> tuple[Any, Targets]:
+    """Everybody's target is the first item of their history."""
+    catalog, targets = world()
+    items = catalog.interactions.items.copy()
+    begins = catalog.interactions.offsets[targets.users]
+    items[begins + targets.positions] = items[begins]
+    catalog.interactions.items = items
+    return catalog, Targets(targets.users, targets.positions, None, repeats)
+
+
+def test_a_target_in_the_history_is_missed_where_seen_items_are_masked() -> None:
+    catalog, targets = repeating("mask")
+    scores = torch.rand(30, NUM_ITEMS)
+    ranking = rank_targets(lambda people, part: scores[people, part], catalog, targets)
+    assert (ranking.ranks == MISSED).all()
+    assert (ranking.candidates == NUM_ITEMS - targets.positions).all()
+    values = metric_values(ranking.ranks, ranking.candidates, targets.users)
+    assert all((of_metric == 0).all() for of_metric in values.values()), values
+    everything = torch.arange(NUM_ITEMS).expand(30, -1)
+    listed = rank_listed(lambda people: everything[: len(people.rows)], catalog, targets)
+    assert (listed.ranks == MISSED).all()
+    one = metric_values(np.array([MISSED, 1]), np.array([2, 2]), np.zeros(2, dtype=np.int32))
+    assert one["recall@5"] == 0.5
+    assert one["auc"] == 0.5
+
+
+def test_items_of_the_history_are_candidates_where_repeats_are_ranked() -> None:
+    catalog, targets = repeating("rank")
+    scores = torch.rand(30, NUM_ITEMS)
+    ranking = rank_targets(
+        lambda people, part: scores[people, part], catalog, targets, items_chunk=13
+    )
+    wanted = catalog.interactions.items[target_rows(catalog.interactions, targets)]
+    own = scores[torch.arange(30), torch.from_numpy(wanted.astype(np.int64))]
+    assert ranking.ranks.tolist() == (1 + (scores > own.unsqueeze(1)).sum(dim=1)).tolist()
+    assert (ranking.candidates == NUM_ITEMS).all()
+
+
+@pytest.mark.parametrize("repeats", ["drop", "mask"])
+def test_repeats_do_not_lift_a_ranking_by_chance(repeats: Any) -> None:
+    """On noise a target of the history, left among candidates that lack the rest of it, gives itself away."""
+    rng = np.random.default_rng(0)
+    num_users, num_items, length = 4_000, 200, 60
+    histories = np.stack([rng.permutation(num_items)[: length + 1] for _ in range(num_users)])
+    again = rng.random(num_users) < 0.1
+    histories[again, -1] = histories[again, 0]
+    interactions = Interactions(
+        offsets=np.arange(num_users + 1) * (length + 1),
+        items=histories.ravel().astype(np.int32),
+        times=np.tile(np.arange(length + 1), num_users),
+    )
+    catalog: Any = SimpleNamespace(
+        num_items=num_items, num_users=num_users, interactions=interactions, name="noise"
+    )
+    split = make_split(catalog, SplitConfig(kind="leave-one-out", repeats=repeats))
+    assert split.repeated["test"] == again.sum()
+    assert len(split.test) == (num_users if repeats == "mask" else (~again).sum())
+
+    def likes_what_was_seen(people: torch.Tensor, part: slice) -> torch.Tensor:
+        scores = torch.rand(len(people), num_items, generator=torch.Generator().manual_seed(1))
+        for row, person in enumerate(people.tolist()):
+            scores[row, split.test.history(interactions, person).astype(np.int64)] += 1
+        return scores[:, part]
+
+    ranking = rank_targets(likes_what_was_seen, catalog, split.test, items_chunk=num_items)
+    ndcg = metric_values(ranking.ranks, people=ranking.people)["ndcg@10"]
+    candidates = num_items - length
+    chance = (1 / np.log2(np.arange(10) + 2)).sum() / candidates
+    chance *= 1 if repeats == "drop" else (~again).mean()
+    assert ndcg.mean() == pytest.approx(chance, abs=4 * ndcg.std() / np.sqrt(len(ndcg)))
+
+
+def test_lists_and_ranks_order_equals_by_the_same_keys() -> None:
+    catalog, targets = world()
+    scores = torch.randint(2, (30, NUM_ITEMS)).float()
+    listed: list[np.ndarray] = []
+
+    class Lists(ListMeasures):
+        def measure(self, lists: Any, *_: Any) -> dict[str, Any]:
+            listed.append(lists)
+            return {name: np.zeros(len(lists)) for name in self.names}
+
+    measures = Lists(np.ones(NUM_ITEMS, dtype=np.int64), 30, None)
+    keys = tie_keys(NUM_ITEMS)
+    for chunk in (NUM_ITEMS, 13, 3):
+        listed.clear()
+        rank_targets(
+            lambda people, part: scores[people, part],
+            catalog,
+            targets.take(np.arange(1)),
+            measures=measures,
+            items_chunk=chunk,
+        )
+        history = targets.history(catalog.interactions, 0).tolist()
+        candidates = [item for item in range(NUM_ITEMS) if item not in history]
+        candidates.sort(key=lambda item: (-float(scores[0, item]), keys[item]))
+        assert listed[0][0].tolist() == candidates[:10], chunk
+
+
+@pytest.mark.parametrize("strange", [math.nan, math.inf, -math.inf])
+def test_a_score_that_is_not_finite_is_an_error_that_names_item_and_user(strange: float) -> None:
+    catalog, targets = world()
+    catalog.items = [{"item_id": f"i{n}"} for n in range(NUM_ITEMS)]
+    catalog.user_ids = np.array([f"u{n}" for n in range(30)])
+    scores = torch.rand(30, NUM_ITEMS)
+    wanted = int(catalog.interactions.items[target_rows(catalog.interactions, targets)][4])
+    scores[4, wanted] = strange
+    with pytest.raises(NotFinite, match=rf"score of item 'i{wanted}' for user 'u4' is {strange}"):
+        rank_targets(lambda people, part: scores[people, part], catalog, targets, items_chunk=13)
 
 
 def test_items_already_owned_are_no_candidates() -> None:
