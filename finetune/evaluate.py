@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from catalog.catalog import Catalog
-from catalog.errors import NotFinite
+from catalog.errors import NotFinite, VitrineError
 from catalog.progress import track
-from catalog.splits import Targets, target_rows
+from catalog.splits import Split, Targets, target_rows
 from finetune.metrics import LIST_LENGTH, MISSED, ListMeasures, Ranking, metric_values
 from finetune.statistics import Interval, mean_interval
 
@@ -247,6 +247,16 @@ class _Kept:
             seen = chunk.seen_rows.numpy(), chunk.seen_items.numpy()
             for name, values in self.measures.measure(tops, *seen).items():
                 found.lists[name][chunk.rows] = values
+
+
+def check_test_targets(catalog: Catalog, split: Split) -> None:
+    """Raises VitrineError where a split leaves nothing to test on: a mean of nothing is no figure."""
+    if not len(split.test):
+        raise VitrineError(
+            f"the {split.config.kind} split of {catalog.name} has no test target whose user has "
+            f"{split.config.min_history} or more interactions before it (split.min_history); lower that, "
+            "or use another split.kind"
+        )
 
 
 def check_scores(scores: Tensor, first: int = 0) -> None:

@@ -30,6 +30,7 @@ from finetune.cache import CacheRefresh
 from finetune.card import recommender_card
 from finetune.config import Features, FinetuneConfig
 from finetune.data import FinetuneData
+from finetune.evaluate import check_test_targets
 from finetune.fitted import Fitted
 from finetune.metrics import ListMeasures, Ranking
 from finetune.missing import check_missing, filled_content, take_away
@@ -70,6 +71,7 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
     """
     started, memory = perf_counter(), PeakMemory()
     catalog, split = load_split(config.catalog, config.split)
+    check_test_targets(catalog, split)
     tried = fit_each(config, catalog, split, output, build_trainer)
     chosen = max(tried, key=lambda features: tried[features].best.best or 0.0)
     fitted = tried[chosen]

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from catalog.errors import NotFinite
+
 RESAMPLES = 2000
 
 
@@ -38,9 +40,23 @@ def _interval(value: float, samples: NDArray[np.float64]) -> Interval:
     return Interval(float(value), float(low), float(high))
 
 
+def _finite(values: NDArray[np.floating]) -> NDArray[np.float64]:
+    """`values` as float64; NotFinite where there are none, or one is not: no mean follows from them."""
+    found = np.asarray(values, dtype=np.float64)
+    if not len(found):
+        raise NotFinite("there are no values to average; bring more users or another split")
+    strange = np.flatnonzero(~np.isfinite(found.reshape(len(found), -1)).all(axis=1))
+    if len(strange):
+        raise NotFinite(
+            f"{len(strange):,} of {len(found):,} values to be averaged are nan or infinite, the first that "
+            f"of user {strange[0] + 1} in their order; look at what was measured of that user"
+        )
+    return found
+
+
 def mean_interval(values: NDArray[np.floating], seed: int = 0) -> Interval:
-    """Mean over people of one figure each, (people,)."""
-    column = np.asarray(values, dtype=np.float64)[:, None]
+    """Mean over users of one figure each, (users,); NotFinite where one is not."""
+    column = _finite(values)[:, None]
     return _interval(column.mean(), _resampled_means(column, seed)[:, 0])
 
 
@@ -55,7 +71,7 @@ def ratio_interval(
     ours: NDArray[np.floating], theirs: NDArray[np.floating], seed: int = 0
 ) -> Interval:
     """mean(ours) / mean(theirs) over the same people; infinite where theirs is 0."""
-    columns = np.stack([ours, theirs], axis=1).astype(np.float64)
+    columns = _finite(np.stack([ours, theirs], axis=1))
     means = _resampled_means(columns, seed)
     with np.errstate(divide="ignore", invalid="ignore"):
         samples = means[:, 0] / means[:, 1]

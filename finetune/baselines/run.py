@@ -20,7 +20,7 @@ from finetune.baselines.factorisation import Factorisation, PairData, Pairs
 from finetune.baselines.neighbours import ItemNeighbours
 from finetune.baselines.popularity import figures_of_test, rank_by_popularity
 from finetune.config import FinetuneConfig, Model
-from finetune.evaluate import rank_targets
+from finetune.evaluate import check_test_targets, rank_targets
 from finetune.metrics import ListMeasures, Ranking, mean_ndcg
 from finetune.selection import BestWeights
 from pretrain.artifact import count_parameters, open_encoder
@@ -52,6 +52,7 @@ def run_baseline(
     """
     started, memory = perf_counter(), PeakMemory()
     catalog, split = load_split(config.catalog, config.split)
+    check_test_targets(catalog, split)
     fitted = fit_baseline(model, config, catalog, split, output, build_trainer)
     ranking = fitted.rank(split.test, measures=ListMeasures.of(catalog, split))
     with write_artifact(

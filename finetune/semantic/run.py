@@ -17,6 +17,7 @@ from catalog.splits import Split, Targets, load_split
 from finetune.artifact import start
 from finetune.config import FinetuneConfig
 from finetune.data import FinetuneData
+from finetune.evaluate import check_test_targets
 from finetune.fitted import Fitted
 from finetune.metrics import ListMeasures, Ranking, slices_of, summarise
 from finetune.recommender import Recommender
@@ -44,6 +45,7 @@ def run_semantic_ids(config: FinetuneConfig, output: Path, build_trainer: Traine
     """
     started, memory = perf_counter(), PeakMemory()
     catalog, split = load_split(config.catalog, config.split)
+    check_test_targets(catalog, split)
     fitted = fit_semantic_ids(config, catalog, split, output, build_trainer)
     module, progress = fitted.module, config.trainer.progress
     sharded = is_sharded(module)  # then every rank takes each pass through it, with the others

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from catalog.catalog import Catalog
+from catalog.errors import NotFinite
 from finetune.statistics import Interval, difference_interval, mean_interval, ratio_interval
 from generate.conditioning import Shop
 from generate.image.config import DrawConfig
@@ -135,6 +136,13 @@ def judge_pictures(
     wanted = sorted({*(item for look in looks for item in look), *items.tolist(), *people.items})
     rows, real = look_at(catalog, wanted, (height, width), eyes)
     features = {told: eyes.features(pictures) for told, pictures in drawn.items()}
+    for told, found in features.items():
+        if not found.isfinite().all():
+            place = int((~found.isfinite().all(dim=1)).nonzero()[0])
+            raise NotFinite(
+                f"the judge's features of the picture for user {catalog.user_ids[people.users[place]]!s} "
+                f"({told}) are not finite; look at that picture, or name another encoder with --judge"
+            )
     known = {told: centred(part, real) for told, part in features.items()}
     units = centred(real, real)
     measures: dict[str, Any] = {}

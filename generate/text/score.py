@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from catalog.catalog import Catalog
-from catalog.errors import VitrineError
+from catalog.errors import NotFinite, VitrineError
 from catalog.splits import Split, target_rows
 from finetune.statistics import difference_interval, mean_interval, ratio_interval
 from generate.conditioning import NextItemPairs, Shop, states_of, swap_partners
@@ -245,6 +245,12 @@ def _likelihood(
         for told in people.states:
             conditions = people.conditions(prompts, told, part, item_shown)
             nats, tokens = generator.loss_per_text(conditions, task, words)
+            if not nats.isfinite().all():
+                place = part[int((~nats.isfinite()).nonzero()[0])]
+                raise NotFinite(
+                    f"the likelihood of the {task} of user row {people.users[place]} ({told}) is not "
+                    "finite; look at that text and at the generator's weights"
+                )
             losses[told][start : start + chunk] = nats.cpu().numpy()
             counts[start : start + chunk] = tokens.cpu().numpy()
     if len(worded) < 2:
