@@ -28,7 +28,7 @@ from finetune.metrics import metric_values
 from finetune.statistics import Interval, difference_interval, mean_interval, ratio_interval
 from launch.compare import CompareConfig, default_arms, run_comparison
 from launch.pipeline import PipelineConfig
-from launch.report.pace import LEVEL, curve_of, pace
+from launch.report.pace import curve_of, pace
 from launch.settings import load_settings
 from launch.trainer import build_trainer
 from pretrain.config import PretrainConfig, TowerConfig
@@ -75,25 +75,18 @@ def movies(output: Path) -> None:
             ("lora_minus_best_single", "lora", best),
         ):
             figures[f"{short}_{name}"] = difference_interval(values[ours], values[theirs])
-        for name, (ours, theirs) in {
-            "all_at_least_best_single": (EVERYTHING, best),
-            "best_single_at_least_id": (best, "id"),
-        }.items():
-            behind = values[ours].mean() < values[theirs].mean()
-            figures[f"{short}_{name}"] = int(not behind)
-            figures[f"{short}_{name}_or_said"] = int(not behind or compared.says(ours, theirs))
     write_record(
         "finetune-movies",
         claim="On MovieLens 100K, content, ids and words together rank at least as well as the best "
-        "single modality, and that as well as ids alone, or the comparison's page says that it does not.",
+        "single modality, and that as well as ids alone.",
         command="python -m benchmarks.arms movies",
         seeds=SEEDS,
         figures=figures,
         sources=[*COMPARISON, "configs/pipeline/movies.yaml"],
         goal=[
-            f"{split.replace('-', '_')}_{name}_or_said == 1"
+            f"{split.replace('-', '_')}_{name} >= 0"
             for split in SPLITS
-            for name in ("all_at_least_best_single", "best_single_at_least_id")
+            for name in ("all_minus_best_single", "best_single_minus_id")
         ],
         note=f"NDCG@10. {COMMON}all: {EVERYTHING}. The best single modality is chosen on validation. "
         "Everything on sale has long been taken here, and what people took says more than posters "
@@ -108,15 +101,13 @@ def fashion(output: Path) -> None:
     steps, budget = pace(runs["lora"], runs["scratch"])
     reached = [budget * 2 if step is None else step for step in steps]  # never counts as twice
     share = float(np.mean(reached)) / budget
-    says_not = f"Pretraining (lora) does not come to {LEVEL}" in compared.report
     goals = [curve_of(folder)[-1][1] for folder in runs["scratch"]]
     cold = compare_on_cold_fashion(output)
     recall = {name: np.mean(cold.of(name, "recall@10"), axis=0) for name in cold.arms}
     write_record(
         "finetune-fashion",
         claim="Of garments nobody took in training, content finds at least ten times what ids find; "
-        "where an encoder pretrained on films does not halve the steps that a model from scratch "
-        "takes, the verdict says so.",
+        "an encoder pretrained on films halves the steps that a model from scratch takes.",
         command="python -m benchmarks.arms fashion",
         seeds=SEEDS,
         figures={
@@ -132,10 +123,9 @@ def fashion(output: Path) -> None:
             "scratch_last_validation_ndcg10": float(np.mean(goals)),
             "lora_steps_to_scratch": float(np.mean(reached)),
             "lora_steps_share": share,
-            "halved_or_verdict_says_not": int(share <= 0.5 or says_not),
         },
         sources=[*COMPARISON, "configs/pipeline/fashion.yaml", "configs/pipeline/movies.yaml"],
-        goal=["content_over_id_cold_recall10_low >= 10", "halved_or_verdict_says_not == 1"],
+        goal=["content_over_id_cold_recall10_low >= 10", "lora_steps_share <= 0.5"],
         note=f"{COMMON}ndcg: targets after a moment in time. cold: {HELD_OUT:.0%} of the garments, drawn "
         "at random, are in no training history, and every purchase of theirs is a target, ranked among "
         "all 3,186 after the person's others; a person's Recall@10 is the share of their targets. Ids know "
@@ -220,15 +210,6 @@ class Compared:
 
     def ndcg(self, name: str) -> list[NDArray[np.float64]]:
         return self.of(name, "ndcg@10")
-
-    def says(self, ours: str, theirs: str) -> bool:
-        """Whether its page says in words that one is no better than the other."""
-        told = [line for line in self.report.splitlines() if f"({ours} against {theirs})" in line]
-        return any(" hurt here" in line or " no clear difference" in line for line in told)
-
-    @property
-    def report(self) -> str:
-        return (self.output / "report.md").read_text(encoding="utf8")
 
     def validation(self, name: str) -> float:
         curves = [curve_of(self.folder(name, seed)) for seed in SEEDS]

@@ -1,10 +1,10 @@
 """Guidance by the person: nothing at scale 0, more of their taste the higher it is, the item still there.
 
-python -m benchmarks.guidance    # a quarter of an hour after `benchmarks.pictures demo`, in whose world it is
+python -m benchmarks.guidance    # five minutes after `benchmarks.pictures demo`, whose generator it asks
 """
 
 import argparse
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +14,11 @@ import torch
 from benchmarks.pictures import STEPS, requests_of
 from benchmarks.record import write_record
 from benchmarks.sources import IMAGE_SCORES, IMAGES
-from catalog.artifacts import open_artifact
-from catalog.config import CatalogConfig, SplitConfig
 from finetune.statistics import mean_interval
-from generate.image.config import ImageConfig
 from generate.image.features import centred, mean_features
 from generate.image.judge import train_judge
 from generate.image.pipeline import drawing
-from generate.image.run import run_image_generator
 from generate.image.score import RECENT, look_at
-from launch.pipeline import Stage
-from launch.trainer import build_trainer
-from pretrain.config import TrainerConfig
 
 PEOPLE = 200
 SCALES = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0)
@@ -36,7 +29,7 @@ KIND = "category"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("runs/benchmark-words/demo-0"))
-    figures = asked(trained(parser.parse_args().output))
+    figures = asked(parser.parse_args().output / "image")
     write_record(
         "image-guidance",
         claim="At scale 0 the person's picture is the one for nobody, byte by byte; the higher the scale "
@@ -47,40 +40,17 @@ def main() -> None:
         sources=[*IMAGES, *IMAGE_SCORES, "benchmarks/pictures.py"],
         goal=[
             f"same_as_for_nobody_at_0 == {PEOPLE}",
-            "spearman >= 0.9",
+            "spearman_of_people_low >= 0.9",
             "kind_at_largest_scale >= 0.8",
         ],
         note=f"A generator with default settings, {STEPS:,} steps. {PEOPLE} people of the demo's second "
         "shop, each drawn another item of their next item's kind "
         f"at scales {', '.join(map(str, SCALES))} of the person, all else as usual. Likeness: cosine to the "
         "mean of their last pictures in the features of a network that nothing was conditioned on "
-        "(checked on held-out pictures: judge_names). spearman: of the scale and the mean likeness; "
-        "spearman_of_people: mean over people of their own. kind: share of the pictures that the network "
-        "reads as of the item's kind.",
+        "(checked on held-out pictures: judge_names). spearman_of_people: rank correlation of scale and "
+        "likeness of each person by themselves, mean over people and its 95 % interval. "
+        "kind: share of the pictures that the network reads as of the item's kind.",
     )
-
-
-def trained(output: Path) -> Path:
-    """A generator with default settings, beside the one that `benchmarks.pictures` asks."""
-    told = open_artifact(output / "image", kind="image-generator").manifest["config"]
-    config = ImageConfig(
-        recommender=told["recommender"],
-        catalog=CatalogConfig(**told["catalog"]),
-        split=SplitConfig(**told["split"]),
-        trainer=TrainerConfig(max_steps=STEPS),
-    )
-    folder = output / "image-default"
-    stage = Stage(
-        "pictures",
-        folder,
-        "image-generator",
-        asdict(config),
-        {"recommender": Path(config.recommender)},
-        lambda: run_image_generator(config, folder, build_trainer),
-    )
-    if not stage.is_done():  # a change of defaults asks for another generator
-        stage.run()
-    return folder
 
 
 def asked(generator: Path) -> dict[str, Any]:
@@ -120,8 +90,7 @@ def asked(generator: Path) -> dict[str, Any]:
             np.mean([a == b for a, b in zip(read, kinds, strict=True)])
         )
     table = np.stack(columns)
-    figures["spearman"] = spearman(table.mean(1))
-    figures["spearman_of_people"] = float(np.mean([spearman(column) for column in table.T]))
+    figures["spearman_of_people"] = mean_interval(np.array([spearman(own) for own in table.T]))
     figures["kind_at_largest_scale"] = figures[f"kind_at_{SCALES[-1]:g}"]
     return figures
 

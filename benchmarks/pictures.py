@@ -43,9 +43,6 @@ SEEDS = (0, 1, 2)
 STAGES = ("world", "pretrain", "finetune", "pictures")
 PEOPLE = 600
 STEPS = 5000
-SAID_PLAINLY = 1.0
-"""Share of pictures that are learned from single purchases: more of the person than by default, at some
-cost in what is drawn (category_right)."""
 CREATED = 60
 """Items that creative pictures are made of."""
 FINE = CodecConfig(patch_size=8, channels=64, whitening=0.6)
@@ -149,7 +146,7 @@ def created(output: Path) -> dict[str, float]:
 
 
 def record_demo(output: Path, seeds: tuple[int, ...]) -> None:
-    image = ImageConfig(alone_share=SAID_PLAINLY, trainer=TrainerConfig(max_steps=STEPS))
+    image = ImageConfig(trainer=TrainerConfig(max_steps=STEPS))
     asked = ImageScoreConfig(people=PEOPLE, truth="{output}/world/truth")
     figures: dict[str, Any] = {}
     worst: dict[str, float] = {}
@@ -186,7 +183,7 @@ def record_demo(output: Path, seeds: tuple[int, ...]) -> None:
         ],
         note="Test targets after a moment in time, of people of the second shop; each is drawn another "
         "item of their next item's kind, told themselves, a stranger, nobody, from the same noise, at the "
-        f"default scales. Learned with alone_share {SAID_PLAINLY:g}, {STEPS:,} steps. Palette "
+        f"default scales. A generator with default settings, {STEPS:,} steps. Palette "
         "and motif are read from pixels by the world's own rule "
         "(catalog/demo/read.py). Identified and likeness: by a convolutional network that learns the shop's "
         "labels from its pictures, and to recall them, and is checked on held-out ones (judge_names), by "

@@ -50,8 +50,9 @@ def main() -> None:
     figures = {**softmax_figures(), **ranking_figures()}
     write_record(
         "finetune-speed",
-        claim="Fine-tuning's softmax over 100,000 items costs less CPU time than torch's chunked one, "
-        "and its ranking of 200,000 items less than RecBole's, in memory that holds no whole matrix.",
+        claim="Fine-tuning's softmax over 100,000 items costs no more CPU time than torch's chunked one at "
+        "its best, in less memory, and its ranking of 200,000 items less than RecBole's, in memory that "
+        "holds no whole matrix.",
         command=COMMAND,
         seeds=[0],
         figures=figures,
@@ -64,7 +65,8 @@ def main() -> None:
             "finetune/shop.py",
         ],
         goal=[
-            "softmax_speedup_over_chunked_low >= 3.0",
+            "softmax_speedup_over_chunked_by_hand_low >= 1.0",
+            "softmax_ours_mib <= softmax_chunked_by_hand_mib",
             "softmax_ours_mib <= 150",
             "softmax_ours_gradient_error <= 1e-5",
             "ranking_speedup_over_recbole_low >= 1.4",
@@ -73,8 +75,8 @@ def main() -> None:
         ],
         note="One thread; rounds alternate in rotating order; medians of process time with 95 % "
         f"bootstrap intervals of their ratio. Softmax: loss and gradients of {POSITIONS} positions, "
-        f"width {WIDTH}; chunked is F.linear_cross_entropy as it chunks by itself, chunked_by_hand "
-        f"with {BY_HAND} positions at once (no goal: it is as fast as ours); the error is the largest "
+        f"width {WIDTH}; chunked is F.linear_cross_entropy as it chunks by itself (slow: no goal), "
+        f"chunked_by_hand with {BY_HAND} positions at once, which is its best here; the error is the largest "
         "difference from float64 over the largest entry. Ranking: states, ranks and NDCG@10 of "
         f"{PEOPLE} people with histories of {HISTORY}, one in two with a target near its state; "
         "recbole is its full-sort evaluation (all scores, seen ones masked, topk, a matrix of "
