@@ -24,6 +24,12 @@ class BrokenFile(Exception):
     """A picture, film or sound that cannot be read; the message is the reason, in a few words."""
 
 
+def in_one_line(error: BaseException, longest: int = 300) -> str:
+    """What another library says of a failure, for the end of a message of ours."""
+    said = " ".join(str(error).split()) or type(error).__name__
+    return said if len(said) <= longest else f"{said[:longest]}…"
+
+
 def nearest(value: str, known: Iterable[str]) -> str:
     """The end of an error message: " Did you mean 'title'?", or the known names if few, or "".
 

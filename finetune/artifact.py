@@ -33,6 +33,7 @@ from pretrain.artifact import EncoderParts, new_encoder, open_encoder
 from pretrain.config import EncoderConfig, ModalityConfig, ReaderConfig, TowerConfig
 from pretrain.embed import IDS_FILE, VECTORS_FILE
 from pretrain.history import HistoryEncoder, HistoryEncoderConfig, new_reader
+from pretrain.shards import float32_state
 from pretrain.store import open_vectors
 
 COUNTS_FILE = "train_counts.npy"
@@ -242,13 +243,14 @@ def save_weights(assembled: Assembled, transfer: str, folder: Path) -> None:
     if assembled.vocabulary is not None:
         assembled.vocabulary.save(folder)
     if assembled.peft is not None:
-        assembled.peft.save_pretrained(str(folder / ADAPTER))
+        weights = float32_state(assembled.peft)
+        assembled.peft.save_pretrained(str(folder / ADAPTER), state_dict=weights)
         # PEFT writes a model card with placeholders; the manifest says what is true.
         (folder / ADAPTER / "README.md").unlink(missing_ok=True)
         return
     head = {
-        name: value.detach().contiguous().cpu()
-        for name, value in assembled.recommender.state_dict().items()
+        name: value.contiguous().cpu()
+        for name, value in float32_state(assembled.recommender).items()
         if not name.startswith("encoder.")
     }
     save_file(head, folder / HEAD)

@@ -29,7 +29,8 @@ class CacheRefresh(pl.Callback):
         shape = (self.reader.catalog.num_items, self.encoder.config.width)
         content = np.empty(shape, dtype=np.float32)
         embed_items(self.encoder, self.reader, content, progress=False)
-        module.content = torch.from_numpy(content).to(module.device)
+        assert module.content is not None
+        module.content = torch.from_numpy(content).to(module.content)
         self.read_at = step
 
     def on_train_batch_end(

@@ -14,6 +14,7 @@ from catalog.errors import NotFinite
 from finetune.words import WordVectors
 from pretrain.encoder import ItemEncoder
 from pretrain.history import HistoryEncoder
+from pretrain.shards import like_weights
 
 SAME = 1e-10
 """Share of the mean squared length below which the largest variance is what rounding leaves."""
@@ -74,7 +75,7 @@ class Adaptor(nn.Module):
         self.whitener.copy_((directions * scales) @ directions.T)
 
     def forward(self, vectors: Tensor) -> Tensor:
-        return self.linear((vectors - self.center) @ self.whitener)
+        return self.linear((like_weights(vectors, self.center) - self.center) @ self.whitener)
 
 
 class IdVectors(nn.Embedding):

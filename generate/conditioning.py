@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from catalog.catalog import Catalog
 from catalog.splits import Split
+from pretrain.shards import like_weights
 
 
 class Shop(Protocol):
@@ -86,7 +87,8 @@ class VectorTokens(nn.Module):
         known = vectors.ne(0).any(-1)
         if present is not None:
             known = known & present
-        projected = self.project((vectors - self.mean) @ self.whitener)
+        centred = like_weights(vectors, self.mean) - self.mean
+        projected = self.project(centred @ self.whitener)
         tokens = self.norm(projected.unflatten(-1, (self.num_tokens, -1)))
         return torch.where(known[:, None, None], tokens, self.null.to(tokens.dtype))
 

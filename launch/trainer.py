@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from typing_extensions import override
 
-from catalog.errors import VitrineError
+from catalog.errors import VitrineError, in_one_line
 from launch.checkpoints import STATE, Checkpoints, SeedEachStep, StateFile
 from launch.events import Events
 from launch.guard import StepGuard
@@ -24,6 +25,7 @@ from launch.strategies import ElasticDeepSpeedStrategy, kind_of, make_strategy
 from launch.training_progress import TrainingProgress
 from launch.watchdog import Watchdog
 from pretrain.config import TrainerConfig
+from pretrain.shards import is_sharded
 from pretrain.work import written
 
 
@@ -47,6 +49,8 @@ class StageTrainer(pl.Trainer):
         loaders = (train_dataloaders, val_dataloaders, datamodule)
         with self.watchdog.watching(self) if self.watchdog else nullcontext():
             super().fit(model, *loaders, ckpt_path, weights_only)
+        if not is_sharded(model):
+            model.float()  # whatever it was trained in, it is judged and stored in float32
         if self.is_global_zero:
             self.events.write("end", step=self.global_step)
 
@@ -144,7 +148,13 @@ def build_trainer(
     }
     if not config.strategy.startswith("zero"):  # DeepSpeed reads and writes by itself
         settings["plugins"] = [StateFile()]
-    trainer = StageTrainer(**{**settings, **options})
+    try:
+        trainer = StageTrainer(**{**settings, **options})
+    except (MisconfigurationException, ValueError) as error:  # no GPU here; a clash of settings
+        raise VitrineError(
+            f"no training can be set up with accelerator {config.accelerator}, {config.devices} "
+            f"devices, strategy {config.strategy}, precision {config.precision}: {in_one_line(error)}"
+        ) from error
     trainer.title, trainer.events, trainer.watchdog = title, events, watchdog
     return trainer
 

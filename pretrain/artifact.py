@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from transformers.utils import logging
 
@@ -21,6 +22,7 @@ from pretrain.encoder import ItemEncoder, ItemEncoderConfig
 from pretrain.history import HistoryEncoder, new_reader
 from pretrain.lora import add_lora
 from pretrain.modalities import MODALITIES, Modality, Processor
+from pretrain.shards import float32_state
 
 
 @contextmanager
@@ -54,16 +56,16 @@ class EncoderParts:
         """Hugging Face layout: the encoder in `folder`, the history encoder in `folder/history`,
         what reads a modality in `folder/processors/<modality>`."""
         with without_bars():
-            self.encoder.save_pretrained(folder)
-            self.history.save_pretrained(folder / "history")
+            for model, place in ((self.encoder, folder), (self.history, folder / "history")):
+                model.save_pretrained(place, state_dict=float32_state(model))
             for name, processor in self.processors.items():
                 processor.save_pretrained(folder / "processors" / name)
 
     @classmethod
     def load(cls, folder: Path) -> "EncoderParts":
         with without_bars():
-            encoder = ItemEncoder.from_pretrained(folder)
-            history = HistoryEncoder.from_pretrained(folder / "history")
+            encoder = ItemEncoder.from_pretrained(folder, dtype=torch.float32)
+            history = HistoryEncoder.from_pretrained(folder / "history", dtype=torch.float32)
             processors = {
                 name: kind.load_processor(folder / "processors" / name)
                 for name, kind in encoder.kinds.items()

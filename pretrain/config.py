@@ -22,8 +22,8 @@ from catalog.config import (
 class TrainerConfig:
     max_steps: Count = 1000
     """Optimiser steps."""
-    accelerator: str = "auto"
-    """Lightning's accelerator: auto, cpu, gpu, ..."""
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
+    """Lightning's accelerator."""
     devices: PositiveInt = 1
     """Devices on each node."""
     nodes: PositiveInt = 1
@@ -32,8 +32,10 @@ class TrainerConfig:
         "auto", "ddp", "zero1", "zero2", "zero3", "zero2-offload", "zero3-offload"
     ] = "auto"
     """How the model is spread: one device or DDP by itself (auto), or DeepSpeed ZeRO."""
-    precision: str = "32-true"
-    """Lightning's precision: 32-true, bf16-mixed, ..."""
+    precision: Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true"] = (
+        "32-true"
+    )
+    """Lightning's: what weights and steps are computed in. Artifacts hold float32 in any case."""
     gradient_clip: NonNegative = 1.0
     """Clip the gradient's global norm to this; 0 leaves it alone."""
     accumulate: PositiveInt = 1

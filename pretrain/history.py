@@ -14,6 +14,7 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 from catalog.errors import VitrineError
 from pretrain.blocks import BLOCKS, RecentMean, rotary
 from pretrain.config import ReaderConfig
+from pretrain.shards import like_weights
 from pretrain.towers import build_tower, config_of, output_width
 
 
@@ -117,6 +118,7 @@ class HistoryEncoder(PreTrainedModel):
         `vectors` (rows, length, width), unit length; `segments` int (rows, length): slots with the
         same number belong to one history, -1 is padding. Returns (rows, length, width), unit length.
         """
+        vectors = like_weights(vectors, self.norm.weight)
         length = vectors.shape[1]
         same = segments.unsqueeze(2) == segments.unsqueeze(1)  # (rows, length, length)
         causal = torch.ones(length, length, dtype=torch.bool, device=vectors.device).tril()

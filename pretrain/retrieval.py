@@ -23,6 +23,7 @@ from pretrain.content import ContentReader, to_device
 from pretrain.embed import embed_items
 from pretrain.encoder import ItemEncoder
 from pretrain.history import HistoryEncoder
+from pretrain.shards import passes_of
 
 CUTOFFS = (1, 5, 10)
 MOST_HELD_OUT = 1000
@@ -97,7 +98,7 @@ class RetrievalReport(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         encoder, history = pl_module.encoder, pl_module.history
-        with trainer.precision_plugin.forward_context():
+        with passes_of(trainer):
             self.found = retrieval_report(
                 encoder, history, self.reader, self.reader.catalog, self.split, self.held_out
             )

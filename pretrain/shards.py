@@ -1,9 +1,11 @@
-"""What the code must know of ZeRO-3, where each rank holds a piece of each weight."""
+"""What the code must know of how a trainer holds weights: under ZeRO-3 in pieces, or in half precision."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from torch import nn
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
 
 
 def is_sharded(module: nn.Module) -> bool:
@@ -21,3 +23,31 @@ def gathered_weights(*modules: nn.Module) -> Iterator[None]:
 
     with deepspeed.zero.GatheredParameters(sharded, modifier_rank=None):
         yield
+
+
+def float32_state(module: nn.Module) -> dict[str, Tensor]:
+    """The weights as an artifact stores them, also where a step was taken in half precision."""
+    return {
+        name: value.float() if value.is_floating_point() else value
+        for name, value in module.state_dict().items()
+    }
+
+
+@contextmanager
+def passes_of(trainer: pl.Trainer) -> Iterator[None]:
+    """Passes in the trainer's precision; what is made beside them is float32, as everywhere else.
+
+    Lightning's own context makes half precision the default of every new tensor.
+    """
+    usual = torch.get_default_dtype()
+    with trainer.precision_plugin.forward_context():
+        torch.set_default_dtype(usual)
+        yield
+
+
+def like_weights(x: Tensor, weight: Tensor) -> Tensor:
+    """`x`, such as vectors that are cached in float32, in the weights' precision where that is another.
+
+    Under autocast weights are float32, and `x` stays what it is.
+    """
+    return x if weight.dtype == torch.float32 else x.to(weight.dtype)

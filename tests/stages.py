@@ -60,7 +60,7 @@ def train(
     return ran
 
 
-def pretrain_small(world: Path, output: Path, steps: int = 3) -> Path:
+def pretrain_small(world: Path, output: Path, steps: int = 3, precision: Any = "32-true") -> Path:
     """An encoder of the demo's first shop."""
     text = {"model_type": "bert", "intermediate_size": 64, **SMALL}
     image = {"model_type": "vit", "intermediate_size": 64, "patch_size": 16, **SMALL}
@@ -73,7 +73,7 @@ def pretrain_small(world: Path, output: Path, steps: int = 3) -> Path:
             reader=ReaderConfig(layers=1, heads=2, max_history=8),
         ),
         data=PretrainDataConfig(rows=4, row_length=8, max_broken=0.1),
-        trainer=TrainerConfig(max_steps=steps, progress=False),
+        trainer=TrainerConfig(max_steps=steps, progress=False, precision=precision),
     )
     return run_pretraining(config, output, build_trainer)
 

@@ -19,6 +19,7 @@ from finetune.semantic.shop import SemanticShop
 from finetune.semantic.trie import Trie
 from pretrain.embed import VECTORS_FILE
 from pretrain.history import HistoryEncoder, HistoryEncoderConfig
+from pretrain.shards import float32_state
 from pretrain.store import open_vectors
 
 CODES_FILE = "codes.safetensors"
@@ -34,7 +35,7 @@ def save_model(model: SemanticRecommender, trained: NDArray[np.bool_], folder: P
         "trained": trained.astype(np.uint8),
     }
     save_arrays(arrays, folder / CODES_FILE)
-    weights = {name: value.contiguous().cpu() for name, value in model.state_dict().items()}
+    weights = {name: value.contiguous().cpu() for name, value in float32_state(model).items()}
     save_file(weights, folder / WEIGHTS_FILE)
     model.recommender.history.config.save_pretrained(folder / "history")
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from finetune.recommender import Recommender
 from finetune.semantic.trie import Trie
 from pretrain.blocks import AttentionBlock, rotary
+from pretrain.shards import like_weights
 
 
 class SemanticRecommender(nn.Module):
@@ -77,6 +78,7 @@ class SemanticRecommender(nn.Module):
         `states` (n, width); `begun` int64 (n, t): an identifier's first t codes. As the reader of
         histories does from the mean, each starts from the state itself and learns what it misses.
         """
+        states = like_weights(states, self.correction)
         said = self.vectors(begun + self.offsets[: begun.shape[1]]).cumsum(dim=1)
         read = torch.cat([states.unsqueeze(1), said], dim=1)
         length = read.shape[1]
@@ -94,7 +96,8 @@ class SemanticRecommender(nn.Module):
         `queries` (n, width); `branches` (n, sizes[level]): what each code leads to, -1 for nothing.
         """
         logits = self.log_scales[level].exp().clamp(max=100.0) * queries @ self._table(level).T
-        return logits.masked_fill(branches < 0, float("-inf")).log_softmax(dim=-1)
+        dtype = torch.promote_types(logits.dtype, torch.float32)  # sums of bfloat16 tell few apart
+        return logits.masked_fill(branches < 0, float("-inf")).log_softmax(dim=-1, dtype=dtype)
 
     def log_likelihood(self, states: Tensor, items: Tensor, among: Tensor | None = None) -> Tensor:
         """log p(item | state), (n,), of `states` (n, width) and `items` int64 (n,).

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from generate.conditioning import Purchases, VectorTokens
+from pretrain.shards import like_weights
 
 
 class Conditioner(ModelMixin, ConfigMixin):
@@ -168,6 +169,9 @@ def clean_estimate(
     rather than of noise or velocity: clean pictures lie on a thin sheet, which a small network can aim
     at; the others fill the whole space (Li & He 2025, "Back to Basics").
     """
+    weight = next(denoiser.parameters())
+    noisy_latents = like_weights(noisy_latents, weight)
+    structure = None if structure is None else like_weights(structure, weight)
     if hasattr(denoiser, "estimate"):  # a pretrained one
         return denoiser.estimate(noisy_latents, times, tokens, structure)
     return denoiser(

@@ -32,6 +32,7 @@ from generate.text.tokenizer import (
 )
 from generate.text.vouched import Vouched
 from pretrain.artifact import without_bars
+from pretrain.shards import float32_state
 
 _SETTINGS, _PROJECTOR, _VOUCHED = "generator.json", "projector.safetensors", "vouched.txt"
 SLOTS = 64
@@ -309,12 +310,18 @@ class TextGenerator(nn.Module):
         if self.base:
             # "auto" would ask the hub whether the vocabulary had grown; it never does here.
             assert self.adapter == "default", "only a generator that has its base alone is saved"
-            self.language_model.save_pretrained(str(folder / ADAPTER), save_embedding_layers=False)
+            self.language_model.save_pretrained(
+                str(folder / ADAPTER),
+                state_dict=float32_state(self.language_model),
+                save_embedding_layers=False,
+            )
             # A model card full of placeholders; the artifact's manifest says what is true.
             (folder / ADAPTER / "README.md").unlink(missing_ok=True)
         else:
             with without_bars():
-                self.language_model.save_pretrained(str(folder / LANGUAGE_MODEL))
+                self.language_model.save_pretrained(
+                    str(folder / LANGUAGE_MODEL), state_dict=float32_state(self.language_model)
+                )
         self.tokenizer.save_pretrained(folder / TOKENIZER)
         if self.vouched is not None:
             (folder / _VOUCHED).write_text("\n".join(sorted(self.vouched.words)), encoding="utf8")
@@ -359,8 +366,8 @@ class TextGenerator(nn.Module):
 
     def _projector(self) -> dict[str, Tensor]:
         return {
-            name: weight.detach().cpu().contiguous()
-            for name, weight in self.state_dict().items()
+            name: weight.cpu().contiguous()
+            for name, weight in float32_state(self).items()
             if not name.startswith("language_model.")
         }
 
