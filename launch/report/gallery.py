@@ -12,14 +12,30 @@ PICTURE_KINDS = {
 }
 
 
+SHOWN_PIXELS = 224
+"""Of a picture's longer side: twice what the page gives it, for screens with small pixels."""
+
+
+def kind_of_picture(data: bytes | None) -> str | None:
+    """Its media type, if it is one that the page embeds."""
+    return next((k for start, k in PICTURE_KINDS.items() if data and data.startswith(start)), None)
+
+
 def picture(data: bytes | None, alt: str) -> Html:
     """The picture inside the page; a placeholder where there is none, or none that we know."""
-    kind = next((k for start, k in PICTURE_KINDS.items() if data and data.startswith(start)), None)
+    kind = kind_of_picture(data)
     if data is None or kind is None:
         hint = "no picture"
         return tag("span", hint, class_="picture missing", role="img", aria_label=f"{alt}: {hint}")
     source = f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
-    return tag("img", src=source, alt=alt, class_="picture", width=112, height=112)
+    return tag(
+        "img",
+        src=source,
+        alt=alt,
+        class_="picture",
+        width=SHOWN_PIXELS // 2,
+        height=SHOWN_PIXELS // 2,
+    )
 
 
 def item_figure(item: ItemCard, mark: Html | None = None, note: Child = None) -> Html:

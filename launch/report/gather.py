@@ -3,14 +3,18 @@
 import json
 import math
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from catalog.artifacts import open_artifact
 from catalog.catalog import Catalog
+from catalog.errors import BrokenFile
+from catalog.pictures import read_picture, read_shape
 from catalog.splits import Split, load_split, target_rows
 from finetune.baselines import rank_by_popularity
 from finetune.config import ArmConfig
@@ -29,6 +33,7 @@ from launch.report.contents import (
     Report,
     RetrievalRow,
 )
+from launch.report.gallery import SHOWN_PIXELS, kind_of_picture
 from launch.report.page import render_page
 
 if TYPE_CHECKING:
@@ -289,13 +294,30 @@ def gather_controls(scores: dict[str, Any]) -> list[ControlRow]:
 
 
 def card(catalog: Catalog, item: int) -> ItemCard:
-    """An item with its own picture file, as it lies in the catalog."""
+    """An item as the catalog has it, its picture no larger than the page shows it."""
     row = catalog.items[item]
-    picture = None
-    if row["image"] and catalog.image_of(item, 32) is not None:
-        picture = Path(row["image"]).read_bytes()
     title = row["title"] or f"({row['item_id']}, no title)"
-    return ItemCard(title=title, category=row["category"] or "", picture=picture)
+    return ItemCard(title=title, category=row["category"] or "", picture=shown(row["image"]))
+
+
+def shown(path: str | None) -> bytes | None:
+    """A picture file of any kind as PNG or JPEG, `SHOWN_PIXELS` a side at most; None where it is
+    missing or broken."""
+    if not path:
+        return None
+    try:
+        height, width = read_shape(path)
+        if max(height, width) <= SHOWN_PIXELS and kind_of_picture(Path(path).read_bytes()):
+            read_picture(path, 32)  # opens to its end
+            return Path(path).read_bytes()
+        scale = min(1.0, SHOWN_PIXELS / max(height, width))
+        size = max(1, round(height * scale)), max(1, round(width * scale))
+        pixels = Image.fromarray(read_picture(path, size))
+    except BrokenFile:
+        return None
+    file = BytesIO()
+    pixels.save(file, "JPEG", quality=88)
+    return file.getvalue()
 
 
 def _window(catalog: Catalog) -> list[int]:

@@ -7,7 +7,9 @@ import re
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 from itertools import pairwise
+from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -25,6 +27,8 @@ from launch.report.contents import (
     Report,
     RetrievalRow,
 )
+from launch.report.gallery import SHOWN_PIXELS, picture
+from launch.report.gather import shown
 from launch.report.markup import Html, count, decimal, duration, percent, tag
 from launch.report.page import render_page
 from launch.report.tables import reading
@@ -276,3 +280,30 @@ def test_numbers_are_written_for_readers():
         "1\u2009min 35\u2009s",
         "1\u2009h 23\u2009min",
     ]
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "GIF", "BMP", "TIFF", "PNG", "JPEG"])
+@pytest.mark.parametrize("size", [(40, 20), (1200, 900)])
+def test_pictures_of_every_kind_are_shown_at_the_size_of_the_page(
+    kind: str, size: tuple[int, int], tmp_path: Path
+) -> None:
+    path = tmp_path / f"picture.{kind.lower()}"
+    noise = np.random.default_rng(0).integers(0, 255, (*size[::-1], 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    data = shown(str(path))
+    assert data is not None
+    assert "no picture" not in str(picture(data, "a cup"))
+    with Image.open(io.BytesIO(data)) as small:
+        assert max(small.size) == min(max(size), SHOWN_PIXELS)
+        assert small.width / small.height == pytest.approx(size[0] / size[1], rel=0.02)
+    assert len(data) < 60_000
+    if max(size) <= SHOWN_PIXELS and kind in ("PNG", "JPEG"):
+        assert data == path.read_bytes()
+
+
+def test_a_picture_that_does_not_open_is_said_to_be_none(tmp_path: Path) -> None:
+    path = tmp_path / "half.png"
+    path.write_bytes(drawn()[:40])
+    assert shown(str(path)) is None
+    assert shown(str(tmp_path / "nowhere.png")) is None
+    assert shown(None) is None
