@@ -96,8 +96,10 @@ def asked(generator: Path) -> dict[str, Any]:
 
 
 def spearman(values: np.ndarray) -> float:
-    """Rank correlation with their order."""
-    ranks = np.argsort(np.argsort(values))
+    """Rank correlation with their order; equal values share their ranks, and all equal say 0."""
+    ranks = (values[:, None] > values).sum(1) + (values[:, None] >= values).sum(1)
+    if ranks.min() == ranks.max():
+        return 0.0
     return float(np.corrcoef(ranks, np.arange(len(values)))[0, 1])
 
 

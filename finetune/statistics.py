@@ -1,7 +1,7 @@
 """Intervals by bootstrap over people, and tests, paired where two systems saw the same people."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,13 +70,19 @@ def difference_interval(
 def ratio_interval(
     ours: NDArray[np.floating], theirs: NDArray[np.floating], seed: int = 0
 ) -> Interval:
-    """mean(ours) / mean(theirs) over the same people; infinite where theirs is 0."""
+    """mean(ours) / mean(theirs) over the same people; infinite where theirs is 0.
+
+    Where both are 0 the ratio is nan and says nothing: its interval goes from 0 to infinity.
+    """
     columns = _finite(np.stack([ours, theirs], axis=1))
     means = _resampled_means(columns, seed)
     with np.errstate(divide="ignore", invalid="ignore"):
         samples = means[:, 0] / means[:, 1]
         value = columns[:, 0].mean() / columns[:, 1].mean()
-    return _interval(float(value), np.where(np.isfinite(samples), samples, np.inf))
+    low = _interval(float(value), np.nan_to_num(samples, nan=0.0, posinf=np.inf)).low
+    return replace(
+        _interval(float(value), np.nan_to_num(samples, nan=np.inf, posinf=np.inf)), low=low
+    )
 
 
 FLIPS = 10_000

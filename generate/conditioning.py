@@ -15,6 +15,9 @@ from catalog.catalog import Catalog
 from catalog.splits import Split
 from pretrain.shards import like_weights
 
+NOISE = 1e-10
+"""Variance below this share of the mean square is what float32 rounds away."""
+
 
 class Shop(Protocol):
     """A trained recommender, as `generate` sees it."""
@@ -94,9 +97,13 @@ class VectorTokens(nn.Module):
 
 
 def _whitener(sample: Tensor, shrinkage: float) -> Tensor:
-    """(width, width) that gives `sample` (num_vectors, width) the identity as covariance."""
+    """(width, width) that gives `sample` (num_vectors, width) the identity as covariance.
+
+    Directions in which it does not vary, but for how float32 rounds, stay quiet.
+    """
     variances, directions = torch.linalg.eigh(torch.cov(sample.T, correction=0))
-    spread = (variances.clamp_min(0) + shrinkage * variances.mean() + 1e-12).sqrt()
+    floor = 1e-12 + NOISE * sample.square().mean()
+    spread = (variances.clamp_min(0) + shrinkage * variances.mean().clamp_min(0) + floor).sqrt()
     return directions / spread @ directions.T
 
 
@@ -256,7 +263,11 @@ class Purchases:
         if len(self.alone) < 2:
             return torch.zeros(width), torch.zeros(width), torch.ones(())
         there, here = self.beside.mean(0), self.alone.mean(0)
-        spread = (self.alone - here).std().clamp_min(1e-12)
+        spread = (self.alone - here).std()
+        if (
+            spread <= 1e-12 + NOISE**0.5 * self.alone.square().mean().sqrt()
+        ):  # equal, but for rounding
+            return there, here, torch.ones(())
         return there, here, (self.beside - there).std() / spread
 
 

@@ -117,7 +117,7 @@ def log_sampling_chance(
     """log of the chance that a slot holds each item, float32 (num_items,)."""
     counts = split.train_counts.astype(np.float64)
     chance = (1 - uniform_share - edges_share) * counts / max(1.0, counts.sum())
-    if edges is not None and edges_share:
+    if edges is not None and edges.size and edges_share:
         chance += edges_share * np.bincount(edges.ravel(), minlength=len(chance)) / edges.size
     floor = max(uniform_share, 1e-3) / catalog.num_items
     return np.log(chance + floor).astype(np.float32)

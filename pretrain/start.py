@@ -19,6 +19,8 @@ SAMPLE = 512
 """Items that are read for it."""
 BLOCK = 32
 """Of them at once."""
+NOISE = 1e-10
+"""Variance below this share of the mean square is what float32 rounds away."""
 
 
 @torch.no_grad()
@@ -58,13 +60,14 @@ def whiten(projection: Projection, vectors: Tensor, floor: float = 0.01) -> None
 
     Where the tower is wider than the projection, the directions of largest variance are kept.
     Directions with less than `floor` of the largest variance are left quiet: they are noise.
-    Of fewer than two vectors, or equal ones, nothing can be told, and the map stays as it is.
+    Of fewer than two vectors, or vectors that are equal but for how floats round, nothing can be told,
+    and the map stays as it is.
     """
     if len(vectors) < 2:
         return
     vectors = vectors.double()
     variances, directions = torch.linalg.eigh(torch.cov(vectors.T).reshape(2 * [vectors.shape[1]]))
-    if not variances[-1] > 1e-12:
+    if not variances[-1] > 1e-12 + NOISE * vectors.square().sum(dim=1).mean():
         return
     width = projection.linear.out_features
     kept = min(width, len(variances))

@@ -58,7 +58,8 @@ class ItemNeighbours:
             )
             together = torch.from_numpy(counts.reshape(catalog.num_items, -1))
             together[chosen, chosen - first] = 0.0
-            together /= torch.from_numpy(np.sqrt(sizes[:, None] * sizes[chosen]) + config.shrink)
+            lengths = np.sqrt(sizes[:, None] * sizes[chosen]) + config.shrink
+            together /= torch.from_numpy(lengths).clamp(min=1e-12)  # 0 for who was never taken
             best, rows = together.topk(k, dim=0)
             found[chosen], cosines[chosen] = rows.T.numpy(), best.T.numpy()
             if progress is not None:

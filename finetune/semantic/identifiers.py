@@ -36,10 +36,12 @@ def make_identifiers(
         )
     else:
         codes, missed = residual_kmeans(vectors, config.levels, num_codes, seed)
-    spread = (vectors - vectors.mean(dim=0)).square().sum()
+    # Vectors that are equal, but for how float32 rounds, are missed by next to nothing.
+    floor = 1e-12 + 1e-10 * vectors.square().sum()
+    spread = (vectors - vectors.mean(dim=0)).square().sum() + floor
     found = codes.cpu().numpy()
     metrics = {
-        "reconstruction_error": float(missed.sum() / spread.clamp(min=1e-12)),
+        "reconstruction_error": float(missed.sum() / spread),
         **usage(found, num_codes),
     }
     return Identifiers(tell_apart(found, num_codes), metrics)

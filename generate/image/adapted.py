@@ -108,8 +108,11 @@ class AdaptedDenoiser(nn.Module):
 
     @property
     def latest_time(self) -> float:
-        """The time at which the base's noise is greatest; it was not trained beyond."""
-        return float(self.ratios[-1])
+        """The time at which the base's noise is greatest; it was not trained beyond.
+
+        Where nothing of the picture is left by then, what is guessed from the noise would be divided by 0.
+        """
+        return min(float(self.ratios[-1]), 1 - EARLIEST)
 
     @property
     def channels(self) -> int:

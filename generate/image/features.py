@@ -13,9 +13,10 @@ from generate.text.identify import draw_strangers
 
 def centred(features: Tensor, known: Tensor) -> Tensor:
     """(n, width) less the mean of `known`, over its deviation, unit length: cosines of these are not all
-    near 1."""
-    spread = known.std(0).clamp_min(1e-6)
-    return F.normalize((features - known.mean(0)) / spread, dim=-1)
+    near 1. Features in which `known` do not vary, but for how float32 rounds, count 0."""
+    mean, spread = known.mean(0), known.std(0, correction=0)
+    varies = spread > 1e-6 + 1e-5 * known.abs().mean(0)
+    return F.normalize(torch.where(varies, (features - mean) / spread, 0.0), dim=-1)
 
 
 def kernel_distance(ours: Tensor, theirs: Tensor) -> float:
@@ -47,7 +48,9 @@ def frechet_distance(ours: Tensor, theirs: Tensor) -> float:
 
 
 def variety(features: Tensor) -> float:
-    """1 − the mean cosine of two different pictures, of unit features (n, width)."""
+    """1 − the mean cosine of two different pictures, of unit features (n, width); 0 of fewer than two."""
+    if len(features) < 2:
+        return 0.0
     total = features.sum(0).square().sum() - len(features)
     return float(1 - total / (len(features) * (len(features) - 1)))
 

@@ -154,7 +154,7 @@ def _lines(scores: Mapping[str, Any]) -> Iterator[str]:
             f"told from among {whose['among']} people by their picture: "
             f"{whose['share']['value']:.3f} (chance {whose['chance']:.3f})"
         )
-    if judged:
+    if "kid" in judged:
         yield (
             f"KID {judged['kid']:.4f} (real halves {judged['kid_real']:.4f}), FID {judged['fid']:.2f} "
             f"({judged['fid_real']:.2f}), variety {judged['variety']:.3f} "

@@ -35,6 +35,8 @@ from generate.text.identify import AMONG, identification
 TOLD = ("own", "swapped", "none")
 RECENT = 8
 """Latest pictures of a history that stand for the person."""
+LEAST_REAL = 4
+"""Pictures of the catalog, without which there is no distance to them, nor between their halves."""
 LEVELS = 4
 """Levels of each colour channel in a histogram."""
 Pictures = Mapping[str, list[Image.Image]]
@@ -128,8 +130,8 @@ def judge_pictures(
     `score_pictures`.
 
     All of them: kernel and Fréchet distance of the pictures drawn for their own person to real ones,
-    beside that between halves of the real ones; variety; how often a person is told from among 20 by
-    their picture.
+    beside that between halves of the real ones (of LEAST_REAL or more); variety; how often a person is
+    told from among 20 by their picture.
     """
     width, height = drawn["own"][0].size
     looks = [history[-RECENT:].tolist() for history in people.histories]
@@ -165,6 +167,8 @@ def judge_pictures(
                 hits = identified(known["own"][places], aims, users, AMONG, seed)
                 judged["identified"] = identification(hits)
     judged |= {"variety": variety(known["own"]), "variety_real": variety(units)}
+    if len(real) < LEAST_REAL:
+        return judged, measures
     order = torch.from_numpy(np.random.default_rng(seed).permutation(len(real)))
     some, others = order.tensor_split(2)
     for name, distance in (("kid", kernel_distance), ("fid", frechet_distance)):

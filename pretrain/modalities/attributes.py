@@ -93,7 +93,7 @@ class Attributes(Modality):
                 categories.append(name)
                 continue
             finite = values[np.isfinite(values)]
-            numbers.append([name, float(finite.mean()), float(finite.std() or 1.0)])
+            numbers.append([name, float(finite.mean()), spread_of(finite)])
         about = {"kind": "attributes", "source": settings.source}
         return cls(about | {"numbers": numbers, "categories": categories}), None
 
@@ -119,6 +119,12 @@ class Attributes(Modality):
             if catalog.has_column(name):
                 categories[:, place] = _hashed(as_text(catalog.column(name), name))
         return AttributeSource(numbers, categories)
+
+
+def spread_of(values: NDArray[np.float64]) -> float:
+    """The deviation of `values` (n,), or 1 where they are equal but for how floats round."""
+    spread = float(values.std())
+    return spread if spread > 1e-9 * float(np.abs(values).max()) else 1.0
 
 
 def _numbers(catalog: Catalog, name: str) -> NDArray[np.float64] | None:

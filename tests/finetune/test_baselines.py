@@ -56,6 +56,17 @@ def test_neighbours_are_those_of_the_whole_matrix(
     np.testing.assert_allclose(cosines[rows, fitted.items.numpy()], best, atol=1e-6)
 
 
+@pytest.mark.numeric
+def test_items_nobody_took_are_like_none_also_without_shrinkage(
+    shop: Catalog, split: Split
+) -> None:
+    fitted = ItemNeighbours.fit(shop, split, NeighboursConfig(k=6, shrink=0.0))
+    never = ~taken(shop, split).any(axis=0)
+    assert never.any(), "otherwise this tests nothing"
+    assert fitted.similarities[torch.from_numpy(never)].eq(0).all()
+    assert fitted.similarities.isfinite().all()
+
+
 def test_a_person_s_scores_are_sums_over_their_history(shop: Catalog, split: Split) -> None:
     fitted = ItemNeighbours.fit(shop, split, NeighboursConfig(shop.num_items, 2.0))
     score = fitted.scorer(shop, split.test)
