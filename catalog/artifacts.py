@@ -110,13 +110,15 @@ def write_artifact(
     split: Mapping[str, Any] | None = None,
     metrics: Mapping[str, Any] | None = None,
     request: str = "",
+    user_key: str = "",
     card: Card | None = None,
 ) -> Iterator[Staging]:
     """Yields an empty folder; on leaving, it becomes the artifact at `path`, all of it or nothing.
 
     An artifact already there stays until the new one is complete. `parents` are folders of
     artifacts, by role; `catalog` is a fingerprint; `request` is the `request_hash` of the rest
-    unless given; `card` writes README.md.
+    unless given; `user_key` is the fingerprint of the key whose pseudonyms name users in it; `card`
+    writes README.md.
     Raises VitrineError where a parent is no artifact, and, after keeping the new artifact beside
     it, where `path` holds files that are no artifact.
     """
@@ -149,7 +151,7 @@ def write_artifact(
             "metrics": _plain(staging.metrics),
             "libraries": _libraries(),
             "checksums": checksums,
-        }
+        } | ({"user_key": user_key} if user_key else {})
         _write_manifest(staging.path, manifest)
         if card is not None:
             (staging / CARD).write_text(card(final.name, manifest), encoding="utf8")

@@ -23,10 +23,13 @@ from catalog.errors import VitrineError
 from catalog.progress import track
 from catalog.staging import flush_file, note_kept
 from generate.conditioning import Shop, derived_seed
+from generate.pseudonyms import user_key
 from pretrain.work import claim_work
 
 BLOCK = 64
 """People whose rows are written to disk together."""
+USER_KEY = "user_key"
+"""In a parquet file's metadata: the fingerprint of the key that its pseudonyms are made with."""
 Row = dict[str, Any]
 
 
@@ -73,7 +76,10 @@ def make_for_all(
     if config.recommender:
         parents["recommender"] = Path(config.recommender)
     users = wanted_users(config.users, catalog)
+    key = user_key().fingerprint
     told = asdict(config) | {"users": catalog.user_ids[users].tolist() if config.users else ""}
+    told |= {"user_key": key}  # the rows of one artifact are named under one key
+    schema = schema.with_metadata({USER_KEY: key})
     request = request_hash(kind, told, parents, catalog.fingerprint)
     work = output.with_name(f"{output.name}.work")
     if state.is_main_process:
@@ -101,6 +107,7 @@ def make_for_all(
                 parents=parents,
                 catalog=catalog.fingerprint,
                 request=request,
+                user_key=key,
             ) as staging,
             pq.ParquetWriter(staging.path / f"{kind}.parquet", schema) as file,
         ):

@@ -2,12 +2,13 @@
 
 The signature (Ed25519) covers every byte of the file but its own. It stands in a chunk of its own in a
 PNG, in a segment of its own in a JPEG, beside the public key; both formats let readers skip what they do
-not know. Who signs has a key in a file of their own (`VITRINE_KEY`), made at first use. From the same
-key come the opaque ids by which people are called in what is generated.
+not know. Who signs has a key in a file of their own (`VITRINE_KEY`), made at first use.
+
+`signed_png` and `signed_jpeg` are the only functions that make a file of a generated picture
+(`tests/generate/test_one_way_out.py` walks the source for others).
 """
 
 import hashlib
-import hmac
 import json
 import os
 import struct
@@ -112,15 +113,6 @@ def fingerprint(key: Ed25519PublicKey | None = None) -> str:
     """Of a public key, one's own by default: 16 hexadecimal digits."""
     key = key or _read_key(key_file()).public_key()
     return hashlib.sha256(key.public_bytes_raw()).hexdigest()[:16]
-
-
-def opaque_id(user: str | None) -> str:
-    """What a person is called in what is generated: the same under one key, and not to be guessed from
-    it without; "" for nobody in particular."""
-    if user is None:
-        return ""
-    secret = hmac.digest(_read_key(key_file()).private_bytes_raw(), b"vitrine people", "sha256")
-    return f"p-{hmac.new(secret, user.encode(), 'sha256').hexdigest()[:20]}"
 
 
 def signed_png(picture: Image.Image, about: Mapping[str, Any]) -> bytes:

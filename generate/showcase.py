@@ -4,7 +4,6 @@ Every comparison holds all else equal: the same item, the same seed; told the pe
 else, told nobody.
 """
 
-import io
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -12,18 +11,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from rich.progress import Progress
 
 from catalog.artifacts import open_artifact, write_artifact
 from catalog.catalog import Catalog
 from catalog.splits import load_split
-from finetune.shop import Shop, load_shop
+from finetune.shop import load_shop
 from generate.config import ShowcaseConfig
-from generate.image.config import DrawConfig
-from generate.image.painter import load_defaults, load_pipeline
-from generate.image.pipeline import PersonalImagePipeline, drawing
+from generate.image.choose import Drawn
+from generate.image.copies import Seen
+from generate.image.painter import Painter, load_defaults, load_pipeline
 from generate.image.score import score_pictures
+from generate.pseudonyms import opaque_id, user_key
 from generate.text.model import TextGenerator
 from generate.text.prompts import Prompts
 from generate.text.score import People, choose_people, score_texts
@@ -37,16 +36,23 @@ TOLD = ("own", "swapped", "none")
 def run_showcase(config: ShowcaseConfig, output: Path) -> Path:
     """Makes the gallery and the scores; returns the artifact's folder.
 
-    `showcase.json` holds `people` (ids, rows of items, what was written) and `scores`; the pictures
-    lie beside it as PPP-C-own.png, …-swapped.png, …-none.png.
+    `showcase.json` holds `people` (pseudonyms, rows of items, what was written) and `scores`; the
+    pictures lie beside it, signed, as PPP-C-own.png, …-swapped.png, …-none.png. Where nothing that was
+    drawn may be shown, the file is missing and `refused` says why.
     """
     catalog, split = load_split(config.catalog, config.split)
     shop = load_shop(config.recommender, catalog)
     text = open_artifact(Path(config.text), kind="text-generator")
     image = open_artifact(Path(config.image), kind="image-generator")
     writer = TextGenerator.from_pretrained(text.path).eval()
-    painter = load_pipeline(image.path)
-    draw = load_defaults(image.path)
+    painter = Painter(
+        load_pipeline(image.path),
+        catalog,
+        shop,
+        load_defaults(image.path),
+        image.hash,
+        Seen.load(image.path),
+    )
     truth = demo_truth(config.truth, catalog) if config.truth else None
     people = choose_people(shop, catalog, split, config.scored_people, config.seed)
     with write_artifact(
@@ -56,18 +62,17 @@ def run_showcase(config: ShowcaseConfig, output: Path) -> Path:
         parents={"recommender": config.recommender, "text": text.path, "image": image.path},
         catalog=catalog.fingerprint,
         split=split.describe(),
+        user_key=user_key().fingerprint,
     ) as staging:
         with Progress(transient=True) as progress:
-            stories = make_gallery(
-                config, catalog, shop, people, writer, painter, draw, staging.path, truth
-            )
+            stories = make_gallery(config, people, writer, painter, staging.path, truth)
             task = progress.add_task("Scoring pictures", total=3 * len(people.users))
             pictures = score_pictures(
-                painter,
+                painter.pipeline,
                 shop,
                 catalog,
                 people,
-                draw,
+                painter.defaults,
                 readings=truth.picture_readings() if truth else {},
                 seed=config.seed,
                 progress=lambda done: progress.advance(task, done),
@@ -89,40 +94,43 @@ def run_showcase(config: ShowcaseConfig, output: Path) -> Path:
 
 def make_gallery(
     config: ShowcaseConfig,
-    catalog: Catalog,
-    shop: Shop,
     people: People,
     writer: TextGenerator,
-    painter: PersonalImagePipeline,
-    draw: DrawConfig,
+    painter: Painter,
     folder: Path,
     truth: Truth | None,
 ) -> list[dict[str, Any]]:
     """The first people among the scored: their history, list, and creations."""
+    catalog, shop = painter.catalog, painter.shop
     task = "review" if "review" in writer.tasks else writer.tasks[0]
     prompts = Prompts(catalog, shop, writer.history_items)
     stories = []
     for place in range(min(config.people, len(people.users))):
-        user, history = int(people.users[place]), people.histories[place]
+        history = people.histories[place]
+        user = str(catalog.user_ids[int(people.users[place])])
+        partner = str(catalog.user_ids[int(people.users[people.partners[place]])])
+        drawn_for = {"own": user, "swapped": partner, "none": None}
         ranked = [item for item, _ in shop.rank(np.asarray(history), RECOMMENDED_SHOWN)]
         creations = []
         for number, item in enumerate(_items_to_dress(ranked, catalog, config, place)):
-            words, pictures = _dress(people, place, item, prompts, writer, task, painter, draw)
-            for told in TOLD:
-                name = f"{place:03}-{number}-{told}.png"
-                (folder / name).write_bytes(_png(pictures[told]))
-            creations.append({"item": item, "words": words, "files": f"{place:03}-{number}"})
-        partner = int(people.users[people.partners[place]])
+            words, pictures = _dress(people, place, item, prompts, writer, task, painter)
+            name, item_id = f"{place:03}-{number}", str(catalog.items[item]["item_id"])
+            for told, drawn in pictures.items():
+                if drawn.picture is not None:
+                    content = painter.finish(drawn.picture, (drawn_for[told], item_id))
+                    (folder / f"{name}-{told}.png").write_bytes(content)
+            refused = {told: one.refused for told, one in pictures.items() if one.refused}
+            creations.append({"item": item, "words": words, "files": name, "refused": refused})
         stories.append(
             {
-                "user": str(catalog.user_ids[user]),
-                "partner": str(catalog.user_ids[partner]),
+                "user": opaque_id(user),
+                "partner": opaque_id(partner),
                 "history": [int(item) for item in history[-HISTORY_SHOWN:]],
                 "recommended": ranked,
                 "bought_next": int(people.items[place]),
                 "creations": creations,
                 "task": task,
-                "note": truth.note(str(catalog.user_ids[user])) if truth else "",
+                "note": truth.note(user) if truth else "",
             }
         )
     return stories
@@ -144,25 +152,13 @@ def _dress(
     prompts: Prompts,
     writer: TextGenerator,
     task: str,
-    painter: PersonalImagePipeline,
-    draw: DrawConfig,
-) -> tuple[dict[str, str], dict[str, Image.Image]]:
+    painter: Painter,
+) -> tuple[dict[str, str], dict[str, Drawn]]:
     """One item three ways: words and a picture for each of TOLD."""
     states = torch.stack([people.states[told][place] for told in TOLD])
-    vectors = torch.from_numpy(np.array(prompts.shop.item_vectors[item])).expand(len(TOLD), -1)
     pasts = [people.pasts[told][place] for told in TOLD]
-    conditions = prompts.make(states, pasts, [item] * len(TOLD))
-    texts = writer.write(conditions, task, seeds=[place] * len(TOLD))
-    pictures = painter(
-        states,
-        vectors,
-        seeds=[place] * len(TOLD),
-        **drawing(draw),
-    )
+    items, seeds = [item] * len(TOLD), [place] * len(TOLD)
+    conditions = prompts.make(states, pasts, items)
+    texts = writer.write(conditions, task, seeds=seeds)
+    pictures = painter.draw_rows(states, items, seeds, painter.defaults)
     return dict(zip(TOLD, texts, strict=True)), dict(zip(TOLD, pictures, strict=True))
-
-
-def _png(picture: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, format="PNG")
-    return buffer.getvalue()

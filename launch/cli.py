@@ -50,7 +50,11 @@ COMMANDS = {
     "generate text": ("launch.commands:generate_text", "Write about an item for a person"),
     "generate image": ("launch.commands:generate_image", "Draw an item for a person"),
     "verify": ("launch.commands:verify", "Say who signed a picture, and whether it was changed"),
-    "forget": ("launch.commands:forget", "Remove one person from what was made"),
+    "forget": ("launch.commands:forget", "Remove one user from what was made"),
+    "rotate-key": (
+        "launch.commands:rotate_key",
+        "Name users by a new key, and keep the old one for forget",
+    ),
     "launch": (
         "launch.submit.command:launch",
         "Start a stage on many devices: here, on SLURM, or on Kubernetes",

@@ -11,9 +11,11 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def signing_key(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Whoever runs the tests keeps their own key out of it."""
-    os.environ["VITRINE_KEY"] = str(tmp_path_factory.mktemp("key") / "key.pem")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Whoever runs the tests keeps their own keys out of it."""
+    folder = tmp_path_factory.mktemp("keys")
+    os.environ["VITRINE_KEY"] = str(folder / "key.pem")
+    os.environ["VITRINE_USER_KEY"] = str(folder / "users.key")
 
 
 @pytest.fixture(scope="session")

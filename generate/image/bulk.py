@@ -20,7 +20,7 @@ from generate.everybody import (
 )
 from generate.image.config import ImageBulkConfig
 from generate.image.painter import Painter, open_painter
-from generate.provenance import opaque_id
+from generate.pseudonyms import opaque_id
 
 KIND = "pictures"
 SCHEMA = pa.schema(
@@ -34,7 +34,7 @@ SCHEMA = pa.schema(
         "refused": pa.string(),
     }
 )
-"""person: `generate.provenance.opaque_id` of who it is for; place: of the item in the person's list, the
+"""person: `generate.pseudonyms.opaque_id` of who it is for; place: of the item in the person's list, the
 best first; picture: a signed PNG, as Hugging Face's datasets keep pictures, null where what was drawn was
 `refused`."""
 

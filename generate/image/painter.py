@@ -28,7 +28,8 @@ from generate.image.pipeline import PersonalImagePipeline, drawing
 from generate.image.safety import Check, SafetyChecker
 from generate.image.structure import CHANNELS, around, cut_out, seen, structure_of
 from generate.image.watermark import mark
-from generate.provenance import SOURCE, opaque_id, signed_png
+from generate.provenance import SOURCE, signed_png
+from generate.pseudonyms import opaque_id, user_key
 from generate.shop import open_shop
 
 DRAW_DEFAULTS = "draw.json"
@@ -238,6 +239,7 @@ class Painter:
             "Mode": config.mode,
             "Generator": self.hash,
             "Person": opaque_id(user),
+            "UserKey": "" if user is None else user_key().fingerprint,
             "Item": item or "",
             "Settings": asdict(config),
         }
@@ -247,6 +249,18 @@ class Painter:
     ) -> bytes:
         """A PNG to hand out: it says what it is and is signed."""
         return signed_png(picture, self.about(request, config))
+
+    def finish_sheet(
+        self, sheet: Image.Image, users: Sequence[str], config: DrawConfig | None = None
+    ) -> bytes:
+        """A PNG of pictures for several users, and of items, side by side."""
+        about = self.about((None, None), config) | {
+            "DigitalSourceType": f"{SOURCE}compositeSynthetic",
+            "Mode": "contact sheet",
+            "People": [opaque_id(user) for user in users],
+            "UserKey": user_key().fingerprint,
+        }
+        return signed_png(sheet, about)
 
     def _history(self, user: str | None) -> np.ndarray:
         if user is None:

@@ -17,6 +17,7 @@ from generate.image.config import ImageScoreConfig
 from generate.image.judge import Eyes, ModelEyes, train_judge
 from generate.image.painter import Painter, open_painter
 from generate.image.score import TOLD, ask_for_siblings, score_pictures
+from generate.pseudonyms import user_key
 from generate.text.score import People, choose_people
 from generate.truth import demo_truth
 
@@ -52,6 +53,7 @@ def run_image_scores(folder: Path, config: ImageScoreConfig, output: Path) -> Pa
         config=asdict(config),
         parents={"generator": artifact.path},
         catalog=catalog.fingerprint,
+        user_key=user_key().fingerprint,
     ) as staging:
         with Progress(transient=True) as progress:
             task = progress.add_task("Drawing", total=len(TOLD) * len(people.users))
@@ -70,7 +72,9 @@ def run_image_scores(folder: Path, config: ImageScoreConfig, output: Path) -> Pa
         scores["judge_right"] = checked
         (staging.path / SCORES_FILE).write_text(json.dumps(scores, indent=1) + "\n")
         shown = people.first(config.shown)
-        contact_sheet(painter, shown, config).save(staging.path / SHEET_FILE)
+        sheet = contact_sheet(painter, shown, config)
+        users = [str(catalog.user_ids[user]) for user in shown.users]
+        (staging.path / SHEET_FILE).write_bytes(painter.finish_sheet(sheet, users, config.draw))
         if not config.judge:
             eyes.save_pretrained(staging.path / JUDGE)  # pyright: ignore[reportAttributeAccessIssue]
     return output

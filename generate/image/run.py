@@ -5,13 +5,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
+import torch
+from torch import Tensor
 
 from catalog.artifacts import open_artifact, write_artifact
 from catalog.catalog import Catalog
 from catalog.errors import VitrineError
 from catalog.splits import load_split
-from finetune.shop import load_shop
+from finetune.shop import Shop, load_shop
 from generate.conditioning import sample_conditions, sample_purchases
 from generate.image.adapted import (
     AdaptedDenoiser,
@@ -25,7 +28,7 @@ from generate.image.config import ImageConfig
 from generate.image.copies import keep_thumbnails
 from generate.image.data import ImageData
 from generate.image.denoiser import Conditioner, Denoiser, build_denoiser
-from generate.image.grid import SampleGrid
+from generate.image.grid import SHOWN, SampleGrid
 from generate.image.latents import check_sides, choose_frames, fit_codec
 from generate.image.module import ImageModule
 from generate.image.painter import DRAW_DEFAULTS
@@ -62,7 +65,7 @@ def run_image_generator(config: ImageConfig, output: Path, build_trainer: Traine
     title = f"Pictures of {catalog.name}"
     conditioner, denoiser, codec = new_parts(config, catalog, shop.width)
     conditions = sample_conditions(catalog, split, shop, config.trainer.seed)
-    grid = SampleGrid(*conditions, codec, config.draw, config.sample_every)
+    grid = SampleGrid(*grid_conditions(shop), codec, config.draw, config.sample_every)
     trainer = build_trainer(config.trainer, work, title, callbacks=[curves, grid])
     purchases = sample_purchases(catalog, split, shop, config.trainer.seed)
     data = ImageData(catalog, split, shop, codec, config, work.parent / "latents", purchases)
@@ -104,6 +107,13 @@ def run_image_generator(config: ImageConfig, output: Path, build_trainer: Traine
         clear_work(work)
     trainer.strategy.barrier()
     return output
+
+
+def grid_conditions(shop: Shop) -> tuple[Tensor, Tensor]:
+    """States that single items lead to, and vectors of the items after them: (SHOWN, width) both."""
+    items = np.arange(2 * SHOWN) % len(shop.item_vectors)
+    states = shop.user_states([items[place : place + 1] for place in range(SHOWN)])
+    return states, torch.from_numpy(np.array(shop.item_vectors[items[SHOWN:]]))
 
 
 def new_parts(config: ImageConfig, catalog: Catalog, width: int) -> tuple[Conditioner, Any, Any]:

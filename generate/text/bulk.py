@@ -20,7 +20,7 @@ from generate.everybody import (
     wanted_items,
     wanted_rows,
 )
-from generate.provenance import opaque_id
+from generate.pseudonyms import opaque_id
 from generate.text.config import BulkConfig
 from generate.text.prompts import Past
 from generate.text.writer import Writer, open_writer
@@ -39,7 +39,7 @@ SCHEMA = pa.schema(
         "own": pa.bool_(),
     }
 )
-"""person: `generate.provenance.opaque_id` of who it is for; place: of the item in the person's list, the
+"""person: `generate.pseudonyms.opaque_id` of who it is for; place: of the item in the person's list, the
 best first; own: the words are the catalog's."""
 
 

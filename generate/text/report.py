@@ -14,6 +14,7 @@ from catalog.config import CatalogConfig, SplitConfig
 from catalog.errors import VitrineError
 from catalog.splits import load_split
 from generate.conditioning import Shop
+from generate.pseudonyms import opaque_id, user_key
 from generate.shop import open_shop
 from generate.text.clean import clean_text
 from generate.text.config import ScoreConfig, WriteConfig
@@ -61,6 +62,7 @@ def run_text_scores(folder: Path, config: ScoreConfig, output: Path) -> Path:
         config=asdict(config),
         parents={"generator": artifact.path},
         catalog=catalog.fingerprint,
+        user_key=user_key().fingerprint,
     ) as staging:
         (staging.path / SCORES_FILE).write_text(json.dumps(scores, indent=1) + "\n")
         page = samples_page(generator, shop, catalog, people.first(config.samples), config.write)
@@ -79,7 +81,7 @@ def samples_page(
     def title(item: int) -> str:
         return _cell(titles(item) or str(catalog.items[item]["item_id"]))
 
-    names = [_cell(str(catalog.user_ids[user])) for user in people.users]
+    names = [opaque_id(str(catalog.user_ids[user])) for user in people.users]
     lines = [f"# Words about the same items, for {' · '.join(names)} of {catalog.name}", ""]
     for name, history in zip(names, people.histories, strict=True):
         taken = "; ".join(title(int(item)) for item in history[-HISTORY_SHOWN:])

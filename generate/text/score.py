@@ -17,6 +17,7 @@ from catalog.errors import NotFinite, VitrineError
 from catalog.splits import Split, target_rows
 from finetune.statistics import difference_interval, mean_interval, ratio_interval
 from generate.conditioning import NextItemPairs, Shop, states_of, swap_partners
+from generate.pseudonyms import opaque_id
 from generate.text.config import WriteConfig
 from generate.text.faithful import Checker, unsupported_share
 from generate.text.features import feature_coverage, feature_match, shared_features
@@ -30,6 +31,8 @@ from generate.text.variety import bleu, distinct, near_copies, rouge
 
 RECENT = 20
 """Items of a history that stand for the person, the newest."""
+EXAMPLES = 8
+"""Texts that are kept beside the figures."""
 Reader = Callable[[str], Hashable | None]
 """Reads a label out of a text, None where it finds none."""
 
@@ -156,7 +159,10 @@ def score_texts(
                 name: _nearness(judge, texts, near_to[name]) for name, judge in judges.items()
             },
             "item_hidden": _likeness(wanted, written_for(task, item_shown=False)),
-            "examples": own[:8],
+            "examples": [
+                {"user": opaque_id(str(catalog.user_ids[user])), "text": text}
+                for user, text in zip(few.users[:EXAMPLES].tolist(), own, strict=False)
+            ],
         }
         if options.strict:
             scores["written"][task]["strict"] = _strictly(

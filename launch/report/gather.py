@@ -330,8 +330,9 @@ def _window(catalog: Catalog) -> list[int]:
 def _story(catalog: Catalog, folder: Path, story: dict[str, Any]) -> PersonStory:
     creations = []
     for creation in story["creations"]:
-        made = {
-            told: Made((folder / f"{creation['files']}-{told}.png").read_bytes(), words)
+        files = {told: folder / f"{creation['files']}-{told}.png" for told in creation["words"]}
+        made = {  # a picture that might not be shown, or was of a user who is forgotten, is missing
+            told: Made(files[told].read_bytes() if files[told].exists() else None, words)
             for told, words in creation["words"].items()
         }
         creations.append(

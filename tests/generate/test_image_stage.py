@@ -8,13 +8,14 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from PIL import Image
-from pytorch_lightning.loggers import Logger
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
 
 from catalog.artifacts import open_artifact, write_artifact
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
 from generate.image import draw, open_painter, run_image_generator
 from generate.image.config import CodecConfig, DenoiserConfig, DrawConfig, ImageConfig
+from generate.image.watermark import THRESHOLD, find_mark
 from generate.provenance import verify
 from pretrain.config import TrainerConfig
 
@@ -132,29 +133,34 @@ def test_an_average_of_weights_cannot_be_cut_up(config: ImageConfig, tmp_path: P
         run_image_generator(sharded, tmp_path / "image", build_trainer)
 
 
-def test_a_grid_of_samples_is_logged_while_it_learns(config: ImageConfig, tmp_path: Path) -> None:
-    logged: list[tuple[int, tuple[int, ...]]] = []
+def test_a_grid_of_samples_is_logged_signed_while_it_learns(
+    config: ImageConfig, tmp_path: Path
+) -> None:
+    logged: list[tuple[int, bytes]] = []
 
-    class Pictures(Logger):
-        name, version = "pictures", "0"
+    class Files(Logger):
+        name, version = "files", "0"
 
-        @property
-        def experiment(self):
-            return self
-
-        def add_image(self, name: str, grid: np.ndarray, step: int, dataformats: str) -> None:
-            logged.append((step, grid.shape))
+        def log_image(self, name: str, images: list[str], step: int) -> None:
+            logged.append((step, Path(images[0]).read_bytes()))
 
         def log_metrics(self, *_: object) -> None: ...
 
         def log_hyperparams(self, *_: object) -> None: ...
 
-    def with_logger(config: TrainerConfig, folder: Path, title: str, callbacks=()) -> pl.Trainer:
+    def with_loggers(config: TrainerConfig, folder: Path, title: str, callbacks=()) -> pl.Trainer:
         trainer = build_trainer(config, folder, title, callbacks)
-        trainer.loggers = [Pictures()]
+        trainer.loggers = [Files(), TensorBoardLogger(tmp_path, name="", version="board")]
         return trainer
 
-    seen = run_image_generator(replace(config, sample_every=2), tmp_path / "seen", with_logger)
-    assert logged == [(2, (4 * 32, 5 * 32, 3))]
+    seen = run_image_generator(replace(config, sample_every=2), tmp_path / "seen", with_loggers)
+    ((step, content),) = logged
+    (events,) = (tmp_path / "board").glob("events.*")
+    assert content in events.read_bytes()
+    (tmp_path / "grid.png").write_bytes(content)
+    assert verify(tmp_path / "grid.png").untouched
+    with Image.open(tmp_path / "grid.png") as grid:
+        assert (step, grid.size) == (2, (5 * 32, 4 * 32))
+        assert find_mark(np.asarray(grid)) > THRESHOLD
     blind = run_image_generator(replace(config, sample_every=0), tmp_path / "blind", build_trainer)
     assert (seen / "curves.json").read_text() == (blind / "curves.json").read_text()

@@ -1,4 +1,4 @@
-"""Signatures that notice every change, opaque ids, and the watermark."""
+"""Signatures that notice every change, and the watermark."""
 
 import os
 import stat
@@ -11,7 +11,7 @@ from PIL import Image
 from catalog.errors import VitrineError
 from generate import provenance
 from generate.image.watermark import THRESHOLD, find_mark, mark
-from generate.provenance import fingerprint, opaque_id, signed_jpeg, signed_png, verify
+from generate.provenance import fingerprint, signed_jpeg, signed_png, verify
 
 ABOUT = {"Mode": "concept", "Item": "köln–7", "Settings": {"seed": 3}}
 
@@ -80,19 +80,6 @@ def test_a_key_that_cannot_be_used_is_one_line(key: Path) -> None:
         fingerprint()
     with pytest.raises(VitrineError, match="cannot be read"):
         verify(key.parent / "not-there.png")
-
-
-def test_people_are_opaque_and_the_same_under_one_key(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    names = {opaque_id(f"user {number}") for number in range(100)}
-    assert len(names) == 100
-    assert not any("user" in name for name in names)
-    assert opaque_id("user 3") == opaque_id("user 3")
-    assert opaque_id(None) == ""
-    before = opaque_id("user 3")
-    monkeypatch.setenv("VITRINE_KEY", str(tmp_path / "other.pem"))
-    assert opaque_id("user 3") != before
 
 
 def scene(seed: int, side: int = 128) -> np.ndarray:

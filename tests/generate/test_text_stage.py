@@ -20,7 +20,7 @@ from catalog.config import CatalogConfig, SplitConfig
 from catalog.errors import VitrineError
 from finetune.config import LoraConfig
 from generate import everybody
-from generate.provenance import opaque_id
+from generate.pseudonyms import opaque_id
 from generate.text import bulk, report, run, writer
 from generate.text.config import BulkConfig, ScoreConfig, TextConfig, WriteConfig
 from generate.text.decoding import Request, choose_tokens

@@ -11,6 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from catalog.catalog import load_catalog
+from catalog.config import CatalogConfig
+from generate.forget import forget
+from generate.pseudonyms import opaque_id
+
 CONFIG = Path(__file__).with_name("tiny.yaml")
 
 
@@ -97,3 +102,19 @@ def test_stopped_anywhere_it_loses_at_most_the_stage_in_progress(
     assert kept.items() <= done.items()
     assert (output / "report.html").exists()
     assert not list(output.rglob(".*partial*"))
+
+
+def test_who_is_forgotten_is_on_no_page_and_the_page_is_made_again_without(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Last in this file: it changes what the tests above look at."""
+    monkeypatch.setenv("VITRINE_CACHE", str(finished.parent / "cache"))
+    story = json.loads((finished / "showcase" / "showcase.json").read_text())["people"][0]
+    users = load_catalog(CatalogConfig(path=str(finished / "world" / "wardrobe"))).user_ids.tolist()
+    (gone,) = [user for user in users if opaque_id(user) == story["user"]]
+    done = forget(gone, finished)
+    assert finished / "report.html" in done.files
+    assert finished / "showcase" / "showcase.json" in done.rows
+    assert {path.relative_to(finished).parts[0] for path in done.left} == {"world"}
+    assert finish(finished) == []
+    assert story["user"] not in (finished / "report.html").read_text()

@@ -1,0 +1,138 @@
+"""The names by which users are called in what is generated, and the keys that make them.
+
+A pseudonym is the same for one user under one key, and nobody without the key can tell whose it is. The
+keys stand in a file of their own (`VITRINE_USER_KEY`), made at first use: one a line, 64 hexadecimal
+digits, the one in use first. Keys retired from use stay below it, so that `vitrine forget` finds what
+was made under them. They have nothing to do with the key that signs pictures: either may change alone.
+"""
+
+import hashlib
+import hmac
+import os
+import re
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from catalog.errors import VitrineError
+from catalog.staging import flush_folder
+
+KEY_VARIABLE = "VITRINE_USER_KEY"
+_KEY = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class UserKey:
+    secret: bytes
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that name the key and do not give it away."""
+        return hashlib.sha256(b"vitrine user key" + self.secret).hexdigest()[:16]
+
+    def pseudonym(self, user: str) -> str:
+        return f"p-{hmac.new(self.secret, user.encode(), 'sha256').hexdigest()[:20]}"
+
+
+def key_file() -> Path:
+    path = os.environ.get(KEY_VARIABLE)
+    return Path(path) if path else Path.home() / ".config" / "vitrine" / "users.key"
+
+
+def user_key() -> UserKey:
+    """The key in use; made where there is none yet."""
+    return _ring(key_file())[0]
+
+
+def opaque_id(user: str | None) -> str:
+    """The user's pseudonym under the key in use; "" for no user in particular."""
+    return "" if user is None else user_key().pseudonym(user)
+
+
+def known_keys(files: Iterable[str | Path] = ()) -> list[UserKey]:
+    """The key in use, those retired from it, and the keys in other files.
+
+    A file may also be the PEM of a signing key: earlier versions made pseudonyms from that.
+    """
+    keys = list(_ring(key_file()))
+    for file in map(Path, files):
+        keys += _read_keys(file)
+    return list(dict.fromkeys(keys))
+
+
+def rotate_user_key() -> UserKey:
+    """Puts a new key above those that are there; returns it."""
+    file, new = key_file(), secrets.token_bytes(32)
+    keys = [new, *(key.secret for key in _ring(file))]
+    try:
+        partial = _write(file, keys)
+        partial.replace(file)
+        flush_folder(file.parent)
+    except OSError as error:
+        raise _cannot_keep(file, error) from error
+    _ring.cache_clear()
+    return UserKey(new)
+
+
+@cache
+def _ring(file: Path) -> tuple[UserKey, ...]:
+    try:
+        if not file.exists():
+            partial = _write(file, [secrets.token_bytes(32)])
+            try:
+                os.link(partial, file)
+            except FileExistsError:
+                pass  # another process was first, and its key holds
+            finally:
+                partial.unlink()
+    except OSError as error:
+        raise _cannot_keep(file, error) from error
+    return tuple(_read_keys(file))
+
+
+def _read_keys(file: Path) -> list[UserKey]:
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise VitrineError(
+            f"the user key {file} cannot be read ({error.strerror}); give a file that can be, or let "
+            f"{KEY_VARIABLE} name one."
+        ) from error
+    if content.startswith(b"-----BEGIN"):
+        try:
+            key = serialization.load_pem_private_key(content, password=None)
+        except (ValueError, TypeError):
+            key = None
+        if isinstance(key, Ed25519PrivateKey):
+            secret = hmac.digest(key.private_bytes_raw(), b"vitrine people", "sha256")
+            return [UserKey(secret)]
+    lines = content.decode("utf-8", "replace").split()
+    if not lines or not all(map(_KEY.fullmatch, lines)):
+        raise VitrineError(
+            f"{file} holds no user keys (64 hexadecimal digits a line); give the file that "
+            f"{KEY_VARIABLE} named when they were in use."
+        )
+    return [UserKey(bytes.fromhex(line)) for line in lines]
+
+
+def _write(file: Path, keys: Iterable[bytes]) -> Path:
+    """Writes keys beside `file`, where nobody else may read them; returns that path."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f"{file.name}.{os.getpid()}")
+    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as opened:
+        opened.write("".join(f"{key.hex()}\n" for key in keys))
+        opened.flush()
+        os.fsync(opened.fileno())
+    return partial
+
+
+def _cannot_keep(file: Path, error: OSError) -> VitrineError:
+    return VitrineError(
+        f"no user key can be kept at {file} ({error.strerror}); let {KEY_VARIABLE} name a file that can "
+        "be written."
+    )

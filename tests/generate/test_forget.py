@@ -1,0 +1,284 @@
+"""Who is forgotten is in no byte of what was made, whichever key named them; what others have stays."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from catalog.artifacts import open_artifact, write_artifact
+from catalog.catalog import cache_folder, load_catalog
+from catalog.config import CatalogConfig, SplitConfig
+from catalog.errors import VitrineError
+from generate import everybody
+from generate.config import ShowcaseConfig
+from generate.forget import Forgotten, forget
+from generate.image import draw, run_image_generator
+from generate.image.bulk import draw_for_all
+from generate.image.config import (
+    CodecConfig,
+    DenoiserConfig,
+    DrawConfig,
+    ImageBulkConfig,
+    ImageConfig,
+    ImageScoreConfig,
+)
+from generate.image.report import run_image_scores
+from generate.provenance import verify
+from generate.pseudonyms import known_keys, opaque_id, rotate_user_key
+from generate.showcase import run_showcase
+from generate.text.bulk import write_for_all
+from generate.text.config import BulkConfig, ScoreConfig, TextConfig, WriteConfig
+from generate.text.report import run_text_scores
+from generate.text.run import run_text_generator
+from pretrain.config import TrainerConfig
+from tests.generate.test_text_stage import FakeShop, build_trainer
+
+GONE = "zoë & co"
+USERS = [GONE, *(f"u{number}" for number in range(5))]
+TITLES = [f"Brask {word} Quillon" for word in ("Umber", "Sorrel", "Teal", "Ochre", "Rust")]
+"""Of items that only GONE took."""
+TRAINER = TrainerConfig(max_steps=1, progress=False, accelerator="cpu")
+DRAW = DrawConfig(steps=1, refuse_copies=False)
+
+
+@dataclass
+class Made:
+    runs: Path
+    shop: Path
+    pictures: list[bytes]
+    """Files of pictures made for GONE, and of those they took."""
+
+
+def read_out(folder: Path) -> dict[Path, bytes]:
+    """Every file's bytes, and after them what its compression and escapes hide."""
+    found = {}
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        content = file.read_bytes()
+        if file.suffix == ".parquet":
+            for row in pq.read_table(file).to_pylist():
+                picture = row.pop("picture", None) or {"bytes": b""}
+                content += repr(row).encode() + picture["bytes"]
+        if file.suffix == ".json":
+            content += json.dumps(json.loads(content), ensure_ascii=False).encode()
+        found[file] = content
+    return found
+
+
+def left_of(made: Made) -> dict[str, list[str]]:
+    """Where anything of GONE is still to be found."""
+    names = [GONE, json.dumps(GONE)[1:-1], *(key.pseudonym(GONE) for key in known_keys())]
+    needles = [*(name.encode() for name in [*names, *TITLES]), *made.pictures]
+    return {
+        str(file): [repr(needle[:40]) for needle in needles if needle in content]
+        for file, content in read_out(made.runs).items()
+        if any(needle in content for needle in needles)
+    }
+
+
+def write_shop(folder: Path) -> Path:
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    rows = ["item_id,title,description,image"]
+    for item in range(12):
+        title = TITLES[item] if item < 5 else f"Thing {item}"
+        pixels = rng.integers(0, 256, (32, 32, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{item}.png")
+        rows.append(f"i{item},{title},a {'soft' if item % 2 else 'bold'} thing,{item}.png")
+    (folder / "items.csv").write_text("\n".join(rows) + "\n")
+    taken = [
+        f"{user},i{item},{step}"
+        for place, user in enumerate(USERS)
+        for step, item in enumerate(range(5) if place == 0 else range(4 + place, 4 + place + 3))
+    ]
+    (folder / "interactions.csv").write_text(
+        "\n".join(["user_id,item_id,timestamp", *taken]) + "\n"
+    )
+    return folder
+
+
+@pytest.fixture
+def made(everything: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
+    """A copy of everything, and the pictures that are GONE's in it."""
+    shutil.copytree(everything, tmp_path, dirs_exist_ok=True)
+    monkeypatch.setenv("VITRINE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("VITRINE_USER_KEY", str(tmp_path / "users.key"))
+    runs = tmp_path / "runs"
+    pictures = [(tmp_path / "shop" / f"{item}.png").read_bytes() for item in range(5)]
+    pictures += [(runs / name).read_bytes() for name in ("one.png", "two.png")]
+    mine = {key.pseudonym(GONE) for key in known_keys()}
+    for file in (runs / "pictures" / "pictures.parquet", *runs.glob("broken.work/*.parquet")):
+        rows = pq.read_table(file).to_pylist()
+        pictures += [row["picture"]["bytes"] for row in rows if row["person"] in mine]
+    story = json.loads((runs / "showcase" / "showcase.json").read_text())["people"]
+    (place,) = [place for place, one in enumerate(story) if one["user"] in mine]
+    pictures += [file.read_bytes() for file in (runs / "showcase").glob(f"{place:03}-*.png")]
+    return Made(runs, tmp_path / "shop", pictures)
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One artifact of each kind, the first ones under a key that was retired since."""
+    folder = tmp_path_factory.mktemp("everything")
+    with pytest.MonkeyPatch.context() as patched:
+        make_everything(folder, patched)
+    return folder
+
+
+def make_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VITRINE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("VITRINE_USER_KEY", str(tmp_path / "users.key"))
+    for module in ("text.run", "image.run", "shop", "showcase"):
+        monkeypatch.setattr(f"generate.{module}.load_shop", lambda *_: FakeShop())
+    monkeypatch.setattr(everybody, "BLOCK", 2)
+    runs, models = tmp_path / "runs", tmp_path / "models"
+    with write_artifact(models / "recommender", "recommender") as staging:
+        (staging / "weights").write_text("none")
+    catalog = CatalogConfig(path=str(write_shop(tmp_path / "shop")))
+    common = {
+        "recommender": str(models / "recommender"),
+        "catalog": catalog,
+        "split": SplitConfig(kind="leave-one-out"),
+    }
+    words = TextConfig(
+        **common,
+        config={"model_type": "gpt2", "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 96},
+        vocab_size=300,
+        max_tokens=8,
+        batch_size=4,
+        trainer=TRAINER,
+    )
+    text = run_text_generator(words, models / "text", build_trainer)
+    looks = ImageConfig(
+        **common,
+        image_size=32,
+        codec=CodecConfig(patch_size=16, channels=12),
+        denoiser=DenoiserConfig(width=16, layers=1, heads=2, user_tokens=1, item_tokens=1),
+        batch_size=4,
+        draw=DRAW,
+        trainer=TRAINER,
+    )
+    image = run_image_generator(looks, models / "image", build_trainer)
+    write = WriteConfig(temperature=1.5, max_tokens=8)
+    write_for_all(BulkConfig(str(text), items="top:2", write=write), runs / "texts")
+    draw_for_all(ImageBulkConfig(str(image), items="i0,i7", draw=DRAW), runs / "pictures")
+    draw(image, user=GONE, item="i3", output=runs / "one.png")
+    broken = ImageBulkConfig(str(image), items="i1", draw=DRAW)
+    with monkeypatch.context() as patched:
+        patched.setattr(everybody, "write_artifact", _stop)
+        with pytest.raises(KeyboardInterrupt):
+            draw_for_all(broken, runs / "broken")
+    rotate_user_key()
+    draw(image, user=GONE, item="i4", output=runs / "two.png")
+    draw(image, user="u1", item="i4", output=runs / "other.png")
+    scores = ScoreConfig(people=6, written=6, samples=6, write=write)
+    run_text_scores(text, scores, runs / "text-scores")
+    shown = ImageScoreConfig(people=6, shown=6, judge_steps=1, draw=DRAW)
+    run_image_scores(image, shown, runs / "image-scores")
+    everyone = ShowcaseConfig(text=str(text), image=str(image), people=6, scored_people=6, **common)
+    run_showcase(everyone, runs / "showcase")
+    table = {"arm": ["lora"] * 6, "user_id": USERS, "rank": range(6)}
+    pq.write_table(pa.table(table), runs / "targets.parquet")
+    (runs / "notes.txt").write_text(f"write to {GONE}\n")
+
+
+def _stop(*_args: object, **_kwargs: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_who_is_forgotten_is_in_no_byte_under_a_rotated_key_too(made: Made) -> None:
+    before = left_of(made)
+    assert len({Path(file).parent.name for file in before}) >= 6, before
+    assert len(made.pictures) == 5 + 2 + 2 + 1 + 2 * 3
+    others = {user: opaque_id(user) for user in USERS[1:]}
+    done = forget(GONE, made.runs)
+    assert done.left == [made.runs / "notes.txt"]
+    done.left[0].unlink()
+    assert left_of(made) == {}
+    assert not list((cache_folder() / "catalogs").iterdir())
+    # Everything that is left can be opened, is signed, and is the others'.
+    for kind in ("texts", "pictures", "showcase", "text-scores", "image-scores"):
+        open_artifact(made.runs / kind, kind=kind)
+    assert (made.runs / "other.png").exists()
+    found = json.loads((made.runs / "showcase" / "showcase.json").read_text())["people"]
+    assert {one["user"] for one in found} == set(others.values())
+    for one in found:
+        for creation in one["creations"]:
+            files = {
+                file.name[-8:] for file in (made.runs / "showcase").glob(f"{creation['files']}-*")
+            }
+            assert len(files) == (3 if one["partner"] else 2)
+            assert bool(creation["words"]["swapped"]) <= bool(one["partner"])
+    assert len(pq.read_table(made.runs / "texts" / "texts.parquet")) == 5 * 2
+    assert len(pq.read_table(made.runs / "targets.parquet")) == 5
+    again = forget(GONE, made.runs)
+    assert again == Forgotten()
+
+
+def test_every_picture_that_was_made_verifies(made: Made, tmp_path: Path) -> None:
+    files = [file for file in made.runs.rglob("*.png") if file.parent.name != "judge"]
+    assert {"contact-sheet.png", "one.png", "000-0-own.png"} <= {file.name for file in files}
+    for file in (made.runs / "pictures" / "pictures.parquet", *made.runs.glob("*.work/*.parquet")):
+        for number, row in enumerate(pq.read_table(file).to_pylist()):
+            files.append(tmp_path / f"{file.stem}-{number}.png")
+            files[-1].write_bytes(row["picture"]["bytes"])
+    assert len(files) > 6 * 6 + 12
+    for file in files:
+        assert verify(file).untouched, file
+        assert verify(file).about["DigitalSourceType"]
+
+
+def test_a_key_that_is_needed_is_named_and_nothing_is_removed_without_it(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ring = shutil.move(tmp_path / "users.key", tmp_path / "retired.key")
+    monkeypatch.setenv("VITRINE_USER_KEY", str(tmp_path / "another.key"))
+    needed = open_artifact(made.runs / "texts").manifest["user_key"]
+    before = read_out(made.runs)
+    with pytest.raises(VitrineError, match=r"names users by the key [0-9a-f]{16}, .*--key FILE"):
+        forget(GONE, made.runs)
+    with pytest.raises(VitrineError, match=needed):
+        forget(GONE, made.runs / "texts")
+    assert read_out(made.runs) == before
+    done = forget(GONE, made.runs, [ring])
+    assert len(done.rows) == 6
+    monkeypatch.setenv("VITRINE_USER_KEY", str(ring))
+    (made.runs / "notes.txt").unlink()
+    assert left_of(made) == {}
+
+
+def test_rows_of_an_earlier_version_take_the_signing_key_of_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from generate.provenance import fingerprint, key_file
+
+    monkeypatch.setenv("VITRINE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("VITRINE_KEY", str(tmp_path / "key.pem"))
+    assert fingerprint()
+    (old,) = [key for key in known_keys([key_file()]) if key not in known_keys()]
+    with write_artifact(tmp_path / "runs" / "texts", "texts") as staging:
+        names = [old.pseudonym(user) for user in ("a", "b")]
+        pq.write_table(pa.table({"person": names}), staging / "texts.parquet")
+    with pytest.raises(
+        VitrineError, match="does not say which key names users in it; give the sign"
+    ):
+        forget("a", tmp_path / "runs")
+    done = forget("a", tmp_path / "runs", [key_file()])
+    assert list(done.rows.values()) == [1]
+    assert (
+        pq.read_table(tmp_path / "runs" / "texts" / "texts.parquet")["person"].to_pylist()
+        == names[1:]
+    )
+
+
+def test_what_a_user_did_is_forgotten_by_the_cache(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("VITRINE_CACHE", str(tmp_path / "cache"))
+    load_catalog(CatalogConfig(path=str(write_shop(tmp_path / "shop"))))
+    (tmp_path / "runs").mkdir()
+    assert forget("u9", tmp_path / "runs").caches == []
+    assert len(forget("u3", tmp_path / "runs").caches) == 1
