@@ -38,8 +38,9 @@ def short_title(text: str) -> str:
 
 
 def clean_text(text: str) -> str:
-    """The text on one line, composed (NFC): without control characters, direction marks and signs
-    that nobody sees; without marks of chat templates; a role's name has no colon after it."""
+    """The text on one line, composed (NFC): without control characters, direction marks, signs that
+    nobody sees and U+FFFD, which stands for bytes that are no letter; without marks of chat
+    templates; a role's name has no colon after it."""
     cleaned = _one_line(text)
     folded = unicodedata.normalize("NFKC", cleaned)
     if folded != cleaned and (_TEMPLATE.search(folded) or _ROLE.search(folded)):
@@ -72,5 +73,7 @@ def _seen(text: str, place: int) -> bool:
         around = text[place - 1 : place] + text[place + 1 : place + 2]
         return len(around) == 2 and not any(map(str.isascii, around))
     if "\U000e0100" <= sign <= "\U000e01ef":  # variation selectors: room for hidden bytes
+        return False
+    if sign == "\ufffd":
         return False
     return unicodedata.category(sign) not in ("Cc", "Cs", "Cf") and sign not in _DIRECTION_MARKS

@@ -17,6 +17,7 @@ from catalog.catalog import Catalog
 from catalog.columns import as_text
 from catalog.errors import VitrineError
 from catalog.progress import track
+from generate.text.scripts import unspaced_words, without_unspaced
 
 SHORT = 40
 """Letters of an attribute's value, on average at most."""
@@ -131,6 +132,12 @@ def split_values(text: str) -> list[str]:
 
 
 def words_of(text: str | None) -> list[str]:
-    """Its words of two letters or more, small; numbers, and letters that follow one, are none."""
-    found = (word.replace("’", "'").rstrip("-") for word in WORD.findall((text or "").lower()))
-    return [word.removesuffix("'s") for word in found]
+    """Its words of two letters or more, small; numbers, and letters that follow one, are none.
+
+    For scripts that set no words apart see `generate.text.scripts`.
+    """
+    lowered = (text or "").lower()
+    unspaced = unspaced_words(lowered)
+    found = WORD.findall(without_unspaced(lowered) if unspaced else lowered)
+    words = (word.replace("’", "'").rstrip("-") for word in found)
+    return [*(word.removesuffix("'s") for word in words), *unspaced]

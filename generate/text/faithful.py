@@ -6,6 +6,11 @@ the catalog says of an item is its text, its attributes, its price and what peop
 said of it; and what people say of items that are alike in one of those: who calls a coat "oak-coloured"
 or "a bargain" is borne out by others saying so of what the shop calls timber, or sells as cheaply. All
 other words (how a sentence is put, what somebody feels) claim nothing.
+
+What is denied is not borne out by what is affirmed, nor the reverse, as far as English says so
+(`generate.text.negation`); a number has the unit or currency beside it (`generate.text.quantities`). What
+no item's text says, such as a certificate, is no word by which items differ and is not found: the check
+knows what the catalog leaves open or contradicts, and no more.
 """
 
 import math
@@ -23,9 +28,11 @@ from catalog.catalog import Catalog
 from catalog.progress import track
 from catalog.splits import Split
 from generate.text.facts import Facts, split_values, words_of
+from generate.text.negation import affirmed_and_denied, denied_spans, is_denied
+from generate.text.quantities import MONEY, quantities
+from generate.text.scripts import UNSPACED, UNSPACED_SIGN, unspaced_words
 
 Verdict = Literal["supported", "unsupported", "contradicts"]
-NUMBER = re.compile(r"(?<![\w.,])\d++(?:[.,]\d++)*+")
 AGREEMENT = 2.0
 """So many times as often as by chance another review of the same item holds a word that is a claim."""
 SEEN = 5
@@ -47,6 +54,7 @@ TRAITS = 12
 @dataclass(frozen=True)
 class Claim:
     words: str
+    """As in the text; after "not" where the text denies it."""
     verdict: Verdict
     about: str
     """The attribute, "number", or "word"."""
@@ -75,18 +83,23 @@ class Checker:
         lowered = text.lower()
         own = self.facts.values(item)
         claims: dict[str, Claim] = {}
+        denied = denied_spans(lowered)
         for match in self._phrases.finditer(lowered):
-            phrase = match[0]
-            claims.setdefault(phrase, Claim(phrase, *self._judge(phrase, own, said)))
-        for number in NUMBER.findall(lowered):
-            known = _number(number) in said.numbers
-            claims[number] = Claim(number, "supported" if known else "unsupported", "number")
+            no = is_denied(match.span(), denied)
+            words = f"not {match[0]}" if no else match[0]
+            claims.setdefault(words, Claim(words, *self._judge(match[0], own, said, no)))
         # Words of a phrase that was judged as a whole are no claims of their own.
-        rest = self._phrases.sub(" ", lowered)
-        for word in words_of(rest):
-            if self.tells_apart(word) and word not in claims:
-                known = bool(said.words.intersection(forms(word)))
-                claims[word] = Claim(word, "supported" if known else "unsupported", "word")
+        rest = self._phrases.sub(lambda match: " " * len(match[0]), lowered)
+        for part, no in zip(affirmed_and_denied(rest, denied), (False, True), strict=True):
+            for word in words_of(part):
+                words = f"not {word}" if no else word
+                if self.tells_apart(word) and words not in claims:
+                    known = not said.words[no].isdisjoint(forms(word))
+                    claims[words] = Claim(words, "supported" if known else "unsupported", "word")
+        for found in quantities(lowered):
+            known = (found.value, found.kind) in said.numbers
+            verdict = "supported" if known else "unsupported"
+            claims[found.words] = Claim(found.words, verdict, "number")
         return list(claims.values())
 
     def supports(self, text: str, item: int) -> bool:
@@ -96,14 +109,19 @@ class Checker:
         """Whether items differ in it."""
         return not self._apart.isdisjoint(forms(word))
 
-    def _judge(self, phrase: str, own: dict[str, list[str]], said: "_Said") -> tuple[Verdict, str]:
+    def _judge(
+        self, phrase: str, own: dict[str, list[str]], said: "_Said", denied: bool
+    ) -> tuple[Verdict, str]:
         names = self._attributes[phrase]
-        if any(phrase == value.lower() for name in names for value in own.get(name, [])):
-            return "supported", names[0]
-        digits = any(sign.isdigit() for sign in phrase)
-        if said.holds(phrase) or (not digits and said.words.issuperset(words_of(phrase))):
-            return "supported", names[0]
         known = [name for name in names if name in own]
+        has = any(phrase == value.lower() for name in names for value in own.get(name, []))
+        if has:
+            return ("contradicts" if denied else "supported"), names[0]
+        words = words_of(phrase)
+        digits = any(sign.isdigit() for sign in phrase)
+        borne_out = bool(words) and not digits and said.words[denied].issuperset(words)
+        if borne_out or said.holds(phrase, denied) or (denied and known):
+            return "supported", names[0]
         return ("contradicts", known[0]) if known else ("unsupported", names[0])
 
     @cached_property
@@ -120,7 +138,7 @@ class Checker:
         return {
             value: names
             for value, names in found.items()
-            if len(value) > 1 and any(map(str.isalpha, value))
+            if (len(value) > 1 or unspaced_words(value)) and any(map(str.isalpha, value))
         }
 
     @cached_property
@@ -128,7 +146,7 @@ class Checker:
         longest = sorted(self._attributes, key=len, reverse=True)
         if not longest:
             return re.compile(r"(?!)")
-        return re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, longest))})(?![\w-])")
+        return re.compile("|".join(map(_bounded, longest)))
 
     @cached_property
     def _apart(self) -> frozenset[str]:
@@ -179,7 +197,7 @@ class Checker:
             if (t := self.texts[self.rows[p]])
         ]
         for item, text in track(told, "Comparing reviews with items"):
-            words = {word for word in words_of(text) if self.tells_apart(word)}
+            words = {word for word in words_of(_affirmed(text)) if self.tells_apart(word)}
             traits = self._traits(item)
             having.update(traits)
             saying.update(words)
@@ -200,7 +218,8 @@ class Checker:
 
     def _traits(self, item: int) -> set[str]:
         """What the catalog tells of an item, as far as items differ in it."""
-        words = {word for word in words_of(self.facts.texts(item)) if self.tells_apart(word)}
+        text = _affirmed(self.facts.texts(item) or "")
+        words = {word for word in words_of(text) if self.tells_apart(word)}
         found = set(sorted(words, key=lambda word: (self.facts.words[word], word))[:TRAITS])
         for name, values in self.facts.values(item).items():
             found |= {f"{name}: {value.lower()}" for value in values}
@@ -229,15 +248,21 @@ class Checker:
     def _find_said(self, item: int) -> "_Said":
         values = [value for listed in self.facts.values(item).values() for value in listed]
         parts = [self.facts.texts(item) or "", *values, *self.reviews(item)]
-        words = {form for part in parts for word in words_of(part) for form in forms(word)}
+        text = "\n".join(parts).lower()
+        spans = denied_spans(text)
+        affirmed, denied = affirmed_and_denied(text, spans)
+        words = {form for word in words_of(affirmed) for form in forms(word)}
+        no_words = frozenset(form for word in words_of(denied) for form in forms(word))
         for trait in self._traits(item):
             words |= self._implied.get(trait, frozenset())
-        numbers = {_number(number) for part in parts for number in NUMBER.findall(part)}
+        numbers = {(found.value, found.kind) for found in quantities(text)}
         if self.catalog.has_column("price"):
             price = self.catalog.column("price")[item].as_py()
             if price is not None and math.isfinite(price):
-                numbers |= {_number(f"{price:.2f}"), _number(f"{round(price)}")}
-        return _Said("\n".join(parts).lower(), frozenset(words), frozenset(numbers))
+                numbers |= {(float(f"{price:.2f}"), MONEY), (float(round(price)), MONEY)}
+        # A price may be told without its currency.
+        numbers |= {(value, None) for value, kind in numbers if kind == MONEY}
+        return _Said(text, spans, (frozenset(words), no_words), frozenset(numbers))
 
 
 def rows_of_items(
@@ -260,11 +285,28 @@ class _Said:
     """What the catalog says of an item."""
 
     text: str
-    words: frozenset[str]
-    numbers: frozenset[float | str]
+    denied: Sequence[tuple[int, int]]
+    """Where in the text the words stand that it denies."""
+    words: tuple[frozenset[str], frozenset[str]]
+    """What is affirmed, and what is denied."""
+    numbers: frozenset[tuple[float | str, str | None]]
+    """Value and what it measures, as in `Quantity`."""
 
-    def holds(self, phrase: str) -> bool:
-        return re.search(rf"(?<![\w-]){re.escape(phrase)}(?![\w-])", self.text) is not None
+    def holds(self, phrase: str, denied: bool) -> bool:
+        found = re.finditer(_bounded(phrase), self.text)
+        return any(is_denied(match.span(), self.denied) == denied for match in found)
+
+
+def _affirmed(text: str) -> str:
+    lowered = text.lower()
+    return affirmed_and_denied(lowered, denied_spans(lowered))[0]
+
+
+def _bounded(phrase: str) -> str:
+    """A pattern that finds the phrase as a word; signs of unspaced scripts bound themselves."""
+    start = "" if UNSPACED_SIGN.match(phrase[0]) else rf"(?<![^\W{UNSPACED}])(?<!-)"
+    end = "" if UNSPACED_SIGN.match(phrase[-1]) else rf"(?![^\W{UNSPACED}])(?!-)"
+    return f"{start}{re.escape(phrase)}{end}"
 
 
 def forms(word: str) -> tuple[str, ...]:
@@ -278,12 +320,3 @@ def unsupported_share(claims: Iterable[Sequence[Claim]]) -> float:
     """Of all claims of many texts, the share that the catalog does not bear out; 0 without any."""
     verdicts = [claim.verdict for listed in claims for claim in listed]
     return 1 - verdicts.count("supported") / len(verdicts) if verdicts else 0.0
-
-
-def _number(text: str) -> float | str:
-    """1,299.50 and 1299.5 are one; so are 12,5 and 12.5. A date is itself."""
-    if re.fullmatch(r"\d+,\d{1,2}", text):
-        return float(text.replace(",", "."))
-    if re.fullmatch(r"\d+(,\d{3})*(\.\d+)?", text):
-        return float(text.replace(",", ""))
-    return text

@@ -21,6 +21,7 @@ from generate.text.config import WriteConfig
 from generate.text.decoding import Decoder, Request
 from generate.text.language_model import BaseModel, add_adapter, load_adapted, use_adapter
 from generate.text.prompts import Conditions
+from generate.text.scripts import UNSPACED
 from generate.text.tasks import Task, load_task, read_task
 from generate.text.tokenizer import (
     Tokenizer,
@@ -39,7 +40,7 @@ SLOTS = 64
 """Texts that are written at a time, at most."""
 VOICE_WIDTH, VOICE_TOKENS = 64, 256
 """Of a token's vector in a voice, and tokens of a voice, the newest."""
-_WORD = re.compile(r"[^\W_]+$")
+_WORD, _JOINED = re.compile(r"[^\W_]+$"), re.compile(rf"[^\s{UNSPACED}]+$")
 _OPEN = re.compile(r"[<\[#＜][^>\]＞]{0,100}$")
 """What may yet turn out to be a mark that no text holds."""
 LANGUAGE_MODEL, ADAPTER, TOKENIZER = "language_model", "adapter", "tokenizer"
@@ -233,10 +234,11 @@ class TextGenerator(nn.Module):
         for _, token in self.decoder(slots=1).stream([request]):
             token_ids += [] if token is None else [token]
             text = decode_text(self.tokenizer, token_ids)
-            # A letter may take several tokens (until the last it reads as U+FFFD), an accent that
-            # follows becomes one with it, and a word is vouched for as a whole.
+            # A letter may take several tokens, an accent that follows becomes one with it, and words
+            # that signs join are vouched for as a whole.
             if token is not None:
-                text = _OPEN.sub("", _WORD.sub("", text[:-1].rstrip("\ufffd"))).rstrip()
+                open_word = _WORD if self.vouched is None else _JOINED
+                text = _OPEN.sub("", open_word.sub("", text[:-1])).rstrip()
             sure = self._vouch(text, own)
             if len(sure) > len(shown):
                 yield sure[len(shown) :]

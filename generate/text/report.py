@@ -147,8 +147,8 @@ def _lines(scores: Mapping[str, Any]) -> Iterator[str]:
         yield f"  unsupported: {found['unsupported_claims']:.4f} of {found['claims']:,} claims"
         if strict := found.get("strict"):
             yield (
-                f"  strict: {strict['unsupported_claims']:.4f} of {strict['claims']:,}; "
-                f"{strict['catalogs_own']:.3f} of the texts are the catalog's own"
+                f"  strict: {strict['tried']:.2f} tries a text; {strict['catalogs_own']:.3f} of the "
+                "texts are the catalog's own"
             )
     for name, found in scores["readings"].items():
         if "own" in found:

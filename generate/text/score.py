@@ -113,7 +113,8 @@ def score_texts(
     2002) told the own person, a stranger and nobody, and the same where the item was hidden; features
     (`generate.text.features`): match (FMR), coverage (FCR), and how many two texts share (DIV); `near`
     the item and the person's history as `judges` read them, which nothing was conditioned on; the
-    share of claims that the catalog does not bear out, and the same with `write.strict`. `readings`:
+    share of claims that the catalog does not bear out; with `write.strict`, how often the catalog's own
+    words are taken instead. `readings`:
     how often a text shows what it should, told the own person and told a stranger.
     """
     who = choose_people(shop, catalog, split, people, seed, chunk)
@@ -400,7 +401,8 @@ def _strictly(
     known: Words,
     chunk: int,
 ) -> dict[str, Any]:
-    """What is left when only what the catalog bears out may be said."""
+    """How often strict tries, and how often the catalog's own words are left. Not what claims are borne
+    out then: the check that would say so is the one that chose the texts."""
     checked: list[Checked] = []
     for start in range(0, len(people.items), chunk):
         places = range(start, min(start + chunk, len(people.items)))
@@ -415,8 +417,6 @@ def _strictly(
             config=options,
         )
     return {
-        "unsupported_claims": unsupported_share(one.claims for one in checked),
-        "claims": sum(len(one.claims) for one in checked),
         "catalogs_own": sum(one.own for one in checked) / len(checked),
         "tried": sum(one.tried for one in checked) / len(checked),
     }

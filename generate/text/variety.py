@@ -1,13 +1,15 @@
 """How varied written words are, how much of them was there before, and how like others they are."""
 
-import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from torchmetrics.functional.text import rouge_score, sacre_bleu_score
 
-TOKEN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
+from generate.text.scripts import TOKEN, spaced
+
+ORDER = 4
+"""Words of the longest runs that BLEU counts."""
 
 
 def distinct(texts: Iterable[str], length: int = 2) -> float:
@@ -57,8 +59,16 @@ def _tokens(text: str) -> list[str]:
 
 
 def bleu(texts: Sequence[str], references: Sequence[str]) -> float:
-    """Of all texts together, as sacreBLEU counts it (Post 2018); 0 to 1."""
-    return float(sacre_bleu_score(list(texts), [[reference] for reference in references]))
+    """Of all texts together, as sacreBLEU counts it (Post 2018); 0 to 1.
+
+    Scripts that set no words apart are counted by their signs, as its `zh` tokenizer does. Where no
+    reference is as long as four words, runs of as many as the longest has are counted (its effective
+    order), so that equal texts have 1.
+    """
+    texts, references = list(map(spaced, texts)), list(map(spaced, references))
+    longest = max((len(TOKEN.findall(reference)) for reference in references), default=1)
+    order = min(ORDER, max(1, longest))
+    return float(sacre_bleu_score(texts, [[reference] for reference in references], n_gram=order))
 
 
 def _largest_overlap(places: dict[tuple[str, ...], list[int]], runs: set[tuple[str, ...]]) -> int:
@@ -68,6 +78,6 @@ def _largest_overlap(places: dict[tuple[str, ...], list[int]], runs: set[tuple[s
 
 def _runs(text: str, length: int) -> list[tuple[str, ...]]:
     """Runs of `length` words; a shorter text is one run of its own."""
-    words = text.lower().split()
+    words = spaced(text.lower()).split()
     last = max(len(words) - length, 0)
     return [tuple(words[start : start + length]) for start in range(last + 1)] if words else []

@@ -16,6 +16,7 @@ from catalog.catalog import Catalog
 from catalog.progress import track
 from generate.conditioning import NextItemPairs
 from generate.text.clean import clean_text
+from generate.text.scripts import UNSPACED
 from generate.text.tokenizer import Tokenizer, plain_ids
 
 SOURCES = 3
@@ -24,8 +25,12 @@ REVIEWS = 200_000
 """Reviews that are read for it, at most, evenly spaced."""
 PIECES = 2
 """A word of so few tokens is common language to a pretrained model."""
-WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_\u3040-\u30ff\u3400-\u9fff]+")
-"""Letters and digits together; of scripts that set no words apart, each sign."""
+WORD = re.compile(rf"[{UNSPACED}]|\d+(?:[.,]\d+)+[^\W_{UNSPACED}]*|[^\W_{UNSPACED}]+")
+"""Letters and digits together, a number with what divides its digits; of scripts that set no words apart,
+each sign."""
+_SPACED = rf"(?:\d+(?:[.,]\d+)+[^\W_{UNSPACED}]*|[^\W_{UNSPACED}]+)"
+WHOLE = re.compile(rf"[{UNSPACED}]|[$€£¥₹#@+]*{_SPACED}(?:['’.@&/+:_-]{_SPACED})*(?:\s?[%‰°€£¥])?")
+"""What is kept or left out as one: words that signs join, and the signs of money and measure."""
 
 
 class Vouched:
@@ -38,16 +43,23 @@ class Vouched:
         self._common = lru_cache(maxsize=65_536)(self._is_common)
 
     def keep(self, text: str, own: str) -> str:
-        """The text without words that nobody vouches for; `own` is what the catalog says of the item."""
-        known = {word.group().casefold() for word in WORD.finditer(own)}
+        """The text without words that nobody vouches for; `own` is what the catalog says of the item.
 
-        def word_or_nothing(found: re.Match[str]) -> str:
-            word = found.group()
-            folded = word.casefold()
-            return word if folded in known or folded in self.words or self._common(word) else ""
+        A number goes whole, with its currency, and so does what signs join: no part of "$49.90" or of
+        an address is left.
+        """
+        known = frozenset(word.casefold() for word in WORD.findall(own))
 
-        kept = WORD.sub(word_or_nothing, text)
+        def whole_or_nothing(found: re.Match[str]) -> str:
+            words = WORD.findall(found.group())
+            return found.group() if all(self._may_be_said(word, known) for word in words) else ""
+
+        kept = WHOLE.sub(whole_or_nothing, text)
         return text if kept == text else " ".join(kept.split())
+
+    def _may_be_said(self, word: str, known: frozenset[str]) -> bool:
+        folded = word.casefold()
+        return folded in known or folded in self.words or self._common(word)
 
     def _is_common(self, word: str) -> bool:
         if self.pretrained is None:
@@ -81,4 +93,4 @@ def learn_vouched(catalog: Catalog, pairs: NextItemPairs) -> list[str]:
 
 
 def words_of(text: str | None) -> set[str]:
-    return {word.group().casefold() for word in WORD.finditer(clean_text(text or ""))}
+    return {word.casefold() for word in WORD.findall(clean_text(text or ""))}

@@ -90,7 +90,11 @@ def checker(catalog: Catalog) -> Checker:
         ("a luxury, it fits", {"luxury": "unsupported"}),
         ("i wear it every day", {}),
         ("a 'navy' one, navy's best", {"navy": "unsupported"}),
-        ("500ml and 0kg", {"500": "unsupported", "0": "supported"}),
+        ("500ml and 0kg", {"500 ml": "unsupported", "0 kg": "unsupported"}),
+        ("$20, 20.00 €, $3", {"20 $": "supported", "20.00 €": "supported", "3 $": "unsupported"}),
+        ("no ruby coat", {"not ruby": "unsupported", "not coat": "contradicts"}),
+        ("not a hat", {"not hat": "supported"}),
+        ("not only ruby", {"ruby": "supported"}),
         ("size 1.0.2 of 12.05.2024", {"1.0.2": "unsupported", "12.05.2024": "unsupported"}),
     ],
 )
@@ -141,10 +145,68 @@ def test_dates_sizes_and_prices_that_are_none(catalog: Catalog) -> None:
         return {claim.words: claim.verdict for claim in checker.check(text, item)}
 
     own = verdicts("100ml since 12.05.2024")
-    assert own == dict.fromkeys(("100ml", "100", "12.05.2024"), "supported")
-    assert verdicts("200ml") == {"200ml": "contradicts", "200": "unsupported"}
+    assert own == dict.fromkeys(("100ml", "100 ml", "12.05.2024"), "supported")
+    assert verdicts("200ml") == {"200ml": "contradicts", "200 ml": "unsupported"}
     assert verdicts("20 or 1.1.2020", 1) == {"20": "unsupported", "1.1.2020": "supported"}
     assert verdicts("true to size") == {}, "yes and no are no values"
+
+
+def shop_of(texts: list[str], catalog: Catalog) -> Checker:
+    """A checker of items known by these texts alone."""
+    blank = [None] * len(texts)
+    items = {
+        "item_id": [f"i{n}" for n in range(len(texts))],
+        "title": texts,
+        **dict.fromkeys(("text", "category", "image"), blank),
+    }
+    columns = pa.table({"item_id": items["item_id"]})
+    told = replace(catalog, columns=columns, items=Dataset.from_dict(items))
+    return Checker(told, facts=Facts(told, common=0.5))
+
+
+def test_a_number_is_borne_out_by_its_own_unit_alone(catalog: Catalog) -> None:
+    cord, cable = "Pack of 12, 5 m cord of 1,299.50 g", "A 0.5 l jug, 10 x 20 cm, 3 to 5 kg, $49.90"
+    checker = shop_of([cord, cable, "12 m cord", "x"], catalog)
+
+    def verdicts(text: str, item: int) -> list[str]:
+        return [c.verdict for c in checker.check(text, item) if c.about == "number"]
+
+    for text in ("pack of 12", "5 m", "500 cm", "5-meter cord", "1.2995 kg", "1.299,50 grams"):
+        assert verdicts(text, 0) == ["supported"], text
+    for text in ("12 m cord", "5 cm", "5", "5 kg", "$12", "12 packs of 5 l"):
+        assert "unsupported" in verdicts(text, 0), text
+    for text in ("500 ml", "10 cm", "0.2 m", "3 kg", "49.90", "49,90 €"):
+        assert verdicts(text, 1) == ["supported"], text
+    for text in ("20", "49.90 cm", "49"):
+        assert verdicts(text, 1) == ["unsupported"], text
+
+
+def test_what_is_denied_is_not_borne_out_by_what_is_affirmed(catalog: Catalog) -> None:
+    texts = ["Free of nickel, lead and cadmium", "With nickel", "nickel-free clasp", "x", "lead, y"]
+    checker = shop_of(texts, catalog)
+    for text, borne_out in (
+        ("contains nickel", [False, True, False]),
+        ("free of nickel", [True, False, True]),
+        ("nickel-free", [True, False, True]),
+        ("no lead or nickel", [True, False, False]),
+        ("without any nickel", [True, False, True]),
+        ("it doesn't contain nickel", [True, False, True]),
+        ("not only nickel", [False, True, False]),
+    ):
+        assert [checker.supports(text, item) for item in range(3)] == borne_out, text
+
+
+def test_scripts_without_spaces_are_checked_too(catalog: Catalog) -> None:
+    coat, shoes = "青い革のコート、10 cm", "赤い絹の靴"
+    thai = ("เสื้อหนังสีน้ำเงิน", "รองเท้าผ้าไหมสีแดง")  # a blue leather coat, red silk shoes
+    checker = shop_of([coat, shoes, coat, shoes, *thai, *thai], catalog)
+    assert checker.supports("革のコートです", 0)
+    assert not checker.supports(shoes, 0)
+    assert not checker.supports("赤い革", 0)
+    assert not checker.supports("約20cm", 0)
+    assert checker.supports("約10cm", 0)
+    assert checker.supports(thai[0], 4)
+    assert not checker.supports(thai[1], 4)
 
 
 def test_strict_tries_again_and_then_takes_the_catalogs_own(

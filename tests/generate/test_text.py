@@ -25,7 +25,8 @@ from generate.text.module import TextModule
 from generate.text.prompts import Conditions, Past, Prompts
 from generate.text.score import Reading, score_texts
 from generate.text.tasks import Words, load_task, tasks_with_words
-from generate.text.variety import bleu, rouge
+from generate.text.tokenizer import decode_text
+from generate.text.variety import bleu, distinct, near_copies, rouge
 from generate.text.vouched import Vouched, learn_vouched
 from pretrain.config import OptimizerConfig, TrainerConfig
 
@@ -338,6 +339,44 @@ def test_what_is_vouched_for_is_kept_as_it_was_written():
     assert Vouched([], tokenizer).keep("linen Zq000kwx", "") == "linen"
 
 
+def test_a_number_or_an_address_is_kept_whole_or_not_at_all():
+    kept = Vouched(["costs", "now", "49", "90", "299", "50", "1", "12.5", "a", "co", "com"])
+    for text, whole in (
+        ("costs $49.90 now", "costs now"),
+        ("costs 1,299.50 € now", "costs now"),
+        ("costs 12.5% now", "costs 12.5% now"),
+        ("costs $12.50 now", "costs now"),
+        ("costs 7.5cm now", "costs now"),
+        ("now a@evil.com, a-1", "now , a-1"),
+        ("now +49-90-7", "now"),
+    ):
+        assert kept.keep(text, "") == whole
+    assert kept.keep("costs $49.90!", "Was $49.90") == "costs $49.90!"
+
+
+def test_no_replacement_sign_leaves_however_a_text_is_cut():
+    torch.manual_seed(0)
+    generator = make_generator(max_tokens=24)
+    tokenizer = generator.tokenizer
+    emoji = tokenizer("a 😀革", add_special_tokens=False)["input_ids"]
+    cut = 0
+    for stop in range(1, len(emoji) + 1):
+        cut += "\ufffd" in tokenizer.decode(emoji[:stop])
+        for ids in (emoji[:stop], emoji[stop - 1 :]):
+            assert "\ufffd" not in decode_text(tokenizer, ids)
+    assert cut > 3
+    wild = WriteConfig(temperature=50.0, top_p=1.0, max_tokens=24)
+    asked = Conditions(some_vectors(20))
+    requests = generator.requests(asked, "review", seeds=range(20), config=wild)
+    written = generator.decoder().write(requests)
+    assert any("\ufffd" in tokenizer.decode(ids) for ids in written)
+    texts = generator.write(asked, "review", seeds=range(20), config=wild)
+    for request, text in zip(requests, texts, strict=True):
+        pieces = list(generator.stream(request))
+        assert "".join(pieces) == text
+        assert "\ufffd" not in text.join(pieces)
+
+
 def test_no_condition_is_the_dropped_condition(catalog: Catalog, split: Split, shop: FakeShop):
     generator = make_generator()
     config = TextConfig(drop_user=1.0, drop_item=1.0, max_tokens=24)
@@ -440,6 +479,17 @@ def test_likeness_to_true_words_is_rouge_and_bleu():
     assert rouge(["cat big a"], ["the big cat sat"])["rouge_l"][0] == pytest.approx(2 / 7)
     assert bleu(["the cat sat on it"], ["the cat sat on it"]) == pytest.approx(1)
     assert bleu(["it on sat cat the"], ["the cat sat on it"]) < 0.5
+
+
+def test_likeness_is_known_of_scripts_without_spaces_and_of_few_words():
+    for text in ("青い革のコートです", "เสื้อหนังสีน้ำเงิน", "革靴", "coat", "ສີແດງ", "ကုတ်အင်္ကျီ"):
+        assert bleu([text], [text]) == pytest.approx(1), text
+        assert rouge([text], [text])["rouge_l"][0] == pytest.approx(1), text
+    assert 0 < bleu(["青い革のコートです"], ["青い絹のコートです"]) < 1
+    assert bleu(["青い革のコート"], ["red silk shoes"]) == 0
+    assert distinct(["青い革", "青い革"], 1) == 0.5
+    assert near_copies(["青い革のコート"], ["これは青い革のコートです"]).tolist() == [True]
+    assert near_copies(["青い革のコート"], ["赤い絹の靴を売る"]).tolist() == [False]
 
 
 def test_a_task_without_words_is_left_out(catalog: Catalog, split: Split):
