@@ -15,7 +15,7 @@ from catalog.artifacts import Artifact, request_hash, write_artifact
 from catalog.catalog import Catalog
 from catalog.errors import NotFinite, VitrineError
 from catalog.memory import PeakMemory
-from catalog.seen import SEEN_FILE, Seen, interaction_marks
+from catalog.seen import SEEN_FILE, InteractionSketch
 from catalog.splits import Split, Targets, load_split, target_rows
 from finetune.artifact import (
     Assembled,
@@ -297,12 +297,13 @@ def check_targets(config: FinetuneConfig, base: Artifact, catalog: Catalog, spli
     rows = np.concatenate(
         [target_rows(catalog.interactions, t) for t in (split.validation, split.test)]
     )
-    told, seen = Seen.load(base.path).checked(interaction_marks(catalog, rows))
+    one_shop = base.manifest["catalog"] == catalog.fingerprint
+    decidable, seen = InteractionSketch.load(base.path).check(catalog, rows, one_shop)
     if seen.any() and not config.allow_seen:
         rule = (base.manifest["split"] or {}).get("kind")
         raise VitrineError(
             f"the encoder {config.encoder} was pretrained on {int(seen.sum()):,} of the "
-            f"{int(told.sum()):,} targets that can be checked; figures on them would prove nothing. "
+            f"{int(decidable.sum()):,} targets that can be checked; figures on them would prove nothing. "
             f"Use the split it was trained with ({rule}: see split in its manifest.json), or pass "
             "--allow_seen true"
         )

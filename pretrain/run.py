@@ -8,7 +8,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 
 from catalog.artifacts import write_artifact
-from catalog.seen import Seen
+from catalog.seen import InteractionSketch
 from catalog.splits import load_split
 from pretrain.artifact import count_parameters, new_encoder
 from pretrain.card import encoder_card
@@ -98,7 +98,10 @@ def run_pretraining(config: PretrainConfig, output: Path, build_trainer: Trainer
                     staging.metrics[f"retrieval/{line.asks}"] = line.figures()
                 parts.save(staging.path)
                 quarantine.save(staging.path)
-                Seen.training(catalog, split).save(staging.path)
+                sketch = InteractionSketch.empty()
+                if trainer.global_step:  # else nothing was learned from any history
+                    sketch = InteractionSketch.training(catalog, split)
+                sketch.save(staging.path)
                 curves.save(staging.path / "curves.json")
             clear_work(work)
     trainer.strategy.barrier()

@@ -18,7 +18,7 @@ from transformers import BertConfig, BertModel
 from catalog.catalog import load_catalog
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
-from catalog.seen import Seen
+from catalog.seen import SEEN_FILE, InteractionSketch
 from finetune.artifact import train_counts
 from launch.checkpoints import StateFile
 from pretrain.artifact import new_encoder
@@ -88,14 +88,14 @@ def test_no_file_runs_when_it_is_read(
     """Whatever a reader of ours is handed, under whatever name."""
     path = tmp_path / f"file.{extension}"
     write(path, mark)
-    named = {name: tmp_path / name for name in ("train_counts.npy", "seen.npy")}
+    named = {name: tmp_path / name for name in ("train_counts.npy", SEEN_FILE)}
     for other in named.values():
         other.write_bytes(path.read_bytes())
     for read in (
         lambda: StateFile().load_checkpoint(path),
         lambda: open_vectors(path),
         lambda: train_counts(tmp_path),
-        lambda: Seen.load(tmp_path),
+        lambda: InteractionSketch.load(tmp_path),
     ):
         with contextlib.suppress(Exception):  # an archive of arrays is opened, and read by nobody
             read()

@@ -15,7 +15,7 @@ from catalog.catalog import Catalog, Interactions
 from catalog.check import check_catalog
 from catalog.config import CatalogConfig, SplitConfig
 from catalog.errors import VitrineError
-from catalog.seen import Seen, interaction_marks
+from catalog.seen import InteractionSketch, interaction_hashes
 from catalog.splits import (
     Split,
     Targets,
@@ -508,13 +508,12 @@ def test_what_was_seen_is_known_however_histories_are_arranged(people):
     histories = {f"u{n}": {moment: moment % 3 for moment in range(8)} for n in range(5)}
     catalog = people(histories, time="position")
     everything = np.arange(len(catalog.interactions))
-    own = interaction_marks(catalog, everything)
+    own = interaction_hashes(catalog, everything).reshape(2, -1)
     config = replace(RANDOM, repeats="mask")
     arranged = arrange(catalog, config)
     assert isinstance(arranged.interactions, Arranged)
-    marks = interaction_marks(arranged, everything)
-    assert (marks == own[arranged.interactions.rows]).all()
+    hashes = interaction_hashes(arranged, everything).reshape(2, -1)
+    assert (hashes == own[:, arranged.interactions.rows]).all()
     split = make_split(arranged, config)
-    seen = Seen.training(arranged, split)
-    _, found = seen.checked(own)
-    assert found.sum() == split.train_end.sum()
+    _, seen = InteractionSketch.training(arranged, split).check(catalog, everything, one_shop=True)
+    assert seen.sum() == split.train_end.sum()
