@@ -110,16 +110,12 @@ def record_demo(output: Path, seeds: tuple[int, ...]) -> None:
         for task, found in scores["written"].items():
             strict = found["strict"]
             figures[f"{task}_unsupported_seed{seed}"] = found["unsupported_claims"]
-            figures[f"{task}_unsupported_strict_seed{seed}"] = strict["unsupported_claims"]
             figures[f"{task}_catalogs_own_strict_seed{seed}"] = strict["catalogs_own"]
-            worse("claims_strict", strict["claims"])
-            worse("unsupported_strict_worst", strict["unsupported_claims"], max)
             worse("catalogs_own_strict_worst", strict["catalogs_own"], max)
     write_record(
         "text-demo",
         claim="Words of the demo world's people are likelier told themselves than told a stranger, "
-        "tell them from among twenty, name what the person looks for, and with --strict claim nothing "
-        "that the catalog does not bear out.",
+        "tell them from among twenty, and name what the person looks for.",
         command="python -m benchmarks.words demo",
         seeds=list(seeds),
         figures={**worst, **figures},
@@ -131,7 +127,6 @@ def record_demo(output: Path, seeds: tuple[int, ...]) -> None:
             "reason_swapped_minus_own_worst_low > 0",
             "review_identified_over_chance >= 5",
             "reason_aspect_own_over_swapped_worst_low >= 2",
-            "unsupported_strict_worst <= 0.01",
         ],
         note="Test targets after a moment in time, of people of the second shop; pretrained on the "
         "first, adapted by LoRA, a generator of two layers trained from nothing on the training part. "
@@ -139,10 +134,11 @@ def record_demo(output: Path, seeds: tuple[int, ...]) -> None:
         "Perplexity and identification are of true texts, the item hidden; where it is shown, "
         "differences are named so. A person is known by their history and, for all words, by what they "
         "said before; swapped has both of a stranger's. reason is what the person said of the item. "
-        "The aspect is read by rule from words written about the true next item. Claims are judged by "
-        "the product's own check (generate/text/faithful.py), whose errors tests/generate/"
-        "test_faithful.py measures against the world's truth; catalogs_own: texts for which no try "
-        "passed and the catalog's own words were taken.",
+        "The aspect is read by rule from words written about the true next item. unsupported: claims "
+        "that the product's own check (generate/text/faithful.py) does not find borne out in what is "
+        "written without --strict; tests/generate/test_faithful.py measures its errors against the "
+        "world's truth. What --strict lets through is not judged here, for nothing but that check "
+        "could; catalogs_own: texts for which no try passed it and the catalog's own words were taken.",
     )
 
 
