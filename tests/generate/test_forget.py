@@ -252,6 +252,21 @@ def test_a_key_that_is_needed_is_named_and_nothing_is_removed_without_it(
     assert left_of(made) == {}
 
 
+def test_an_artifact_under_an_unknown_key_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VITRINE_CACHE", str(tmp_path / "cache"))
+    with write_artifact(
+        tmp_path / "runs" / "texts", "texts", user_key="0123456789abcdef"
+    ) as staging:
+        pq.write_table(pa.table({"person": [opaque_id("a")]}), staging / "texts.parquet")
+    with pytest.raises(
+        VitrineError, match=r"users by the key 0123456789abcdef, .*--key FILE"
+    ) as one:
+        forget("a", tmp_path / "runs")
+    assert "\n" not in str(one.value)
+
+
 def test_rows_of_an_earlier_version_take_the_signing_key_of_then(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -182,6 +183,18 @@ def test_what_may_not_be_shown_is_not_drawn(painter: Painter) -> None:
         refusing.draw([(None, painter.catalog.items["item_id"][0])], replace(FEW, tries=1))
     with pytest.raises(VitrineError, match="candidates is 0"):
         painter.draw([(None, None)], replace(FEW, candidates=0))
+
+
+@pytest.mark.parametrize("mode", ["concept", "creative"])
+def test_whatever_is_drawn_carries_the_mark(
+    painter: Painter, mode: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("generate.image.painter.mark", lambda pixels: pixels * 0)
+    item = next(n for n in range(80) if painter.catalog.image_of(n, 32) is not None)
+    asked = (None, painter.catalog.items["item_id"][item])
+    pixels = np.asarray(painter.draw([asked], replace(FEW, mode=mode))[0])
+    black = (pixels == 0).all(axis=-1)
+    assert black.all() if mode == "concept" else black.any()
 
 
 def test_candidates_are_compared_in_the_recommenders_space(painter: Painter) -> None:

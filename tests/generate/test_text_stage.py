@@ -258,17 +258,18 @@ def test_generators_on_one_base_take_turns(config: TextConfig, base: Path, tmp_p
         )
         folders[task] = run.run_text_generator(asked, tmp_path / task, build_trainer)
     settings = WriteConfig(temperature=1.0)
-    alone = {
-        task: writer.open_writer(folder).write("p1", "i3", task, settings)[0].text
-        for task, folder in folders.items()
-    }
+
+    def texts_of(one: writer.Writer, task: str) -> list[str]:
+        return [found.text for found in one.write("p1", "i3", task, settings, num_texts=6)]
+
+    alone = {task: texts_of(writer.open_writer(folder), task) for task, folder in folders.items()}
     assert alone["description"] != alone["review"]
     first = writer.open_writer(folders["description"])
     second = writer.open_writer(folders["review"], beside=first)
     assert second.generator.language_model is first.generator.language_model
     for _ in range(2):
         for task, one in (("description", first), ("review", second)):
-            assert one.write("p1", "i3", task, settings)[0].text == alone[task]
+            assert texts_of(one, task) == alone[task]
     other = replace(config, trainer=replace(config.trainer, seed=3))
     built = writer.open_writer(run.run_text_generator(other, tmp_path / "built", build_trainer))
     with pytest.raises(VitrineError, match="which is not 'a model built here'; open it alone"):
