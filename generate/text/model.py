@@ -234,11 +234,8 @@ class TextGenerator(nn.Module):
         for _, token in self.decoder(slots=1).stream([request]):
             token_ids += [] if token is None else [token]
             text = decode_text(self.tokenizer, token_ids)
-            # A letter may take several tokens, an accent that follows becomes one with it, and words
-            # that signs join are vouched for as a whole.
             if token is not None:
-                open_word = _WORD if self.vouched is None else _JOINED
-                text = _OPEN.sub("", open_word.sub("", text[:-1])).rstrip()
+                text = settled(text, self.vouched is not None)
             sure = self._vouch(text, own)
             if len(sure) > len(shown):
                 yield sure[len(shown) :]
@@ -405,6 +402,16 @@ class TextGenerator(nn.Module):
                 f"max_tokens {self.max_tokens} and {prefix} prefix tokens do not fit into the "
                 f"{limit} positions of the language model; set max_tokens to {limit - prefix}."
             )
+
+
+def settled(text: str, vouched: bool) -> str:
+    """What no later token of a text changes any more.
+
+    A letter may take several tokens, an accent that follows becomes one with it, and words that signs
+    join are vouched for as a whole.
+    """
+    open_word = _JOINED if vouched else _WORD
+    return open_word.sub("", _OPEN.sub("", text[:-1])).rstrip()
 
 
 def pad_tokens(token_ids: Sequence[Sequence[int]]) -> Tensor:

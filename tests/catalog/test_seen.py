@@ -137,6 +137,21 @@ def test_every_target_that_was_trained_on_is_found_in_another_export(
     assert seen <= (4 if "dropped" in how and (told is untimed or "no times" in how) else 0)
 
 
+@pytest.mark.parametrize("ticks", [1, 1000, 1_000_000_000])
+def test_moments_tell_repeats_apart_in_any_unit(world, ticks: int) -> None:
+    """Of ten items everybody takes some twice, and the first of a pair may be missing now."""
+    rows = histories(1, 60, num_items=10)
+    known = world(ITEMS, rows)
+    trained, clean = sketch_of(known, everything=True), sketch_of(known)
+    told = [row | {"timestamp": row["timestamp"] * ticks} for row in rows]
+    shop = world(ITEMS, [row for number, row in enumerate(told) if number % 7])
+    split = make_split(shop, replace(LEAVE_ONE_OUT, repeats="rank"))
+    rows_of_test = target_rows(shop.interactions, split.test)
+    last = shop.interactions.times[rows_of_test] // ticks >= 1_700_000_000 + 4000
+    assert counts(trained, shop, split) == (60, 60)
+    assert counts(clean, shop, split) == (60, int((~last).sum()))
+
+
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_ids_are_one_whatever_type_they_have(tmp_path: Path, suffix: str) -> None:
     def write(folder: Path, suffix: str, identity: Callable[[int], Any]) -> Catalog:
@@ -178,7 +193,7 @@ def test_another_shop_that_counts_alike_is_another_shop(world) -> None:
         rows = [
             {"user_id": user, "item_id": ids.setdefault(int(item), len(ids)), "position": place}
             for user in range(200)
-            for place, item in enumerate(rng.permutation(60)[: rng.integers(3, 9)])
+            for place, item in enumerate(rng.permutation(4000)[: rng.integers(3, 9)])
         ]
         return world([{"item_id": n, "title": f"{name} {n}"} for n in range(len(ids))], rows)
 
