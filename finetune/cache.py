@@ -25,12 +25,17 @@ class CacheRefresh(pl.Callback):
         self.read_at = -1
 
     def __call__(self, module: FinetuneModule, step: int = -1) -> None:
-        """What stands in the cache is then what the towers make of every item, after `step`."""
+        """What stands in the cache is then what the towers make of every item, after `step`.
+
+        The whitening is fitted to them anew: under that of where the towers stood before, a shift all
+        items share, small as it is in their narrow cone, is louder than what tells them apart.
+        """
         shape = (self.reader.catalog.num_items, self.encoder.config.width)
         content = np.empty(shape, dtype=np.float32)
         embed_items(self.encoder, self.reader, content, progress=False)
         assert module.content is not None
         module.content = torch.from_numpy(content).to(module.content)
+        module.recommender.adaptor.whiten(module.content)
         self.read_at = step
 
     def on_train_batch_end(

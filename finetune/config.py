@@ -24,6 +24,24 @@ Features = Literal["content", "content+id", "auto", "shuffled", "random", "id"]
 
 Model = Literal["vitrine", "popularity", "item-knn", "bpr-mf", "vbpr", "semantic-ids"]
 
+TOWER_RATE = 0.2
+"""Of low-rank updates, and of towers that begin untrained."""
+FULL_TOWER_RATE = 0.02
+"""Of pretrained weights: a rate at which item vectors hardly move between two refreshes of the cache
+(`benchmarks/transfer.py`)."""
+
+
+@dataclass(frozen=True)
+class EncoderLearning:
+    """How fast the encoder learns beside the rest (discriminative rates; Howard and Ruder, 2018)."""
+
+    tower_rate: float = TOWER_RATE
+    """Share of the learning rate for the towers."""
+    projection_rate: float = TOWER_RATE
+    """Share of the learning rate for projections and fusion."""
+    warmup: float = 0.0
+    """Share of the steps in which all of them stand still."""
+
 
 @dataclass(frozen=True)
 class LoraConfig:
@@ -122,8 +140,14 @@ class FinetuneConfig:
     data: FinetuneDataConfig = field(default_factory=FinetuneDataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    tower_rate: NonNegative = 0.2
-    """Share of the learning rate at which towers learn: cached vectors must not grow stale too fast."""
+    tower_rate: NonNegative | None = None
+    """Share of the learning rate at which the towers learn; null: 0.02 for pretrained weights trained
+    whole (transfer full), 0.2 for low-rank updates and for towers that begin untrained."""
+    projection_rate: NonNegative = 0.2
+    """Share of the learning rate at which the encoder's projections and fusion learn."""
+    encoder_warmup: ShareBelowOne = 0.2
+    """Transfer full only: share of the steps in which the pretrained encoder stands still, so that what
+    is new learns first."""
     alignment: NonNegative = 0.3
     """Weight of InfoNCE between the modalities of the items read in a step, where towers learn."""
     semantic: SemanticConfig = field(default_factory=SemanticConfig)
@@ -134,6 +158,17 @@ class FinetuneConfig:
     """At most this many people are looked at each time."""
     neighbours: NeighboursConfig = field(default_factory=NeighboursConfig)
     """The baseline item-knn only."""
+
+    @property
+    def encoder_learning(self) -> EncoderLearning:
+        """The rates and the warm-up that the transfer mode gives the encoder."""
+        full = self.transfer == "full"
+        default = FULL_TOWER_RATE if full else TOWER_RATE
+        return EncoderLearning(
+            tower_rate=default if self.tower_rate is None else self.tower_rate,
+            projection_rate=self.projection_rate,
+            warmup=self.encoder_warmup if full else 0.0,
+        )
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,17 @@ from typing import Any, Self
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from finetune.config import EncoderLearning
 from finetune.data import FinetuneBatch
 from finetune.losses import catalog_cross_entropy, draw_negatives, sampled_cross_entropy
 from finetune.recommender import Recommender
 from finetune.strangers import neighbours_ids
 from pretrain.config import OptimizerConfig
-from pretrain.encoder import ItemVectors
+from pretrain.encoder import ItemEncoder, ItemVectors
 from pretrain.gather import gather_rows
-from pretrain.optim import make_optimizer
+from pretrain.optim import layer_rates, make_optimizer
 
 ALIGNMENT_TEMPERATURE = 0.07
 
@@ -42,7 +43,7 @@ class FinetuneModule(pl.LightningModule):
         train_counts: Tensor,
         optimizer: OptimizerConfig,
         alignment: float = 0.0,
-        tower_rate: float = 1.0,
+        encoder_learning: EncoderLearning | None = None,
         negatives: int | None = None,
     ) -> None:
         """`content` float32 (num_items, width), or None where ids alone stand for items.
@@ -55,7 +56,7 @@ class FinetuneModule(pl.LightningModule):
         super().__init__()
         self.recommender = recommender
         self.alignment = alignment
-        self.tower_rate = tower_rate
+        self.encoder_learning = encoder_learning or EncoderLearning()
         self.negatives = negatives
         self.optimizer_config = optimizer
         encoder = recommender.encoder
@@ -90,7 +91,7 @@ class FinetuneModule(pl.LightningModule):
             assert self.recommender.encoder is not None
             assert self.content is not None
             encoded = self.recommender.encoder(batch.content)
-            fresh = encoded.item
+            fresh = without_common_shift(encoded.item, self.content[batch.fresh])
             # Every rank puts every rank's items into its cache, so that the caches stay the same.
             rows, read = gather_rows(batch.fresh), gather_rows(fresh.detach())
             self.content.index_copy_(0, rows, read.to(self.content.dtype))
@@ -142,13 +143,19 @@ class FinetuneModule(pl.LightningModule):
         )
 
     def configure_optimizers(self) -> Any:
-        encoder = self.recommender.encoder
-        return make_optimizer(
-            self.parameters(),
-            self.optimizer_config,
-            self.trainer.max_steps,
-            {} if encoder is None else dict.fromkeys(encoder.parameters(), self.tower_rate),
-        )
+        """Discriminative rates, and a warm-up in which the encoder's rate is 0.
+
+        The encoder's weights keep their gradients meanwhile: DDP and ZeRO wait for every one of them,
+        and AdamW's moments are those of the present loss when the encoder begins to move.
+        """
+        config, steps = self.optimizer_config, self.trainer.max_steps
+        encoder, learning = self.recommender.encoder, self.encoder_learning
+        if encoder is None:
+            return make_optimizer(self.parameters(), config, steps)
+        rates = encoder_rates(encoder, learning, config.layer_decay)
+        begins = round(learning.warmup * steps)
+        windows = dict.fromkeys(rates, range(begins, steps)) if begins else None
+        return make_optimizer(self.parameters(), config, steps, rates, windows)
 
     def train(self, mode: bool = True) -> Self:
         """Towers stay in evaluation mode: vectors with dropout would not match those in the cache."""
@@ -156,6 +163,30 @@ class FinetuneModule(pl.LightningModule):
         if self.recommender.encoder is not None:
             self.recommender.encoder.eval()
         return self
+
+
+def without_common_shift(fresh: Tensor, cached: Tensor) -> Tensor:
+    """`fresh` item vectors without what all ranks' have moved by together since they were cached.
+
+    `fresh` and `cached` (n, width) are of the same items. A shift all items share tells none of them
+    apart, and the next whitening takes it off. Until then it would mark the few fresh items among the
+    cached ones, and the towers would learn that mark.
+    """
+    moved = gather_rows(fresh - cached.to(fresh.dtype))
+    return fresh if len(moved) < 2 else fresh - moved.mean(dim=0)
+
+
+def encoder_rates(
+    encoder: ItemEncoder, learning: EncoderLearning, layer_decay: float = 1.0
+) -> dict[nn.Parameter, float]:
+    """Each weight of the encoder → its share of the learning rate; lower layers' falls by `layer_decay`."""
+    decayed = layer_rates(encoder, layer_decay)
+    towers = set(encoder.towers.parameters())
+    return {
+        weight: (learning.tower_rate if weight in towers else learning.projection_rate)
+        * decayed.get(weight, 1.0)
+        for weight in encoder.parameters()
+    }
 
 
 def renewed(content: Tensor, rows: Tensor, fresh_rows: Tensor, fresh: Tensor) -> Tensor:

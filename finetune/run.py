@@ -215,7 +215,7 @@ def fit(
         torch.from_numpy(split.train_counts if dropped is None else split.train_counts * ~dropped),
         config.optimizer,
         config.alignment,
-        config.tower_rate,
+        config.encoder_learning,
         negatives_of(config, catalog.num_items),
     )
     trained = count_parameters(module, trained_only=True)

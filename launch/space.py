@@ -78,7 +78,9 @@ def _read_by(arm: ArmConfig) -> tuple[str, ...]:
         return ()
     read = ["optimizer.", "dropout", "negatives"]
     if arm.features not in ("id", "random") and arm.transfer != "frozen":
-        read += ["tower_rate", "alignment", "data.encode_items"]
+        read += ["tower_rate", "projection_rate", "alignment", "data.encode_items"]
+    if arm.transfer == "full":
+        read.append("encoder_warmup")
     if arm.transfer == "lora":
         read.append("lora.")
     if arm.features == "content+id":

@@ -125,7 +125,7 @@ def _finetuning(config: FinetuneConfig, catalog: Catalog, split: Split) -> Built
         torch.from_numpy(split.train_counts),
         config.optimizer,
         config.alignment,
-        config.tower_rate,
+        config.encoder_learning,
         negatives_of(config, catalog.num_items),
     )
     length = begun.history.config.max_history
