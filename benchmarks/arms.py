@@ -7,6 +7,7 @@ python -m benchmarks.arms lora       # LoRA against full fine-tuning on both, fr
 
 import argparse
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from catalog.artifacts import open_artifact
 from catalog.catalog import load_catalog
 from catalog.config import CatalogConfig
 from catalog.splits import load_split
-from finetune.config import ArmConfig, LoraConfig
+from finetune.config import FULL_TOWER_RATE, ArmConfig, LoraConfig
 from finetune.metrics import metric_values
 from finetune.statistics import Interval, difference_interval, mean_interval, ratio_interval
 from launch.compare import CompareConfig, default_arms, run_comparison
@@ -145,8 +146,8 @@ def over_chance(recall: dict[str, NDArray[np.float64]]) -> Interval:
 
 def lora(output: Path) -> None:
     shops = {
-        "movies": compare_on_movies(output, SPLITS[0]),
-        "fashion": compare_on_fashion(output),
+        "movies": compare_on_movies(output, SPLITS[0], ("lora", *FULL)),
+        "fashion": compare_on_fashion(output, ("lora", *FULL)),
     }
     figures: dict[str, Any] = {}
     for shop, compared in shops.items():
@@ -183,8 +184,8 @@ def lora(output: Path) -> None:
         ],
         note=f"NDCG@10. {COMMON}movies: pretrained on its own training part, the last film of each "
         "person held out. fashion: pretrained on films, targets after a moment in time. full: whichever "
-        "of two rates for the towers ranks validation better (full: a fifth of the learning rate, "
-        "full gently: a fiftieth).",
+        "of two rates for the towers ranks validation better (full: a fiftieth of the learning rate, "
+        "full gently: a five-hundredth).",
     )
 
 
@@ -216,26 +217,32 @@ class Compared:
         return float(np.mean([max(value for _, value in curve) for curve in curves]))
 
 
-def compare_on_movies(output: Path, split: str) -> Compared:
+def compare_on_movies(output: Path, split: str, include: Sequence[str] = ()) -> Compared:
+    """`include`: only these arms, of which frozen may be one; empty: all but frozen and zero-shot."""
     encoder = pretrained_on_movies(output, split)
     config = settings("movies", split)
     arms = default_arms(["text", "image"])
-    del arms["frozen"], arms["zero-shot"]
-    return compared_with(config, encoder, arms | gently(arms), output / f"movies-{split}")
+    arms |= gently(arms)
+    names = include or [name for name in arms if name not in ("frozen", "zero-shot")]
+    arms = {name: arms[name] for name in names}
+    return compared_with(config, encoder, arms, output / f"movies-{split}")
 
 
-def compare_on_fashion(output: Path) -> Compared:
+def compare_on_fashion(output: Path, include: Sequence[str] = ()) -> Compared:
+    """`include`: only these arms; empty: all."""
     encoder = pretrained_on_movies(output, "global-time")
     config = settings("fashion", "global-time")
     config = replace(config, finetune=replace(config.finetune, validate_every=50))
     names = ("popularity", "item-knn", "id", "shuffled", "scratch", "frozen", "lora", "full")
     arms = {n: arm for n, arm in default_arms(["text", "image"]).items() if n in names}
-    return compared_with(config, encoder, arms | gently(arms), output / "fashion")
+    arms |= gently(arms)
+    arms = {name: arms[name] for name in include or arms}
+    return compared_with(config, encoder, arms, output / "fashion")
 
 
 def gently(arms: dict[str, ArmConfig]) -> dict[str, ArmConfig]:
     """Full fine-tuning whose towers learn ten times as slowly."""
-    return {"full gently": replace(arms["full"], tower_rate=0.02)}
+    return {"full gently": replace(arms["full"], tower_rate=FULL_TOWER_RATE / 10)}
 
 
 def compare_on_cold_fashion(output: Path) -> Compared:
