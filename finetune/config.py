@@ -27,8 +27,8 @@ Model = Literal["vitrine", "popularity", "item-knn", "bpr-mf", "vbpr", "semantic
 TOWER_RATE = 0.2
 """Of low-rank updates, and of towers that begin untrained."""
 FULL_TOWER_RATE = 0.02
-"""Of pretrained weights: a rate at which item vectors hardly move between two refreshes of the cache
-(`benchmarks/transfer.py`)."""
+"""Of pretrained weights: at ten times this rate item vectors move further between two refreshes of the
+cache than they lie apart (`benchmarks/transfer.py`)."""
 
 
 @dataclass(frozen=True)
