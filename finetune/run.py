@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from catalog.artifacts import Artifact, request_hash, write_artifact
+from catalog.artifacts import Artifact, write_artifact
 from catalog.catalog import Catalog
 from catalog.errors import NotFinite, VitrineError
 from catalog.memory import PeakMemory
@@ -46,7 +46,7 @@ from pretrain.frozen import keep_frozen
 from pretrain.run import TrainerFactory
 from pretrain.shards import gathered_weights, is_sharded
 from pretrain.start import start_projections
-from pretrain.work import clear_work, work_folder
+from pretrain.work import clear_work, learned_request, work_folder
 
 TO_CHOOSE_FROM: tuple[Features, ...] = ("content", "content+id")
 """What `features: auto` tries; the first where both rank validation alike."""
@@ -91,7 +91,7 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
                 config=asdict(replace(config, features=chosen)),
                 **fitted.made_from,
                 split=split.describe(),
-                request=request_hash("recommender", asdict(config), **fitted.made_from),
+                request=learned_request("recommender", asdict(config), **fitted.made_from),
                 card=recommender_card,
             ) as staging:
                 fitted.store(staging, catalog, split, vectors, ranking)
@@ -129,8 +129,13 @@ def fit_each(
             f"features are to be chosen on validation, but {told} {why}; use --features content or "
             "content+id"
         )
+    each = output.with_name(
+        output.name + ".work"
+    )  # a folder for either, so that none finds the other's
     return {
-        features: fit(replace(config, features=features), catalog, split, output, build_trainer)
+        features: fit(
+            replace(config, features=features), catalog, split, each / features, build_trainer
+        )
         for features in TO_CHOOSE_FROM
     }
 

@@ -17,14 +17,14 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from catalog.artifacts import open_artifact, request_hash, write_artifact
+from catalog.artifacts import open_artifact, write_artifact
 from catalog.catalog import Catalog
 from catalog.errors import VitrineError
 from catalog.progress import track
 from catalog.staging import flush_file, note_kept
 from generate.conditioning import Shop, derived_seed
 from generate.pseudonyms import user_key
-from pretrain.work import claim_work
+from pretrain.work import claim_work, learned_request
 
 BLOCK = 64
 """People whose rows are written to disk together."""
@@ -80,7 +80,7 @@ def make_for_all(
     told = asdict(config) | {"users": catalog.user_ids[users].tolist() if config.users else ""}
     told |= {"user_key": key}  # the rows of one artifact are named under one key
     schema = schema.with_metadata({USER_KEY: key})
-    request = request_hash(kind, told, parents, catalog.fingerprint)
+    request = learned_request(kind, told, parents, catalog.fingerprint)
     work = output.with_name(f"{output.name}.work")
     if state.is_main_process:
         claim_work(work, request)

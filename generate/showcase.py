@@ -27,6 +27,7 @@ from generate.text.model import TextGenerator
 from generate.text.prompts import Prompts
 from generate.text.score import People, choose_people, score_texts
 from generate.truth import Truth, demo_truth
+from pretrain.work import learned_request
 
 HISTORY_SHOWN = 7
 RECOMMENDED_SHOWN = 5
@@ -55,14 +56,16 @@ def run_showcase(config: ShowcaseConfig, output: Path) -> Path:
     )
     truth = demo_truth(config.truth, catalog) if config.truth else None
     people = choose_people(shop, catalog, split, config.scored_people, config.seed)
+    parents = {"recommender": config.recommender, "text": text.path, "image": image.path}
     with write_artifact(
         output,
         kind="showcase",
         config=asdict(config),
-        parents={"recommender": config.recommender, "text": text.path, "image": image.path},
+        parents=parents,
         catalog=catalog.fingerprint,
         split=split.describe(),
         user_key=user_key().fingerprint,
+        request=learned_request("showcase", asdict(config), parents, catalog.fingerprint),
     ) as staging:
         with Progress(transient=True) as progress:
             stories = make_gallery(config, people, writer, painter, staging.path, truth)

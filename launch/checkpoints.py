@@ -244,13 +244,7 @@ def newest_sound(work: Path, events: Events | None = None) -> Path | None:
     VitrineError where there are checkpoints, and none is sound, or where they cannot be listed: to
     start afresh is for a person to say.
     """
-    try:
-        found = checkpoints_in(work)
-    except OSError as error:
-        raise VitrineError(
-            f"the checkpoints in {work} cannot be listed ({error}); make the folder readable, and start "
-            "the same command again"
-        ) from error
+    found = checkpoints_in(work)
     faults = []
     for checkpoint in reversed(found):
         fault = fault_of(checkpoint)

@@ -1,9 +1,9 @@
 """The whole way in one command: a list of stages, each skipped if its artifact already stands.
 
 A stage is done when its folder holds an artifact made with the same settings from the same catalog
-and parents; anything else (nothing there, a half-written folder, another setting) runs it again. That
-is all the memory a pipeline has, so it can be interrupted anywhere and loses at most the stage in
-progress.
+and parents; anything else (nothing there, a half-written folder, another setting) runs it again. Where
+the folders lie and how a run goes (devices, logging) are no such settings. That is all the memory a
+pipeline has, so it can be interrupted anywhere and loses at most the stage in progress.
 """
 
 import json
@@ -76,22 +76,17 @@ class Stage:
         if not (self.folder / "manifest.json").exists():
             return False
         from catalog.catalog import load_catalog
+        from pretrain.work import learned_request
 
         try:
-            manifest = open_artifact(self.folder, kind=self.kind).manifest
-            if manifest["config"] != json.loads(json.dumps(self.config)):
-                return False
-            if (
-                manifest["catalog"]
-                != load_catalog(CatalogConfig(**self.config["catalog"])).fingerprint
-            ):
-                return False
-            return all(
-                manifest["parents"][name]["hash"] == open_artifact(path).hash
-                for name, path in self.parents.items()
-            )
-        except (VitrineError, KeyError):
+            artifact = open_artifact(self.folder, kind=self.kind)
+            for path in self.parents.values():
+                open_artifact(path)
+            catalog = load_catalog(CatalogConfig(**self.config["catalog"])).fingerprint
+            wanted = learned_request(self.kind, self.config, self.parents, catalog)
+        except VitrineError:
             return False
+        return artifact.manifest["request_hash"] == wanted
 
 
 def run_pipeline(config: PipelineConfig, output: Path, build_trainer: Any) -> Path:
@@ -117,6 +112,12 @@ def run_stages(
     if config.headline not in config.arms:
         raise VitrineError(
             f"headline '{config.headline}' is not one of the arms ({', '.join(config.arms)})"
+        )
+    if config.arms[config.headline].kind != "recommender":
+        raise VitrineError(
+            f"headline '{config.headline}' is a {config.arms[config.headline].kind} arm "
+            f"(model {config.arms[config.headline].model}), from which neither words nor pictures are "
+            "made; name an arm whose model is vitrine"
         )
     say(f"{config.title} → {output}")
     output.mkdir(parents=True, exist_ok=True)
@@ -177,7 +178,7 @@ def plan_stages(config: PipelineConfig, output: Path, build_trainer: Any) -> lis
         recommender=str(recommender),
         text=str(output / "text"),
         image=str(output / "image"),
-        truth=config.showcase.truth.replace("{output}", str(output)),
+        truth=config.showcase.truth.replace("{output}", str(output.resolve())),
         **made,
     )
     base = {"recommender": recommender}

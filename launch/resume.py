@@ -69,8 +69,8 @@ def _difference(work: Path, choice: Choice) -> str:
     folder = work.resolve()
     try:
         held = [path.name for path in checkpoints_in(work)]
-    except OSError as error:
-        return f"cannot read {folder}: {error}; {remedy}"
+    except VitrineError as error:
+        return f"cannot go on: {error}"
     if choice.step is None:
         if not held:
             return ""

@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from catalog.artifacts import Artifact, open_artifact, request_hash, write_artifact
+from catalog.artifacts import Artifact, open_artifact, write_artifact
 from catalog.catalog import Catalog, load_catalog
 from catalog.errors import NotFinite, VitrineError
 from catalog.memory import release_pages
@@ -35,7 +35,7 @@ from pretrain.encoder import ItemEncoder, ItemVectors
 from pretrain.extract import Extractors
 from pretrain.modalities import Content
 from pretrain.store import VectorWriter, open_vectors, shared_array
-from pretrain.work import claim_work
+from pretrain.work import claim_work, learned_request
 
 VECTORS_FILE = "item_vectors.safetensors"
 IDS_FILE = "item_ids.parquet"
@@ -197,7 +197,7 @@ def run_embedding(config: EmbedConfig, output: Path) -> Path:
             "or name a model (--extract.NAME.model MODEL --extract.NAME.source text)"
         )
     extractors = Extractors(config.extract, parts, catalog)
-    request = request_hash("vectors", asdict(config), parents, catalog.fingerprint)
+    request = learned_request("vectors", asdict(config), parents, catalog.fingerprint)
     device = torch.device(state.device or "cpu")
 
     def begin() -> EmbeddingPass:

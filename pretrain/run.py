@@ -24,7 +24,7 @@ from pretrain.retrieval import RetrievalReport, hold_out
 from pretrain.shards import gathered_weights
 from pretrain.start import start_projections
 from pretrain.towers import compile_layers
-from pretrain.work import clear_work, work_folder
+from pretrain.work import clear_work, learned_request, work_folder
 
 TrainerFactory = Callable[..., pl.Trainer]
 """`launch.trainer.build_trainer`: (TrainerConfig, folder, title, callbacks=…) → Trainer."""
@@ -90,6 +90,7 @@ def run_pretraining(config: PretrainConfig, output: Path, build_trainer: Trainer
                 catalog=catalog.fingerprint,
                 split=split.describe(),
                 metrics=metrics,
+                request=learned_request("encoder", asdict(config), catalog=catalog.fingerprint),
                 card=encoder_card,
             ) as staging:
                 merge_lora(parts.encoder)

@@ -28,7 +28,7 @@ from pretrain.config import ReaderConfig
 from pretrain.curves import CurveRecorder
 from pretrain.embed import check_vectors, embed_items, vectors_made_with
 from pretrain.run import TrainerFactory
-from pretrain.work import clear_work, work_folder
+from pretrain.work import clear_work, learned_request, work_folder
 
 
 @dataclass
@@ -55,13 +55,16 @@ def run_baseline(
     check_test_targets(catalog, split)
     fitted = fit_baseline(model, config, catalog, split, output, build_trainer)
     ranking = fitted.rank(split.test, measures=ListMeasures.of(catalog, split))
+    settings = {"model": model, **asdict(config)}
+    parents = {"encoder": Path(config.encoder)} if model == "vbpr" else {}
     with write_artifact(
         output,
         kind="baseline",
-        config={"model": model, **asdict(config)},
+        config=settings,
         catalog=catalog.fingerprint,
-        parents={"encoder": Path(config.encoder)} if model == "vbpr" else {},
+        parents=parents,
         split=split.describe(),
+        request=learned_request("baseline", settings, parents, catalog.fingerprint),
     ) as staging:
         np.save(staging.path / "test_ranks.npy", ranking.ranks, allow_pickle=False)
         looked = fitted.validation_ndcg

@@ -33,7 +33,7 @@ from pretrain.artifact import count_parameters
 from pretrain.curves import CurveRecorder
 from pretrain.run import TrainerFactory
 from pretrain.shards import gathered_weights, is_sharded
-from pretrain.work import clear_work, work_folder
+from pretrain.work import clear_work, learned_request, work_folder
 
 
 def run_semantic_ids(config: FinetuneConfig, output: Path, build_trainer: TrainerFactory) -> Path:
@@ -62,6 +62,7 @@ def run_semantic_ids(config: FinetuneConfig, output: Path, build_trainer: Traine
                 config=asdict(config),
                 **fitted.made_from,
                 split=split.describe(),
+                request=learned_request("semantic-ids", asdict(config), **fitted.made_from),
             ) as staging:
                 fitted.store(staging, catalog, split, made.item_vectors, ranking)
                 save_model(module.model, split.trained_items, staging.path)

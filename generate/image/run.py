@@ -37,7 +37,7 @@ from generate.image.structure import CHANNELS
 from pretrain.artifact import count_parameters
 from pretrain.curves import CurveRecorder
 from pretrain.run import TrainerFactory
-from pretrain.work import clear_work, work_folder
+from pretrain.work import clear_work, learned_request, work_folder
 
 
 def run_image_generator(config: ImageConfig, output: Path, build_trainer: TrainerFactory) -> Path:
@@ -93,6 +93,7 @@ def run_image_generator(config: ImageConfig, output: Path, build_trainer: Traine
                 "steps": trainer.global_step,
                 "pairs": len(data.pairs),
             },
+            request=learned_request("image-generator", asdict(config), **made_from),
         ) as staging:
             if isinstance(denoiser, AdaptedDenoiser):
                 about = {"model": config.model, "prompt": config.prompt, "frames": codec.frames}

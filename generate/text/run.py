@@ -22,7 +22,7 @@ from pretrain.artifact import count_parameters
 from pretrain.curves import CurveRecorder
 from pretrain.run import TrainerFactory
 from pretrain.shards import gathered_weights
-from pretrain.work import clear_work, work_folder
+from pretrain.work import clear_work, learned_request, work_folder
 
 
 def run_text_generator(config: TextConfig, output: Path, build_trainer: TrainerFactory) -> Path:
@@ -69,6 +69,7 @@ def run_text_generator(config: TextConfig, output: Path, build_trainer: TrainerF
                 **made_from,
                 split=split.describe(),
                 metrics=metrics,
+                request=learned_request("text-generator", asdict(config), **made_from),
             ) as staging:
                 generator.save_pretrained(staging.path)
                 curves.save(staging.path / "curves.json")

@@ -391,19 +391,18 @@ def _curves(config: "PipelineConfig", output: Path) -> list[Curve]:
     def read(folder: Path) -> dict[str, list[list[float]]]:
         return json.loads((folder / "curves.json").read_text())
 
-    arms = {
-        name: read(output / "recommenders" / name)
-        for name, arm in config.arms.items()
-        if arm.transfer != "zero-shot"
+    folders = {name: output / "recommenders" / name for name in config.arms}
+    arms = {  # baselines and zero-shot have none
+        name: read(folder) for name, folder in folders.items() if (folder / "curves.json").exists()
     }
+
+    def of_arms(figure: str) -> dict[str, list[list[float]]]:
+        return {name: curves[figure] for name, curves in arms.items() if figure in curves}
+
     return [
         Curve("Pretraining", "loss", read(output / "encoder")),
-        Curve("Fine-tuning", "loss", {name: curves["loss"] for name, curves in arms.items()}),
-        Curve(
-            "Fine-tuning, validation",
-            "NDCG@10",
-            {name: curves["validation NDCG@10"] for name, curves in arms.items()},
-        ),
+        Curve("Fine-tuning", "loss", of_arms("loss")),
+        Curve("Fine-tuning, validation", "NDCG@10", of_arms("validation NDCG@10")),
         Curve("Words", "loss", read(output / "text")),
         Curve("Pictures", "loss", read(output / "image")),
     ]

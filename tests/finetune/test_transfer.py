@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModel
 
-from catalog.artifacts import is_complete, open_artifact, request_hash, write_artifact
+from catalog.artifacts import is_complete, open_artifact, write_artifact
 from catalog.catalog import load_catalog
 from catalog.config import CatalogConfig, SplitConfig
 from catalog.errors import NotFinite, VitrineError
@@ -32,6 +32,7 @@ from pretrain.embed import embed_items, run_embedding, vectors_made_with
 from pretrain.history import HistoryEncoder, HistoryEncoderConfig
 from pretrain.store import open_vectors
 from pretrain.towers import config_of
+from pretrain.work import learned_request
 
 LLAMA = {
     "model_type": "llama",
@@ -461,7 +462,7 @@ def test_auto_keeps_whichever_ranks_validation_better(
                 open_vectors(run / "item_vectors.safetensors"),
             )
     ranks_as_it_did(output, replace(config, features=chosen))
-    asked = request_hash(
+    asked = learned_request(
         "recommender", asdict(config), {"encoder": config.encoder}, manifest["catalog"]
     )
     assert is_complete(output, asked), "asked for again, nothing is trained again"

@@ -33,7 +33,6 @@ from generate.text.prompts import Conditions
 from generate.text.tokenizer import train_tokenizer
 from pretrain.config import OptimizerConfig, TrainerConfig
 from pretrain.optim import make_optimizer
-from pretrain.work import claim_work
 
 WIDTH = 8
 WORDS = ["soft and quiet", "bold and loud"]
@@ -168,16 +167,6 @@ def test_everybodys_texts_are_those_each_would_get_and_go_on_where_they_were(
     assert not (tmp_path / "broken.work").exists()
     metrics = open_artifact(broken, "texts").manifest["metrics"]
     assert metrics == {"people": 6, "texts": 18, "own": 0}
-
-
-def test_what_was_begun_for_another_request_is_thrown_away(tmp_path: Path):
-    work = tmp_path / "x.work"
-    claim_work(work, "one")
-    (work / "part-000000000.parquet").touch()
-    claim_work(work, "one")
-    assert everybody.part(work, 0).exists()
-    claim_work(work, "other")
-    assert not everybody.part(work, 0).exists()
 
 
 def test_some_people_and_named_items_checked(

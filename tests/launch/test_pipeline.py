@@ -7,9 +7,21 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+
+from catalog.artifacts import write_artifact
+from catalog.catalog import load_catalog
+from catalog.config import CatalogConfig
+from catalog.errors import VitrineError
+from finetune.config import ArmConfig
+from launch.pipeline import PipelineConfig, Stage, run_stages
+from pretrain.config import PretrainConfig, PretrainDataConfig, TrainerConfig
+from pretrain.work import learned_request
 
 from catalog.catalog import load_catalog
 from catalog.config import CatalogConfig
@@ -20,14 +32,22 @@ from launch.report.gather import write_report
 from launch.settings import load_settings
 
 CONFIG = Path(__file__).with_name("tiny.yaml")
+MORE_ARMS = {
+    "chosen": {"features": "auto", "what": "with or without ids"},
+    "neighbours": {"model": "item-knn", "what": "a baseline"},
+}
 
 
-def start(output: Path, *overrides: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "launch.cli", "run", str(CONFIG), "--output", str(output)]
+def start(output: Path, *overrides: str, cwd: Path | None = None) -> subprocess.Popen[str]:
+    """`output` may be relative to `cwd`; a config beside it takes the place of the tiny one."""
+    beside = (cwd or Path()) / output.parent / "config.yaml"
+    config = beside.resolve() if beside.exists() else CONFIG
+    command = [sys.executable, "-m", "launch.cli", "run", str(config), "--output", str(output)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    environment["VITRINE_CACHE"] = str(output.parent / "cache")
+    environment["VITRINE_CACHE"] = str(beside.resolve().parent / "cache")
     return subprocess.Popen(
         [*command, *overrides],
+        cwd=cwd,
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -35,13 +55,97 @@ def start(output: Path, *overrides: str) -> subprocess.Popen[str]:
     )
 
 
-def finish(output: Path, *overrides: str) -> list[str]:
+def finish(output: Path, *overrides: str, cwd: Path | None = None) -> list[str]:
     """Runs to the end; returns the names of the stages that ran, not those done earlier."""
-    process = start(output, *overrides)
+    process = start(output, *overrides, cwd=cwd)
     _, errors = process.communicate(timeout=400)
     assert process.returncode == 0, errors[-3000:]
     lines = [line for line in errors.splitlines() if line.startswith("[")]
     return [line.split("] ")[1].split(":")[0] for line in lines if "done earlier" not in line]
+
+
+ROWS = ["a,1,1", "a,2,2", "b,2,1", "b,1,2"]
+
+
+def shop(folder: Path, rows: list[str] = ROWS) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "items.csv").write_text("item_id,title\n1,red shoe\n2,blue hat\n")
+    (folder / "interactions.csv").write_text("\n".join(["user_id,item_id,time", *rows]) + "\n")
+    return folder
+
+
+def encoder(folder: Path, config: PretrainConfig) -> Path:
+    """An artifact such as a pretraining with these settings would leave."""
+    fingerprint = load_catalog(config.catalog).fingerprint
+    request = learned_request("encoder", asdict(config), catalog=fingerprint)
+    told: dict[str, Any] = {"config": asdict(config), "catalog": fingerprint, "request": request}
+    with write_artifact(folder, kind="encoder", **told) as staging:
+        (staging / "weights").write_text("1")
+    return folder
+
+
+def is_done(folder: Path, config: PretrainConfig, **parents: Path) -> bool:
+    return Stage("pretrain", folder, "encoder", asdict(config), parents, lambda: None).is_done()
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PretrainConfig:
+    monkeypatch.setenv("VITRINE_CACHE", str(tmp_path / "cache"))
+    return PretrainConfig(
+        catalog=CatalogConfig(path=str(shop(tmp_path / "shop"))), data=PretrainDataConfig(rows=8)
+    )
+
+
+def test_a_stage_is_done_for_one_catalog(settings: PretrainConfig, tmp_path: Path) -> None:
+    """What it holds counts, and not where it lies."""
+    made = encoder(tmp_path / "encoder", settings)
+    assert is_done(made, settings)
+    elsewhere = str(shop(tmp_path / "elsewhere"))
+    assert is_done(made, replace(settings, catalog=CatalogConfig(path=elsewhere)))
+    shop(tmp_path / "shop", [*ROWS, "c,1,3"])
+    assert not is_done(made, settings)
+
+
+def test_a_stage_is_done_for_what_it_learned_and_not_for_how_it_ran(
+    settings: PretrainConfig, tmp_path: Path
+) -> None:
+    made = encoder(tmp_path / "encoder", settings)
+    ways = TrainerConfig(log_every=7, checkpoint_every=9, progress=False)
+    shared = TrainerConfig(devices=4, strategy="zero2")
+    assert is_done(made, replace(settings, trainer=ways))
+    assert is_done(made, replace(settings, trainer=shared, data=PretrainDataConfig(rows=2)))
+    for other in (
+        replace(settings, trainer=TrainerConfig(max_steps=3)),
+        replace(settings, trainer=TrainerConfig(seed=1)),
+        replace(settings, trainer=shared),
+        replace(settings, data=PretrainDataConfig(rows=2)),
+        replace(settings, catalog=replace(settings.catalog, min_rating=1.0)),
+    ):
+        assert not is_done(made, other)
+
+
+def test_a_stage_is_done_for_the_parents_that_are_there(
+    settings: PretrainConfig, tmp_path: Path
+) -> None:
+    parent = encoder(tmp_path / "parent", settings)
+    made, fingerprint = tmp_path / "made", load_catalog(settings.catalog).fingerprint
+    parents = {"encoder": parent}
+    request = learned_request("encoder", asdict(settings), parents, fingerprint)
+    told: dict[str, Any] = {"parents": parents, "catalog": fingerprint, "request": request}
+    with write_artifact(made, kind="encoder", **told) as staging:
+        (staging / "weights").write_text("2")
+    assert is_done(made, settings, encoder=parent)
+    assert not is_done(made, settings)
+    with write_artifact(parent, kind="encoder") as staging:
+        (staging / "weights").write_text("another")
+    assert not is_done(made, settings, encoder=parent)
+
+
+def test_a_headline_that_nothing_can_be_made_from_is_told_at_once(tmp_path: Path) -> None:
+    arms = {"lora": ArmConfig(), "popular": ArmConfig(model="popularity")}
+    with pytest.raises(VitrineError, match="headline 'popular' is a baseline arm"):
+        run_stages(PipelineConfig(arms=arms, headline="popular"), tmp_path / "run", None)
+    assert not (tmp_path / "run").exists()
 
 
 def manifests(output: Path) -> dict[str, str]:
@@ -53,8 +157,12 @@ def manifests(output: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With an arm whose features are chosen, and a baseline."""
     output = tmp_path_factory.mktemp("pipeline") / "run"
-    assert len(finish(output)) == 7
+    settings = yaml.safe_load(CONFIG.read_text())
+    settings["arms"] |= MORE_ARMS
+    (output.parent / "config.yaml").write_text(yaml.safe_dump(settings))
+    assert len(finish(output)) == 9
     return output
 
 
@@ -69,9 +177,19 @@ def test_the_page_shows_people_and_what_was_made_for_them(finished: Path) -> Non
 
 
 def test_run_again_it_does_nothing_again(finished: Path) -> None:
+    """Also where the same folder is named otherwise, or more is logged."""
     before = manifests(finished)
     assert finish(finished) == []
+    logged = [f"--{name}.trainer.log_every=3" for name in ("pretrain", "finetune", "text", "image")]
+    relative = Path(finished.parent.name) / finished.name
+    assert finish(relative, *logged, cwd=finished.parents[1]) == []
     assert manifests(finished) == before
+
+
+def test_the_page_has_a_row_for_a_baseline_and_no_curve(finished: Path) -> None:
+    page = (finished / "report.html").read_text(encoding="utf8")
+    assert "neighbours" in page
+    assert not (finished / "recommenders" / "neighbours" / "curves.json").exists()
 
 
 def test_a_changed_setting_redoes_its_stage_and_what_hangs_on_it(finished: Path) -> None:

@@ -140,7 +140,6 @@ def test_what_is_learned_decides_about_the_folder(tmp_path: Path) -> None:
     assert folder(same, output) == mine
     others = [
         replace(SETTINGS, optimizer=OptimizerConfig(learning_rate=1e-9)),
-        replace(SETTINGS, trainer=TrainerConfig(max_steps=3)),
         replace(SETTINGS, trainer=TrainerConfig(seed=3)),
         on(1, 6),
     ]

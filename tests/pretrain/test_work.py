@@ -1,0 +1,184 @@
+"""What a stage finds under way: its own request goes on, another's is told of and kept."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+
+from catalog.artifacts import open_artifact
+from catalog.config import CatalogConfig
+from catalog.errors import VitrineError
+from catalog.seals import seal
+from launch.trainer import build_trainer
+from pretrain.config import (
+    EncoderConfig,
+    PretrainConfig,
+    PretrainDataConfig,
+    ReaderConfig,
+    TowerConfig,
+    TrainerConfig,
+)
+from pretrain.run import run_pretraining
+from pretrain.work import (
+    WRITTEN,
+    checkpoints_in,
+    claim_work,
+    clear_work,
+    newest_checkpoint,
+    what_is_learned,
+    work_folder,
+)
+from tests.stages import SMALL
+
+SETTINGS = PretrainConfig(
+    data=PretrainDataConfig(rows=12), trainer=TrainerConfig(max_steps=20, progress=False)
+)
+Told = pytest.CaptureFixture[str]
+
+
+def folder(config: PretrainConfig, output: Path, catalog: str = "a") -> Path:
+    return work_folder(output, "encoder", config, "data.rows", catalog=catalog)
+
+
+def checkpoint(work: Path, step: int = 7) -> Path:
+    path = work / "checkpoints" / f"step={step}"
+    path.mkdir(parents=True)
+    (path / WRITTEN).write_text(seal({"step": step, "world_size": 1, "strategy": "whole"}))
+    return path
+
+
+def steps(number: int) -> PretrainConfig:
+    return replace(SETTINGS, trainer=replace(SETTINGS.trainer, max_steps=number))
+
+
+def rows(number: int) -> PretrainConfig:
+    return replace(SETTINGS, data=PretrainDataConfig(rows=number))
+
+
+def test_what_another_request_left_is_told_with_what_differs_and_kept(
+    tmp_path: Path, capsys: Told
+) -> None:
+    made = checkpoint(folder(SETTINGS, tmp_path / "encoder"))
+    assert not capsys.readouterr().err
+    other = replace(rows(6), optimizer=replace(SETTINGS.optimizer, learning_rate=0.5))
+    work = folder(other, tmp_path / "encoder", catalog="b")
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert f"{made.parents[1]} holds step=7 of another request (" in told
+    assert "data.rows 12 → 6" in told
+    assert "optimizer.learning_rate 0.001 → 0.5" in told
+    assert "the catalog" in told
+    assert "it is kept, and this one begins at step 0" in told
+    checkpoint(work)
+    clear_work(work)
+    assert newest_checkpoint(made.parents[1]) == made, "what is done clears its own alone"
+    assert newest_checkpoint(work) is None
+
+
+def test_a_request_that_goes_on_says_nothing_of_others(tmp_path: Path, capsys: Told) -> None:
+    checkpoint(folder(SETTINGS, tmp_path / "encoder"))
+    checkpoint(folder(rows(6), tmp_path / "encoder"))
+    capsys.readouterr()
+    folder(SETTINGS, tmp_path / "encoder")
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [40, 8])
+def test_another_length_goes_on_and_says_so(number: int, tmp_path: Path, capsys: Told) -> None:
+    made = checkpoint(folder(SETTINGS, tmp_path / "encoder"))
+    assert newest_checkpoint(folder(steps(number), tmp_path / "encoder")) == made
+    told = capsys.readouterr().err
+    assert f"goes on from {made}, of a run of 20 steps, to {number}" in told
+    assert f"the learning rate follows the schedule of {number} steps from there" in told
+    folder(steps(number), tmp_path / "encoder")
+    assert not capsys.readouterr().err, "said once"
+
+
+def test_a_length_that_is_past_already_is_refused(tmp_path: Path) -> None:
+    made = checkpoint(folder(SETTINGS, tmp_path / "encoder"))
+    with pytest.raises(
+        VitrineError, match=r"a run of 20 steps, and trainer\.max_steps is 7; give more"
+    ):
+        folder(steps(7), tmp_path / "encoder")
+    assert newest_checkpoint(made.parents[1]) == made
+    assert folder(SETTINGS, tmp_path / "encoder") == made.parents[1], "as before it goes on"
+
+
+def test_where_things_lie_is_no_setting(tmp_path: Path) -> None:
+    def at(path: str) -> dict[str, Any]:
+        told = {
+            "catalog": {"path": path, "source": "folder"},
+            "encoder": path,
+            "text": {"width": 8},
+        }
+        return what_is_learned({**told, "vectors": path})
+
+    assert at("runs/shop") == at("/home/ada/runs/shop")
+    assert at("runs/shop") != at(""), "whether there is one is"
+    assert at("x")["text"] == {"width": 8}
+
+
+def test_blocks_of_another_request_are_put_aside_and_taken_back(
+    tmp_path: Path, capsys: Told
+) -> None:
+    work = tmp_path / "x.work"
+    claim_work(work, "one")
+    (work / "part-0.parquet").write_text("of one")
+    claim_work(work, "one")
+    assert not capsys.readouterr().err
+    claim_work(work, "other")
+    assert not (work / "part-0.parquet").exists()
+    assert f"it is kept in {tmp_path / 'x.one.work'}" in capsys.readouterr().err
+    (work / "part-0.parquet").write_text("of the other")
+    claim_work(work, "one")
+    assert (work / "part-0.parquet").read_text() == "of one"
+    assert (tmp_path / "x.other.work" / "part-0.parquet").read_text() == "of the other"
+
+
+class Stop(pl.Callback):
+    """Ends a run before its fifth step; later runs begin where this says."""
+
+    def __init__(self) -> None:
+        self.begun: list[int] = []
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.begun.append(trainer.global_step)
+
+    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if len(self.begun) == 1 and trainer.global_step == 4:
+            raise InterruptedError
+
+
+def test_a_stopped_run_outlives_one_with_another_batch_and_goes_on_to_more_steps(
+    demo_world: Path, tmp_path: Path, capsys: Told
+) -> None:
+    text = TowerConfig(
+        config={"model_type": "bert", "intermediate_size": 64, **SMALL}, vocab_size=300
+    )
+    reader = ReaderConfig(layers=1, heads=2, max_history=8)
+    config = PretrainConfig(
+        catalog=CatalogConfig(path=str(demo_world / "home")),
+        encoder=EncoderConfig(width=32, text=text, image=None, reader=reader),
+        data=PretrainDataConfig(rows=4, row_length=8),
+        trainer=TrainerConfig(max_steps=6, checkpoint_every=2, progress=False),
+    )
+    output, stop = tmp_path / "encoder", Stop()
+
+    def build(*arguments: Any, callbacks: Any) -> pl.Trainer:
+        return build_trainer(*arguments, callbacks=[*callbacks, stop])
+
+    with pytest.raises(InterruptedError):
+        run_pretraining(config, output, build)
+    (first,) = (tmp_path / "encoder.work").iterdir()
+    assert [path.name for path in checkpoints_in(first)] == ["step=2", "step=4"]
+    smaller = replace(config, data=replace(config.data, rows=2))
+    run_pretraining(smaller, output, build)
+    assert "holds step=4 of another request (data.rows 4 → 2)" in capsys.readouterr().err
+    assert [path.name for path in checkpoints_in(first)] == ["step=2", "step=4"]
+    longer = replace(config, trainer=replace(config.trainer, max_steps=8))
+    run_pretraining(longer, output, build)
+    assert stop.begun == [0, 0, 4]
+    assert open_artifact(output).manifest["metrics"]["steps"] == 8
+    assert not checkpoints_in(first)
