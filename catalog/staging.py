@@ -103,6 +103,13 @@ def flush_folders(folder: Path) -> None:
         flush_folder(inner)
 
 
+def replace_file(partial: Path, final: Path) -> None:
+    """Renames a file that was just written: after a power cut the old one is there, or all of this."""
+    flush_file(partial)
+    partial.replace(final)
+    flush_folder(final.parent)
+
+
 def flush_file(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())

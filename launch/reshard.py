@@ -3,6 +3,10 @@
 DeepSpeed's loader does some things wrong in silence, which `finish_loading` puts right: it leaves out
 buffers, and under ZeRO-3 all groups of the optimiser get the settings of the first
 (weight decay where there shall be none) and share one count of steps, which then runs too fast.
+
+DeepSpeed unpickles what it reads. So every file is looked through first, and refused where it names
+anything but tensors and the few types that DeepSpeed's own checkpoints hold; what is read here is read
+under that same list.
 """
 
 import io
@@ -13,18 +17,34 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
+
+from catalog.errors import VitrineError
+from catalog.seals import fault_in, seal, sums_of, unseal
+from catalog.staging import flush_folders, replace_file
 
 NATIVE = "checkpoint"
 """Lightning's name for the folder inside a DeepSpeed checkpoint."""
 UNIVERSAL = "universal"
+LATEST = "latest_universal"
+"""In which DeepSpeed writes what its loader is to read."""
+SEALED = "universal.json"
+"""Size and sha256 of each file in `universal/`, and what LATEST says; written last."""
+SEEN = 3
+"""Names of types that a refusal shows."""
 
 
 def convert(checkpoint: Path) -> None:
-    """Adds `universal/` to a DeepSpeed checkpoint: each weight and its moments whole, by name."""
-    if (checkpoint / "latest_universal").exists():  # written last
+    """Adds `universal/` to a DeepSpeed checkpoint: each weight and its moments whole, by name.
+
+    One that is there, and is what was written, stays; any other is made anew from the checkpoint.
+    """
+    if is_converted(checkpoint):
         return
+    refuse_foreign_types(checkpoint / NATIVE)
     from deepspeed.checkpoint.ds_to_universal import main
 
+    (checkpoint / SEALED).unlink(missing_ok=True)
     shutil.rmtree(checkpoint / UNIVERSAL, ignore_errors=True)
     settings = SimpleNamespace(
         input_folder=str(checkpoint / NATIVE),
@@ -37,18 +57,62 @@ def convert(checkpoint: Path) -> None:
     )
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         main(settings)
+    sums = sums_of(checkpoint / UNIVERSAL)
+    flush_folders(checkpoint / UNIVERSAL)
+    partial = checkpoint / f"{SEALED}.partial"
+    latest = (checkpoint / LATEST).read_text(encoding="utf8")
+    partial.write_text(seal({"files": sums, "latest": latest}), encoding="utf8")
+    replace_file(partial, checkpoint / SEALED)
+
+
+def is_converted(checkpoint: Path) -> bool:
+    """Whether `universal/` is there, every file what was written."""
+    try:
+        facts = unseal((checkpoint / SEALED).read_text(encoding="utf8"))
+        same = (checkpoint / LATEST).read_text(encoding="utf8") == facts["latest"]
+        return same and not fault_in(checkpoint / UNIVERSAL, facts["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def refuse_foreign_types(folder: Path) -> None:
+    """VitrineError where a file of tensors below names a type that no checkpoint of ours holds.
+
+    Whatever it names would be called when it is unpickled. Nothing is unpickled here.
+    """
+    known = {f"{each.__module__}.{each.__qualname__}" for each in allowed_types()}
+    for path in sorted(folder.rglob("*.pt")):
+        try:
+            foreign = sorted(set(get_unsafe_globals_in_checkpoint(path)) - known)
+        except Exception as error:  # no archive of torch's, or a pickle that is none
+            foreign = [f"what torch cannot read ({type(error).__name__})"]
+        if foreign:
+            raise VitrineError(
+                f"{path} holds {', '.join(foreign[:SEEN])}, which no checkpoint of Vitrine's does and "
+                "which could run code; resume from one that you trust, or remove the checkpoint"
+            )
+
+
+def allowed_types() -> list[Any]:
+    """What DeepSpeed's checkpoints hold besides tensors and plain values."""
+    from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
+
+    return [DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address]
 
 
 def finish_loading(engine: Any, checkpoint: Path) -> None:
     """After DeepSpeed has loaded a universal checkpoint: what it left out or mixed up."""
     folder = checkpoint / UNIVERSAL
-    kept = torch.load(folder / "zero" / "optimizer_state.pt", weights_only=False)
-    for group, saved in zip(engine.optimizer.param_groups, kept["param_groups"], strict=True):
-        group.update({name: value for name, value in saved.items() if name != "params"})
+    with safe_globals(allowed_types()):
+        kept = torch.load(folder / "zero" / "optimizer_state.pt", weights_only=True)
+        (first, *_) = sorted(folder.glob("*model_states.pt"))
+        saved = torch.load(first, map_location="cpu", weights_only=True)["module"]
+    for group, settings in zip(engine.optimizer.param_groups, kept["param_groups"], strict=True):
+        group.update({name: value for name, value in settings.items() if name != "params"})
     for state in engine.optimizer.optimizer.state.values():
         state["step"] = torch.as_tensor(state["step"]).clone()
-    (first, *_) = sorted(folder.glob("*model_states.pt"))
-    saved = torch.load(first, map_location="cpu", weights_only=False)["module"]
     module = engine.module
     trained = {name for name, p in module.named_parameters() if p.requires_grad}
     for name, value in module.state_dict(keep_vars=True).items():

@@ -15,7 +15,7 @@ from pytorch_lightning.strategies import DDPStrategy, DeepSpeedStrategy, Strateg
 from typing_extensions import override
 
 from catalog.errors import VitrineError
-from launch.reshard import convert, finish_loading
+from launch.reshard import convert, finish_loading, refuse_foreign_types
 from pretrain.config import TrainerConfig
 
 CPU_BUCKET = 5_000_000
@@ -93,6 +93,7 @@ class ElasticDeepSpeedStrategy(DeepSpeedStrategy):
     def load_checkpoint(
         self, checkpoint_path: str | Path, weights_only: bool | None = None
     ) -> dict[str, Any]:
+        refuse_foreign_types(Path(checkpoint_path))
         state = super().load_checkpoint(checkpoint_path, weights_only)
         if self.deepspeed_engine.load_universal_checkpoint():
             finish_loading(self.deepspeed_engine, Path(checkpoint_path))
