@@ -17,6 +17,7 @@ from torch import Tensor
 
 from catalog.artifacts import Artifact, open_artifact
 from catalog.errors import VitrineError, nearest
+from catalog.staging import replace_file
 from finetune.artifact import ADAPTER, check_base, serves_repeats
 from finetune.recommender import Recommender
 from finetune.shop import History, Shop
@@ -160,7 +161,7 @@ class DomainStore:
         del values["folder"]
         partial = self.folder / f".{STORE_FILE}.{os.getpid()}"
         partial.write_text(json.dumps(values, indent=1) + "\n", encoding="utf8")
-        partial.replace(self.folder / STORE_FILE)
+        replace_file(partial, self.folder / STORE_FILE)
 
     def add(self, name: str, recommender: str | Path) -> None:
         """The first one says which base all share, and is in use."""

@@ -21,7 +21,7 @@ from catalog.artifacts import open_artifact, write_artifact
 from catalog.catalog import Catalog
 from catalog.errors import VitrineError
 from catalog.progress import track
-from catalog.staging import flush_file, note_kept
+from catalog.staging import note_kept, replace_file
 from generate.conditioning import Shop, derived_seed
 from generate.pseudonyms import user_key
 from pretrain.work import claim_work, learned_request
@@ -93,8 +93,7 @@ def make_for_all(
         rows = make_block(users[start : start + BLOCK])
         partial = part(work, start).with_suffix(".partial")
         pq.write_table(pa.Table.from_pylist(rows, schema), partial)
-        flush_file(partial)
-        partial.replace(part(work, start))
+        replace_file(partial, part(work, start))
         note_kept()
     state.wait_for_everyone()
     if state.is_main_process:

@@ -5,7 +5,6 @@ is written beside its place, hashed, flushed and renamed; the one before it stay
 so that a disk that spoils one costs some steps and not the run.
 """
 
-import os
 import re
 import shutil
 import sys
@@ -218,10 +217,9 @@ class StateFile(TorchCheckpointIO):
 
 
 def save_state(state: dict[str, Any], path: Path) -> None:
+    """It is on the disk once it is hashed (`catalog.seals.sums_of`)."""
     with path.open("wb") as file:
         torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def sums_together(folder: Path) -> Sums:

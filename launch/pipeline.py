@@ -18,6 +18,7 @@ from catalog.artifacts import open_artifact
 from catalog.config import CatalogConfig, PositiveInt, Seed, SplitConfig
 from catalog.errors import VitrineError
 from catalog.progress import duration
+from catalog.staging import replace_file
 from finetune.config import ArmConfig, FinetuneConfig
 from generate.config import ShowcaseConfig
 from generate.image.config import ImageConfig
@@ -277,7 +278,7 @@ class StageLog:
         self.seconds[stage] = round(seconds, 1)
         partial = self.path.with_suffix(".partial")
         partial.write_text(json.dumps(self.seconds, indent=1))
-        partial.replace(self.path)
+        replace_file(partial, self.path)
 
 
 def say(line: str) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from catalog.catalog import Catalog, cache_folder
+from catalog.staging import replace_file
 from pretrain.modalities import Content, Modality, PictureSource, Processor, Source
 from pretrain.modalities.base import SAID, present_rows
 from pretrain.modalities.text import TextSource
@@ -118,7 +119,7 @@ class ContentReader:
             kept.parent.mkdir(parents=True, exist_ok=True)
             partial = kept.with_suffix(f".{os.getpid()}.partial.npy")  # ranks may race, and agree
             np.save(partial, groups, allow_pickle=False)
-            partial.replace(kept)
+            replace_file(partial, kept)
         return np.load(kept, allow_pickle=False)
 
     def _other_content(self) -> NDArray[np.uint64]:

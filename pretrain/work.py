@@ -18,7 +18,7 @@ from lightning_fabric.utilities.rank_zero import rank_zero_only
 from catalog.artifacts import StrPath, artifact_hash, request_hash
 from catalog.errors import VitrineError
 from catalog.seals import digest_of, seal, unseal
-from catalog.staging import flush_file
+from catalog.staging import replace_file
 
 CHECKPOINT = r"step=(\d+)"
 """How the folder of a checkpoint is called."""
@@ -195,8 +195,7 @@ def _tell(line: str) -> None:
 def _write(path: Path, text: str) -> None:
     partial = path.with_name(f"{path.name}.{os.getpid()}")
     partial.write_text(text, encoding="utf8")
-    flush_file(partial)
-    partial.replace(path)
+    replace_file(partial, path)
 
 
 def claim_work(work: Path, request: str) -> None:

@@ -14,7 +14,7 @@ from catalog.catalog import Catalog
 from catalog.errors import BrokenFile, VitrineError
 from catalog.pictures import read_shape
 from catalog.progress import track
-from catalog.staging import flush_file
+from catalog.staging import replace_file
 from generate.image.codec import Codec, Frame, PatchCodec
 from generate.image.config import ImageConfig
 from generate.image.structure import CHANNELS, cut_out, structure_of
@@ -178,8 +178,7 @@ def encode_pictures(
         told["done"] = int(items[-1]) + 1
         partial = note.with_suffix(".partial")
         partial.write_text(json.dumps(told))
-        flush_file(partial)
-        partial.replace(note)
+        replace_file(partial, note)
     frame_of[told["broken"]] = -1
     return LatentPictures(
         frames, frame_of, row_of, [one for one, _ in files], [one for _, one in files]

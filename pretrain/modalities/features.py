@@ -21,6 +21,7 @@ from catalog.catalog import Catalog, cache_folder
 from catalog.errors import VitrineError
 from catalog.memory import release_pages
 from catalog.progress import track
+from catalog.staging import replace_file
 from pretrain import store
 from pretrain.config import ModalityConfig
 from pretrain.modalities.base import Modality, Processor, Source, mask_of, present_rows
@@ -241,4 +242,4 @@ def _copy_lists(file: pq.ParquetFile, column: str, copy: Path, path: Path) -> No
     if out is None:
         raise VitrineError(f"{path} holds no vectors")
     out.flush()
-    partial.rename(copy)
+    replace_file(partial, copy)

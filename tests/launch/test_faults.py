@@ -7,13 +7,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from launch.cli import main
-from launch.events import read_events
-from launch.stopping import Stopped
+from launch.events import Events, read_events
+from launch.stopping import Stopped, StopWhenAsked
 from launch.submit.config import GOES_ON, NOTHING_KEPT
 from launch.watchdog import EXIT_CODE
 from pretrain.work import checkpoints_in
@@ -93,6 +94,20 @@ def test_without_checkpoints_it_does_not_say_that_it_goes_on(tmp_path: Path) -> 
     status, told, _ = run(tmp_path / "run", signal="SIGTERM", every=0)
     assert status == NOTHING_KEPT != GOES_ON
     assert "there is no checkpoint, as trainer.checkpoint_every is 0" in told
+
+
+@pytest.mark.parametrize(
+    ("asked", "written", "code"),
+    [("SIGTERM", True, 75), ("SIGTERM", False, 77), ("SIGUSR1", False, 77), ("SIGINT", True, 130)],
+)
+def test_only_what_goes_on_says_so_to_the_scheduler(
+    asked: str, written: bool, code: int, tmp_path: Path
+) -> None:
+    stop, trainer = StopWhenAsked(Events(tmp_path)), SimpleNamespace(is_global_zero=True)
+    stop.asked = signal.Signals[asked]
+    stopped = stop.stopped(trainer, 8, written)  # type: ignore[arg-type]
+    assert stopped.code == code
+    assert ("goes on from there" in str(stopped)) == written
 
 
 def test_a_signal_to_one_rank_ends_all_after_the_same_step(tmp_path: Path) -> None:

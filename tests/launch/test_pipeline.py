@@ -19,17 +19,13 @@ from catalog.catalog import load_catalog
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
 from finetune.config import ArmConfig
-from launch.pipeline import PipelineConfig, Stage, run_stages
-from pretrain.config import PretrainConfig, PretrainDataConfig, TrainerConfig
-from pretrain.work import learned_request
-
-from catalog.catalog import load_catalog
-from catalog.config import CatalogConfig
 from generate.forget import forget
 from generate.pseudonyms import opaque_id
-from launch.pipeline import PipelineConfig
+from launch.pipeline import PipelineConfig, Stage, run_stages
 from launch.report.gather import write_report
 from launch.settings import load_settings
+from pretrain.config import PretrainConfig, PretrainDataConfig, TrainerConfig
+from pretrain.work import learned_request
 
 CONFIG = Path(__file__).with_name("tiny.yaml")
 MORE_ARMS = {
