@@ -24,7 +24,7 @@ from catalog.progress import track
 from catalog.staging import note_kept, replace_file
 from generate.conditioning import Shop, derived_seed
 from generate.pseudonyms import user_key
-from pretrain.work import claim_work, learned_request
+from pretrain.work import check_claimed, claim_work, learned_request
 
 BLOCK = 64
 """People whose rows are written to disk together."""
@@ -85,6 +85,7 @@ def make_for_all(
     if state.is_main_process:
         claim_work(work, request)
     state.wait_for_everyone()
+    check_claimed(work, request, state.process_index)
     blocks = range(0, len(users), BLOCK)
     mine = blocks[state.process_index :: state.num_processes]
     left = [start for start in mine if not part(work, start).exists()]

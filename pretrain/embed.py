@@ -35,7 +35,7 @@ from pretrain.encoder import ItemEncoder, ItemVectors
 from pretrain.extract import Extractors
 from pretrain.modalities import Content
 from pretrain.store import VectorWriter, open_vectors, shared_array
-from pretrain.work import claim_work, learned_request
+from pretrain.work import check_claimed, claim_work, learned_request
 
 VECTORS_FILE = "item_vectors.safetensors"
 IDS_FILE = "item_ids.parquet"
@@ -206,6 +206,7 @@ def run_embedding(config: EmbedConfig, output: Path) -> Path:
     # One process makes the work folder; the others open what is there.
     first = begin() if state.is_main_process else None
     state.wait_for_everyone()
+    check_claimed(work_of(output), request, state.process_index)
     pass_ = first or begin()
     pass_.run(state.process_index, state.num_processes)
     state.wait_for_everyone()
@@ -223,6 +224,11 @@ def run_embedding(config: EmbedConfig, output: Path) -> Path:
         shutil.rmtree(pass_.work)  # only now: killed before, the next start finishes it
     state.wait_for_everyone()
     return output
+
+
+def work_of(output: Path) -> Path:
+    """Where the blocks of a pass lie until it is whole."""
+    return output.with_name(f"{output.name}.work")
 
 
 class EmbeddingPass:
@@ -243,7 +249,7 @@ class EmbeddingPass:
         self.parts = parts
         self.extractors = extractors
         self.device = device
-        self.work = output.with_name(f"{output.name}.work")
+        self.work = work_of(output)
         kinds = dict(extractors.kinds)
         processors = dict(extractors.processors)
         if parts is not None:

@@ -219,6 +219,16 @@ def claim_work(work: Path, request: str) -> None:
     _write(told, request)
 
 
+def check_claimed(work: Path, request: str, rank: int) -> None:
+    """VitrineError where a rank does not see the folder that rank zero has just claimed for all."""
+    told = work / "request.txt"
+    if not told.exists() or told.read_text() != request:
+        raise VitrineError(
+            f"rank {rank} does not find in {work.resolve()} what rank 0 has just written there; give all "
+            "ranks one shared folder"
+        )
+
+
 def _aside(work: Path, request: str) -> Path:
     return work.with_name(f"{work.stem}.{request[:12] or 'unknown'}{work.suffix}")
 

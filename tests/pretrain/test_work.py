@@ -23,6 +23,7 @@ from pretrain.config import (
 from pretrain.run import run_pretraining
 from pretrain.work import (
     WRITTEN,
+    check_claimed,
     checkpoints_in,
     claim_work,
     clear_work,
@@ -135,6 +136,14 @@ def test_blocks_of_another_request_are_put_aside_and_taken_back(
     claim_work(work, "one")
     assert (work / "part-0.parquet").read_text() == "of one"
     assert (tmp_path / "x.other.work" / "part-0.parquet").read_text() == "of the other"
+
+
+def test_a_rank_that_sees_another_folder_than_rank_zero_is_named(tmp_path: Path) -> None:
+    claim_work(tmp_path / "x.work", "one")
+    check_claimed(tmp_path / "x.work", "one", 1)
+    for work, request in ((tmp_path / "y.work", "one"), (tmp_path / "x.work", "other")):
+        with pytest.raises(VitrineError, match=r"rank 1 does not find in .* one shared folder"):
+            check_claimed(work, request, 1)
 
 
 class Stop(pl.Callback):
