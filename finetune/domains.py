@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import ModulesToSaveWrapper
@@ -90,7 +92,8 @@ class Domains:
         self.activate(name)
 
     def activate(self, name: str) -> None:
-        """Puts a domain's adapter in place."""
+        """Puts a domain's adapter in place; VitrineError for one that was removed."""
+        self.shop(name)
         if name == self.in_use:
             return
         # PEFT's own `set_adapter` also says which parameters are trained, layer by layer and adapter by
@@ -101,7 +104,7 @@ class Domains:
 
 
 class DomainShop(Shop):
-    """A shop whose adapter is put in place when it is asked for somebody's state."""
+    """A shop whose adapter is put in place before the base that all domains share is asked anything."""
 
     def __init__(self, domains: Domains, name: str, artifact: Artifact) -> None:
         vectors = open_vectors(artifact.path / VECTORS_FILE)
@@ -115,6 +118,10 @@ class DomainShop(Shop):
     def user_states(self, histories: Sequence[History]) -> Tensor:
         self.activate()
         return super().user_states(histories)
+
+    def picture_vectors(self, pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
+        self.activate()
+        return super().picture_vectors(pictures)
 
 
 def open_adapter(recommender: str | Path) -> Artifact:

@@ -73,6 +73,34 @@ def test_swapped_domains_are_as_if_each_were_loaded_alone(
     torch.testing.assert_close(states(domains.shop("two")), states(alone["two"]), rtol=0, atol=0)
 
 
+def test_a_domain_sees_pictures_by_its_own_adapter_whichever_was_asked_last(
+    folders: dict[str, Path], shop: Catalog, settings: FinetuneConfig
+) -> None:
+    alone = {name: open_recommender(folders[name], shop) for name in ("one", "two")}
+    domains = Domains(settings.encoder)
+    for name in alone:
+        domains.add(name, folders[name])
+    picture = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
+    seen = {name: own.picture_vectors([picture]) for name, own in alone.items()}
+    assert (seen["one"] - seen["two"]).abs().max().item() > 1e-4
+    for name, asked_before in (("one", "two"), ("two", "one")):
+        states(domains.shop(asked_before))
+        found = domains.shop(name).picture_vectors([picture])
+        torch.testing.assert_close(found, seen[name], rtol=0, atol=0)
+
+
+def test_a_removed_domain_answers_nothing(
+    folders: dict[str, Path], settings: FinetuneConfig
+) -> None:
+    domains = Domains(settings.encoder)
+    for name in ("one", "two"):
+        domains.add(name, folders[name])
+    kept = domains.shop("two")
+    domains.remove("two")
+    with pytest.raises(VitrineError, match="there is no domain 'two'"):
+        states(kept)
+
+
 def test_a_store_remembers_names_and_the_one_in_use(
     folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
