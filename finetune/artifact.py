@@ -165,8 +165,6 @@ def assemble(begun: Start, config: FinetuneConfig, num_items: int) -> Assembled:
     recommender = Recommender(encoder, begun.history, num_ids, begun.id_width, num_words)
     if config.transfer != "lora":
         set_trained(recommender, config.transfer)
-        if config.features == "id":  # nothing goes through it, and DDP waits for every gradient
-            recommender.adaptor.requires_grad_(False)
         return Assembled(recommender, begun.parts, begun.vocabulary)
     whole = [
         *WHOLE_WITH_LORA,

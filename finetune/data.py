@@ -85,6 +85,15 @@ class FinetuneData(pl.LightningDataModule):
         fresh = self._choose_fresh(items.numpy())
         return FinetuneBatch(items, segments, torch.from_numpy(fresh), self.reader.read(fresh))
 
+    def brief_batch(self) -> FinetuneBatch:
+        """Two slots and two items: enough to say which weights a step reads (`pretrain.unused`)."""
+        items, segments, links = self.rows[0]
+        items, segments, _ = stack_rows([(items[:2], segments[:2], links[:2])])
+        if self.reader is None:
+            return FinetuneBatch(items, segments, None, {})
+        fresh = np.arange(min(2, self.num_items))
+        return FinetuneBatch(items, segments, torch.from_numpy(fresh), self.reader.read(fresh))
+
     def _choose_fresh(self, items: NDArray[np.int64]) -> NDArray[np.int64]:
         """`encode_items` distinct items of the whole catalog, seeded by the batch `items`.
 

@@ -16,6 +16,7 @@ from pretrain.config import OptimizerConfig
 from pretrain.encoder import ItemEncoder, ItemVectors
 from pretrain.gather import gather_rows
 from pretrain.optim import layer_rates, make_optimizer
+from pretrain.unused import freeze_unused
 
 ALIGNMENT_TEMPERATURE = 0.07
 
@@ -81,6 +82,17 @@ class FinetuneModule(pl.LightningModule):
         else:
             ids = content.new_zeros(len(rows), vectors.shape[1])
         return vectors.index_copy(0, rows, recommender.adapt(content[rows], rows, ids))
+
+    def freeze_unused(self, batch: FinetuneBatch) -> list[str]:
+        """See `pretrain.unused`; the cache stays as it is."""
+        kept = None
+        if batch.fresh is not None and self.content is not None:
+            kept = self.content[batch.fresh]
+        try:
+            return freeze_unused(self, batch)
+        finally:
+            if kept is not None and self.content is not None and batch.fresh is not None:
+                self.content[batch.fresh] = kept
 
     def on_train_start(self) -> None:
         self.train()  # weights come from disk in evaluation mode, and a resumed run must not begin so

@@ -223,6 +223,7 @@ def fit(
         config.encoder_learning,
         negatives_of(config, catalog.num_items),
     )
+    module.freeze_unused(data.brief_batch())
     trained = count_parameters(module, trained_only=True)
     if trained:  # not so in zero-shot
         trainer.fit(module, data)

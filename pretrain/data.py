@@ -95,6 +95,11 @@ class PretrainData(pl.LightningDataModule):
         slots = torch.from_numpy(slots).view_as(items)
         return PretrainBatch(items, segments, slots, links, content)
 
+    def brief_batch(self) -> PretrainBatch:
+        """Two slots: enough to say which weights a step reads (`pretrain.unused`)."""
+        items, segments, links = self.rows[0]
+        return self.collate([(items[:2], segments[:2], links[:2])])
+
     def transfer_batch_to_device(
         self, batch: PretrainBatch, device: torch.device, dataloader_idx: int
     ) -> PretrainBatch:

@@ -16,6 +16,7 @@ from pretrain.modalities import Content
 from pretrain.objectives import OBJECTIVES, StepOutputs
 from pretrain.optim import layer_rates, make_optimizer
 from pretrain.shards import is_sharded
+from pretrain.unused import freeze_unused
 
 
 class PretrainModule(pl.LightningModule):
@@ -47,10 +48,7 @@ class PretrainModule(pl.LightningModule):
         self.checkpoint_layers = checkpoint_layers
         self.encoder = encoder
         self.history = history
-        found = available(encoder, objectives, linked)
-        if "units" not in found:  # nothing to be told apart: their heads are in no loss
-            encoder.heads.requires_grad_(False)
-        self.weights = weigh(objectives, found)
+        self.weights = weigh(objectives, available(encoder, objectives, linked))
         self.objectives = nn.ModuleDict(
             {name: OBJECTIVES[name].build(encoder, objectives) for name in self.weights}
         )
@@ -84,6 +82,14 @@ class PretrainModule(pl.LightningModule):
             return None
         name, text = self.encoder.text
         return tokens_of(content[name], text.about["special_tokens"])[slots]
+
+    def freeze_unused(self, batch: PretrainBatch) -> list[str]:
+        """See `pretrain.unused`."""
+        parts, self.encode_parts = self.encode_parts, 1  # what is encoded in parts has no graph
+        try:
+            return freeze_unused(self, batch)
+        finally:
+            self.encode_parts = parts
 
     def on_train_start(self) -> None:
         if self.checkpoint_layers or (self.encode_parts > 1 and is_sharded(self.encoder)):

@@ -74,6 +74,7 @@ def run_pretraining(config: PretrainConfig, output: Path, build_trainer: Trainer
         linked=edges is not None,
     )
     if config.trainer.max_steps:  # else the towers stay as they came
+        module.freeze_unused(data.brief_batch())
         trainer.fit(module, data)
     with gathered_weights(parts.encoder, parts.history):
         if trainer.is_global_zero:

@@ -38,9 +38,6 @@ class SemanticModule(pl.LightningModule):
         self.dense = dense
         self.negatives = negatives
         self.optimizer_config = optimizer
-        if not dense:
-            model.recommender.adaptor.requires_grad_(False)
-            model.recommender.temperature.requires_grad_(False)
         self.register_buffer("content", content, persistent=False)
         self.register_buffer("taken", train_counts.float(), persistent=False)
         candidates = train_counts.nonzero().squeeze(1)

@@ -33,6 +33,7 @@ from pretrain.artifact import count_parameters
 from pretrain.curves import CurveRecorder
 from pretrain.run import TrainerFactory
 from pretrain.shards import gathered_weights, is_sharded
+from pretrain.unused import freeze_unused
 from pretrain.work import clear_work, learned_request, work_folder
 
 
@@ -138,6 +139,7 @@ def fit_semantic_ids(
         config.semantic.dense if config.semantic.cold else 0.0,
         negatives_of(config, catalog.num_items),
     )
+    freeze_unused(module, data.brief_batch())
     trained = count_parameters(module, trained_only=True)
     trainer.fit(module, data)
     return FittedIds(

@@ -101,6 +101,10 @@ def _pretraining(config: PretrainConfig, catalog: Catalog, split: Split) -> Buil
         items, segments, links, found, slots = distinct(step)
         return PretrainBatch(items, segments, slots, links, content.of(found))
 
+    items, segments, links = (part[:, :2] for part in stack_rows([rows[0]]))
+    found, slots = np.unique(items.numpy(), return_inverse=True)
+    slots = torch.from_numpy(slots).view_as(items)
+    module.freeze_unused(PretrainBatch(items, segments, slots, links, content.of(found)))
     return Built(
         module, parts.encoder, batch, lambda step: distinct(step)[3], content.cost, best_kept=False
     )
@@ -142,6 +146,11 @@ def _finetuning(config: FinetuneConfig, catalog: Catalog, split: Split) -> Built
             return FinetuneBatch(items, segments, None, {})
         fresh = chooser._choose_fresh(items.numpy())
         return FinetuneBatch(items, segments, torch.from_numpy(fresh), shapes.of(fresh))
+
+    first_items, segments, _ = (part[:, :2] for part in stack_rows([rows[0]]))
+    two = np.arange(min(2, catalog.num_items))
+    fresh, read_now = (None, {}) if shapes is None else (torch.from_numpy(two), shapes.of(two))
+    module.freeze_unused(FinetuneBatch(first_items, segments, fresh, read_now))
 
     def read(step: int) -> NDArray[np.int64]:
         fresh = batch(step).fresh if shapes else None

@@ -1,0 +1,56 @@
+"""Freezes the weights that no active loss depends on.
+
+An objective of weight 0, a tower's pooler, the layers above the one that is read: DDP waits for the
+gradient of every weight that is to be trained, and ends where there is none; ZeRO lets weight decay
+shrink such weights. Which they are is not listed anywhere: a loss is taken once, and its graph says it.
+"""
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+
+def parameters_of(loss: Tensor) -> set[Tensor]:
+    """Those that a gradient of `loss` reaches, as autograd's graph has them."""
+    found: set[Tensor] = set()
+    visited, waiting = set(), [loss.grad_fn]
+    while waiting:
+        node: Any = waiting.pop()
+        if node is None or node in visited:
+            continue
+        visited.add(node)
+        if hasattr(node, "variable"):  # where the gradient of a parameter is summed up
+            found.add(node.variable)
+        waiting.extend(before for before, _ in node.next_functions)
+    return found
+
+
+def freeze_unused(module: pl.LightningModule, batch: Any) -> list[str]:
+    """Freezes each of a module's parameters that the loss of `batch` does not depend on; their names.
+
+    Before a strategy wraps the module. Which parameters a step reads must not depend on the batch (for
+    ZeRO-3 every rank takes every pass), so a batch of two slots says it. No gradient is taken, and
+    neither batch norm's statistics nor the state of random numbers change.
+    """
+    trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    if not trained:
+        return []
+    modes = {part: part.training for part in module.modules()}
+    silent: Any = lambda *_, **__: None  # noqa: E731
+    vars(module).update(log=silent, log_dict=silent)  # there is no trainer yet
+    try:
+        nn.Module.train(module, False)
+        with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+            loss: Any = module.training_step(batch, 0)
+    finally:
+        for part, training in modes.items():
+            part.training = training
+        for name in ("log", "log_dict"):
+            del vars(module)[name]
+    used = parameters_of(loss)
+    unused = [name for name, parameter in trained.items() if parameter not in used]
+    for name in unused:
+        trained[name].requires_grad_(False)
+    return unused
