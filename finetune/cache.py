@@ -2,13 +2,11 @@
 
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
-import torch
 
 from finetune.module import FinetuneModule
 from pretrain.content import ContentReader
-from pretrain.embed import embed_items
+from pretrain.embed import embed_on_ranks
 from pretrain.encoder import ItemEncoder
 
 
@@ -29,13 +27,12 @@ class CacheRefresh(pl.Callback):
 
         The whitening is fitted to them anew: under that of where the towers stood before, a shift all
         items share, small as it is in their narrow cone, is louder than what tells them apart.
+        All ranks call it, and each reads a share of the items.
         """
-        shape = (self.reader.catalog.num_items, self.encoder.config.width)
-        content = np.empty(shape, dtype=np.float32)
-        embed_items(self.encoder, self.reader, content, progress=False)
         assert module.content is not None
-        module.content = torch.from_numpy(content).to(module.content)
+        embed_on_ranks(self.encoder, self.reader, module.content)
         module.recommender.adaptor.whiten(module.content)
+        module.train(module.training)  # reading put dropout of low-rank updates out of work
         self.read_at = step
 
     def on_train_batch_end(

@@ -5,6 +5,7 @@ from typing import Any, Self
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from finetune.config import EncoderLearning
@@ -170,10 +171,14 @@ class FinetuneModule(pl.LightningModule):
         return make_optimizer(self.parameters(), config, steps, rates, windows)
 
     def train(self, mode: bool = True) -> Self:
-        """Towers stay in evaluation mode: vectors with dropout would not match those in the cache."""
+        """Towers stay in evaluation mode: vectors with dropout would not match those in the cache. Where
+        dropout of their low-rank updates is asked for (`lora.dropout`), it alone is at work."""
         super().train(mode)
         if self.recommender.encoder is not None:
             self.recommender.encoder.eval()
+            for layer in self.recommender.encoder.modules():
+                if isinstance(layer, LoraLayer):
+                    layer.lora_dropout.train(mode)
         return self
 
 

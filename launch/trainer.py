@@ -14,6 +14,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from typing_extensions import override
 
 from catalog.errors import VitrineError, in_one_line
+from launch.buffers import BuffersOnce
 from launch.checkpoints import STATE, Checkpoints, SeedEachStep, StateFile
 from launch.events import Events
 from launch.guard import StepGuard
@@ -118,6 +119,7 @@ def build_trainer(
         meter,
         StepGuard(config.give_up_after, stop, events),
         SeedEachStep(config.seed),
+        BuffersOnce(),
     ]
     if config.progress:
         added.append(TrainingProgress(title, meter))

@@ -33,7 +33,9 @@ from pretrain.config import EmbedConfig
 from pretrain.content import ContentReader, to_device
 from pretrain.encoder import ItemEncoder, ItemVectors
 from pretrain.extract import Extractors
+from pretrain.gather import broadcast_rows, sum_over_ranks, world
 from pretrain.modalities import Content
+from pretrain.shards import is_sharded
 from pretrain.store import VectorWriter, open_vectors, shared_array
 from pretrain.work import check_claimed, claim_work, learned_request
 
@@ -62,6 +64,19 @@ def batches_of(
         reader.release()
 
 
+Batch = tuple[NDArray[np.int64], list[int]]
+"""Items that go through the towers at once, and their places in what is written."""
+
+
+def passes_in_step(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+    """A rank's batches, and, while another has more, an item that is written nowhere."""
+    while True:
+        batch = next(batches, None)
+        if not sum_over_ranks(torch.tensor(int(batch is not None), device=device)):
+            return
+        yield (np.zeros(1, dtype=np.int64), []) if batch is None else batch
+
+
 @torch.no_grad()
 def embed_items(
     encoder: ItemEncoder,
@@ -73,10 +88,12 @@ def embed_items(
     batch_tokens: int = BATCH_TOKENS,
     title: str = "Embedding items",
     progress: bool = True,
+    in_step: bool = False,
 ) -> None:
     """Writes the vectors of `items` (by default all) into `out`, (len(items), width), in their order.
 
     `of` says which of what the encoder makes: another part has another shape behind its first place.
+    `in_step`: all ranks call this, each with items of its own, and take as many passes (ZeRO-3).
     Raises NotFinite where an item's vector is not (see `check_finite`).
     """
     if items is None:
@@ -85,15 +102,20 @@ def embed_items(
     device = next(encoder.parameters()).device
     encoder.eval()
     starts = range(0, len(items), BLOCK)
-    for start in track(starts, title, shown=progress and len(items) > BLOCK):
-        block = items[start : start + BLOCK]
-        places = {int(item): start + place for place, item in enumerate(block)}
-        for batch in batches_of(reader, block, batch_tokens):
-            content = to_device(reader.read(batch), device, encoder.dtype)
-            encoded = encoder(content)
-            check_finite(encoded, encoder, reader.catalog, batch)
-            vectors = of(encoded).float().cpu().numpy()
-            out[[places[int(item)] for item in batch]] = vectors
+
+    def batches() -> Iterator[Batch]:
+        for start in track(starts, title, shown=progress and len(items) > BLOCK):
+            block = items[start : start + BLOCK]
+            places = {int(item): start + place for place, item in enumerate(block)}
+            for batch in batches_of(reader, block, batch_tokens):
+                yield batch, [places[int(item)] for item in batch]
+
+    for batch, places in passes_in_step(batches(), device) if in_step else batches():
+        content = to_device(reader.read(batch), device, encoder.dtype)
+        encoded = encoder(content)
+        check_finite(encoded, encoder, reader.catalog, batch)
+        vectors = of(encoded).float().cpu().numpy()
+        out[places] = vectors[: len(places)]
     encoder.train(was_training)
 
 
@@ -116,6 +138,23 @@ def check_finite(
         f"the vector of item {catalog.items[int(items[row])]['item_id']!r} is not finite: {where} gives "
         "nan or infinity; look at this item's content and at the encoder's weights"
     )
+
+
+@torch.no_grad()
+def embed_on_ranks(encoder: ItemEncoder, reader: ContentReader, out: Tensor) -> None:
+    """Writes the vectors of all items into `out`, (num_items, width), on every rank.
+
+    All ranks call it: each reads a share of the items through the towers and sends it to the others.
+    """
+    rank, ranks = world()
+    edges = [len(out) * each // ranks for each in range(ranks + 1)]
+    mine = np.arange(edges[rank], edges[rank + 1])
+    found = np.empty((len(mine), out.shape[1]), dtype=np.float32)
+    in_step = ranks > 1 and is_sharded(encoder)
+    embed_items(encoder, reader, found, items=mine, progress=False, in_step=in_step)
+    out[edges[rank] : edges[rank + 1]] = torch.from_numpy(found).to(out)
+    for source in range(ranks):
+        broadcast_rows(out[edges[source] : edges[source + 1]], source)
 
 
 def write_ids(

@@ -62,9 +62,24 @@ def gather_objects(value: Any) -> list[Any]:
 def sum_over_ranks(value: Tensor) -> Tensor:
     """The sum of a tensor without gradient over all ranks."""
     if world()[1] > 1:
-        value = value.clone()
+        value = _sendable(value).clone()
         dist.all_reduce(value)
     return value
+
+
+def broadcast_rows(rows: Tensor, source: int) -> None:
+    """Puts what rank `source` has in `rows` into those of all ranks, in place."""
+    if world()[1] == 1 or not rows.numel():
+        return
+    plain = rows.view(torch.uint8) if rows.dtype == torch.bool else rows  # gloo sends no truths
+    sent = _sendable(plain).contiguous()
+    dist.broadcast(sent, source)
+    plain.copy_(sent)
+
+
+def _sendable(tensor: Tensor) -> Tensor:
+    """On the device that ranks speak by: after a fit a module lies on the CPU, where NCCL is mute."""
+    return tensor.cuda() if dist.get_backend() == "nccl" and not tensor.is_cuda else tensor
 
 
 class Ring:

@@ -77,7 +77,12 @@ class AdaptedDenoiser(nn.Module):
         super().__init__()
         self.base = base.requires_grad_(False)
         if lora.rank:
-            updates = PeftLora(r=lora.rank, lora_alpha=lora.alpha, target_modules=ATTENTION)
+            updates = PeftLora(
+                r=lora.rank,
+                lora_alpha=lora.alpha,
+                lora_dropout=lora.dropout,
+                target_modules=ATTENTION,
+            )
             inject_adapter_in_model(updates, base)
         found = [
             module

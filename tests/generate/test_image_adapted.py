@@ -13,6 +13,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.pixart_alpha.pipeline_pixart_alpha import PixArtAlphaPipeline
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from peft.tuners.lora import LoraLayer
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     CLIPTextConfig,
@@ -147,6 +148,14 @@ def test_only_the_adapters_learn_and_hear_the_tokens(base: Path) -> None:
     denoiser.estimate(noisy, times, one).square().mean().backward()
     assert all(weight.grad is not None for name, weight in denoiser.named_parameters() if name in trained
                and "structure_in" not in name)  # fmt: skip
+
+
+def test_low_rank_updates_have_the_dropout_that_was_asked_for(base: Path) -> None:
+    lora = LoraConfig(rank=2, alpha=4, dropout=0.25)
+    denoiser = adapt(load_base(str(base)), "a product photo", FRAME, WIDTH, lora)
+    layers = [part for part in denoiser.modules() if isinstance(part, LoraLayer)]
+    assert layers
+    assert all(layer.lora_dropout["default"].p == 0.25 for layer in layers)
 
 
 def test_our_solver_is_ddim_of_the_base(base: Path) -> None:
