@@ -52,6 +52,8 @@ class Footprint:
     """That go through the towers in the step counted."""
     slots: int
     """Of histories in it."""
+    bytes_each: int
+    """Of a weight: 2 where weights are halves themselves (bf16-true), else 4."""
 
     @property
     def peak(self) -> int:
@@ -108,6 +110,7 @@ def footprint(
         best=learned if built.best_kept else 0,
         items=len(built.read(heaviest[0])),
         slots=slots,
+        bytes_each=parameters[0].element_size(),
     )
 
 
@@ -139,6 +142,11 @@ def dtypes(precision: str) -> tuple[torch.dtype, bool]:
     known = {"16": torch.float16, "bf16": torch.bfloat16, "64": torch.float64}
     kind, _, how = precision.partition("-")
     return known.get(kind, torch.float32), how == "mixed"
+
+
+def in_halves(precision: str) -> bool:
+    """Whether it computes in 16 bits, whatever weights are kept in."""
+    return dtypes(precision)[0] in (torch.float16, torch.bfloat16)
 
 
 def autocast(precision: str) -> Any:

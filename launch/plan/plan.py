@@ -19,7 +19,7 @@ from launch.plan.checks import (
     summary,
 )
 from launch.plan.devices import Device, find_device
-from launch.plan.footprint import Footprint, dtypes, footprint
+from launch.plan.footprint import Footprint, footprint, in_halves
 from launch.plan.shards import Share, share, strategies_for
 from pretrain.config import PretrainConfig
 
@@ -112,8 +112,8 @@ def _plain(strategy: str, ranks: int) -> str:
 def _shares(
     config: StageConfig, found: Footprint, plan: Plan, strategies: tuple[str, ...]
 ) -> list[Share]:
-    mixed = config.trainer.precision != "32-true" and dtypes(config.trainer.precision)[1]
-    return [share(found, name, plan.ranks, plan.device, mixed) for name in strategies]
+    halves = in_halves(config.trainer.precision)
+    return [share(found, name, plan.ranks, plan.device, halves) for name in strategies]
 
 
 def fits(share: Share, device: Device, per_node: int) -> bool:

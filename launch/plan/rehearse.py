@@ -26,7 +26,7 @@ from catalog.errors import VitrineError
 from catalog.splits import load_split
 from launch.plan.build import StageConfig, build
 from launch.plan.devices import find_device
-from launch.plan.footprint import dtypes, footprint, quiet
+from launch.plan.footprint import footprint, in_halves, quiet
 from launch.plan.shards import share
 from launch.plan.table import told
 from launch.trainer import build_trainer
@@ -125,8 +125,7 @@ def rehearse(
     if trainer.strategy.startswith("zero"):
         device = find_device("here")
         alike = footprint(config, catalog, split, steps=1)
-        mixed = dtypes(trainer.precision)[1]
-        part = share(alike, trainer.strategy, ranks, device, mixed)
+        part = share(alike, trainer.strategy, ranks, device, in_halves(trainer.precision))
         found["shards"] = {
             name: getattr(part, name) for name in ("weights", "gradients", "optimizer", "host")
         }

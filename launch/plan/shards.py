@@ -1,7 +1,9 @@
 """What each strategy leaves on a device, from what one process alone would hold.
 
 The arithmetic is that of ZeRO (Rajbhandari et al., 2020, §5) with what DeepSpeed and DDP add: a
-master copy of the weights also in float32, and buckets that are there whether they are filled or not.
+master copy of the weights, which like the moments is float32 whatever they compute in, and buckets
+that are there whether they are filled or not. By itself or under DDP a process keeps no master copy:
+moments are as its weights are, and where these are halves (bf16-true), so are they.
 """
 
 from dataclasses import dataclass
@@ -38,9 +40,8 @@ class Share:
         return held + self.passing + self.buckets + self.overhead
 
 
-def share(found: Footprint, strategy: str, ranks: int, device: Device, mixed: bool) -> Share:
-    """Of `ranks` processes that each take a step like `found`; `mixed`: they compute in halves."""
-    extra = found.buffers + found.best
+def share(found: Footprint, strategy: str, ranks: int, device: Device, halves: bool) -> Share:
+    """Of `ranks` processes that each take a step like `found`; `halves`: they compute in 16 bits."""
     if not strategy.startswith("zero"):
         buckets = found.trained_weights if ranks > 1 else 0
         passing = found.peak - found.weights - found.buffers - found.optimizer - found.gradients
@@ -49,18 +50,24 @@ def share(found: Footprint, strategy: str, ranks: int, device: Device, mixed: bo
             found.weights,
             found.gradients,
             found.optimizer,
-            extra,
+            found.buffers + found.best,
             passing,
             buckets,
             device.each,
             0,
         )
     stage, offload = int(strategy[4]), strategy.endswith("offload")
-    size = 2 if mixed else 4
-    whole = found.weights * size // 4  # the module's own weights, in what it computes in
-    trained = found.trained_weights * size // 4
-    master = found.trained_weights // ranks
-    state = master + found.optimizer // ranks
+    size = 2 if halves else 4
+
+    def as_numbers_of(size: int, counted: int) -> int:
+        return counted * size // found.bytes_each
+
+    whole = as_numbers_of(size, found.weights)  # the module's own, in what it computes in
+    trained = as_numbers_of(size, found.trained_weights)
+    master = as_numbers_of(4, found.trained_weights) // ranks
+    state = master + as_numbers_of(4, found.optimizer) // ranks
+    # Where no rank holds whole weights, those that ranked best are not kept.
+    extra = found.buffers + (0 if stage == 3 else as_numbers_of(size, found.best))
     kept = trained if stage == 1 else trained // ranks
     summed = master  # gradients of a rank's own weights, flat, for its step
     bucket = min_bucket(device)

@@ -1,6 +1,7 @@
 """What the plan counts is what is built; what it finds wrong is wrong."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -20,7 +21,7 @@ from launch.plan.build import build
 from launch.plan.checks import check_data, check_disk, check_precision, check_settings
 from launch.plan.config import stage_settings
 from launch.plan.devices import DEVICES, Device, find_device
-from launch.plan.footprint import Footprint, alone, autocast, footprint
+from launch.plan.footprint import Footprint, alone, autocast, footprint, in_halves
 from launch.plan.hollow import PASSING, Hollow
 from launch.plan.plan import make_plan
 from launch.plan.probe import probe
@@ -35,6 +36,7 @@ from pretrain.config import (
     TrainerConfig,
 )
 from pretrain.optim import make_optimizer
+from tests.stages import write_settings
 
 
 def pretraining(world: Path, **changes: Any) -> PretrainConfig:
@@ -183,13 +185,14 @@ FOOTPRINT = Footprint(
     best=0,
     items=1,
     slots=1,
+    bytes_each=4,
 )
 BARE = Device("bare", 10**9, on_gpu=True, bfloat16=True, each=0)
 
 
 def test_zero_divides_what_it_shards() -> None:
-    def at(strategy: str, ranks: int = 4, mixed: bool = False) -> Any:
-        return share(FOOTPRINT, strategy, ranks, BARE, mixed)
+    def at(strategy: str, ranks: int = 4, halves: bool = False) -> Any:
+        return share(FOOTPRINT, strategy, ranks, BARE, halves)
 
     alone, ddp = at("auto", ranks=1), at("ddp")
     assert alone.peak == 4000 + 8000 + 4700
@@ -198,11 +201,53 @@ def test_zero_divides_what_it_shards() -> None:
     assert at("zero2").gradients == 1000 + 1000
     assert at("zero1").optimizer == at("zero2").optimizer == 2000 + 1000  # and a master copy
     assert at("zero2", ranks=8).optimizer == 1500
-    assert at("zero2", mixed=True).weights == 2000
+    assert at("zero2", halves=True).weights == 2000
     offloaded = at("zero2-offload")
     assert offloaded.optimizer == offloaded.gradients == 0
     assert offloaded.host == at("zero2").optimizer + at("zero2").gradients
     assert at("zero3-offload").host == offloaded.host + 1000
+
+
+@pytest.mark.slow
+def test_shares_are_what_weights_and_optimiser_take(demo_world: Path, tmp_path: Path) -> None:
+    """Of two ranks, under every strategy, in every precision."""
+    training = TrainerConfig(max_steps=4, devices=2, accelerator="cpu", checkpoint_every=0)
+    optimizer = OptimizerConfig(average=0.9)
+    config = by_ids(demo_world, trainer=replace(training, progress=False), optimizer=optimizer)
+    path = write_settings(config, tmp_path / "settings.yaml")
+    script = Path(__file__).with_name("bytes_on_ranks.py")
+    start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [sys.executable, *start, str(script), str(path), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=400,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-5000:]
+    found = json.loads((tmp_path / "bytes.json").read_text())
+    assert len(found) == 12
+    for name, measured in found.items():
+        strategy, precision = name.split()
+        planned = counted(
+            replace(config, trainer=replace(config.trainer, precision=precision)), steps=1
+        )
+        told = share(planned, strategy, 2, BARE, in_halves(precision))
+        assert told.optimizer == pytest.approx(measured["optimizer"], rel=0.05), name
+        gathered = 2 * measured["weights"] if strategy == "zero3" else 0  # for as long as used
+        assert told.weights == pytest.approx(measured["weights"] + gathered, rel=0.05), name
+
+
+def test_zero_keeps_its_master_copy_and_moments_whole_where_weights_are_halves() -> None:
+    """In bf16-true and bf16-mixed alike; a process by itself keeps moments as halves."""
+    halves = {"weights": 2000, "trained_weights": 2000, "gradients": 2000, "optimizer": 4000}
+    true = replace(FOOTPRINT, **halves, best=2000, bytes_each=2)
+    mixed = replace(FOOTPRINT, best=4000)
+    for strategy in ("zero1", "zero2", "zero3", "zero2-offload", "zero3-offload"):
+        assert share(true, strategy, 4, BARE, True) == share(mixed, strategy, 4, BARE, True)
+    assert share(true, "zero2", 4, BARE, True).optimizer == 1000 + 2000
+    assert share(true, "zero3", 4, BARE, True).buffers == 0, "no rank has weights to keep"
+    assert share(true, "ddp", 4, BARE, True).optimizer == 4000
 
 
 def wrong(config: Any) -> list[str]:
