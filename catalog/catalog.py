@@ -17,6 +17,7 @@ import pyarrow as pa
 from datasets import Dataset
 from numpy.typing import NDArray
 
+from catalog.cache import cache_folder
 from catalog.columns import as_text, cut_title
 from catalog.config import CatalogConfig
 from catalog.convert import Converted, convert
@@ -57,14 +58,6 @@ def load_catalog(config: CatalogConfig) -> "Catalog":
     if fault or not folder.exists():
         _write(convert(raw, config), folder)
     return _open(raw, fingerprint, content_fingerprint, folder)
-
-
-def cache_folder() -> Path:
-    """Where derived data is kept: $VITRINE_CACHE, or vitrine in $XDG_CACHE_HOME or ~/.cache."""
-    chosen = os.environ.get("VITRINE_CACHE")
-    if chosen:
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vitrine"
 
 
 @dataclass(frozen=True, eq=False)

@@ -260,6 +260,9 @@ def leave(code: int = 0) -> NoReturn:
 
 def run() -> NoReturn:
     """The `vitrine` command."""
+    from launch.quiet import keep_libraries_quiet
+
+    keep_libraries_quiet()
     leave(main())
 
 

@@ -32,7 +32,8 @@ def beam_search(
         chances.masked_fill_(branches < 0, float("-inf"))
         forks = ((branches >= 0).sum(dim=1) > 1).nonzero().squeeze(1)  # elsewhere all is said
         queries = model.queries(states[forks // beams], begun.flatten(0, 1)[forks])[:, -1]
-        chances[forks] = model.log_chances(queries, level, branches[forks])
+        told = model.log_chances(queries, level, branches[forks])
+        chances[forks] = told.to(chances.dtype)
         branches, chances = branches.view(people, beams, -1), chances.view(people, beams, -1)
         if chances.isnan().any():
             raise NotFinite(

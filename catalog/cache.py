@@ -1,0 +1,12 @@
+"""Where derived data is kept; light, as everything imports it."""
+
+import os
+from pathlib import Path
+
+
+def cache_folder() -> Path:
+    """$VITRINE_CACHE, or vitrine in $XDG_CACHE_HOME or ~/.cache."""
+    chosen = os.environ.get("VITRINE_CACHE")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vitrine"
