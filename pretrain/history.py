@@ -14,8 +14,9 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 from catalog.errors import VitrineError
 from pretrain.blocks import BLOCKS, RecentMean, rotary
 from pretrain.config import ReaderConfig
+from pretrain.hub import make_config, read_config
 from pretrain.shards import like_weights
-from pretrain.towers import build_tower, config_of, output_width
+from pretrain.towers import build_tower, output_width
 
 
 class HistoryEncoderConfig(PretrainedConfig):
@@ -59,9 +60,9 @@ class Decoder(nn.Module):
         """`pretrained` names the checkpoint it starts from, whose config `config` is."""
         super().__init__()
         if pretrained:
-            self.model = build_tower(config_of(config), pretrained)
+            self.model = build_tower(make_config(config), pretrained)
         else:  # no word is ever read, so none needs a vector
-            self.model = build_tower(config_of({**config, "vocab_size": 1, "pad_token_id": None}))
+            self.model = build_tower(make_config({**config, "vocab_size": 1, "pad_token_id": None}))
         hidden = output_width(self.model.config)
         self.model.set_input_embeddings(nn.Embedding(1, hidden).requires_grad_(False))
         self.into = nn.Linear(width, hidden)
@@ -151,9 +152,9 @@ def new_reader(settings: ReaderConfig, width: int) -> HistoryEncoder:
         )
     decoder = None
     if settings.model:
-        decoder = AutoConfig.from_pretrained(settings.model).to_dict()
+        decoder = read_config(settings.model).to_dict()
     elif settings.decoder:
-        decoder = config_of(settings.decoder).to_dict()
+        decoder = make_config(settings.decoder, "reader of histories").to_dict()
     config = HistoryEncoderConfig(
         width=width,
         num_layers=settings.layers,

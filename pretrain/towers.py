@@ -7,39 +7,24 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from catalog.errors import VitrineError
 from pretrain.config import TowerConfig
+from pretrain.hub import build_model, make_config, read_config, read_model
 
 
 def tower_config(settings: TowerConfig, **overrides: Any) -> PretrainedConfig:
     """The Hugging Face config of a tower: read from `settings.model`, or built from `settings.config`."""
     if settings.model:
-        return AutoConfig.from_pretrained(settings.model)
+        return read_config(settings.model)
     values = {**settings.config, **overrides}
     if not values.get("model_type"):
         raise VitrineError(
             "a tower needs `model` (a Hugging Face name or folder) or `config` with a `model_type`"
         )
-    return config_of(values)
-
-
-def config_of(values: dict[str, Any]) -> PretrainedConfig:
-    """A Hugging Face config from a mapping with `model_type`."""
-    values = dict(values)
-    model_type = values.pop("model_type", "")
-    if not model_type:
-        raise VitrineError(
-            f"a config of a Hugging Face model needs a model_type; {values} has none"
-        )
-    try:
-        return AutoConfig.for_model(model_type, **values)
-    except ValueError as error:
-        raise VitrineError(
-            f"tower model_type '{model_type}' is not known to transformers"
-        ) from error
+    return make_config(values)
 
 
 def build_tower(config: PretrainedConfig, pretrained: str = "") -> PreTrainedModel:
@@ -48,11 +33,13 @@ def build_tower(config: PretrainedConfig, pretrained: str = "") -> PreTrainedMod
     Two-tower checkpoints (CLIP, SigLIP) are asked for by their half, e.g. `clip_vision_model`; of a
     model that hears and writes (Whisper) the encoder is taken.
     """
-    without_pooler = {"add_pooling_layer": False} if config.model_type in ("bert", "vit") else {}
+    without_pooler: dict[str, Any] = (
+        {"add_pooling_layer": False} if config.model_type in ("bert", "vit") else {}
+    )
     if pretrained:
-        tower = AutoModel.from_pretrained(pretrained, **without_pooler)
+        tower = read_model(pretrained, dtype=torch.float32, **without_pooler)
     else:
-        tower = AutoModel.from_config(config, **without_pooler)
+        tower = build_model(config, **without_pooler)
     return tower.get_encoder() if config.is_encoder_decoder else tower
 
 

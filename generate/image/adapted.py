@@ -30,6 +30,7 @@ from generate.image.codec import Frame, InFrames
 from generate.image.denoiser import Conditioner
 from generate.image.structure import CHANNELS
 from pretrain.artifact import without_bars
+from pretrain.hub import foreign
 
 BASE_FILE, ADAPTER_FILE, CONDITIONER = "base.json", "adapter.safetensors", "conditioner"
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
@@ -232,18 +233,16 @@ class VaeCodec(InFrames, nn.Module):
 
 def load_base(model: str) -> Any:
     """A pretrained diffusion pipeline by its name on the hub, or its folder."""
-    try:
-        with without_bars(logging):
-            parts = DiffusionPipeline.load_config(model)
-            # Pictures are checked by `safety_model` (generate/image/safety.py).
-            unchecked = {"safety_checker": None, "requires_safety_checker": False}
-            asked = unchecked if "safety_checker" in parts else {}
-            return DiffusionPipeline.from_pretrained(model, **asked)
-    except (OSError, ValueError) as error:
-        raise VitrineError(
-            f"model {model!r} cannot be loaded: {str(error).strip().splitlines()[0]} Give a diffusion "
-            "pipeline of the Hugging Face hub (Stable Diffusion 1.5, 2, XL; PixArt), or its folder."
-        ) from error
+    remedy = (
+        "give a diffusion pipeline of the Hugging Face hub (Stable Diffusion 1.5, 2, XL; PixArt), or its "
+        "folder"
+    )
+    with foreign(f"model {model!r} cannot be loaded", remedy), without_bars(logging):
+        parts = DiffusionPipeline.load_config(model)
+        # Pictures are checked by `safety_model` (generate/image/safety.py).
+        unchecked = {"safety_checker": None, "requires_safety_checker": False}
+        asked = unchecked if "safety_checker" in parts else {}
+        return DiffusionPipeline.from_pretrained(model, **asked)
 
 
 def prompt_of(pipeline: Any, text: str, frame: Frame) -> dict[str, Tensor]:

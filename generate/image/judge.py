@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoModel, BaseImageProcessor
 
 from catalog.catalog import Catalog
 from catalog.errors import VitrineError
 from catalog.pictures import framed_picture
 from catalog.progress import track
 from generate.text.facts import attribute_columns
+from pretrain.hub import read_colours, read_model
 from pretrain.modalities.image import normalised
 
 SIZE = 64
@@ -96,18 +96,16 @@ class ModelEyes:
 
     def __init__(self, name: str) -> None:
         """Raises VitrineError where it cannot be loaded."""
-        try:
-            self.model = AutoModel.from_pretrained(name, dtype=torch.float32).eval()
-            known, _ = BaseImageProcessor.get_image_processor_dict(name)
-        except (OSError, ValueError) as error:
+        model = read_model(name, what="judge", dtype=torch.float32).eval()
+        self.model = getattr(model, "vision_model", model)  # CLIP's half
+        size = getattr(self.model.config, "image_size", None)
+        if self.model.main_input_name != "pixel_values" or not isinstance(size, int):
             raise VitrineError(
-                f"judge {name!r} cannot be loaded: {str(error).strip().splitlines()[0]} Give the name of "
-                "an encoder of pictures on the Hugging Face hub, or a folder with its weights."
-            ) from error
-        self.model = getattr(self.model, "vision_model", self.model)  # CLIP's half
-        self.size = int(self.model.config.image_size)
-        self.mean = known.get("image_mean", [0.5] * 3)
-        self.std = known.get("image_std", [0.5] * 3)
+                f"judge {name!r} ({self.model.config.model_type}) says no image_size or reads no pictures; "
+                "name an encoder of pictures"
+            )
+        self.size = size
+        self.mean, self.std = read_colours(name)
 
     @torch.inference_mode()
     def features(self, pictures: Sequence[Any]) -> Tensor:

@@ -5,11 +5,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from PIL import Image
-from transformers import AutoModelForImageClassification, BaseImageProcessor
+from transformers import AutoModelForImageClassification
 from transformers.utils import logging
 
 from catalog.errors import VitrineError
 from pretrain.artifact import without_bars
+from pretrain.hub import read_colours, read_model
 from pretrain.modalities.image import normalised
 
 Check = Callable[[Sequence[Image.Image]], list[str]]
@@ -22,13 +23,9 @@ class SafetyChecker:
     def __init__(self, model: str, labels: Sequence[str], above: float = 0.5) -> None:
         """`model`: a classifier's name on the hub, or its folder; VitrineError where it cannot be read
         or has none of the labels."""
-        try:
-            with without_bars(logging):
-                self.model = AutoModelForImageClassification.from_pretrained(model).eval()
-            known, _ = BaseImageProcessor.get_image_processor_dict(model)
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise VitrineError(f"safety_model {model!r} cannot be read: {reason}") from error
+        with without_bars(logging):
+            self.model = read_model(model, AutoModelForImageClassification, "safety_model").eval()
+        self.mean, self.std = read_colours(model)
         named = {
             str(name).lower(): int(place) for place, name in self.model.config.id2label.items()
         }
@@ -40,8 +37,6 @@ class SafetyChecker:
             )
         self.above = above
         self.size = int(getattr(self.model.config, "image_size", 224))
-        self.mean = known.get("image_mean", [0.5] * 3)
-        self.std = known.get("image_std", [0.5] * 3)
 
     @torch.no_grad()
     def __call__(self, pictures: Sequence[Image.Image]) -> list[str]:

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
-from transformers import AutoModel, AutoTokenizer
 
 from catalog.errors import VitrineError
 from generate.text.facts import Facts, words_of
+from pretrain.hub import check_length, check_tokenizer, read_model, read_tokenizer
 
 Judge = Callable[[Sequence[str]], NDArray[np.float32]]
 """Texts → vectors of unit length (texts, width); of nothing, zeros."""
@@ -35,16 +35,19 @@ def word_judge(facts: Facts) -> Judge:
     return read
 
 
-def model_judge(name: str, chunk: int = 64, max_tokens: int = 128) -> Judge:
-    """By a Hugging Face encoder of texts, by name or folder: the mean of its last layer."""
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        model = AutoModel.from_pretrained(name, dtype=torch.float32).eval()
-    except (OSError, ValueError) as error:
+def model_judge(
+    name: str, texts: Sequence[str] = (), chunk: int = 64, max_tokens: int = 128
+) -> Judge:
+    """By a Hugging Face encoder of texts, by name or folder: the mean of its last layer. Its tokenizer
+    must read `texts`."""
+    tokenizer = read_tokenizer(name)
+    model = read_model(name, what="judge", dtype=torch.float32).eval()
+    if model.main_input_name != "input_ids":
         raise VitrineError(
-            f"judge {name!r} cannot be loaded: {str(error).strip().splitlines()[0]} Give the name of "
-            "an encoder of texts on the Hugging Face hub, or a folder with its weights."
-        ) from error
+            f"judge {name!r} reads {model.main_input_name}; name an encoder of texts"
+        )
+    check_tokenizer(tokenizer, name, texts, model.config.vocab_size)
+    check_length(model.config, max_tokens)
 
     @torch.inference_mode()
     def read(texts: Sequence[str]) -> NDArray[np.float32]:

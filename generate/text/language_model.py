@@ -9,16 +9,12 @@ from typing import Any
 import torch
 from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, get_peft_model
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedModel,
-)
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from catalog.errors import VitrineError
 from finetune.config import LoraConfig
 from generate.text.tokenizer import Tokenizer, special_id, train_tokenizer
+from pretrain.hub import build_model, check_tokenizer, make_config, read_model, read_tokenizer
 
 
 @dataclass(frozen=True)
@@ -44,24 +40,18 @@ def build_language_model(
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
-    try:
-        model_config = AutoConfig.for_model(model_type, **settings)
-        model = AutoModelForCausalLM.from_config(model_config)
-    except ValueError as error:
-        raise VitrineError(
-            f"no language model can be built from this config: {_first_line(error)}"
-        ) from error
-    return model, tokenizer
+    model_config = make_config({"model_type": model_type, **settings}, "language model")
+    return build_model(model_config, AutoModelForCausalLM), tokenizer
 
 
-def load_language_model(name: str, lora: LoraConfig) -> tuple[PeftModel, Tokenizer, BaseModel]:
+def load_language_model(
+    name: str, lora: LoraConfig, texts: Iterable[str] = ()
+) -> tuple[PeftModel, Tokenizer, BaseModel]:
     """A pretrained causal language model, by name or folder, frozen in float32; each of its linear
-    layers gets a trainable low-rank update (LoRA, Hu et al. 2021)."""
+    layers gets a trainable low-rank update (LoRA, Hu et al. 2021). Its tokenizer must read `texts`."""
     base = _load_base(name)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise VitrineError(f"{name!r} comes without a tokenizer: {_first_line(error)}") from error
+    tokenizer = read_tokenizer(name)
+    check_tokenizer(tokenizer, name, texts, base.config.vocab_size)
     if special_id(tokenizer, "eos") is None:
         raise VitrineError(f"the tokenizer of {name!r} has no end token; choose another model.")
     settings = PeftLoraConfig(
@@ -118,13 +108,7 @@ def _check(base: BaseModel, found: str) -> None:
 
 
 def _load_base(name: str) -> PreTrainedModel:
-    try:
-        return AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
-    except (OSError, ValueError) as error:
-        raise VitrineError(
-            f"cannot load the language model {name!r}: {_first_line(error)} Give the name of a "
-            "causal language model on the Hugging Face hub, or a folder with its weights."
-        ) from error
+    return read_model(name, AutoModelForCausalLM, "the language model", dtype=torch.float32)
 
 
 def _fingerprint(model: torch.nn.Module) -> str:
@@ -135,7 +119,3 @@ def _fingerprint(model: torch.nn.Module) -> str:
         digest.update(f"{name} {tuple(weight.shape)}".encode())
         digest.update(weight.detach().flatten()[:256].float().cpu().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]

@@ -35,11 +35,12 @@ def run_text_scores(folder: Path, config: ScoreConfig, output: Path) -> Path:
         if getattr(config, name) < least:
             raise VitrineError(f"{name} is {getattr(config, name)}; give {least} or more.")
     artifact = open_artifact(folder, kind="text-generator")
-    judges = {config.judge: model_judge(config.judge)} if config.judge else {}
     settings = artifact.manifest["config"]
     catalog, split = load_split(
         CatalogConfig(**settings["catalog"]), SplitConfig(**settings["split"])
     )
+    some = [catalog.text_of(item) or "" for item in range(min(catalog.num_items, 200))]
+    judges = {config.judge: model_judge(config.judge, some)} if config.judge else {}
     _, shop = open_shop(artifact)
     generator = TextGenerator.from_pretrained(artifact.path)
     truth = demo_truth(config.truth, catalog) if config.truth else None

@@ -91,10 +91,10 @@ def new_generator(
             f"trainer.max_steps ({config.trainer.max_steps}); set model, or lora_steps to 0."
         )
     base = None
+    texts = (text for task in words.tasks for text in words.texts(task, pairs, 100_000))
     if config.model:
-        language_model, tokenizer, base = load_language_model(config.model, config.lora)
+        language_model, tokenizer, base = load_language_model(config.model, config.lora, texts)
     else:
-        texts = (text for task in words.tasks for text in words.texts(task, pairs, 100_000))
         language_model, tokenizer = build_language_model(config.config, texts, config.vocab_size)
     return TextGenerator(
         language_model,

@@ -33,6 +33,7 @@ from pretrain.data import PretrainBatch
 from pretrain.encoder import ItemEncoder, ItemEncoderConfig
 from pretrain.frozen import frozen_towers
 from pretrain.history import HistoryEncoder, HistoryEncoderConfig
+from pretrain.hub import read_config
 from pretrain.modalities import Content, Modality, Text
 from pretrain.modalities.base import SAID
 from pretrain.module import PretrainModule
@@ -249,9 +250,7 @@ def _unread(reader: ReaderConfig) -> ReaderConfig:
     """A reader that begins from a checkpoint, by its config alone."""
     if not reader.model:
         return reader
-    from transformers import AutoConfig
-
-    shape = AutoConfig.from_pretrained(reader.model).to_dict()
+    shape = read_config(reader.model).to_dict()
     return replace(reader, model="", decoder=shape)
 
 

@@ -49,7 +49,8 @@ def _heads(config: StageConfig) -> list[Finding]:
     for name, tower in towers.items():
         width, heads = tower.config.get("hidden_size"), tower.config.get("num_attention_heads")
         where = f"encoder.{name}" if name in ("text", "image") else f"encoder.more.{name}"
-        if not tower.model and width and heads and width % heads:
+        whole = isinstance(width, int) and isinstance(heads, int) and heads > 0
+        if not tower.model and whole and width % heads:
             found.append(
                 Finding(
                     f"{where}.config.hidden_size {width} is not divisible by {heads} heads; try "
@@ -58,7 +59,13 @@ def _heads(config: StageConfig) -> list[Finding]:
             )
         patch = tower.config.get("patch_size")
         size = tower.image_size
-        if name == "image" and not tower.model and isinstance(patch, int) and size % patch:
+        if (
+            name == "image"
+            and not tower.model
+            and isinstance(patch, int)
+            and patch > 0
+            and size % patch
+        ):
             found.append(
                 Finding(
                     f"{where}.image_size {size} is not divisible by patches of {patch}, so {size % patch} "

@@ -16,6 +16,7 @@ from catalog.catalog import Catalog
 from catalog.errors import VitrineError
 from catalog.films import read_sound
 from pretrain.config import ModalityConfig
+from pretrain.hub import foreign, read_extractor
 from pretrain.modalities.base import (
     Modality,
     Processor,
@@ -54,7 +55,7 @@ class Sound(TowerModality):
         catalog.check_column(settings.source)
         about = describe_tower(settings)
         if settings.model:
-            extractor = AutoFeatureExtractor.from_pretrained(settings.model)
+            extractor = read_extractor(settings.model)
         else:
             extractor = _usual_extractor(about["tower"])
         about |= {
@@ -104,6 +105,7 @@ def _usual_extractor(tower: dict[str, Any]) -> Any:
             "give `model`, or a model_type such as wav2vec2"
         )
     known = {"num_mel_bins": tower.get("num_mel_bins"), "max_length": tower.get("max_length")}
-    if name.startswith("AST"):
+    if not name.startswith("AST"):
+        known = {}
+    with foreign(f"no {name} can be made for '{tower['model_type']}'", "mend the tower's config"):
         return getattr(transformers, name)(**{k: v for k, v in known.items() if v is not None})
-    return getattr(transformers, name)()

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from catalog.catalog import Catalog
+from catalog.errors import VitrineError
 from pretrain.config import ModalityConfig
-from pretrain.towers import build_tower, config_of, hidden_state, output_width, pool, tower_config
+from pretrain.hub import make_config
+from pretrain.towers import build_tower, hidden_state, output_width, pool, tower_config
 
 Content = dict[str, dict[str, Tensor]]
 """What n items hold: modality → {"present": bool (n,), and its tower's inputs: k rows}.
@@ -103,12 +105,22 @@ class Modality(ABC):
 class TowerModality(Modality):
     """One read by a Hugging Face tower."""
 
+    reads: ClassVar[str] = ""
+    """What the tower must call its input; `about` may say it, too."""
+
     def build_tower(self, pretrained: str = "") -> nn.Module:
-        return build_tower(self.config, pretrained)
+        tower = build_tower(self.config, pretrained)
+        wanted = self.about.get("input", self.reads)
+        if tower.main_input_name != wanted:
+            raise VitrineError(
+                f"{pretrained or self.config.model_type} reads {tower.main_input_name}, but a tower for "
+                f"{self.kind} must read {wanted}; name another model"
+            )
+        return tower
 
     @property
     def config(self) -> PretrainedConfig:
-        return config_of(self.about["tower"])
+        return make_config(self.about["tower"])
 
     @property
     def width(self) -> int:

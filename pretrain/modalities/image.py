@@ -8,12 +8,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
-from transformers import BaseImageProcessor
 from typing_extensions import override
 
 from catalog.catalog import Catalog
+from catalog.errors import VitrineError
 from catalog.pictures import framed_picture, read_picture
 from pretrain.config import ModalityConfig
+from pretrain.hub import read_colours
 from pretrain.modalities.base import (
     Processor,
     TowerModality,
@@ -52,6 +53,7 @@ def normalised(pictures: NDArray[np.uint8], mean: Sequence[float], std: Sequence
 
 class Picture(TowerModality):
     kind = "image"
+    reads = "pixel_values"
 
     @classmethod
     def new(cls, settings: ModalityConfig, catalog: Catalog) -> tuple["Picture", None]:
@@ -90,14 +92,16 @@ def describe_image_tower(settings: ModalityConfig) -> dict[str, Any]:
     """As `describe_tower`, with the size and the colours the tower is used to."""
     if not settings.model:
         about = describe_tower(settings, image_size=settings.image_size)
+        patch = about["tower"].get("patch_size")
+        if isinstance(patch, int) and patch > settings.image_size:
+            raise VitrineError(
+                f"image_size is {settings.image_size}, less than a patch of {patch}; use {patch} or more, or "
+                "a smaller patch_size"
+            )
         return about | {"image_size": settings.image_size, "mean": [0.5] * 3, "std": [0.5] * 3}
     about = describe_tower(settings)
-    known, _ = BaseImageProcessor.get_image_processor_dict(settings.model)
-    return about | {
-        "image_size": _size_of(settings, about["tower"]),
-        "mean": known.get("image_mean", [0.5] * 3),
-        "std": known.get("image_std", [0.5] * 3),
-    }
+    mean, std = read_colours(settings.model)
+    return about | {"image_size": _size_of(settings, about["tower"]), "mean": mean, "std": std}
 
 
 def picture_tokens(about: dict[str, Any]) -> int:

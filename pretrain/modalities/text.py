@@ -18,6 +18,7 @@ from typing_extensions import override
 
 from catalog.catalog import Catalog
 from pretrain.config import ModalityConfig
+from pretrain.hub import check_length, check_tokenizer, make_config, read_tokenizer
 from pretrain.modalities.base import Processor, Source, TowerModality, describe_tower, mask_of
 from pretrain.tokenizer import shortened, train_tokenizer
 from pretrain.towers import pool
@@ -84,6 +85,7 @@ class TextSource(Source):
 
 class Text(TowerModality):
     kind = "text"
+    reads = "input_ids"
 
     def __init__(self, about: dict[str, Any]) -> None:
         super().__init__(about)
@@ -98,10 +100,12 @@ class Text(TowerModality):
     ) -> tuple["Text", PreTrainedTokenizerBase]:
         texts = catalog.texts(settings.source)
         if settings.model:
-            tokenizer = AutoTokenizer.from_pretrained(settings.model)
+            about = describe_tower(settings)
+            tokenizer = read_tokenizer(settings.model)
+            every = (texts(item) or "" for item in range(catalog.num_items))
+            check_tokenizer(tokenizer, settings.model, every, about["tower"].get("vocab_size"))
             if tokenizer.pad_token is None:
                 tokenizer.pad_token = tokenizer.eos_token
-            about = describe_tower(settings)
         else:
             every = (texts(item) or "" for item in range(catalog.num_items))
             tokenizer = train_tokenizer(every, settings.vocab_size)
@@ -111,6 +115,7 @@ class Text(TowerModality):
                 vocab_size=len(tokenizer),
                 **{f"{name}_token_id": value for name, value in marks.items()},
             )
+        check_length(make_config(about["tower"]), settings.max_tokens)
         about |= {"max_tokens": settings.max_tokens, "length_groups": settings.length_groups}
         about["special_tokens"] = tokenizer("")["input_ids"]  # what it puts around every text
         return cls(about), tokenizer

@@ -14,6 +14,7 @@ from pretrain.modalities.media import MediaCache
 
 class Video(TowerModality):
     kind = "video"
+    reads = "pixel_values"
 
     @classmethod
     def new(cls, settings: ModalityConfig, catalog: Catalog) -> tuple["Video", None]:

@@ -30,8 +30,8 @@ from pretrain.artifact import EncoderParts, new_encoder
 from pretrain.config import EmbedConfig, ReaderConfig, TrainerConfig
 from pretrain.embed import embed_items, run_embedding, vectors_made_with
 from pretrain.history import HistoryEncoder, HistoryEncoderConfig
+from pretrain.hub import make_config
 from pretrain.store import open_vectors
-from pretrain.towers import config_of
 from pretrain.work import learned_request
 
 LLAMA = {
@@ -310,7 +310,9 @@ def test_any_reader_of_histories_comes_back_as_it_ranked(
         user = replace(user, block="attention", decoder=LLAMA)
     if reader == "pretrained decoder":
         torch.manual_seed(5)
-        AutoModel.from_config(config_of({**LLAMA, "vocab_size": 9})).save_pretrained(tmp_path / "m")
+        AutoModel.from_config(make_config({**LLAMA, "vocab_size": 9})).save_pretrained(
+            tmp_path / "m"
+        )
         user = replace(user, decoder={}, model=str(tmp_path / "m"))
     config = replace(settings, user=user, transfer=transfer)
     output = run_finetuning(config, tmp_path / "run", build_trainer)

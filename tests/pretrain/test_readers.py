@@ -86,10 +86,10 @@ def test_it_comes_back_as_it_was(reader: HistoryEncoder, tmp_path: Path) -> None
 def test_a_decoder_starts_from_its_checkpoint_and_keeps_no_words(tmp_path: Path) -> None:
     from transformers import AutoModel
 
-    from pretrain.towers import config_of
+    from pretrain.hub import make_config
 
     torch.manual_seed(1)
-    original = AutoModel.from_config(config_of({**LLAMA, "vocab_size": 500}))
+    original = AutoModel.from_config(make_config({**LLAMA, "vocab_size": 500}))
     original.save_pretrained(tmp_path)
     reader = new_reader(ReaderConfig(heads=2, model=str(tmp_path)), width=16)
     assert reader.decoder is not None

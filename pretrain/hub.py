@@ -1,0 +1,171 @@
+"""Reads models that others made, by a Hugging Face name or folder; whatever goes wrong is one line.
+
+Code that comes with a model is never run, and never asked about.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from itertools import islice
+from math import isfinite
+from typing import Any
+
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModel,
+    AutoTokenizer,
+    BaseImageProcessor,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from catalog.errors import VitrineError, in_one_line
+
+OWN_CODE = "trust_remote_code"
+OFFSET_POSITIONS = {
+    *("roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "data2vec-text", "ibert"),
+    *("roberta-prelayernorm", "xlm-roberta-xl", "xmod", "esm", "luke"),
+}
+"""Towers whose first position stands behind that of padding, as fairseq counts."""
+TEXTS_TRIED = 200
+
+
+@contextmanager
+def foreign(what: str, remedy: str) -> Iterator[None]:
+    """What another library raises inside, as one line: "`what`: its reason; `remedy`"."""
+    try:
+        yield
+    except VitrineError:
+        raise
+    except (
+        Exception
+    ) as error:  # libraries raise nearly every kind for a file that is not as it should be
+        reason = in_one_line(error)
+        if OWN_CODE in str(error):
+            reason = "it comes with code of its own, which Vitrine does not run"
+            remedy = "use a model of a kind that transformers knows by itself"
+        raise VitrineError(f"{what}: {reason.rstrip('.')}; {remedy}") from error
+
+
+def _reading(what: str, name: str) -> AbstractContextManager[None]:
+    return foreign(
+        f"{what} {name!r} cannot be loaded",
+        "name a folder that holds it, or a model of the Hugging Face hub that is in reach",
+    )
+
+
+def read_config(name: str) -> PretrainedConfig:
+    with _reading("the config of", name):
+        return AutoConfig.from_pretrained(name, trust_remote_code=False)
+
+
+def make_config(values: dict[str, Any], what: str = "tower") -> PretrainedConfig:
+    """A config from a mapping with `model_type`."""
+    values = dict(values)
+    model_type = values.pop("model_type", "")
+    if not isinstance(model_type, str) or not model_type:
+        raise VitrineError(
+            f"a config of a Hugging Face model needs a model_type, such as bert; {values} has none"
+        )
+    with foreign(f"no {what} can be made from a config of model_type '{model_type}'", "mend it"):
+        return AutoConfig.for_model(model_type, **values)
+
+
+def read_model(name: str, auto: Any = AutoModel, what: str = "the model", **options: Any) -> Any:
+    """A model with its weights, in float32 unless `options` say otherwise.
+
+    VitrineError also where weights are not there, which would begin at random without a word. (A
+    pooler may: a tower's is never read.)
+    """
+    with _reading(what, name):
+        model, info = auto.from_pretrained(
+            name, trust_remote_code=False, output_loading_info=True, **options
+        )
+    lost = sorted(key for key in info["missing_keys"] if "pooler" not in key)
+    lost += sorted(str(key) for key in info.get("mismatched_keys", []))
+    if lost:
+        raise VitrineError(
+            f"{what} {name!r} lacks {len(lost)} of the weights of a {type(model).__name__}, such as "
+            f"{lost[0]}, which would begin at random; name a checkpoint of that model"
+        )
+    return model
+
+
+def build_model(config: PretrainedConfig, auto: Any = AutoModel, **options: Any) -> PreTrainedModel:
+    """An untrained model."""
+    with foreign(f"no {config.model_type} can be built from its config", "change the config"):
+        return auto.from_config(config, trust_remote_code=False, **options)
+
+
+def read_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    with _reading("the tokenizer of", name):
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+
+
+def check_tokenizer(
+    tokenizer: PreTrainedTokenizerBase, name: str, texts: Iterable[str], vocab_size: int | None
+) -> None:
+    """That it reads some of `texts`, and has no token that the model `name` lacks.
+
+    Where a checkpoint brings no tokenizer, transformers makes an empty one, to which every text is the
+    same.
+    """
+    tried = list(islice((text for text in texts if text.strip()), TEXTS_TRIED))
+    special = {*tokenizer.all_special_ids, tokenizer.unk_token_id}
+    with foreign(f"the tokenizer of {name!r} reads no text", "name a folder that holds one"):
+        read = tokenizer([text[:1000] for text in tried])["input_ids"] if tried else []
+    if tried and not any(set(row) - special for row in read):
+        raise VitrineError(
+            f"the tokenizer of {name!r} knows no word of the catalog's texts (such as {tried[0][:40]!r}); "
+            "name a model that comes with a tokenizer (tokenizer.json) for this language"
+        )
+    if vocab_size is not None and len(tokenizer) > vocab_size:
+        raise VitrineError(
+            f"the tokenizer of {name!r} has {len(tokenizer):,} tokens, but its model only {vocab_size:,}; "
+            "name a model with its own tokenizer"
+        )
+
+
+def check_length(config: PretrainedConfig, max_tokens: int) -> None:
+    """That texts of `max_tokens` have a place each in the tower."""
+    places = getattr(config, "max_position_embeddings", None)
+    if not isinstance(places, int) or places <= 0:  # relative positions
+        return
+    if config.model_type in OFFSET_POSITIONS:
+        places -= (getattr(config, "pad_token_id", None) or 0) + 1
+    if max_tokens > places:
+        raise VitrineError(
+            f"max_tokens is {max_tokens}, but the tower ({config.model_type}) has {places} "
+            f"positions; use {places} or fewer"
+        )
+
+
+def read_colours(name: str) -> tuple[list[float], list[float]]:
+    """What pictures are centred on and divided by, (3,) each, as the checkpoint's processor says.
+
+    VitrineError where it says nothing, or not of three colours: guessed values would shift every
+    picture.
+    """
+    with _reading("the preprocessor_config.json of", name):
+        known, _ = BaseImageProcessor.get_image_processor_dict(name)
+    if known.get("do_normalize") is False:
+        return [0.0] * 3, [1.0] * 3
+    found = []
+    for key in ("image_mean", "image_std"):
+        values = known.get(key)
+        numbers = values if isinstance(values, list) else [values] * 3
+        good = all(isinstance(one, int | float) and isfinite(one) for one in numbers)
+        if not good or len(numbers) != 3 or (key == "image_std" and not all(numbers)):
+            raise VitrineError(
+                f"the preprocessor_config.json of {name!r} has {key} {values!r}; it takes three numbers, for "
+                "red, green and blue"
+            )
+        found.append([float(one) for one in numbers])
+    return found[0], found[1]
+
+
+def read_extractor(name: str) -> Any:
+    """What makes of sound what the model reads."""
+    with _reading("the feature extractor of", name):
+        return AutoFeatureExtractor.from_pretrained(name, trust_remote_code=False)
