@@ -25,6 +25,7 @@ from finetune.recommender import Recommender
 from finetune.shop import History, Shop
 from pretrain.artifact import open_encoder
 from pretrain.embed import VECTORS_FILE
+from pretrain.hub import foreign
 from pretrain.store import open_vectors
 
 STORE_FILE = "domains.json"
@@ -154,7 +155,8 @@ class DomainStore:
         """`new`: an empty one where there is none yet."""
         path = Path(folder) / STORE_FILE
         if path.exists():
-            return cls(Path(folder), **json.loads(path.read_text(encoding="utf8")))
+            with foreign(f"{path} is no list of domains", "remove it, and add them again"):
+                return cls(Path(folder), **json.loads(path.read_text(encoding="utf8")))
         if not new:
             raise VitrineError(
                 f"{folder} holds no domains; add one: vitrine domains add NAME RECOMMENDER "

@@ -144,11 +144,13 @@ def _sweep(array: str, arguments: list[str], output: str, trainers: list[str]) -
             for seed in range(count)
         ]
     elif Path(array).is_file():
-        changes = [
-            words
-            for line in Path(array).read_text(encoding="utf-8").splitlines()
-            if (words := shlex.split(line, comments=True))
-        ]
+        try:
+            lines = Path(array).read_text(encoding="utf-8").splitlines()
+            changes = [words for line in lines if (words := shlex.split(line, comments=True))]
+        except ValueError as error:  # not UTF-8; a quotation mark without its second
+            raise VitrineError(
+                f"--array {array} cannot be read: {error}; write the settings of one run on a line."
+            ) from error
         if not changes:
             raise VitrineError(
                 f"--array {array} is empty; write the settings of one run on a line."

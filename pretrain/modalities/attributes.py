@@ -93,6 +93,10 @@ class Attributes(Modality):
                 categories.append(name)
                 continue
             finite = values[np.isfinite(values)]
+            if not len(finite):
+                raise VitrineError(
+                    f"the column {name} holds no number that is finite; leave it out of `source`"
+                )
             numbers.append([name, float(finite.mean()), spread_of(finite)])
         about = {"kind": "attributes", "source": settings.source}
         return cls(about | {"numbers": numbers, "categories": categories}), None

@@ -24,6 +24,7 @@ from catalog.progress import track
 from catalog.staging import replace_file
 from pretrain import store
 from pretrain.config import ModalityConfig
+from pretrain.hub import foreign
 from pretrain.modalities.base import Modality, Processor, Source, mask_of, present_rows
 
 FORMATS = ".npy, .parquet, .safetensors, or a folder that `vitrine embed` wrote"
@@ -121,6 +122,11 @@ def _place(catalog: Catalog, source: str) -> Path:
 
 def open_vectors(path: Path) -> tuple[NDArray[np.floating], pa.Array]:
     """Vectors (m, width), memory-mapped, and the ids of their rows; VitrineError where they clash."""
+    with foreign(f"{path} holds no vectors that can be read", f"give {FORMATS}"):
+        return _open_vectors(path)
+
+
+def _open_vectors(path: Path) -> tuple[NDArray[np.floating], pa.Array]:
     if path.is_dir():
         vectors = store.open_vectors(path / "item_vectors.safetensors")
         ids = pq.read_table(path / "item_ids.parquet")["item_id"].combine_chunks()

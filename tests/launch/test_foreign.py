@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -203,3 +204,63 @@ def test_sound_checkpoints_are_read(made: Path, tmp_path: Path) -> None:
     assert main([str(word) for word in ("pretrain", *given, *towers)]) == 0
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["modalities"][1]["mean"] == [0.4, 0.5, 0.6]
+
+
+def vectors_folder(folder: Path) -> None:
+    (folder / "vectors").mkdir()
+    (folder / "vectors" / "item_vectors.safetensors").write_bytes(b"{")
+    (folder / "vectors" / "item_ids.parquet").write_bytes(b"PAR1")
+
+
+def ids_in_latin(folder: Path) -> None:
+    np.save(folder / "v.npy", np.zeros((4, 2), dtype=np.float32))
+    (folder / "v.ids.txt").write_bytes("é".encode("latin-1"))
+
+
+@pytest.mark.parametrize(
+    ("source", "write"),
+    [
+        ("vectors", vectors_folder),
+        ("v.npy", ids_in_latin),
+        ("v.npy", written("v.npy", "{")),
+        ("v.parquet", written("v.parquet", "PAR1")),
+        ("v.safetensors", written("v.safetensors", "{")),
+    ],
+)
+def test_vectors_that_cannot_be_read_are_one_line(
+    source: str,
+    write: Callable[[Path], None],
+    made: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shop = tmp_path / "shop"
+    shutil.copytree(made / "shop", shop)
+    write(shop)
+    given = ["--catalog.path", shop, "--encoder.more.v.kind", "features"]
+    given += ["--encoder.more.v.source", source, "--output", tmp_path / "out"]
+    assert str(shop / source.partition(".")[0]) in mistake(capsys, "pretrain", *given)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line", "message"),
+    [
+        ("domains.json", b"{", "domains list --store {folder}", "is no list of domains"),
+        ("domains.json", b'{"x": 1}', "domains list --store {folder}", "is no list of domains"),
+        ("mine.yaml", b"\xff", "pretrain --config {folder}/mine.yaml", "is not UTF-8"),
+        ("sweep.txt", b"\xff", "launch pretrain --array {folder}/sweep.txt", "cannot be read"),
+        ("sweep.txt", b"--a 'b", "launch pretrain --array {folder}/sweep.txt", "cannot be read"),
+        ("picture.png", b"\x89PNG\r\n", "verify {folder}/picture.png", "holds no signature"),
+        ("manifest.json", b"{", "recommend {folder} --user u0", "manifest.json"),
+    ],
+)
+def test_a_file_that_is_not_as_it_should_be_is_one_line(
+    name: str,
+    content: bytes,
+    line: str,
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert message in mistake(capsys, *line.format(folder=tmp_path).split())
