@@ -40,8 +40,8 @@ def model_judge(
 ) -> Judge:
     """By a Hugging Face encoder of texts, by name or folder: the mean of its last layer. Its tokenizer
     must read `texts`."""
-    tokenizer = read_tokenizer(name)
     model = read_model(name, what="judge", dtype=torch.float32).eval()
+    tokenizer = read_tokenizer(name)
     if model.main_input_name != "input_ids":
         raise VitrineError(
             f"judge {name!r} reads {model.main_input_name}; name an encoder of texts"

@@ -9,8 +9,7 @@ from pathlib import Path
 from tests.checkpoints import image_checkpoint, text_checkpoint
 
 OURS = re.compile(
-    r"^(Pretraining on \w+: step \d+/\d+ · .*|Fine-tuning on \w+ \(.*\): step \d+/\d+ · .*"
-    r"|(text|image|history) → (text|image|next item) +R@1 .*)$"
+    r"^([A-Z][^:]*: step [\d,]+/[\d,]+ · .*|(text|image|history) → (text|image|next item) +R@1 .*)$"
 )
 
 
