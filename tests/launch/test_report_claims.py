@@ -1,0 +1,176 @@
+"""A claim on the report's page is met exactly when its figures say so, and own stands beside own."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from finetune.statistics import Interval
+from launch.report import gather
+from launch.report.contents import ArmRow, ControlRow
+from launch.report.gather import _ratio_claim, content_claims, gather_controls, ranking_claims
+from launch.report.tables import controls_table
+
+
+def shares(low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
+    """Values of 40 people on both sides, theirs with mean `low`, ours with mean `high`."""
+    return np.full(40, high), np.full(40, low)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "goal", "met"),
+    [
+        (0.31, 0.1, 3.0, True),
+        (0.29, 0.1, 3.0, False),
+        (0.3, 0.0, 3.0, True),
+        (0.3, 0.1, None, True),
+        (0.1, 0.1, None, False),
+        (0.1, 0.3, None, False),
+        (0.0, 0.0, None, False),
+    ],
+)
+def test_a_ratio_is_met_from_its_goal_on_and_without_goal_above_one(
+    ours: float, theirs: float, goal: float | None, met: bool
+) -> None:
+    assert _ratio_claim("x", *shares(theirs, ours), goal).met is met
+
+
+def test_without_a_goal_the_whole_interval_must_lie_above_one() -> None:
+    noise = np.random.default_rng(0).random(40)
+    claim = _ratio_claim("x", noise + 0.01, np.random.default_rng(1).random(40), None)
+    assert "1.0" in claim.figure.split("[")[0] or "0.9" in claim.figure.split("[")[0]
+    assert not claim.met
+
+
+def control(low: float, high: float, better: bool, name: str = "own − swapped") -> ControlRow:
+    some = Interval(0.5, 0.4, 0.6)
+    return ControlRow("m", some, some, None, Interval((low + high) / 2, low, high), name, better, 9)
+
+
+@pytest.mark.parametrize(
+    ("row", "met"),
+    [
+        (control(0.1, 0.2, True), True),
+        (control(-0.1, 0.2, True), False),
+        (control(-0.2, -0.1, True), False),
+        (control(-0.2, -0.1, False), True),
+        (control(-0.2, 0.1, False), False),
+        (control(0.1, 0.2, False), False),
+        (control(1.1, 1.2, True, "own / swapped"), True),
+        (control(0.9, 1.2, True, "own / swapped"), False),
+        (control(0.8, 0.9, False, "own / swapped"), True),
+        (control(math.nan, math.nan, True), False),
+    ],
+)
+def test_content_is_claimed_only_where_the_whole_interval_is_on_the_right_side(
+    row: ControlRow, met: bool
+) -> None:
+    assert [claim.met for claim in content_claims([row])] == [met]
+
+
+@pytest.mark.parametrize(
+    ("lora", "trained", "met"), [(0.96, 4, True), (0.94, 4, False), (0.96, 6, False)]
+)
+def test_lora_is_close_to_full_only_with_few_weights_and_nearly_its_ndcg(
+    monkeypatch: pytest.MonkeyPatch, lora: float, trained: int, met: bool
+) -> None:
+    monkeypatch.setattr(gather, "cold_targets", lambda *_: np.zeros(40, dtype=bool))
+    shown = {"lora": lora, "full": 1.0, "popularity": 0.5}
+    monkeypatch.setattr(
+        gather, "metric_values", lambda name, people=None: {"ndcg@10": np.full(40, shown[name])}
+    )
+    split: Any = type("Split", (), {"test": type("Test", (), {"users": np.arange(40)})})
+    config: Any = type("Config", (), {"headline": "lora", "world": ""})
+    arms = [
+        ArmRow(name, "", Interval(shown[name], 0, 1), {}, trained if name == "lora" else 100, 100)
+        for name in ("lora", "full")
+    ]
+    ranks: Any = {name: name for name in shown}
+    claims = ranking_claims(config, arms, ranks, None, split)  # type: ignore[arg-type]
+    assert [claim.met for claim in claims] == [lora > 0.5, met]
+
+
+def span(value: float) -> dict[str, float]:
+    return {"value": value, "low": value, "high": value}
+
+
+SCORES = {
+    "pictures": {
+        "measures": {
+            "palette": {
+                "own": span(0.7),
+                "swapped": span(0.2),
+                "none": span(0.1),
+                "contrast": span(3.5),
+                "contrast_name": "own / swapped",
+                "higher_is_better": True,
+                "people": 5,
+            }
+        }
+    },
+    "words": {
+        "likelihood": {
+            "review, item hidden": {
+                "own": {"nats_per_token": span(1.1)},
+                "swapped": {"nats_per_token": span(1.4)},
+                "none": {"nats_per_token": span(1.3)},
+                "swapped_minus_own": {"value": 0.3, "low": 0.25, "high": 0.35},
+                "texts": 5,
+            }
+        },
+        "readings": {
+            "names it": {
+                "own": span(0.9),
+                "swapped": span(0.3),
+                "own_minus_swapped": span(0.6),
+                "texts": 5,
+            }
+        },
+    },
+}
+
+
+def test_own_swapped_and_nobody_are_gathered_each_under_its_name() -> None:
+    pictures, likelihood, reading = gather_controls(json.loads(json.dumps(SCORES)))
+    for row, own, swapped in ((pictures, 0.7, 0.2), (likelihood, 1.1, 1.4), (reading, 0.9, 0.3)):
+        assert (row.own.value, row.swapped.value) == (own, swapped), row.measure
+    assert pictures.nobody is not None
+    assert pictures.nobody.value == 0.1
+    assert likelihood.nobody is not None
+    assert likelihood.nobody.value == 1.3
+    assert likelihood.contrast == Interval(-0.3, -0.35, -0.25), "own less swapped: lower is better"
+    assert not likelihood.higher_is_better
+    assert all(claim.met for claim in content_claims([pictures, likelihood, reading]))
+
+
+def test_the_page_shows_own_before_swapped_before_nobody() -> None:
+    table = controls_table(gather_controls(SCORES)[:1])
+    places = [table.index(text) for text in ("own person", "somebody else", "nobody")]
+    assert places == sorted(places)
+    places = [table.index(f"{value:.3f}") for value in (0.7, 0.2, 0.1)]
+    assert places == sorted(places)
+
+
+def test_a_story_puts_what_was_made_under_whom_it_was_made_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gather, "card", lambda catalog, item: item)
+    for told in ("own", "swapped", "none"):
+        (tmp_path / f"x-{told}.png").write_bytes(told.encode())
+    words = {told: f"words for {told}" for told in ("own", "swapped", "none")}
+    story = {
+        "user": "u",
+        "partner": "v",
+        "history": [1],
+        "recommended": [2],
+        "bought_next": 3,
+        "note": "",
+        "creations": [{"item": 3, "files": "x", "words": words}],
+    }
+    (made,) = gather._story(None, tmp_path, story).creations  # type: ignore[arg-type]
+    for name, told in (("own", "own"), ("swapped", "swapped"), ("nobody", "none")):
+        assert getattr(made, name).picture == told.encode()
+        assert getattr(made, name).words == f"words for {told}"
