@@ -10,6 +10,26 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve e
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
+NUMERIC = {
+    "finetune": "baselines evaluate losses not_finite repeats semantic statistics strangers words",
+    "pretrain": "encoder objectives optim readers retrieval start",
+    "generate": "conditioning decoding image solvers structure text",
+    "benchmarks": "speed",
+}
+"""Files of tests whose outcome may depend on how a processor rounds: all of theirs are `numeric`."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    numeric = {
+        Path(__file__).parent / folder / f"test_{name}.py"
+        for folder, names in NUMERIC.items()
+        for name in names.split()
+    }
+    for item in items:
+        if item.path in numeric:
+            item.add_marker(pytest.mark.numeric)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def keys(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Whoever runs the tests keeps their own keys out of it."""

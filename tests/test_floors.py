@@ -1,6 +1,7 @@
 """Constant, zero and rank-deficient input: what may round past zero has a floor, on every processor."""
 
 import math
+import os
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,6 +31,12 @@ pytestmark = pytest.mark.numeric
 SEEDS = range(8)
 SIZES = (1e-3, 1.0, 1e3)
 """How long the vectors are: a floor that is absolute alone fails at one end."""
+
+
+def test_the_capability_that_was_asked_for_is_the_one_in_use() -> None:
+    asked = os.environ.get("ATEN_CPU_CAPABILITY")
+    if asked:
+        assert torch.backends.cpu.get_cpu_capability().lower() == asked
 
 
 def jitter(vectors: torch.Tensor) -> torch.Tensor:
