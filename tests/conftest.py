@@ -12,7 +12,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 NUMERIC = {
     "finetune": "baselines evaluate losses not_finite repeats semantic statistics strangers words",
-    "pretrain": "encoder objectives optim readers retrieval start",
+    "pretrain": "encoder objectives readers start",
     "generate": "conditioning decoding image solvers structure text",
     "benchmarks": "speed",
 }

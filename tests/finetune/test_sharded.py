@@ -17,6 +17,8 @@ from finetune.artifact import open_recommender
 from finetune.config import FinetuneConfig
 from tests.stages import train
 
+pytestmark = pytest.mark.slow
+
 ADAPTER = Path("adapter/adapter_model.safetensors")
 
 

@@ -308,6 +308,8 @@ def test_guidance_leaves_out_absent_and_ignored_conditions() -> None:
     for has in (both, Case(True, True, True)):
         nobody = guidance_weights(has._replace(user=False), leaning)
         assert guidance_weights(has, leaning._replace(user=0)) == nobody
+        nothing = guidance_weights(has._replace(item=False), leaning)
+        assert guidance_weights(has, leaning._replace(item=0)) == nothing
     assert Scales(6, 0.5, 0).plain() == Scales(1, 0.5, 0)
 
 

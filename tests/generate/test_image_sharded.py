@@ -9,6 +9,8 @@ from benchmarks.image_resume import image_settings, pictures_of
 from tests.pretrain.runs import differing_bytes, largest_difference
 from tests.stages import train
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def settings(demo_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -32,7 +32,7 @@ class Known(Mixture):
 
 @pytest.fixture(scope="module")
 def mixture() -> Known:
-    return Known(kinds=8, width=6, starts=256)
+    return Known(seed=0, kinds=8, width=6, starts=256)
 
 
 @pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("heun", 2), ("pc", 2), ("dpm++", 2)])

@@ -15,6 +15,8 @@ from generate.text.config import BulkConfig
 from tests.pretrain.runs import differing_bytes, largest_difference
 from tests.stages import train
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def settings(demo_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

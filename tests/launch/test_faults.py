@@ -19,6 +19,8 @@ from launch.submit.config import GOES_ON, NOTHING_KEPT
 from launch.watchdog import EXIT_CODE
 from pretrain.work import checkpoints_in
 
+pytestmark = pytest.mark.fault
+
 SCRIPT = Path(__file__).with_name("train_faulty.py")
 
 

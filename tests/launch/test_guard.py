@@ -42,9 +42,9 @@ def train(
         ("auto", 1, "image"),
         ("auto", 1, "text"),
         ("auto", 1, "gradient"),
-        ("ddp", 2, "image"),
-        ("zero2", 2, "gradient"),
-        ("zero3", 2, "text"),
+        pytest.param("ddp", 2, "image", marks=pytest.mark.slow),
+        pytest.param("zero2", 2, "gradient", marks=pytest.mark.slow),
+        pytest.param("zero3", 2, "text", marks=pytest.mark.slow),
     ],
 )
 def test_a_poisoned_step_changes_nothing_and_the_run_goes_on(
@@ -62,7 +62,9 @@ def test_a_poisoned_step_changes_nothing_and_the_run_goes_on(
         assert f"{told}the image of items (rows)" in done.stderr
 
 
-@pytest.mark.parametrize(("strategy", "devices"), [("auto", 1), ("zero2", 2)])
+@pytest.mark.parametrize(
+    ("strategy", "devices"), [("auto", 1), pytest.param("zero2", 2, marks=pytest.mark.slow)]
+)
 def test_steps_without_end_end_the_run_and_the_last_good_checkpoint_stands(
     strategy: str, devices: int, demo_world: Path, tmp_path: Path
 ) -> None:

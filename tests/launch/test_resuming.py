@@ -13,6 +13,8 @@ from launch.pipeline import PipelineConfig, run_stages
 from launch.settings import load_settings
 from launch.trainer import build_trainer
 
+pytestmark = pytest.mark.slow
+
 MADE = ["encoder", "recommenders/lora", "recommenders/id", "text", "image"]
 STAGES = ("world", "pretrain", "finetune", "words", "pictures")
 

@@ -52,8 +52,8 @@ def alone(tmp_path_factory) -> tuple[dict[str, Any], str]:
     [
         pytest.param("ddp", "DistributedDataParallel", marks=pytest.mark.slow),
         pytest.param("zero1", "DeepSpeedEngine", marks=pytest.mark.slow),
-        ("zero2", "DeepSpeedEngine"),
-        ("zero3", "DeepSpeedEngine"),
+        pytest.param("zero2", "DeepSpeedEngine", marks=pytest.mark.slow),
+        pytest.param("zero3", "DeepSpeedEngine", marks=pytest.mark.slow),
         pytest.param("zero2-offload", "DeepSpeedEngine", marks=pytest.mark.slow),
         pytest.param("zero3-offload", "DeepSpeedEngine", marks=pytest.mark.slow),
     ],

@@ -103,7 +103,7 @@ def worst_error(
     }
 
 
-@pytest.mark.parametrize("ranks", [1, 2, 4])
+@pytest.mark.parametrize("ranks", [1, 2, pytest.param(4, marks=pytest.mark.slow)])
 def test_every_loss_and_gradient_is_that_of_one_process(
     ranks: int, truth: dict[str, dict[str, Tensor]], tmp_path: Path
 ) -> None:

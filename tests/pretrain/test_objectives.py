@@ -116,6 +116,18 @@ def test_a_masked_negative_leaves_the_softmax_altogether() -> None:
     assert loss.item() == 0
 
 
+def test_a_key_that_does_not_count_leaves_the_softmax_altogether() -> None:
+    keys = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
+    settings = {"query_ids": torch.tensor([0]), "scale": torch.tensor([5.0])}
+    query, first, counts = keys[:1], torch.tensor([0]), torch.tensor([True])
+    there = contrast(query, keys[:2], first, counts, key_ids=torch.arange(2), **settings)
+    valid = torch.tensor([True, True, False])
+    masked = contrast(
+        query, keys, first, counts, key_ids=torch.arange(3), key_valid=valid, **settings
+    )
+    torch.testing.assert_close(masked, there)
+
+
 def test_nothing_to_contrast_is_a_loss_of_zero_with_gradient() -> None:
     step = outputs()
     step.present = torch.zeros(6, 2, dtype=torch.bool)

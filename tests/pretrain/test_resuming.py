@@ -46,6 +46,7 @@ def check_identical(one: Path, other: Path) -> None:
     assert rows_learned(one) == rows_learned(other) == list(range(STEPS * ROWS))
 
 
+@pytest.mark.slow
 def test_killed_at_any_step_it_ends_with_the_same_bytes(
     dropping: Path, demo_world: Path, tmp_path: Path
 ) -> None:
@@ -62,6 +63,7 @@ def test_killed_at_any_step_it_ends_with_the_same_bytes(
     assert not list(output.with_name("encoder.work").rglob("step=*"))
 
 
+@pytest.mark.slow
 def test_killed_while_it_writes_a_checkpoint_it_goes_on_from_the_one_before(
     dropping: Path, demo_world: Path, tmp_path: Path
 ) -> None:
@@ -98,6 +100,7 @@ def check_other_ranks(
     assert rows_learned(output) == list(range(STEPS * ROWS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "zero2", "zero3"])
 def test_one_process_goes_on_from_two_ranks(
     strategy: str, alone: Path, demo_world: Path, tmp_path: Path

@@ -50,6 +50,7 @@ def test_the_loss_falls(alone: tuple[Path, dict]) -> None:
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "zero2", "zero3"])
 def test_two_ranks_lose_what_one_process_loses(
     strategy: str, alone: tuple[Path, dict], demo_world: Path, tmp_path: Path
@@ -78,6 +79,7 @@ def test_the_artifact_gives_the_same_vectors_whatever_else_is_embedded(
     assert not torch.isnan(torch.from_numpy(vectors)).any()
 
 
+@pytest.mark.slow
 def test_every_objective_is_the_same_on_two_ranks_that_share_the_weights(
     demo_world: Path, tmp_path: Path
 ) -> None:
