@@ -198,6 +198,12 @@ def test_a_quote_of_nothing_is_refused(tmp_path: Path, quote: str):
         fill_quotes(quote, [planted(tmp_path)])
 
 
+def test_the_readme_quotes_no_stale_record():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    stale = stale_quotes(text, RECORDS)
+    assert stale == [], "measure the record again, or delete the line; see benchmarks.table --stale"
+
+
 SCRIPT = """\
 \"\"\"Measures.\"\"\"
 from benchmarks.record import write_record
