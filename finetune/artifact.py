@@ -62,8 +62,11 @@ class Start:
     """Words that have vectors of their own."""
 
 
-def start(config: FinetuneConfig, catalog: Catalog) -> Start:
-    """The parts that `config` asks for, untrained where it says so."""
+def start(
+    config: FinetuneConfig, catalog: Catalog, counted: NDArray[np.bool_] | None = None
+) -> Start:
+    """The parts that `config` asks for, untrained where it says so; words are those of the items
+    `counted`, bool (num_items,), by default all."""
     base, parts, settings = None, None, EncoderConfig(width=config.width)
     if config.encoder or not without_towers(config.features):
         base, parts = open_encoder(config.encoder)
@@ -90,7 +93,7 @@ def start(config: FinetuneConfig, catalog: Catalog) -> Start:
         for module in history.modules():
             if isinstance(module, nn.Dropout):
                 module.p = config.dropout
-    vocabulary = Vocabulary.learn(catalog) if config.words else None
+    vocabulary = Vocabulary.learn(catalog, counted) if config.words else None
     return Start(base, parts, history, own, id_width, vocabulary)
 
 

@@ -118,6 +118,10 @@ class FinetuneConfig:
     """How many dimensions ids and words have beside the content's; 0: they are added to it."""
     only: str = ""
     """The encoder's modalities that are read, with commas between; empty: all."""
+    content_statistics: Literal["catalog", "trained"] = "catalog"
+    """Whose content whitening, the vocabulary of `words` and the codes of semantic ids are computed from:
+    all items (no interaction held out is read, but items nobody took before the split's cut are), or
+    the items taken in training."""
     vectors: str = ""
     """Folder of vectors that `vitrine embed` made of this catalog with this encoder, to begin from
     them; empty: the towers read every item once more."""

@@ -153,7 +153,8 @@ def fit(
     """
     _check(config)
     pl.seed_everything(config.trainer.seed, verbose=False)
-    begun = start(config, catalog)
+    counted = counted_items(config, split)
+    begun = start(config, catalog, counted)
     seen_targets = 0
     if config.transfer != "scratch" and begun.base is not None:
         seen_targets = check_targets(config, begun.base, catalog, split)
@@ -166,7 +167,7 @@ def fit(
     if parts is not None and reader is not None and towers_learn:
         keep_frozen(parts.encoder, reader, progress=config.trainer.progress)
     if parts is not None and reader is not None and config.transfer == "scratch":
-        items = np.arange(catalog.num_items)
+        items = np.arange(catalog.num_items) if counted is None else np.flatnonzero(counted)
         start_projections(parts.encoder, reader, items, config.trainer.seed)
     dropped = None
     if reader is not None and config.missing.percent:
@@ -174,7 +175,7 @@ def fit(
         dropped = lost if config.missing.fill == "drop" else None
     content = first_content(config, catalog, split, width, begun, reader)
     if content is not None:
-        whiten(built.recommender.adaptor, content, catalog, reader)
+        whiten(built.recommender.adaptor, content, catalog, reader, counted)
     if begun.vocabulary is not None:
         assert built.recommender.words is not None
         said = begun.vocabulary.read(catalog, None if reader is None else reader.order)
@@ -235,13 +236,22 @@ def fit(
     )
 
 
+def counted_items(config: FinetuneConfig, split: Split) -> NDArray[np.bool_] | None:
+    """Whose content statistics are computed from, bool (num_items,); None: all items'."""
+    return split.trained_items if config.content_statistics == "trained" else None
+
+
 def whiten(
-    adaptor: Adaptor, content: torch.Tensor, catalog: Catalog, reader: ContentReader | None
+    adaptor: Adaptor,
+    content: torch.Tensor,
+    catalog: Catalog,
+    reader: ContentReader | None,
+    counted: NDArray[np.bool_] | None = None,
 ) -> None:
-    """Fits the adaptor's whitening to `content` (num_items, width); where that cannot be, NotFinite says
-    which of the modalities that are read no item has."""
+    """Fits the adaptor's whitening to `content` (num_items, width), of the items `counted` alone; where
+    that cannot be, NotFinite says which of the modalities that are read no item has."""
     try:
-        adaptor.whiten(content)
+        adaptor.whiten(content if counted is None else content[torch.from_numpy(counted)])
     except NotFinite:
         if reader is None:
             raise

@@ -1,45 +1,57 @@
-"""What a comparison of arms shows: differences over the same people, and whether chance made them."""
+"""What a comparison of arms shows: differences over the same users, and whether chance made them."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.statistics import Interval, difference_interval, holm, sign_flip_p
-
-LEVEL = 0.05
-"""Of the whole family of comparisons (Holm, 1979)."""
+from finetune.statistics import LEVEL, Interval, difference_over_seeds, holm
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One arm against another, over the same people."""
+    """One arm against another, over the same users."""
 
     ours: str
     theirs: str
     value: Interval
+    """Over users and, where both have several trainings, over these; not corrected."""
     p: float
-    """That signs flipped at random make a mean as far from 0; two-sided."""
+    """Two-sided, of no difference (`finetune.statistics.difference_over_seeds`)."""
     adjusted: float
     """The same, corrected for how many differences were looked at."""
+    single: tuple[str, ...] = ()
+    """Arms that were trained once, so that nothing is known of their training noise."""
 
     @property
     def word(self) -> str:
-        """better, worse, or no difference."""
+        """better, worse, or no difference, at `LEVEL` of the whole family (Holm, 1979)."""
         if self.adjusted > LEVEL:
             return "no difference"
         return "better" if self.value.value > 0 else "worse"
 
+    @property
+    def caveat(self) -> str:
+        """What the figures cannot say; empty where nothing."""
+        if not self.single:
+            return ""
+        return f"training noise of {' and '.join(self.single)} is not measured (one seed)"
+
 
 def differences(
-    values: Mapping[str, NDArray[np.float64]], pairs: list[tuple[str, str]]
+    values: Mapping[str, NDArray[np.float64]],
+    pairs: list[tuple[str, str]],
+    same_for_every_seed: Collection[str] = (),
 ) -> list[Difference]:
-    """`values`: arm → a metric of each person (people,), seeds averaged; `pairs`: (ours, theirs)."""
-    raw = [sign_flip_p(values[ours] - values[theirs]) for ours, theirs in pairs]
+    """`values`: arm → a metric of each user in each training, (seeds, users); `pairs`: (ours, theirs);
+    `same_for_every_seed`: arms without training noise."""
+    raw = [difference_over_seeds(values[ours], values[theirs]) for ours, theirs in pairs]
+    adjusted = holm([found.p for found in raw])
+    single = {name for name, runs in values.items() if len(runs) < 2} - {*same_for_every_seed}
     return [
-        Difference(ours, theirs, difference_interval(values[ours], values[theirs]), p, adjusted)
-        for (ours, theirs), p, adjusted in zip(pairs, raw, holm(raw), strict=True)
+        Difference(*pair, found.interval, found.p, p, tuple(n for n in pair if n in single))
+        for pair, found, p in zip(pairs, raw, adjusted, strict=True)
     ]
 
 
@@ -49,8 +61,10 @@ def say(found: Difference, what: str, theirs: float) -> str:
         found.word
     ]
     share = f" ({found.value.value / theirs:+.1%})" if theirs > 0 else ""
+    caveat = f" Beware: {found.caveat}." if found.caveat else ""
     return (
         f"{what} {verb} here: NDCG@10 {found.value.value:+.4f}{share} "
         f"[{found.value.low:+.4f}, {found.value.high:+.4f}], "
         f"p = {found.adjusted:.3g} after Holm's correction ({found.ours} against {found.theirs})."
+        f"{caveat}"
     )

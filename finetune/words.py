@@ -51,10 +51,12 @@ class Vocabulary:
     """log(items / items that have the word), as in tf-idf (Spärck Jones, 1972)."""
 
     @classmethod
-    def learn(cls, catalog: Catalog) -> "Vocabulary":
-        """From what items say, not from who took them. VitrineError where they say nothing."""
+    def learn(cls, catalog: Catalog, items: NDArray[np.bool_] | None = None) -> "Vocabulary":
+        """From what `items`, bool (num_items,), by default all, say, not from who took them.
+        VitrineError where they say nothing."""
         texts, counts = catalog.texts(), Counter[str]()
-        for item in range(catalog.num_items):
+        read = np.arange(catalog.num_items) if items is None else np.flatnonzero(items)
+        for item in read.tolist():
             counts.update(words_of(texts(item)))
         kept = [(word, n) for word, n in counts.most_common(MOST_WORDS) if n >= FEWEST_ITEMS]
         kept.sort()
@@ -64,7 +66,7 @@ class Vocabulary:
                 f"{catalog.name}; leave out --words, or map the column that holds texts (roles.text)"
             )
         numbers = np.array([n for _, n in kept])
-        rarity = np.log(catalog.num_items / numbers).astype(np.float32)
+        rarity = np.log(len(read) / numbers).astype(np.float32)
         return cls([word for word, _ in kept], np.maximum(rarity, 1e-3))
 
     def read(self, catalog: Catalog, order: NDArray[np.int64] | None = None) -> WordBags:

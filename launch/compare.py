@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from catalog.config import PositiveInt
-from catalog.errors import VitrineError, nearest
+from catalog.errors import Diverged, NotFinite, VitrineError, nearest
 from finetune.config import ArmConfig, Fill, FinetuneConfig
 from launch.pipeline import Stage, recommender_stage, say
 from launch.search import SearchConfig, Searched, search_arms
 from pretrain.config import EmbedConfig
 
 SAME_FOR_EVERY_SEED = ("popularity", "item-knn")
+"""Models that a seed changes nothing of."""
 FILLS: dict[Fill, str] = {
     "mask": "masked in the fusion",
     "drop": "items without {} are in no training row",
@@ -92,23 +93,30 @@ def run_comparison(config: CompareConfig, output: Path, build_trainer: Any) -> P
     """
     arms = chosen_arms(config)
     config = _with_vectors(config, arms, output)
-    searched = search_arms(config.search, config.finetune, arms, output, build_trainer)
-    stages = plan(config, arms, output, build_trainer, searched)
+    failed: dict[str, str] = {}
+    searched = search_arms(config.search, config.finetune, arms, output, build_trainer, failed)
+    fitted = {name: arm for name, arm in arms.items() if name not in failed}
+    stages = plan(config, fitted, output, build_trainer, searched)
     output.mkdir(parents=True, exist_ok=True)
     say(f"{len(arms)} arms, {len(stages)} trainings → {output}; Ctrl-C keeps those that are done")
-    for number, (_, _, stage) in enumerate(stages, 1):
+    for number, (arm, seed, stage) in enumerate(stages, 1):
         place = f"[{number}/{len(stages)}] {stage.name}"
         if stage.is_done():
             say(f"{place}: done earlier")
             continue
         say(place)
-        stage.run()
+        try:
+            stage.run()
+        except (Diverged, NotFinite) as error:  # the others are compared all the same
+            failed.setdefault(arm, f"seed {seed}: {error}")
+            say(f"{place} failed: {error}")
     from launch.report.comparison import write_comparison
 
     folders: dict[str, list[Path]] = {name: [] for name in arms}
     for name, _, stage in stages:
-        folders[name].append(stage.folder)
-    report, sentences = write_comparison(config, arms, folders, output, searched)
+        if name not in failed:
+            folders[name].append(stage.folder)
+    report, sentences = write_comparison(config, arms, folders, output, searched, failed)
     for sentence in sentences:
         say(sentence)
     return report
@@ -213,6 +221,16 @@ def plan(
             stage = recommender_stage(f"{name}, seed {seed}", arm, settings, folder, build_trainer)
             stages.append((name, seed, stage))
     return stages
+
+
+def without_seed_noise(arms: Mapping[str, ArmConfig]) -> set[str]:
+    """Arms that come out the same with every seed: nothing of them is drawn, or nothing trained."""
+    return {
+        name
+        for name, arm in arms.items()
+        if arm.model in SAME_FOR_EVERY_SEED
+        or (arm.model == "vitrine" and arm.transfer == "zero-shot" and not arm.missing)
+    }
 
 
 def questions(arms: dict[str, ArmConfig], reference: str = "") -> list[tuple[str, str, str]]:

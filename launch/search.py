@@ -66,11 +66,13 @@ def search_arms(
     arms: Mapping[str, ArmConfig],
     output: Path,
     build_trainer: Any,
+    failed: dict[str, str] | None = None,
 ) -> dict[str, Searched]:
     """Searches every arm that has something to search; what the journal holds is not tried again.
 
-    Raises VitrineError for a space that makes no sense, without Optuna, on several devices, and where
-    all trials of an arm diverged.
+    An arm all of whose trials diverged comes into `failed`, with the reason; without that, Diverged
+    is raised. Raises VitrineError for a
+    space that makes no sense, without Optuna, and on several devices.
     """
     if config.trials < 0 or config.steps < 0:
         raise VitrineError(
@@ -93,11 +95,17 @@ def search_arms(
         ) from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     output.mkdir(parents=True, exist_ok=True)
-    return {
-        name: ArmSearch(name, arms[name], config, common, space, output, build_trainer).run()
-        for name, space in spaces.items()
-        if space
-    }
+    found = {}
+    for name, space in spaces.items():
+        if space:
+            search = ArmSearch(name, arms[name], config, common, space, output, build_trainer)
+            try:
+                found[name] = search.run()
+            except Diverged as error:
+                if failed is None:
+                    raise
+                failed[name] = str(error)
+    return found
 
 
 def with_values(config: FinetuneConfig, values: Mapping[str, Any]) -> FinetuneConfig:
@@ -137,7 +145,7 @@ class ArmSearch:
         )
 
     def run(self) -> Searched:
-        """Tries what is missing of the trials; VitrineError where none of them came to a figure."""
+        """Tries what is missing of the trials; Diverged where none of them came to a figure."""
         while len(self._ended()) < self.config.trials:
             trial = self._next()
             say(f"[{self._place(trial)}] {_told(trial.params)}")
@@ -146,7 +154,7 @@ class ArmSearch:
         ended = self._ended()[: self.config.trials]
         good = [trial for trial in ended if trial.value is not None]
         if not good:
-            raise VitrineError(
+            raise Diverged(
                 f"all {len(ended)} trials of {self.name} diverged; lower search.space.optimizer."
                 "learning_rate"
             )

@@ -26,16 +26,22 @@ class Identifiers:
 
 
 def make_identifiers(
-    vectors: Tensor, config: SemanticConfig, seed: int, progress: bool = False
+    vectors: Tensor,
+    config: SemanticConfig,
+    seed: int,
+    progress: bool = False,
+    counted: NDArray[np.bool_] | None = None,
 ) -> Identifiers:
-    """Of item vectors (num_items, width), by the tokeniser that `config` asks for."""
-    num_codes = min(config.codes, max(2, len(vectors) // 4))
+    """Of item vectors (num_items, width), by the tokeniser that `config` asks for, which learns from
+    those `counted`, bool (num_items,), by default all."""
+    learned = vectors if counted is None else vectors[torch.from_numpy(counted).to(vectors.device)]
+    num_codes = min(config.codes, max(2, len(learned) // 4))
     if config.tokenizer == "rq-vae":
         codes, missed = fit_rq_vae(
-            vectors, config.levels, num_codes, seed, config.tokenizer_steps, progress
+            vectors, config.levels, num_codes, seed, config.tokenizer_steps, progress, learned
         )
     else:
-        codes, missed = residual_kmeans(vectors, config.levels, num_codes, seed)
+        codes, missed = residual_kmeans(vectors, config.levels, num_codes, seed, learned)
     # Vectors that are equal, but for how float32 rounds, are missed by next to nothing.
     floor = 1e-12 + 1e-10 * vectors.square().sum()
     spread = (vectors - vectors.mean(dim=0)).square().sum() + floor
@@ -48,13 +54,17 @@ def make_identifiers(
 
 
 def residual_kmeans(
-    vectors: Tensor, levels: int, num_codes: int, seed: int
+    vectors: Tensor, levels: int, num_codes: int, seed: int, learned: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Codes int64 (n, levels), each the nearest centre to what those before it have left of the vector;
-    and the square of what is left of it at the end, (n,)."""
+    and the square of what is left of it at the end, (n,). Centres are those of `learned`, by default
+    of all vectors."""
     left, codes = vectors.clone(), []
+    known = left if learned is None else learned.clone()
     for level in range(levels):
-        centers = kmeans(left, num_codes, seed + level)
+        centers = kmeans(known, num_codes, seed + level)
+        if known is not left:
+            known -= centers[assign(known, centers)[0]]
         nearest, _ = assign(left, centers)
         left -= centers[nearest]
         codes.append(nearest)

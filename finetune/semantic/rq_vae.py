@@ -75,20 +75,30 @@ class RqVae(nn.Module):
 
 
 def fit_rq_vae(
-    vectors: Tensor, levels: int, num_codes: int, seed: int, steps: int, progress: bool = False
+    vectors: Tensor,
+    levels: int,
+    num_codes: int,
+    seed: int,
+    steps: int,
+    progress: bool = False,
+    learned: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Codes of `vectors` (n, width), int64 (n, levels), and what is missed of each, (n,): ‖x − x̂‖²."""
+    """Codes of `vectors` (n, width), int64 (n, levels), and what is missed of each, (n,): ‖x − x̂‖².
+
+    Fitted to `learned` (m, width), by default to all vectors.
+    """
     torch.manual_seed(seed)
-    scale = vectors.std().clamp(min=1e-6)  # what networks learn from best has about unit variance
-    vectors = vectors / scale
+    learned = vectors if learned is None else learned
+    scale = learned.std().clamp(min=1e-6)  # what networks learn from best has about unit variance
+    vectors, learned = vectors / scale, learned / scale
     generator = torch.Generator().manual_seed(seed)
     model = RqVae(vectors.shape[1], levels, num_codes).to(vectors.device)
-    few = torch.randperm(len(vectors), generator=generator)[: SAMPLE * num_codes]
+    few = torch.randperm(len(learned), generator=generator)[: SAMPLE * num_codes]
     optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE)
 
     def draw() -> Tensor:
-        drawn = torch.randint(len(vectors), (min(BATCH, len(vectors)),), generator=generator)
-        return vectors[drawn.to(vectors.device)]
+        drawn = torch.randint(len(learned), (min(BATCH, len(learned)),), generator=generator)
+        return learned[drawn.to(learned.device)]
 
     begin_at = round(UNQUANTISED * steps) + 1
     used = torch.zeros(levels, num_codes, dtype=torch.bool, device=vectors.device)
@@ -97,7 +107,7 @@ def fit_rq_vae(
             loss = model.plain_loss(draw())
         else:
             if step == begin_at:
-                model.begin(vectors[few.to(vectors.device)], seed)
+                model.begin(learned[few.to(learned.device)], seed)
             loss, codes, lefts = model.loss(draw())
             used |= F.one_hot(codes, num_codes).bool().any(dim=0)
             if (step - begin_at) % REVIVE_EVERY == REVIVE_EVERY - 1:

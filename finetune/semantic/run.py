@@ -21,7 +21,14 @@ from finetune.evaluate import check_test_targets
 from finetune.fitted import Fitted
 from finetune.metrics import ListMeasures, Ranking, slices_of, summarise
 from finetune.recommender import Recommender
-from finetune.run import check_targets, content_reader, first_content, negatives_of, whiten
+from finetune.run import (
+    check_targets,
+    content_reader,
+    counted_items,
+    first_content,
+    negatives_of,
+    whiten,
+)
 from finetune.selection import BestWeights
 from finetune.semantic.artifact import save_model
 from finetune.semantic.identifiers import Identifiers, make_identifiers
@@ -102,10 +109,11 @@ def fit_semantic_ids(
     reader = content_reader(config, catalog, parts)
     content = first_content(config, catalog, split, recommender.content_width, begun, reader)
     assert content is not None
-    whiten(recommender.adaptor, content, catalog, reader)
+    counted = counted_items(config, split)
+    whiten(recommender.adaptor, content, catalog, reader, counted)
     with torch.no_grad():
         vectors = recommender.adapt(content)
-    ids = make_identifiers(vectors, config.semantic, seed, progress)
+    ids = make_identifiers(vectors, config.semantic, seed, progress, counted)
     trie, codes = Trie(ids.codes, ids.sizes), torch.from_numpy(ids.codes)
     model = SemanticRecommender(recommender, trie, codes, config.semantic.layers)
     model.begin(vectors)

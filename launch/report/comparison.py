@@ -16,11 +16,18 @@ from catalog.catalog import Catalog
 from catalog.splits import Split, load_split, target_rows
 from finetune.config import ArmConfig
 from finetune.metrics import metric_values
-from finetune.statistics import mean_interval
+from finetune.statistics import Interval, mean_over_seeds
 from finetune.verdict import Difference, differences, say
 from launch.report.charts import interval_mark, interval_scale
 from launch.report.contents import ArmRow
-from launch.report.gather import FEW_COLD, PROTOCOL, cold_targets, is_control
+from launch.report.gather import (
+    CONTENT_READ,
+    PROTOCOL,
+    REPEAT_COLUMNS,
+    candidates_told,
+    is_control,
+    shown_columns,
+)
 from launch.report.markup import Html, bounds, decimal, tag
 from launch.report.pace import paces
 from launch.report.page import document
@@ -30,7 +37,7 @@ from launch.search import Searched, in_short
 if TYPE_CHECKING:
     from launch.compare import CompareConfig
 
-COLUMNS = ("recall@10", "coverage@10", "arp@10", "cold/recall@10")
+COLUMNS = ("recall@10", "coverage@10", "arp@10", "cold/recall@10", *REPEAT_COLUMNS)
 METRIC = "ndcg@10"
 
 
@@ -42,9 +49,15 @@ class Comparison:
     asked: list[tuple[str, Difference]]
     """What was asked, and the answer."""
     sentences: list[str]
+    failures: list[str]
+    """Of each arm that came to no figures, why."""
     paces: list[str]
     """How soon pretrained arms are where scratch ends."""
     searched: Mapping[str, Searched]
+
+    @property
+    def notes(self) -> list[str]:
+        return [*self.failures, *self.sentences, *self.paces]
 
 
 def write_comparison(
@@ -53,8 +66,10 @@ def write_comparison(
     folders: Mapping[str, list[Path]],
     output: Path,
     searched: Mapping[str, Searched],
+    failed: Mapping[str, str],
 ) -> tuple[Path, list[str]]:
-    """`folders`: each arm's artifacts, one for each seed; `searched`: the arms whose settings were.
+    """`folders`: each arm's artifacts, one for each seed; `searched`: the arms whose settings were;
+    `failed`: arms that came to no figures in some seed, and why.
 
     Returns the page's path and the verdicts.
     """
@@ -62,18 +77,20 @@ def write_comparison(
     metrics: dict[str, list[dict[str, Any]]] = {}
     ranks: dict[str, list[NDArray[np.int64]]] = {}
     for name, arm in arms.items():
+        if name in failed:
+            continue
         artifacts = [open_artifact(folder, kind=arm.kind) for folder in folders[name]]
         metrics[name] = [artifact.manifest["metrics"] for artifact in artifacts]
         ranks[name] = [np.load(a.path / "test_ranks.npy", allow_pickle=False) for a in artifacts]
-    told = paces(arms, folders)
-    found = compare(config, arms, metrics, ranks, catalog, split, searched, told)
+    told = paces({name: arm for name, arm in arms.items() if name in ranks}, folders)
+    found = compare(config, arms, metrics, ranks, catalog, split, searched, told, failed)
     first = config.finetune.trainer.seed
     _write_targets(output / "targets.parquet", ranks, first, catalog, split)
     _write_arms(output / "arms.parquet", metrics, first, searched)
     (output / "report.md").write_text(as_markdown(found), encoding="utf8")
     page = output / "report.html"
     page.write_text(as_page(found), encoding="utf8")
-    return page, [*found.sentences, *found.paces]
+    return page, found.notes
 
 
 def compare(
@@ -85,17 +102,18 @@ def compare(
     split: Split,
     searched: Mapping[str, Searched],
     told: list[str],
+    failed: Mapping[str, str],
 ) -> Comparison:
-    from launch.compare import questions
+    from launch.compare import questions, without_seed_noise
 
     values = {
-        name: np.mean([metric_values(r, people=split.test.users)[METRIC] for r in runs], axis=0)
+        name: np.stack([metric_values(r, people=split.test.users)[METRIC] for r in runs])
         for name, runs in ranks.items()
     }
-    asked = questions(dict(arms), config.reference)
-    answers = differences(values, [(ours, theirs) for _, ours, theirs in asked])
-    cold = int(cold_targets(catalog, split).sum())
-    columns = [c for c in COLUMNS if cold >= FEW_COLD or not c.startswith("cold/")]
+    asked = questions({name: arm for name, arm in arms.items() if name in ranks}, config.reference)
+    pairs = [(ours, theirs) for _, ours, theirs in asked]
+    answers = differences(values, pairs, without_seed_noise(arms))
+    columns = shown_columns(COLUMNS, catalog, split)
     sentences = [
         say(answer, what[0].upper() + what[1:], float(values[answer.theirs].mean()))
         + _one_sided(answer, searched, " Beware: {}.")
@@ -106,13 +124,16 @@ def compare(
         protocol=_protocol(config, catalog, split) + _searches(config, arms, searched),
         rows=[
             replace(
-                _row(name, arm, metrics[name], values[name], columns),
+                _failed_row(name, arm, failed[name], columns)
+                if name in failed
+                else _row(name, arm, metrics[name], values[name], columns),
                 trials=(searched[name].trials if name in searched else 0) if searched else None,
             )
             for name, arm in arms.items()
         ],
         asked=[(what, answer) for (what, _, _), answer in zip(asked, answers, strict=True)],
         sentences=sentences,
+        failures=[f"{name} failed, so nothing beats it: {why}" for name, why in failed.items()],
         paces=told,
         searched=searched,
     )
@@ -122,6 +143,11 @@ def _one_sided(answer: Difference, searched: Mapping[str, Searched], form: str) 
     """Of a difference where one side had its settings searched and the other had not; else ""."""
     known = [name for name in (answer.ours, answer.theirs) if name in searched]
     return form.format(f"only the settings of {known[0]} were searched") if len(known) == 1 else ""
+
+
+def _beware(answer: Difference, searched: Mapping[str, Searched]) -> str:
+    told = (_one_sided(answer, searched, "{}"), answer.caveat)
+    return "; ".join(what for what in told if what)
 
 
 def _row(
@@ -138,7 +164,7 @@ def _row(
     return ArmRow(
         name=name,
         what=arm.what,
-        ndcg=mean_interval(values),
+        ndcg=mean_over_seeds(values),
         metrics={column: mean(f"test/{column}") for column in columns},
         trained_parameters=int(mean("trained_parameters")),
         parameters=int(mean("parameters")),
@@ -149,21 +175,45 @@ def _row(
     )
 
 
+def _failed_row(name: str, arm: ArmConfig, why: str, columns: list[str]) -> ArmRow:
+    return ArmRow(
+        name=name,
+        what=arm.what,
+        ndcg=Interval(math.nan, math.nan, math.nan),
+        metrics=dict.fromkeys(columns, math.nan),
+        is_control=is_control(arm),
+        failed=why,
+    )
+
+
 def _protocol(config: "CompareConfig", catalog: Catalog, split: Split) -> str:
     common = config.finetune
     targets = catalog.interactions.items[target_rows(catalog.interactions, split.test)]
     times = split.train_counts[targets] if len(targets) else np.zeros(1)
     return (
-        f"{PROTOCOL[common.split.kind]}. All {catalog.num_items:,} items are ranked except those "
-        "already in the person's history; equal scores are ordered by a fixed random key. "
-        f"{len(split.test):,} people, one target each; {split.cold_shares['test']:.0%} of the targets "
+        f"{PROTOCOL[common.split.kind]}. {candidates_told(catalog, split)} "
+        f"{len(split.test):,} targets; {split.cold_shares['test']:.0%} of them "
         f"were never taken in training (cold), half of them {np.median(times):,.0f} times or more (the "
         f"oftener, the more ids know of them). Trained arms: {common.trainer.max_steps:,} steps of "
         f"{common.data.rows} packed rows, the weights of the best look at validation, "
-        f"{config.seeds} {'seed' if config.seeds == 1 else 'seeds'}; a person's figure is the mean over "
-        "the seeds. Intervals: 95 % paired bootstrap over people. p: 10,000 random sign flips, "
-        "corrected by Holm over all differences of the table. Time and memory: of fitting and "
-        "ranking, on this machine."
+        f"{config.seeds} {'seed' if config.seeds == 1 else 'seeds'}. {_inference(config.seeds)} "
+        f"{CONTENT_READ[common.content_statistics]} Time and memory: of fitting and ranking, on this machine."
+    )
+
+
+def _inference(seeds: int) -> str:
+    """How intervals and p come about, and what so many seeds can decide."""
+    if seeds == 1:
+        return (
+            "Intervals and p (Student's t, corrected by Holm over all differences of the table) are "
+            "over users alone: with one seed training noise is not measured, and the same arms "
+            "trained again may come out the other way."
+        )
+    return (
+        "Intervals (95 %) and p (Student's t, corrected by Holm over all differences of the table) "
+        f"are over users and trainings, both as random draws: with {seeds} seeds an arm's training "
+        f"noise is known from {seeds - 1} {'degree' if seeds == 2 else 'degrees'} of freedom, so that "
+        "where it outweighs the users' only differences of many times the noise are found."
     )
 
 
@@ -185,7 +235,7 @@ def as_page(found: Comparison) -> str:
     ticks = interval_scale([answer.value for _, answer in found.asked], 0.0) if found.asked else []
     heads = ("What is asked", "arm", "against", "difference in NDCG@10", "", "p (Holm)", "reading")
     rows = [
-        _asked_row(what, answer, ticks, _one_sided(answer, found.searched, "{}"))
+        _asked_row(what, answer, ticks, _beware(answer, found.searched))
         for what, answer in found.asked
     ]
     table = tag(
@@ -207,8 +257,9 @@ def as_page(found: Comparison) -> str:
     ]
     lead = tag(
         "p",
-        "Each line takes one arm from another over the same people. A difference counts where chance ",
-        "would make one as large in fewer than 5 of 100 such tables.",
+        "Each line takes one arm from another over the same users. A difference counts where the chance ",
+        "of which users and trainings were drawn would make one as large in fewer than 5 of 100 such ",
+        "tables. A circle marks what is not decided: no clear difference, or arms trained only once.",
         class_="lead",
     )
     sections = [
@@ -218,7 +269,13 @@ def as_page(found: Comparison) -> str:
         (
             "verdicts",
             "In words",
-            [tag("ul", [tag("li", s) for s in (*found.sentences, *found.paces)], class_="notes")],
+            [
+                tag(
+                    "ul",
+                    [tag("li", s) for s in (*found.failures, *found.sentences, *found.paces)],
+                    class_="notes",
+                )
+            ],
         ),
     ]
     return document(found.title, hero, sections, tag("p", "Written by vitrine compare."))
@@ -240,7 +297,7 @@ def _pretraining(found: Comparison) -> str:
 
 def _asked_row(what: str, answer: Difference, ticks: list[float], beware: str) -> Html:
     looks = {"better": ("✓", "met"), "worse": ("✗", "unmet"), "no difference": ("○", "unclear")}
-    sign, look = looks[answer.word]
+    sign, look = looks["no difference" if answer.caveat else answer.word]
     figure = [
         tag("span", decimal(answer.value.value), class_="value"),
         tag("span", bounds(answer.value), class_="bounds"),
@@ -272,6 +329,9 @@ def as_markdown(found: Comparison) -> str:
         f"| --- | {'---: | ' * (6 + len(heads))}",
     ]
     for row in found.rows:
+        if row.failed:
+            lines.append(f"| {row.name} | failed | {'| ' * (5 + len(heads))}|")
+            continue
         cells = [f"{row.metrics[column]:.4g}" for column in columns]
         cells += [str(row.trials)] if found.searched else []
         lines.append(
@@ -280,7 +340,7 @@ def as_markdown(found: Comparison) -> str:
             f"{row.seconds:.0f} | {row.peak_mib:.0f} |"
         )
     lines += ["", found.protocol, ""]
-    lines += [f"- {sentence}" for sentence in (*found.sentences, *found.paces)]
+    lines += [f"- {sentence}" for sentence in found.notes]
     lines += _search_lines(found.searched)
     return "\n".join(lines) + "\n"
 

@@ -71,6 +71,8 @@ class ArmRow:
     """Targets that its encoder was pretrained on."""
     trials: int | None = None
     """Settings that were tried for it on validation; None where none of any arm's were."""
+    failed: str = ""
+    """Why it came to no figures; empty where it did."""
 
 
 @dataclass

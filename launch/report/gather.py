@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -41,7 +42,8 @@ if TYPE_CHECKING:
 
 FEW_COLD = 20
 """With fewer targets never bought in training, what is said of them is chance."""
-COLUMNS = ("recall@10", "mrr", "coverage@10", "cold/recall@10")
+REPEAT_COLUMNS = ("new/recall@10", "repeated/recall@10")
+COLUMNS = ("recall@10", "mrr", "coverage@10", "cold/recall@10", *REPEAT_COLUMNS)
 PROTOCOL = {
     "global-time": (
         "One moment divides past from future for everybody; what a person bought first after it is "
@@ -57,6 +59,20 @@ PROTOCOL = {
         "target, the training part the history"
     ),
 }
+
+
+CONTENT_READ = {
+    "catalog": (
+        "Whitening, vocabulary and semantic ids are computed from the content of all items of the "
+        "catalog, also of those that nobody took before the test period; no interaction of that "
+        "period is read."
+    ),
+    "trained": (
+        "Whitening, vocabulary and semantic ids are computed from the content of items that were taken "
+        "in training."
+    ),
+}
+"""By `finetune.content_statistics`."""
 
 
 def write_report(config: "PipelineConfig", output: Path, seconds: dict[str, float]) -> Path:
@@ -82,11 +98,12 @@ def gather_report(config: "PipelineConfig", output: Path, seconds: dict[str, flo
         claims=ranking_claims(config, arms, ranks, catalog, split) + content_claims(controls),
         curves=_curves(config, output),
         protocol=(
-            f"{PROTOCOL[config.finetune.split.kind]}. All {catalog.num_items:,} items are ranked "
-            "except those already in the person's history; equal scores are ordered by a fixed "
-            f"random key. {len(split.test):,} people, one target each; "
-            f"{split.cold_shares['test']:.0%} of the targets were never bought in training (cold). "
-            "Bars are 95 % bootstrap intervals over people, one training run each."
+            f"{PROTOCOL[config.finetune.split.kind]}. {candidates_told(catalog, split)} "
+            f"{len(split.test):,} targets; "
+            f"{split.cold_shares['test']:.0%} of them were never bought in training (cold). "
+            f"{CONTENT_READ[config.finetune.content_statistics]} "
+            "Bars are 95 % bootstrap intervals over people, one training run each; training noise is "
+            "not measured."
         ),
         arms=arms,
         controls=controls,
@@ -102,8 +119,7 @@ def gather_arms(
 ) -> tuple[list[ArmRow], dict[str, NDArray[np.int64]]]:
     """A row for each arm and for popularity, and every test target's place under each."""
     popular = rank_by_popularity(catalog, split, split.test)
-    cold = cold_targets(catalog, split)
-    columns = [c for c in COLUMNS if cold.sum() >= FEW_COLD or not c.startswith("cold/")]
+    columns = shown_columns(COLUMNS, catalog, split)
     rows = [
         ArmRow(
             name="popularity",
@@ -135,6 +151,29 @@ def gather_arms(
             )
         )
     return rows, ranks
+
+
+def candidates_told(catalog: Catalog, split: Split) -> str:
+    """Which items are ranked, what becomes of repeats, and how many targets these are."""
+    repeated, targets = split.repeated.get("test", 0), len(split.test)
+    repeats = split.config.repeats
+    of = f"{repeated:,} of {targets + (repeated if repeats == 'drop' else 0):,} test targets repeat an"
+    of += " item of their user's history"
+    told = {"drop": "and are left out", "mask": "and count as missed", "rank": "and are ranked"}
+    whose = "" if repeats == "rank" else " except those already in the user's history"
+    kept = ", also those of the user's history" if repeats == "rank" else ""
+    return (
+        f"All {catalog.num_items:,} items are ranked{whose}{kept}; {of} {told[repeats]} (repeats: "
+        f"{repeats}). Equal scores are ordered by a fixed random key."
+    )
+
+
+def shown_columns(columns: Sequence[str], catalog: Catalog, split: Split) -> list[str]:
+    """Those of `columns` that there are targets enough for."""
+    few = {"cold/"} if cold_targets(catalog, split).sum() < FEW_COLD else set()
+    if split.config.repeats == "drop" or not split.repeated.get("test", 0):
+        few |= {"new/", "repeated/"}
+    return [name for name in columns if not name.startswith(tuple(few))]
 
 
 def is_control(arm: ArmConfig) -> bool:

@@ -193,7 +193,8 @@ def _ranking(report: Report) -> list[Html]:
         "An item that each person truly took was hidden, and the shop’s items were ranked for ",
         "them. NDCG@10 is 1 where the hidden item always comes first and 0 where it never is ",
         "among the first ten. The line through each dot is its 95 % interval over people; where ",
-        "two lines do not overlap, the difference is unlikely to be luck.",
+        "two lines do not overlap, the difference is unlikely to be the luck of which people were ",
+        "asked. The luck of one training is not in it: vitrine compare --seeds measures that.",
     )
     protocol = tag("p", report.protocol, class_="protocol") if report.protocol else None
     return [intro, ranking_table(report.arms), *([protocol] if protocol else [])]

@@ -24,7 +24,7 @@ def ranking_table(arms: Sequence[ArmRow]) -> Html:
     """Every arm on one NDCG scale; baselines and controls in a body of their own."""
     columns = list(dict.fromkeys(name for arm in arms for name in arm.metrics))
     columns = [name for name in columns if name.lower() not in {"ndcg", "ndcg@10"}]
-    ticks = interval_scale([arm.ndcg for arm in arms])
+    ticks = interval_scale([arm.ndcg for arm in arms if not arm.failed])
     searched = any(arm.trials is not None for arm in arms)
     heads: list[Child] = [
         tag("th", "What ranks the items", scope="col"),
@@ -60,6 +60,13 @@ def _group_row(label: str, num_columns: int) -> Html:
 
 def _arm_row(arm: ArmRow, columns: Sequence[str], ticks: list[float], look: str) -> Html:
     what = tag("span", arm.what, class_="what") if arm.what else None
+    if arm.failed:
+        rest = 5 + len(columns) + (arm.trials is not None)
+        return tag(
+            "tr",
+            tag("th", tag("span", arm.name, class_="arm"), what, scope="row"),
+            tag("td", tag("span", "✗ failed: ", class_="reading unmet"), arm.failed, colspan=rest),
+        )
     return tag(
         "tr",
         tag("th", tag("span", arm.name, class_="arm"), what, scope="row"),

@@ -1,8 +1,10 @@
 """Comparing arms: what is run, what is asked, and that the answer is that of the figures."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -10,11 +12,12 @@ import pytest
 
 from catalog.artifacts import open_artifact
 from catalog.config import CatalogConfig
-from catalog.errors import VitrineError
+from catalog.errors import Diverged, VitrineError
 from finetune.config import ArmConfig, FinetuneConfig, FinetuneDataConfig
 from finetune.metrics import metric_values
 from finetune.run import run_finetuning
-from finetune.verdict import differences, say
+from finetune.statistics import Interval
+from finetune.verdict import Difference, differences, say
 from launch.compare import (
     FILLS,
     CompareConfig,
@@ -22,8 +25,11 @@ from launch.compare import (
     default_arms,
     questions,
     run_comparison,
+    without_seed_noise,
 )
-from launch.pipeline import PipelineConfig
+from launch.pipeline import PipelineConfig, Stage, recommender_stage
+from launch.report.comparison import Comparison, as_page
+from launch.report.contents import ArmRow
 from launch.report.pace import CURVE, LEVEL, pace, paces
 from launch.settings import load_settings
 from launch.trainer import build_trainer
@@ -103,6 +109,9 @@ def test_the_page_and_its_markdown_say_what_was_found(compared: Path) -> None:
         assert f"| {name} |" in words
     told = [line for line in words.splitlines() if line.startswith("- ")]
     assert len(told) == page.count('class="reading') + 1 == 8, "and how soon"
+    assert "with 2 seeds an arm's training noise is known from 1 degree of freedom" in words
+    assert "test targets repeat an item of their user's history and are left out" in words
+    assert "no interaction of that period is read" in words
     assert told[0].startswith("- Pretraining (lora) ")
 
 
@@ -151,15 +160,78 @@ def test_the_questions_are_those_the_arms_can_answer() -> None:
 
 def test_differences_are_called_real_only_after_correction() -> None:
     rng = np.random.default_rng(0)
-    base = rng.random(400)
-    values = {"base": base, "same": rng.permutation(base), "better": base + 0.05 * rng.random(400)}
-    pairs = [("better", "base"), ("same", "base")]
-    better, same = differences(values, pairs)
+    users = rng.random(400)
+    same = users + 0.1 * rng.normal(size=(3, 400))
+    values = {
+        "base": users + 0.1 * rng.normal(size=(3, 400)),
+        "same": same - same.mean(axis=1, keepdims=True) + users.mean(),
+        "better": users + 0.05 + 0.1 * rng.normal(size=(3, 400)),
+    }
+    better, same = differences(values, [("better", "base"), ("same", "base")])
     assert (better.word, same.word) == ("better", "no difference")
     assert better.adjusted == pytest.approx(2 * better.p)
-    assert say(better, "This", base.mean()).startswith("This helped here: NDCG@10 +0.02")
+    assert say(better, "This", values["base"].mean()).startswith("This helped here: NDCG@10 +0.05")
     (worse,) = differences(values, [("base", "better")])
     assert worse.word == "worse"
+    assert better.caveat == worse.caveat == ""
+
+
+def test_training_noise_is_in_the_verdict_or_said_to_be_unknown() -> None:
+    rng = np.random.default_rng(1)
+    users = rng.random(2_000)
+    ours, theirs = (users * np.array([[0.9], [1.0], [1.1]]) + shift for shift in (0.02, 0.0))
+    (found,) = differences({"a": ours, "b": theirs}, [("a", "b")])
+    assert found.word == "no difference", "the seeds of one arm differ by more"
+    single = {"a": ours[:1], "b": theirs[:1]}
+    (alone,) = differences(single, [("a", "b")])
+    assert alone.word == "better"
+    assert alone.caveat == "training noise of a and b is not measured (one seed)"
+    assert say(alone, "A", 0.5).endswith(
+        " Beware: training noise of a and b is not measured (one seed)."
+    )
+    (known,) = differences(single, [("a", "b")], same_for_every_seed=["b"])
+    assert known.caveat == "training noise of a is not measured (one seed)"
+    arms = default_arms(["text", "image"])
+    assert without_seed_noise(arms) == {"popularity", "item-knn", "zero-shot"}
+
+
+def readings(page: str) -> list[list[str]]:
+    """Of the table of differences: the cells' texts, row by row."""
+    table = page[page.index('aria-label="Differences"') :]
+    rows = re.findall(r"<tr>(.*?)</tr>", table[: table.index("</table>")], re.S)[1:]
+    cells = (re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.S) for row in rows)
+    return [[re.sub(r"<[^>]*>", " ", cell).strip() for cell in row] for row in cells]
+
+
+def shown(differences_: list[Difference], failures: dict[str, str] | None = None) -> Comparison:
+    row = ArmRow("lora", "", Interval(0.2, 0.1, 0.3), {"recall@10": 0.5})
+    lost = [replace(row, name=name, failed=why) for name, why in (failures or {}).items()]
+    return Comparison(
+        title="Ways",
+        protocol="",
+        rows=[row, *lost],
+        asked=[(f"asked {n}", found) for n, found in enumerate(differences_)],
+        sentences=["said"] * len(differences_),
+        failures=[f"{name} failed: {why}" for name, why in (failures or {}).items()],
+        paces=[],
+        searched={},
+    )
+
+
+def test_the_page_gives_each_verdict_to_its_own_pair() -> None:
+    up, down = Interval(0.05, 0.02, 0.08), Interval(-0.05, -0.08, -0.02)
+    found = [
+        Difference("lora", "scratch", up, 0.001, 0.002),
+        Difference("id", "lora", down, 0.001, 0.002),
+        Difference("full", "lora", up, 0.04, 0.12),
+        Difference("text only", "id", up, 0.001, 0.002, single=("id",)),
+    ]
+    rows = readings(as_page(shown(found)))
+    assert [row[1:3] for row in rows] == [[each.ours, each.theirs] for each in found]
+    assert [row[-1] for row in rows] == ["✓ better", "✗ worse", "○ no difference", "○ better"]
+    assert [row[3].split()[0] for row in rows] == ["0.0500", "−0.0500", "0.0500", "0.0500"]
+    assert [row[5] for row in rows] == ["0.002", "0.002", "0.12", "0.002"]
+    assert "training noise of id is not measured (one seed)" in rows[3][0]
 
 
 def test_mistakes_are_told_in_one_line(config: CompareConfig, tmp_path: Path) -> None:
@@ -197,6 +269,36 @@ def test_without_an_encoder_ids_and_baselines_are_compared(
     for name, of_arm in values.items():
         assert f"| {name} | {of_arm['ndcg@10'].mean():.4f} |" in words
     assert "Bpr-mf rather than id" in words
+
+
+def test_an_arm_that_failed_is_shown_as_failed_and_not_as_beaten(
+    demo_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverges(title: str, arm: ArmConfig, *rest: Any) -> Stage:
+        def run() -> Path:
+            raise Diverged(f"{title} is not finite")
+
+        stage = recommender_stage(title, arm, *rest)
+        return replace(stage, run=run) if arm.features == "id" else stage
+
+    monkeypatch.setattr("launch.compare.recommender_stage", diverges)
+    catalog = CatalogConfig(path=str(demo_world / "wardrobe"))
+    config = CompareConfig(
+        finetune=FinetuneConfig(catalog=catalog, trainer=TrainerConfig(progress=False)),
+        include="popularity,item-knn,id",
+        seeds=2,
+        reference="popularity",
+    )
+    report = run_comparison(config, tmp_path / "run", build_trainer)
+    words, page = (report.with_suffix(end).read_text(encoding="utf8") for end in (".md", ".html"))
+    why = "seed 0: id, seed 0 is not finite"
+    assert "| id | failed |" in words
+    assert f"- id failed, so nothing beats it: {why}" in words
+    assert "✗ failed: </span>" in page
+    assert why in page
+    rows = pq.read_table(tmp_path / "run" / "arms.parquet").to_pylist()
+    assert {row["arm"] for row in rows} == {"popularity", "item-knn"}
+    assert [row[1:3] for row in readings(page)] == [["item-knn", "popularity"]]
 
 
 def test_a_study_of_what_is_missing_compares_every_way(config: CompareConfig) -> None:

@@ -5,6 +5,7 @@ import io
 import math
 import re
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -28,7 +29,7 @@ from launch.report.contents import (
     RetrievalRow,
 )
 from launch.report.gallery import SHOWN_PIXELS, picture
-from launch.report.gather import shown
+from launch.report.gather import _ratio_claim, content_claims, gather_controls, shown
 from launch.report.markup import Html, count, decimal, duration, percent, tag
 from launch.report.page import render_page
 from launch.report.tables import reading
@@ -175,6 +176,126 @@ def test_what_a_claim_met_is_said_in_words():
     assert "1 of 2 are met" in text
     assert "✓met" in text
     assert "✗not met" in text
+
+
+def cells(page: str, label: str) -> list[list[str]]:
+    """The rows of the table that is called so, each cell's text."""
+    table = page[page.index(f'aria-label="{label}"') :]
+    rows = re.findall(r"<tr[^>]*>(.*?)</tr>", table[: table.index("</table>")], re.S)
+    found = (re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.S) for row in rows)
+    return [[re.sub(r"<[^>]*>", " ", cell).strip() for cell in row] for row in found]
+
+
+def test_own_swapped_and_nobody_stand_under_their_own_heads():
+    own, swapped, nobody = (Interval(value, value, value) for value in (0.7, 0.3, 0.1))
+    contrast = Interval(0.4, 0.2, 0.6)
+    row = ControlRow("colours", own, swapped, nobody, contrast, "own − swapped", True, 10)
+    report = small_report()
+    report.controls = [row, replace(row, contrast=Interval(-0.4, -0.6, -0.2))]
+    heads, first, second = cells(render_page(report), "Controls")
+    assert heads[1:4] == ["own person", "somebody else", "nobody"]
+    assert [cell.split()[0] for cell in first[1:4]] == ["0.700", "0.300", "0.100"]
+    assert first[-1] == "✓ better with one’s own state"
+    assert second[-1] == "✗ worse with one’s own state"
+
+
+def test_each_claim_is_marked_by_its_own_figure():
+    report = small_report()
+    report.claims = [Claim("first", "1", "≥ 2", False), Claim("second", "3", "≥ 2", True)]
+    page = render_page(report)
+    marks = re.findall(r'<li class="claim (\w+)">.*?class="sentence">(\w+)<', page, re.S)
+    assert marks == [("unmet", "first"), ("met", "second")]
+    assert "1 of 2 are met" in Reader(page).text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "higher_is_better", "met"),
+    [
+        (0.1, 0.3, True, True),
+        (-0.1, 0.3, True, False),
+        (-0.3, -0.1, True, False),
+        (-0.3, -0.1, False, True),
+        (0.1, 0.3, False, False),
+        (-0.3, 0.1, False, False),
+    ],
+)
+def test_a_claim_on_content_is_met_only_beyond_doubt_and_in_its_direction(
+    low: float, high: float, higher_is_better: bool, met: bool
+):
+    some = Interval(0.5, 0.4, 0.6)
+    contrast = Interval((low + high) / 2, low, high)
+    row = ControlRow("m", some, some, some, contrast, "own − swapped", higher_is_better, 10)
+    (claim,) = content_claims([row])
+    assert claim.met is met
+    above_one = replace(
+        row, contrast=Interval(1 + low, 1 + low, 1 + high), contrast_name="own / swapped"
+    )
+    (claim,) = content_claims([above_one])
+    assert claim.met is met
+
+
+def test_a_claim_on_ranking_is_met_only_where_its_ratio_is():
+    ours = np.concatenate([np.ones(50), np.zeros(50)])
+    theirs = np.concatenate([np.ones(10), np.zeros(90)])
+    met = [
+        _ratio_claim("s", a, b, goal).met
+        for a, b, goal in (
+            (ours, theirs, 3.0),
+            (ours, theirs, 6.0),
+            (theirs, ours, 1.0),
+            (ours, theirs, None),
+            (theirs, ours, None),
+            (ours, ours, None),
+        )
+    ]
+    assert met == [True, False, False, True, False, False]
+
+
+def test_controls_are_gathered_under_their_own_names():
+    def interval(value: float) -> dict[str, float]:
+        return {"value": value, "low": value, "high": value}
+
+    scores = {
+        "pictures": {
+            "measures": {
+                "colours": {
+                    "own": interval(0.7),
+                    "swapped": interval(0.3),
+                    "none": interval(0.1),
+                    "contrast": interval(0.4),
+                    "contrast_name": "own − swapped",
+                    "higher_is_better": True,
+                    "people": 9,
+                }
+            }
+        },
+        "words": {
+            "likelihood": {
+                "title, item shown": {
+                    "own": {"nats_per_token": interval(2.0)},
+                    "swapped": {"nats_per_token": interval(3.0)},
+                    "none": {"nats_per_token": interval(4.0)},
+                    "swapped_minus_own": {"value": 1.0, "low": 0.5, "high": 2.0},
+                    "texts": 7,
+                }
+            },
+            "readings": {
+                "slogan": {
+                    "own": interval(0.6),
+                    "swapped": interval(0.2),
+                    "own_minus_swapped": interval(0.4),
+                    "texts": 5,
+                }
+            },
+        },
+    }
+    colours, nats, slogan = gather_controls(scores)
+    for row, own, swapped, nobody in ((colours, 0.7, 0.3, 0.1), (nats, 2.0, 3.0, 4.0)):
+        assert row.nobody is not None
+        assert (row.own.value, row.swapped.value, row.nobody.value) == (own, swapped, nobody)
+    assert (slogan.own.value, slogan.swapped.value, slogan.nobody) == (0.6, 0.2, None)
+    assert nats.contrast == Interval(-1.0, -2.0, -0.5)
+    assert (nats.higher_is_better, slogan.higher_is_better) == (False, True)
 
 
 def test_ranking_figures_are_shown_as_agreed():
