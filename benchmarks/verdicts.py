@@ -1,0 +1,144 @@
+"""How often verdicts call two equal methods different, and a better one better: a simulated shop.
+
+    python -m benchmarks.verdicts                # writes benchmarks/results/verdict-calibration.json
+
+A user's rank of their target is that of a difficulty of their own, of what each training makes of them,
+and of how good each training came out for all: exp(difficulty + luck) / strength. Two arms of the same
+strength differ in luck and in strength by training alone, the latter by a share of NDCG@10 that the
+record calls seed noise (its standard deviation over seeds). Each of the tables of users, trainings and
+noise is drawn many times; the share called different at .05 is to be 6 % at most, with the upper end of
+its 95 % interval (Wilson, 1927). Before, signs were flipped over users after seeds were averaged: what
+that test said of the same draws stands beside, as `users_alone`.
+"""
+
+import argparse
+import itertools
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.record import write_record
+from finetune.statistics import LEVEL, difference_over_seeds
+
+NOISES = (0.0, 0.01, 0.03, 0.1)
+SEEDS = (2, 3, 5)
+USERS = (500, 2_000)
+LUCKS = (0.3, 1.5)
+"""How far a training moves one user's target, in nats of its rank."""
+DRAWS = 1_000
+"""Of each table; pooled over users and lucks a goal has four times as many."""
+EFFECTS = (0.05, 0.1, 0.2)
+GOAL = 0.06
+MEDIAN, SPREAD = math.log(90), 2.0
+"""Of ranks without luck, the latter in nats: NDCG@10 is then about .08."""
+
+
+class Shop:
+    """Users whose targets are so and so hard to rank."""
+
+    def __init__(self, num_users: int, luck: float, rng: np.random.Generator) -> None:
+        self.difficulty = MEDIAN + SPREAD * rng.normal(size=num_users)
+        self.luck, self.rng = luck, rng
+
+    def arm(self, seeds: int, noise: float, better: float = 0.0) -> NDArray[np.float64]:
+        """NDCG@10 (seeds, users) of one arm, `better` by so large a share than another."""
+        strength = (better + noise * self.rng.normal(size=(seeds, 1))) / SLOPE[self.luck]
+        luck = self.luck * self.rng.normal(size=(seeds, len(self.difficulty)))
+        return ndcg(self.difficulty + luck - strength)
+
+
+def ndcg(logs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """NDCG@10 of one target each, from the logarithm of its place."""
+    found = np.zeros(logs.shape)
+    near = logs < math.log(10)
+    found[near] = 1 / np.log2(2 + np.floor(np.exp(logs[near])))
+    return found
+
+
+def _slope(luck: float) -> float:
+    """By what share NDCG@10 grows where all ranks fall by a small share, per nat of it."""
+    rng = np.random.default_rng(7)
+    logs = MEDIAN + np.hypot(SPREAD, luck) * rng.normal(size=2_000_000)
+    rise = ndcg(logs - 0.05).mean() - ndcg(logs + 0.05).mean()
+    return float(rise / 0.1 / ndcg(logs).mean())
+
+
+SLOPE = {luck: _slope(luck) for luck in LUCKS}
+
+
+def wilson(hits: int, draws: int) -> tuple[float, float, float]:
+    """A share and its 95 % interval."""
+    share, z = hits / draws, 1.959964
+    middle = (share + z * z / (2 * draws)) / (1 + z * z / draws)
+    reach = (
+        z * math.sqrt(share * (1 - share) / draws + z * z / (4 * draws**2)) / (1 + z * z / draws)
+    )
+    return share, middle - reach, middle + reach
+
+
+def called_different(
+    draws: int, seeds: int, noise: float, better: float = 0.0
+) -> tuple[int, int, int]:
+    """Over all `USERS` and `LUCKS`: tables, those whose arms are called different, and those where they
+    are by a test over users alone, seeds averaged."""
+    crossed = alone = tables = 0
+    for num_users, luck in itertools.product(USERS, LUCKS):
+        rng = np.random.default_rng(
+            [seeds, round(1000 * noise), round(1000 * better), num_users, round(10 * luck)]
+        )
+        for _ in range(draws):
+            shop = Shop(num_users, luck, rng)
+            ours, theirs = shop.arm(seeds, noise, better), shop.arm(seeds, noise)
+            crossed += difference_over_seeds(ours, theirs).p <= LEVEL
+            single = (arm.mean(axis=0, keepdims=True) for arm in (ours, theirs))
+            alone += difference_over_seeds(*single).p <= LEVEL
+            tables += 1
+    return tables, crossed, alone
+
+
+def measure(draws: int) -> dict[str, float]:
+    figures: dict[str, float] = {"tables": 4 * draws}
+    for seeds, noise in itertools.product(SEEDS, NOISES):
+        key = f"equal_called_different_{seeds}_seeds_noise_{noise:.0%}".replace("%", "")
+        tables, crossed, alone = called_different(draws, seeds, noise)
+        figures[key], figures[f"{key}_low"], figures[f"{key}_high"] = wilson(crossed, tables)
+        figures[f"{key}_users_alone"] = alone / tables
+        print(f"{key}: {figures[key]:.4f} (users alone {alone / tables:.4f})", flush=True)
+    for noise, effect in itertools.product(NOISES, EFFECTS):
+        few = max(1, draws // 8)
+        tables, crossed, _ = called_different(few, 3, noise, effect)
+        key = f"better_by_{effect:.0%}_found_3_seeds_noise_{noise:.0%}".replace("%", "")
+        figures[key] = crossed / tables
+        print(f"{key}: {figures[key]:.4f}", flush=True)
+    return figures
+
+
+def goals(figures: Mapping[str, float]) -> list[str]:
+    return [f"{name} <= {GOAL}" for name in figures if name.endswith("_high")]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--draws", type=int, default=DRAWS)
+    draws = parser.parse_args().draws
+    figures = measure(draws)
+    write_record(
+        name="verdict-calibration",
+        claim="Two equal methods are called different in at most 6 % of the comparisons, however much "
+        "trainings differ",
+        command="python -m benchmarks.verdicts",
+        seeds=[0],
+        figures=figures,
+        goal=goals(figures),
+        sources=["finetune/statistics.py", "finetune/student.py"],
+        note="At a level of .05. Each figure is over tables of 500 and 2,000 users whose targets a "
+        "training moves by .3 or 1.5 nats of their rank; noise is the standard deviation of an arm's "
+        "NDCG@10 over seeds, as a share of it. users_alone: the same draws, signs and t over users after "
+        "the seeds were averaged. found: how often an arm better by 5, 10 or 20 % is called different.",
+    )
+
+
+if __name__ == "__main__":
+    main()
