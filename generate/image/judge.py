@@ -29,6 +29,8 @@ LEAST = 5
 """Pictures of which a label is known at all; rarer ones are not told apart."""
 HELD_OUT = 0.2
 """Share of the pictures it is checked on."""
+MOST_APART = 0.5
+"""Share of the pictures that are kept from it at most."""
 MOST = 20_000
 """Pictures that it learns from or is checked on, at most."""
 BATCH, AT_ONCE = 64, 256
@@ -69,6 +71,9 @@ class PictureJudge(ModelMixin, ConfigMixin):
             }
         )
         self.sketch = nn.Linear(widths[-1], 3 * RECALLED**2)
+
+    learned: NDArray[np.int64] = np.empty(0, np.int64)
+    """Items whose pictures it was fitted to; not stored with it."""
 
     @property
     def labels(self) -> dict[str, list[str]]:
@@ -131,22 +136,34 @@ def as_pixels(pictures: Sequence[Image.Image | NDArray[np.uint8]]) -> Tensor:
 
 
 def train_judge(
-    catalog: Catalog, steps: int = 600, seed: int = 0, progress: bool = True
+    catalog: Catalog,
+    steps: int = 600,
+    seed: int = 0,
+    progress: bool = True,
+    without: NDArray[np.integer] | None = None,
 ) -> tuple[PictureJudge, dict[str, float]]:
     """A judge of this catalog's pictures, and the share of held-out ones whose value it names, by
-    attribute. VitrineError where there is nothing to learn."""
+    attribute. VitrineError where there is nothing to learn.
+
+    Held out are first the items `without`, up to half of all pictures, and a fifth at least: pictures
+    that others are compared with should not be those that the features were learned from.
+    """
     rng = np.random.default_rng(seed)
     items, pixels = _sample(catalog, rng, progress)
+    apart = np.isin(items, [] if without is None else without)
+    order = np.argsort(~apart, kind="stable")
+    items, pixels = items[order], pixels[order]
     codes, labels = _labels(catalog, items)
     if not labels or len(items) < 2 * LEAST:
         raise VitrineError(
             f"the catalog {catalog.name!r} has too few pictures, or no attribute of which {LEAST} share a "
             "value, to learn a judge from; name an image encoder with --judge."
         )
-    checked = round(HELD_OUT * len(items))
+    checked = round(max(HELD_OUT * len(items), min(MOST_APART * len(items), apart.sum())))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         judge = PictureJudge(labels)
+        judge.learned = items[checked:]
         _fit(judge, pixels[checked:], codes[checked:], steps, rng, progress)
     features = judge.features(list(pixels[:checked]))
     right = {}

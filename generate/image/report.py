@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image, ImageDraw
 from rich.progress import Progress
 
@@ -16,7 +17,7 @@ from catalog.splits import load_split
 from generate.image.config import ImageScoreConfig
 from generate.image.judge import Eyes, ModelEyes, train_judge
 from generate.image.painter import Painter, open_painter
-from generate.image.score import TOLD, ask_for_siblings, score_pictures
+from generate.image.score import TOLD, ask_for_siblings, looked_at, score_pictures
 from generate.pseudonyms import user_key
 from generate.text.score import People, choose_people
 from generate.truth import demo_truth
@@ -46,7 +47,9 @@ def run_image_scores(folder: Path, config: ImageScoreConfig, output: Path) -> Pa
     if config.judge:
         eyes = ModelEyes(config.judge)
     else:
-        eyes, checked = train_judge(catalog, config.judge_steps, config.seed)
+        items = ask_for_siblings(painter.shop, catalog, people.items, config.seed)
+        compared = np.array(looked_at(people, items))
+        eyes, checked = train_judge(catalog, config.judge_steps, config.seed, without=compared)
     with write_artifact(
         output,
         kind="image-scores",
@@ -161,9 +164,11 @@ def _lines(scores: Mapping[str, Any]) -> Iterator[str]:
     if "kid" in judged:
         yield (
             f"KID {judged['kid']:.4f} (real halves {judged['kid_real']:.4f}), FID {judged['fid']:.2f} "
-            f"({judged['fid_real']:.2f}), variety {judged['variety']:.3f} "
-            f"({judged['variety_real']:.3f})"
+            f"({judged['fid_real']:.2f}), to {judged['reference_pictures']} pictures that the judge did "
+            "not learn from"
         )
+    if judged:
+        yield f"variety {judged['variety']:.3f} ({judged['variety_real']:.3f})"
     if "near_copies" in judged:
         yield f"near copies of pictures it learned from: {judged['near_copies']:.3f}"
     for name, share in scores.get("judge_right", {}).items():

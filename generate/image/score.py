@@ -129,13 +129,13 @@ def judge_pictures(
     """What an encoder says of pictures of `items` (people,): of all of them, and measures as in
     `score_pictures`.
 
-    All of them: kernel and Fréchet distance of the pictures drawn for their own person to real ones,
-    beside that between halves of the real ones (of LEAST_REAL or more); variety; how often a person is
-    told from among 20 by their picture.
+    All of them: kernel and Fréchet distance of the pictures drawn for their own user to real ones that
+    `eyes` did not learn from (`reference_pictures`, LEAST_REAL or more), beside that between halves of
+    these; variety; how often a user is told from among 20 by their picture.
     """
     width, height = drawn["own"][0].size
     looks = [history[-RECENT:].tolist() for history in people.histories]
-    wanted = sorted({*(item for look in looks for item in look), *items.tolist(), *people.items})
+    wanted = looked_at(people, items)
     rows, real = look_at(catalog, wanted, (height, width), eyes)
     features = {told: eyes.features(pictures) for told, pictures in drawn.items()}
     for told, found in features.items():
@@ -148,7 +148,10 @@ def judge_pictures(
     known = {told: centred(part, real) for told, part in features.items()}
     units = centred(real, real)
     measures: dict[str, Any] = {}
-    judged: dict[str, Any] = {"real_pictures": len(real)}
+    learned = set(learned_from(eyes))
+    unseen = [row for item, row in rows.items() if item not in learned]
+    reference = real[unseen]
+    judged: dict[str, Any] = {"real_pictures": len(real), "reference_pictures": len(reference)}
     for name, groups in (
         ("Likeness to what they bought before", looks),
         ("Likeness to what they bought next", [[item] for item in people.items]),
@@ -167,14 +170,25 @@ def judge_pictures(
                 hits = identified(known["own"][places], aims, users, AMONG, seed)
                 judged["identified"] = identification(hits)
     judged |= {"variety": variety(known["own"]), "variety_real": variety(units)}
-    if len(real) < LEAST_REAL:
+    if len(reference) < LEAST_REAL:
         return judged, measures
-    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(real)))
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(reference)))
     some, others = order.tensor_split(2)
     for name, distance in (("kid", kernel_distance), ("fid", frechet_distance)):
-        judged[name] = distance(features["own"], real)
-        judged[f"{name}_real"] = distance(real[some], real[others])
+        judged[name] = distance(features["own"], reference)
+        judged[f"{name}_real"] = distance(reference[some], reference[others])
     return judged, measures
+
+
+def looked_at(people: Any, items: NDArray[np.integer]) -> list[int]:
+    """Items whose pictures those of `people` are compared with: recent ones, asked for, and next."""
+    recent = (item for history in people.histories for item in history[-RECENT:].tolist())
+    return sorted({*recent, *items.tolist(), *people.items.tolist()})
+
+
+def learned_from(eyes: Eyes) -> list[int]:
+    """Items that an encoder trained on this catalog was fitted to."""
+    return getattr(eyes, "learned", np.empty(0, np.int64)).tolist()
 
 
 def look_at(

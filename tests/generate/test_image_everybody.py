@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
@@ -266,6 +267,45 @@ def test_scores_and_the_contact_sheet(generator: Path, tmp_path: Path) -> None:
         run_image_scores(generator, replace(asked, people=1), tmp_path / "wrong")
     with pytest.raises(VitrineError, match="judge 'nothing-here' cannot be loaded"):
         run_image_scores(generator, replace(asked, judge="nothing-here"), tmp_path / "wrong")
+
+
+def test_pictures_are_compared_with_none_that_the_judge_learned_from() -> None:
+    from types import SimpleNamespace
+
+    from generate.image.judge import train_judge
+    from generate.image.score import TOLD, judge_pictures, looked_at
+
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(0, 255, (40, SIZE, SIZE, 3), dtype=np.uint8)
+    kinds = [("wide", "tall")[item % 2] for item in range(40)]
+    table = pa.table({"item_id": [str(item) for item in range(40)], "stands": kinds})
+    catalog: Any = SimpleNamespace(
+        name="shop",
+        num_items=40,
+        columns=table,
+        roles={},
+        image_of=lambda item, size: drawn[item],
+        user_ids=np.array(["a", "b", "c"]),
+    )
+    people = SimpleNamespace(
+        users=np.arange(3),
+        histories=[np.arange(n, n + 4) for n in (0, 4, 8)],
+        items=np.array([12, 13, 14]),
+    )
+    asked = np.array([15, 16, 17])
+    compared = np.array(looked_at(people, asked))
+    assert compared.tolist() == list(range(18))
+    judge, _ = train_judge(catalog, 2, progress=False, without=compared)
+    assert not set(judge.learned) & set(compared)
+    assert len(judge.learned) == 22
+    pictures = {told: [Image.fromarray(drawn[item]) for item in asked] for told in TOLD}
+    judged, _ = judge_pictures(pictures, asked, catalog, people, judge)
+    assert judged["reference_pictures"] == 18
+    judge.learned = np.arange(10)
+    judged, _ = judge_pictures(pictures, asked, catalog, people, judge)
+    assert (judged["real_pictures"], judged["reference_pictures"]) == (18, 8)
+    most, _ = train_judge(catalog, 2, progress=False, without=np.arange(39))
+    assert len(most.learned) == 20, "half of the pictures are left to learn from"
 
 
 def test_the_judge_sees_colours_that_no_label_names() -> None:
