@@ -55,16 +55,17 @@ def differences(
     ]
 
 
-def say(found: Difference, what: str, theirs: float) -> str:
-    """One sentence: *what* helped, hurt, or made no clear difference here; `theirs` is the other's mean."""
+def say(found: Difference, what: str, theirs: float, beware: str = "") -> str:
+    """One sentence: *what* helped, hurt, or made no clear difference here; `theirs` is the other's mean;
+    `beware` is what a reader must know beside that."""
     verb = {"better": "helped", "worse": "hurt", "no difference": "made no clear difference"}[
         found.word
     ]
     share = f" ({found.value.value / theirs:+.1%})" if theirs > 0 else ""
-    caveat = f" Beware: {found.caveat}." if found.caveat else ""
+    told = f" Beware: {beware}." if beware else ""
     return (
         f"{what} {verb} here: NDCG@10 {found.value.value:+.4f}{share} "
         f"[{found.value.low:+.4f}, {found.value.high:+.4f}], "
         f"p = {found.adjusted:.3g} after Holm's correction ({found.ours} against {found.theirs})."
-        f"{caveat}"
+        f"{told}"
     )

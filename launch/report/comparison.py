@@ -115,8 +115,12 @@ def compare(
     answers = differences(values, pairs, without_seed_noise(arms))
     columns = shown_columns(COLUMNS, catalog, split)
     sentences = [
-        say(answer, what[0].upper() + what[1:], float(values[answer.theirs].mean()))
-        + _one_sided(answer, searched, " Beware: {}.")
+        say(
+            answer,
+            what[0].upper() + what[1:],
+            float(values[answer.theirs].mean()),
+            _beware(answer, searched),
+        )
         for (what, _, _), answer in zip(asked, answers, strict=True)
     ]
     return Comparison(
@@ -139,15 +143,11 @@ def compare(
     )
 
 
-def _one_sided(answer: Difference, searched: Mapping[str, Searched], form: str) -> str:
-    """Of a difference where one side had its settings searched and the other had not; else ""."""
-    known = [name for name in (answer.ours, answer.theirs) if name in searched]
-    return form.format(f"only the settings of {known[0]} were searched") if len(known) == 1 else ""
-
-
 def _beware(answer: Difference, searched: Mapping[str, Searched]) -> str:
-    told = (_one_sided(answer, searched, "{}"), answer.caveat)
-    return "; ".join(what for what in told if what)
+    """What a difference cannot say: of arms trained once, and where one side alone was searched."""
+    known = [name for name in (answer.ours, answer.theirs) if name in searched]
+    one_sided = f"only the settings of {known[0]} were searched" if len(known) == 1 else ""
+    return "; ".join(told for told in (answer.caveat, one_sided) if told)
 
 
 def _row(

@@ -186,9 +186,7 @@ def test_training_noise_is_in_the_verdict_or_said_to_be_unknown() -> None:
     (alone,) = differences(single, [("a", "b")])
     assert alone.word == "better"
     assert alone.caveat == "training noise of a and b is not measured (one seed)"
-    assert say(alone, "A", 0.5).endswith(
-        " Beware: training noise of a and b is not measured (one seed)."
-    )
+    assert say(alone, "A", 0.5, alone.caveat).endswith(f" Beware: {alone.caveat}.")
     (known,) = differences(single, [("a", "b")], same_for_every_seed=["b"])
     assert known.caveat == "training noise of a is not measured (one seed)"
     arms = default_arms(["text", "image"])
