@@ -154,9 +154,8 @@ def _checked(score: ScoreChunk, catalog: Catalog, targets: Targets) -> ScoreChun
 
     def scored(people: Tensor, part: slice) -> Tensor:
         scores = score(people, part)
-        if (
-            scores.sum().isfinite()
-        ):  # a sum is finite only if all its terms are; faster than asking each
+        # A sum is finite only if all its terms are, and faster than asking each.
+        if scores.sum().isfinite():
             return scores
         strange = (~scores.isfinite()).nonzero()
         if len(strange):

@@ -91,13 +91,27 @@ LEVEL = 0.05
 
 
 @dataclass(frozen=True)
-class Difference:
-    """A mean difference over users and trainings, both taken as random draws."""
+class Estimate:
+    """A mean, or a difference of means, over users and trainings, both taken as random draws."""
 
-    interval: Interval
-    """With 95 % of Student's t."""
-    p: float
-    """Two-sided, of no difference."""
+    value: float
+    error: float
+    """Its standard error; infinite where one user tells nothing of others."""
+    freedom: float
+    """Degrees of freedom of the error."""
+
+    @property
+    def p(self) -> float:
+        """Two-sided, of a true value of 0, by Student's t."""
+        if self.error == 0:  # the same for every user in every training
+            return float(self.value == 0)
+        return two_sided_p(self.value / self.error, self.freedom)
+
+    @property
+    def interval(self) -> Interval:
+        """95 %, by Student's t."""
+        reach = critical_t(LEVEL, self.freedom) * self.error if self.error else 0.0
+        return Interval(self.value, self.value - reach, self.value + reach)
 
 
 def mean_over_seeds(runs: NDArray[np.floating]) -> Interval:
@@ -105,7 +119,7 @@ def mean_over_seeds(runs: NDArray[np.floating]) -> Interval:
     return _crossed([(1.0, runs)]).interval
 
 
-def difference_over_seeds(ours: NDArray[np.floating], theirs: NDArray[np.floating]) -> Difference:
+def difference_over_seeds(ours: NDArray[np.floating], theirs: NDArray[np.floating]) -> Estimate:
     """Mean of ours − theirs, (seeds, users) each over the same users; the numbers of seeds may differ.
 
     Another draw of users and other seeds would both give another difference. With users and seeds
@@ -121,14 +135,14 @@ def difference_over_seeds(ours: NDArray[np.floating], theirs: NDArray[np.floatin
     return _crossed([(1.0, ours), (-1.0, theirs)])
 
 
-def _crossed(terms: Sequence[tuple[float, NDArray[np.floating]]]) -> Difference:
+def _crossed(terms: Sequence[tuple[float, NDArray[np.floating]]]) -> Estimate:
     """Σ sign · mean over its runs (seeds, users)."""
     arms = [(sign, _finite(runs.T).T) for sign, runs in terms]
     by_user = sum(sign * runs.mean(axis=0) for sign, runs in arms)
     assert isinstance(by_user, np.ndarray)
     value, num_users = float(by_user.mean()), len(by_user)
     if num_users < 2:
-        return Difference(Interval(value, -math.inf, math.inf), 1.0)
+        return Estimate(value, math.inf, 1.0)
     variance = by_user.var(ddof=1) / num_users
     squares, least = variance**2 / (num_users - 1), num_users - 1
     for _, runs in arms:
@@ -144,14 +158,8 @@ def _crossed(terms: Sequence[tuple[float, NDArray[np.floating]]]) -> Difference:
         squares += between**2 / freedom
         if between > 0:
             least = min(least, freedom)
-    if variance <= 0:  # every user has the same difference in every training
-        return Difference(Interval(value, value, value), 1.0 if value == 0 else 0.0)
-    freedom = max(least, variance**2 / squares)
-    error = math.sqrt(variance)
-    reach = critical_t(LEVEL, freedom) * error
-    return Difference(
-        Interval(value, value - reach, value + reach), two_sided_p(value / error, freedom)
-    )
+    freedom = max(least, variance**2 / squares) if squares else float(least)
+    return Estimate(value, math.sqrt(variance), freedom)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
