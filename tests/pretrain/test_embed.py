@@ -157,7 +157,7 @@ def test_after_a_stop_it_goes_on_where_it_was(
         np.testing.assert_array_equal(again[name], vector)
 
 
-def test_what_another_request_left_half_done_is_thrown_away(
+def test_what_another_request_left_half_done_is_not_gone_on_from(
     config: EmbedConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
