@@ -104,3 +104,10 @@ def test_what_is_equal_everywhere_has_no_noise() -> None:
     assert difference_over_seeds(runs + 1, runs).p < 1e-9
     assert difference_over_seeds(runs[:, :1] + 1, runs[:, :1]).p == 1, "one user shows nothing"
     assert mean_over_seeds(runs).value == pytest.approx(runs.mean())
+
+
+def test_without_training_noise_the_interval_is_that_of_users() -> None:
+    runs = np.tile(np.random.default_rng(4).random(50), (3, 1))
+    found = mean_over_seeds(runs)
+    reach = critical_t(0.05, 49) * runs[0].std(ddof=1) / math.sqrt(50)
+    assert (found.low, found.high) == pytest.approx((runs.mean() - reach, runs.mean() + reach))
