@@ -8,6 +8,7 @@ from catalog.config import (
     CatalogConfig,
     Count,
     NonNegative,
+    Positive,
     PositiveInt,
     Share,
     ShareBelowOne,
@@ -81,10 +82,31 @@ class MissingConfig:
 
 @dataclass(frozen=True)
 class NeighboursConfig:
-    k: PositiveInt = 100
-    """Neighbours kept of each item."""
-    shrink: NonNegative = 10.0
-    """Added to a cosine's denominator, so that one of few people counts for less."""
+    k: PositiveInt | None = None
+    """Neighbours kept of each item; null: whichever of 20, 50, 100, 200 and 500 ranks validation best."""
+    shrink: NonNegative | None = None
+    """Added to a cosine's denominator, so that one of few users counts for less; null: whichever of 0,
+    10, 30 and 100 ranks validation best."""
+
+
+@dataclass(frozen=True)
+class FactorisationConfig:
+    width: PositiveInt = 64
+    """Width of the vectors of users and items, and in vbpr also of tastes."""
+    pairs: PositiveInt = 4096
+    """Triples of a user, an item they took and one they did not, in one step on each device."""
+    learning_rate: Positive = 0.01
+    """Adam's, the same in every step."""
+    regularisation: NonNegative = 0.01
+    """Weight of the squares of all that a triple reads of users and items."""
+    average: ShareBelowOne = 0.99
+    """Decay of the moving average of the weights that is judged and kept."""
+    look_every: PositiveInt = 5
+    """Passes over the training interactions between two looks at the validation targets."""
+    patience: PositiveInt = 5
+    """Looks without a better one after which training ends."""
+    max_passes: PositiveInt = 500
+    """Passes after which it ends at the latest, or without validation targets."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +184,9 @@ class FinetuneConfig:
     """At most this many people are looked at each time."""
     neighbours: NeighboursConfig = field(default_factory=NeighboursConfig)
     """The baseline item-knn only."""
+    factorisation: FactorisationConfig = field(default_factory=FactorisationConfig)
+    """The baselines bpr-mf and vbpr only: they are trained until validation stops improving, whatever
+    the trainer's steps and the optimiser's settings are."""
 
     @property
     def encoder_learning(self) -> EncoderLearning:
@@ -198,7 +223,7 @@ class ArmConfig:
     tower_rate: NonNegative = 0.0
     """Overrules fine-tuning's where it is not 0."""
     steps: Count = 0
-    """Overrules fine-tuning's where it is not 0."""
+    """Overrules fine-tuning's where it is not 0; the baselines read no steps."""
     what: str = ""
     """What this arm is, in a few words."""
 
@@ -221,8 +246,10 @@ class ArmConfig:
     def settings(self, common: FinetuneConfig) -> FinetuneConfig:
         """`common` as this arm has it."""
         optimizer, trainer = common.optimizer, common.trainer
+        factorisation = common.factorisation
         if self.learning_rate:
             optimizer = replace(optimizer, learning_rate=self.learning_rate)
+            factorisation = replace(factorisation, learning_rate=self.learning_rate)
         if self.steps:
             trainer = replace(trainer, max_steps=self.steps)
         return replace(
@@ -236,6 +263,7 @@ class ArmConfig:
             tower_rate=self.tower_rate or common.tower_rate,
             optimizer=optimizer,
             trainer=trainer,
+            factorisation=factorisation,
         )
 
 

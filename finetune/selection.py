@@ -1,6 +1,6 @@
 """Looks at validation now and then and keeps the weights that ranked best."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytorch_lightning as pl
@@ -8,6 +8,10 @@ import torch
 
 from catalog.splits import Targets
 from finetune.metrics import Ranking, mean_ndcg
+
+
+def trained_weights(module: pl.LightningModule) -> dict[str, torch.nn.Parameter]:
+    return {name: p for name, p in module.named_parameters() if p.requires_grad}
 
 
 class BestWeights(pl.Callback):
@@ -23,11 +27,16 @@ class BestWeights(pl.Callback):
         targets: Targets,
         every: int,
         people: int,
+        patience: int = 0,
+        weights: Callable[[Any], Mapping[str, torch.nn.Parameter]] = trained_weights,
     ) -> None:
-        """`rank` ranks targets by the module in training."""
+        """`rank` ranks targets by the module in training; `weights`: which of its weights it is by;
+        `patience`: looks without a better one after which training ends, 0: it never does."""
         self.targets = targets.of_people(people)
         self.rank = rank
         self.every = every
+        self.patience = patience
+        self.weights = weights
         self.curve: list[list[float]] = []
         self.best: float | None = None  # no look yet
         self.best_step = 0
@@ -46,16 +55,26 @@ class BestWeights(pl.Callback):
         due = step % self.every == 0 or step == trainer.max_steps
         if due and (not self.curve or self.curve[-1][0] != step):
             self.look(pl_module, step)
+            trainer.should_stop |= self.exhausted
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.should_stop |= self.exhausted  # resumed from a checkpoint of the last step
+
+    @property
+    def exhausted(self) -> bool:
+        """As many looks as `patience` says have not found better weights."""
+        waited = sum(step > self.best_step for step, _ in self.curve)
+        return 0 < self.patience <= waited
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        weights = self.weights(pl_module)
         with torch.no_grad():
-            for name, parameter in pl_module.named_parameters():
-                if name in self.kept:
-                    parameter.copy_(self.kept[name])
+            for name, kept in self.kept.items():
+                weights[name].copy_(kept)
 
     def look(self, module: pl.LightningModule, step: int) -> None:
-        trained = {n: p for n, p in module.named_parameters() if p.requires_grad}
-        if len(self.targets.users) == 0 or any(hasattr(p, "ds_id") for p in trained.values()):
+        weights = self.weights(module)
+        if len(self.targets.users) == 0 or any(hasattr(p, "ds_id") for p in weights.values()):
             return
         training = module.training
         ranking = self.rank(module, self.targets)
@@ -64,4 +83,4 @@ class BestWeights(pl.Callback):
         self.curve.append([step, ndcg])
         if self.best is None or ndcg > self.best:
             self.best, self.best_step = ndcg, step
-            self.kept = {name: p.detach().clone() for name, p in trained.items()}
+            self.kept = {name: p.detach().clone() for name, p in weights.items()}

@@ -1,9 +1,9 @@
 """Many arms, several seeds, one verdict: which way of recommending is better here, and by how much.
 
-Every arm is fitted and judged alike: the same split, steps, batch and candidates, and, where settings
-are searched, the same number of trials. Each arm of each
-seed is an artifact of its own, so that a comparison that was stopped goes on, and one with another
-arm fits that arm alone.
+Every arm is judged alike, by the same split and candidates, and, where settings are searched, after
+the same number of trials. Arms of ours are fitted with the same steps and batch, baselines until
+validation stops improving. Each arm of each seed is an artifact of its own, so that a comparison that
+was stopped goes on, and one with another arm fits that arm alone.
 """
 
 import json

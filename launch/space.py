@@ -10,11 +10,15 @@ from launch.settings import describe, field_types
 from launch.values import Mismatch, nested_class, type_in_words, typed
 
 RATE, DECAY = "optimizer.learning_rate", "optimizer.weight_decay"
+PAIRWISE = {
+    "factorisation.learning_rate": [1e-3, 1e-1, "log"],
+    "factorisation.regularisation": [1e-4, 1e-1, "log"],
+}
 SPACES: dict[str, dict[str, Any]] = {
     "vitrine": {RATE: [1e-4, 1e-2, "log"], DECAY: [1e-3, 0.3, "log"], "dropout": [0, 0.5]},
     "semantic-ids": {RATE: [1e-4, 1e-2, "log"], DECAY: [1e-3, 0.3, "log"], "dropout": [0, 0.5]},
-    "bpr-mf": {RATE: [1e-4, 1e-1, "log"], DECAY: [1e-3, 1, "log"]},
-    "vbpr": {RATE: [1e-4, 1e-1, "log"], DECAY: [1e-3, 1, "log"]},
+    "bpr-mf": PAIRWISE,
+    "vbpr": PAIRWISE,
     "item-knn": {"neighbours.k": [10, 500, "log"], "neighbours.shrink": [1, 1000, "log"]},
     "popularity": {},
 }
@@ -92,10 +96,15 @@ OF_OTHERS: dict[str, tuple[str, ...]] = {
     "semantic-ids": ("optimizer.", "dropout", "semantic."),
     "popularity": (),
     "item-knn": ("neighbours.",),
-    "bpr-mf": ("optimizer.", "width"),
-    "vbpr": ("optimizer.",),
+    "bpr-mf": ("factorisation.",),
+    "vbpr": ("factorisation.",),
 }
-SEARCHABLE = (*_read_by(ArmConfig(features="content+id")), "neighbours.", "semantic.", "width")
+SEARCHABLE = (
+    *_read_by(ArmConfig(features="content+id")),
+    "neighbours.",
+    "semantic.",
+    "factorisation.",
+)
 
 
 def _flat(space: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Matrix factorisation from pairs: BPR-MF (Rendle et al., 2009) and VBPR (He and McAuley, 2016)."""
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -11,35 +12,50 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from catalog.catalog import Catalog
+from catalog.errors import VitrineError
 from catalog.splits import Split, Targets, training_pairs
+from finetune.config import FactorisationConfig
 from finetune.evaluate import ScoreChunk
-from pretrain.config import OptimizerConfig
-from pretrain.optim import make_optimizer
+from pretrain.optim import GuardedAdamW
 from pretrain.rows import order_for
 
 
 class Pairs:
-    """Draw n of a training: who took what, and something they did not take.
+    """Draw n of a training: users, items they took, and items they did not take.
 
-    A function of (seed, n): a resumed run draws what it would have drawn.
+    A function of (seed, n): a resumed run draws what it would have drawn. Items that no user took in
+    training are never drawn: most were not on sale yet, and would learn to be ranked last.
     """
 
     def __init__(self, catalog: Catalog, split: Split, size: int, seed: int) -> None:
-        """`size`: triples in one draw."""
-        self.users, self.items = training_pairs(catalog, split)
-        self.taken = np.unique(self.users * catalog.num_items + self.items)
+        """`size`: triples in one draw. VitrineError where no user has an item they did not take."""
+        users, items = training_pairs(catalog, split)
+        self.taken = np.unique(users * catalog.num_items + items)
+        self.candidates = np.flatnonzero(split.trained_items)
+        num_taken = np.bincount(self.taken // catalog.num_items, minlength=catalog.num_users)
+        # A user who took every candidate has no negative item, and nothing to learn from.
+        useful = num_taken[users] < len(self.candidates)
+        if not useful.any():
+            raise VitrineError(
+                f"every user of {catalog.name} took all {len(self.candidates):,} items of the training "
+                "part, so none is left to rank below them; use another baseline, such as item-knn"
+            )
+        self.users, self.items = users[useful], items[useful]
         self.num_items, self.size, self.seed = catalog.num_items, size, seed
 
+    def __len__(self) -> int:
+        """Draws in one pass over the training interactions."""
+        return -(-len(self.items) // self.size)
+
     def __getitem__(self, draw: int) -> NDArray[np.int64]:
-        """(3, size): people, items they took, items they did not take in training."""
+        """(3, size): users, items they took, items they did not take in training."""
         rng = np.random.default_rng((self.seed, draw))
         rows = rng.integers(len(self.items), size=self.size)
-        users, others = self.users[rows], rng.integers(self.num_items, size=self.size)
-        for _ in range(10):  # somebody may have taken nearly everything
-            wrong = self._took(users, others)
-            if not wrong.any():
-                break
-            others[wrong] = rng.integers(self.num_items, size=int(wrong.sum()))
+        users, others = self.users[rows], np.empty(self.size, dtype=np.int64)
+        wrong = np.arange(self.size)
+        while len(wrong):
+            others[wrong] = self.candidates[rng.integers(len(self.candidates), size=len(wrong))]
+            wrong = wrong[self._took(users[wrong], others[wrong])]
         return np.stack([users, self.items[rows], others])
 
     def _took(self, users: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -62,69 +78,117 @@ class PairData(pl.LightningDataModule):
         )
 
 
-class Factorisation(pl.LightningModule):
-    """Scores are the item's bias + person · item, and with `features` + person's taste · what the
-    item shows + the bias of what it shows (VBPR, eq. 4). Who took nothing in training gets the biases.
+class Factors(nn.Module):
+    """Scores are the item's bias + user · item, and of items with content + the user's taste · the
+    content's projection + the content's bias (VBPR, eq. 4).
     """
 
-    features: Tensor | None
+    def __init__(self, num_users: int, num_items: int, width: int, content_width: int = 0) -> None:
+        """`content_width`: of the vectors of what items show; 0: there are none."""
+        super().__init__()
+        self.users = nn.Embedding(num_users, width)
+        self.items = nn.Embedding(num_items, width)
+        self.bias = nn.Embedding(num_items, 1)
+        tables = [self.users, self.items]
+        if content_width:
+            self.taste = nn.Embedding(num_users, width)
+            self.projection = nn.Linear(content_width, width, bias=False)
+            self.content_bias = nn.Linear(content_width, 1, bias=False)
+            nn.init.zeros_(self.content_bias.weight)
+            tables.append(self.taste)
+        for table in tables:
+            nn.init.normal_(table.weight, std=0.01)
+        nn.init.zeros_(self.bias.weight)
+
+    def forward(
+        self, users: Tensor, taken: Tensor, others: Tensor, content: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Of triples (n,): by how much each user scores `taken` higher than `others`, float32 (n,), and
+        the sum of the squares of all that is read of users and items (Rendle et al., eq. 4; the
+        projection of content, which every triple reads, is left alone). `content` (num_items, c).
+        """
+        tastes, better, worse = self.users(users), self.items(taken), self.items(others)
+        bias, other_bias = self.bias(taken).squeeze(-1), self.bias(others).squeeze(-1)
+        ahead = (tastes * (better - worse)).sum(-1) + bias - other_bias
+        read = [tastes, better, worse, bias, other_bias]
+        if content is not None:
+            shown, of_content = content[taken] - content[others], self.taste(users)
+            ahead = ahead + (of_content * self.projection(shown)).sum(-1)
+            ahead = ahead + self.content_bias(shown).squeeze(-1)
+            read.append(of_content)
+        return ahead, torch.stack([values.square().sum() for values in read]).sum()
+
+
+class Factorisation(pl.LightningModule):
+    """Learns `Factors` from triples; what it is judged by is the moving average of their weights.
+
+    A step moves the vectors of single users and items far; the average of the last hundred steps ranks
+    better than any of them (Polyak and Juditsky, 1992).
+    """
+
+    content: Tensor | None
 
     def __init__(
         self,
-        num_people: int,
+        num_users: int,
         num_items: int,
-        width: int,
-        optimizer: OptimizerConfig,
-        features: Tensor | None = None,
+        config: FactorisationConfig,
+        content: Tensor | None = None,
     ) -> None:
-        """`features` float32 (num_items, f): fixed vectors of what items show."""
+        """`content` float32 (num_items, c): fixed vectors of what items show."""
         super().__init__()
-        self.people = nn.Embedding(num_people, width)
-        self.items = nn.Embedding(num_items, width)
-        self.bias = nn.Embedding(num_items, 1)
-        for table in (self.people, self.items):
-            nn.init.normal_(table.weight, std=0.01)
-        nn.init.zeros_(self.bias.weight)
-        self.register_buffer("features", features, persistent=False)
-        if features is not None:
-            self.taste = nn.Embedding(num_people, width)
-            nn.init.normal_(self.taste.weight, std=0.01)
-            self.shows = nn.Linear(features.shape[1], width, bias=False)
-            self.shown_bias = nn.Linear(features.shape[1], 1, bias=False)
-        self.optimizer_config = optimizer
-
-    def score(self, people: Tensor, items: Tensor) -> Tensor:
-        """Of each person (n,) with the item beside them (n,): (n,)."""
-        scores = (self.people(people) * self.items(items)).sum(-1) + self.bias(items).squeeze(-1)
-        if self.features is not None:
-            shown = self.features[items]
-            scores = scores + (self.taste(people) * self.shows(shown)).sum(-1)
-            scores = scores + self.shown_bias(shown).squeeze(-1)
-        return scores
+        width = 0 if content is None else content.shape[1]
+        self.factors = Factors(num_users, num_items, config.width, width)
+        self.averaged = copy.deepcopy(self.factors).requires_grad_(False)
+        self.register_buffer("content", content, persistent=False)
+        self.config = config
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        people, taken, other = batch.unbind()
-        loss = -F.logsigmoid(self.score(people, taken) - self.score(people, other)).mean()
-        self.log("loss", loss, sync_dist=True, batch_size=len(people))
-        return loss
+        ahead, squares = self.factors(*batch.unbind(), self.content)
+        loss = -F.logsigmoid(ahead).mean()
+        self.log("loss", loss, sync_dist=True, batch_size=len(ahead))
+        return loss + self.config.regularisation / 2 * squares / len(ahead)
 
     def configure_optimizers(self) -> Any:
-        return make_optimizer(self.parameters(), self.optimizer_config, self.trainer.max_steps)
+        """Adam at one rate: nobody knows beforehand when validation stops improving."""
+        group = {"params": list(self.factors.parameters()), "weight_decay": 0.0}
+        return GuardedAdamW([group], self.config.learning_rate)
 
-    def scorer(self, targets: Targets, known: NDArray[np.bool_]) -> ScoreChunk:
-        """`known` bool (num_people,): who took something in training."""
-        users = torch.from_numpy(targets.users.astype(np.int64))
-        counts = torch.from_numpy(known.astype(np.float32))
+    def scorer(self, targets: Targets, split: Split) -> ScoreChunk:
+        """By the averaged weights. Who took nothing in training gets the biases; an item that nobody
+        took has the mean item's bias, 0, and no vector, so that its content alone speaks for it."""
+        factors, device = self.averaged, self.averaged.bias.weight.device
+        users = torch.from_numpy(targets.users.astype(np.int64)).to(device)
+        known_users = torch.from_numpy((split.train_end > 0).astype(np.float32)).to(device)
+        known_items = torch.from_numpy(split.trained_items.astype(np.float32)).to(device)
 
         def score(people: Tensor, part: slice) -> Tensor:
-            chosen = users[people]
-            weight = counts[chosen].unsqueeze(1)
-            scores = (weight * self.people.weight[chosen]) @ self.items.weight[part].T
-            scores = scores + self.bias.weight[part].T
-            if self.features is not None:
-                shown = self.features[part]
-                scores = scores + (weight * self.taste.weight[chosen]) @ self.shows(shown).T
-                scores = scores + self.shown_bias(shown).T
-            return scores
+            chosen = users[people.to(device)]
+            weight = known_users[chosen].unsqueeze(1)
+            scores = (weight * factors.users.weight[chosen]) @ factors.items.weight[part].T
+            scores = (scores + factors.bias.weight[part].T) * known_items[part]
+            if self.content is not None:
+                shown = self.content[part]
+                scores = (
+                    scores + (weight * factors.taste.weight[chosen]) @ factors.projection(shown).T
+                )
+                scores = scores + factors.content_bias(shown).T
+            return scores.float().cpu()
 
         return score
+
+
+class WeightAverage(pl.Callback):
+    """Moves a `Factorisation`'s averaged weights towards the trained ones after every step."""
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
+    ) -> None:
+        assert isinstance(pl_module, Factorisation)
+        step = trainer.global_step
+        # A young average would lean on where training began.
+        decay = min(pl_module.config.average, (1 + step) / (10 + step))
+        pairs = zip(pl_module.averaged.parameters(), pl_module.factors.parameters(), strict=True)
+        with torch.no_grad():
+            for averaged, trained in pairs:
+                averaged.lerp_(trained, 1 - decay)

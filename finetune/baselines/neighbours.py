@@ -9,9 +9,14 @@ from torch import Tensor
 
 from catalog.catalog import Catalog
 from catalog.splits import Split, Targets, training_pairs
-from finetune.config import NeighboursConfig
 from finetune.evaluate import ScoreChunk
 
+TRIED_K, TRIED_SHRINK = (20, 50, 100, 200, 500), (0.0, 10.0, 30.0, 100.0)
+"""What validation chooses between where settings leave it open."""
+USUAL_K, USUAL_SHRINK = 100, 10.0
+"""Where it is open and there are no validation targets."""
+MOST_KEPT = 2**27
+"""Neighbours of all items together that may be tried: 1.5 GB."""
 DENSE_BYTES = 64 * 2**20
 """Memory for one block of items × items."""
 PAIRS_AT_ONCE = 2**20
@@ -21,23 +26,28 @@ PAIRS_AT_ONCE = 2**20
 class ItemNeighbours:
     """Each item's nearest items by the cosine of who took them in training.
 
-    A cosine of few people is unsure: `shrink` is added to its denominator (Bell and Koren, 2007).
+    A cosine of few people is unsure: `shrink` is added to its denominator (Bell and Koren, 2007). Where
+    a user's own items are candidates (`repeats: rank`), an item is the nearest of its own neighbours.
     """
 
-    def __init__(self, items: NDArray[np.int64], similarities: NDArray[np.float32]) -> None:
-        """Both (num_items, k); where an item has fewer, the rest have similarity 0."""
-        self.items = torch.from_numpy(items)
-        self.similarities = torch.from_numpy(similarities)
+    def __init__(self, items: Tensor, similarities: Tensor) -> None:
+        """int32 and float32, both (num_items, k), the nearest first; where an item has fewer, the rest
+        have similarity 0."""
+        self.items, self.similarities = items, similarities
+
+    def nearest(self, k: int) -> "ItemNeighbours":
+        """The first k of those that are kept."""
+        return ItemNeighbours(self.items[:, :k], self.similarities[:, :k])
 
     @classmethod
     def fit(
         cls,
         catalog: Catalog,
         split: Split,
-        config: NeighboursConfig | None = None,
+        k: int,
+        shrink: float,
         progress: Callable[[int], None] | None = None,
     ) -> "ItemNeighbours":
-        config = config or NeighboursConfig()
         users, items = training_pairs(catalog, split)
         pairs = np.unique(users * catalog.num_items + items)
         users, items = pairs // catalog.num_items, pairs % catalog.num_items
@@ -45,8 +55,9 @@ class ItemNeighbours:
         of_item = np.argsort(items, kind="stable")  # who took each item
         starts = np.searchsorted(items[of_item], np.arange(catalog.num_items + 1))
         sizes = np.diff(starts).astype(np.float32)
-        k = min(config.k, catalog.num_items)
-        found = np.zeros((catalog.num_items, k), dtype=np.int64)
+        k = min(k, catalog.num_items)
+        itself = split.config.repeats == "rank"
+        found = np.zeros((catalog.num_items, k), dtype=np.int32)
         cosines = np.zeros((catalog.num_items, k), dtype=np.float32)
         block = max(1, DENSE_BYTES // (8 * catalog.num_items))
         for first in range(0, catalog.num_items, block):
@@ -57,28 +68,33 @@ class ItemNeighbours:
                 items, begins, users[places], items[places] - first, catalog.num_items, last - first
             )
             together = torch.from_numpy(counts.reshape(catalog.num_items, -1))
-            together[chosen, chosen - first] = 0.0
-            lengths = np.sqrt(sizes[:, None] * sizes[chosen]) + config.shrink
-            together /= torch.from_numpy(lengths).clamp(min=1e-12)  # 0 for who was never taken
+            if not itself:
+                together[chosen, chosen - first] = 0.0
+            lengths = np.sqrt(sizes[:, None] * sizes[chosen]) + shrink
+            together /= torch.from_numpy(lengths).clamp(min=1e-12)  # 0 for what nobody took
             best, rows = together.topk(k, dim=0)
             found[chosen], cosines[chosen] = rows.T.numpy(), best.T.numpy()
             if progress is not None:
                 progress(last)
-        return cls(found, cosines)
+        return cls(torch.from_numpy(found), torch.from_numpy(cosines))
 
     def scorer(self, catalog: Catalog, targets: Targets) -> ScoreChunk:
         """Scores are sums of similarities to what the history holds."""
         interactions = catalog.interactions
 
         def score(people: Tensor, part: slice) -> Tensor:
-            scores = torch.zeros(len(people), part.stop - part.start)
-            for row, person in enumerate(people.tolist()):
-                history = targets.history(interactions, person)
-                taken = torch.from_numpy(np.unique(history).astype(np.int64))
-                items, values = self.items[taken].flatten(), self.similarities[taken].flatten()
-                inside = (items >= part.start) & (items < part.stop)
-                scores[row].index_add_(0, items[inside] - part.start, values[inside])
-            return scores
+            taken = [np.unique(targets.history(interactions, row)) for row in people.tolist()]
+            owners = torch.arange(len(people)).repeat_interleave(torch.tensor([*map(len, taken)]))
+            of_all, width = torch.from_numpy(np.concatenate(taken)), part.stop - part.start
+            scores = torch.zeros(len(people) * width)
+            step = max(1, PAIRS_AT_ONCE // self.items.shape[1])
+            for first in range(0, len(of_all), step):
+                rows = slice(first, first + step)
+                items = self.items[of_all[rows]].long() - part.start
+                inside = (items >= 0) & (items < width)
+                places = (owners[rows].unsqueeze(1) * width + items)[inside]
+                scores.index_add_(0, places, self.similarities[of_all[rows]][inside])
+            return scores.view(len(people), width)
 
         return score
 

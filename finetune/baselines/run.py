@@ -1,7 +1,7 @@
 """One baseline on one page: settings in, an artifact with its ranking out."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -11,24 +11,34 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
-from catalog.artifacts import write_artifact
+from catalog.artifacts import Artifact, write_artifact
 from catalog.catalog import Catalog
 from catalog.memory import PeakMemory
 from catalog.progress import ProgressDisplay
 from catalog.splits import Split, Targets, load_split
-from finetune.baselines.factorisation import Factorisation, PairData, Pairs
-from finetune.baselines.neighbours import ItemNeighbours
+from finetune.baselines.factorisation import Factorisation, PairData, Pairs, WeightAverage
+from finetune.baselines.neighbours import (
+    MOST_KEPT,
+    TRIED_K,
+    TRIED_SHRINK,
+    USUAL_K,
+    USUAL_SHRINK,
+    ItemNeighbours,
+)
 from finetune.baselines.popularity import figures_of_test, rank_by_popularity
-from finetune.config import FinetuneConfig, Model
+from finetune.config import FinetuneConfig, Model, NeighboursConfig
 from finetune.evaluate import check_test_targets, rank_targets
 from finetune.metrics import ListMeasures, Ranking, mean_ndcg
+from finetune.run import check_targets
 from finetune.selection import BestWeights
-from pretrain.artifact import count_parameters, open_encoder
-from pretrain.config import ReaderConfig
+from pretrain.artifact import EncoderParts, count_parameters, open_encoder
 from pretrain.curves import CurveRecorder
 from pretrain.embed import check_vectors, embed_items, vectors_made_with
 from pretrain.run import TrainerFactory
 from pretrain.work import clear_work, learned_request, work_folder
+
+LEAST_STEPS = 50
+"""Between two looks at validation, where a few steps make many passes over a small shop."""
 
 
 @dataclass
@@ -40,15 +50,18 @@ class FittedBaseline:
     validation_ndcg: float | None = None
     """NDCG@10 of the validation targets, where they were looked at."""
     facts: dict[str, Any] = field(default_factory=dict)
+    curves: CurveRecorder | None = None
+    """Of what is trained step by step."""
 
 
 def run_baseline(
     model: Model, config: FinetuneConfig, output: Path, build_trainer: TrainerFactory
 ) -> Path:
-    """Fits a baseline by the settings a recommender would have, and ranks the test targets.
+    """Fits a baseline and ranks the test targets. What can be chosen on validation is: a baseline is a
+    rival, and a weak one proves nothing.
 
-    Those that are trained take as many steps, on as many interactions each, with the same width.
-    Returns the artifact's folder: `test_ranks.npy` and the metrics in the manifest.
+    Returns the artifact's folder: `test_ranks.npy`, `curves.json` of those that are trained, and the
+    metrics in the manifest.
     """
     started, memory = perf_counter(), PeakMemory()
     catalog, split = load_split(config.catalog, config.split)
@@ -67,6 +80,8 @@ def run_baseline(
         request=learned_request("baseline", settings, parents, catalog.fingerprint),
     ) as staging:
         np.save(staging.path / "test_ranks.npy", ranking.ranks, allow_pickle=False)
+        if fitted.curves is not None:
+            fitted.curves.save(staging.path / "curves.json")
         looked = fitted.validation_ndcg
         staging.metrics.update(
             {
@@ -101,22 +116,56 @@ def fit_baseline(
 
 
 def _neighbours(config: FinetuneConfig, catalog: Catalog, split: Split) -> FittedBaseline:
-    display = ProgressDisplay("Item neighbours", catalog.num_items)
+    """Those of the settings, and where these leave k or shrink open, the ones that rank validation best."""
+    ks, shrinks = _tried(config.neighbours, catalog, split)
+    display = ProgressDisplay("Item neighbours", catalog.num_items * len(shrinks))
+    validation = split.validation.of_people(config.validation_people)
+    best: tuple[ItemNeighbours, float | None, dict[str, Any]] | None = None
+    for number, shrink in enumerate(shrinks):
 
-    def show(done: int) -> None:
-        if config.trainer.progress and display.is_due(done):
-            display.show(done)
+        def show(done: int, before: int = number * catalog.num_items) -> None:
+            if config.trainer.progress and display.is_due(before + done):
+                display.show(before + done)
 
-    fitted = ItemNeighbours.fit(catalog, split, config.neighbours, progress=show)
+        most = ItemNeighbours.fit(catalog, split, max(ks), shrink, progress=show)
+        for k in ks:
+            fitted = most.nearest(k)
+            ndcg = None
+            if len(validation):
+                ndcg = mean_ndcg(_rank_by_neighbours(fitted, catalog, validation))
+            if best is None or (ndcg or 0.0) > (best[1] or 0.0):
+                best = fitted, ndcg, {"k": k, "shrink": shrink}
     display.close()
+    assert best is not None
+    fitted, ndcg, facts = best
 
     def rank(targets: Targets, **more: Any) -> Ranking:
-        # Each call reads whole histories and their neighbours, so there had better be few.
-        score = fitted.scorer(catalog, targets)
-        return rank_targets(score, catalog, targets, items_chunk=16_384, **more)
+        return _rank_by_neighbours(fitted, catalog, targets, **more)
 
-    looked = mean_ndcg(rank(split.validation)) if len(split.validation) else None
-    return FittedBaseline(rank, looked)
+    return FittedBaseline(rank, ndcg, facts)
+
+
+def _tried(
+    config: NeighboursConfig, catalog: Catalog, split: Split
+) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Which k and shrink are tried: one of each where settings name it or nothing can choose."""
+    can_choose = len(split.validation) > 0
+    ks = [k for k in TRIED_K if k * catalog.num_items <= MOST_KEPT] or [TRIED_K[0]]
+    usual = min(USUAL_K, ks[-1])
+    shrinks = TRIED_SHRINK if can_choose else (USUAL_SHRINK,)
+    return (
+        (config.k,) if config.k is not None else tuple(ks) if can_choose else (usual,),
+        (config.shrink,) if config.shrink is not None else shrinks,
+    )
+
+
+def _rank_by_neighbours(
+    fitted: ItemNeighbours, catalog: Catalog, targets: Targets, **more: Any
+) -> Ranking:
+    # Each call reads whole histories and their neighbours, so there had better be few.
+    return rank_targets(
+        fitted.scorer(catalog, targets), catalog, targets, items_chunk=16_384, **more
+    )
 
 
 def _factorised(
@@ -127,45 +176,75 @@ def _factorised(
     output: Path,
     build_trainer: TrainerFactory,
 ) -> FittedBaseline:
-    features, width, length = None, config.width, (config.user or ReaderConfig()).max_history
-    parents = {}
+    """Trained until validation has not improved for a while; the best average of weights is kept."""
+    settings, trainer_config = config.factorisation, config.trainer
+    content, parents, seen_targets = None, {}, 0
     if model == "vbpr":
         base, parts = open_encoder(config.encoder)
         parents = {"encoder": base.path}
-        width = parts.history.config.width
-        vectors = np.empty((catalog.num_items, width), dtype=np.float32)
-        if config.vectors:
-            vectors[:] = vectors_made_with(config.vectors, base, catalog)
-            check_vectors(vectors, catalog, config.vectors)
-        else:
-            shown = config.trainer.progress
-            embed_items(parts.encoder, parts.reader(catalog), vectors, progress=shown)
-        centred = torch.from_numpy(vectors - vectors.mean(axis=0))
-        features = centred / centred.std().clamp(min=1e-6)
-    known = split.train_end > 0
-    module = Factorisation(catalog.num_users, catalog.num_items, width, config.optimizer, features)
+        seen_targets = check_targets(config, base, catalog, split)
+        content = _content(config, base, parts, catalog)
+    pairs = Pairs(catalog, split, settings.pairs, trainer_config.seed)
+    devices = trainer_config.devices * trainer_config.nodes * trainer_config.accumulate
+    steps = -(-len(pairs) // devices)  # of a pass
+    module = Factorisation(catalog.num_users, catalog.num_items, settings, content)
 
     def rank(module: Factorisation, targets: Targets, **more: Any) -> Ranking:
         with torch.no_grad():
-            return rank_targets(module.cpu().scorer(targets, known), catalog, targets, **more)
+            return rank_targets(module.scorer(targets, split), catalog, targets, **more)
 
-    curves = CurveRecorder(config.trainer.log_every)
-    best = BestWeights(rank, split.validation, config.validate_every, config.validation_people)
-    work = work_folder(
-        output, model, config, "data.rows", catalog=catalog.fingerprint, parents=parents
+    curves = CurveRecorder(trainer_config.log_every)
+    best = BestWeights(
+        rank,
+        split.validation,
+        max(settings.look_every * steps, LEAST_STEPS),
+        config.validation_people,
+        settings.patience,
+        lambda module: dict(module.averaged.named_parameters()),
     )
-    title = f"{model} on {catalog.name}"
-    trainer = build_trainer(config.trainer, work, title, callbacks=[curves, best])
-    pairs = Pairs(catalog, split, config.data.rows * length, config.trainer.seed)
+    work = work_folder(
+        output, model, config, "factorisation.pairs", catalog=catalog.fingerprint, parents=parents
+    )
+    trainer = build_trainer(
+        replace(trainer_config, max_steps=settings.max_passes * steps),
+        work,
+        f"{model} on {catalog.name}, until validation stops improving",
+        callbacks=[curves, WeightAverage(), best],
+    )
     trainer.fit(module, PairData(pairs))
     clear_work(work)
-    parameters = count_parameters(module)
+    parameters = count_parameters(module, trained_only=True)
+    curves.curves["validation NDCG@10"] = best.curve
     return FittedBaseline(
-        partial(rank, module),
+        partial(rank, module.cpu()),
         best.best,
         {
             "parameters": parameters,
             "trained_parameters": parameters,
+            "seen_targets": seen_targets,
             "best_step": best.best_step,
+            "passes": round(trainer.global_step / steps, 1),
         },
+        curves,
     )
+
+
+def _content(
+    config: FinetuneConfig, base: Artifact, parts: EncoderParts, catalog: Catalog
+) -> torch.Tensor:
+    """What the pretrained encoder makes of every item, centred, in units of its spread: float32
+    (num_items, width)."""
+    vectors = np.empty((catalog.num_items, parts.history.config.width), dtype=np.float32)
+    if config.vectors:
+        vectors[:] = vectors_made_with(config.vectors, base, catalog)
+        check_vectors(vectors, catalog, config.vectors)
+    else:
+        shown = config.trainer.progress
+        embed_items(parts.encoder, parts.reader(catalog), vectors, progress=shown)
+    return standardised(torch.from_numpy(vectors))
+
+
+def standardised(vectors: torch.Tensor) -> torch.Tensor:
+    """Less their mean, over the standard deviation of all their entries."""
+    centred = vectors - vectors.mean(dim=0)
+    return centred / centred.std().clamp(min=1e-6)

@@ -1,23 +1,32 @@
-"""The baselines compute what their papers say, in blocks as at once."""
+"""The baselines compute what their papers say, in blocks as at once, and are fitted like rivals."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 
 from catalog.artifacts import open_artifact
 from catalog.catalog import Catalog, load_catalog
 from catalog.config import CatalogConfig
+from catalog.errors import VitrineError
 from catalog.splits import Split, SplitConfig, make_split
 from finetune.baselines import neighbours
 from finetune.baselines.factorisation import Factorisation, Pairs
-from finetune.baselines.neighbours import ItemNeighbours
-from finetune.baselines.run import run_baseline
-from finetune.config import FinetuneConfig, FinetuneDataConfig, Model, NeighboursConfig
+from finetune.baselines.neighbours import TRIED_K, TRIED_SHRINK, ItemNeighbours
+from finetune.baselines.run import fit_baseline, run_baseline
+from finetune.config import FactorisationConfig, FinetuneConfig, Model, NeighboursConfig
+from finetune.evaluate import rank_targets
+from finetune.metrics import mean_ndcg
 from launch.trainer import build_trainer
-from pretrain.config import OptimizerConfig, TrainerConfig
+from pretrain.config import TrainerConfig
+
+QUICK = FactorisationConfig(width=8, pairs=64, look_every=1, max_passes=12)
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +37,15 @@ def shop(demo_world: Path) -> Catalog:
 @pytest.fixture(scope="module")
 def split(shop: Catalog) -> Split:
     return make_split(shop, SplitConfig())
+
+
+@pytest.fixture(scope="module")
+def config(demo_world: Path) -> FinetuneConfig:
+    return FinetuneConfig(
+        catalog=CatalogConfig(path=str(demo_world / "wardrobe")),
+        factorisation=QUICK,
+        trainer=TrainerConfig(progress=False, checkpoint_every=0, log_to=""),
+    )
 
 
 def taken(shop: Catalog, split: Split) -> np.ndarray:
@@ -44,7 +62,7 @@ def test_neighbours_are_those_of_the_whole_matrix(
 ) -> None:
     monkeypatch.setattr(neighbours, "DENSE_BYTES", dense_bytes)
     monkeypatch.setattr(neighbours, "PAIRS_AT_ONCE", dense_bytes // 100)
-    fitted = ItemNeighbours.fit(shop, split, NeighboursConfig(k=6, shrink=2.0))
+    fitted = ItemNeighbours.fit(shop, split, k=6, shrink=2.0)
     matrix = taken(shop, split).astype(float)
     together = matrix.T @ matrix
     sizes = together.diagonal()
@@ -68,7 +86,7 @@ def test_items_nobody_took_are_like_none_also_without_shrinkage(
 
 
 def test_a_person_s_scores_are_sums_over_their_history(shop: Catalog, split: Split) -> None:
-    fitted = ItemNeighbours.fit(shop, split, NeighboursConfig(shop.num_items, 2.0))
+    fitted = ItemNeighbours.fit(shop, split, shop.num_items, 2.0)
     score = fitted.scorer(shop, split.test)
     people = torch.arange(5)
     parts = [score(people, slice(0, 30)), score(people, slice(30, shop.num_items))]
@@ -82,6 +100,54 @@ def test_a_person_s_scores_are_sums_over_their_history(shop: Catalog, split: Spl
         np.testing.assert_allclose(torch.cat(parts, 1)[row].numpy(), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("shrink", [0.0, 0.3])
+def test_neighbours_of_an_item_that_nobody_took_are_no_nearer_than_others(
+    shop: Catalog, split: Split, shrink: float
+) -> None:
+    cold = ~split.trained_items
+    assert cold.any()
+    fitted = ItemNeighbours.fit(shop, split, 4, shrink)
+    assert torch.isfinite(fitted.similarities).all()
+    assert not fitted.similarities[torch.from_numpy(cold)].any()
+    warm = fitted.similarities > 0
+    assert split.trained_items[fitted.items[warm].numpy()].all()
+
+
+def test_an_item_is_its_own_neighbour_only_where_repeats_are_ranked(
+    shop: Catalog, split: Split
+) -> None:
+    itself = torch.arange(shop.num_items)[torch.from_numpy(split.trained_items)]
+    for repeats in ("drop", "mask", "rank"):
+        by = replace(split, config=SplitConfig(repeats=repeats))  # pyright: ignore[reportArgumentType]
+        fitted = ItemNeighbours.fit(shop, by, 5, 1.0)
+        found = (fitted.items[itself] == itself.unsqueeze(1)) & (fitted.similarities[itself] > 0)
+        assert found.any(dim=1).all() == (repeats == "rank")
+        assert found.any() == (repeats == "rank")
+
+
+def test_the_neighbours_kept_are_those_that_rank_validation_best(
+    shop: Catalog, split: Split, config: FinetuneConfig, tmp_path: Path
+) -> None:
+    def validation(k: int, shrink: float) -> float:
+        fitted = ItemNeighbours.fit(shop, split, TRIED_K[-1], shrink).nearest(k)
+        score = fitted.scorer(shop, split.validation)
+        return mean_ndcg(rank_targets(score, shop, split.validation))
+
+    every = {(k, shrink): validation(k, shrink) for k in TRIED_K for shrink in TRIED_SHRINK}
+    assert len({round(value, 6) for value in every.values()}) > 2
+    for given in (NeighboursConfig(), NeighboursConfig(k=500), NeighboursConfig(shrink=100.0)):
+        settings = replace(config, neighbours=given)
+        fitted = fit_baseline("item-knn", settings, shop, split, tmp_path, build_trainer)
+        allowed = {
+            (k, shrink): value
+            for (k, shrink), value in every.items()
+            if given.k in (None, k) and given.shrink in (None, shrink)
+        }
+        chosen = fitted.facts["k"], fitted.facts["shrink"]
+        assert fitted.validation_ndcg == pytest.approx(max(allowed.values()))
+        assert allowed[chosen] == pytest.approx(fitted.validation_ndcg)
+
+
 def test_pairs_are_taken_and_not_taken_and_a_function_of_the_draw(
     shop: Catalog, split: Split
 ) -> None:
@@ -92,39 +158,183 @@ def test_pairs_are_taken_and_not_taken_and_a_function_of_the_draw(
     assert not matrix[users, others].any()
     np.testing.assert_array_equal(pairs[7], Pairs(shop, split, 400, seed=3)[7])
     assert not np.array_equal(pairs[7], pairs[8])
+    assert (len(pairs) - 1) * 400 < split.train_end.sum() <= len(pairs) * 400
+
+
+def test_what_nobody_took_in_training_is_no_negative(shop: Catalog, split: Split) -> None:
+    others = np.unique(np.concatenate([Pairs(shop, split, 4000, seed=0)[n][2] for n in range(5)]))
+    assert set(others) == set(np.flatnonzero(split.trained_items))
+    assert len(others) < shop.num_items
+
+
+def test_a_user_who_took_everything_teaches_nothing(shop: Catalog, split: Split) -> None:
+    one = np.zeros(shop.num_items, dtype=np.int64)
+    one[shop.interactions.history(0)[: split.train_end[0]]] = 1
+    alone = np.where(np.arange(shop.num_users) == 0, split.train_end, 0).astype(np.int32)
+    with pytest.raises(VitrineError, match="every user of wardrobe took all"):
+        Pairs(shop, replace(split, train_end=alone, train_counts=one), 8, seed=0)
+    one[np.flatnonzero(one == 0)[:1]] = 1  # one item that others took is the only negative
+    users, _, others = Pairs(shop, replace(split, train_end=alone, train_counts=one), 50, seed=0)[0]
+    assert not users.any()
+    assert len(np.unique(others)) == 1
 
 
 @pytest.mark.parametrize("shows", [False, True])
-def test_a_list_s_scores_are_the_pairs_scores(shop: Catalog, split: Split, shows: bool) -> None:
-    features = torch.randn(shop.num_items, 5) if shows else None
-    module = Factorisation(shop.num_users, shop.num_items, 8, OptimizerConfig(), features)
+def test_lists_are_scored_as_triples_are(shop: Catalog, split: Split, shows: bool) -> None:
+    content = torch.randn(shop.num_items, 5) if shows else None
+    module = Factorisation(shop.num_users, shop.num_items, QUICK, content)
     for parameter in module.parameters():
         torch.nn.init.normal_(parameter)
-    known = split.train_end > 0
-    score = module.scorer(split.test, known)
+    score = module.scorer(split.test, split)
+    warm = torch.from_numpy(np.flatnonzero(split.trained_items))
     with torch.no_grad():
-        listed = score(torch.arange(4), slice(10, 20))
+        listed = score(torch.arange(4), slice(0, shop.num_items))
         for row in range(4):
-            user = torch.full((10,), int(split.test.users[row]))
-            alone = module.score(user, torch.arange(10, 20))
-            if known[split.test.users[row]]:
-                torch.testing.assert_close(listed[row], alone)
-        stranger = module.scorer(split.test, np.zeros_like(known))(torch.arange(4), slice(0, 9))
+            user, first = (
+                torch.full((len(warm),), int(split.test.users[row])),
+                warm[0].expand(len(warm)),
+            )
+            ahead, _ = module.averaged(user, warm, first, content)
+            if split.train_end[split.test.users[row]]:
+                torch.testing.assert_close(listed[row, warm] - listed[row, warm[0]], ahead)
+        nobody = replace(split, train_end=np.zeros_like(split.train_end))
+        stranger = module.scorer(split.test, nobody)(torch.arange(4), slice(0, 9))
     torch.testing.assert_close(stranger, stranger[:1].expand(4, -1))
+
+
+@pytest.mark.parametrize("shows", [False, True])
+def test_an_item_that_nobody_took_is_known_by_its_content_alone(
+    shop: Catalog, split: Split, shows: bool
+) -> None:
+    content = torch.randn(shop.num_items, 5) if shows else None
+    module = Factorisation(shop.num_users, shop.num_items, QUICK, content)
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter)
+    cold = torch.from_numpy(~split.trained_items)
+    with torch.no_grad():
+        before = module.scorer(split.test, split)(torch.arange(4), slice(0, shop.num_items))
+        for table in (module.averaged.items, module.averaged.bias):
+            table.weight[cold] += 1.0
+        after = module.scorer(split.test, split)(torch.arange(4), slice(0, shop.num_items))
+    torch.testing.assert_close(before, after)
+    assert before[:, cold].any() == shows
+
+
+def test_a_step_weighs_the_squares_of_what_its_triples_read(shop: Catalog, split: Split) -> None:
+    triples = torch.from_numpy(Pairs(shop, split, 30, seed=0)[0])
+    module = Factorisation(shop.num_users, shop.num_items, QUICK)
+    factors = module.factors.requires_grad_(False)
+    read = [
+        factors.users.weight[triples[0]],
+        factors.items.weight[triples[1]],
+        factors.items.weight[triples[2]],
+        factors.bias.weight[triples[1]],
+        factors.bias.weight[triples[2]],
+    ]
+    expected = sum(float(values.square().sum()) for values in read)
+    assert float(factors(*triples, None)[1]) == pytest.approx(expected, rel=1e-5)
+    module.log = lambda *_, **__: None  # pyright: ignore[reportAttributeAccessIssue]
+    losses = []
+    for weight in (0.0, 0.5):
+        module.config = replace(QUICK, regularisation=weight)
+        losses.append(float(module.training_step(triples, 0)))
+    assert losses[1] - losses[0] == pytest.approx(0.25 * expected / 30, rel=1e-3)
+
+
+class EveryStep(pl.Callback):
+    """Keeps what the weights were after each step, and breaks off after one."""
+
+    def __init__(self, stop_after: int = 0) -> None:
+        self.stop_after = stop_after
+        self.trained: list[torch.Tensor] = []
+        self.averaged: list[torch.Tensor] = []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, *_: Any) -> None:
+        self.module = module
+        self.trained.append(module.factors.items.weight.detach().clone())
+        self.averaged.append(module.averaged.items.weight.detach().clone())
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        if self.stop_after and trainer.global_step == self.stop_after:
+            raise InterruptedError
+
+
+def run_with(callback: pl.Callback, config: FinetuneConfig, output: Path) -> Path:
+    def built(*arguments: Any, callbacks: Any) -> pl.Trainer:
+        return build_trainer(*arguments, callbacks=[*callbacks, callback])
+
+    return run_baseline("bpr-mf", config, output, built)
+
+
+def test_training_ends_when_validation_has_not_improved_for_as_long_as_patience_says(
+    config: FinetuneConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("finetune.baselines.run.LEAST_STEPS", 1)
+    seen = EveryStep()
+    patient = replace(QUICK, patience=3, max_passes=400, learning_rate=0.1)
+    output = run_with(seen, replace(config, factorisation=patient), tmp_path / "run")
+    curve = json.loads((output / "curves.json").read_text())["validation NDCG@10"]
+    steps, values = zip(*curve, strict=True)
+    assert int(np.argmax(values)) == len(values) - 1 - 3
+    metrics = open_artifact(output).manifest["metrics"]
+    assert metrics["best_step"] == steps[-4]
+    assert metrics["validation_ndcg@10"] == max(values)
+    assert len(seen.trained) == steps[-1]
+    assert metrics["passes"] == 3 + int(np.argmax(values)) + 1
+    assert metrics["passes"] < 400
+
+
+def test_the_average_of_the_weights_is_what_is_kept(config: FinetuneConfig, tmp_path: Path) -> None:
+    seen = EveryStep()
+    output = run_with(
+        seen, replace(config, factorisation=replace(QUICK, max_passes=2)), tmp_path / "run"
+    )
+    for step in range(1, len(seen.trained)):
+        decay = min(QUICK.average, (2 + step) / (11 + step))
+        expected = torch.lerp(seen.averaged[step - 1], seen.trained[step], 1 - decay)
+        torch.testing.assert_close(seen.averaged[step], expected)
+    assert not torch.equal(seen.averaged[-1], seen.trained[-1])
+    best = open_artifact(output).manifest["metrics"]["best_step"]
+    torch.testing.assert_close(seen.module.averaged.items.weight, seen.averaged[best - 1])
+
+
+def test_a_baseline_that_was_stopped_ends_as_if_it_had_not_been(
+    config: FinetuneConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("finetune.baselines.run.LEAST_STEPS", 1)
+    trainer = replace(config.trainer, checkpoint_every=1)
+    config = replace(config, factorisation=replace(QUICK, patience=2), trainer=trainer)
+    whole = run_with(EveryStep(), config, tmp_path / "whole")
+    curve = json.loads((whole / "curves.json").read_text())["validation NDCG@10"]
+    broken, went_on = tmp_path / "broken", EveryStep()
+    with pytest.raises(InterruptedError):
+        run_with(EveryStep(curve[1][0] + 1), config, broken)
+    run_with(went_on, config, broken)
+    assert len(went_on.trained) == curve[-1][0] - curve[1][0] - 1
+    ranks = [np.load(folder / "test_ranks.npy") for folder in (whole, broken)]
+    np.testing.assert_array_equal(*ranks)
+
+
+def test_a_baseline_stopped_after_its_last_look_trains_no_further(
+    config: FinetuneConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("finetune.baselines.run.LEAST_STEPS", 1)
+    trainer = replace(config.trainer, checkpoint_every=1)
+    config = replace(config, factorisation=replace(QUICK, patience=2), trainer=trainer)
+    monkeypatch.setattr("finetune.baselines.run.clear_work", lambda work: None)
+    run_with(EveryStep(), config, tmp_path / "run")
+    ranks = np.load(tmp_path / "run" / "test_ranks.npy")
+    shutil.rmtree(tmp_path / "run")
+    went_on = EveryStep()
+    run_with(went_on, config, tmp_path / "run")
+    assert not went_on.trained
+    np.testing.assert_array_equal(np.load(tmp_path / "run" / "test_ranks.npy"), ranks)
 
 
 @pytest.mark.parametrize("model", ["popularity", "item-knn", "bpr-mf"])
 def test_a_baseline_leaves_its_ranking_behind(
-    model: Model, demo_world: Path, tmp_path: Path
+    model: Model, config: FinetuneConfig, tmp_path: Path
 ) -> None:
-    config = FinetuneConfig(
-        catalog=CatalogConfig(path=str(demo_world / "wardrobe")),
-        width=8,
-        data=FinetuneDataConfig(rows=2),
-        optimizer=OptimizerConfig(learning_rate=0.05),
-        trainer=TrainerConfig(max_steps=60, progress=False),
-        validate_every=20,
-    )
     output = run_baseline(model, config, tmp_path / model, build_trainer)
     artifact = open_artifact(output, kind="baseline")
     metrics = artifact.manifest["metrics"]
@@ -134,3 +344,19 @@ def test_a_baseline_leaves_its_ranking_behind(
     if model != "popularity":
         assert metrics["test/mrr"] != metrics["popularity/mrr"]
     json.dumps(metrics)
+
+
+def test_vbpr_refuses_targets_its_encoder_was_pretrained_on_unless_allowed(
+    settings: FinetuneConfig, config: FinetuneConfig, demo_world: Path, tmp_path: Path
+) -> None:
+    home = CatalogConfig(path=str(demo_world / "home"))
+    config = replace(config, encoder=settings.encoder, catalog=home)
+    config = replace(config, factorisation=replace(QUICK, max_passes=1))
+    run_baseline("vbpr", config, tmp_path / "same", build_trainer)
+    other = replace(config, split=SplitConfig(kind="leave-one-out"))
+    with pytest.raises(VitrineError, match=r"was pretrained on \d+ of the \d+ targets that can be"):
+        run_baseline("vbpr", other, tmp_path / "other", build_trainer)
+    assert not (tmp_path / "other").exists()
+    run_baseline("bpr-mf", other, tmp_path / "ids", build_trainer)
+    allowed = run_baseline("vbpr", replace(other, allow_seen=True), tmp_path / "yes", build_trainer)
+    assert open_artifact(allowed).manifest["metrics"]["seen_targets"] > 0

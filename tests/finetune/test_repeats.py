@@ -12,7 +12,7 @@ from catalog.config import CatalogConfig, SplitConfig
 from catalog.splits import make_split
 from finetune.artifact import open_recommender
 from finetune.baselines.run import run_baseline
-from finetune.config import FinetuneConfig, FinetuneDataConfig
+from finetune.config import FactorisationConfig, FinetuneConfig, FinetuneDataConfig
 from finetune.index import ItemIndex
 from finetune.recommendations import measure, recommend
 from finetune.run import run_finetuning
@@ -115,7 +115,8 @@ def test_a_list_without_repeats_holds_nothing_the_user_has(
 def test_baselines_follow_the_protocol(
     model: str, groceries: FinetuneConfig, tmp_path: Path
 ) -> None:
-    config = replace(groceries, trainer=replace(groceries.trainer, max_steps=2))
+    quick = FactorisationConfig(width=8, pairs=64, max_passes=1)
+    config = replace(groceries, factorisation=quick)
     for repeats, targets in (("rank", 80), ("mask", 80), ("drop", 10)):
         split = replace(RANK, repeats=repeats)  # pyright: ignore[reportArgumentType]
         output = run_baseline(

@@ -13,7 +13,7 @@ import pytest
 from catalog.artifacts import open_artifact
 from catalog.config import CatalogConfig
 from catalog.errors import Diverged, VitrineError
-from finetune.config import ArmConfig, FinetuneConfig, FinetuneDataConfig
+from finetune.config import ArmConfig, FactorisationConfig, FinetuneConfig, FinetuneDataConfig
 from finetune.metrics import metric_values
 from finetune.run import run_finetuning
 from finetune.statistics import Interval
@@ -55,6 +55,7 @@ def config(demo_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Compar
             encoder=str(encoder),
             catalog=CatalogConfig(path=str(demo_world / "wardrobe")),
             trainer=TrainerConfig(max_steps=2, progress=False),
+            factorisation=FactorisationConfig(width=8, pairs=64, max_passes=2),
         ),
         seeds=2,
         include="popularity,item-knn,vbpr,id,text only,scratch,lora",

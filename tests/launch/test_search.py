@@ -17,7 +17,7 @@ from catalog.catalog import Catalog, load_catalog
 from catalog.config import CatalogConfig, SplitConfig
 from catalog.errors import Diverged, VitrineError
 from catalog.splits import Split, load_split, make_split, target_rows, without_test
-from finetune.config import ArmConfig, FinetuneConfig, FinetuneDataConfig
+from finetune.config import ArmConfig, FactorisationConfig, FinetuneConfig, FinetuneDataConfig
 from launch.compare import CompareConfig, default_arms, run_comparison
 from launch.search import JOURNAL, SearchConfig, Searched, search_arms
 from launch.settings import load_settings
@@ -43,6 +43,7 @@ def common(demo_world: Path) -> FinetuneConfig:
         user=ReaderConfig(layers=1, heads=2, max_history=6),
         data=FinetuneDataConfig(rows=2),
         trainer=TrainerConfig(max_steps=3, progress=False),
+        factorisation=FactorisationConfig(width=8, pairs=64, max_passes=2),
     )
 
 
@@ -280,7 +281,7 @@ def test_a_rate_that_diverges_is_told_from_a_mistake(
     common: FinetuneConfig, tmp_path: Path
 ) -> None:
     wild = replace(common, trainer=TrainerConfig(max_steps=60, give_up_after=2, progress=False))
-    space = {"optimizer.learning_rate": [1e30, 1e36, "log"], "dropout": [0, 0.5]}
+    space = {"factorisation.learning_rate": [1e30, 1e36, "log"], "dropout": [0, 0.5]}
     arms = {"bpr": ArmConfig(model="bpr-mf")}
     with pytest.raises(VitrineError, match="all 1 trials of bpr diverged"):
         search_arms(SearchConfig(1, space=space), wild, arms, tmp_path, build_trainer)
@@ -288,14 +289,15 @@ def test_a_rate_that_diverges_is_told_from_a_mistake(
 
 def test_spaces_are_those_an_arm_reads() -> None:
     arms = default_arms(["text", "image"])
-    given = {"lora": {"rank": [4, 8, "choice"]}, "neighbours.k": [5, 50], "width": None}
+    given = {"lora": {"rank": [4, 8, "choice"]}, "neighbours.k": [5, 50]}
     spaces = {name: space_of(arm, given) for name, arm in arms.items()}
     ours = {"optimizer.learning_rate", "optimizer.weight_decay", "dropout"}
     assert spaces["popularity"] == spaces["zero-shot"] == {}
     assert set(spaces["frozen"]) == set(spaces["id"]) == set(spaces["scratch"]) == ours
     assert set(spaces["lora"]) == set(spaces["text only"]) == ours | {"lora.rank"}
     assert spaces["lora"]["lora.rank"] == Choice((4, 8))
-    assert set(spaces["bpr-mf"]) == set(spaces["vbpr"]) == ours - {"dropout"}
+    pairwise = {"factorisation.learning_rate", "factorisation.regularisation"}
+    assert set(spaces["bpr-mf"]) == set(spaces["vbpr"]) == pairwise
     assert spaces["item-knn"] == {
         "neighbours.k": Range(5, 50, whole=True),
         "neighbours.shrink": Range(1, 1000, log=True),
