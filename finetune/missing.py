@@ -15,8 +15,8 @@ from torch import Tensor
 from catalog.catalog import Catalog
 from catalog.errors import VitrineError, nearest
 from catalog.splits import Split
-from finetune.baselines.neighbours import ItemNeighbours
-from finetune.config import FinetuneConfig, MissingConfig, NeighboursConfig
+from finetune.baselines.neighbours import USUAL_SHRINK, ItemNeighbours
+from finetune.config import FinetuneConfig, MissingConfig
 from pretrain.content import ContentReader
 from pretrain.embed import embed_items
 from pretrain.encoder import ItemEncoder
@@ -98,7 +98,7 @@ def walk_over(catalog: Catalog, split: Split) -> Tensor:
 
     Edges are those of item-kNN, in both directions; rows sum to 1, or to 0 where there is no edge.
     """
-    near = ItemNeighbours.fit(catalog, split, NeighboursConfig(k=NEIGHBOURS))
+    near = ItemNeighbours.fit(catalog, split, NEIGHBOURS, USUAL_SHRINK)
     sources = torch.arange(catalog.num_items).repeat_interleave(near.items.shape[1])
     targets, weights = near.items.flatten(), near.similarities.flatten()
     kept = weights > 0

@@ -26,8 +26,7 @@ PAIRS_AT_ONCE = 2**20
 class ItemNeighbours:
     """Each item's nearest items by the cosine of who took them in training.
 
-    A cosine of few people is unsure: `shrink` is added to its denominator (Bell and Koren, 2007). Where
-    a user's own items are candidates (`repeats: rank`), an item is the nearest of its own neighbours.
+    A cosine of few people is unsure: `shrink` is added to its denominator (Bell and Koren, 2007).
     """
 
     def __init__(self, items: Tensor, similarities: Tensor) -> None:
@@ -47,7 +46,9 @@ class ItemNeighbours:
         k: int,
         shrink: float,
         progress: Callable[[int], None] | None = None,
+        itself: bool = False,
     ) -> "ItemNeighbours":
+        """`itself`: an item is among its own neighbours, for users whose own items are candidates."""
         users, items = training_pairs(catalog, split)
         pairs = np.unique(users * catalog.num_items + items)
         users, items = pairs // catalog.num_items, pairs % catalog.num_items
@@ -56,7 +57,6 @@ class ItemNeighbours:
         starts = np.searchsorted(items[of_item], np.arange(catalog.num_items + 1))
         sizes = np.diff(starts).astype(np.float32)
         k = min(k, catalog.num_items)
-        itself = split.config.repeats == "rank"
         found = np.zeros((catalog.num_items, k), dtype=np.int32)
         cosines = np.zeros((catalog.num_items, k), dtype=np.float32)
         block = max(1, DENSE_BYTES // (8 * catalog.num_items))

@@ -127,7 +127,8 @@ def _neighbours(config: FinetuneConfig, catalog: Catalog, split: Split) -> Fitte
             if config.trainer.progress and display.is_due(before + done):
                 display.show(before + done)
 
-        most = ItemNeighbours.fit(catalog, split, max(ks), shrink, progress=show)
+        itself = split.config.repeats == "rank"
+        most = ItemNeighbours.fit(catalog, split, max(ks), shrink, show, itself)
         for k in ks:
             fitted = most.nearest(k)
             ndcg = None
