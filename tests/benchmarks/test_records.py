@@ -283,3 +283,17 @@ def test_a_record_of_changed_sources_is_marked_stale_and_its_quotes_are_listed(t
     assert "✓ met, stale |" in page
     assert "has changed since." in page.split("## planted")[1]
     assert stale_quotes(f"\n{quote} and {quote}", [old]) == ["line 2: ratio of planted"] * 2
+
+
+BASELINES = re.compile(r"(popularity|item_knn|bpr_mf|vbpr)_(hr10|ndcg10)")
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.name)
+def test_a_readme_table_of_ranking_shows_every_baseline_its_record_ran(record: Record):
+    text = (ROOT / "README.md").read_text(encoding="utf8")
+    rows = "\n".join(line for line in text.splitlines() if line.startswith("|"))
+    quoted = set(re.findall(rf"<!-- record:{record.name} (\w+) ", rows))
+    if any(figure.endswith(("_ndcg10", "_hr10")) for figure in quoted):
+        ran = {match[1] for figure in record.figures if (match := BASELINES.fullmatch(figure))}
+        shown = {match[1] for figure in quoted if (match := BASELINES.fullmatch(figure))}
+        assert shown >= ran
