@@ -184,8 +184,8 @@ def lora(output: Path) -> None:
         ],
         note=f"NDCG@10. {COMMON}movies: pretrained on its own training part, the last film of each "
         "person held out. fashion: pretrained on films, targets after a moment in time. full: whichever "
-        "of two rates for the towers ranks validation better (full: a fiftieth of the learning rate, "
-        "full gently: a five-hundredth).",
+        "of two rates for the towers ranks validation better (full: a two-hundredth of the learning "
+        "rate, full gently: a two-thousandth).",
     )
 
 

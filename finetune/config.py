@@ -27,9 +27,9 @@ Model = Literal["vitrine", "popularity", "item-knn", "bpr-mf", "vbpr", "semantic
 
 TOWER_RATE = 0.2
 """Of low-rank updates, and of towers that begin untrained."""
-FULL_TOWER_RATE = 0.02
-"""Of pretrained weights: at ten times this rate item vectors move further between two refreshes of the
-cache than they lie apart (`benchmarks/transfer.py`)."""
+FULL_TOWER_RATE = 0.005
+"""Of pretrained weights: at four times this rate a pretrained text tower already ranked worse than a
+frozen one (`benchmarks/transfer.py`)."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ class FinetuneConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     tower_rate: NonNegative | None = None
-    """Share of the learning rate at which the towers learn; null: 0.02 for pretrained weights trained
+    """Share of the learning rate at which the towers learn; null: 0.005 for pretrained weights trained
     whole (transfer full), 0.2 for low-rank updates and for towers that begin untrained."""
     projection_rate: NonNegative = 0.2
     """Share of the learning rate at which the encoder's projections and fusion learn."""

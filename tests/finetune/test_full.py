@@ -121,7 +121,7 @@ def test_pretrained_towers_learn_slower_than_projections_and_these_than_what_is_
     assert max(between) < rates["recommender.adaptor.linear.weight"]
 
 
-@pytest.mark.parametrize(("transfer", "share"), [("full", 0.02), ("lora", 0.2), ("scratch", 0.2)])
+@pytest.mark.parametrize(("transfer", "share"), [("full", 0.005), ("lora", 0.2), ("scratch", 0.2)])
 def test_the_towers_rate_depends_on_what_they_begin_with(
     transfer: str, share: float, settings: FinetuneConfig
 ) -> None:
