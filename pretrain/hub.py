@@ -112,9 +112,10 @@ def check_tokenizer(
     same.
     """
     tried = list(islice((text for text in texts if text.strip()), TEXTS_TRIED))
-    special = {*tokenizer.all_special_ids, tokenizer.unk_token_id}
+    special: set[Any] = {*tokenizer.all_special_ids, tokenizer.unk_token_id}
     with foreign(f"the tokenizer of {name!r} reads no text", "name a folder that holds one"):
-        read = tokenizer([text[:1000] for text in tried])["input_ids"] if tried else []
+        encoded = tokenizer([text[:1000] for text in tried])["input_ids"] if tried else []
+        read: list[list[int]] = encoded  # pyright: ignore[reportAssignmentType]
     if tried and not any(set(row) - special for row in read):
         raise VitrineError(
             f"the tokenizer of {name!r} knows no word of the catalog's texts (such as {tried[0][:40]!r}); "
@@ -154,14 +155,14 @@ def read_colours(name: str) -> tuple[list[float], list[float]]:
     found = []
     for key in ("image_mean", "image_std"):
         values = known.get(key)
-        numbers = values if isinstance(values, list) else [values] * 3
-        good = all(isinstance(one, int | float) and isfinite(one) for one in numbers)
-        if not good or len(numbers) != 3 or (key == "image_std" and not all(numbers)):
+        given = values if isinstance(values, list) else [values] * 3
+        numbers = [float(one) for one in given if isinstance(one, int | float) and isfinite(one)]
+        if len(given) != 3 or len(numbers) != 3 or (key == "image_std" and not all(numbers)):
             raise VitrineError(
                 f"the preprocessor_config.json of {name!r} has {key} {values!r}; it takes three numbers, for "
                 "red, green and blue"
             )
-        found.append([float(one) for one in numbers])
+        found.append(numbers)
     return found[0], found[1]
 
 

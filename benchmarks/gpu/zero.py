@@ -53,9 +53,9 @@ class Watch(pl.Callback):
 def fit(strategy: str, precision: str, size: Size, pairs: int, device: str) -> dict[str, Any]:
     config = TrainerConfig(
         max_steps=STEPS,
-        accelerator="gpu" if device == "cuda" else device,
+        accelerator="gpu" if device == "cuda" else "cpu",
         strategy=strategy,  # type: ignore[arg-type]
-        precision=precision,
+        precision=precision,  # type: ignore[arg-type]
         progress=False,
     )
     pl.seed_everything(0, verbose=False)

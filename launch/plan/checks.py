@@ -49,8 +49,13 @@ def _heads(config: StageConfig) -> list[Finding]:
     for name, tower in towers.items():
         width, heads = tower.config.get("hidden_size"), tower.config.get("num_attention_heads")
         where = f"encoder.{name}" if name in ("text", "image") else f"encoder.more.{name}"
-        whole = isinstance(width, int) and isinstance(heads, int) and heads > 0
-        if not tower.model and whole and width % heads:
+        if (
+            not tower.model
+            and isinstance(width, int)
+            and isinstance(heads, int)
+            and heads > 0
+            and width % heads
+        ):
             found.append(
                 Finding(
                     f"{where}.config.hidden_size {width} is not divisible by {heads} heads; try "
