@@ -79,6 +79,19 @@ def test_sampled_softmax_estimates_the_full_one(negatives: int) -> None:
     assert F.cosine_similarity(*(g.flatten() for g in gradients), dim=0).item() > 0.99
 
 
+def test_an_item_is_expected_as_often_as_it_is_drawn() -> None:
+    """Among the other positions' targets and the drawn items."""
+    torch.manual_seed(0)
+    taken, positions, negatives, draws = torch.tensor([8.0, 4, 2, 1, 1]), 5, 3, 2000
+    counts, expected = torch.zeros(5), torch.zeros(5)
+    for _ in range(draws):
+        targets = torch.multinomial(taken, positions, replacement=True)
+        drawn, log_expected = draw_negatives(targets, taken, torch.arange(5), negatives)
+        counts += torch.cat([targets[1:], drawn]).bincount(minlength=5) / draws
+        expected[torch.cat([targets, drawn])] = log_expected.exp()
+    torch.testing.assert_close(counts, expected, rtol=0.07, atol=0)
+
+
 def test_a_lone_position_without_drawn_items_costs_nothing() -> None:
     targets, taken = torch.tensor([1]), torch.ones(3)
     drawn, log_expected = draw_negatives(targets, taken, torch.arange(3), 0)
