@@ -35,8 +35,9 @@ from finetune.statistics import mean_interval, ratio_interval
 from launch.pipeline import PipelineConfig, recommender_stage
 from launch.settings import load_settings
 from launch.trainer import build_trainer
+from pretrain.artifact import open_encoder
 from pretrain.config import EmbedConfig
-from pretrain.embed import VECTORS_FILE, run_embedding
+from pretrain.embed import run_embedding, vectors_made_with
 from pretrain.run import run_pretraining
 
 LIBRARIES = ["cornac==3.0.1", "implicit==0.7.3", f"torch=={torch.__version__.split('+')[0]}"]
@@ -189,7 +190,8 @@ def fit_rival(
 
 def _write_shop(name: str, folder: Path) -> None:
     catalog, split = shop(name)
-    vectors = torch.from_numpy(np.load(Path(settings(name).vectors) / VECTORS_FILE))
+    base, _ = open_encoder(settings(name).encoder)
+    vectors = torch.from_numpy(np.array(vectors_made_with(settings(name).vectors, base, catalog)))
     np.savez(
         folder / "shop.npz",
         num_items=catalog.num_items,
