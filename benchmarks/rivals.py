@@ -69,7 +69,7 @@ RIVALS: dict[Model, list[dict[str, Any]]] = {
             ("CosineRecommender", {}),
             ("TFIDFRecommender", {}),
             ("BM25Recommender", {}),
-            ("BM25Recommender", {"K1": 1.2, "B": 0.75}),
+            ("BM25Recommender", {"K1": 100.0, "B": 0.5}),
         )
         for k in TRIED_K
     ],
