@@ -188,7 +188,7 @@ def banned(tree: ast.AST) -> list[str]:
             found.append("torch.load of more than weights")
         if given.get("allow_pickle") == "True" or given.get("weights_only") == "False":
             found.append(f"{called} of pickles")
-        if "trust_remote_code" in given:
+        if given.get("trust_remote_code", "False") != "False":
             found.append(f"{called} of others' code")
         if called in ("eval", "exec", "yaml.load", "yaml.unsafe_load"):
             found.append(called)

@@ -124,7 +124,7 @@ def test_a_shop_where_nobody_came_back_is_refused(settings: FinetuneConfig, tmp_
     shop = write_shop(tmp_path / "shop", 9, histories([1] * 6, 9))
     split = SplitConfig(kind="leave-one-out")
     config = replace(settings, catalog=CatalogConfig(path=str(shop)), split=split)
-    with pytest.raises(VitrineError, match="nobody has two interactions in the training part"):
+    with pytest.raises(VitrineError, match="no test target whose user has 1 or more interactions"):
         run_finetuning(config, tmp_path / "run", build_trainer)
 
 

@@ -95,7 +95,8 @@ def test_all_that_leads_to_the_first_layer_learns_slowest() -> None:
     sound |= {"num_feat_extract_layers": 2, "num_conv_pos_embedding_groups": 2}
     looks = {"model_type": "clip_vision_model", "image_size": 16, "patch_size": 8, **SMALL}
     modalities = [
-        {"name": "audio", "kind": "audio", "source": "audio", "tower": sound, **READ},
+        {"name": "audio", "kind": "audio", "source": "audio", "tower": sound, **READ}
+        | {"input": "input_values"},
         {"name": "image", "kind": "image", "source": "image", "tower": looks, **READ},
     ]
     encoder = ItemEncoder(ItemEncoderConfig(width=8, modalities=modalities))
