@@ -475,7 +475,7 @@ def test_auto_keeps_whichever_ranks_validation_better(
     [
         ({"transfer": "zero-shot"}, "zero-shot trains nothing; use --features content or"),
         ({"trainer": TrainerConfig(strategy="zero3")}, "zero3 keeps no best weights"),
-        ({"split": SplitConfig(validation_share=1e-6)}, "no validation targets, and auto chooses"),
+        ({"split": SplitConfig(min_history=16)}, "no validation targets, and auto chooses"),
     ],
 )
 def test_auto_says_where_it_cannot_choose(
