@@ -7,8 +7,8 @@ and of how good each training came out for all: exp(difficulty + luck) / strengt
 strength differ in luck and in strength by training alone, the latter by a share of NDCG@10 that the
 record calls seed noise (its standard deviation over seeds). Each of the tables of users, trainings and
 noise is drawn many times; the share called different at .05 is to be 6 % at most, with the upper end of
-its 95 % interval (Wilson, 1927). Before, signs were flipped over users after seeds were averaged: what
-that test said of the same draws stands beside, as `users_alone`.
+its 95 % interval (Wilson, 1927). Beside it stands, as `users_alone`, what a t-test
+over users says of the same draws after the seeds were averaged, which takes training noise for an effect.
 """
 
 import argparse
@@ -135,7 +135,7 @@ def main() -> None:
         sources=["finetune/statistics.py", "finetune/student.py"],
         note="At a level of .05. Each figure is over tables of 500 and 2,000 users whose targets a "
         "training moves by .3 or 1.5 nats of their rank; noise is the standard deviation of an arm's "
-        "NDCG@10 over seeds, as a share of it. users_alone: the same draws, signs and t over users after "
+        "NDCG@10 over seeds, as a share of it. users_alone: a t-test over users on the same draws after "
         "the seeds were averaged. found: how often an arm better by 5, 10 or 20 % is called different.",
     )
 
