@@ -112,7 +112,8 @@ def check_tokenizer(
     same.
     """
     tried = list(islice((text for text in texts if text.strip()), TEXTS_TRIED))
-    special: set[Any] = {*tokenizer.all_special_ids, tokenizer.unk_token_id}
+    unknown: Any = tokenizer.unk_token_id
+    special = {*tokenizer.all_special_ids, unknown}
     with foreign(f"the tokenizer of {name!r} reads no text", "name a folder that holds one"):
         encoded = tokenizer([text[:1000] for text in tried])["input_ids"] if tried else []
         read: list[list[int]] = encoded  # pyright: ignore[reportAssignmentType]
