@@ -134,7 +134,7 @@ class PersonalImagePipeline(DiffusionPipeline):
             )
             # The weights sum to 1, so guiding the guesses of x guides the velocities alike.
             return torch.zeros_like(latents).index_add(
-                0, passes.rows, guesses * passes.weights[:, None, None, None]
+                0, passes.rows, (guesses * passes.weights[:, None, None, None]).to(latents.dtype)
             )
 
         return estimate
