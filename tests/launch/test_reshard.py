@@ -3,7 +3,6 @@
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -18,16 +17,7 @@ from launch.reshard import (
     is_converted,
     refuse_foreign_types,
 )
-
-
-class Evil:
-    """Touches a file when it is unpickled."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> Any:
-        return Path.touch, (self.mark,)
+from tests.test_untrusted import Evil
 
 
 @pytest.fixture
