@@ -57,7 +57,9 @@ class Record:
     sources: list[str]
     """Globs from the root of the files that the figures depend on, the benchmark among them."""
     source_hash: str
-    """Of those files as they were at `commit`; see `benchmarks.sources`."""
+    """Of those files as they were at `commit`, or at `carried`; see `benchmarks.sources`."""
+    carried: str = ""
+    """The commit at which code had been renamed and moved, and nothing else (`benchmarks.carry`)."""
 
     def is_stale(self, root: Path = ROOT) -> bool:
         """Whether a file that the figures depend on has changed since they were measured."""

@@ -51,6 +51,12 @@ def _section(record: Record) -> str:
     for comparison in record.goal:
         lines.append(f"- goal `{comparison}`: {_mark(holds(comparison, record.figures))}")
     lines += ["", f"Commit `{record.commit}`, {record.date}; {record.machine}; seeds {seeds}."]
+    if record.carried:
+        lines += [
+            "",
+            f"Carried over to `{record.carried}`: until there code was renamed and moved, and the golden "
+            "runs (`tests/test_golden.py`) give the same bits.",
+        ]
     if record.is_stale():
         lines += ["", "Stale: a file that these figures depend on has changed since."]
     lines += ["", record.note] if record.note else []

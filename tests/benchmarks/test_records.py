@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.carry import GOLDEN, carry, split_moves
 from benchmarks.record import (
     ROOT,
     Figure,
@@ -297,3 +298,28 @@ def test_a_readme_table_of_ranking_shows_every_baseline_its_record_ran(record: R
         ran = {match[1] for figure in record.figures if (match := BASELINES.fullmatch(figure))}
         shown = {match[1] for figure in quoted if (match := BASELINES.fullmatch(figure))}
         assert shown >= ran
+
+
+def test_a_renamed_source_keeps_a_fresh_record_fresh_and_a_stale_one_stale(tmp_path: Path):
+    base, now = tmp_path / "base", tmp_path / "now"
+    for root, name in ((base, "old.py"), (now, "new.py")):
+        (root / "tests/golden").mkdir(parents=True)
+        (root / GOLDEN).write_text("{}")
+        (root / name).write_text("told = 1" if root == base else "value = 1")
+    record = planted(tmp_path / "results")
+    fresh = replace(record, sources=["old.py"], source_hash=source_hash(["old.py"], base))
+    stale = replace(fresh, source_hash="0" * 16)
+    moves = {"old.py": ["new.py"]}
+    carried = carry(fresh, moves, base, now)
+    assert carried.sources == ["new.py", GOLDEN]
+    assert not carried.is_stale(now)
+    assert f"Carried over to `{carried.carried}`" in results_page([carried])
+    assert carry(stale, moves, base, now).is_stale(now)
+    with pytest.raises(ValueError, match=r"old\.py is gone"):
+        carry(fresh, {}, base, now)
+    (now / GOLDEN).write_text('{"texts": "other"}')
+    assert carried.is_stale(now)
+
+
+def test_a_split_file_has_several_successors():
+    assert split_moves(["a.py=a.py,b.py"]) == [("a.py", ["a.py", "b.py"])]
