@@ -57,6 +57,8 @@ IMAGES = [
     "generate/image/painter.py",
     "generate/image/pipeline.py",
     "generate/image/solvers.py",
+    "generate/next_items.py",
+    "generate/purchase_states.py",
 ]
 IMAGE_SCORES = [
     "generate/image/choose.py",
@@ -66,6 +68,7 @@ IMAGE_SCORES = [
 ]
 TEXTS = [
     "generate/conditioning.py",
+    "generate/next_items.py",
     "generate/text/clean.py",
     "generate/text/data.py",
     "generate/text/decoding.py",

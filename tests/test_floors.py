@@ -15,11 +15,12 @@ from finetune.semantic.config import SemanticConfig
 from finetune.semantic.identifiers import make_identifiers
 from finetune.semantic.kmeans import assign, kmeans
 from finetune.statistics import mean_interval, ratio_interval
-from generate.conditioning import Purchases, VectorTokens
+from generate.conditioning import VectorTokens
 from generate.image.adapted import EARLIEST, AdaptedDenoiser
 from generate.image.codec import PatchCodec
 from generate.image.features import centred, frechet_distance, variety
 from generate.image.watermark import THRESHOLD, find_mark
+from generate.purchase_states import PurchaseStates
 from launch.report.gather import _ratio_claim
 from pretrain.data import log_sampling_chance
 from pretrain.modalities.attributes import spread_of
@@ -61,7 +62,7 @@ def test_directions_that_do_not_vary_are_never_made_loud(rank: int, size: float)
         torch.manual_seed(seed)
         vectors = flat(200, 16, rank, size)
         tokens = VectorTokens(16, 2, 8)
-        tokens.standardise(vectors)
+        tokens.fit_whitening(vectors)
         found = (vectors - tokens.mean) @ tokens.whitener
         assert found.isfinite().all()
         variances = torch.linalg.eigvalsh(torch.cov(found.double().T))
@@ -83,12 +84,13 @@ def test_a_projection_does_not_begin_with_what_floats_round_away(rank: int, size
             assert (found - found.mean(0)).abs().max() < 1e-3 * max(size, 1.0), "rounding made loud"
 
 
-def test_purchases_that_are_all_alike_are_moved_and_not_blown_up() -> None:
+def test_equal_purchase_states_are_moved_and_not_scaled_up() -> None:
     for size in SIZES:
-        beside, alone = size * torch.randn(50, 8), jitter(size * torch.randn(8).repeat(50, 1))
-        bought = Purchases(beside, alone, np.array(["kind"] * 50))
-        found = bought.as_history(alone)
-        assert (found - beside.mean(0)).abs().max() < 1e-3 * size
+        history_states = size * torch.randn(50, 8)
+        equal_states = jitter(size * torch.randn(8).repeat(50, 1))
+        purchases = PurchaseStates(history_states, equal_states, np.array(["coat"] * 50))
+        moved = purchases.match_moments(equal_states)
+        assert (moved - history_states.mean(0)).abs().max() < 1e-3 * size
 
 
 def test_features_that_do_not_vary_count_nothing() -> None:

@@ -20,12 +20,14 @@ from torch.utils.data import DataLoader, Dataset
 from catalog.catalog import Catalog
 from catalog.errors import VitrineError
 from catalog.splits import Split
-from generate.conditioning import NextItemPairs, Purchases, Shop, states_of
+from generate.conditioning import Shop, encode_histories
 from generate.image.codec import Codec
 from generate.image.config import ImageConfig
 from generate.image.latents import LatentPictures, encode_pictures
 from generate.image.siblings import Siblings
 from generate.image.structure import seen
+from generate.next_items import NextItemPairs
+from generate.purchase_states import PurchaseStates
 from pretrain.rows import order_for
 
 
@@ -107,7 +109,7 @@ class ImageData(pl.LightningDataModule):
         codec: Codec,
         config: ImageConfig,
         folder: Path,
-        purchases: Purchases,
+        purchases: PurchaseStates,
     ) -> None:
         """`folder` is where the catalog's pictures are kept as latents; `purchases` say how states of
         single purchases lie to those of histories."""
@@ -166,7 +168,7 @@ class ImageData(pl.LightningDataModule):
             histories=[
                 self.pairs.items[row.place : row.place + 1]
                 if row.alone
-                else self.pairs.beside(row.place)
+                else self.pairs.other_purchases(row.place)
                 for row in rows
             ],
             alone=torch.tensor([row.alone for row in rows]),
@@ -176,8 +178,8 @@ class ImageData(pl.LightningDataModule):
     def transfer_batch_to_device(
         self, batch: ImageBatch, device: torch.device, dataloader_idx: int
     ) -> ImageBatch:
-        states = states_of(self.shop, batch.histories)
-        moved = self.purchases.as_history(states)
+        states = encode_histories(self.shop, batch.histories)
+        moved = self.purchases.match_moments(states)
         states = torch.where(batch.alone[:, None], moved, states)
         return replace(
             batch,

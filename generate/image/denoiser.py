@@ -11,7 +11,8 @@ from diffusers.models.transformers.pixart_transformer_2d import PixArtTransforme
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generate.conditioning import Purchases, VectorTokens
+from generate.conditioning import VectorTokens
+from generate.purchase_states import PurchaseStates
 from pretrain.shards import like_weights
 
 
@@ -28,14 +29,14 @@ class Conditioner(ModelMixin, ConfigMixin):
         # Tells the two kinds of token apart where the projections do not.
         self.roles = nn.Parameter(0.1 * torch.randn(2, token_width))
 
-    def standardise(self, purchases: Purchases, item_vectors: Tensor) -> None:
+    def standardise(self, purchases: PurchaseStates, item_vectors: Tensor) -> None:
         """Prepares for both kinds of vector by samples of them.
 
         Of a person those directions are heard that foretell how what they take looks, among others of
         its kind: of which kind it is, is the item's to say.
         """
-        self.user.standardise(purchases.beside, purchases.looks())
-        self.item.standardise(item_vectors)
+        self.user.fit_whitening(purchases.history_states, purchases.category_residuals())
+        self.item.fit_whitening(item_vectors)
 
     def forward(
         self,

@@ -6,7 +6,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from generate.conditioning import kept_conditions
+from generate.conditioning import condition_keep_mask
 from generate.image.data import ImageBatch
 from generate.image.denoiser import (
     Conditioner,
@@ -79,5 +79,5 @@ class ImageModule(pl.LightningModule):
 def _draw(key: int, dropped: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor, Tensor]:
     """Kept conditions, a time and noise that a picture has whoever else is in its batch."""
     generator = torch.Generator().manual_seed(key)
-    kept = kept_conditions(dropped, generator)
+    kept = condition_keep_mask(dropped, generator)
     return kept, draw_times(1, generator)[0], torch.randn(shape, generator=generator)

@@ -15,7 +15,6 @@ from catalog.catalog import Catalog
 from catalog.errors import VitrineError
 from catalog.splits import load_split
 from finetune.shop import Shop, load_shop
-from generate.conditioning import sample_conditions, sample_purchases
 from generate.image.adapted import (
     AdaptedDenoiser,
     VaeCodec,
@@ -34,6 +33,8 @@ from generate.image.module import ImageModule
 from generate.image.painter import DRAW_DEFAULTS
 from generate.image.pipeline import PersonalImagePipeline
 from generate.image.structure import CHANNELS
+from generate.next_items import sample_conditions
+from generate.purchase_states import sample_purchase_states
 from pretrain.artifact import count_parameters
 from pretrain.curves import CurveRecorder
 from pretrain.run import TrainerFactory
@@ -67,7 +68,7 @@ def run_image_generator(config: ImageConfig, output: Path, build_trainer: Traine
     conditions = sample_conditions(catalog, split, shop, config.trainer.seed)
     grid = SampleGrid(*grid_conditions(shop), codec, config.draw, config.sample_every)
     trainer = build_trainer(config.trainer, work, title, callbacks=[curves, grid])
-    purchases = sample_purchases(catalog, split, shop, config.trainer.seed)
+    purchases = sample_purchase_states(catalog, split, shop, config.trainer.seed)
     data = ImageData(catalog, split, shop, codec, config, work.parent / "latents", purchases)
     conditioner.standardise(purchases, conditions[1])
     module = ImageModule(

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from generate.conditioning import NextItem, NextItemPairs, Shop
+from generate.conditioning import Shop
+from generate.next_items import NextItem, NextItemPairs
 from generate.text.config import TextConfig
 from generate.text.model import TextGenerator
 from generate.text.prompts import Past, Prompts

@@ -10,7 +10,7 @@ from catalog.artifacts import open_artifact, write_artifact
 from catalog.errors import VitrineError
 from catalog.splits import load_split
 from finetune.shop import load_shop
-from generate.conditioning import NextItemPairs, sample_conditions
+from generate.next_items import NextItemPairs, sample_conditions
 from generate.text.config import TextConfig
 from generate.text.data import TextData
 from generate.text.language_model import build_language_model, load_language_model
@@ -39,8 +39,8 @@ def run_text_generator(config: TextConfig, output: Path, build_trainer: TrainerF
     pl.seed_everything(config.trainer.seed, verbose=False)
     generator = new_generator(config, words, pairs, shop.width)
     states, vectors = sample_conditions(catalog, split, shop, config.trainer.seed)
-    generator.user_tokens.standardise(states)
-    generator.item_tokens.standardise(vectors)
+    generator.user_tokens.fit_whitening(states)
+    generator.item_tokens.fit_whitening(vectors)
     curves = CurveRecorder(config.trainer.log_every)
     made_from: dict[str, Any] = {
         "parents": {"recommender": recommender.path},

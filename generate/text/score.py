@@ -16,7 +16,9 @@ from catalog.catalog import Catalog
 from catalog.errors import NotFinite, VitrineError
 from catalog.splits import Split, target_rows
 from finetune.statistics import difference_interval, mean_interval, ratio_interval
-from generate.conditioning import NextItemPairs, Shop, states_of, swap_partners
+from generate.conditioning import Shop, encode_histories
+from generate.evaluation.users import draw_swapped_users
+from generate.next_items import NextItemPairs
 from generate.pseudonyms import opaque_id
 from generate.text.config import WriteConfig
 from generate.text.faithful import Checker, unsupported_share
@@ -190,8 +192,8 @@ def choose_people(
     chosen = targets.take(np.random.default_rng(seed).permutation(len(targets))[:people])
     interactions = catalog.interactions
     histories = [chosen.history(interactions, place) for place in range(len(chosen))]
-    own = states_of(shop, histories, chunk)
-    partners = swap_partners(chosen.users, seed)
+    own = encode_histories(shop, histories, chunk)
+    partners = draw_swapped_users(chosen.users, seed)
     items = np.asarray(interactions.items)[target_rows(interactions, chosen)]
     states = {"own": own, "swapped": own[torch.from_numpy(partners)], "none": own * 0}
     own_pasts = [

@@ -14,7 +14,7 @@ import numpy as np
 
 from catalog.catalog import Catalog
 from catalog.progress import track
-from generate.conditioning import NextItemPairs
+from generate.next_items import NextItemPairs
 from generate.text.clean import clean_text
 from generate.text.scripts import UNSPACED
 from generate.text.tokenizer import Tokenizer, plain_ids

@@ -16,7 +16,6 @@ from torch import Tensor
 from catalog.errors import VitrineError
 from catalog.pictures import read_picture
 from catalog.splits import Targets
-from generate.conditioning import Purchases, sample_purchases
 from generate.image.codec import PatchCodec, peak_signal_to_noise
 from generate.image.config import CodecConfig, DenoiserConfig, DrawConfig, ImageConfig
 from generate.image.data import ImageData
@@ -30,6 +29,7 @@ from generate.image.score import colour_histogram, score_pictures
 from generate.image.siblings import Siblings
 from generate.image.solvers import SOLVERS, times_for
 from generate.image.structure import CHANNELS
+from generate.purchase_states import PurchaseStates, sample_purchase_states
 from pretrain.config import OptimizerConfig, TrainerConfig
 
 WIDTH = 6
@@ -170,8 +170,8 @@ def trained(
     return PersonalImagePipeline(*module.networks(), codec)
 
 
-def _purchases(world: World, shop: FakeShop) -> Purchases:
-    return sample_purchases(world, world.split(), shop, seed=0)  # type: ignore[arg-type]
+def _purchases(world: World, shop: FakeShop) -> PurchaseStates:
+    return sample_purchase_states(world, world.split(), shop, seed=0)  # type: ignore[arg-type]
 
 
 def _codec(world: World) -> PatchCodec:
@@ -473,8 +473,8 @@ def test_a_share_of_people_is_known_by_the_purchase_alone(
     batch = data.collate(rows)
     moved = data.transfer_batch_to_device(batch, torch.device("cpu"), 0).user_states
     read = shop.user_states(batch.histories)
-    assert torch.equal(moved, data.purchases.as_history(read) if share else read)
-    assert not torch.allclose(data.purchases.as_history(read), read)
+    assert torch.equal(moved, data.purchases.match_moments(read) if share else read)
+    assert not torch.allclose(data.purchases.match_moments(read), read)
     for row, history in zip(rows, batch.histories, strict=True):
         pair = data.pairs[row.place]
         training_part = world.interactions.history(pair.user)[:5].tolist()

@@ -13,7 +13,7 @@ from catalog.catalog import Catalog, Interactions
 from catalog.config import SplitConfig
 from catalog.errors import VitrineError
 from catalog.splits import make_split
-from generate.conditioning import NextItemPairs
+from generate.next_items import NextItemPairs
 from generate.text.facts import Facts, attribute_columns, words_of
 from generate.text.tasks import Task, Words, load_task, tasks_with_words
 

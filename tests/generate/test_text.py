@@ -14,7 +14,7 @@ from catalog.catalog import Catalog, Interactions
 from catalog.config import SplitConfig
 from catalog.errors import VitrineError
 from catalog.splits import Split, make_split
-from generate.conditioning import NextItemPairs
+from generate.next_items import NextItemPairs
 from generate.text.clean import clean_text
 from generate.text.config import TextConfig, WriteConfig
 from generate.text.data import TextData, TextRows

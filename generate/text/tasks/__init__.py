@@ -26,7 +26,7 @@ from catalog.catalog import Catalog
 from catalog.columns import as_text
 from catalog.errors import VitrineError, nearest
 from catalog.yaml_files import read_yaml
-from generate.conditioning import NextItemPairs
+from generate.next_items import NextItemPairs
 from generate.text.clean import short_title
 from generate.text.facts import Facts
 

@@ -1,0 +1,1 @@
+"""Scores personalization: conditioned on the user, on another user, and unconditionally."""
