@@ -15,9 +15,9 @@ from benchmarks.record import write_record
 from catalog.catalog import load_catalog
 from catalog.config import CatalogConfig
 from catalog.demo import build_demo_world
-from finetune.artifact import open_recommender
 from finetune.config import FinetuneConfig, FinetuneDataConfig
 from finetune.domains import Domains
+from finetune.ranker import load_ranker
 from finetune.run import run_finetuning
 from launch.trainer import build_trainer
 from pretrain.artifact import count_parameters
@@ -50,7 +50,7 @@ def main() -> None:
             sources=[
                 "finetune/domains.py",
                 "finetune/recommender.py",
-                "finetune/shop.py",
+                "finetune/ranker.py",
                 "pretrain/lora.py",
             ],
             goal=["slowest_swap_ms <= 50", "differing_states == 0", "differing_lists == 0"],
@@ -106,18 +106,18 @@ def measure(folder: Path) -> dict[str, float]:
     alone, loads = {}, []
     for name in names:
         started = perf_counter()
-        shop = open_recommender(folders[name], catalog)
+        ranker = load_ranker(folders[name], catalog)
         loads.append(perf_counter() - started)
-        alone[name] = (shop.user_states(histories), shop.rank(histories[0], 10))
+        alone[name] = (ranker.user_states(histories), ranker.rank(histories[0], 10))
     seconds, states, lists = [], 0, 0
     order = np.random.default_rng(0).permutation(np.tile(np.arange(DOMAINS), SWAPS // DOMAINS))
     for number in order:
-        shop = domains.shop(names[number])
+        ranker = domains.ranker(names[number])
         started = perf_counter()
-        shop.activate()
+        ranker.activate()
         seconds.append(perf_counter() - started)
-        states += not torch.equal(shop.user_states(histories), alone[names[number]][0])
-        lists += shop.rank(histories[0], 10) != alone[names[number]][1]
+        states += not torch.equal(ranker.user_states(histories), alone[names[number]][0])
+        lists += ranker.rank(histories[0], 10) != alone[names[number]][1]
     adapter = folders[names[0]] / "adapter" / "adapter_model.safetensors"
     return {
         "slowest_swap_ms": 1000 * max(seconds),

@@ -280,7 +280,7 @@ def write(
 def written_about(writer: Writer, attempt: Attempt, truth: DemoTruth) -> str:
     """Id of the attempt's item; where its title is to stand in what is told of a history, of the one
     most like it that is no thing of the kind it names."""
-    items, vectors = writer.catalog.items, writer.shop.item_vectors
+    items, vectors = writer.catalog.items, writer.ranker.item_vectors
     own = str(items[attempt.item]["item_id"])
     if attempt.place != "history":
         return own

@@ -268,10 +268,10 @@ def requests_of(generator: Path, number: int) -> Requests:
     painter = open_painter(generator)
     settings = SplitConfig(**open_artifact(generator).manifest["config"]["split"])
     catalog = arrange(painter.catalog, settings)
-    people = choose_people(painter.shop, catalog, make_split(catalog, settings), number)
-    items = ask_for_siblings(painter.shop, catalog, people.items)
+    people = choose_people(painter.ranker, catalog, make_split(catalog, settings), number)
+    items = ask_for_siblings(painter.ranker, catalog, people.items)
     return Requests(
-        painter, people, items, torch.from_numpy(np.array(painter.shop.item_vectors[items]))
+        painter, people, items, torch.from_numpy(np.array(painter.ranker.item_vectors[items]))
     )
 
 

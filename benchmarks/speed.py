@@ -23,8 +23,8 @@ from benchmarks.steps import GIVE_BACK
 from catalog.splits import Targets
 from finetune.losses import catalog_cross_entropy
 from finetune.metrics import metric_values
+from finetune.ranker import Ranker
 from finetune.recommender import Recommender
-from finetune.shop import Shop
 from pretrain.history import HistoryEncoder, HistoryEncoderConfig
 
 COMMAND = "python -m benchmarks.speed"
@@ -62,7 +62,7 @@ def main() -> None:
             "finetune/losses.py",
             "finetune/metrics.py",
             "finetune/recommender.py",
-            "finetune/shop.py",
+            "finetune/ranker.py",
         ],
         goal=[
             "softmax_speedup_over_chunked_by_hand_low >= 1.0",
@@ -169,8 +169,8 @@ def ranking_ways(people: int, items: int) -> dict[str, Callable[[], np.ndarray]]
     bought = np.stack([rng.choice(items - people, HISTORY, replace=False) for _ in range(people)])
     wanted = np.arange(items - people, items)  # in nobody's history
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    shop = Shop(Recommender(None, reader), vectors)
-    near = shop.user_states([*bought]).numpy() + 0.25 * rng.standard_normal((people, WIDTH))
+    ranker = Ranker(Recommender(None, reader), vectors)
+    near = ranker.user_states([*bought]).numpy() + 0.25 * rng.standard_normal((people, WIDTH))
     vectors[wanted[::2]] = (near / np.linalg.norm(near, axis=1, keepdims=True))[::2]
     rows = np.concatenate([bought, wanted[:, None]], axis=1).astype(np.int32)
     interactions = SimpleNamespace(
@@ -182,7 +182,7 @@ def ranking_ways(people: int, items: int) -> dict[str, Callable[[], np.ndarray]]
     discounts = 1.0 / np.log2(np.arange(2, 12))
 
     def ours() -> np.ndarray:
-        return metric_values(shop.rank_targets(catalog, targets).ranks)["ndcg@10"]
+        return metric_values(ranker.rank_targets(catalog, targets).ranks)["ndcg@10"]
 
     @torch.no_grad()
     def recbole(batch: int) -> np.ndarray:
@@ -190,7 +190,7 @@ def ranking_ways(people: int, items: int) -> dict[str, Callable[[], np.ndarray]]
         table = torch.from_numpy(vectors)
         hits = []
         for chosen in np.array_split(np.arange(people), -(-people // batch)):
-            scores = shop.user_states([*bought[chosen]]) @ table.T
+            scores = ranker.user_states([*bought[chosen]]) @ table.T
             users = torch.arange(len(chosen))
             seen = torch.from_numpy(bought[chosen]).flatten()
             scores[users.repeat_interleave(HISTORY), seen] = -np.inf

@@ -6,8 +6,8 @@ from typing import Any
 _HOMES = {
     "FinetuneConfig": "finetune.config",
     "Recommender": "finetune.recommender",
-    "Shop": "finetune.shop",
-    "load_shop": "finetune.shop",
+    "Ranker": "finetune.ranker",
+    "load_ranker": "finetune.ranker",
     "recommend": "finetune.recommendations",
     "run_finetuning": "finetune.run",
 }

@@ -22,19 +22,17 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from catalog.artifacts import Artifact, open_artifact
+from catalog.artifacts import Artifact
 from catalog.catalog import Catalog
 from catalog.errors import VitrineError, nearest
 from finetune.config import FinetuneConfig, LoraConfig
 from finetune.recommender import WHOLE_WITH_LORA, Recommender, linears_in, set_trained
-from finetune.shop import Shop
 from finetune.words import WORDS_FILE, Vocabulary
 from pretrain.artifact import EncoderParts, new_encoder, open_encoder
 from pretrain.config import EncoderConfig, ModalityConfig, ReaderConfig, TowerConfig
-from pretrain.embed import IDS_FILE, VECTORS_FILE
+from pretrain.embed import IDS_FILE
 from pretrain.history import HistoryEncoder, HistoryEncoderConfig, new_reader
 from pretrain.shards import float32_state
-from pretrain.store import open_vectors
 
 COUNTS_FILE = "train_counts.npy"
 """How often each item was taken in training: int64 (num_items,)."""
@@ -257,17 +255,6 @@ def save_weights(assembled: Assembled, transfer: str, folder: Path) -> None:
     save_file(head, folder / HEAD)
     if has_own_encoder(transfer) and assembled.parts is not None:
         assembled.parts.save(folder / ENCODER)
-
-
-def open_recommender(
-    folder: str | Path, catalog: Catalog, encoder: str | Path | None = None
-) -> Shop:
-    """A verified recommender artifact as a `Shop`; its item ids must be this catalog's."""
-    artifact = open_artifact(Path(folder), kind="recommender")
-    check_ids(artifact, catalog)
-    vectors = open_vectors(artifact.path / VECTORS_FILE)
-    repeats = serves_repeats(artifact.manifest["config"])
-    return Shop(load_recommender(artifact, encoder), vectors, repeats)
 
 
 def serves_repeats(config: Mapping[str, Any]) -> bool:

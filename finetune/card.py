@@ -71,9 +71,9 @@ def _loading(name: str, config: Mapping[str, Any], parents: Mapping[str, Mapping
     if not (has_own_encoder(config["transfer"]) or without_towers(config["features"])):
         encoder = f', encoder="{PurePath(parents["encoder"]["path"]).name}"'
     return f"""from catalog import CatalogConfig, load_catalog
-from finetune import load_shop
+from finetune import load_ranker
 
-shop = load_shop("{name}", load_catalog(CatalogConfig({settings})){encoder})"""
+ranker = load_ranker("{name}", load_catalog(CatalogConfig({settings})){encoder})"""
 
 
 def _catalog_name(settings: Mapping[str, Any]) -> str:

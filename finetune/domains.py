@@ -21,8 +21,8 @@ from catalog.artifacts import Artifact, open_artifact
 from catalog.errors import VitrineError, nearest
 from catalog.staging import replace_file
 from finetune.artifact import ADAPTER, check_base, serves_repeats
+from finetune.ranker import History, Ranker
 from finetune.recommender import Recommender
-from finetune.shop import History, Shop
 from pretrain.artifact import open_encoder
 from pretrain.embed import VECTORS_FILE
 from pretrain.hub import foreign
@@ -40,14 +40,14 @@ class Domains:
         self.peft: PeftModel | None = None
         self.in_use = ""
         self._layers: list[BaseTunerLayer | ModulesToSaveWrapper] = []
-        self._shops: dict[str, DomainShop] = {}
+        self._rankers: dict[str, DomainRanker] = {}
 
     def __len__(self) -> int:
-        return len(self._shops)
+        return len(self._rankers)
 
     def add(self, name: str, recommender: str | Path) -> None:
         """Loads a domain's adapter beside the others; VitrineError where it does not fit the base."""
-        if name in self._shops:
+        if name in self._rankers:
             raise VitrineError(
                 f"there is a domain {name!r} already; remove it, or use another name"
             )
@@ -62,27 +62,27 @@ class Domains:
             )
         else:
             self.peft.load_adapter(adapter, adapter_name=name)
-        self._shops[name] = DomainShop(self, name, artifact)
+        self._rankers[name] = DomainRanker(self, name, artifact)
         self._look_over(self.in_use or name)
 
-    def shop(self, name: str) -> "DomainShop":
+    def ranker(self, name: str) -> "DomainRanker":
         """The domain at work; shops of several domains may be asked in turn."""
-        if name not in self._shops:
-            raise VitrineError(f"there is no domain {name!r}.{nearest(name, self._shops)}")
-        return self._shops[name]
+        if name not in self._rankers:
+            raise VitrineError(f"there is no domain {name!r}.{nearest(name, self._rankers)}")
+        return self._rankers[name]
 
     def remove(self, name: str) -> None:
-        self.shop(name)
+        self.ranker(name)
         assert self.peft is not None
-        if len(self._shops) > 1:
-            others = [other for other in self._shops if other != name]
+        if len(self._rankers) > 1:
+            others = [other for other in self._rankers if other != name]
             self.activate(others[0])
             self.peft.delete_adapter(name)
             self._look_over(others[0])
         else:
             self.peft.unload()
             self.peft, self.in_use, self._layers = None, "", []
-        del self._shops[name]
+        del self._rankers[name]
 
     def _look_over(self, name: str) -> None:
         """After adapters came or went: which layers hold them; that of `name` is put in place."""
@@ -94,7 +94,7 @@ class Domains:
 
     def activate(self, name: str) -> None:
         """Puts a domain's adapter in place; VitrineError for one that was removed."""
-        self.shop(name)
+        self.ranker(name)
         if name == self.in_use:
             return
         # PEFT's own `set_adapter` also says which parameters are trained, layer by layer and adapter by
@@ -104,7 +104,7 @@ class Domains:
         self.in_use = name
 
 
-class DomainShop(Shop):
+class DomainRanker(Ranker):
     """A shop whose adapter is put in place before the base that all domains share is asked anything."""
 
     def __init__(self, domains: Domains, name: str, artifact: Artifact) -> None:

@@ -29,7 +29,7 @@ from finetune.artifact import (
     wanted_modalities,
 )
 from finetune.card import recommender_card
-from finetune.strangers import neighbours_ids
+from finetune.cold_start import impute_cold_embeddings
 from pretrain.embed import IDS_FILE, VECTORS_FILE, embed_items, write_ids
 from pretrain.modalities.features import align
 from pretrain.store import VectorWriter, open_vectors
@@ -137,7 +137,9 @@ def _vectors_of(
         recommender.words.read(built.vocabulary.read(catalog.of_items(added)))
     ids = None
     if recommender.beside:
-        ids = neighbours_ids(recommender, content, None, old, train_counts(artifact.path) > 0)
+        ids = impute_cold_embeddings(
+            recommender, content, None, old, train_counts(artifact.path) > 0
+        )
     elif recommender.id_vectors is not None:
         # Added to the content, ids start at nothing, and whoever never took part stays there.
         ids = torch.zeros(len(added), recommender.content_width, device=device)

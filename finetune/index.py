@@ -24,8 +24,8 @@ from catalog.progress import track
 from finetune.config import IndexConfig
 from finetune.evaluate import check_scores, tie_keys
 from finetune.nearest import nearest_rows
+from finetune.ranker import History, Ranker, load_ranker
 from finetune.recommendations import catalog_settings
-from finetune.shop import History, Shop, load_shop
 
 INDEX_FILE = "index.faiss"
 CHUNK = 65_536
@@ -46,17 +46,17 @@ SMALLEST = {"effort": 0, "links": 2, "build_effort": 1, "lists": 0, "people": 1}
 
 
 class ItemIndex:
-    """An index at work: what `Shop.rank` does, without a look at every item."""
+    """An index at work: what `Ranker.rank` does, without a look at every item."""
 
-    def __init__(self, index: Any, shop: Shop) -> None:
+    def __init__(self, index: Any, ranker: Ranker) -> None:
         """`index`: faiss's, of the shop's item vectors, in their order."""
         self.index = index
-        self.shop = shop
-        self.keys = tie_keys(len(shop.item_vectors))
+        self.ranker = ranker
+        self.keys = tie_keys(len(ranker.item_vectors))
 
     def rank(self, history: History, k: int) -> list[tuple[int, float]]:
         """The k best items not in the history that it proposes, with their cosines, best first."""
-        state = self.shop.user_states([history])
+        state = self.ranker.user_states([history])
         return self.search(state, [history], k)[0]
 
     def search(
@@ -64,14 +64,14 @@ class ItemIndex:
     ) -> list[list[tuple[int, float]]]:
         """For each of `states` (n, width), the k best items that its history does not hold, or of all
         where the shop repeats; equals by the keys of the evaluation."""
-        owned = [np.unique(self.shop.excluded(history)) for history in histories]
-        num_items = len(self.shop.item_vectors)
+        owned = [np.unique(self.ranker.excluded(history)) for history in histories]
+        num_items = len(self.ranker.item_vectors)
         wanted = min(num_items, WIDEN * k + max(map(len, owned)))
         _, proposed = self.index.search(states.numpy(), wanted)  # −1 where there are no more
         found = []
         for state, rows, seen in zip(states.numpy(), proposed, owned, strict=True):
             rows = rows[(rows >= 0) & ~np.isin(rows, seen)]
-            scores = self.shop.item_vectors[rows] @ state
+            scores = self.ranker.item_vectors[rows] @ state
             check_scores(torch.from_numpy(scores))
             best = np.lexsort((self.keys[rows], -scores))[:k]
             found.append([(int(rows[place]), float(scores[place])) for place in best])
@@ -90,10 +90,10 @@ def run_indexing(
         if getattr(config, name) < least:
             raise VitrineError(f"--{name} is {getattr(config, name)}; use {least} or more")
     catalog = load_catalog(catalog_settings(recommender)[0])
-    shop = load_shop(recommender, catalog, encoder)
-    index, parameters = build_index(config, shop.item_vectors)
+    ranker = load_ranker(recommender, catalog, encoder)
+    index, parameters = build_index(config, ranker.item_vectors)
     made = perf_counter() - started
-    measured = measure_recall(ItemIndex(index, shop), catalog, config.people)
+    measured = measure_recall(ItemIndex(index, ranker), catalog, config.people)
     with write_artifact(
         output,
         kind="index",
@@ -107,7 +107,7 @@ def run_indexing(
     return output
 
 
-def open_index(folder: str | Path, recommender: str | Path, shop: Shop) -> ItemIndex:
+def open_index(folder: str | Path, recommender: str | Path, ranker: Ranker) -> ItemIndex:
     """A verified index artifact; VitrineError where it is that of another recommender."""
     artifact = open_artifact(Path(folder), kind="index")
     indexed = artifact.manifest["parents"]["recommender"]["hash"]
@@ -117,7 +117,7 @@ def open_index(folder: str | Path, recommender: str | Path, shop: Shop) -> ItemI
             f"{folder} is an index of the recommender {indexed[:12]}, but {recommender} is "
             f"{asked[:12]}; make one of it: vitrine index {recommender}"
         )
-    return ItemIndex(_faiss().read_index(str(artifact.path / INDEX_FILE)), shop)
+    return ItemIndex(_faiss().read_index(str(artifact.path / INDEX_FILE)), ranker)
 
 
 def build_index(config: IndexConfig, vectors: NDArray[np.floating]) -> tuple[Any, dict[str, int]]:
@@ -188,7 +188,7 @@ def measure_recall(index: ItemIndex, catalog: Catalog, people: int) -> dict[str,
 
     Also how long either takes for one person, when many are asked for together.
     """
-    shop, k = index.shop, 10
+    ranker, k = index.ranker, 10
     lengths = np.diff(catalog.interactions.offsets)
     known = np.random.default_rng(0).permutation(np.flatnonzero(lengths))[:people]
     shares: list[float] = []
@@ -197,16 +197,18 @@ def measure_recall(index: ItemIndex, catalog: Catalog, people: int) -> dict[str,
         histories = [
             catalog.interactions.history(int(user)) for user in known[start : start + PEOPLE]
         ]
-        states = shop.user_states(histories)
+        states = ranker.user_states(histories)
         begun = perf_counter()
         found = index.search(states, histories, k)
         searched = perf_counter()
         longest = max(map(len, histories))
-        _, rows = nearest_rows(states, shop.item_vectors, min(k + longest, len(shop.item_vectors)))
+        _, rows = nearest_rows(
+            states, ranker.item_vectors, min(k + longest, len(ranker.item_vectors))
+        )
         seconds["search"] += searched - begun
         seconds["exact"] += perf_counter() - searched
         for listed, exact, history in zip(found, rows.numpy(), histories, strict=True):
-            best = exact[~np.isin(exact, shop.excluded(history))][:k]
+            best = exact[~np.isin(exact, ranker.excluded(history))][:k]
             hits = np.isin(best, [item for item, _ in listed]).sum()
             shares.append(hits / len(best) if len(best) else 1.0)
     each = {f"{name}_ms": round(1000 * spent / len(known), 3) for name, spent in seconds.items()}

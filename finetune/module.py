@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
+from finetune.cold_start import impute_cold_embeddings
 from finetune.config import EncoderLearning
 from finetune.data import FinetuneBatch
 from finetune.losses import catalog_cross_entropy, draw_negatives, sampled_cross_entropy
 from finetune.recommender import Recommender
-from finetune.strangers import neighbours_ids
 from pretrain.config import OptimizerConfig
 from pretrain.encoder import ItemEncoder, ItemVectors
 from pretrain.gather import gather_rows
@@ -79,7 +79,7 @@ class FinetuneModule(pl.LightningModule):
         rows = (self.taken == 0).nonzero().squeeze(1)
         if recommender.beside:
             known, taken = vectors.detach().float().cpu().numpy(), (self.taken > 0).cpu().numpy()
-            ids = neighbours_ids(recommender, content[rows], rows, known, taken)
+            ids = impute_cold_embeddings(recommender, content[rows], rows, known, taken)
         else:
             ids = content.new_zeros(len(rows), vectors.shape[1])
         return vectors.index_copy(0, rows, recommender.adapt(content[rows], rows, ids))

@@ -13,9 +13,9 @@ from catalog.splits import load_split
 from finetune.artifact import train_counts
 from finetune.evaluate import tie_keys
 from finetune.metrics import ListMeasures, slices_of, summarise
-from finetune.semantic.artifact import open_semantic_shop
-from finetune.semantic.shop import SemanticShop
-from finetune.shop import Shop, load_shop
+from finetune.ranker import Ranker, load_ranker
+from finetune.semantic.artifact import load_semantic_ranker
+from finetune.semantic.ranker import SemanticRanker
 
 SEMANTIC = "semantic-ids"
 
@@ -43,13 +43,13 @@ def catalog_settings(recommender: str | Path) -> tuple[CatalogConfig, SplitConfi
     return CatalogConfig(**config["catalog"]), SplitConfig(**config["split"])
 
 
-def open_any_shop(
+def load_any_ranker(
     recommender: str | Path, catalog: Catalog, encoder: str | Path | None = None
-) -> Shop | SemanticShop:
+) -> Ranker | SemanticRanker:
     """What ranks items, by dense vectors or by semantic ids; the latter need no `encoder`."""
     if read_manifest(Path(recommender))["kind"] == SEMANTIC:
-        return open_semantic_shop(recommender, catalog)
-    return load_shop(recommender, catalog, encoder)
+        return load_semantic_ranker(recommender, catalog)
+    return load_ranker(recommender, catalog, encoder)
 
 
 def measure(recommender: str | Path, part: str = "test") -> dict[str, float]:
@@ -61,8 +61,8 @@ def measure(recommender: str | Path, part: str = "test") -> dict[str, float]:
     targets = split.test if part == "test" else split.validation
     if not len(targets):
         raise VitrineError(f"the split of {catalog.name} has no {part} targets; nothing to measure")
-    shop = open_any_shop(recommender, catalog)
-    ranking = shop.rank_targets(catalog, targets, measures=ListMeasures.of(catalog, split))
+    ranker = load_any_ranker(recommender, catalog)
+    ranking = ranker.rank_targets(catalog, targets, measures=ListMeasures.of(catalog, split))
     return summarise(ranking, slices_of(catalog, split, targets))
 
 
@@ -100,15 +100,15 @@ def recommend(
     catalog_config, _ = catalog_settings(recommender)
     catalog = load_catalog(catalog_config)
     seen = history_of(catalog, user, history)
-    shop = open_any_shop(recommender, catalog, encoder)
+    ranker = load_any_ranker(recommender, catalog, encoder)
     if len(seen):
-        ranks = shop
+        ranks = ranker
         if index is not None:
-            if not isinstance(shop, Shop):
+            if not isinstance(ranker, Ranker):
                 raise VitrineError(
                     f"{recommender} tells items code by code, which needs no index; leave out --index"
                 )
-            ranks = open_index(index, recommender, shop)
+            ranks = open_index(index, recommender, ranker)
         ranked, by = ranks.rank(seen, k), "history"
     else:
         counts = train_counts(recommender)

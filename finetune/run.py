@@ -35,9 +35,9 @@ from finetune.fitted import Fitted
 from finetune.metrics import ListMeasures, Ranking
 from finetune.missing import check_missing, filled_content, take_away
 from finetune.module import FinetuneModule
+from finetune.ranker import Ranker
 from finetune.recommender import Adaptor
 from finetune.selection import BestWeights
-from finetune.shop import Shop
 from pretrain.artifact import EncoderParts, count_parameters
 from pretrain.content import ContentReader
 from pretrain.curves import CurveRecorder
@@ -81,8 +81,8 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
         with torch.no_grad():
             vectors = (module if sharded else module.cpu()).item_vectors().float().cpu().numpy()
         measures = ListMeasures.of(catalog, split)
-        shop = Shop(built.recommender, vectors, config.split.repeats == "rank")
-        ranking = shop.rank_targets(catalog, split.test, measures=measures)
+        ranker = Ranker(built.recommender, vectors, config.split.repeats == "rank")
+        ranking = ranker.rank_targets(catalog, split.test, measures=measures)
     with gathered_weights(built.recommender):
         if fitted.trainer.is_global_zero:
             with write_artifact(
@@ -195,7 +195,7 @@ def fit(
             refresh(module, trainer.global_step)
         with torch.no_grad():
             vectors = module.item_vectors().float().cpu().numpy()
-        return Shop(module.recommender, vectors).rank_targets(catalog, targets)
+        return Ranker(module.recommender, vectors).rank_targets(catalog, targets)
 
     best = BestWeights(rank, split.validation, config.validate_every, config.validation_people)
     title = f"Fine-tuning on {catalog.name} ({config.features}, {config.transfer})"

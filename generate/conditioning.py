@@ -14,7 +14,7 @@ NOISE = 1e-10
 """Variance below this share of the mean square is float32 rounding error."""
 
 
-class Shop(Protocol):
+class Ranker(Protocol):
     """A trained recommender, as `generate` sees it."""
 
     width: int
@@ -137,9 +137,9 @@ def derived_seed(seed: int, *key: int) -> int:
 
 @torch.no_grad()
 def encode_histories(
-    shop: Shop, histories: Sequence[NDArray[Any]], batch_size: int = 256
+    ranker: Ranker, histories: Sequence[NDArray[Any]], batch_size: int = 256
 ) -> Tensor:
     """User states of histories, in batches: float32 (histories, width), on the CPU."""
     starts = range(0, len(histories), batch_size)
-    states = [shop.user_states(list(histories[start : start + batch_size])) for start in starts]
-    return torch.cat([torch.empty(0, shop.width), *(batch.float().cpu() for batch in states)])
+    states = [ranker.user_states(list(histories[start : start + batch_size])) for start in starts]
+    return torch.cat([torch.empty(0, ranker.width), *(batch.float().cpu() for batch in states)])

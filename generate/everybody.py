@@ -22,7 +22,7 @@ from catalog.catalog import Catalog
 from catalog.errors import VitrineError
 from catalog.progress import track
 from catalog.staging import note_kept, replace_file
-from generate.conditioning import Shop, derived_seed
+from generate.conditioning import Ranker, derived_seed
 from generate.pseudonyms import user_key
 from pretrain.work import check_claimed, claim_work, learned_request
 
@@ -129,7 +129,11 @@ def read_rows(folder: str | Path, kind: str) -> pa.Table:
 
 
 def wanted_rows(
-    catalog: Catalog, shop: Shop, users: NDArray[np.int64], items: tuple[int, list[int]], seed: int
+    catalog: Catalog,
+    ranker: Ranker,
+    users: NDArray[np.int64],
+    items: tuple[int, list[int]],
+    seed: int,
 ) -> tuple[list[Wanted], torch.Tensor, Sequence[NDArray[np.integer]]]:
     """What is asked for these people, their states (people, width), and their histories."""
     best, listed = items
@@ -138,12 +142,12 @@ def wanted_rows(
     for state, (user, history) in enumerate(zip(users.tolist(), histories, strict=True)):
         chosen: Sequence[int] = listed
         if best:
-            chosen = [item for item, _ in shop.rank(history, best)]
+            chosen = [item for item, _ in ranker.rank(history, best)]
         rows += [
             Wanted(user, item, place, state, derived_seed(seed, user, item))
             for place, item in enumerate(chosen)
         ]
-    return rows, shop.user_states(histories), histories
+    return rows, ranker.user_states(histories), histories
 
 
 def wanted_items(told: str, catalog: Catalog) -> tuple[int, list[int]]:

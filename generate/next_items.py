@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from catalog.catalog import Catalog
 from catalog.splits import Split
-from generate.conditioning import Shop, encode_histories
+from generate.conditioning import Ranker, encode_histories
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,12 @@ class NextItemPairs(Dataset[NextItem]):
 
 
 def sample_conditions(
-    catalog: Catalog, split: Split, shop: Shop, seed: int, max_samples: int = 2048
+    catalog: Catalog, split: Split, ranker: Ranker, seed: int, max_samples: int = 2048
 ) -> tuple[Tensor, Tensor]:
     """User states of at most `max_samples` training pairs, and as many item vectors: (number, width)."""
     rng = np.random.default_rng(seed)
     pairs = NextItemPairs(catalog, split)
     indices = rng.permutation(len(pairs))[:max_samples]
-    states = encode_histories(shop, [pairs[int(index)].history for index in indices])
-    items = np.sort(rng.permutation(len(shop.item_vectors))[:max_samples])
-    return states, torch.from_numpy(np.array(shop.item_vectors[items]))
+    states = encode_histories(ranker, [pairs[int(index)].history for index in indices])
+    items = np.sort(rng.permutation(len(ranker.item_vectors))[:max_samples])
+    return states, torch.from_numpy(np.array(ranker.item_vectors[items]))

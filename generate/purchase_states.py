@@ -14,7 +14,7 @@ from torch import Tensor
 
 from catalog.catalog import Catalog
 from catalog.splits import Split
-from generate.conditioning import NOISE, Shop, encode_histories
+from generate.conditioning import NOISE, Ranker, encode_histories
 from generate.next_items import NextItemPairs
 
 
@@ -59,17 +59,17 @@ class PurchaseStates:
 
 
 def sample_purchase_states(
-    catalog: Catalog, split: Split, shop: Shop, seed: int, max_samples: int = 2**15
+    catalog: Catalog, split: Split, ranker: Ranker, seed: int, max_samples: int = 2**15
 ) -> PurchaseStates:
     """Samples at most `max_samples` training purchases of users who have other purchases as well."""
     pairs = NextItemPairs(catalog, split)
     indices = np.random.default_rng(seed).permutation(len(pairs))[:max_samples]
     history_states = encode_histories(
-        shop, [pairs.other_purchases(int(index)) for index in indices]
+        ranker, [pairs.other_purchases(int(index)) for index in indices]
     )
     known = history_states.ne(0).any(-1).numpy()
     items, purchases = np.unique(pairs.items[indices[known]], return_inverse=True)
-    states = encode_histories(shop, [items[row : row + 1] for row in range(len(items))])
+    states = encode_histories(ranker, [items[row : row + 1] for row in range(len(items))])
     all_categories = catalog.items["category"]
     categories = np.array([all_categories[item] or "" for item in items.tolist()])
     return PurchaseStates(

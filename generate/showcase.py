@@ -16,7 +16,7 @@ from rich.progress import Progress
 from catalog.artifacts import open_artifact, write_artifact
 from catalog.catalog import Catalog
 from catalog.splits import load_split
-from finetune.shop import load_shop
+from finetune.ranker import load_ranker
 from generate.config import ShowcaseConfig
 from generate.image.choose import Drawn
 from generate.image.copies import Seen
@@ -42,20 +42,20 @@ def run_showcase(config: ShowcaseConfig, output: Path) -> Path:
     drawn may be shown, the file is missing and `refused` says why.
     """
     catalog, split = load_split(config.catalog, config.split)
-    shop = load_shop(config.recommender, catalog)
+    ranker = load_ranker(config.recommender, catalog)
     text = open_artifact(Path(config.text), kind="text-generator")
     image = open_artifact(Path(config.image), kind="image-generator")
     writer = TextGenerator.from_pretrained(text.path).eval()
     painter = Painter(
         load_pipeline(image.path),
         catalog,
-        shop,
+        ranker,
         load_defaults(image.path),
         image.hash,
         Seen.load(image.path),
     )
     truth = demo_truth(config.truth, catalog) if config.truth else None
-    people = choose_people(shop, catalog, split, config.scored_people, config.seed)
+    people = choose_people(ranker, catalog, split, config.scored_people, config.seed)
     parents = {"recommender": config.recommender, "text": text.path, "image": image.path}
     with write_artifact(
         output,
@@ -72,7 +72,7 @@ def run_showcase(config: ShowcaseConfig, output: Path) -> Path:
             task = progress.add_task("Scoring pictures", total=3 * len(people.users))
             pictures = score_pictures(
                 painter.pipeline,
-                shop,
+                ranker,
                 catalog,
                 people,
                 painter.defaults,
@@ -82,7 +82,7 @@ def run_showcase(config: ShowcaseConfig, output: Path) -> Path:
             )
         words = score_texts(
             writer,
-            shop,
+            ranker,
             catalog,
             split,
             readings=truth.text_readings() if truth else {},
@@ -104,16 +104,16 @@ def make_gallery(
     truth: Truth | None,
 ) -> list[dict[str, Any]]:
     """The first people among the scored: their history, list, and creations."""
-    catalog, shop = painter.catalog, painter.shop
+    catalog, ranker = painter.catalog, painter.ranker
     task = "review" if "review" in writer.tasks else writer.tasks[0]
-    prompts = Prompts(catalog, shop, writer.history_items)
+    prompts = Prompts(catalog, ranker, writer.history_items)
     stories = []
     for place in range(min(config.people, len(people.users))):
         history = people.histories[place]
         user = str(catalog.user_ids[int(people.users[place])])
         partner = str(catalog.user_ids[int(people.users[people.partners[place]])])
         drawn_for = {"own": user, "swapped": partner, "none": None}
-        ranked = [item for item, _ in shop.rank(np.asarray(history), RECOMMENDED_SHOWN)]
+        ranked = [item for item, _ in ranker.rank(np.asarray(history), RECOMMENDED_SHOWN)]
         creations = []
         for number, item in enumerate(_items_to_dress(ranked, catalog, config, place)):
             words, pictures = _dress(people, place, item, prompts, writer, task, painter)

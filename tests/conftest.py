@@ -11,7 +11,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 NUMERIC = {
-    "finetune": "baselines evaluate losses not_finite repeats semantic statistics strangers words",
+    "finetune": "baselines evaluate losses not_finite repeats semantic statistics cold_start words",
     "pretrain": "encoder objectives readers start",
     "generate": "conditioning decoding image solvers structure text",
     "benchmarks": "speed",

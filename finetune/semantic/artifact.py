@@ -15,7 +15,7 @@ from finetune.artifact import check_ids, serves_repeats
 from finetune.recommender import Recommender
 from finetune.semantic.config import SemanticConfig
 from finetune.semantic.model import SemanticRecommender
-from finetune.semantic.shop import SemanticShop
+from finetune.semantic.ranker import SemanticRanker
 from finetune.semantic.trie import Trie
 from pretrain.embed import VECTORS_FILE
 from pretrain.history import HistoryEncoder, HistoryEncoderConfig
@@ -40,7 +40,7 @@ def save_model(model: SemanticRecommender, trained: NDArray[np.bool_], folder: P
     model.recommender.history.config.save_pretrained(folder / "history")
 
 
-def open_semantic_shop(folder: str | Path, catalog: Catalog) -> SemanticShop:
+def load_semantic_ranker(folder: str | Path, catalog: Catalog) -> SemanticRanker:
     """A verified artifact of semantic ids as a shop; its item ids must be this catalog's."""
     artifact = open_artifact(Path(folder), kind="semantic-ids")
     check_ids(artifact, catalog)
@@ -57,4 +57,4 @@ def open_semantic_shop(folder: str | Path, catalog: Catalog) -> SemanticShop:
     model.load_state_dict(load_file(artifact.path / WEIGHTS_FILE))
     vectors = open_vectors(artifact.path / VECTORS_FILE)
     repeats = serves_repeats(artifact.manifest["config"])
-    return SemanticShop(model, vectors, arrays["trained"].astype(bool), settings, repeats)
+    return SemanticRanker(model, vectors, arrays["trained"].astype(bool), settings, repeats)

@@ -34,7 +34,7 @@ from finetune.semantic.artifact import save_model
 from finetune.semantic.identifiers import Identifiers, make_identifiers
 from finetune.semantic.model import SemanticRecommender
 from finetune.semantic.module import SemanticModule
-from finetune.semantic.shop import SemanticShop
+from finetune.semantic.ranker import SemanticRanker
 from finetune.semantic.trie import Trie
 from pretrain.artifact import count_parameters
 from pretrain.curves import CurveRecorder
@@ -58,7 +58,7 @@ def run_semantic_ids(config: FinetuneConfig, output: Path, build_trainer: Traine
     module, progress = fitted.module, config.trainer.progress
     sharded = is_sharded(module)  # then every rank takes each pass through it, with the others
     if fitted.trainer.is_global_zero or sharded:
-        made = fitted.shop(module if sharded else module.cpu())
+        made = fitted.ranker(module if sharded else module.cpu())
         measures = ListMeasures.of(catalog, split)
         ranking = made.rank_targets(catalog, split.test, measures, progress)
         alone = made.beam_alone().rank_targets(catalog, split.test, measures, progress)
@@ -87,7 +87,7 @@ def run_semantic_ids(config: FinetuneConfig, output: Path, build_trainer: Traine
 
 @dataclass
 class FittedIds(Fitted[SemanticModule]):
-    shop: Callable[[SemanticModule], SemanticShop]
+    ranker: Callable[[SemanticModule], SemanticRanker]
     ids: Identifiers
 
 
@@ -118,14 +118,14 @@ def fit_semantic_ids(
     model = SemanticRecommender(recommender, trie, codes, config.semantic.layers)
     model.begin(vectors)
 
-    def shop(module: SemanticModule) -> SemanticShop:
+    def ranker(module: SemanticModule) -> SemanticRanker:
         with torch.no_grad():
             dense = recommender.adapt(module.content).float().cpu().numpy()
         repeats = config.split.repeats == "rank"
-        return SemanticShop(module.model, dense, split.trained_items, config.semantic, repeats)
+        return SemanticRanker(module.model, dense, split.trained_items, config.semantic, repeats)
 
     def rank(module: SemanticModule, targets: Targets) -> Ranking:
-        return shop(module).rank_targets(catalog, targets)
+        return ranker(module).rank_targets(catalog, targets)
 
     curves = CurveRecorder(config.trainer.log_every)
     best = BestWeights(rank, split.validation, config.validate_every, config.validation_people)
@@ -151,7 +151,16 @@ def fit_semantic_ids(
     trained = count_parameters(module, trained_only=True)
     trainer.fit(module, data)
     return FittedIds(
-        trainer, module, best, curves, trained, seen_targets, made_from, work, shop=shop, ids=ids
+        trainer,
+        module,
+        best,
+        curves,
+        trained,
+        seen_targets,
+        made_from,
+        work,
+        ranker=ranker,
+        ids=ids,
     )
 
 

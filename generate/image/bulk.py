@@ -64,7 +64,7 @@ def draw_block(
 ) -> list[Row]:
     """Rows of these people. What is drawn depends on the seed, the person and the item alone."""
     catalog = painter.catalog
-    wanted, states, _ = wanted_rows(catalog, painter.shop, users, items, config.draw.seed)
+    wanted, states, _ = wanted_rows(catalog, painter.ranker, users, items, config.draw.seed)
     drawn = painter.draw_rows(
         states[[one.state for one in wanted]],
         [one.item for one in wanted],

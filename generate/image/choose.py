@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from generate.conditioning import Shop, derived_seed
+from generate.conditioning import Ranker, derived_seed
 from generate.image.copies import Seen
 from generate.image.safety import Check
 
@@ -37,7 +37,7 @@ def choose(
     *,
     candidates: int,
     tries: int,
-    shop: Shop,
+    ranker: Ranker,
     seen: Seen | None = None,
     check: Check | None = None,
 ) -> list[Drawn]:
@@ -61,7 +61,7 @@ def choose(
         reasons = _reasons(pictures, seen, check)
         likes = np.zeros(len(left))
         if candidates > 1:
-            likes = _liked(shop, pictures, states[left] + vectors[left])
+            likes = _liked(ranker, pictures, states[left] + vectors[left])
         for place, seed, picture, reason, like in zip(
             left, drawn_with, pictures, reasons, likes.tolist(), strict=True
         ):
@@ -84,7 +84,7 @@ def _reasons(pictures: Sequence[Image.Image], seen: Seen | None, check: Check | 
     return reasons
 
 
-def _liked(shop: Shop, pictures: Sequence[Image.Image], wanted: Tensor) -> np.ndarray:
+def _liked(ranker: Ranker, pictures: Sequence[Image.Image], wanted: Tensor) -> np.ndarray:
     """(pictures,): likeness of each to what is wanted (pictures, width)."""
-    seen = shop.picture_vectors([np.asarray(picture) for picture in pictures])
+    seen = ranker.picture_vectors([np.asarray(picture) for picture in pictures])
     return torch.einsum("nd,nd->n", seen, wanted).numpy()

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from catalog.catalog import Catalog
 from catalog.errors import VitrineError
 from catalog.splits import Split
-from generate.conditioning import Shop, encode_histories
+from generate.conditioning import Ranker, encode_histories
 from generate.image.codec import Codec
 from generate.image.config import ImageConfig
 from generate.image.latents import LatentPictures, encode_pictures
@@ -105,7 +105,7 @@ class ImageData(pl.LightningDataModule):
         self,
         catalog: Catalog,
         split: Split,
-        shop: Shop,
+        ranker: Ranker,
         codec: Codec,
         config: ImageConfig,
         folder: Path,
@@ -116,7 +116,7 @@ class ImageData(pl.LightningDataModule):
         super().__init__()
         self.catalog = catalog
         self.split = split
-        self.shop = shop
+        self.ranker = ranker
         self.codec = codec
         self.config = config
         self.folder = folder
@@ -138,7 +138,7 @@ class ImageData(pl.LightningDataModule):
                 "picture; give the items' pictures, or train on a longer part of the histories."
             )
         config, seed = self.config, self.config.trainer.seed
-        siblings = Siblings(self.catalog.items["category"], self.shop.item_vectors, seed)
+        siblings = Siblings(self.catalog.items["category"], self.ranker.item_vectors, seed)
         frames = frame_of[self.pairs.items]
         self.rows = ImageRows(
             self.pairs, frames, siblings, config.sibling_share, config.alone_share, seed
@@ -163,7 +163,7 @@ class ImageData(pl.LightningDataModule):
         return ImageBatch(
             latents=torch.from_numpy(self.pictures.latents[frame][rows_of].astype(np.float32)),
             structures=seen(self.pictures.structures[frame][rows_of]),
-            item_vectors=torch.from_numpy(self.shop.item_vectors[[row.asked for row in rows]]),
+            item_vectors=torch.from_numpy(self.ranker.item_vectors[[row.asked for row in rows]]),
             user_states=torch.empty(0),
             histories=[
                 self.pairs.items[row.place : row.place + 1]
@@ -178,7 +178,7 @@ class ImageData(pl.LightningDataModule):
     def transfer_batch_to_device(
         self, batch: ImageBatch, device: torch.device, dataloader_idx: int
     ) -> ImageBatch:
-        states = encode_histories(self.shop, batch.histories)
+        states = encode_histories(self.ranker, batch.histories)
         moved = self.purchases.match_moments(states)
         states = torch.where(batch.alone[:, None], moved, states)
         return replace(

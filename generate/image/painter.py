@@ -17,7 +17,7 @@ from catalog.artifacts import open_artifact
 from catalog.catalog import Catalog
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
-from generate.conditioning import Shop
+from generate.conditioning import Ranker
 from generate.image.adapted import BASE_FILE, load_adapted
 from generate.image.choose import Drawn, choose
 from generate.image.codec import Frame
@@ -30,7 +30,7 @@ from generate.image.structure import CHANNELS, around, cut_out, seen, structure_
 from generate.image.watermark import mark
 from generate.provenance import SOURCE, signed_png
 from generate.pseudonyms import opaque_id, user_key
-from generate.shop import open_shop
+from generate.ranker import load_catalog_and_ranker
 
 DRAW_DEFAULTS = "draw.json"
 LARGEST = 1024
@@ -48,7 +48,7 @@ class Painter:
 
     pipeline: PersonalImagePipeline
     catalog: Catalog
-    shop: Shop
+    ranker: Ranker
     defaults: DrawConfig
     hash: str
     """Content hash of the generator's artifact: what is generated says what made it."""
@@ -72,7 +72,7 @@ class Painter:
         histories = [self._history(user) for user, _ in requests]
         rows = [None if item is None else self.catalog.item_index(item) for _, item in requests]
         seeds = range(config.seed, config.seed + len(requests))
-        states = self.shop.user_states(histories)
+        states = self.ranker.user_states(histories)
         pictures = []
         for request, drawn in zip(
             requests, self.draw_rows(states, rows, seeds, config, progress), strict=True
@@ -136,7 +136,7 @@ class Painter:
             seeds,
             candidates=config.candidates,
             tries=config.tries,
-            shop=self.shop,
+            ranker=self.ranker,
             seen=self.seen if config.refuse_copies and concept else None,
             check=self._check(config),
         )
@@ -269,8 +269,8 @@ class Painter:
 
     def _vector(self, item: int | None) -> Tensor:
         if item is None:
-            return torch.zeros(self.shop.width)
-        return torch.from_numpy(np.array(self.shop.item_vectors[item]))
+            return torch.zeros(self.ranker.width)
+        return torch.from_numpy(np.array(self.ranker.item_vectors[item]))
 
 
 def _at_most(shape: Frame, longest: int) -> Frame:
@@ -290,17 +290,17 @@ def _out_of_frame(drawn: Image.Image, shape: Frame) -> NDArray[np.uint8]:
 def open_painter(
     folder: str | Path, catalog: CatalogConfig | None = None, recommender: str | Path = ""
 ) -> Painter:
-    """The painter of an image-generator artifact; `catalog` and `recommender` as in `open_shop`."""
+    """The painter of an image-generator artifact; `catalog`, `recommender`: see `load_catalog_and_ranker`."""
     artifact = open_artifact(Path(folder), kind="image-generator")
-    read, shop = open_shop(artifact, catalog, recommender)
+    read, ranker = load_catalog_and_ranker(artifact, catalog, recommender)
     pipeline = load_pipeline(artifact.path)
-    if pipeline.width != shop.width:
+    if pipeline.width != ranker.width:
         raise VitrineError(
             f"the image generator reads vectors of width {pipeline.width}, the recommender's have "
-            f"{shop.width}; give the recommender that the generator was trained with."
+            f"{ranker.width}; give the recommender that the generator was trained with."
         )
     defaults = load_defaults(artifact.path)
-    return Painter(pipeline, read, shop, defaults, artifact.hash, Seen.load(artifact.path))
+    return Painter(pipeline, read, ranker, defaults, artifact.hash, Seen.load(artifact.path))
 
 
 def load_defaults(folder: Path) -> DrawConfig:

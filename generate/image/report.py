@@ -41,13 +41,13 @@ def run_image_scores(folder: Path, config: ImageScoreConfig, output: Path) -> Pa
     )
     painter = open_painter(artifact.path)
     truth = demo_truth(config.truth, catalog) if config.truth else None
-    people = choose_people(painter.shop, catalog, split, config.people, config.seed)
+    people = choose_people(painter.ranker, catalog, split, config.people, config.seed)
     eyes: Eyes
     checked: dict[str, float] = {}
     if config.judge:
         eyes = ModelEyes(config.judge)
     else:
-        items = ask_for_siblings(painter.shop, catalog, people.items, config.seed)
+        items = ask_for_siblings(painter.ranker, catalog, people.items, config.seed)
         compared = np.array(looked_at(people, items))
         eyes, checked = train_judge(catalog, config.judge_steps, config.seed, without=compared)
     with write_artifact(
@@ -62,7 +62,7 @@ def run_image_scores(folder: Path, config: ImageScoreConfig, output: Path) -> Pa
             task = progress.add_task("Drawing", total=len(TOLD) * len(people.users))
             scores = score_pictures(
                 painter.pipeline,
-                painter.shop,
+                painter.ranker,
                 catalog,
                 people,
                 config.draw,
@@ -86,7 +86,7 @@ def run_image_scores(folder: Path, config: ImageScoreConfig, output: Path) -> Pa
 def contact_sheet(painter: Painter, people: People, config: ImageScoreConfig) -> Image.Image:
     """A row for each person: what they took last, the item asked for, then concepts of it for them, for a
     stranger and for nobody, and the item itself before a ground made for them."""
-    items = ask_for_siblings(painter.shop, painter.catalog, people.items, config.seed).tolist()
+    items = ask_for_siblings(painter.ranker, painter.catalog, people.items, config.seed).tolist()
     seeds = [config.seed] * len(items)
     columns: list[Sequence[Image.Image | None]] = [
         *([_picture(painter, row) for row in rows] for rows in _last_taken(people)),

@@ -14,7 +14,7 @@ from catalog.artifacts import open_artifact, write_artifact
 from catalog.catalog import Catalog
 from catalog.errors import VitrineError
 from catalog.splits import load_split
-from finetune.shop import Shop, load_shop
+from finetune.ranker import Ranker, load_ranker
 from generate.image.adapted import (
     AdaptedDenoiser,
     VaeCodec,
@@ -54,7 +54,7 @@ def run_image_generator(config: ImageConfig, output: Path, build_trainer: Traine
         )
     catalog, split = load_split(config.catalog, config.split)
     recommender = open_artifact(Path(config.recommender), kind="recommender")
-    shop = load_shop(recommender.path, catalog)
+    ranker = load_ranker(recommender.path, catalog)
     pl.seed_everything(config.trainer.seed, verbose=False)
 
     curves = CurveRecorder(config.trainer.log_every)
@@ -64,12 +64,12 @@ def run_image_generator(config: ImageConfig, output: Path, build_trainer: Traine
     }
     work = work_folder(output, "image-generator", config, "batch_size", **made_from)
     title = f"Pictures of {catalog.name}"
-    conditioner, denoiser, codec = new_parts(config, catalog, shop.width)
-    conditions = sample_conditions(catalog, split, shop, config.trainer.seed)
-    grid = SampleGrid(*grid_conditions(shop), codec, config.draw, config.sample_every)
+    conditioner, denoiser, codec = new_parts(config, catalog, ranker.width)
+    conditions = sample_conditions(catalog, split, ranker, config.trainer.seed)
+    grid = SampleGrid(*grid_conditions(ranker), codec, config.draw, config.sample_every)
     trainer = build_trainer(config.trainer, work, title, callbacks=[curves, grid])
-    purchases = sample_purchase_states(catalog, split, shop, config.trainer.seed)
-    data = ImageData(catalog, split, shop, codec, config, work.parent / "latents", purchases)
+    purchases = sample_purchase_states(catalog, split, ranker, config.trainer.seed)
+    data = ImageData(catalog, split, ranker, codec, config, work.parent / "latents", purchases)
     conditioner.standardise(purchases, conditions[1])
     module = ImageModule(
         conditioner,
@@ -111,11 +111,11 @@ def run_image_generator(config: ImageConfig, output: Path, build_trainer: Traine
     return output
 
 
-def grid_conditions(shop: Shop) -> tuple[Tensor, Tensor]:
+def grid_conditions(ranker: Ranker) -> tuple[Tensor, Tensor]:
     """States that single items lead to, and vectors of the items after them: (SHOWN, width) both."""
-    items = np.arange(2 * SHOWN) % len(shop.item_vectors)
-    states = shop.user_states([items[place : place + 1] for place in range(SHOWN)])
-    return states, torch.from_numpy(np.array(shop.item_vectors[items[SHOWN:]]))
+    items = np.arange(2 * SHOWN) % len(ranker.item_vectors)
+    states = ranker.user_states([items[place : place + 1] for place in range(SHOWN)])
+    return states, torch.from_numpy(np.array(ranker.item_vectors[items[SHOWN:]]))
 
 
 def new_parts(config: ImageConfig, catalog: Catalog, width: int) -> tuple[Conditioner, Any, Any]:

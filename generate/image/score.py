@@ -16,7 +16,7 @@ from torch import Tensor
 from catalog.catalog import Catalog
 from catalog.errors import NotFinite
 from finetune.statistics import Interval, difference_interval, mean_interval, ratio_interval
-from generate.conditioning import Shop
+from generate.conditioning import Ranker
 from generate.image.config import DrawConfig
 from generate.image.copies import Seen
 from generate.image.features import (
@@ -64,7 +64,7 @@ class Reading(Protocol):
 
 def score_pictures(
     pipeline: PersonalImagePipeline,
-    shop: Shop,
+    ranker: Ranker,
     catalog: Catalog,
     people: Any,
     config: DrawConfig | None = None,
@@ -83,8 +83,8 @@ def score_pictures(
     `eyes`, an encoder that nothing was conditioned on, and `seen`, what was learned from, also `judged`
     (see `judge_pictures`).
     """
-    items = ask_for_siblings(shop, catalog, people.items, seed)
-    drawn = draw_for(pipeline, shop, people.states, items, config or DrawConfig(), seed, progress)
+    items = ask_for_siblings(ranker, catalog, people.items, seed)
+    drawn = draw_for(pipeline, ranker, people.states, items, config or DrawConfig(), seed, progress)
     scores = score_drawn(drawn, catalog, people, readings or {})
     if eyes is not None:
         judged, measures = judge_pictures(drawn, items, catalog, people, eyes, seed)
@@ -201,16 +201,16 @@ def look_at(
 
 
 def ask_for_siblings(
-    shop: Shop, catalog: Catalog, items: NDArray[np.integer], seed: int = 0
+    ranker: Ranker, catalog: Catalog, items: NDArray[np.integer], seed: int = 0
 ) -> NDArray[np.int64]:
     """Another item of the same kind for each of `items` (people,)."""
-    siblings = Siblings(catalog.items["category"], shop.item_vectors, seed)
+    siblings = Siblings(catalog.items["category"], ranker.item_vectors, seed)
     return siblings.pick(np.asarray(items), np.random.default_rng(seed))
 
 
 def draw_for(
     pipeline: PersonalImagePipeline,
-    shop: Shop,
+    ranker: Ranker,
     states: Mapping[str, Tensor],
     items: NDArray[np.integer],
     config: DrawConfig,
@@ -218,7 +218,7 @@ def draw_for(
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, list[Image.Image]]:
     """Each item (people,) drawn under each of TOLD's states, from the same noise every time."""
-    vectors = torch.from_numpy(np.array(shop.item_vectors[items]))
+    vectors = torch.from_numpy(np.array(ranker.item_vectors[items]))
     return {
         told: pipeline(
             states[told],

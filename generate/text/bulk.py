@@ -72,7 +72,7 @@ def write_block(
 ) -> list[Row]:
     """Rows of these people. What is drawn depends on the seed, the person and the item alone."""
     catalog = writer.catalog
-    wanted, states, histories = wanted_rows(catalog, writer.shop, users, items, config.write.seed)
+    wanted, states, histories = wanted_rows(catalog, writer.ranker, users, items, config.write.seed)
     texts: list[tuple[str, bool]] = []
     for start in range(0, len(wanted), AT_ONCE):
         asked = wanted[start : start + AT_ONCE]

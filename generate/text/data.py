@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from generate.conditioning import Shop
+from generate.conditioning import Ranker
 from generate.next_items import NextItem, NextItemPairs
 from generate.text.config import TextConfig
 from generate.text.model import TextGenerator
@@ -113,14 +113,14 @@ class TextData(pl.LightningDataModule):
     def __init__(
         self,
         words: Words,
-        shop: Shop,
+        ranker: Ranker,
         pairs: NextItemPairs,
         generator: TextGenerator,
         config: TextConfig,
     ) -> None:
         super().__init__()
-        self.prompts = Prompts(words.catalog, shop, generator.history_items)
-        self.shop = shop
+        self.prompts = Prompts(words.catalog, ranker, generator.history_items)
+        self.ranker = ranker
         self.generator = generator
         self.config = config
         self.rows = TextRows(words, pairs, config.trainer.seed, config.drop_user, config.drop_item)
@@ -140,8 +140,8 @@ class TextData(pl.LightningDataModule):
         )
 
     def collate(self, rows: list[TextRow]) -> TextBatch:
-        user_states = self.shop.user_states([row.pair.history for row in rows])
-        item_vectors = np.stack([self.shop.item_vectors[row.pair.item] for row in rows])
+        user_states = self.ranker.user_states([row.pair.history for row in rows])
+        item_vectors = np.stack([self.ranker.item_vectors[row.pair.item] for row in rows])
         pasts = [
             Past(row.pair.user, len(row.pair.history)) if row.user_shown else Past() for row in rows
         ]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from catalog.catalog import Catalog
-from generate.conditioning import Shop
+from generate.conditioning import Ranker
 from generate.text.clean import short_title
 
 Indices = NDArray[np.integer]
@@ -58,10 +58,10 @@ class Past:
 class Prompts:
     """Makes conditions of people and items of one shop."""
 
-    def __init__(self, catalog: Catalog, shop: Shop, history_items: int = 0) -> None:
+    def __init__(self, catalog: Catalog, ranker: Ranker, history_items: int = 0) -> None:
         """Of each history `history_items` are told in words; with 0 none."""
         self.catalog = catalog
-        self.shop = shop
+        self.ranker = ranker
         self.history_items = history_items
         self._own = lru_cache(maxsize=65_536)(self._read_own)
         self._title = lru_cache(maxsize=65_536)(self._read_title)
@@ -72,7 +72,7 @@ class Prompts:
         """For people of these states (texts, width) and pasts, about these items (rows)."""
         vectors = words = own = None
         if items is not None:
-            vectors = torch.from_numpy(np.array(self.shop.item_vectors[list(items)]))
+            vectors = torch.from_numpy(np.array(self.ranker.item_vectors[list(items)]))
             own = [self._own(int(item)) for item in items]
         if self.history_items:
             asked = [None] * len(pasts) if items is None else items
@@ -107,8 +107,8 @@ class Prompts:
             return ""
         chosen = np.arange(len(history))[-self.history_items :]
         if item is not None and len(history) > self.history_items:
-            vectors = np.asarray(self.shop.item_vectors[history])
-            likeness = vectors @ np.asarray(self.shop.item_vectors[item])
+            vectors = np.asarray(self.ranker.item_vectors[history])
+            likeness = vectors @ np.asarray(self.ranker.item_vectors[item])
             chosen = np.sort(np.argsort(-likeness, kind="stable")[: self.history_items])
         titles = [title for row in history[chosen] if (title := self._title(int(row)))]
         return f"took: {'; '.join(titles)}" if titles else ""

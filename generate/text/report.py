@@ -13,9 +13,9 @@ from catalog.catalog import Catalog
 from catalog.config import CatalogConfig, SplitConfig
 from catalog.errors import VitrineError
 from catalog.splits import load_split
-from generate.conditioning import Shop
+from generate.conditioning import Ranker
 from generate.pseudonyms import opaque_id, user_key
-from generate.shop import open_shop
+from generate.ranker import load_catalog_and_ranker
 from generate.text.clean import clean_text
 from generate.text.config import ScoreConfig, WriteConfig
 from generate.text.judge import model_judge
@@ -41,12 +41,12 @@ def run_text_scores(folder: Path, config: ScoreConfig, output: Path) -> Path:
     )
     some = [catalog.text_of(item) or "" for item in range(min(catalog.num_items, 200))]
     judges = {config.judge: model_judge(config.judge, some)} if config.judge else {}
-    _, shop = open_shop(artifact)
+    _, ranker = load_catalog_and_ranker(artifact)
     generator = TextGenerator.from_pretrained(artifact.path)
     truth = demo_truth(config.truth, catalog) if config.truth else None
     scores = score_texts(
         generator,
-        shop,
+        ranker,
         catalog,
         split,
         readings=truth.text_readings() if truth else {},
@@ -56,7 +56,7 @@ def run_text_scores(folder: Path, config: ScoreConfig, output: Path) -> Path:
         write=config.write,
         seed=config.seed,
     )
-    people = choose_people(shop, catalog, split, max(2, config.samples), config.seed)
+    people = choose_people(ranker, catalog, split, max(2, config.samples), config.seed)
     with write_artifact(
         output,
         kind="text-scores",
@@ -66,17 +66,17 @@ def run_text_scores(folder: Path, config: ScoreConfig, output: Path) -> Path:
         user_key=user_key().fingerprint,
     ) as staging:
         (staging.path / SCORES_FILE).write_text(json.dumps(scores, indent=1) + "\n")
-        page = samples_page(generator, shop, catalog, people.first(config.samples), config.write)
+        page = samples_page(generator, ranker, catalog, people.first(config.samples), config.write)
         (staging.path / SAMPLES_FILE).write_text(page, encoding="utf8")
     return output
 
 
 def samples_page(
-    generator: TextGenerator, shop: Shop, catalog: Catalog, people: People, config: WriteConfig
+    generator: TextGenerator, ranker: Ranker, catalog: Catalog, people: People, config: WriteConfig
 ) -> str:
     """Markdown: each task's words about the next item of each person, told each of these people and
     nobody, from one seed."""
-    prompts = Prompts(catalog, shop, generator.history_items)
+    prompts = Prompts(catalog, ranker, generator.history_items)
     titles = catalog.texts("title")
 
     def title(item: int) -> str:

@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 from catalog.artifacts import open_artifact, write_artifact
 from catalog.errors import VitrineError
 from catalog.splits import load_split
-from finetune.shop import load_shop
+from finetune.ranker import load_ranker
 from generate.next_items import NextItemPairs, sample_conditions
 from generate.text.config import TextConfig
 from generate.text.data import TextData
@@ -33,12 +33,12 @@ def run_text_generator(config: TextConfig, output: Path, build_trainer: TrainerF
     """
     catalog, split = load_split(config.catalog, config.split)
     recommender = open_artifact(Path(config.recommender), kind="recommender")
-    shop = load_shop(recommender.path, catalog)
+    ranker = load_ranker(recommender.path, catalog)
     pairs = NextItemPairs(catalog, split)
     words, wordless = tasks_with_words(catalog, config.tasks, pairs)
     pl.seed_everything(config.trainer.seed, verbose=False)
-    generator = new_generator(config, words, pairs, shop.width)
-    states, vectors = sample_conditions(catalog, split, shop, config.trainer.seed)
+    generator = new_generator(config, words, pairs, ranker.width)
+    states, vectors = sample_conditions(catalog, split, ranker, config.trainer.seed)
     generator.user_tokens.fit_whitening(states)
     generator.item_tokens.fit_whitening(vectors)
     curves = CurveRecorder(config.trainer.log_every)
@@ -48,7 +48,7 @@ def run_text_generator(config: TextConfig, output: Path, build_trainer: TrainerF
     }
     work = work_folder(output, "text-generator", config, "batch_size", **made_from)
     trainer = build_trainer(config.trainer, work, f"Words for {catalog.name}", callbacks=[curves])
-    data = TextData(words, shop, pairs, generator, config)
+    data = TextData(words, ranker, pairs, generator, config)
     module = TextModule(generator, config.optimizer, config.lora_steps)
     trainer.fit(module, data)
     with gathered_weights(generator):

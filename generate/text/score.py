@@ -16,7 +16,7 @@ from catalog.catalog import Catalog
 from catalog.errors import NotFinite, VitrineError
 from catalog.splits import Split, target_rows
 from finetune.statistics import difference_interval, mean_interval, ratio_interval
-from generate.conditioning import Shop, encode_histories
+from generate.conditioning import Ranker, encode_histories
 from generate.evaluation.users import draw_swapped_users
 from generate.next_items import NextItemPairs
 from generate.pseudonyms import opaque_id
@@ -91,7 +91,7 @@ class People:
 
 def score_texts(
     generator: TextGenerator,
-    shop: Shop,
+    ranker: Ranker,
     catalog: Catalog,
     split: Split,
     *,
@@ -119,8 +119,8 @@ def score_texts(
     words are taken instead. `readings`:
     how often a text shows what it should, told the own person and told a stranger.
     """
-    who = choose_people(shop, catalog, split, people, seed, chunk)
-    prompts = Prompts(catalog, shop, generator.history_items)
+    who = choose_people(ranker, catalog, split, people, seed, chunk)
+    prompts = Prompts(catalog, ranker, generator.history_items)
     known = Words(catalog, generator.learned)
     scores: dict[str, Any] = {"people": len(who.users), "likelihood": {}}
     scores |= {"identified": {}, "written": {}}
@@ -180,7 +180,7 @@ def score_texts(
 
 
 def choose_people(
-    shop: Shop, catalog: Catalog, split: Split, people: int, seed: int = 0, chunk: int = 256
+    ranker: Ranker, catalog: Catalog, split: Split, people: int, seed: int = 0, chunk: int = 256
 ) -> People:
     """At most `people` of the test targets, drawn at random, with their states and partners."""
     targets = split.test.one_each()
@@ -192,7 +192,7 @@ def choose_people(
     chosen = targets.take(np.random.default_rng(seed).permutation(len(targets))[:people])
     interactions = catalog.interactions
     histories = [chosen.history(interactions, place) for place in range(len(chosen))]
-    own = encode_histories(shop, histories, chunk)
+    own = encode_histories(ranker, histories, chunk)
     partners = draw_swapped_users(chosen.users, seed)
     items = np.asarray(interactions.items)[target_rows(interactions, chosen)]
     states = {"own": own, "swapped": own[torch.from_numpy(partners)], "none": own * 0}

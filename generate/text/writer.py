@@ -13,8 +13,8 @@ from catalog.catalog import Catalog
 from catalog.config import CatalogConfig, SplitConfig
 from catalog.errors import VitrineError
 from catalog.splits import make_split
-from generate.conditioning import Shop
-from generate.shop import open_shop
+from generate.conditioning import Ranker
+from generate.ranker import load_catalog_and_ranker
 from generate.text.config import WriteConfig
 from generate.text.faithful import Checker
 from generate.text.model import TextGenerator
@@ -44,7 +44,7 @@ class Writer:
 
     generator: TextGenerator
     catalog: Catalog
-    shop: Shop
+    ranker: Ranker
     hash: str
     split: SplitConfig
     """Of the training part a check reads the reviews."""
@@ -56,7 +56,7 @@ class Writer:
 
     @cached_property
     def prompts(self) -> Prompts:
-        return Prompts(self.catalog, self.shop, self.generator.history_items)
+        return Prompts(self.catalog, self.ranker, self.generator.history_items)
 
     @cached_property
     def own(self) -> Words:
@@ -147,7 +147,7 @@ class Writer:
         if user is not None:
             row = self.catalog.user_index(user)
             past = Past(row, len(self.catalog.interactions.history(row)))
-        return self.shop.user_states([self.prompts.history(past)])[0], past
+        return self.ranker.user_states([self.prompts.history(past)])[0], past
 
 
 def open_writer(
@@ -157,20 +157,20 @@ def open_writer(
     beside: Writer | None = None,
     engine: str = "vitrine",
 ) -> Writer:
-    """The writer of a text-generator artifact; `catalog` and `recommender` as in `open_shop`.
+    """The writer of a text-generator artifact; `catalog` and `recommender` as in `load_catalog_and_ranker`.
 
     `beside`: a writer of other tasks, or for another domain, on the same pretrained language model,
     which then is in memory once; each puts its own adapter in place when its turn comes.
     """
     artifact = open_artifact(Path(folder), kind="text-generator")
-    read, shop = open_shop(artifact, catalog, recommender)
+    read, ranker = load_catalog_and_ranker(artifact, catalog, recommender)
     split = SplitConfig(**artifact.manifest["config"]["split"])
     generator = TextGenerator.from_pretrained(artifact.path, beside.generator if beside else None)
     if engine == "vllm":
         from generate.text.engine import vllm_engine
 
         generator.engine = vllm_engine(generator, artifact.path)
-    return Writer(generator, read, shop, artifact.hash, split)
+    return Writer(generator, read, ranker, artifact.hash, split)
 
 
 def write(

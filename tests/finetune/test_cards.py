@@ -13,9 +13,9 @@ from huggingface_hub import ModelCard
 from catalog.artifacts import artifact_hash, local_folder, open_artifact
 from catalog.catalog import load_catalog
 from catalog.errors import VitrineError
-from finetune.artifact import open_recommender
 from finetune.config import FinetuneConfig
 from finetune.extension import extend
+from finetune.ranker import load_ranker
 from finetune.run import run_finetuning
 from launch.cli import main
 from launch.trainer import build_trainer
@@ -78,8 +78,8 @@ def test_the_lines_on_a_recommenders_card_load_it(
     found: dict = {}
     exec(lines_of(tmp_path / name), found)
     stored = open_vectors(runs[name] / "item_vectors.safetensors")
-    np.testing.assert_array_equal(found["shop"].item_vectors, stored)
-    assert len(found["shop"].rank(np.array([1, 2]), 5)) == 5
+    np.testing.assert_array_equal(found["ranker"].item_vectors, stored)
+    assert len(found["ranker"].rank(np.array([1, 2]), 5)) == 5
 
 
 def test_a_recommenders_card_tells_the_figures_of_its_manifest(runs: dict[str, Path]) -> None:
@@ -148,14 +148,14 @@ def test_what_lies_on_the_hub_is_opened_by_its_name(
     with pytest.raises(VitrineError, match="@v2 cannot be fetched from the Hub"):
         open_artifact("hub:somebody/encoder@v2")
     catalog = load_catalog(settings.catalog)
-    shop = open_recommender("hub:somebody/shop", catalog, "hub:somebody/encoder")
-    here = open_recommender(runs["lora"], catalog)
-    assert shop.rank(np.array([3]), 5) == here.rank(np.array([3]), 5)
+    ranker = load_ranker("hub:somebody/shop", catalog, "hub:somebody/encoder")
+    here = load_ranker(runs["lora"], catalog)
+    assert ranker.rank(np.array([3]), 5) == here.rank(np.array([3]), 5)
 
     config = replace(settings, encoder="hub:somebody/encoder")
     run = run_finetuning(config, tmp_path / "run", build_trainer)
     assert artifact_hash(run) == artifact_hash(runs["lora"])
-    assert open_recommender(run, catalog).rank(np.array([3]), 5) == here.rank(np.array([3]), 5)
+    assert load_ranker(run, catalog).rank(np.array([3]), 5) == here.rank(np.array([3]), 5)
     asked = ["embed", "--encoder", "hub:somebody/encoder", "--output", str(tmp_path / "vectors")]
     assert main([*asked, "--catalog.path", settings.catalog.path]) == 0
     capsys.readouterr()

@@ -10,9 +10,9 @@ import torch
 from catalog.catalog import Catalog, load_catalog
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
-from finetune.artifact import open_recommender
 from finetune.config import FinetuneConfig, LoraConfig
 from finetune.domains import Domains, DomainStore
+from finetune.ranker import load_ranker
 from finetune.run import run_finetuning
 from launch.cli import main
 from launch.trainer import build_trainer
@@ -53,30 +53,32 @@ def test_swapped_domains_are_as_if_each_were_loaded_alone(
 ) -> None:
     catalogs = dict.fromkeys(NAMES, load_catalog(settings.catalog))
     catalogs["three"] = load_catalog(CatalogConfig(path=str(demo_world / "home")))
-    alone = {name: open_recommender(folders[name], catalogs[name]) for name in NAMES}
+    alone = {name: load_ranker(folders[name], catalogs[name]) for name in NAMES}
     domains = Domains(settings.encoder)
     for name in NAMES:
         domains.add(name, folders[name])
     for name in ("one", "two", "one", "three", "two", "three", "one"):
-        torch.testing.assert_close(states(domains.shop(name)), states(alone[name]), rtol=0, atol=0)
+        torch.testing.assert_close(
+            states(domains.ranker(name)), states(alone[name]), rtol=0, atol=0
+        )
         history = np.array([4, 2])
-        assert domains.shop(name).rank(history, 5) == alone[name].rank(history, 5)
+        assert domains.ranker(name).rank(history, 5) == alone[name].rank(history, 5)
     assert (states(alone["one"]) - states(alone["two"])).abs().max().item() > 1e-3
     domains.remove("two")
     assert len(domains) == 2
     torch.testing.assert_close(
-        states(domains.shop("three")), states(alone["three"]), rtol=0, atol=0
+        states(domains.ranker("three")), states(alone["three"]), rtol=0, atol=0
     )
     domains.remove("three")
     domains.remove("one")
     domains.add("two", folders["two"])
-    torch.testing.assert_close(states(domains.shop("two")), states(alone["two"]), rtol=0, atol=0)
+    torch.testing.assert_close(states(domains.ranker("two")), states(alone["two"]), rtol=0, atol=0)
 
 
 def test_a_domain_sees_pictures_by_its_own_adapter_whichever_was_asked_last(
     folders: dict[str, Path], shop: Catalog, settings: FinetuneConfig
 ) -> None:
-    alone = {name: open_recommender(folders[name], shop) for name in ("one", "two")}
+    alone = {name: load_ranker(folders[name], shop) for name in ("one", "two")}
     domains = Domains(settings.encoder)
     for name in alone:
         domains.add(name, folders[name])
@@ -84,8 +86,8 @@ def test_a_domain_sees_pictures_by_its_own_adapter_whichever_was_asked_last(
     seen = {name: own.picture_vectors([picture]) for name, own in alone.items()}
     assert (seen["one"] - seen["two"]).abs().max().item() > 1e-4
     for name, asked_before in (("one", "two"), ("two", "one")):
-        states(domains.shop(asked_before))
-        found = domains.shop(name).picture_vectors([picture])
+        states(domains.ranker(asked_before))
+        found = domains.ranker(name).picture_vectors([picture])
         torch.testing.assert_close(found, seen[name], rtol=0, atol=0)
 
 
@@ -95,7 +97,7 @@ def test_a_removed_domain_answers_nothing(
     domains = Domains(settings.encoder)
     for name in ("one", "two"):
         domains.add(name, folders[name])
-    kept = domains.shop("two")
+    kept = domains.ranker("two")
     domains.remove("two")
     with pytest.raises(VitrineError, match="there is no domain 'two'"):
         states(kept)

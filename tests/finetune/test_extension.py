@@ -13,12 +13,12 @@ from catalog.artifacts import artifact_hash, open_artifact, write_artifact
 from catalog.catalog import load_catalog
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
-from finetune.artifact import open_recommender, train_counts
+from finetune.artifact import train_counts
 from finetune.config import FinetuneConfig
 from finetune.extension import Extension, extend
+from finetune.ranker import Ranker, load_ranker
 from finetune.recommendations import measure, recommend
 from finetune.run import run_finetuning
-from finetune.shop import Shop
 from launch.cli import main
 from launch.trainer import build_trainer
 
@@ -44,27 +44,27 @@ def whole(settings: FinetuneConfig, tmp_path_factory: pytest.TempPathFactory) ->
     return run_finetuning(config, tmp_path_factory.mktemp("whole") / "run", build_trainer)
 
 
-def shop_of(folder: Path) -> tuple[Shop, dict[str, int]]:
+def ranker_of(folder: Path) -> tuple[Ranker, dict[str, int]]:
     """The shop, and its rows by item id."""
     config = open_artifact(folder).manifest["config"]["catalog"]
     catalog = load_catalog(CatalogConfig(**config))
-    return open_recommender(folder, catalog), {
+    return load_ranker(folder, catalog), {
         item: row for row, item in enumerate(catalog.items["item_id"][:])
     }
 
 
 def vectors_by_id(folder: Path) -> dict[str, np.ndarray]:
-    shop, rows = shop_of(folder)
-    return {item: np.array(shop.item_vectors[row]) for item, row in rows.items()}
+    ranker, rows = ranker_of(folder)
+    return {item: np.array(ranker.item_vectors[row]) for item, row in rows.items()}
 
 
 def there_and_back(run: Path, smaller: Path, folder: Path) -> tuple[Path, Path, Extension]:
     """The recommender without the three items, and that one with them added again."""
-    shop = open_artifact(run).manifest["config"]["catalog"]["path"]
+    ranker = open_artifact(run).manifest["config"]["catalog"]["path"]
     without = extend(run, folder / "without", str(smaller))
     assert (without.kept, without.added, without.removed) == (77, 0, 3)
     assert without.dropped > 0
-    again = extend(without.path, folder / "again", shop)
+    again = extend(without.path, folder / "again", ranker)
     assert (again.kept, again.added, again.removed) == (77, 3, 0)
     return without.path, again.path, again
 
@@ -105,13 +105,13 @@ def test_added_items_are_recommended_and_removed_ones_are_not(
     whole: Path, smaller: Path, tmp_path: Path
 ) -> None:
     without, again, _ = there_and_back(whole, smaller, tmp_path)
-    shop, rows = shop_of(again)
+    ranker, rows = ranker_of(again)
     history = "w00001,w00002"
     listed = recommend(again, history=history, k=78)
     assert set(GONE) <= set(listed.item_ids)
-    state = shop.user_states([np.array([rows["w00001"], rows["w00002"]])])[0]
+    state = ranker.user_states([np.array([rows["w00001"], rows["w00002"]])])[0]
     place = listed.item_ids.index(GONE[0])
-    score = state @ torch.from_numpy(np.array(shop.item_vectors[rows[GONE[0]]]))
+    score = state @ torch.from_numpy(np.array(ranker.item_vectors[rows[GONE[0]]]))
     assert listed.scores[place] == pytest.approx(score.item(), abs=1e-5)
     assert not set(GONE) & set(recommend(without, history=history, k=77).item_ids)
     with pytest.raises(VitrineError, match="has no item 'w00003'"):
@@ -123,7 +123,7 @@ def test_popularity_goes_along_by_id(whole: Path, smaller: Path, tmp_path: Path)
     without, again, _ = there_and_back(whole, smaller, tmp_path)
     counts = {}
     for run in (whole, without, again):
-        _, rows = shop_of(run)
+        _, rows = ranker_of(run)
         of_rows = train_counts(run)
         counts[run] = {item: int(of_rows[row]) for item, row in rows.items()}
     assert counts[without].items() <= counts[whole].items()
@@ -139,7 +139,7 @@ def test_who_never_had_an_id_vector_has_nobodys_or_its_neighbours(
     run = run_finetuning(config, tmp_path / "run", build_trainer)
     _, again, _ = there_and_back(run, smaller, tmp_path)
     before, found = vectors_by_id(run), vectors_by_id(again)
-    shop, rows = shop_of(run)
+    ranker, rows = ranker_of(run)
     taken = {item: train_counts(run)[rows[item]] > 0 for item in GONE}
     assert set(taken.values()) == {True, False}
     for item in GONE:
@@ -149,7 +149,7 @@ def test_who_never_had_an_id_vector_has_nobodys_or_its_neighbours(
         else:
             np.testing.assert_allclose(found[item], before[item], atol=1e-4)
         if id_width:
-            content = slice(0, shop.width - id_width)
+            content = slice(0, ranker.width - id_width)
             np.testing.assert_allclose(found[item][content], before[item][content], atol=1e-5)
             assert np.linalg.norm(found[item][content.stop :]) == pytest.approx(0.5**0.5, abs=1e-5)
 
@@ -195,7 +195,7 @@ def test_an_extension_remembers_whose_weights_it_has(
 def test_who_has_no_history_gets_what_is_popular_and_is_told_so(
     whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, rows = shop_of(whole)
+    _, rows = ranker_of(whole)
     counts = train_counts(whole)
     assert main(["recommend", str(whole), "--history", "", "--k", "3"]) == 0
     told = capsys.readouterr()

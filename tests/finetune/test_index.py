@@ -15,7 +15,6 @@ from torch.nn import functional as F
 from catalog.artifacts import open_artifact
 from catalog.catalog import Interactions, load_catalog
 from catalog.errors import VitrineError
-from finetune.artifact import open_recommender
 from finetune.config import FinetuneConfig, IndexConfig
 from finetune.extension import extend
 from finetune.index import (
@@ -27,10 +26,10 @@ from finetune.index import (
     run_indexing,
 )
 from finetune.nearest import nearest_rows
+from finetune.ranker import Ranker, load_ranker
 from finetune.recommendations import recommend
 from finetune.recommender import Recommender
 from finetune.run import run_finetuning
-from finetune.shop import Shop
 from launch.cli import main
 from launch.trainer import build_trainer
 from pretrain.history import HistoryEncoder, HistoryEncoderConfig
@@ -39,7 +38,7 @@ NUM_ITEMS, WIDTH = 10_000, 16
 
 
 @pytest.fixture(scope="module")
-def large() -> tuple[Shop, SimpleNamespace]:
+def large() -> tuple[Ranker, SimpleNamespace]:
     """A shop of items in a hundred heaps, read by an untrained reader, and sixty people's histories."""
     generator = torch.Generator().manual_seed(0)
     heaps = torch.randn(100, WIDTH, generator=generator)
@@ -54,7 +53,7 @@ def large() -> tuple[Shop, SimpleNamespace]:
     taken = [rng.choice(100, n, replace=False) * 100 + user for user, n in enumerate(lengths)]
     items = np.concatenate(taken).astype(np.int32)
     catalog = SimpleNamespace(interactions=Interactions(offsets, items, np.arange(len(items))))
-    return Shop(recommender, vectors.numpy()), catalog
+    return Ranker(recommender, vectors.numpy()), catalog
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +61,8 @@ def run(settings: FinetuneConfig, tmp_path_factory: pytest.TempPathFactory) -> P
     return run_finetuning(settings, tmp_path_factory.mktemp("run") / "run", build_trainer)
 
 
-def brute_force(shop: Shop, histories: list[np.ndarray], k: int) -> list[list[int]]:
-    scores = (shop.user_states(histories) @ torch.from_numpy(shop.item_vectors).T).numpy()
+def brute_force(ranker: Ranker, histories: list[np.ndarray], k: int) -> list[list[int]]:
+    scores = (ranker.user_states(histories) @ torch.from_numpy(ranker.item_vectors).T).numpy()
     for row, history in enumerate(histories):
         scores[row, history] = -np.inf
     return np.argsort(-scores, axis=1, kind="stable")[:, :k].tolist()
@@ -74,28 +73,28 @@ def histories_of(catalog: SimpleNamespace) -> list[np.ndarray]:
 
 
 @pytest.fixture(scope="module", params=["flat", "hnsw", "ivf-pq"])
-def index(request: pytest.FixtureRequest, large: tuple[Shop, SimpleNamespace]) -> ItemIndex:
+def index(request: pytest.FixtureRequest, large: tuple[Ranker, SimpleNamespace]) -> ItemIndex:
     config = IndexConfig(request.param, build_effort=40)
     return ItemIndex(build_index(config, large[0].item_vectors)[0], large[0])
 
 
-def test_flat_equals_exact(large: tuple[Shop, SimpleNamespace]) -> None:
-    shop, catalog = large
-    index = ItemIndex(build_index(IndexConfig("flat"), shop.item_vectors)[0], shop)
+def test_flat_equals_exact(large: tuple[Ranker, SimpleNamespace]) -> None:
+    ranker, catalog = large
+    index = ItemIndex(build_index(IndexConfig("flat"), ranker.item_vectors)[0], ranker)
     histories = histories_of(catalog)
-    found = index.search(shop.user_states(histories), histories, 10)
-    assert [[item for item, _ in listed] for listed in found] == brute_force(shop, histories, 10)
+    found = index.search(ranker.user_states(histories), histories, 10)
+    assert [[item for item, _ in listed] for listed in found] == brute_force(ranker, histories, 10)
     for history in histories[:5]:
         items, scores = zip(*index.rank(history, 7), strict=True)
-        exact, exact_scores = zip(*shop.rank(history, 7), strict=True)
+        exact, exact_scores = zip(*ranker.rank(history, 7), strict=True)
         assert items == exact
         np.testing.assert_allclose(scores, exact_scores, atol=1e-6)
 
 
 def true_recall(index: ItemIndex, catalog: SimpleNamespace) -> float:
     histories = histories_of(catalog)
-    best = brute_force(index.shop, histories, 10)
-    found = index.search(index.shop.user_states(histories), histories, 10)
+    best = brute_force(index.ranker, histories, 10)
+    found = index.search(index.ranker.user_states(histories), histories, 10)
     pairs = zip(found, best, strict=True)
     return float(
         np.mean([len({item for item, _ in listed} & set(exact)) / 10 for listed, exact in pairs])
@@ -103,7 +102,7 @@ def true_recall(index: ItemIndex, catalog: SimpleNamespace) -> float:
 
 
 def test_recall_is_what_brute_force_says_also_where_it_is_low(
-    index: ItemIndex, large: tuple[Shop, SimpleNamespace]
+    index: ItemIndex, large: tuple[Ranker, SimpleNamespace]
 ) -> None:
     catalog = large[1]
     measured = measure_recall(index, catalog, 1000)
@@ -119,18 +118,18 @@ def test_recall_is_what_brute_force_says_also_where_it_is_low(
 
 
 def test_what_a_person_has_is_left_out_and_scores_are_exact(
-    index: ItemIndex, large: tuple[Shop, SimpleNamespace]
+    index: ItemIndex, large: tuple[Ranker, SimpleNamespace]
 ) -> None:
-    shop, catalog = large
+    ranker, catalog = large
     histories = histories_of(catalog)
-    states = shop.user_states(histories)
+    states = ranker.user_states(histories)
     for state, history, listed in zip(
         states, histories, index.search(states, histories, 10), strict=True
     ):
         rows, scores = map(list, zip(*listed, strict=True))
         assert len(rows) == 10
         assert not set(rows) & set(history.tolist())
-        exact = torch.from_numpy(shop.item_vectors[rows]) @ state
+        exact = torch.from_numpy(ranker.item_vectors[rows]) @ state
         np.testing.assert_allclose(scores, exact, atol=1e-6)
         assert scores == sorted(scores, reverse=True)
 
@@ -189,9 +188,9 @@ def test_an_index_of_another_recommender_is_refused(
         recommend(other, history="w00001", index=index)
     trainer = replace(settings.trainer, seed=5)
     again = run_finetuning(replace(settings, trainer=trainer), tmp_path / "seed", build_trainer)
-    shop = open_recommender(again, load_catalog(settings.catalog))
+    ranker = load_ranker(again, load_catalog(settings.catalog))
     with pytest.raises(VitrineError, match="is an index of the recommender"):
-        open_index(index, again, shop)
+        open_index(index, again, ranker)
     file = index / "index.faiss"
     content = bytearray(file.read_bytes())
     content[-1] ^= 1

@@ -16,11 +16,11 @@ from catalog.errors import NotFinite, VitrineError
 from catalog.splits import make_split
 from finetune.config import FinetuneConfig
 from finetune.index import ItemIndex
+from finetune.ranker import Ranker
 from finetune.recommender import Recommender
 from finetune.run import run_finetuning
 from finetune.selection import BestWeights
 from finetune.semantic.run import run_semantic_ids
-from finetune.shop import Shop
 from finetune.statistics import difference_interval, mean_interval, ratio_interval
 from launch.trainer import build_trainer
 from pretrain.artifact import EncoderParts
@@ -72,11 +72,11 @@ def test_stored_vectors_are_looked_at_before_they_are_used(settings: FinetuneCon
         check_vectors(vectors, catalog, "folder")
 
 
-def small_shop(num_items: int = 30) -> Shop:
+def small_shop(num_items: int = 30) -> Ranker:
     torch.manual_seed(0)
     history = HistoryEncoder(HistoryEncoderConfig(width=WIDTH, layers=1, heads=1, max_history=5))
     vectors = torch.nn.functional.normalize(torch.randn(num_items, WIDTH), dim=-1).numpy()
-    return Shop(Recommender(None, history), vectors)
+    return Ranker(Recommender(None, history), vectors)
 
 
 class Proposes:

@@ -10,13 +10,13 @@ from catalog.artifacts import open_artifact
 from catalog.catalog import load_catalog
 from catalog.config import CatalogConfig, SplitConfig
 from catalog.splits import make_split
-from finetune.artifact import open_recommender
 from finetune.baselines.run import run_baseline
 from finetune.config import FactorisationConfig, FinetuneConfig, FinetuneDataConfig
 from finetune.index import ItemIndex
+from finetune.ranker import load_ranker
 from finetune.recommendations import measure, recommend
 from finetune.run import run_finetuning
-from finetune.semantic.artifact import open_semantic_shop
+from finetune.semantic.artifact import load_semantic_ranker
 from finetune.semantic.config import SemanticConfig
 from finetune.semantic.run import run_semantic_ids
 from launch.trainer import build_trainer
@@ -75,7 +75,7 @@ def test_a_grocery_shop_is_ranked_and_served_what_its_users_buy_again(
         }
     )
     catalog = load_catalog(groceries.catalog)
-    shop, served = open_recommender(recommender, catalog), []
+    shop, served = load_ranker(recommender, catalog), []
     for user in range(80):
         history = catalog.interactions.history(user)
         best = [item for item, _ in shop.rank(history, STAPLES)]
@@ -91,7 +91,7 @@ def test_the_same_recommender_under_the_other_protocols(
 ) -> None:
     catalog = load_catalog(groceries.catalog)
     split = make_split(catalog, replace(RANK, repeats=repeats))  # pyright: ignore[reportArgumentType]
-    ranking = open_recommender(recommender, catalog).rank_targets(catalog, split.test)
+    ranking = load_ranker(recommender, catalog).rank_targets(catalog, split.test)
     assert len(split.test) == (10 if repeats == "drop" else 80)
     assert (ranking.candidates <= NUM_ITEMS - STAPLES).all()
     assert (ranking.ranks < NUM_ITEMS).sum() == 10
@@ -101,7 +101,7 @@ def test_a_list_without_repeats_holds_nothing_the_user_has(
     groceries: FinetuneConfig, recommender: Path
 ) -> None:
     catalog = load_catalog(groceries.catalog)
-    shop, history = open_recommender(recommender, catalog), catalog.interactions.history(1)
+    shop, history = load_ranker(recommender, catalog), catalog.interactions.history(1)
     proposes = type("All", (), {"search": lambda _, s, n: (None, np.arange(n)[None])})()
     for repeats in (True, False):
         shop.repeats = repeats
@@ -146,11 +146,11 @@ def test_semantic_ids_follow_the_protocol(
     output = run_semantic_ids(config, tmp_path / "rank", build_trainer)
     assert np.load(output / "test_ranks.npy").max() <= NUM_ITEMS
     catalog = load_catalog(groceries.catalog)
-    shop, history = open_semantic_shop(output, catalog), catalog.interactions.history(1)
+    shop, history = load_semantic_ranker(output, catalog), catalog.interactions.history(1)
     assert set(history.tolist()) <= {item for item, _ in shop.rank(history, NUM_ITEMS)}
     split = replace(RANK, repeats="mask")
     output = run_semantic_ids(replace(config, split=split), tmp_path / "mask", build_trainer)
     assert (np.load(output / "test_ranks.npy") > NUM_ITEMS).sum() == 70
     assert not set(history) & {
-        item for item, _ in open_semantic_shop(output, catalog).rank(history, NUM_ITEMS)
+        item for item, _ in load_semantic_ranker(output, catalog).rank(history, NUM_ITEMS)
     }

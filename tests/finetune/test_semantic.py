@@ -17,7 +17,7 @@ from finetune.config import FinetuneConfig
 from finetune.evaluate import People, rank_listed, rank_targets
 from finetune.recommendations import measure, recommend
 from finetune.recommender import Recommender
-from finetune.semantic.artifact import open_semantic_shop
+from finetune.semantic.artifact import load_semantic_ranker
 from finetune.semantic.beam import beam_search
 from finetune.semantic.config import SemanticConfig, Tokenizer
 from finetune.semantic.identifiers import (
@@ -28,9 +28,9 @@ from finetune.semantic.identifiers import (
 )
 from finetune.semantic.kmeans import assign, kmeans
 from finetune.semantic.model import SemanticRecommender
+from finetune.semantic.ranker import SemanticRanker
 from finetune.semantic.rq_vae import RqVae, fit_rq_vae
 from finetune.semantic.run import run_semantic_ids
-from finetune.semantic.shop import SemanticShop
 from finetune.semantic.trie import Trie
 from launch.commands import FinetuneOptions, finetune
 from launch.compare import CompareConfig, run_comparison
@@ -266,22 +266,22 @@ def test_everything_may_be_excluded(model: SemanticRecommender) -> None:
 
 
 @pytest.fixture(scope="module")
-def shop(codes: np.ndarray, model: SemanticRecommender) -> SemanticShop:
+def ranker(codes: np.ndarray, model: SemanticRecommender) -> SemanticRanker:
     trained = np.arange(60) % 6 != 0
-    return SemanticShop(
+    return SemanticRanker(
         model, some_vectors(60, seed=5).numpy(), trained, SemanticConfig(beam=20, cold=4)
     )
 
 
 def test_the_nearest_of_what_nobody_took_join_the_beam_s(
-    shop: SemanticShop, monkeypatch: pytest.MonkeyPatch
+    ranker: SemanticRanker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("finetune.semantic.shop.ITEMS_AT_ONCE", 3)
-    states = shop.user_states([np.array([1, 2]), np.array([3])])
-    beam, _ = shop.beam_alone().lists(states, NOBODY, 20)
+    monkeypatch.setattr("finetune.semantic.ranker.ITEMS_AT_ONCE", 3)
+    states = ranker.user_states([np.array([1, 2]), np.array([3])])
+    beam, _ = ranker.beam_alone().lists(states, NOBODY, 20)
     excluded = torch.tensor([0, 0, 1]), torch.tensor([6, 12, 18])
-    items, scores = shop.lists(states, excluded, 20)
-    dense = states @ torch.from_numpy(shop.item_vectors).T
+    items, scores = ranker.lists(states, excluded, 20)
+    dense = states @ torch.from_numpy(ranker.item_vectors).T
     for row in range(2):
         barred = set(excluded[1][excluded[0] == row].tolist())
         cold = [i for i in dense[row].argsort(descending=True).tolist() if i % 6 == 0]
@@ -295,9 +295,9 @@ def test_the_nearest_of_what_nobody_took_join_the_beam_s(
         assert (scores[row].diff()[: len(found) - 1] <= 0).all()
 
 
-def test_equal_scores_are_in_the_order_of_the_keys(shop: SemanticShop) -> None:
-    same = SemanticShop(
-        shop.model, np.tile(shop.item_vectors[:1], (60, 1)), shop.trained, shop.config
+def test_equal_scores_are_in_the_order_of_the_keys(ranker: SemanticRanker) -> None:
+    same = SemanticRanker(
+        ranker.model, np.tile(ranker.item_vectors[:1], (60, 1)), ranker.trained, ranker.config
     )
     states = same.user_states([np.array([1])])
     items, _ = same.lists(states, NOBODY, 20)
@@ -305,14 +305,14 @@ def test_equal_scores_are_in_the_order_of_the_keys(shop: SemanticShop) -> None:
     assert same.keys[found].diff().gt(0).all()
 
 
-def test_the_latest_of_a_long_history_is_read(shop: SemanticShop) -> None:
-    whole, latest, first = shop.user_states([np.arange(9), np.arange(3, 9), np.arange(6)])
+def test_the_latest_of_a_long_history_is_read(ranker: SemanticRanker) -> None:
+    whole, latest, first = ranker.user_states([np.arange(9), np.arange(3, 9), np.arange(6)])
     torch.testing.assert_close(whole, latest)
     assert (whole - first).abs().max() > 0.01
 
 
-def test_an_empty_history_has_a_state_of_zeros(shop: SemanticShop) -> None:
-    states = shop.user_states([np.array([], dtype=np.int64), np.array([4])])
+def test_an_empty_history_has_a_state_of_zeros(ranker: SemanticRanker) -> None:
+    states = ranker.user_states([np.array([], dtype=np.int64), np.array([4])])
     assert states[0].abs().max() == 0
     torch.testing.assert_close(states[1].norm(), torch.tensor(1.0))
 
@@ -380,9 +380,9 @@ def test_it_is_an_arm_like_others(
 
 def test_what_is_stored_is_what_was_measured(compared: Path, wardrobe: Catalog) -> None:
     folder = compared / "arms" / "semantic-ids" / "seed-0"
-    shop = open_semantic_shop(folder, wardrobe)
+    ranker = load_semantic_ranker(folder, wardrobe)
     targets: Targets = make_split(wardrobe, SplitConfig()).test
-    ranks = shop.rank_targets(wardrobe, targets).ranks
+    ranks = ranker.rank_targets(wardrobe, targets).ranks
     np.testing.assert_array_equal(ranks, np.load(folder / "test_ranks.npy"))
     table = measure(folder)
     assert table["ndcg@10"] == open_artifact(folder).manifest["metrics"]["test/ndcg@10"]

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 
 from catalog.catalog import load_catalog
 from catalog.splits import make_split
-from finetune.artifact import open_recommender
 from finetune.config import FinetuneConfig
+from finetune.ranker import load_ranker
 from tests.stages import train
 
 pytestmark = pytest.mark.slow
@@ -67,7 +67,7 @@ def test_shards_give_the_adapter_of_whole_weights(
     train(steps, output, strategy, 2)
     check_same(output, two)
     catalog = load_catalog(settings.catalog)
-    ranking = open_recommender(output, catalog).rank_targets(
+    ranking = load_ranker(output, catalog).rank_targets(
         catalog, make_split(catalog, settings.split).test
     )
     stored = np.load(output / "test_ranks.npy")

@@ -17,15 +17,15 @@ from catalog.catalog import load_catalog
 from catalog.config import CatalogConfig, SplitConfig
 from catalog.errors import NotFinite, VitrineError
 from catalog.splits import make_split
-from finetune.artifact import encoder_settings, load_recommender, open_recommender, start
+from finetune.artifact import encoder_settings, load_recommender, start
 from finetune.cache import CacheRefresh
 from finetune.config import FinetuneConfig, FinetuneDataConfig
 from finetune.data import FinetuneBatch
 from finetune.module import FinetuneModule
+from finetune.ranker import Ranker, load_ranker
 from finetune.recommendations import recommend
 from finetune.recommender import Adaptor, Recommender
 from finetune.run import run_finetuning
-from finetune.shop import Shop
 from pretrain.artifact import EncoderParts, new_encoder
 from pretrain.config import EmbedConfig, ReaderConfig, TrainerConfig
 from pretrain.embed import embed_items, run_embedding, vectors_made_with
@@ -66,10 +66,10 @@ def runs(settings: FinetuneConfig, tmp_path_factory: pytest.TempPathFactory) -> 
     }
 
 
-def ranks_as_it_did(output: Path, config: FinetuneConfig) -> Shop:
+def ranks_as_it_did(output: Path, config: FinetuneConfig) -> Ranker:
     """The recommender, loaded again, once it has given every test target its place again."""
     catalog = load_catalog(config.catalog)
-    shop = open_recommender(output, catalog)
+    shop = load_ranker(output, catalog)
     ranking = shop.rank_targets(catalog, make_split(catalog, config.split).test)
     np.testing.assert_array_equal(ranking.ranks, np.load(output / "test_ranks.npy"))
     return shop
@@ -205,12 +205,12 @@ def test_an_adapter_refuses_another_base(
     runs: dict[str, Path], settings: FinetuneConfig, encoder: Path, tmp_path: Path
 ) -> None:
     catalog = load_catalog(settings.catalog)
-    assert open_recommender(runs["lora"], catalog, encoder) is not None
+    assert load_ranker(runs["lora"], catalog, encoder) is not None
     other = replace_encoder(settings, tmp_path)
     with pytest.raises(
         VitrineError, match=r"was trained on the encoder .* but .*; pass the encoder"
     ):
-        open_recommender(runs["lora"], catalog, other)
+        load_ranker(runs["lora"], catalog, other)
 
 
 def replace_encoder(settings: FinetuneConfig, folder: Path) -> Path:
@@ -233,7 +233,7 @@ def test_controls_run_and_come_back(
     transfer = "scratch" if features in ("id", "random") else "frozen"
     config = replace(settings, features=features, transfer=transfer)
     run = run_finetuning(config, tmp_path / features, build_trainer)
-    shop = open_recommender(run, load_catalog(settings.catalog))
+    shop = load_ranker(run, load_catalog(settings.catalog))
     assert len(shop.rank(np.array([0, 1, 2]), 5)) == 5
 
 
@@ -263,7 +263,7 @@ def test_the_known_the_unknown_and_the_new(runs: dict[str, Path], settings: Fine
 def test_another_catalog_is_refused_by_its_ids(runs: dict[str, Path], demo_world: Path) -> None:
     other = load_catalog(CatalogConfig(path=str(demo_world / "home")))
     with pytest.raises(VitrineError, match="item ids differ"):
-        open_recommender(runs["lora"], other)
+        load_ranker(runs["lora"], other)
 
 
 def test_targets_the_encoder_was_pretrained_on_are_refused_unless_allowed(

@@ -13,9 +13,10 @@ from catalog.catalog import load_catalog
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
 from catalog.splits import make_split
-from finetune.artifact import load_recommender, open_recommender, train_counts
+from finetune.artifact import load_recommender, train_counts
 from finetune.config import FinetuneConfig
 from finetune.domains import open_adapter
+from finetune.ranker import load_ranker
 from finetune.run import run_finetuning
 from finetune.words import Vocabulary, WordVectors, words_of
 from launch.trainer import build_trainer
@@ -86,7 +87,7 @@ def test_stored_and_loaded_again_words_say_the_same(
     config = replace(settings, features=features, transfer=transfer, id_width=id_width, words=True)
     output = run_finetuning(config, tmp_path / "run", build_trainer)
     catalog = load_catalog(config.catalog)
-    shop = open_recommender(output, catalog)
+    shop = load_ranker(output, catalog)
     ranking = shop.rank_targets(catalog, make_split(catalog, config.split).test)
     np.testing.assert_array_equal(ranking.ranks, np.load(output / "test_ranks.npy"))
 

@@ -94,7 +94,7 @@ class World:
         return SimpleNamespace(train_pairs=lambda: (users, positions), train_end=ends, test=test)
 
 
-class FakeShop:
+class FakeRanker:
     """Item vectors say colour and shape; a state is the mean of the history."""
 
     width = WIDTH
@@ -122,8 +122,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 @pytest.fixture(scope="module")
-def shop(world: World) -> FakeShop:
-    return FakeShop(world)
+def ranker(world: World) -> FakeRanker:
+    return FakeRanker(world)
 
 
 @pytest.fixture(scope="module")
@@ -138,23 +138,23 @@ def untrained(world: World) -> PersonalImagePipeline:
 
 @pytest.fixture(scope="module")
 def trained(
-    world: World, shop: FakeShop, tmp_path_factory: pytest.TempPathFactory
+    world: World, ranker: FakeRanker, tmp_path_factory: pytest.TempPathFactory
 ) -> PersonalImagePipeline:
     folder = tmp_path_factory.mktemp("image")
     pl.seed_everything(0, verbose=False)
     codec = _codec(world)
-    purchases = _purchases(world, shop)
+    purchases = _purchases(world, ranker)
     data = ImageData(
         world,  # type: ignore[arg-type]
         world.split(),
-        shop,
+        ranker,
         codec,
         TINY,
         folder / "latents",
         purchases,
     )
     networks = new_networks(TINY, WIDTH)
-    networks[0].standardise(purchases, torch.from_numpy(shop.item_vectors))
+    networks[0].standardise(purchases, torch.from_numpy(ranker.item_vectors))
     module = ImageModule(*networks, TINY.optimizer)
     trainer = pl.Trainer(
         max_steps=TINY.trainer.max_steps,
@@ -170,8 +170,8 @@ def trained(
     return PersonalImagePipeline(*module.networks(), codec)
 
 
-def _purchases(world: World, shop: FakeShop) -> PurchaseStates:
-    return sample_purchase_states(world, world.split(), shop, seed=0)  # type: ignore[arg-type]
+def _purchases(world: World, ranker: FakeRanker) -> PurchaseStates:
+    return sample_purchase_states(world, world.split(), ranker, seed=0)  # type: ignore[arg-type]
 
 
 def _codec(world: World) -> PatchCodec:
@@ -456,23 +456,23 @@ def test_the_first_layer_does_not_depend_on_how_many_pictures_there_are() -> Non
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_a_share_of_people_is_known_by_the_purchase_alone(
-    world: World, shop: FakeShop, tmp_path: Path, share: float
+    world: World, ranker: FakeRanker, tmp_path: Path, share: float
 ) -> None:
     data = ImageData(
         world,  # type: ignore[arg-type]
         world.split(),
-        shop,
+        ranker,
         _codec(world),
         replace(TINY, alone_share=share),
         tmp_path,
-        _purchases(world, shop),
+        _purchases(world, ranker),
     )
     data.prepare_data()
     data.setup("fit")
     rows = [data.rows[row] for row in range(40)]
     batch = data.collate(rows)
     moved = data.transfer_batch_to_device(batch, torch.device("cpu"), 0).user_states
-    read = shop.user_states(batch.histories)
+    read = ranker.user_states(batch.histories)
     assert torch.equal(moved, data.purchases.match_moments(read) if share else read)
     assert not torch.allclose(data.purchases.match_moments(read), read)
     for row, history in zip(rows, batch.histories, strict=True):
@@ -483,11 +483,11 @@ def test_a_share_of_people_is_known_by_the_purchase_alone(
 
 
 def test_two_tastes_draw_the_same_item_in_two_colours(
-    trained: PersonalImagePipeline, world: World, shop: FakeShop
+    trained: PersonalImagePipeline, world: World, ranker: FakeRanker
 ) -> None:
     people = np.arange(world.num_users)
-    states = shop.user_states([world.interactions.history(user) for user in people])
-    vectors = torch.from_numpy(shop.item_vectors[people % 8])
+    states = ranker.user_states([world.interactions.history(user) for user in people])
+    vectors = torch.from_numpy(ranker.item_vectors[people % 8])
     tastes = 1 - 2 * (people % 2)  # 1 red, -1 blue
     own = trained(states, vectors, [0] * len(people), steps=6)
     assert (tastes * [_redness(picture) for picture in own] > 20).mean() >= 0.9
@@ -503,10 +503,10 @@ def _is_tall(picture: Image.Image) -> bool:
 
 
 def test_scores_tell_own_from_swapped(
-    trained: PersonalImagePipeline, world: World, shop: FakeShop
+    trained: PersonalImagePipeline, world: World, ranker: FakeRanker
 ) -> None:
     users = np.arange(world.num_users)
-    own = shop.user_states([world.interactions.history(user)[:5] for user in users])
+    own = ranker.user_states([world.interactions.history(user)[:5] for user in users])
     states: dict[str, Tensor] = {"own": own, "swapped": own.roll(1, 0), "none": own * 0}
     people = SimpleNamespace(
         users=users,
@@ -521,7 +521,7 @@ def test_scores_tell_own_from_swapped(
     done: list[int] = []
     scores = score_pictures(
         trained,
-        shop,
+        ranker,
         world,  # type: ignore[arg-type]
         people,
         DrawConfig(steps=6),

@@ -150,7 +150,7 @@ def test_of_several_candidates_the_best_liked_that_may_be_shown_is_kept() -> Non
         return ["too light" if level > 251 else "" for level in levels]
 
     states = torch.tensor([[1.0, 0], [1, 0], [0, 0]])
-    options = {"shop": Eye(), "seen": seen, "check": check}
+    options = {"ranker": Eye(), "seen": seen, "check": check}
     drawn = choose(draw, states, states * 0, [5, 6, 7], candidates=3, tries=2, **options)  # type: ignore[arg-type]
     levels = [np.asarray(one.picture)[0, 0, 0] for one in drawn]
     # 251 is a copy, 252 too light; who wants nothing keeps the first.
@@ -205,12 +205,12 @@ def test_candidates_are_compared_in_the_recommenders_space(painter: Painter) -> 
     first, best = (painter.draw([(user, item)], config)[0] for config in (one, several))
 
     def liked(picture: Image.Image) -> float:
-        state = painter.shop.user_states([catalog.interactions.history(0)])
-        wanted = state + torch.from_numpy(np.array(painter.shop.item_vectors[3]))
-        return float((painter.shop.picture_vectors([np.asarray(picture)]) * wanted).sum())
+        state = painter.ranker.user_states([catalog.interactions.history(0)])
+        wanted = state + torch.from_numpy(np.array(painter.ranker.item_vectors[3]))
+        return float((painter.ranker.picture_vectors([np.asarray(picture)]) * wanted).sum())
 
     assert liked(best) >= liked(first)
-    vectors = painter.shop.picture_vectors([np.asarray(first), np.asarray(best)])
+    vectors = painter.ranker.picture_vectors([np.asarray(first), np.asarray(best)])
     torch.testing.assert_close(vectors.norm(dim=1), torch.ones(2))
 
 

@@ -22,7 +22,7 @@ from pretrain.config import TrainerConfig
 WIDTH = 8
 
 
-class FakeShop:
+class FakeRanker:
     def __init__(self, num_items: int) -> None:
         vectors = np.random.default_rng(0).normal(size=(num_items, WIDTH))
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -55,11 +55,11 @@ def config(demo_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with write_artifact(tmp_path / "recommender", "recommender") as staging:
         (staging / "note.txt").write_text("stands in for a trained one")
 
-    def load_shop(folder: Path, catalog) -> FakeShop:
-        return FakeShop(catalog.num_items)
+    def load_ranker(folder: Path, catalog) -> FakeRanker:
+        return FakeRanker(catalog.num_items)
 
-    monkeypatch.setattr("generate.image.run.load_shop", load_shop)
-    monkeypatch.setattr("generate.shop.load_shop", load_shop)
+    monkeypatch.setattr("generate.image.run.load_ranker", load_ranker)
+    monkeypatch.setattr("generate.ranker.load_ranker", load_ranker)
     return ImageConfig(
         recommender=str(tmp_path / "recommender"),
         catalog=CatalogConfig(path=str(demo_world / "wardrobe")),

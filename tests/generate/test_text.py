@@ -53,7 +53,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-class FakeShop:
+class FakeRanker:
     """Items of two sorts point two ways; a person is the mean of their items."""
 
     def __init__(self, num_items: int) -> None:
@@ -105,8 +105,8 @@ def split(catalog: Catalog) -> Split:
 
 
 @pytest.fixture(scope="module")
-def shop() -> FakeShop:
-    return FakeShop(12)
+def ranker() -> FakeRanker:
+    return FakeRanker(12)
 
 
 def make_generator(**options) -> TextGenerator:
@@ -121,10 +121,10 @@ def some_vectors(count: int, seed: int = 0) -> Tensor:
     return torch.nn.functional.normalize(vectors, dim=-1)
 
 
-def fit(generator: TextGenerator, catalog: Catalog, split: Split, shop: FakeShop, steps: int):
+def fit(generator: TextGenerator, catalog: Catalog, split: Split, ranker: FakeRanker, steps: int):
     config = TextConfig(batch_size=16, max_tokens=24, trainer=TrainerConfig(max_steps=steps))
     pairs = NextItemPairs(catalog, split)
-    data = TextData(Words(catalog, generator.learned), shop, pairs, generator, config)
+    data = TextData(Words(catalog, generator.learned), ranker, pairs, generator, config)
     module = TextModule(generator, OptimizerConfig(learning_rate=5e-3))
     trainer = pl.Trainer(
         max_steps=steps,
@@ -140,9 +140,9 @@ def fit(generator: TextGenerator, catalog: Catalog, split: Split, shop: FakeShop
 
 
 @pytest.fixture(scope="module")
-def learned(catalog: Catalog, split: Split, shop: FakeShop) -> TextGenerator:
+def learned(catalog: Catalog, split: Split, ranker: FakeRanker) -> TextGenerator:
     generator = make_generator()
-    fit(generator, catalog, split, shop, 120)
+    fit(generator, catalog, split, ranker, 120)
     return generator
 
 
@@ -161,9 +161,9 @@ def test_reopened_generator_writes_and_scores_the_same(learned: TextGenerator, t
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_a_request_gets_the_same_words_whatever_else_is_in_the_batch(
-    learned: TextGenerator, shop: FakeShop, temperature: float
+    learned: TextGenerator, ranker: FakeRanker, temperature: float
 ):
-    asked = Conditions(torch.from_numpy(shop.item_vectors[:5]), some_vectors(5))
+    asked = Conditions(torch.from_numpy(ranker.item_vectors[:5]), some_vectors(5))
     seeds, config = [3, 1, 4, 1, 5], WriteConfig(temperature=temperature)
     together = learned.write(asked, "review", seeds=seeds, config=config)
     alone = [
@@ -213,7 +213,7 @@ def test_pieces_are_those_of_the_whole_text():
 
 
 def test_what_a_person_took_is_told_in_words_and_costs_nothing(
-    catalog: Catalog, split: Split, shop: FakeShop
+    catalog: Catalog, split: Split, ranker: FakeRanker
 ):
     """Beside shorter ones, and cut at the old end where there is no room for more."""
     generator = make_generator(history_items=3, history_tokens=12)
@@ -240,7 +240,7 @@ def test_what_a_person_took_is_told_in_words_and_costs_nothing(
         make_generator(history_items=3, history_tokens=82)
     config = TextConfig(drop_user=0.5, drop_item=0.5, trainer=TrainerConfig(seed=3))
     data = TextData(
-        Words(catalog, generator.learned), shop, NextItemPairs(catalog, split), generator, config
+        Words(catalog, generator.learned), ranker, NextItemPairs(catalog, split), generator, config
     )
     rows = [data.rows[row] for row in range(24)]
     batch = data.collate(rows)
@@ -249,37 +249,37 @@ def test_what_a_person_took_is_told_in_words_and_costs_nothing(
     assert 0 < told.sum() < len(rows)
 
 
-def test_of_a_long_history_what_is_most_like_the_item_is_told(catalog: Catalog, shop: FakeShop):
+def test_of_a_long_history_what_is_most_like_the_item_is_told(catalog: Catalog, ranker: FakeRanker):
     one = np.array([0, 2, 1, 3, 5], dtype=np.int32)
     mixed = replace(
         catalog,
         interactions=replace(catalog.interactions, items=np.tile(one, catalog.num_users)),
     )
-    prompts = Prompts(mixed, shop, history_items=2)
+    prompts = Prompts(mixed, ranker, history_items=2)
     assert prompts.told(Past(3, 5), 4) == "took: Coat; Coat"
     assert prompts.told(Past(3, 5), 7) == "took: Hat; Hat"
     assert prompts.told(Past(3, 4), None) == "took: Hat; Hat", "the newest"
     assert prompts.told(Past(3, 0), 4) == prompts.told(Past(), 4) == ""
 
 
-def test_a_voice_is_what_was_said_before_and_nothing_later(catalog: Catalog, shop: FakeShop):
+def test_a_voice_is_what_was_said_before_and_nothing_later(catalog: Catalog, ranker: FakeRanker):
     texts = [f"say {row}" if row % 2 else None for row in range(60)]
     spoken = replace(catalog, interactions=replace(catalog.interactions, texts=texts))
-    prompts = Prompts(spoken, shop)
+    prompts = Prompts(spoken, ranker)
     assert prompts.said(Past(1, 4)) == "say 5 say 7"
     assert prompts.said(Past(1, 3)) == "say 5 say 7"
     assert prompts.said(Past(1, 2)) == "say 5"
     assert prompts.said(Past(1, 0)) == prompts.said(Past()) == ""
     assert (
         Prompts(
-            replace(catalog, interactions=replace(catalog.interactions, texts=None)), shop
+            replace(catalog, interactions=replace(catalog.interactions, texts=None)), ranker
         ).said(Past(1, 4))
         == ""
     )
     long = replace(
         catalog.interactions, offsets=np.array([0, 60]), texts=[f"r{row}" for row in range(60)]
     )
-    assert Prompts(replace(catalog, interactions=long), shop).said(Past(0, 60)).split() == [
+    assert Prompts(replace(catalog, interactions=long), ranker).said(Past(0, 60)).split() == [
         f"r{row}" for row in range(52, 60)
     ]
 
@@ -299,7 +299,7 @@ def test_another_voice_gives_other_words_likeliness(catalog: Catalog):
 
 
 def test_a_word_that_one_person_brought_in_is_not_said_of_other_items(
-    catalog: Catalog, split: Split, shop: FakeShop, tmp_path: Path
+    catalog: Catalog, split: Split, ranker: FakeRanker, tmp_path: Path
 ):
     """Learned by heart, and yet it does not come out, but of the item whose text it is."""
     texts = [f"{WORDS[row // 5 % 2]} call Zq77 99" if row < 5 else "soft wool" for row in range(60)]
@@ -311,9 +311,9 @@ def test_a_word_that_one_person_brought_in_is_not_said_of_other_items(
     model, tokenizer = build_language_model(TINY, texts, vocab_size=320)
     settings = {"width": WIDTH, "tasks": ("review",), "max_tokens": 24, "num_voice_tokens": 2}
     free = TextGenerator(model, tokenizer, **settings).eval()
-    fit(free, poisoned, split, shop, 120)
-    prompts = Prompts(poisoned, shop)
-    users = shop.user_states([catalog.interactions.history(0)] * 8)
+    fit(free, poisoned, split, ranker, 120)
+    prompts = Prompts(poisoned, ranker)
+    users = ranker.user_states([catalog.interactions.history(0)] * 8)
     asked = prompts.make(users, [Past(0, 5)] * 8, [0] * 8)
     assert any("Zq77" in text for text in free.write(asked, "review", seeds=range(8)))
     guarded = TextGenerator(model, tokenizer, **settings, vouched=vouched).eval()
@@ -395,11 +395,11 @@ def test_no_replacement_sign_leaves_however_a_text_is_cut():
         assert "\ufffd" not in text.join(pieces)
 
 
-def test_no_condition_is_the_dropped_condition(catalog: Catalog, split: Split, shop: FakeShop):
+def test_no_condition_is_the_dropped_condition(catalog: Catalog, split: Split, ranker: FakeRanker):
     generator = make_generator()
     config = TextConfig(drop_user=1.0, drop_item=1.0, max_tokens=24)
     pairs = NextItemPairs(catalog, split)
-    data = TextData(Words(catalog, generator.learned), shop, pairs, generator, config)
+    data = TextData(Words(catalog, generator.learned), ranker, pairs, generator, config)
     rows = [data.rows[row] for row in range(4)]
     batch = data.collate([row for row in rows if row.task == rows[0].task])
     dropped, _ = generator(*batch)
@@ -428,15 +428,15 @@ def test_rows_are_a_function_of_the_seed_and_hide_each_condition_alone(
 
 
 def test_own_words_become_likelier_than_a_strangers(
-    learned: TextGenerator, catalog: Catalog, split: Split, shop: FakeShop
+    learned: TextGenerator, catalog: Catalog, split: Split, ranker: FakeRanker
 ):
-    states = shop.user_states([catalog.interactions.history(person) for person in (0, 1)])
+    states = ranker.user_states([catalog.interactions.history(person) for person in (0, 1)])
     own, _ = learned.loss_per_text(Conditions(states), "review", WORDS)
     swapped, _ = learned.loss_per_text(Conditions(states.flip(0)), "review", WORDS)
     assert (own + 1 < swapped).all()
     reading = Reading("review", lambda text: "wool" in text, lambda user, _: user % 2 == 0)
     scores = score_texts(
-        learned, shop, catalog, split, readings={"wool": reading}, written=8, chunk=5
+        learned, ranker, catalog, split, readings={"wool": reading}, written=8, chunk=5
     )
     hits = scores["readings"]["wool"]
     assert hits["own"]["value"] > hits["swapped"]["value"]
@@ -458,11 +458,11 @@ def test_own_words_become_likelier_than_a_strangers(
 
 
 def test_whose_words_they_are_is_told_from_among_others(
-    learned: TextGenerator, catalog: Catalog, shop: FakeShop
+    learned: TextGenerator, catalog: Catalog, ranker: FakeRanker
 ):
     users = np.arange(12)
-    states = shop.user_states([catalog.interactions.history(person) for person in users])
-    prompts, pasts = Prompts(catalog, shop), [Past(int(person), 5) for person in users]
+    states = ranker.user_states([catalog.interactions.history(person) for person in users])
+    prompts, pasts = Prompts(catalog, ranker), [Past(int(person), 5) for person in users]
     texts = [WORDS[person % 2] for person in users]
 
     def told(states: Tensor) -> np.ndarray:

@@ -39,7 +39,7 @@ WORDS = ["soft and quiet", "bold and loud"]
 TINY_GPT2 = {"model_type": "gpt2", "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 96}
 
 
-class FakeShop:
+class FakeRanker:
     def __init__(self) -> None:
         vectors = np.random.default_rng(0).normal(size=(12, WIDTH))
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -95,8 +95,8 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TextConfig:
     )
     with write_artifact(tmp_path / "recommender", "recommender") as staging:
         (staging / "weights").write_text("none")
-    for module in ("generate.text.run", "generate.shop"):
-        monkeypatch.setattr(f"{module}.load_shop", lambda folder, catalog: FakeShop())
+    for module in ("generate.text.run", "generate.ranker"):
+        monkeypatch.setattr(f"{module}.load_ranker", lambda folder, catalog: FakeRanker())
     return TextConfig(
         recommender=str(tmp_path / "recommender"),
         catalog=CatalogConfig(path=str(folder)),
@@ -145,7 +145,7 @@ def test_everybodys_texts_are_those_each_would_get_and_go_on_where_they_were(
     for row in whole[4:6]:
         again = WriteConfig(temperature=1.5, seed=row["seed"])
         assert opened.write("p1", row["item_id"], config=again)[0].text == row["text"]
-    ranked = [item for item, _ in opened.shop.rank(opened.catalog.interactions.history(4), 3)]
+    ranked = [item for item, _ in opened.ranker.rank(opened.catalog.interactions.history(4), 3)]
     assert [row["item_id"] for row in whole[12:15]] == [f"i{item}" for item in ranked]
 
     write_block, written = bulk.write_block, []

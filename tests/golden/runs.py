@@ -47,10 +47,10 @@ def rankings(config: Any, folder: Path) -> dict[str, str]:
     from catalog.config import SplitConfig
     from finetune.baselines.run import run_baseline
     from finetune.config import FactorisationConfig
+    from finetune.ranker import load_ranker
     from finetune.run import run_finetuning
     from finetune.semantic.config import SemanticConfig
     from finetune.semantic.run import run_semantic_ids
-    from finetune.shop import load_shop
     from launch.trainer import build_trainer
 
     config = replace(
@@ -71,7 +71,7 @@ def rankings(config: Any, folder: Path) -> dict[str, str]:
         digests[f"{name} curves"] = curves(artifact)
         digests[f"{name} test ranks"] = digest([(artifact / "test_ranks.npy").read_bytes()])
     catalog = load_catalog(config.catalog)
-    ranker = load_shop(fitted["lora"], catalog)
+    ranker = load_ranker(fitted["lora"], catalog)
     lists = [ranker.rank(catalog.interactions.history(user), 10) for user in range(5)]
     digests["lora lists"] = digest([repr(lists).encode()])
     return digests

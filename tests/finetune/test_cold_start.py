@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 
 from finetune.artifact import train_counts
+from finetune.cold_start import impute_cold_embeddings
 from finetune.config import FinetuneConfig
 from finetune.recommender import Recommender
 from finetune.run import run_finetuning
-from finetune.strangers import neighbours_ids
 from finetune.words import WordBags
 from launch.trainer import build_trainer
 from pretrain.history import HistoryEncoder, HistoryEncoderConfig
@@ -30,7 +30,7 @@ def test_neighbours_are_told_by_content_among_what_was_taken() -> None:
     known = torch.cat([content, ids], dim=1).numpy()
     taken = np.arange(60) % 2 == 0
     asked = torch.randn(300, 4)
-    found = neighbours_ids(recommender_with(0), asked, None, known, taken)
+    found = impute_cold_embeddings(recommender_with(0), asked, None, known, taken)
     for row in (0, 1, 299):
         told = F.normalize(asked[row], dim=-1) @ content.T
         nearest = sorted(range(0, 60, 2), key=lambda item: -float(told[item]))[:10]
@@ -43,7 +43,7 @@ def test_who_has_words_needs_nobody() -> None:
     offsets = torch.tensor([0, *[2] * 60])  # the first item alone says anything
     recommender.words.read(WordBags(offsets, torch.tensor([0, 2]), torch.tensor([0.6, 0.8])))
     rows = torch.tensor([0, 7])
-    found = neighbours_ids(
+    found = impute_cold_embeddings(
         recommender, torch.randn(2, 4), rows, np.random.randn(60, 8), np.ones(60, dtype=bool)
     )
     assert found.abs().sum(dim=1).gt(0).tolist() == [False, True]

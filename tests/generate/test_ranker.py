@@ -8,7 +8,7 @@ import pytest
 from catalog.artifacts import Artifact, artifact_hash, open_artifact, write_artifact
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
-from generate.shop import open_shop
+from generate.ranker import load_catalog_and_ranker
 
 
 def recommender(folder: Path, catalog: Path, extends: list[str]) -> Path:
@@ -22,7 +22,7 @@ def recommender(folder: Path, catalog: Path, extends: list[str]) -> Path:
 def generator(
     demo_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[Artifact, Path]:
-    monkeypatch.setattr("generate.shop.load_shop", lambda folder, catalog: folder)
+    monkeypatch.setattr("generate.ranker.load_ranker", lambda folder, catalog: folder)
     own = recommender(tmp_path / "own", demo_world / "wardrobe", [])
     config = {"catalog": asdict(CatalogConfig(path=str(demo_world / "wardrobe")))}
     made = tmp_path / "words"
@@ -37,21 +37,21 @@ def test_an_extended_recommender_brings_its_own_catalog(
     generator: tuple[Artifact, Path], demo_world: Path, tmp_path: Path
 ) -> None:
     made, own = generator
-    catalog, shop = open_shop(made)
-    assert (catalog.name, shop) == ("wardrobe", own)
+    catalog, ranker = load_catalog_and_ranker(made)
+    assert (catalog.name, ranker) == ("wardrobe", own)
     hashes = ["an earlier one's", artifact_hash(own), "a later one's"]
     extended = recommender(tmp_path / "extended", demo_world / "home", hashes)
-    catalog, shop = open_shop(made, recommender=extended)
-    assert (catalog.name, shop) == ("home", extended)
+    catalog, ranker = load_catalog_and_ranker(made, recommender=extended)
+    assert (catalog.name, ranker) == ("home", extended)
     settings = CatalogConfig(path=str(demo_world / "wardrobe"))
-    assert open_shop(made, settings, extended)[0].name == "wardrobe"
+    assert load_catalog_and_ranker(made, settings, extended)[0].name == "wardrobe"
 
 
 def test_any_other_is_refused(
     generator: tuple[Artifact, Path], demo_world: Path, tmp_path: Path
 ) -> None:
     made, own = generator
-    assert open_shop(made, recommender=own)[1] == own
+    assert load_catalog_and_ranker(made, recommender=own)[1] == own
     other = recommender(tmp_path / "other", demo_world / "wardrobe", ["somebody else's"])
     with pytest.raises(VitrineError, match="was not extended from that"):
-        open_shop(made, recommender=other)
+        load_catalog_and_ranker(made, recommender=other)

@@ -1,4 +1,4 @@
-"""A trained recommender at work: user states, ranked lists. What `generate` and the command see."""
+"""Loads a trained recommender as a `Ranker`: user states, ranked item lists, full ranking of targets."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,9 +9,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from catalog.artifacts import open_artifact
 from catalog.catalog import Catalog
 from catalog.errors import NotFinite, VitrineError
 from catalog.splits import Targets
+from finetune.artifact import check_ids, load_recommender, serves_repeats
 from finetune.evaluate import (
     ScoreChunk,
     best_first,
@@ -22,13 +24,15 @@ from finetune.evaluate import (
 )
 from finetune.metrics import ListMeasures, Ranking
 from finetune.recommender import Recommender
+from pretrain.embed import VECTORS_FILE
 from pretrain.modalities.image import Picture
+from pretrain.store import open_vectors
 
 History = NDArray[np.integer]
 
 
-class Shop:
-    """One domain's item vectors, and the reader that turns a history of them into a state."""
+class Ranker:
+    """The item vectors of one domain, and the encoder that turns a history of them into a user state."""
 
     def __init__(
         self, recommender: Recommender, item_vectors: NDArray[np.float32], repeats: bool = False
@@ -151,8 +155,13 @@ class Shop:
         return score
 
 
-def load_shop(folder: str | Path, catalog: Catalog, encoder: str | Path | None = None) -> Shop:
-    """The shop of a recommender artifact; `encoder` overrules where its base is looked for."""
-    from finetune.artifact import open_recommender
+def load_ranker(folder: str | Path, catalog: Catalog, encoder: str | Path | None = None) -> Ranker:
+    """The ranker of a verified recommender artifact, whose item ids must be those of `catalog`.
 
-    return open_recommender(folder, catalog, encoder)
+    `encoder` overrides the path of the encoder that the recommender was trained on.
+    """
+    artifact = open_artifact(Path(folder), kind="recommender")
+    check_ids(artifact, catalog)
+    vectors = open_vectors(artifact.path / VECTORS_FILE)
+    repeats = serves_repeats(artifact.manifest["config"])
+    return Ranker(load_recommender(artifact, encoder), vectors, repeats)

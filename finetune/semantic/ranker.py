@@ -18,17 +18,17 @@ from catalog.errors import NotFinite
 from catalog.splits import Targets
 from finetune.evaluate import People, check_scores, first_cause, rank_listed, tie_keys
 from finetune.metrics import ListMeasures, Ranking
+from finetune.ranker import History
 from finetune.semantic.beam import beam_search
 from finetune.semantic.config import SemanticConfig
 from finetune.semantic.model import SemanticRecommender
-from finetune.shop import History
 
 CELLS = 2**21
 """Beginnings × codes looked at together: what decides how many people are served at once."""
 ITEMS_AT_ONCE = 16_384
 
 
-class SemanticShop:
+class SemanticRanker:
     """One domain's identifiers and dense vectors, and the model that reads and tells them."""
 
     def __init__(
@@ -40,7 +40,7 @@ class SemanticShop:
         repeats: bool = False,
     ) -> None:
         """`item_vectors` float32 (num_items, width), unit length, of the dense score; may be
-        memory-mapped; `trained` bool (num_items,): taken in training; `repeats`: see `Shop`."""
+        memory-mapped; `trained` bool (num_items,): taken in training; `repeats`: see `Ranker`."""
         self.model = model.eval()
         self.repeats = repeats
         self.trained, self.config = trained, config
@@ -50,10 +50,10 @@ class SemanticShop:
         self.keys = torch.from_numpy(tie_keys(len(item_vectors)))
         self.people_chunk = max(1, CELLS // (config.beam * max(model.trie.sizes)))
 
-    def beam_alone(self) -> "SemanticShop":
+    def beam_alone(self) -> "SemanticRanker":
         """The same without what nobody took in training, in the beam's own order."""
         config = replace(self.config, cold=0)
-        return SemanticShop(self.model, self.item_vectors, self.trained, config, self.repeats)
+        return SemanticRanker(self.model, self.item_vectors, self.trained, config, self.repeats)
 
     @property
     def device(self) -> torch.device:

@@ -7,12 +7,12 @@ from catalog.catalog import Catalog, load_catalog
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
 from finetune.extension import EXTENDS
-from finetune.shop import Shop, load_shop
+from finetune.ranker import Ranker, load_ranker
 
 
-def open_shop(
+def load_catalog_and_ranker(
     generator: Artifact, catalog: CatalogConfig | None = None, recommender: str | Path = ""
-) -> tuple[Catalog, Shop]:
+) -> tuple[Catalog, Ranker]:
     """`catalog` overrules where items are read; `recommender` names one extended from the generator's.
 
     Raises VitrineError for any other recommender: its vectors would mean something else.
@@ -21,7 +21,7 @@ def open_shop(
     if not recommender:
         settings = CatalogConfig(**generator.manifest["config"]["catalog"])
         read = load_catalog(catalog or settings)
-        return read, load_shop(generator.parent("recommender"), read)
+        return read, load_ranker(generator.parent("recommender"), read)
     given = open_artifact(Path(recommender), kind="recommender")
     config = given.manifest["config"]
     if made_with not in (given.hash, *config.get(EXTENDS, [])):
@@ -30,4 +30,4 @@ def open_shop(
             "was not extended from that; pass one that was (vitrine extend)"
         )
     read = load_catalog(catalog or CatalogConfig(**config["catalog"]))
-    return read, load_shop(given.path, read)
+    return read, load_ranker(given.path, read)

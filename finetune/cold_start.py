@@ -16,7 +16,7 @@ QUERIES = 256
 
 
 @torch.no_grad()
-def neighbours_ids(
+def impute_cold_embeddings(
     recommender: Recommender,
     content: Tensor,
     rows: Tensor | None,
