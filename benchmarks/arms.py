@@ -27,8 +27,10 @@ from catalog.splits import load_split
 from finetune.config import FULL_TOWER_RATE, ArmConfig, LoraConfig
 from finetune.metrics import metric_values
 from finetune.statistics import Interval, difference_interval, mean_interval, ratio_interval
-from launch.compare import CompareConfig, default_arms, run_comparison
-from launch.pipeline import PipelineConfig
+from launch.compare.arms import default_arms
+from launch.compare.config import CompareConfig
+from launch.compare.run import run_comparison
+from launch.pipeline.config import PipelineConfig
 from launch.report.pace import curve_of, pace
 from launch.settings import load_settings
 from launch.trainer import build_trainer

@@ -22,7 +22,7 @@ from finetune.baselines import rank_by_popularity
 from finetune.config import ArmConfig, FinetuneConfig, FinetuneDataConfig
 from finetune.metrics import metric_values
 from finetune.statistics import Interval, difference_interval, mean_interval, ratio_interval
-from launch.pipeline import recommender_stage
+from launch.pipeline.stage import recommender_stage
 from launch.trainer import build_trainer
 from pretrain.config import (
     EmbedConfig,

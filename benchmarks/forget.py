@@ -34,7 +34,8 @@ from generate.text.bulk import write_for_all
 from generate.text.config import BulkConfig, ScoreConfig
 from generate.text.report import run_text_scores
 from launch.cli import main as vitrine
-from launch.pipeline import PipelineConfig, run_pipeline
+from launch.pipeline.config import PipelineConfig
+from launch.pipeline.run import run_pipeline
 from launch.settings import load_settings
 from launch.trainer import build_trainer
 

@@ -29,7 +29,7 @@ from generate.text.config import TextConfig, WriteConfig
 from generate.text.prompts import Past
 from generate.text.tokenizer import Tokenizer, plain_ids, reserved_ids, train_tokenizer
 from generate.text.writer import Writer
-from launch.pipeline import run_stages
+from launch.pipeline.run import run_stages
 from launch.trainer import build_trainer
 from pretrain.config import TrainerConfig
 

@@ -21,7 +21,7 @@ from catalog.artifacts import request_hash
 from catalog.splits import load_split, target_rows
 from finetune.metrics import metric_values
 from finetune.statistics import difference_interval, mean_interval
-from launch.pipeline import PipelineConfig
+from launch.pipeline.config import PipelineConfig
 from launch.settings import load_settings
 from launch.trainer import build_trainer
 from pretrain.artifact import EncoderParts, new_encoder

@@ -33,7 +33,8 @@ from generate.image.report import JUDGE, SCORES_FILE, run_image_scores
 from generate.image.score import ask_for_siblings, look_at
 from generate.text.facts import attribute_columns
 from generate.text.score import choose_people
-from launch.pipeline import PipelineConfig, run_stages
+from launch.pipeline.config import PipelineConfig
+from launch.pipeline.run import run_stages
 from launch.trainer import build_trainer
 from pretrain.config import TrainerConfig
 from pretrain.optim import innermost

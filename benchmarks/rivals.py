@@ -32,7 +32,8 @@ from finetune.config import ArmConfig, FactorisationConfig, FinetuneConfig, Mode
 from finetune.evaluate import rank_targets
 from finetune.metrics import metric_values
 from finetune.statistics import mean_interval, ratio_interval
-from launch.pipeline import PipelineConfig, recommender_stage
+from launch.pipeline.config import PipelineConfig
+from launch.pipeline.stage import recommender_stage
 from launch.settings import load_settings
 from launch.trainer import build_trainer
 from pretrain.artifact import open_encoder

@@ -18,7 +18,9 @@ from catalog.splits import load_split
 from finetune.baselines import rank_by_popularity
 from finetune.metrics import metric_values
 from finetune.statistics import difference_interval, mean_interval, ratio_interval
-from launch.pipeline import PipelineConfig, StageLog, run_pipeline
+from launch.pipeline.config import PipelineConfig
+from launch.pipeline.run import run_pipeline
+from launch.pipeline.stage import StageLog
 from launch.report.gather import cold_targets
 from launch.settings import load_settings
 from launch.trainer import build_trainer

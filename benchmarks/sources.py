@@ -44,7 +44,13 @@ PRETRAINING = [
     "pretrain/start.py",
     "pretrain/towers.py",
 ]
-COMPARISON = [*FINETUNING, *PRETRAINING, "launch/compare.py", "launch/report/pace.py"]
+COMPARISON = [
+    *FINETUNING,
+    *PRETRAINING,
+    "launch/compare/run.py",
+    "launch/compare/contrasts.py",
+    "launch/report/pace.py",
+]
 CHECKPOINTS = ["catalog/seals.py", "launch/checkpoints.py", "launch/trainer.py"]
 IMAGES = [
     "generate/conditioning.py",

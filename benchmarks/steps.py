@@ -24,7 +24,7 @@ from benchmarks.contrast import Step, assert_equal, rise_of_peak, speed_figures
 from benchmarks.peers import make_peers_importable
 from benchmarks.record import ROOT, write_record
 from catalog.catalog import load_catalog
-from launch.pipeline import PipelineConfig
+from launch.pipeline.config import PipelineConfig
 from launch.settings import load_settings
 from pretrain.artifact import count_parameters
 from pretrain.chunks import encode_in_parts

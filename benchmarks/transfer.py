@@ -26,7 +26,7 @@ from finetune.metrics import metric_values
 from finetune.module import FinetuneModule
 from finetune.recommender import Adaptor
 from finetune.statistics import Interval, mean_interval, ratio_interval
-from launch.pipeline import recommender_stage
+from launch.pipeline.stage import recommender_stage
 from launch.trainer import build_trainer
 
 MAIN = ("frozen", "lora", "full")

@@ -15,7 +15,8 @@ from benchmarks.sources import TEXT_SCORES, TEXTS
 from finetune.statistics import Interval
 from generate.text.config import ScoreConfig, TextConfig, WriteConfig
 from generate.text.report import SAMPLES_FILE, SCORES_FILE, run_text_scores
-from launch.pipeline import PipelineConfig, run_stages
+from launch.pipeline.config import PipelineConfig
+from launch.pipeline.run import run_stages
 from launch.settings import load_settings
 from launch.trainer import build_trainer
 from pretrain.config import TrainerConfig

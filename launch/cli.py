@@ -2,7 +2,7 @@
 
 Nothing heavy is imported before it is known what to do, so that `vitrine --help` answers at once.
 What a command does is in `launch.commands`; its options and settings are the dataclasses that the
-function there takes.
+function there takes. A command imports the module of its own family alone.
 """
 
 import errno
@@ -17,61 +17,88 @@ if TYPE_CHECKING:
     from launch.settings import Option
 
 COMMANDS = {
-    "demo": ("launch.commands:demo", "Take a small made-up shop all the way to a page of results"),
-    "run": ("launch.commands:run", "Run every stage of one config, resuming where it stopped"),
-    "pretrain": ("launch.commands:pretrain", "Train an item encoder on a catalog"),
-    "embed": ("launch.commands:embed", "Turn every item of a catalog into a vector"),
-    "finetune": ("launch.commands:finetune", "Fit a recommender to one domain"),
-    "extend": ("launch.commands:extend", "Let a recommender rank what came after its training"),
+    "demo": (
+        "launch.commands.pipeline:demo",
+        "Run every stage on a small synthetic shop, up to a report",
+    ),
+    "run": (
+        "launch.commands.pipeline:run",
+        "Run every stage of one config, resuming where it stopped",
+    ),
+    "pretrain": ("launch.commands.pretrain:pretrain", "Pretrain an item encoder on a catalog"),
+    "embed": ("launch.commands.pretrain:embed", "Compute the embedding of every item of a catalog"),
+    "finetune": ("launch.commands.finetune:finetune", "Train a recommender for one domain"),
+    "extend": (
+        "launch.commands.finetune:extend",
+        "Add the new items of a catalog to a recommender without training",
+    ),
     "compare": (
-        "launch.commands:compare",
-        "Fit many arms alike and say which differences are real",
+        "launch.commands.compare:compare",
+        "Train many recommenders under one protocol and test which differences are significant",
     ),
-    "evaluate": (
-        "launch.commands:evaluate",
-        "Measure a recommender again, in full or by other rules",
-    ),
+    "evaluate": ("launch.commands.evaluate:evaluate", "Compute a recommender's ranking metrics"),
     "evaluate text": (
-        "launch.commands:evaluate_text",
-        "Say whether words fit their person, their item and the catalog",
+        "launch.commands.text:evaluate_text",
+        "Score generated texts against their user, their item and the catalog",
     ),
     "evaluate image": (
-        "launch.commands:evaluate_image",
-        "Say whether pictures fit their person and their item, and look at them",
+        "launch.commands.image:evaluate_image",
+        "Score generated images against their user and their item",
     ),
-    "domains add": ("launch.commands:domains_add", "Put a recommender among those of one base"),
-    "domains list": ("launch.commands:domains_list", "Say which domains share a base"),
-    "domains use": ("launch.commands:domains_use", "Choose the domain that is recommended from"),
-    "domains remove": ("launch.commands:domains_remove", "Take a recommender out again"),
-    "recommend": ("launch.commands:recommend", "List what one person is likely to want next"),
-    "index": ("launch.commands:index", "Make a large catalog's items quick to find"),
-    "train text": ("launch.commands:train_text", "Learn to write about items for a person"),
-    "train image": ("launch.commands:train_image", "Learn to draw items for a person"),
-    "generate text": ("launch.commands:generate_text", "Write about an item for a person"),
-    "generate image": ("launch.commands:generate_image", "Draw an item for a person"),
-    "verify": ("launch.commands:verify", "Say who signed a picture, and whether it was changed"),
-    "forget": ("launch.commands:forget", "Remove one user from what was made"),
+    "domains add": (
+        "launch.commands.domains:domains_add",
+        "Register a LoRA recommender with those of one base encoder",
+    ),
+    "domains list": (
+        "launch.commands.domains:domains_list",
+        "List the domains of one base encoder",
+    ),
+    "domains use": ("launch.commands.domains:domains_use", "Select the domain to recommend from"),
+    "domains remove": ("launch.commands.domains:domains_remove", "Unregister a domain"),
+    "recommend": ("launch.commands.recommend:recommend", "List the top-k items for one user"),
+    "index": (
+        "launch.commands.recommend:index",
+        "Build an approximate nearest neighbour (ANN) index of a recommender's items",
+    ),
+    "train text": ("launch.commands.text:train_text", "Train a text generator"),
+    "train image": ("launch.commands.image:train_image", "Train an image generator"),
+    "generate text": (
+        "launch.commands.text:generate_text",
+        "Generate a text about an item for a user, or for all users",
+    ),
+    "generate image": (
+        "launch.commands.image:generate_image",
+        "Generate an image of an item for a user, or for all users",
+    ),
+    "verify": (
+        "launch.commands.provenance:verify",
+        "Verify the signature of a generated image: who signed it, and whether it was changed",
+    ),
+    "forget": (
+        "launch.commands.privacy:forget",
+        "Delete what was generated for one user (right to erasure)",
+    ),
     "rotate-key": (
-        "launch.commands:rotate_key",
-        "Name users by a new key, and keep the old one for forget",
+        "launch.commands.privacy:rotate_key",
+        "Create a new key for user pseudonyms; the old one is kept for forget",
     ),
     "launch": (
-        "launch.submit.command:launch",
-        "Start a stage on many devices: here, on SLURM, or on Kubernetes",
+        "launch.commands.launch:launch",
+        "Start a stage on many devices: local, SLURM or Kubernetes",
     ),
-    "doctor": ("launch.doctor:doctor", "Look at this machine and say what would go wrong"),
+    "doctor": ("launch.doctor:doctor", "Check this machine for what would make a run fail"),
     "catalog check": (
-        "launch.commands:catalog_check",
-        "Read a catalog folder and say what is in it",
+        "launch.commands.catalog:catalog_check",
+        "Validate a catalog folder and print its statistics",
     ),
-    "catalog demo": ("launch.commands:catalog_demo", "Draw and write the demo world into a folder"),
+    "catalog demo": ("launch.commands.catalog:catalog_demo", "Write the synthetic demo catalog"),
     "launch plan": (
         "launch.plan.command:plan",
-        "Say what a training needs of each device, before one is paid for",
+        "Estimate the memory and time that a training needs on each device",
     ),
     "launch rehearse": (
         "launch.plan.command:rehearse",
-        "Go through a run of many ranks in one process, without the others",
+        "Dry run of one rank of many, in one process, without the others",
     ),
 }
 """Name → (module:function, one line of help)."""

@@ -3,13 +3,13 @@
 The classes live in each room's `config.py`. Every field has a default, so a file says only what it
 changes. Keys are checked here, so that a misspelt one is answered with the nearest known one, and so
 are types and bounds (`catalog.config.Bounds`). Nothing is guessed: a text stays the text it is, and a
-value of another type than its field's is an error.
+value of another type than its field's is an error. PyYAML is imported where YAML is read, so that help
+pages do without it.
 """
 
 import ast
 import dataclasses
 import functools
-import importlib.resources
 import inspect
 import textwrap
 import typing
@@ -18,8 +18,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
+import configs
 from catalog.errors import VitrineError, nearest
-from catalog.yaml_files import parse_yaml, read_yaml
 from launch.values import (
     Mismatch,
     entry_class,
@@ -32,6 +32,7 @@ from launch.values import (
 )
 
 Settings = TypeVar("Settings")
+CONFIGS = Path(configs.__file__).parent
 LONGEST_SHOWN = 200
 """Letters of a value that a message shows."""
 
@@ -85,8 +86,7 @@ def find_config(name_or_path: str | Path) -> Path:
 
 def shipped_configs() -> list[Path]:
     """The YAML files that travel with the package."""
-    folder = Path(str(importlib.resources.files("configs")))
-    return sorted(folder.rglob("*.yaml"))
+    return sorted(CONFIGS.rglob("*.yaml"))
 
 
 def to_dict(settings: Any) -> dict[str, Any]:
@@ -173,6 +173,8 @@ class _Origin:
         """What a text of the command line says as YAML: `null`, `3`, `{a: 1}`."""
         if self.typed or not isinstance(change, str):
             return change, self
+        from catalog.yaml_files import parse_yaml
+
         read = parse_yaml(change, f"'{key}' {self}")
         return read, dataclasses.replace(self, typed=True)
 
@@ -264,6 +266,8 @@ def _convert(hint: Any, value: Any, key: str, origin: _Origin) -> Any:
 
 def _texts(hint: Any, change: str, key: str, origin: _Origin) -> Any:
     """`[a, 007, null]` for a field that holds texts: each of them as it is written."""
+    from catalog.yaml_files import parse_yaml
+
     parsed = parse_yaml(change, f"'{key}' {origin}", as_texts=True)
     return _convert(hint, parsed, key, origin)
 
@@ -277,6 +281,8 @@ def _name(name: Any, key: str, origin: _Origin) -> str:
 
 
 def _read_mapping(path: Path) -> Mapping[Any, Any]:
+    from catalog.yaml_files import read_yaml
+
     content = read_yaml(path)
     if content is None:
         return {}
@@ -329,8 +335,7 @@ def field_docs(cls: type) -> dict[str, str]:
 
 
 def _config_name(path: Path) -> str:
-    folder = Path(str(importlib.resources.files("configs")))
-    return path.relative_to(folder).with_suffix("").as_posix()
+    return path.relative_to(CONFIGS).with_suffix("").as_posix()
 
 
 def _plain(value: Any) -> Any:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from finetune.config import FinetuneConfig
-from launch.compare import CompareConfig
-from launch.pipeline import PipelineConfig
+from launch.compare.config import CompareConfig
+from launch.pipeline.config import PipelineConfig
 from launch.settings import load_settings, shipped_configs
 from pretrain.config import PretrainConfig
 

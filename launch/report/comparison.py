@@ -32,10 +32,10 @@ from launch.report.markup import Html, bounds, decimal, tag
 from launch.report.pace import paces
 from launch.report.page import document
 from launch.report.tables import ranking_table, search_table
-from launch.search import Searched, in_short
+from launch.search.result import SearchResult, in_short
 
 if TYPE_CHECKING:
-    from launch.compare import CompareConfig
+    from launch.compare.config import CompareConfig
 
 COLUMNS = ("recall@10", "coverage@10", "arp@10", "cold/recall@10", *REPEAT_COLUMNS)
 METRIC = "ndcg@10"
@@ -53,7 +53,7 @@ class Comparison:
     """Of each arm that came to no figures, why."""
     paces: list[str]
     """How soon pretrained arms are where scratch ends."""
-    searched: Mapping[str, Searched]
+    searched: Mapping[str, SearchResult]
 
     @property
     def notes(self) -> list[str]:
@@ -65,7 +65,7 @@ def write_comparison(
     arms: Mapping[str, ArmConfig],
     folders: Mapping[str, list[Path]],
     output: Path,
-    searched: Mapping[str, Searched],
+    searched: Mapping[str, SearchResult],
     failed: Mapping[str, str],
 ) -> tuple[Path, list[str]]:
     """`folders`: each arm's artifacts, one for each seed; `searched`: the arms whose settings were;
@@ -100,11 +100,11 @@ def compare(
     ranks: Mapping[str, list[NDArray[np.int64]]],
     catalog: Catalog,
     split: Split,
-    searched: Mapping[str, Searched],
+    searched: Mapping[str, SearchResult],
     told: list[str],
     failed: Mapping[str, str],
 ) -> Comparison:
-    from launch.compare import questions, without_seed_noise
+    from launch.compare.contrasts import questions, without_seed_noise
 
     values = {
         name: np.stack([metric_values(r, people=split.test.users)[METRIC] for r in runs])
@@ -143,7 +143,7 @@ def compare(
     )
 
 
-def _beware(answer: Difference, searched: Mapping[str, Searched]) -> str:
+def _beware(answer: Difference, searched: Mapping[str, SearchResult]) -> str:
     """What a difference cannot say: of arms trained once, and where one side alone was searched."""
     known = [name for name in (answer.ours, answer.theirs) if name in searched]
     one_sided = f"only the settings of {known[0]} were searched" if len(known) == 1 else ""
@@ -218,7 +218,7 @@ def _inference(seeds: int) -> str:
 
 
 def _searches(
-    config: "CompareConfig", arms: Mapping[str, ArmConfig], searched: Mapping[str, Searched]
+    config: "CompareConfig", arms: Mapping[str, ArmConfig], searched: Mapping[str, SearchResult]
 ) -> str:
     if not searched:
         return ""
@@ -345,7 +345,7 @@ def as_markdown(found: Comparison) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _search_lines(searched: Mapping[str, Searched]) -> list[str]:
+def _search_lines(searched: Mapping[str, SearchResult]) -> list[str]:
     if not searched:
         return []
     lines = [
@@ -395,7 +395,7 @@ def _write_arms(
     path: Path,
     metrics: Mapping[str, list[dict[str, Any]]],
     first_seed: int,
-    searched: Mapping[str, Searched],
+    searched: Mapping[str, SearchResult],
 ) -> None:
     """One row for each arm and seed, every measured figure a column, and every searched setting."""
     names = sorted({key for runs in metrics.values() for run in runs for key in run})

@@ -38,7 +38,7 @@ from launch.report.gallery import SHOWN_PIXELS, kind_of_picture
 from launch.report.page import render_page
 
 if TYPE_CHECKING:
-    from launch.pipeline import PipelineConfig
+    from launch.pipeline.config import PipelineConfig
 
 FEW_COLD = 20
 """With fewer targets never bought in training, what is said of them is chance."""

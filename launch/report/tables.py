@@ -17,7 +17,7 @@ from launch.report.markup import (
     percent,
     tag,
 )
-from launch.search import Searched, in_short
+from launch.search.result import SearchResult, in_short
 
 
 def ranking_table(arms: Sequence[ArmRow]) -> Html:
@@ -99,7 +99,7 @@ def _trained(arm: ArmRow) -> list[Html] | str:
     return [share, tag("span", of, class_="bounds")]
 
 
-def search_table(searches: Mapping[str, Searched]) -> Html:
+def search_table(searches: Mapping[str, SearchResult]) -> Html:
     """A row for each setting that was searched, under the arm it was searched for."""
     heads = [
         tag("th", "What was searched", scope="col"),
@@ -120,7 +120,7 @@ def search_table(searches: Mapping[str, Searched]) -> Html:
             for setting, between in found.space.items()
         ]
         bodies.append(tag("tbody", _group_row(about, 3), rows))
-    return _scrolling(tag("table", tag("thead", tag("tr", heads)), bodies), "Searched settings")
+    return _scrolling(tag("table", tag("thead", tag("tr", heads)), bodies), "SearchResult settings")
 
 
 def retrieval_table(rows: Sequence[RetrievalRow]) -> Html:

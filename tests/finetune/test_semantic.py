@@ -32,8 +32,9 @@ from finetune.semantic.ranker import SemanticRanker
 from finetune.semantic.rq_vae import RqVae, fit_rq_vae
 from finetune.semantic.run import run_semantic_ids
 from finetune.semantic.trie import Trie
-from launch.commands import FinetuneOptions, finetune
-from launch.compare import CompareConfig, run_comparison
+from launch.commands.finetune import FinetuneOptions, finetune
+from launch.compare.config import CompareConfig
+from launch.compare.run import run_comparison
 from launch.trainer import build_trainer
 from pretrain.config import ReaderConfig
 from pretrain.history import new_reader

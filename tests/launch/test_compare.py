@@ -18,16 +18,12 @@ from finetune.metrics import metric_values
 from finetune.run import run_finetuning
 from finetune.statistics import Interval
 from finetune.verdict import Difference, differences, say
-from launch.compare import (
-    FILLS,
-    CompareConfig,
-    chosen_arms,
-    default_arms,
-    questions,
-    run_comparison,
-    without_seed_noise,
-)
-from launch.pipeline import PipelineConfig, Stage, recommender_stage
+from launch.compare.arms import FILLS, chosen_arms, default_arms
+from launch.compare.config import CompareConfig
+from launch.compare.contrasts import questions, without_seed_noise
+from launch.compare.run import run_comparison
+from launch.pipeline.config import PipelineConfig
+from launch.pipeline.stage import Stage, recommender_stage
 from launch.report.comparison import Comparison, as_page
 from launch.report.contents import ArmRow
 from launch.report.pace import CURVE, LEVEL, pace, paces
@@ -280,7 +276,7 @@ def test_an_arm_that_failed_is_shown_as_failed_and_not_as_beaten(
         stage = recommender_stage(title, arm, *rest)
         return replace(stage, run=run) if arm.features == "id" else stage
 
-    monkeypatch.setattr("launch.compare.recommender_stage", diverges)
+    monkeypatch.setattr("launch.compare.run.recommender_stage", diverges)
     catalog = CatalogConfig(path=str(demo_world / "wardrobe"))
     config = CompareConfig(
         finetune=FinetuneConfig(catalog=catalog, trainer=TrainerConfig(progress=False)),

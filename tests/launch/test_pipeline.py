@@ -21,7 +21,9 @@ from catalog.errors import VitrineError
 from finetune.config import ArmConfig
 from generate.forget import forget
 from generate.pseudonyms import opaque_id
-from launch.pipeline import PipelineConfig, Stage, run_stages
+from launch.pipeline.config import PipelineConfig
+from launch.pipeline.run import run_stages
+from launch.pipeline.stage import Stage
 from launch.report.gather import write_report
 from launch.settings import load_settings
 from pretrain.config import PretrainConfig, PretrainDataConfig, TrainerConfig

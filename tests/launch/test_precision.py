@@ -9,7 +9,8 @@ from safetensors import safe_open
 
 from finetune.config import ArmConfig
 from launch.cli import main
-from launch.pipeline import PipelineConfig, run_stages
+from launch.pipeline.config import PipelineConfig
+from launch.pipeline.run import run_stages
 from launch.settings import load_settings
 from launch.trainer import build_trainer
 from tests.stages import pretrain_small

@@ -9,7 +9,8 @@ import pytest
 import pytorch_lightning as pl
 
 from catalog.artifacts import open_artifact
-from launch.pipeline import PipelineConfig, run_stages
+from launch.pipeline.config import PipelineConfig
+from launch.pipeline.run import run_stages
 from launch.settings import load_settings
 from launch.trainer import build_trainer
 

@@ -18,10 +18,14 @@ from catalog.config import CatalogConfig, SplitConfig
 from catalog.errors import Diverged, VitrineError
 from catalog.splits import Split, load_split, make_split, target_rows, without_test
 from finetune.config import ArmConfig, FactorisationConfig, FinetuneConfig, FinetuneDataConfig
-from launch.compare import CompareConfig, default_arms, run_comparison
-from launch.search import JOURNAL, SearchConfig, Searched, search_arms
+from launch.compare.arms import default_arms
+from launch.compare.config import CompareConfig
+from launch.compare.run import run_comparison
+from launch.search.config import SearchConfig
+from launch.search.result import SearchResult
+from launch.search.space import Choice, Range, space_of
+from launch.search.study import JOURNAL, search_arms
 from launch.settings import load_settings
-from launch.space import Choice, Range, space_of
 from launch.trainer import build_trainer
 from pretrain.config import ReaderConfig, TrainerConfig
 
@@ -86,7 +90,7 @@ def search(
     trials: int = 7,
     build: Callable[[Path], None] = untroubled,
     **config: Any,
-) -> Searched:
+) -> SearchResult:
     arms = {"ids": ARMS["ids"]}
     return search_arms(SearchConfig(trials, **config), common, arms, output, build)["ids"]
 

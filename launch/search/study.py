@@ -1,23 +1,23 @@
-"""Searches each arm's settings by its validation targets: as many trials for one arm as for another.
+"""Searches each arm's hyperparameters by its validation targets, with as many trials for each arm.
 
-Optuna proposes (TPE; Bergstra et al., 2011) and keeps a journal, `finetune.trial` fits and judges. A
-trial's proposal is a function of the seed, its number and the trials before it, so that a search that
+Optuna proposes (TPE; Bergstra et al., 2011) and keeps a journal, `finetune.trial` trains and evaluates.
+A trial's proposal is a function of the seed, its number and the trials before it, so that a search that
 was stopped goes on as if it had not been.
 """
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catalog.artifacts import request_hash
-from catalog.config import Count, Seed
 from catalog.errors import Diverged, NotFinite, VitrineError
 from finetune.config import ArmConfig, FinetuneConfig
-from launch.pipeline import say
-from launch.settings import apply_overrides
-from launch.space import Choice, Range, space_of
+from launch.console import print_status
+from launch.search.config import SearchConfig
+from launch.search.result import SearchResult, in_short, with_values
+from launch.search.space import Choice, Range, space_of
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -28,38 +28,6 @@ RANDOM_TRIALS = 5
 """The first ones are proposed at random: nothing yet tells good from bad."""
 
 
-@dataclass(frozen=True)
-class SearchConfig:
-    trials: Count = 0
-    """Settings tried for each arm, by validation alone, before it is trained with the best; 0: none."""
-    steps: Count = 0
-    """Steps of each trial; 0: as many as the arm is trained for."""
-    seed: Seed = 0
-    """Seed of what is proposed, and of the trials' own training."""
-    space: dict[str, Any] = field(default_factory=dict)
-    """Setting → [low, high], [low, high, log] or [a, b, …, choice], beside what is searched anyway,
-    for every arm that reads the setting; null: not searched."""
-
-
-@dataclass(frozen=True)
-class Searched:
-    """What came of one arm's search."""
-
-    trials: int
-    diverged: int
-    """Of the trials, those that ended without a figure."""
-    space: dict[str, str]
-    """Setting → its range, in words."""
-    chosen: dict[str, Any]
-    """Setting → its value in the best trial."""
-    score: float
-    """The best trial's NDCG@10 on validation."""
-
-    def settings(self, config: FinetuneConfig) -> FinetuneConfig:
-        """`config` with what was chosen."""
-        return with_values(config, self.chosen)
-
-
 def search_arms(
     config: SearchConfig,
     common: FinetuneConfig,
@@ -67,7 +35,7 @@ def search_arms(
     output: Path,
     build_trainer: Any,
     failed: dict[str, str] | None = None,
-) -> dict[str, Searched]:
+) -> dict[str, SearchResult]:
     """Searches every arm that has something to search; what the journal holds is not tried again.
 
     An arm all of whose trials diverged comes into `failed`, with the reason; without that, Diverged
@@ -108,11 +76,6 @@ def search_arms(
     return found
 
 
-def with_values(config: FinetuneConfig, values: Mapping[str, Any]) -> FinetuneConfig:
-    """`config` with the settings of `values`, by dotted name."""
-    return apply_overrides(config, [f"--{name}={value}" for name, value in values.items()])
-
-
 class ArmSearch:
     """One arm's trials, in a study that belongs to this request: other settings begin another."""
 
@@ -144,13 +107,15 @@ class ArmSearch:
             load_if_exists=True,
         )
 
-    def run(self) -> Searched:
+    def run(self) -> SearchResult:
         """Tries what is missing of the trials; Diverged where none of them came to a figure."""
         while len(self._ended()) < self.config.trials:
             trial = self._next()
-            say(f"[{self._place(trial)}] {_told(trial.params)}")
+            print_status(f"[{self._place(trial)}] {_told(trial.params)}")
             score = self._try(trial)
-            say(f"[{self._place(trial)}] {'diverged' if score is None else f'{score:.4f}'}")
+            print_status(
+                f"[{self._place(trial)}] {'diverged' if score is None else f'{score:.4f}'}"
+            )
         ended = self._ended()[: self.config.trials]
         good = [trial for trial in ended if trial.value is not None]
         if not good:
@@ -159,7 +124,7 @@ class ArmSearch:
                 "learning_rate"
             )
         best = max(good, key=lambda trial: (trial.value or 0.0, -trial.number))
-        return Searched(
+        return SearchResult(
             trials=len(ended),
             diverged=len(ended) - len(good),
             space={name: str(range_) for name, range_ in self.space.items()},
@@ -239,8 +204,3 @@ def _distribution(range_: Range | Choice) -> "BaseDistribution":
 
 def _told(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {in_short(value)}" for name, value in values.items())
-
-
-def in_short(value: Any) -> str:
-    """Three digits of a number say enough."""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,39 @@
+"""`vitrine catalog …`: check a catalog folder, or write the demo catalog."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from catalog.config import CatalogConfig
+from launch.commands.output import print_output_path
+from launch.pipeline.config import WorldConfig
+
+
+@dataclass(frozen=True)
+class CatalogCheckOptions:
+    folder: str
+    """The catalog's folder."""
+
+
+def catalog_check(options: CatalogCheckOptions, settings: CatalogConfig) -> None:
+    from catalog.check import check_catalog, format_report
+
+    print(format_report(check_catalog(replace(settings, path=options.folder))))
+
+
+@dataclass(frozen=True)
+class CatalogDemoOptions:
+    folder: str
+    """Where the demo world goes."""
+
+
+def catalog_demo(options: CatalogDemoOptions, settings: WorldConfig) -> None:
+    from catalog.demo import build_demo_world
+
+    folder = Path(options.folder)
+    build_demo_world(
+        folder,
+        seed=settings.seed,
+        num_items=settings.num_items,
+        num_people=settings.num_people,
+    )
+    print_output_path(folder)

@@ -1,0 +1,20 @@
+"""`vitrine compare`: many recommenders trained alike, and which differences are significant."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from launch.commands.output import print_output_path
+from launch.compare.config import CompareConfig
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    output: str = "runs/compare"
+    """Folder of the arms and of the report."""
+
+
+def compare(options: CompareOptions, settings: CompareConfig) -> None:
+    from launch.compare.run import run_comparison
+    from launch.trainer import build_trainer
+
+    print_output_path(run_comparison(settings, Path(options.output), build_trainer))

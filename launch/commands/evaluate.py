@@ -1,0 +1,33 @@
+"""`vitrine evaluate`: ranking metrics of a recommender."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    recommender: str
+    """Folder of a recommender artifact."""
+    part: str = "test"
+    """Targets to rank: test or validation."""
+    output: str = ""
+    """A JSON file for the figures; empty: they are only printed."""
+
+
+def evaluate(options: EvaluateOptions) -> None:
+    from finetune.recommendations import measure
+
+    table = measure(options.recommender, options.part)
+    if options.output:
+        Path(options.output).write_text(json.dumps(table, indent=1) + "\n", encoding="utf8")
+    groups: dict[str, list[str]] = {}
+    for name in table:
+        group, _, metric = name.rpartition("/")
+        groups.setdefault(group, []).append(metric)
+    for group, metrics in groups.items():
+        print(group or "all")
+        for metric in metrics:
+            value = table[f"{group}/{metric}" if group else metric]
+            whole = metric in ("people", "targets")
+            print(f"  {metric:18} {value:10,.0f}" if whole else f"  {metric:18} {value:10.4f}")

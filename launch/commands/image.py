@@ -1,0 +1,83 @@
+"""`vitrine train|generate|evaluate image`: the image generator."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from generate.image.config import DrawConfig, ImageBulkConfig, ImageConfig, ImageScoreConfig
+from launch.commands.output import print_output_path
+
+
+@dataclass(frozen=True)
+class TrainImageOptions:
+    output: str = "runs/image"
+    """Folder of the image generator that is made."""
+
+
+def train_image(options: TrainImageOptions, settings: ImageConfig) -> None:
+    from generate.image.run import run_image_generator
+    from launch.trainer import build_trainer
+
+    print_output_path(run_image_generator(settings, Path(options.output), build_trainer))
+
+
+@dataclass(frozen=True)
+class EvaluateImageOptions:
+    generator: str
+    """Folder of an image-generator artifact."""
+    output: str = "runs/image-scores"
+    """Folder of the scores (scores.json) and the pictures side by side (contact-sheet.png)."""
+
+
+def evaluate_image(options: EvaluateImageOptions, settings: ImageScoreConfig) -> None:
+    from generate.image.report import SCORES_FILE, SHEET_FILE, describe_scores, run_image_scores
+
+    output = run_image_scores(Path(options.generator), settings, Path(options.output))
+    print(describe_scores(json.loads((output / SCORES_FILE).read_text())))
+    print_output_path(output / SHEET_FILE)
+
+
+@dataclass(frozen=True)
+class GenerateImageOptions:
+    generator: str
+    """Folder of an image-generator artifact."""
+    user: str | None = None
+    """For whom, by id; nobody in particular without."""
+    item: str | None = None
+    """Of what, by id."""
+    output: str = "runs/picture.png"
+    """The picture's file."""
+    recommender: str = ""
+    """One extended from the recommender it was trained with (`vitrine extend`), to know its items."""
+    all_users: bool = False
+    """For everybody, into a folder; goes on where it was, and shares the work under torchrun."""
+    users: str = ""
+    """With --all_users: only for those in this file, one id on each line."""
+    items: str = "top:3"
+    """With --all_users: each person's so many best items, or ids with commas between."""
+
+
+def generate_image(options: GenerateImageOptions, settings: DrawConfig) -> None:
+    if options.all_users:
+        from generate.image.bulk import draw_for_all
+
+        config = ImageBulkConfig(
+            generator=options.generator,
+            recommender=options.recommender,
+            items=options.items,
+            users=options.users,
+            draw=settings,
+        )
+        print_output_path(draw_for_all(config, Path(options.output)))
+        return
+    from generate.image import draw
+
+    draw(
+        options.generator,
+        user=options.user,
+        item=options.item,
+        config=settings,
+        output=options.output,
+        recommender=options.recommender,
+    )
+    print_output_path(Path(options.output))

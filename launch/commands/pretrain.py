@@ -1,0 +1,32 @@
+"""`vitrine pretrain` and `vitrine embed`: an item encoder, and the embeddings of a catalog's items."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from launch.commands.output import print_output_path
+from pretrain.config import EmbedConfig, PretrainConfig
+
+
+@dataclass(frozen=True)
+class PretrainOptions:
+    output: str = "runs/encoder"
+    """Folder of the encoder that is made."""
+
+
+def pretrain(options: PretrainOptions, settings: PretrainConfig) -> None:
+    from launch.trainer import build_trainer
+    from pretrain.run import run_pretraining
+
+    print_output_path(run_pretraining(settings, Path(options.output), build_trainer))
+
+
+@dataclass(frozen=True)
+class EmbedOptions:
+    output: str = "runs/vectors"
+    """Folder of the vectors that are made."""
+
+
+def embed(options: EmbedOptions, settings: EmbedConfig) -> None:
+    from pretrain.embed import run_embedding
+
+    print_output_path(run_embedding(settings, Path(options.output)))

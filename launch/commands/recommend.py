@@ -1,0 +1,75 @@
+"""`vitrine recommend` and `vitrine index`: top-k items for a user, and an ANN index to find them."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from catalog.config import PositiveInt
+from finetune.config import IndexConfig
+from launch.commands.output import print_output_path
+
+
+@dataclass(frozen=True)
+class RecommendOptions:
+    recommender: str
+    """Folder of a recommender artifact, or of several domains (`vitrine domains`)."""
+    user: str | None = None
+    """Whom to recommend to, by id."""
+    history: str | None = None
+    """Or somebody unknown, by what they have: item ids with commas between."""
+    k: PositiveInt = 10
+    """Length of the list."""
+    domain: str = ""
+    """Of several domains: which; empty: the one in use."""
+    index: str = ""
+    """Folder of an index of its items (`vitrine index`); empty: every item is scored."""
+
+
+def recommend(options: RecommendOptions) -> None:
+    from finetune.domains import STORE_FILE, DomainStore
+    from finetune.recommendations import recommend as recommend_items
+
+    folder = options.recommender
+    if options.domain or (Path(folder) / STORE_FILE).exists():
+        folder = DomainStore.read(folder).path_of(options.domain)
+    found = recommend_items(
+        folder,
+        user=options.user,
+        history=options.history,
+        k=options.k,
+        index=options.index or None,
+    )
+    if found.by == "popularity":
+        print(
+            "no history to go by: these are the items taken most often in training",
+            file=sys.stderr,
+        )
+    print(f"by {found.by}")
+    rows = zip(found.scores, found.item_ids, found.titles, strict=True)
+    for place, (score, item, title) in enumerate(rows, 1):
+        print(f"{place:4}  {score:9.4f}  {item}  {title}")
+
+
+@dataclass(frozen=True)
+class IndexOptions:
+    recommender: str
+    """Folder of a recommender artifact."""
+    encoder: str = ""
+    """Folder of its encoder, where that is no longer where it was."""
+    output: str = "runs/index"
+    """Folder of the index that is made."""
+
+
+def index(options: IndexOptions, settings: IndexConfig) -> None:
+    from catalog.artifacts import read_manifest
+    from finetune.index import run_indexing
+
+    output = Path(options.output)
+    run_indexing(settings, options.recommender, output, options.encoder or None)
+    told = read_manifest(output)["metrics"]
+    print(
+        f"recall@10 {told['recall@10']:.4f} against exact search, over {told['people']:,} people; "
+        f"{told['search_ms']} ms each, exact {told['exact_ms']} ms",
+        file=sys.stderr,
+    )
+    print_output_path(output)

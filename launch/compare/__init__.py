@@ -1,0 +1,1 @@
+"""Many recommenders under one protocol and several seeds: which is better, and by how much."""

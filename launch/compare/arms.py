@@ -1,0 +1,112 @@
+"""The arms of a comparison: baselines, controls, ablations and transfer modes, or ways to impute.
+
+Knows nothing about training them.
+"""
+
+import json
+from pathlib import Path
+
+from catalog.errors import VitrineError, nearest
+from finetune.config import ArmConfig, Fill
+from launch.compare.config import CompareConfig
+
+FILLS: dict[Fill, str] = {
+    "mask": "masked in the fusion",
+    "drop": "items without {} are in no training row",
+    "zeros": "the tower says nothing of them",
+    "mean": "the mean {} stands in",
+    "neighbours": "the mean {} of items taken together with them",
+    "multi-hop": "the same over several hops",
+    "pagerank": "the same, weighed by personalised PageRank",
+}
+
+
+def chosen_arms(config: CompareConfig) -> dict[str, ArmConfig]:
+    """The arms that were asked for; VitrineError where there are none, or not such."""
+    if config.seeds < 1:
+        raise VitrineError(f"seeds is {config.seeds}; give 1 or more")
+    if config.missing:
+        arms = missing_arms(_percents(config.missing), config.finetune.missing.modality)
+    else:
+        arms = config.arms or default_arms(_modalities(config.finetune.encoder))
+    wanted = [name.strip() for name in config.include.split(",") if name.strip()] or list(arms)
+    for name in wanted:
+        if name not in arms:
+            raise VitrineError(
+                f"there is no arm {name!r} among those to compare.{nearest(name, arms)} "
+                f"All of them: {', '.join(arms)}"
+            )
+    if config.reference and config.reference not in wanted:
+        raise VitrineError(
+            f"reference is {config.reference!r}, which is not among the arms compared: {', '.join(wanted)}"
+        )
+    return {name: arms[name] for name in wanted}
+
+
+def default_arms(modalities: list[str]) -> dict[str, ArmConfig]:
+    """Those that an encoder of these modalities allows; without an encoder, those that need none."""
+    arms = {
+        "popularity": ArmConfig(model="popularity", what="what most people took"),
+        "item-knn": ArmConfig(model="item-knn", what="what others took who took the same"),
+        "bpr-mf": ArmConfig(model="bpr-mf", what="a vector for each person and each item"),
+        "id": ArmConfig(
+            transfer="scratch",
+            features="id",
+            what="our reader of histories, a vector for each item",
+        ),
+    }
+    if not modalities:
+        return arms
+    words = ArmConfig(features="content+id", words=True, what="the same, and one for each word")
+    arms["vbpr"] = ArmConfig(model="vbpr", what="bpr-mf, and the pretrained item vectors")
+    if len(modalities) > 1:
+        for name in modalities:
+            arms[f"{name} only"] = ArmConfig(only=name, what=f"lora, reading {name} alone")
+    return arms | {
+        "semantic-ids": ArmConfig(
+            model="semantic-ids", what="items as codes of the pretrained vectors, told one by one"
+        ),
+        "shuffled": ArmConfig(features="shuffled", what="lora, reading other items' content"),
+        "zero-shot": ArmConfig(transfer="zero-shot", what="as pretrained, nothing trained here"),
+        "scratch": ArmConfig(transfer="scratch", what="the same model, not pretrained"),
+        "frozen": ArmConfig(transfer="frozen", what="pretrained towers that stand still"),
+        "lora": ArmConfig(transfer="lora", what="low-rank updates of the pretrained weights"),
+        "full": ArmConfig(transfer="full", what="all pretrained weights trained on"),
+        "lora+id": ArmConfig(features="content+id", what="lora, and a vector for each item"),
+        **({"lora+id+words": words} if "text" in modalities else {}),
+    }
+
+
+def missing_arms(percents: list[float], modality: str) -> dict[str, ArmConfig]:
+    """Each way to do without, at each share that is missing, the towers standing still."""
+    arms = {"whole": ArmConfig(transfer="frozen", what="as the catalog is")}
+    for percent in percents:
+        for fill, what in FILLS.items():
+            arms[f"{fill} {percent:g}%"] = ArmConfig(
+                transfer="frozen", missing=percent, fill=fill, what=what.format(modality)
+            )
+    return arms
+
+
+def _percents(listed: str) -> list[float]:
+    """Those above 0, where nothing is to be done about."""
+    try:
+        percents = [float(part) for part in listed.split(",")]
+    except ValueError:
+        percents = [-1.0]
+    if not all(0 <= percent < 100 for percent in percents):
+        raise VitrineError(
+            f"missing is {listed!r}; give percents from 0 to below 100, with commas between: 0,30,60,90"
+        )
+    return [percent for percent in percents if percent]
+
+
+def _modalities(encoder: str) -> list[str]:
+    if not encoder:
+        return []
+    from catalog.artifacts import open_artifact
+
+    shape = json.loads(
+        (open_artifact(Path(encoder), kind="encoder").path / "config.json").read_text()
+    )
+    return [modality["name"] for modality in shape["modalities"]]

@@ -1,0 +1,42 @@
+"""Settings of a pipeline: every stage's own, and which recommenders it compares; imports no torch."""
+
+from dataclasses import dataclass, field
+
+from catalog.config import PositiveInt, Seed
+from finetune.config import ArmConfig, FinetuneConfig
+from generate.config import ShowcaseConfig
+from generate.image.config import ImageConfig
+from generate.text.config import TextConfig
+from pretrain.config import PretrainConfig
+
+
+@dataclass(frozen=True)
+class WorldConfig:
+    seed: Seed = 0
+    """The demo world is a function of it."""
+    num_items: PositiveInt = 2000
+    """Items in each of the two domains."""
+    num_people: PositiveInt = 3000
+    """People, who shop in both."""
+
+
+@dataclass(frozen=True)
+class PipelineConfig:
+    title: str = "Vitrine"
+    """Heading of the report."""
+    lead: str = ""
+    """Two or three sentences on what this run does, for the report."""
+    world: WorldConfig | None = None
+    """Build the demo world under OUTPUT/world first; catalog paths may begin with {output}."""
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    """What all arms share."""
+    arms: dict[str, ArmConfig] = field(default_factory=dict)
+    """The recommenders to compare, by name."""
+    headline: str = "lora"
+    """The arm that words and pictures are made from."""
+    text: TextConfig = field(default_factory=TextConfig)
+    image: ImageConfig = field(default_factory=ImageConfig)
+    showcase: ShowcaseConfig = field(default_factory=ShowcaseConfig)
+    expected_seconds: dict[str, float] = field(default_factory=dict)
+    """How long each stage took on two cores, by stage; says at the start what to expect."""

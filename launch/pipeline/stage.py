@@ -1,0 +1,91 @@
+"""One stage of a pipeline: what it would make, whether that stands already, and how long stages took.
+
+A stage is done when its folder holds an artifact made with the same settings from the same catalog
+and parents; anything else (nothing there, a half-written folder, another setting) runs it again. Where
+the folders lie and how a run goes (devices, logging) are no such settings.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from catalog.artifacts import open_artifact
+from catalog.config import CatalogConfig
+from catalog.errors import VitrineError
+from catalog.staging import replace_file
+from finetune.config import ArmConfig, FinetuneConfig
+
+
+@dataclass
+class Stage:
+    """One step of the way: what it is called, what it would make, and how."""
+
+    name: str
+    folder: Path
+    kind: str
+    config: dict[str, Any]
+    parents: dict[str, Path]
+    run: Callable[[], Any]
+    done: Callable[[], bool] | None = None
+    """For a stage that leaves no artifact and knows itself whether it is done."""
+
+    def is_done(self) -> bool:
+        if self.done is not None:
+            return self.done()
+        if not (self.folder / "manifest.json").exists():
+            return False
+        from catalog.catalog import load_catalog
+        from pretrain.work import learned_request
+
+        try:
+            artifact = open_artifact(self.folder, kind=self.kind)
+            for path in self.parents.values():
+                open_artifact(path)
+            catalog = load_catalog(CatalogConfig(**self.config["catalog"])).fingerprint
+            wanted = learned_request(self.kind, self.config, self.parents, catalog)
+        except VitrineError:
+            return False
+        return artifact.manifest["request_hash"] == wanted
+
+
+def recommender_stage(
+    name: str, arm: ArmConfig, settings: FinetuneConfig, folder: Path, build_trainer: Any
+) -> Stage:
+    """Fits one arm and ranks its test targets."""
+    from finetune.baselines.run import run_baseline
+    from finetune.run import run_finetuning
+    from finetune.semantic.run import run_semantic_ids
+
+    def run() -> Path:
+        if arm.model == "vitrine":
+            return run_finetuning(settings, folder, build_trainer)
+        if arm.model == "semantic-ids":
+            return run_semantic_ids(settings, folder, build_trainer)
+        return run_baseline(arm.model, settings, folder, build_trainer)
+
+    is_baseline = arm.kind == "baseline"
+    reads_encoder = settings.encoder and (not is_baseline or arm.model == "vbpr")
+    return Stage(
+        f"finetune {name}",
+        folder,
+        arm.kind,
+        {"model": arm.model, **asdict(settings)} if is_baseline else asdict(settings),
+        {"encoder": Path(settings.encoder)} if reads_encoder else {},
+        run,
+    )
+
+
+class StageLog:
+    """Seconds each stage took, kept over interruptions."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.seconds: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+
+    def record(self, stage: str, seconds: float) -> None:
+        self.seconds[stage] = round(seconds, 1)
+        partial = self.path.with_suffix(".partial")
+        partial.write_text(json.dumps(self.seconds, indent=1))
+        replace_file(partial, self.path)

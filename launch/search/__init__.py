@@ -1,0 +1,1 @@
+"""Hyperparameter search (Optuna, TPE) for the arms of a comparison."""

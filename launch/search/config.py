@@ -1,0 +1,19 @@
+"""Settings of a hyperparameter search; imports no torch."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from catalog.config import Count, Seed
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    trials: Count = 0
+    """Settings tried for each arm, by validation alone, before it is trained with the best; 0: none."""
+    steps: Count = 0
+    """Steps of each trial; 0: as many as the arm is trained for."""
+    seed: Seed = 0
+    """Seed of what is proposed, and of the trials' own training."""
+    space: dict[str, Any] = field(default_factory=dict)
+    """Setting → [low, high], [low, high, log] or [a, b, …, choice], beside what is searched anyway,
+    for every arm that reads the setting; null: not searched."""
