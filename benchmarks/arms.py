@@ -293,7 +293,7 @@ def compared_with(
     finetune = replace(
         config.finetune,
         encoder=str(encoder),
-        lora=LoraConfig(rank=4, alpha=32, parts="image,reader"),
+        lora=LoraConfig(rank=4, alpha=32, target_encoders="image,sequence"),
         data=replace(config.finetune.data, encode_items=16),
         id_width=64,
     )

@@ -47,8 +47,8 @@ TRIALS = ((0.002, 0.5), (0.002, 0.3), (0.004, 0.5))
 MEASURES = {"hr10": "recall@10", "ndcg10": "ndcg@10"}
 ARMS = {
     "id": ArmConfig(transfer="scratch", features="id"),
-    "content_id_words": ArmConfig(transfer="frozen", features="content+id", words=True),
-    "content_words": ArmConfig(transfer="frozen", words=True),
+    "content_id_words": ArmConfig(transfer="frozen", features="content+id", bag_of_words=True),
+    "content_words": ArmConfig(transfer="frozen", bag_of_words=True),
     "content": ArmConfig(transfer="frozen"),
 }
 TUNED = ("id", "content_id_words")
@@ -88,7 +88,7 @@ def main() -> None:
         command="python -m benchmarks.beauty",
         seeds=SEEDS,
         figures=figures,
-        sources=[*FINETUNING, "finetune/words.py", "pretrain/embed.py"],
+        sources=[*FINETUNING, "finetune/bag_of_words.py", "pretrain/embed.py"],
         goal=goal,
         note=f"S3-Rec's file; the last item of each person for test, the one before for validation, "
         f"all items ranked but those in the history. Each person's mean over the seeds, 95 % "
@@ -123,7 +123,7 @@ class Study:
             optimizer=OptimizerConfig(weight_decay=0.0),
             trainer=TrainerConfig(max_steps=STEPS),
             validate_every=50,
-            validation_people=10_000,
+            validation_users=10_000,
         )
         if not encoder.exists():
             run_pretraining(as_it_came(source, split), encoder, build_trainer)

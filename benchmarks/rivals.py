@@ -26,9 +26,9 @@ from benchmarks.sources import RANKING
 from catalog.artifacts import open_artifact
 from catalog.catalog import Catalog
 from catalog.splits import Split, load_split
-from finetune.baselines.neighbours import TRIED_K, TRIED_SHRINK
+from finetune.baselines.item_knn import TRIED_K, TRIED_SHRINK
 from finetune.baselines.run import standardised
-from finetune.config import ArmConfig, FactorisationConfig, FinetuneConfig, Model
+from finetune.config import ArmConfig, FinetuneConfig, MatrixFactorizationConfig, Model
 from finetune.evaluate import rank_targets
 from finetune.metrics import metric_values
 from finetune.statistics import mean_interval, ratio_interval
@@ -51,11 +51,11 @@ OURS: dict[Model, list[dict[str, Any]]] = {
     "popularity": [{}],
     "item-knn": [{}],  # it chooses between 20 settings itself
     "bpr-mf": [
-        {"learning_rate": rate, "regularisation": weight}
+        {"learning_rate": rate, "regularization": weight}
         for rate in (0.01, 0.03)
         for weight in (0.003, 0.01, 0.03)
     ],
-    "vbpr": [{"regularisation": weight} for weight in (0.003, 0.01, 0.03)],
+    "vbpr": [{"regularization": weight} for weight in (0.003, 0.01, 0.03)],
 }
 STOPPING = {"people": 2000, "look_every": 10, "patience": 10, "max_looks": 100}
 """A hundred passes without a better look: with small steps they linger long at popularity."""
@@ -124,7 +124,7 @@ def fit_ours(name: str, model: Model, chosen: dict[str, Any], seed: int) -> Path
     common = settings(name)
     config = replace(
         common,
-        factorisation=replace(FactorisationConfig(), **chosen),
+        matrix_factorization=replace(MatrixFactorizationConfig(), **chosen),
         trainer=replace(common.trainer, seed=seed),
     )
     told = "-".join(f"{key}={value}" for key, value in chosen.items())

@@ -25,9 +25,9 @@ from torch import nn
 from catalog.artifacts import Artifact
 from catalog.catalog import Catalog
 from catalog.errors import VitrineError, nearest
+from finetune.bag_of_words import VOCABULARY_FILE, Vocabulary
 from finetune.config import FinetuneConfig, LoraConfig
 from finetune.recommender import WHOLE_WITH_LORA, Recommender, linears_in, set_trained
-from finetune.words import WORDS_FILE, Vocabulary
 from pretrain.artifact import EncoderParts, new_encoder, open_encoder
 from pretrain.config import EncoderConfig, ModalityConfig, ReaderConfig, TowerConfig
 from pretrain.embed import IDS_FILE
@@ -40,7 +40,7 @@ ADAPTER = "adapter"
 HEAD = "head.safetensors"
 ENCODER = "encoder"
 READER = "history"
-WEIGHTS = (ADAPTER, HEAD, ENCODER, READER, WORDS_FILE)
+WEIGHTS = (ADAPTER, HEAD, ENCODER, READER, VOCABULARY_FILE)
 
 
 @dataclass
@@ -69,7 +69,7 @@ def start(
     if config.encoder or not without_towers(config.features):
         base, parts = open_encoder(config.encoder)
         if config.transfer == "scratch" or width_beside(
-            config.features, config.words, config.id_width
+            config.features, config.bag_of_words, config.id_width
         ):
             settings = encoder_settings(base)
         else:
@@ -80,7 +80,7 @@ def start(
         parts = None
     elif config.transfer == "scratch":
         parts = new_encoder(settings, catalog)
-    id_width = width_beside(config.features, config.words, config.id_width)
+    id_width = width_beside(config.features, config.bag_of_words, config.id_width)
     own = has_own_reader(config.features, config.transfer, config.user, id_width)
     if own:
         history = new_reader(settings.reader, settings.width + id_width)
@@ -91,7 +91,7 @@ def start(
         for module in history.modules():
             if isinstance(module, nn.Dropout):
                 module.p = config.dropout
-    vocabulary = Vocabulary.learn(catalog, counted) if config.words else None
+    vocabulary = Vocabulary.learn(catalog, counted) if config.bag_of_words else None
     return Start(base, parts, history, own, id_width, vocabulary)
 
 
@@ -131,13 +131,13 @@ def without_towers(features: str) -> bool:
     return features in ("id", "random")
 
 
-def wanted_modalities(only: str, known: Collection[str]) -> set[str]:
-    """Those that the setting `only` names; VitrineError for one the encoder does not read."""
-    names = {name.strip() for name in only.split(",") if name.strip()}
+def selected_modalities(modalities: str, known: Collection[str]) -> set[str]:
+    """The names in the setting `modalities`; VitrineError for one that the encoder does not read."""
+    names = {name.strip() for name in modalities.split(",") if name.strip()}
     for name in names:
         if name not in known:
             raise VitrineError(
-                f"only names {name!r}, which the encoder does not read.{nearest(name, known)}"
+                f"modalities names {name!r}, which the encoder does not read.{nearest(name, known)}"
             )
     return names
 
@@ -147,9 +147,9 @@ def has_own_encoder(transfer: str) -> bool:
     return transfer in ("scratch", "full")
 
 
-def width_beside(features: str, words: bool, id_width: int) -> int:
+def width_beside(features: str, bag_of_words: bool, id_width: int) -> int:
     """What ids and words have to themselves beside the content."""
-    return id_width if features == "content+id" or (words and features != "id") else 0
+    return id_width if features == "content+id" or (bag_of_words and features != "id") else 0
 
 
 def has_own_reader(features: str, transfer: str, user: Any, id_width: int) -> bool:
@@ -170,7 +170,7 @@ def assemble(begun: Start, config: FinetuneConfig, num_items: int) -> Assembled:
     whole = [
         *WHOLE_WITH_LORA,
         *(["id_vectors"] if num_ids else []),
-        *(["words"] if num_words else []),
+        *(["bag_of_words"] if num_words else []),
     ]
     if begun.own_reader and begun.history.config.model:
         whole += ["history.norm", "decoder.into", "decoder.out_of"]
@@ -199,20 +199,20 @@ def lora_targets(begun: Start, recommender: Recommender, lora: LoraConfig) -> li
             trained_before[name] = [f"encoder.towers.{encoder.reads_through(name)}."]
     new = begun.own_reader and not begun.history.config.model
     pretrained = "history.decoder.model." if begun.own_reader else "history."
-    trained_before["reader"] = [] if new else [pretrained]
-    parts = wanted_parts(lora.parts, trained_before)
+    trained_before["sequence"] = [] if new else [pretrained]
+    parts = wanted_parts(lora.target_encoders, trained_before)
     found = linears_in(recommender, *(place for part in parts for place in trained_before[part]))
     if not found:
         raise VitrineError(
-            f"lora.parts names {lora.parts!r} alone, which is new here and trained whole; name one of "
-            f"{', '.join(name for name, places in trained_before.items() if places)}, too"
+            f"lora.target_encoders names {lora.target_encoders!r} alone, which is new here and trained "
+            f"whole; name one of {', '.join(name for name, places in trained_before.items() if places)}, too"
         )
-    ends = [end.strip() for end in lora.layers.split(",") if end.strip()]
+    ends = [end.strip() for end in lora.target_modules.split(",") if end.strip()]
     for end in ends:
         if not any(f".{name}".endswith(f".{end}") for name in found):
             known = sorted({name.rpartition(".")[2] for name in found})
             raise VitrineError(
-                f"lora.layers names {end!r}, but no linear layer ends so; there are "
+                f"lora.target_modules names {end!r}, but no linear layer ends so; there are "
                 f"{', '.join(known)}"
             )
     if ends:
@@ -221,12 +221,12 @@ def lora_targets(begun: Start, recommender: Recommender, lora: LoraConfig) -> li
 
 
 def wanted_parts(parts: str, known: Collection[str]) -> list[str]:
-    """Those that the setting `lora.parts` names, all if none; VitrineError for one not there."""
+    """Those that the setting `lora.target_encoders` names, all if none; VitrineError for one not there."""
     names = [name.strip() for name in parts.split(",") if name.strip()]
     for name in names:
         if name not in known:
             raise VitrineError(
-                f"lora.parts names {name!r}, which the encoder does not read.{nearest(name, known)}"
+                f"lora.target_encoders names {name!r}, which the encoder does not read.{nearest(name, known)}"
             )
     return names or list(known)
 
@@ -276,7 +276,7 @@ def reassemble(artifact: Artifact, encoder: str | Path | None = None) -> Assembl
     if not without_towers(features):
         own = has_own_encoder(transfer)
         parts = EncoderParts.load(artifact.path / ENCODER) if own else _base(artifact, encoder)
-    id_width = width_beside(features, config["words"], config["id_width"])
+    id_width = width_beside(features, config["bag_of_words"], config["id_width"])
     if has_own_reader(features, transfer, config["user"], id_width):
         shape = HistoryEncoderConfig.from_pretrained(artifact.path / READER)
         history = HistoryEncoder(shape, shape.model if transfer == "lora" else "")
@@ -284,7 +284,7 @@ def reassemble(artifact: Artifact, encoder: str | Path | None = None) -> Assembl
         assert parts is not None
         history = parts.history
     encoder_part = None if parts is None else parts.encoder
-    vocabulary = Vocabulary.load(artifact.path) if config["words"] else None
+    vocabulary = Vocabulary.load(artifact.path) if config["bag_of_words"] else None
     num_words = len(vocabulary.words) if vocabulary else 0
     recommender = Recommender(encoder_part, history, num_ids, id_width, num_words)
     if transfer == "lora":

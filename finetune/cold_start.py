@@ -41,6 +41,6 @@ def impute_cold_embeddings(
         _, nearest = nearest_rows(some, known, most, taken)
         means.append(known[nearest.numpy()][:, :, adapted.shape[1] :].mean(axis=1))
     ids = torch.from_numpy(np.concatenate(means)).to(content.device)
-    if recommender.words is not None:
-        ids = ids.masked_fill((recommender.words(rows) != 0).any(dim=1, keepdim=True), 0.0)
+    if recommender.bag_of_words is not None:
+        ids = ids.masked_fill((recommender.bag_of_words(rows) != 0).any(dim=1, keepdim=True), 0.0)
     return ids

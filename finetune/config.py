@@ -52,25 +52,25 @@ class LoraConfig:
     """The update is scaled by alpha / r."""
     dropout: ShareBelowOne = 0.0
     """On the adapter's input."""
-    parts: str = ""
+    target_encoders: str = ""
     """What has low-rank updates, with commas between: the encoder's modalities (text,image), for
     their towers, and reader, for what reads histories; empty: all of them. Towers without any stand
     still, and read each item once."""
-    layers: str = ""
+    target_modules: str = ""
     """The linear layers that have them, with commas between, by the ends of their names
     (query,value or attention.output.dense); empty: all."""
 
 
-Fill = Literal["mask", "drop", "zeros", "mean", "neighbours", "multi-hop", "pagerank"]
+Imputation = Literal["mask", "drop", "zeros", "mean", "neighbours", "multi-hop", "pagerank"]
 
 
 @dataclass(frozen=True)
-class MissingConfig:
+class MissingModalityConfig:
     percent: Percent = 0.0
     """Of the items, drawn at random, that lose a modality: how well does a shop do without?"""
     modality: str = "image"
     """What they lose."""
-    fill: Fill = "mask"
+    imputation: Imputation = "mask"
     """What is done about it: masked in the fusion (mask), such items in no training row (drop), or
     something put in its place: nothing said by the tower (zeros), the mean of all, of those taken
     with the item (neighbours), over several hops (multi-hop), or by personalised PageRank."""
@@ -81,7 +81,7 @@ class MissingConfig:
 
 
 @dataclass(frozen=True)
-class NeighboursConfig:
+class ItemKNNConfig:
     k: PositiveInt | None = None
     """Neighbours kept of each item; null: whichever of 20, 50, 100, 200 and 500 ranks validation best."""
     shrink: NonNegative | None = None
@@ -90,22 +90,22 @@ class NeighboursConfig:
 
 
 @dataclass(frozen=True)
-class FactorisationConfig:
+class MatrixFactorizationConfig:
     width: PositiveInt = 64
     """Width of the vectors of users and items, and in vbpr also of tastes."""
-    pairs: PositiveInt = 4096
+    batch_size: PositiveInt = 4096
     """Triples of a user, an item they took and one they did not, in one step on each device."""
     learning_rate: Positive = 0.01
     """Adam's, the same in every step."""
-    regularisation: NonNegative = 0.01
+    regularization: NonNegative = 0.01
     """Weight of the squares of all that a triple reads of users and items."""
-    average: ShareBelowOne = 0.99
+    ema_decay: ShareBelowOne = 0.99
     """Decay of the moving average of the weights that is judged and kept."""
-    look_every: PositiveInt = 5
+    validate_every_epochs: PositiveInt = 5
     """Passes over the training interactions between two looks at the validation targets."""
     patience: PositiveInt = 5
     """Looks without a better one after which training ends."""
-    max_passes: PositiveInt = 500
+    max_epochs: PositiveInt = 500
     """Passes after which it ends at the latest, or without validation targets."""
 
 
@@ -133,12 +133,12 @@ class FinetuneConfig:
     features: Features = "content"
     """What stands for an item: its content; content and an id vector; whichever of both ranks
     validation targets better, each trained (auto); or a control."""
-    words: bool = False
+    bag_of_words: bool = False
     """Each word of the items' texts has a learned vector, too, of which an item has the sum (LightFM);
     added to its id's, where it has one."""
     id_width: Count = 0
     """How many dimensions ids and words have beside the content's; 0: they are added to it."""
-    only: str = ""
+    modalities: str = ""
     """The encoder's modalities that are read, with commas between; empty: all."""
     content_statistics: Literal["catalog", "trained"] = "catalog"
     """Whose content whitening, the vocabulary of `words` and the codes of semantic ids are computed from:
@@ -147,7 +147,7 @@ class FinetuneConfig:
     vectors: str = ""
     """Folder of vectors that `vitrine embed` made of this catalog with this encoder, to begin from
     them; empty: the towers read every item once more."""
-    missing: MissingConfig = field(default_factory=MissingConfig)
+    missing_modality: MissingModalityConfig = field(default_factory=MissingModalityConfig)
     """A study of items that lack a modality."""
     allow_seen: bool = False
     """Evaluate also on interactions the encoder was pretrained on; such figures prove nothing."""
@@ -180,11 +180,13 @@ class FinetuneConfig:
     """Where the model is `semantic-ids`: how items become codes, and codes lists."""
     validate_every: PositiveInt = 100
     """Steps between two looks at the validation targets; the best weights are kept."""
-    validation_people: PositiveInt = 2000
+    validation_users: PositiveInt = 2000
     """At most this many people are looked at each time."""
-    neighbours: NeighboursConfig = field(default_factory=NeighboursConfig)
+    item_knn: ItemKNNConfig = field(default_factory=ItemKNNConfig)
     """The baseline item-knn only."""
-    factorisation: FactorisationConfig = field(default_factory=FactorisationConfig)
+    matrix_factorization: MatrixFactorizationConfig = field(
+        default_factory=MatrixFactorizationConfig
+    )
     """The baselines bpr-mf and vbpr only: they are trained until validation stops improving, whatever
     the trainer's steps and the optimiser's settings are."""
 
@@ -210,21 +212,21 @@ class ArmConfig:
     """See FinetuneConfig."""
     features: Features = "content"
     """See FinetuneConfig."""
-    only: str = ""
+    modalities: str = ""
     """See FinetuneConfig."""
-    words: bool = False
+    bag_of_words: bool = False
     """See FinetuneConfig."""
-    missing: Percent = 0.0
-    """Percent of the items that lose a modality; see MissingConfig."""
-    fill: Fill = "mask"
-    """See MissingConfig."""
+    missing_percent: Percent = 0.0
+    """Percent of the items that lose a modality; see MissingModalityConfig."""
+    imputation: Imputation = "mask"
+    """See MissingModalityConfig."""
     learning_rate: NonNegative = 0.0
     """Overrules fine-tuning's where it is not 0."""
     tower_rate: NonNegative = 0.0
     """Overrules fine-tuning's where it is not 0."""
     steps: Count = 0
     """Overrules fine-tuning's where it is not 0; the baselines read no steps."""
-    what: str = ""
+    description: str = ""
     """What this arm is, in a few words."""
 
     @property
@@ -241,29 +243,31 @@ class ArmConfig:
             return True
         if self.model not in ("vitrine", "semantic-ids") or self.features in ("id", "random"):
             return False
-        return self.transfer != "scratch" and not self.only and not self.missing
+        return self.transfer != "scratch" and not self.modalities and not self.missing_percent
 
     def settings(self, common: FinetuneConfig) -> FinetuneConfig:
         """`common` as this arm has it."""
         optimizer, trainer = common.optimizer, common.trainer
-        factorisation = common.factorisation
+        matrix_factorization = common.matrix_factorization
         if self.learning_rate:
             optimizer = replace(optimizer, learning_rate=self.learning_rate)
-            factorisation = replace(factorisation, learning_rate=self.learning_rate)
+            matrix_factorization = replace(matrix_factorization, learning_rate=self.learning_rate)
         if self.steps:
             trainer = replace(trainer, max_steps=self.steps)
         return replace(
             common,
             transfer=self.transfer,
             features=self.features,
-            only=self.only,
-            words=self.words,
+            modalities=self.modalities,
+            bag_of_words=self.bag_of_words,
             vectors=common.vectors if self.reads_all_content else "",
-            missing=replace(common.missing, percent=self.missing, fill=self.fill),
+            missing_modality=replace(
+                common.missing_modality, percent=self.missing_percent, imputation=self.imputation
+            ),
             tower_rate=self.tower_rate or common.tower_rate,
             optimizer=optimizer,
             trainer=trainer,
-            factorisation=factorisation,
+            matrix_factorization=matrix_factorization,
         )
 
 

@@ -129,10 +129,10 @@ def open_adapter(recommender: str | Path) -> Artifact:
     """A recommender artifact that is an adapter of a shared base, and nothing but that."""
     artifact = open_artifact(Path(recommender), kind="recommender")
     config: dict[str, Any] = artifact.manifest["config"]
-    own = config["user"] or config["words"]
+    own = config["user"] or config["bag_of_words"]
     if config["transfer"] != "lora" or config["features"] != "content" or own:
         told = f"transfer {config['transfer']}, features {config['features']}"
-        told += ", words" if config["words"] else ""
+        told += ", words" if config["bag_of_words"] else ""
         told += ", a reader of its own" if config["user"] else ""
         raise VitrineError(
             f"{recommender} was fitted with {told}; domains that share a base are fitted with "

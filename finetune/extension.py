@@ -25,8 +25,8 @@ from finetune.artifact import (
     copy_weights,
     has_own_encoder,
     reassemble,
+    selected_modalities,
     train_counts,
-    wanted_modalities,
 )
 from finetune.card import recommender_card
 from finetune.cold_start import impute_cold_embeddings
@@ -131,10 +131,10 @@ def _vectors_of(
     recommender = built.recommender.eval()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     nn.Module.to(recommender, device)
-    content = _content_of(added, catalog, built, config["only"]).to(device)
-    if recommender.words is not None:
+    content = _content_of(added, catalog, built, config["modalities"]).to(device)
+    if recommender.bag_of_words is not None:
         assert built.vocabulary is not None
-        recommender.words.read(built.vocabulary.read(catalog.of_items(added)))
+        recommender.bag_of_words.set_items(built.vocabulary.read(catalog.of_items(added)))
     ids = None
     if recommender.beside:
         ids = impute_cold_embeddings(
@@ -146,13 +146,15 @@ def _vectors_of(
     return recommender.adapt(content, ids=ids).cpu().numpy()
 
 
-def _content_of(added: NDArray[np.int64], catalog: Catalog, built: Assembled, only: str) -> Tensor:
+def _content_of(
+    added: NDArray[np.int64], catalog: Catalog, built: Assembled, modalities: str
+) -> Tensor:
     """What the towers make of them, (len(added), content width)."""
     assert built.parts is not None
     assert built.recommender.encoder is not None
     reader = built.parts.reader(catalog.of_items(added))
-    if only:
-        reader.read_only(wanted_modalities(only, reader.kinds))
+    if modalities:
+        reader.read_only(selected_modalities(modalities, reader.kinds))
     content = np.empty((len(added), built.recommender.content_width), dtype=np.float32)
     embed_items(built.recommender.encoder, reader, content, title="Embedding added items")
     return torch.from_numpy(content)

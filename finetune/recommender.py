@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from catalog.errors import NotFinite
-from finetune.words import WordVectors
+from finetune.bag_of_words import BagOfWordsEmbedding
 from pretrain.encoder import ItemEncoder
 from pretrain.history import HistoryEncoder
 from pretrain.shards import like_weights
@@ -116,7 +116,7 @@ class Recommender(nn.Module):
             # Added to content, an id starts at nothing and earns its place; else it must start apart.
             self.id_vectors = IdVectors(num_id_vectors, id_width or width)
             nn.init.normal_(self.id_vectors.weight, std=0.02)
-        self.words = WordVectors(num_words, id_width or width) if num_words else None
+        self.bag_of_words = BagOfWordsEmbedding(num_words, id_width or width) if num_words else None
 
     def adapt(
         self, content: Tensor | None, rows: Tensor | None = None, ids: Tensor | None = None
@@ -149,8 +149,8 @@ class Recommender(nn.Module):
             parts.append(ids)
         elif self.id_vectors is not None:
             parts.append(self.id_vectors(rows))
-        if self.words is not None:
-            parts.append(self.words(rows))
+        if self.bag_of_words is not None:
+            parts.append(self.bag_of_words(rows))
         return torch.stack(parts).sum(dim=0) if parts else None
 
     def last_states(self, vectors: Tensor, lengths: Tensor) -> Tensor:

@@ -22,8 +22,8 @@ from finetune.artifact import (
     Start,
     assemble,
     save_weights,
+    selected_modalities,
     start,
-    wanted_modalities,
     without_towers,
 )
 from finetune.cache import CacheRefresh
@@ -33,7 +33,7 @@ from finetune.data import FinetuneData
 from finetune.evaluate import check_test_targets
 from finetune.fitted import Fitted
 from finetune.metrics import ListMeasures, Ranking
-from finetune.missing import check_missing, filled_content, take_away
+from finetune.missing_modality import check_missing_modality, filled_content, take_away
 from finetune.module import FinetuneModule
 from finetune.ranker import Ranker
 from finetune.recommender import Adaptor
@@ -170,16 +170,16 @@ def fit(
         items = np.arange(catalog.num_items) if counted is None else np.flatnonzero(counted)
         start_projections(parts.encoder, reader, items, config.trainer.seed)
     dropped = None
-    if reader is not None and config.missing.percent:
-        lost = take_away(config.missing, reader, config.trainer.seed)
-        dropped = lost if config.missing.fill == "drop" else None
+    if reader is not None and config.missing_modality.percent:
+        lost = take_away(config.missing_modality, reader, config.trainer.seed)
+        dropped = lost if config.missing_modality.imputation == "drop" else None
     content = first_content(config, catalog, split, width, begun, reader)
     if content is not None:
         whiten(built.recommender.adaptor, content, catalog, reader, counted)
     if begun.vocabulary is not None:
-        assert built.recommender.words is not None
+        assert built.recommender.bag_of_words is not None
         said = begun.vocabulary.read(catalog, None if reader is None else reader.order)
-        built.recommender.words.read(said)
+        built.recommender.bag_of_words.set_items(said)
     curves = CurveRecorder(config.trainer.log_every)
 
     refresh = None
@@ -197,7 +197,7 @@ def fit(
             vectors = module.item_vectors().float().cpu().numpy()
         return Ranker(module.recommender, vectors).rank_targets(catalog, targets)
 
-    best = BestWeights(rank, split.validation, config.validate_every, config.validation_people)
+    best = BestWeights(rank, split.validation, config.validate_every, config.validation_users)
     title = f"Fine-tuning on {catalog.name} ({config.features}, {config.transfer})"
     made_from: dict[str, Any] = {
         "parents": {} if begun.base is None else {"encoder": begun.base.path},
@@ -264,7 +264,7 @@ def whiten(
         raise NotFinite(
             f"no item of {catalog.name} has a modality that is read ({', '.join(read)}), so all content "
             "vectors are the same and whitening has no direction to scale; read another modality "
-            "(--only), or use --features id --transfer scratch"
+            "(--modalities), or use --features id --transfer scratch"
         ) from None
 
 
@@ -276,21 +276,23 @@ def negatives_of(config: FinetuneConfig, num_items: int) -> int | None:
 
 
 def _check(config: FinetuneConfig) -> None:
-    check_missing(config)
-    if config.words and (config.features == "random" or config.transfer == "zero-shot"):
+    check_missing_modality(config)
+    if config.bag_of_words and (config.features == "random" or config.transfer == "zero-shot"):
         told = "random" if config.features == "random" else "zero-shot"
-        rule = "stands for nothing known of an item" if told == "random" else "trains nothing"
-        raise VitrineError(f"'{told}' {rule}, but words are to have vectors; leave out --words")
-    if config.words and config.only and "text" not in config.only.split(","):
+        rule = "is a control without item content" if told == "random" else "trains nothing"
+        raise VitrineError(f"'{told}' {rule}, but --bag_of_words learns embeddings; leave it out")
+    if config.bag_of_words and config.modalities and "text" not in config.modalities.split(","):
         raise VitrineError(
-            f"only '{config.only}' is to be read, but words are to have vectors; leave out --words"
+            f"modalities '{config.modalities}' leaves out the text that --bag_of_words reads; leave out one"
         )
     if config.data.refresh_every < 0:
         raise VitrineError(f"data.refresh_every is {config.data.refresh_every}; give 0 or more")
-    if config.vectors and (config.only or config.transfer == "scratch"):
-        told = f"only '{config.only}' is to be read" if config.only else "transfer is 'scratch'"
+    if config.vectors and (config.modalities or config.transfer == "scratch"):
+        other = (
+            f"modalities is '{config.modalities}'" if config.modalities else "transfer is 'scratch'"
+        )
         raise VitrineError(
-            f"vectors {config.vectors} are what the whole pretrained encoder made, but {told}; leave "
+            f"vectors {config.vectors} were embedded by the whole pretrained encoder, but {other}; leave "
             "out --vectors"
         )
     if without_towers(config.features) and config.transfer != "scratch":
@@ -333,8 +335,8 @@ def content_reader(
     if parts is None:
         return None
     reader = parts.reader(catalog, _order(config, catalog))
-    if config.only:
-        reader.read_only(wanted_modalities(config.only, reader.kinds))
+    if config.modalities:
+        reader.read_only(selected_modalities(config.modalities, reader.kinds))
     return reader
 
 
@@ -367,9 +369,14 @@ def first_content(
         return torch.from_numpy(made if order is None else made[order])
     assert begun.parts is not None
     assert reader is not None
-    if config.missing.percent and config.missing.fill not in ("mask", "drop"):
+    if config.missing_modality.percent and config.missing_modality.imputation not in (
+        "mask",
+        "drop",
+    ):
         shown = config.trainer.progress
-        return filled_content(config.missing, begun.parts.encoder, reader, catalog, split, shown)
+        return filled_content(
+            config.missing_modality, begun.parts.encoder, reader, catalog, split, shown
+        )
     content = np.empty((catalog.num_items, width), dtype=np.float32)
     embed_items(begun.parts.encoder, reader, content, progress=config.trainer.progress)
     return torch.from_numpy(content)

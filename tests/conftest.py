@@ -11,7 +11,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 NUMERIC = {
-    "finetune": "baselines evaluate losses not_finite repeats semantic statistics cold_start words",
+    "finetune": "baselines evaluate losses not_finite repeats semantic statistics cold_start bag_of_words",
     "pretrain": "encoder objectives readers start",
     "generate": "conditioning decoding image solvers structure text",
     "benchmarks": "speed",

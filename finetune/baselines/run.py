@@ -16,17 +16,22 @@ from catalog.catalog import Catalog
 from catalog.memory import PeakMemory
 from catalog.progress import ProgressDisplay
 from catalog.splits import Split, Targets, load_split
-from finetune.baselines.factorisation import Factorisation, PairData, Pairs, WeightAverage
-from finetune.baselines.neighbours import (
+from finetune.baselines.item_knn import (
     MOST_KEPT,
     TRIED_K,
     TRIED_SHRINK,
     USUAL_K,
     USUAL_SHRINK,
-    ItemNeighbours,
+    ItemKNN,
+)
+from finetune.baselines.matrix_factorization import (
+    MatrixFactorization,
+    PairData,
+    Pairs,
+    WeightAverage,
 )
 from finetune.baselines.popularity import figures_of_test, rank_by_popularity
-from finetune.config import FinetuneConfig, Model, NeighboursConfig
+from finetune.config import FinetuneConfig, ItemKNNConfig, Model
 from finetune.evaluate import check_test_targets, rank_targets
 from finetune.metrics import ListMeasures, Ranking, mean_ndcg
 from finetune.run import check_targets
@@ -117,10 +122,10 @@ def fit_baseline(
 
 def _neighbours(config: FinetuneConfig, catalog: Catalog, split: Split) -> FittedBaseline:
     """Those of the settings, and where these leave k or shrink open, the ones that rank validation best."""
-    ks, shrinks = _tried(config.neighbours, catalog, split)
+    ks, shrinks = _tried(config.item_knn, catalog, split)
     display = ProgressDisplay("Item neighbours", catalog.num_items * len(shrinks))
-    validation = split.validation.of_people(config.validation_people)
-    best: tuple[ItemNeighbours, float | None, dict[str, Any]] | None = None
+    validation = split.validation.of_people(config.validation_users)
+    best: tuple[ItemKNN, float | None, dict[str, Any]] | None = None
     for number, shrink in enumerate(shrinks):
 
         def show(done: int, before: int = number * catalog.num_items) -> None:
@@ -128,7 +133,7 @@ def _neighbours(config: FinetuneConfig, catalog: Catalog, split: Split) -> Fitte
                 display.show(before + done)
 
         itself = split.config.repeats == "rank"
-        most = ItemNeighbours.fit(catalog, split, max(ks), shrink, show, itself)
+        most = ItemKNN.fit(catalog, split, max(ks), shrink, show, itself)
         for k in ks:
             fitted = most.nearest(k)
             ndcg = None
@@ -147,7 +152,7 @@ def _neighbours(config: FinetuneConfig, catalog: Catalog, split: Split) -> Fitte
 
 
 def _tried(
-    config: NeighboursConfig, catalog: Catalog, split: Split
+    config: ItemKNNConfig, catalog: Catalog, split: Split
 ) -> tuple[tuple[int, ...], tuple[float, ...]]:
     """Which k and shrink are tried: one of each where settings name it or nothing can choose."""
     can_choose = len(split.validation) > 0
@@ -161,7 +166,7 @@ def _tried(
 
 
 def _rank_by_neighbours(
-    fitted: ItemNeighbours, catalog: Catalog, targets: Targets, **more: Any
+    fitted: ItemKNN, catalog: Catalog, targets: Targets, **more: Any
 ) -> Ranking:
     # Each call reads whole histories and their neighbours, so there had better be few.
     return rank_targets(
@@ -178,19 +183,19 @@ def _factorised(
     build_trainer: TrainerFactory,
 ) -> FittedBaseline:
     """Trained until validation has not improved for a while; the best average of weights is kept."""
-    settings, trainer_config = config.factorisation, config.trainer
+    settings, trainer_config = config.matrix_factorization, config.trainer
     content, parents, seen_targets = None, {}, 0
     if model == "vbpr":
         base, parts = open_encoder(config.encoder)
         parents = {"encoder": base.path}
         seen_targets = check_targets(config, base, catalog, split)
         content = _content(config, base, parts, catalog)
-    pairs = Pairs(catalog, split, settings.pairs, trainer_config.seed)
+    pairs = Pairs(catalog, split, settings.batch_size, trainer_config.seed)
     devices = trainer_config.devices * trainer_config.nodes * trainer_config.accumulate
     steps = -(-len(pairs) // devices)  # of a pass
-    module = Factorisation(catalog.num_users, catalog.num_items, settings, content)
+    module = MatrixFactorization(catalog.num_users, catalog.num_items, settings, content)
 
-    def rank(module: Factorisation, targets: Targets, **more: Any) -> Ranking:
+    def rank(module: MatrixFactorization, targets: Targets, **more: Any) -> Ranking:
         with torch.no_grad():
             return rank_targets(module.scorer(targets, split), catalog, targets, **more)
 
@@ -198,16 +203,21 @@ def _factorised(
     best = BestWeights(
         rank,
         split.validation,
-        max(settings.look_every * steps, LEAST_STEPS),
-        config.validation_people,
+        max(settings.validate_every_epochs * steps, LEAST_STEPS),
+        config.validation_users,
         settings.patience,
         lambda module: dict(module.averaged.named_parameters()),
     )
     work = work_folder(
-        output, model, config, "factorisation.pairs", catalog=catalog.fingerprint, parents=parents
+        output,
+        model,
+        config,
+        "matrix_factorization.batch_size",
+        catalog=catalog.fingerprint,
+        parents=parents,
     )
     trainer = build_trainer(
-        replace(trainer_config, max_steps=settings.max_passes * steps),
+        replace(trainer_config, max_steps=settings.max_epochs * steps),
         work,
         f"{model} on {catalog.name}, until validation stops improving",
         callbacks=[curves, WeightAverage(), best],

@@ -128,7 +128,7 @@ def fit_semantic_ids(
         return ranker(module).rank_targets(catalog, targets)
 
     curves = CurveRecorder(config.trainer.log_every)
-    best = BestWeights(rank, split.validation, config.validate_every, config.validation_people)
+    best = BestWeights(rank, split.validation, config.validate_every, config.validation_users)
     made_from: dict[str, Any] = {
         "parents": {} if base is None else {"encoder": base.path},
         "catalog": catalog.fingerprint,
@@ -176,7 +176,10 @@ def _check(config: FinetuneConfig) -> None:
             "semantic ids are made of pretrained vectors, of which transfer 'scratch' has none; "
             "use --transfer frozen"
         )
-    for name, asked in (("words", config.words), ("missing.percent", config.missing.percent)):
+    for name, asked in (
+        ("bag_of_words", config.bag_of_words),
+        ("missing_modality.percent", config.missing_modality.percent),
+    ):
         if asked:
             raise VitrineError(
                 f"semantic ids are made of what the whole encoder says of each item; leave out --{name}"

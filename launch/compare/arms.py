@@ -7,10 +7,10 @@ import json
 from pathlib import Path
 
 from catalog.errors import VitrineError, nearest
-from finetune.config import ArmConfig, Fill
+from finetune.config import ArmConfig, Imputation
 from launch.compare.config import CompareConfig
 
-FILLS: dict[Fill, str] = {
+IMPUTATIONS: dict[Imputation, str] = {
     "mask": "masked in the fusion",
     "drop": "items without {} are in no training row",
     "zeros": "the tower says nothing of them",
@@ -26,7 +26,7 @@ def chosen_arms(config: CompareConfig) -> dict[str, ArmConfig]:
     if config.seeds < 1:
         raise VitrineError(f"seeds is {config.seeds}; give 1 or more")
     if config.missing:
-        arms = missing_arms(_percents(config.missing), config.finetune.missing.modality)
+        arms = missing_arms(_percents(config.missing), config.finetune.missing_modality.modality)
     else:
         arms = config.arms or default_arms(_modalities(config.finetune.encoder))
     wanted = [name.strip() for name in config.include.split(",") if name.strip()] or list(arms)
@@ -46,44 +46,58 @@ def chosen_arms(config: CompareConfig) -> dict[str, ArmConfig]:
 def default_arms(modalities: list[str]) -> dict[str, ArmConfig]:
     """Those that an encoder of these modalities allows; without an encoder, those that need none."""
     arms = {
-        "popularity": ArmConfig(model="popularity", what="what most people took"),
-        "item-knn": ArmConfig(model="item-knn", what="what others took who took the same"),
-        "bpr-mf": ArmConfig(model="bpr-mf", what="a vector for each person and each item"),
+        "popularity": ArmConfig(model="popularity", description="what most people took"),
+        "item-knn": ArmConfig(model="item-knn", description="what others took who took the same"),
+        "bpr-mf": ArmConfig(model="bpr-mf", description="a vector for each person and each item"),
         "id": ArmConfig(
             transfer="scratch",
             features="id",
-            what="our reader of histories, a vector for each item",
+            description="our reader of histories, a vector for each item",
         ),
     }
     if not modalities:
         return arms
-    words = ArmConfig(features="content+id", words=True, what="the same, and one for each word")
-    arms["vbpr"] = ArmConfig(model="vbpr", what="bpr-mf, and the pretrained item vectors")
+    words = ArmConfig(
+        features="content+id", bag_of_words=True, description="the same, and one for each word"
+    )
+    arms["vbpr"] = ArmConfig(model="vbpr", description="bpr-mf, and the pretrained item vectors")
     if len(modalities) > 1:
         for name in modalities:
-            arms[f"{name} only"] = ArmConfig(only=name, what=f"lora, reading {name} alone")
+            arms[f"{name} only"] = ArmConfig(
+                modalities=name, description=f"lora, reading {name} alone"
+            )
     return arms | {
         "semantic-ids": ArmConfig(
-            model="semantic-ids", what="items as codes of the pretrained vectors, told one by one"
+            model="semantic-ids",
+            description="items as codes of the pretrained vectors, told one by one",
         ),
-        "shuffled": ArmConfig(features="shuffled", what="lora, reading other items' content"),
-        "zero-shot": ArmConfig(transfer="zero-shot", what="as pretrained, nothing trained here"),
-        "scratch": ArmConfig(transfer="scratch", what="the same model, not pretrained"),
-        "frozen": ArmConfig(transfer="frozen", what="pretrained towers that stand still"),
-        "lora": ArmConfig(transfer="lora", what="low-rank updates of the pretrained weights"),
-        "full": ArmConfig(transfer="full", what="all pretrained weights trained on"),
-        "lora+id": ArmConfig(features="content+id", what="lora, and a vector for each item"),
+        "shuffled": ArmConfig(
+            features="shuffled", description="lora, reading other items' content"
+        ),
+        "zero-shot": ArmConfig(
+            transfer="zero-shot", description="as pretrained, nothing trained here"
+        ),
+        "scratch": ArmConfig(transfer="scratch", description="the same model, not pretrained"),
+        "frozen": ArmConfig(transfer="frozen", description="pretrained towers that stand still"),
+        "lora": ArmConfig(
+            transfer="lora", description="low-rank updates of the pretrained weights"
+        ),
+        "full": ArmConfig(transfer="full", description="all pretrained weights trained on"),
+        "lora+id": ArmConfig(features="content+id", description="lora, and a vector for each item"),
         **({"lora+id+words": words} if "text" in modalities else {}),
     }
 
 
 def missing_arms(percents: list[float], modality: str) -> dict[str, ArmConfig]:
     """Each way to do without, at each share that is missing, the towers standing still."""
-    arms = {"whole": ArmConfig(transfer="frozen", what="as the catalog is")}
+    arms = {"whole": ArmConfig(transfer="frozen", description="as the catalog is")}
     for percent in percents:
-        for fill, what in FILLS.items():
-            arms[f"{fill} {percent:g}%"] = ArmConfig(
-                transfer="frozen", missing=percent, fill=fill, what=what.format(modality)
+        for imputation, description in IMPUTATIONS.items():
+            arms[f"{imputation} {percent:g}%"] = ArmConfig(
+                transfer="frozen",
+                missing_percent=percent,
+                imputation=imputation,
+                description=description.format(modality),
             )
     return arms
 

@@ -17,7 +17,7 @@ class CompareConfig:
     """Names of the arms to run, with commas between; empty: all."""
     missing: str = ""
     """Percents, with commas between, such as 0,30,60,90: instead of those arms, what a shop does
-    about so many items that lack a modality (`finetune.missing`)."""
+    about so many items that lack a modality (`finetune.missing_modality`)."""
     reference: str = ""
     """An arm that each of the others is compared with, beside the differences that are always told."""
     seeds: PositiveInt = 3

@@ -24,14 +24,14 @@ def questions(arms: dict[str, ArmConfig], reference: str = "") -> list[tuple[str
         ("semantic ids instead of ids", "semantic-ids", "id"),
     ]
     for name, arm in arms.items():
-        if arm.only:
-            asked.append((f"what is known beside {arm.only}", "lora", name))
-            asked.append((f"{arm.only} instead of ids", name, "id"))
+        if arm.modalities:
+            asked.append((f"what is known beside {arm.modalities}", "lora", name))
+            asked.append((f"{arm.modalities} instead of ids", name, "id"))
     for name, arm in arms.items():
-        if arm.missing and arm.fill != "mask":
-            asked.append((f"a mask rather than {name}", f"mask {arm.missing:g}%", name))
-        elif arm.missing:
-            asked.append((f"{arm.missing:g} % missing", name, "whole"))
+        if arm.missing_percent and arm.imputation != "mask":
+            asked.append((f"a mask rather than {name}", f"mask {arm.missing_percent:g}%", name))
+        elif arm.missing_percent:
+            asked.append((f"{arm.missing_percent:g} % missing", name, "whole"))
     asked += [(f"{name} rather than {reference}", name, reference) for name in arms if reference]
     found: dict[tuple[str, str], str] = {}
     for what, ours, other in asked:
@@ -46,5 +46,5 @@ def without_seed_noise(arms: Mapping[str, ArmConfig]) -> set[str]:
         name
         for name, arm in arms.items()
         if arm.model in SAME_FOR_EVERY_SEED
-        or (arm.model == "vitrine" and arm.transfer == "zero-shot" and not arm.missing)
+        or (arm.model == "vitrine" and arm.transfer == "zero-shot" and not arm.missing_percent)
     }

@@ -163,7 +163,7 @@ def _row(
 
     return ArmRow(
         name=name,
-        what=arm.what,
+        what=arm.description,
         ndcg=mean_over_seeds(values),
         metrics={column: mean(f"test/{column}") for column in columns},
         trained_parameters=int(mean("trained_parameters")),
@@ -178,7 +178,7 @@ def _row(
 def _failed_row(name: str, arm: ArmConfig, why: str, columns: list[str]) -> ArmRow:
     return ArmRow(
         name=name,
-        what=arm.what,
+        what=arm.description,
         ndcg=Interval(math.nan, math.nan, math.nan),
         metrics=dict.fromkeys(columns, math.nan),
         is_control=is_control(arm),

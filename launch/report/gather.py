@@ -139,7 +139,7 @@ def gather_arms(
         rows.append(
             ArmRow(
                 name=name,
-                what=arm.what,
+                what=arm.description,
                 ndcg=ndcg_interval(ranks[name], split.test.users),
                 metrics=_columns(columns, metrics, "test/"),
                 trained_parameters=metrics["trained_parameters"],

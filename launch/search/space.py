@@ -11,15 +11,15 @@ from launch.values import Mismatch, nested_class, type_in_words, typed
 
 RATE, DECAY = "optimizer.learning_rate", "optimizer.weight_decay"
 PAIRWISE = {
-    "factorisation.learning_rate": [1e-3, 1e-1, "log"],
-    "factorisation.regularisation": [1e-4, 1e-1, "log"],
+    "matrix_factorization.learning_rate": [1e-3, 1e-1, "log"],
+    "matrix_factorization.regularization": [1e-4, 1e-1, "log"],
 }
 SPACES: dict[str, dict[str, Any]] = {
     "vitrine": {RATE: [1e-4, 1e-2, "log"], DECAY: [1e-3, 0.3, "log"], "dropout": [0, 0.5]},
     "semantic-ids": {RATE: [1e-4, 1e-2, "log"], DECAY: [1e-3, 0.3, "log"], "dropout": [0, 0.5]},
     "bpr-mf": PAIRWISE,
     "vbpr": PAIRWISE,
-    "item-knn": {"neighbours.k": [10, 500, "log"], "neighbours.shrink": [1, 1000, "log"]},
+    "item-knn": {"item_knn.k": [10, 500, "log"], "item_knn.shrink": [1, 1000, "log"]},
     "popularity": {},
 }
 """What is searched of each model unless settings say otherwise."""
@@ -95,15 +95,15 @@ def _read_by(arm: ArmConfig) -> tuple[str, ...]:
 OF_OTHERS: dict[str, tuple[str, ...]] = {
     "semantic-ids": ("optimizer.", "dropout", "semantic."),
     "popularity": (),
-    "item-knn": ("neighbours.",),
-    "bpr-mf": ("factorisation.",),
-    "vbpr": ("factorisation.",),
+    "item-knn": ("item_knn.",),
+    "bpr-mf": ("matrix_factorization.",),
+    "vbpr": ("matrix_factorization.",),
 }
 SEARCHABLE = (
     *_read_by(ArmConfig(features="content+id")),
-    "neighbours.",
+    "item_knn.",
     "semantic.",
-    "factorisation.",
+    "matrix_factorization.",
 )
 
 

@@ -17,17 +17,17 @@ from catalog.catalog import Catalog, load_catalog
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
 from catalog.splits import Split, SplitConfig, make_split
-from finetune.baselines import neighbours
-from finetune.baselines.factorisation import Factorisation, Pairs
-from finetune.baselines.neighbours import TRIED_K, TRIED_SHRINK, ItemNeighbours
+from finetune.baselines import item_knn
+from finetune.baselines.item_knn import TRIED_K, TRIED_SHRINK, ItemKNN
+from finetune.baselines.matrix_factorization import MatrixFactorization, Pairs
 from finetune.baselines.run import fit_baseline, run_baseline
-from finetune.config import FactorisationConfig, FinetuneConfig, Model, NeighboursConfig
+from finetune.config import FinetuneConfig, ItemKNNConfig, MatrixFactorizationConfig, Model
 from finetune.evaluate import rank_targets
 from finetune.metrics import mean_ndcg
 from launch.trainer import build_trainer
 from pretrain.config import TrainerConfig
 
-QUICK = FactorisationConfig(width=8, pairs=64, look_every=1, max_passes=12)
+QUICK = MatrixFactorizationConfig(width=8, batch_size=64, validate_every_epochs=1, max_epochs=12)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def split(shop: Catalog) -> Split:
 def config(demo_world: Path) -> FinetuneConfig:
     return FinetuneConfig(
         catalog=CatalogConfig(path=str(demo_world / "wardrobe")),
-        factorisation=QUICK,
+        matrix_factorization=QUICK,
         trainer=TrainerConfig(progress=False, checkpoint_every=0, log_to=""),
     )
 
@@ -61,9 +61,9 @@ def taken(shop: Catalog, split: Split) -> np.ndarray:
 def test_neighbours_are_those_of_the_whole_matrix(
     dense_bytes: int, shop: Catalog, split: Split, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(neighbours, "DENSE_BYTES", dense_bytes)
-    monkeypatch.setattr(neighbours, "PAIRS_AT_ONCE", dense_bytes // 100)
-    fitted = ItemNeighbours.fit(shop, split, k=6, shrink=2.0)
+    monkeypatch.setattr(item_knn, "DENSE_BYTES", dense_bytes)
+    monkeypatch.setattr(item_knn, "PAIRS_AT_ONCE", dense_bytes // 100)
+    fitted = ItemKNN.fit(shop, split, k=6, shrink=2.0)
     matrix = taken(shop, split).astype(float)
     together = matrix.T @ matrix
     sizes = together.diagonal()
@@ -79,7 +79,7 @@ def test_neighbours_are_those_of_the_whole_matrix(
 def test_items_nobody_took_are_like_none_also_without_shrinkage(
     shop: Catalog, split: Split
 ) -> None:
-    fitted = ItemNeighbours.fit(shop, split, k=6, shrink=0.0)
+    fitted = ItemKNN.fit(shop, split, k=6, shrink=0.0)
     never = ~taken(shop, split).any(axis=0)
     assert never.any(), "otherwise this tests nothing"
     assert fitted.similarities[torch.from_numpy(never)].eq(0).all()
@@ -87,7 +87,7 @@ def test_items_nobody_took_are_like_none_also_without_shrinkage(
 
 
 def test_a_person_s_scores_are_sums_over_their_history(shop: Catalog, split: Split) -> None:
-    fitted = ItemNeighbours.fit(shop, split, shop.num_items, 2.0)
+    fitted = ItemKNN.fit(shop, split, shop.num_items, 2.0)
     score = fitted.scorer(shop, split.test)
     people = torch.arange(5)
     parts = [score(people, slice(0, 30)), score(people, slice(30, shop.num_items))]
@@ -104,8 +104,8 @@ def test_a_person_s_scores_are_sums_over_their_history(shop: Catalog, split: Spl
 def test_an_item_is_its_own_neighbour_only_where_repeats_are_ranked(
     shop: Catalog, split: Split, config: FinetuneConfig, tmp_path: Path
 ) -> None:
-    neighbours = NeighboursConfig(k=5, shrink=1.0)
-    config = replace(config, neighbours=neighbours)
+    neighbours = ItemKNNConfig(k=5, shrink=1.0)
+    config = replace(config, item_knn=neighbours)
     lists = {}
     for repeats in ("drop", "mask", "rank"):
         by = replace(split, config=SplitConfig(repeats=repeats))  # pyright: ignore[reportArgumentType]
@@ -120,7 +120,7 @@ def test_an_item_is_its_own_neighbour_only_where_repeats_are_ranked(
     np.testing.assert_array_equal(lists["drop"].ranks, lists["mask"].ranks)
     items = torch.arange(shop.num_items)[torch.from_numpy(split.trained_items)]
     for itself in (True, False):
-        fitted = ItemNeighbours.fit(shop, split, 5, 1.0, itself=itself)
+        fitted = ItemKNN.fit(shop, split, 5, 1.0, itself=itself)
         found = (fitted.items[items] == items.unsqueeze(1)) & (fitted.similarities[items] > 0)
         assert found.any(dim=1).all() == found.any() == itself
 
@@ -133,20 +133,20 @@ def test_the_neighbours_kept_are_those_that_rank_validation_best(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def validation(k: int, shrink: float) -> float:
-        fitted = ItemNeighbours.fit(shop, split, TRIED_K[-1], shrink).nearest(k)
+        fitted = ItemKNN.fit(shop, split, TRIED_K[-1], shrink).nearest(k)
         score = fitted.scorer(shop, split.validation)
         return mean_ndcg(rank_targets(score, shop, split.validation))
 
     every = {(k, shrink): validation(k, shrink) for k in TRIED_K for shrink in TRIED_SHRINK}
     assert len({round(value, 6) for value in every.values()}) > 2
-    ways = (NeighboursConfig(), NeighboursConfig(k=500), NeighboursConfig(shrink=100.0))
+    ways = (ItemKNNConfig(), ItemKNNConfig(k=500), ItemKNNConfig(shrink=100.0))
     for given, backwards in itertools.product(ways, (False, True)):
         order = (
             -1 if backwards else 1
         )  # the best may be the first that is tried, but not both times
         monkeypatch.setattr("finetune.baselines.run.TRIED_K", TRIED_K[::order])
         monkeypatch.setattr("finetune.baselines.run.TRIED_SHRINK", TRIED_SHRINK[::order])
-        settings = replace(config, neighbours=given)
+        settings = replace(config, item_knn=given)
         fitted = fit_baseline("item-knn", settings, shop, split, tmp_path, build_trainer)
         allowed = {
             (k, shrink): value
@@ -192,7 +192,7 @@ def test_a_user_who_took_everything_teaches_nothing(shop: Catalog, split: Split)
 @pytest.mark.parametrize("shows", [False, True])
 def test_lists_are_scored_as_triples_are(shop: Catalog, split: Split, shows: bool) -> None:
     content = torch.randn(shop.num_items, 5) if shows else None
-    module = Factorisation(shop.num_users, shop.num_items, QUICK, content)
+    module = MatrixFactorization(shop.num_users, shop.num_items, QUICK, content)
     for parameter in module.parameters():
         torch.nn.init.normal_(parameter)
     score = module.scorer(split.test, split)
@@ -217,7 +217,7 @@ def test_an_item_that_nobody_took_is_known_by_its_content_alone(
     shop: Catalog, split: Split, shows: bool
 ) -> None:
     content = torch.randn(shop.num_items, 5) if shows else None
-    module = Factorisation(shop.num_users, shop.num_items, QUICK, content)
+    module = MatrixFactorization(shop.num_users, shop.num_items, QUICK, content)
     for parameter in module.parameters():
         torch.nn.init.normal_(parameter)
     cold = torch.from_numpy(~split.trained_items)
@@ -232,7 +232,7 @@ def test_an_item_that_nobody_took_is_known_by_its_content_alone(
 
 def test_a_step_weighs_the_squares_of_what_its_triples_read(shop: Catalog, split: Split) -> None:
     triples = torch.from_numpy(Pairs(shop, split, 30, seed=0)[0])
-    module = Factorisation(shop.num_users, shop.num_items, QUICK)
+    module = MatrixFactorization(shop.num_users, shop.num_items, QUICK)
     factors = module.factors.requires_grad_(False)
     read = [
         factors.users.weight[triples[0]],
@@ -246,7 +246,7 @@ def test_a_step_weighs_the_squares_of_what_its_triples_read(shop: Catalog, split
     module.log = lambda *_, **__: None  # pyright: ignore[reportAttributeAccessIssue]
     losses = []
     for weight in (0.0, 0.5):
-        module.config = replace(QUICK, regularisation=weight)
+        module.config = replace(QUICK, regularization=weight)
         losses.append(float(module.training_step(triples, 0)))
     assert losses[1] - losses[0] == pytest.approx(0.25 * expected / 30, rel=1e-3)
 
@@ -281,8 +281,8 @@ def test_training_ends_when_validation_has_not_improved_for_as_long_as_patience_
 ) -> None:
     monkeypatch.setattr("finetune.baselines.run.LEAST_STEPS", 1)
     seen = EveryStep()
-    patient = replace(QUICK, patience=3, max_passes=400, learning_rate=0.1)
-    output = run_with(seen, replace(config, factorisation=patient), tmp_path / "run")
+    patient = replace(QUICK, patience=3, max_epochs=400, learning_rate=0.1)
+    output = run_with(seen, replace(config, matrix_factorization=patient), tmp_path / "run")
     curve = json.loads((output / "curves.json").read_text())["validation NDCG@10"]
     steps, values = zip(*curve, strict=True)
     assert int(np.argmax(values)) == len(values) - 1 - 3
@@ -297,10 +297,10 @@ def test_training_ends_when_validation_has_not_improved_for_as_long_as_patience_
 def test_the_average_of_the_weights_is_what_is_kept(config: FinetuneConfig, tmp_path: Path) -> None:
     seen = EveryStep()
     output = run_with(
-        seen, replace(config, factorisation=replace(QUICK, max_passes=2)), tmp_path / "run"
+        seen, replace(config, matrix_factorization=replace(QUICK, max_epochs=2)), tmp_path / "run"
     )
     for step in range(1, len(seen.trained)):
-        decay = min(QUICK.average, (2 + step) / (11 + step))
+        decay = min(QUICK.ema_decay, (2 + step) / (11 + step))
         expected = torch.lerp(seen.averaged[step - 1], seen.trained[step], 1 - decay)
         torch.testing.assert_close(seen.averaged[step], expected)
     assert not torch.equal(seen.averaged[-1], seen.trained[-1])
@@ -313,7 +313,7 @@ def test_a_baseline_that_was_stopped_ends_as_if_it_had_not_been(
 ) -> None:
     monkeypatch.setattr("finetune.baselines.run.LEAST_STEPS", 1)
     trainer = replace(config.trainer, checkpoint_every=1)
-    config = replace(config, factorisation=replace(QUICK, patience=2), trainer=trainer)
+    config = replace(config, matrix_factorization=replace(QUICK, patience=2), trainer=trainer)
     whole = run_with(EveryStep(), config, tmp_path / "whole")
     curve = json.loads((whole / "curves.json").read_text())["validation NDCG@10"]
     broken, went_on = tmp_path / "broken", EveryStep()
@@ -330,7 +330,7 @@ def test_a_baseline_stopped_after_its_last_look_trains_no_further(
 ) -> None:
     monkeypatch.setattr("finetune.baselines.run.LEAST_STEPS", 1)
     trainer = replace(config.trainer, checkpoint_every=1)
-    config = replace(config, factorisation=replace(QUICK, patience=2), trainer=trainer)
+    config = replace(config, matrix_factorization=replace(QUICK, patience=2), trainer=trainer)
     monkeypatch.setattr("finetune.baselines.run.clear_work", lambda work: None)
     run_with(EveryStep(), config, tmp_path / "run")
     ranks = np.load(tmp_path / "run" / "test_ranks.npy")
@@ -361,7 +361,7 @@ def test_vbpr_refuses_targets_its_encoder_was_pretrained_on_unless_allowed(
 ) -> None:
     home = CatalogConfig(path=str(demo_world / "home"))
     config = replace(config, encoder=settings.encoder, catalog=home)
-    config = replace(config, factorisation=replace(QUICK, max_passes=1))
+    config = replace(config, matrix_factorization=replace(QUICK, max_epochs=1))
     run_baseline("vbpr", config, tmp_path / "same", build_trainer)
     other = replace(config, split=SplitConfig(kind="leave-one-out"))
     with pytest.raises(VitrineError, match=r"was pretrained on \d+ of the \d+ targets that can be"):

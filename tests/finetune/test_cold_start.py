@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 
 from finetune.artifact import train_counts
+from finetune.bag_of_words import WordBags
 from finetune.cold_start import impute_cold_embeddings
 from finetune.config import FinetuneConfig
 from finetune.recommender import Recommender
 from finetune.run import run_finetuning
-from finetune.words import WordBags
 from launch.trainer import build_trainer
 from pretrain.history import HistoryEncoder, HistoryEncoderConfig
 from pretrain.store import open_vectors
@@ -39,9 +39,11 @@ def test_neighbours_are_told_by_content_among_what_was_taken() -> None:
 
 def test_who_has_words_needs_nobody() -> None:
     recommender = recommender_with(3)
-    assert recommender.words is not None
+    assert recommender.bag_of_words is not None
     offsets = torch.tensor([0, *[2] * 60])  # the first item alone says anything
-    recommender.words.read(WordBags(offsets, torch.tensor([0, 2]), torch.tensor([0.6, 0.8])))
+    recommender.bag_of_words.set_items(
+        WordBags(offsets, torch.tensor([0, 2]), torch.tensor([0.6, 0.8]))
+    )
     rows = torch.tensor([0, 7])
     found = impute_cold_embeddings(
         recommender, torch.randn(2, 4), rows, np.random.randn(60, 8), np.ones(60, dtype=bool)

@@ -93,7 +93,7 @@ def test_an_added_item_has_the_vector_that_training_would_have_left_it(
 def test_only_what_the_setting_only_names_is_read_of_an_added_item(
     settings: FinetuneConfig, smaller: Path, tmp_path: Path
 ) -> None:
-    config = replace(settings, only="text", transfer="frozen")
+    config = replace(settings, modalities="text", transfer="frozen")
     run = run_finetuning(config, tmp_path / "run", build_trainer)
     _, again, _ = there_and_back(run, smaller, tmp_path)
     before, found = vectors_by_id(run), vectors_by_id(again)

@@ -44,7 +44,7 @@ def bare(settings: FinetuneConfig, tmp_path: Path) -> FinetuneConfig:
 def test_a_shop_is_not_ranked_by_a_modality_that_no_item_has(
     run: Any, bare: FinetuneConfig, tmp_path: Path
 ) -> None:
-    config = replace(bare, transfer="zero-shot", only="image")
+    config = replace(bare, transfer="zero-shot", modalities="image")
     with pytest.raises(NotFinite, match=r"no item of shop has a modality that is read \(image\)"):
         run(config, tmp_path / "run", build_trainer)
     assert not (tmp_path / "run").exists()

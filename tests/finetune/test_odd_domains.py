@@ -10,7 +10,7 @@ import pytest
 from catalog.config import CatalogConfig, SplitConfig
 from catalog.errors import NotFinite, VitrineError
 from finetune.baselines.run import run_baseline
-from finetune.config import FactorisationConfig, FinetuneConfig
+from finetune.config import FinetuneConfig, MatrixFactorizationConfig
 from finetune.recommendations import measure, recommend
 from finetune.run import run_finetuning
 from launch.trainer import build_trainer
@@ -114,8 +114,8 @@ def test_a_recommender_is_fitted_measured_and_asked(
 
 @pytest.mark.parametrize("model", ["popularity", "item-knn", "bpr-mf"])
 def test_baselines_are_too(model: str, domain: FinetuneConfig, tmp_path: Path) -> None:
-    quick = FactorisationConfig(width=8, pairs=64, max_passes=1)
-    config = replace(domain, factorisation=quick)
+    quick = MatrixFactorizationConfig(width=8, batch_size=64, max_epochs=1)
+    config = replace(domain, matrix_factorization=quick)
     output = run_baseline(model, config, tmp_path / "run", build_trainer)  # pyright: ignore[reportArgumentType]
     assert np.load(output / "test_ranks.npy").min() >= 1
 

@@ -11,7 +11,7 @@ from catalog.catalog import load_catalog
 from catalog.config import CatalogConfig, SplitConfig
 from catalog.splits import make_split
 from finetune.baselines.run import run_baseline
-from finetune.config import FactorisationConfig, FinetuneConfig, FinetuneDataConfig
+from finetune.config import FinetuneConfig, FinetuneDataConfig, MatrixFactorizationConfig
 from finetune.index import ItemIndex
 from finetune.ranker import load_ranker
 from finetune.recommendations import measure, recommend
@@ -115,8 +115,8 @@ def test_a_list_without_repeats_holds_nothing_the_user_has(
 def test_baselines_follow_the_protocol(
     model: str, groceries: FinetuneConfig, tmp_path: Path
 ) -> None:
-    quick = FactorisationConfig(width=8, pairs=64, max_passes=1)
-    config = replace(groceries, factorisation=quick)
+    quick = MatrixFactorizationConfig(width=8, batch_size=64, max_epochs=1)
+    config = replace(groceries, matrix_factorization=quick)
     for repeats, targets in (("rank", 80), ("mask", 80), ("drop", 10)):
         split = replace(RANK, repeats=repeats)  # pyright: ignore[reportArgumentType]
         output = run_baseline(

@@ -119,7 +119,7 @@ def test_vectors_made_before_serve_as_the_start(
             open_vectors(other / "item_vectors.safetensors"),
             atol=1e-5,
         )
-    for changes in ({"transfer": "scratch"}, {"only": "text"}):
+    for changes in ({"transfer": "scratch"}, {"modalities": "text"}):
         with pytest.raises(VitrineError, match=r"vectors .* but .*; leave out --vectors"):
             run_finetuning(replace(config, **changes), tmp_path / "refused", build_trainer)
     base = open_artifact(settings.encoder)
@@ -378,18 +378,18 @@ def test_dropout_can_be_set_for_a_pretrained_reader(settings: FinetuneConfig) ->
 
 
 @pytest.mark.parametrize(
-    ("parts", "layers", "expected"),
+    ("encoders", "modules", "expected"),
     [
         ("image", "", {"image"}),
-        ("text,reader", "", {"text", "history"}),
+        ("text,sequence", "", {"text", "history"}),
         ("", "query,q_proj", {"text", "image", "history"}),
         ("text", "attention.output.dense", {"text"}),
     ],
 )
 def test_low_rank_updates_are_where_they_are_asked_for(
-    parts: str, layers: str, expected: set[str], settings: FinetuneConfig, tmp_path: Path
+    encoders: str, modules: str, expected: set[str], settings: FinetuneConfig, tmp_path: Path
 ) -> None:
-    lora = replace(settings.lora, parts=parts, layers=layers)
+    lora = replace(settings.lora, target_encoders=encoders, target_modules=modules)
     changed = replace(settings, lora=lora)
     output = run_finetuning(changed, tmp_path / "shop", build_trainer)
     with safe_open(output / "adapter" / "adapter_model.safetensors", "np") as weights:
@@ -401,10 +401,10 @@ def test_low_rank_updates_are_where_they_are_asked_for(
         if f".{place}." in name.replace("towers.", "")
     }
     assert places == expected
-    for end in layers.split(",") if layers else []:
+    for end in modules.split(",") if modules else []:
         assert any(f".{end}.lora_A" in name for name in names)
-    if layers:
-        ends = tuple(f".{end}" for end in layers.split(","))
+    if modules:
+        ends = tuple(f".{end}" for end in modules.split(","))
         assert all(name.split(".lora_")[0].endswith(ends) for name in names)
     ranks_as_it_did(output, changed)
 
@@ -413,10 +413,13 @@ def test_low_rank_updates_are_where_they_are_asked_for(
     ("lora", "message"),
     [
         (
-            {"parts": "txt"},
-            r"lora.parts names 'txt', which the encoder does not read. Did you mean",
+            {"target_encoders": "txt"},
+            r"lora.target_encoders names 'txt', which the encoder does not read. Did you mean",
         ),
-        ({"layers": "quary"}, r"lora.layers names 'quary', but no linear layer ends so; there are"),
+        (
+            {"target_modules": "quary"},
+            r"lora.target_modules names 'quary', but no linear layer ends so; there are",
+        ),
     ],
 )
 def test_low_rank_updates_that_cannot_be_are_refused(
@@ -431,12 +434,12 @@ def test_a_new_reader_of_histories_has_no_low_rank_updates(
     settings: FinetuneConfig, tmp_path: Path
 ) -> None:
     config = replace(settings, features="content+id", id_width=8)
-    alone = replace(config, lora=replace(settings.lora, parts="reader"))
+    alone = replace(config, lora=replace(settings.lora, target_encoders="sequence"))
     with pytest.raises(
         VitrineError, match=r"is new here and trained whole; name one of text, image"
     ):
         run_finetuning(alone, tmp_path / "alone", build_trainer)
-    both = replace(config, lora=replace(settings.lora, parts="reader,image"))
+    both = replace(config, lora=replace(settings.lora, target_encoders="sequence,image"))
     output = run_finetuning(both, tmp_path / "both", build_trainer)
     with safe_open(output / "adapter" / "adapter_model.safetensors", "np") as weights:
         names = list(weights.keys())

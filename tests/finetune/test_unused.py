@@ -17,16 +17,16 @@ from pretrain.config import TrainerConfig
 VARIANTS: dict[str, dict[str, Any]] = {
     "lora": {},
     "lora without alignment": {"alignment": 0.0},
-    "lora of the reader": {"lora": LoraConfig(rank=2, parts="reader")},
-    "lora of texts": {"lora": LoraConfig(rank=2, parts="text"), "only": "text"},
-    "lora and words": {"words": True, "features": "content+id", "id_width": 8},
+    "lora of the reader": {"lora": LoraConfig(rank=2, target_encoders="sequence")},
+    "lora of texts": {"lora": LoraConfig(rank=2, target_encoders="text"), "modalities": "text"},
+    "lora and words": {"bag_of_words": True, "features": "content+id", "id_width": 8},
     "full": {"transfer": "full"},
     "full without alignment": {"transfer": "full", "alignment": 0.0},
     "full, sampled": {"transfer": "full", "loss": "sampled", "negatives": 16},
     "scratch, in-batch": {"transfer": "scratch", "loss": "in-batch"},
     "frozen": {"transfer": "frozen", "features": "content+id"},
     "ids": {"transfer": "scratch", "features": "id"},
-    "ids and words": {"transfer": "scratch", "features": "id", "words": True},
+    "ids and words": {"transfer": "scratch", "features": "id", "bag_of_words": True},
     "random": {"transfer": "scratch", "features": "random"},
 }
 

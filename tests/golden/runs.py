@@ -46,7 +46,7 @@ def rankings(config: Any, folder: Path) -> dict[str, str]:
     from catalog.catalog import load_catalog
     from catalog.config import SplitConfig
     from finetune.baselines.run import run_baseline
-    from finetune.config import FactorisationConfig
+    from finetune.config import MatrixFactorizationConfig
     from finetune.ranker import load_ranker
     from finetune.run import run_finetuning
     from finetune.semantic.config import SemanticConfig
@@ -57,7 +57,7 @@ def rankings(config: Any, folder: Path) -> dict[str, str]:
         config,
         split=SplitConfig(kind="leave-one-out"),
         semantic=SemanticConfig(codes=8, levels=2),
-        factorisation=FactorisationConfig(width=8, max_passes=10),
+        matrix_factorization=MatrixFactorizationConfig(width=8, max_epochs=10),
         trainer=replace(config.trainer, log_every=1),
     )
     fitted = {

@@ -13,12 +13,12 @@ import pytest
 from catalog.artifacts import open_artifact
 from catalog.config import CatalogConfig
 from catalog.errors import Diverged, VitrineError
-from finetune.config import ArmConfig, FactorisationConfig, FinetuneConfig, FinetuneDataConfig
+from finetune.config import ArmConfig, FinetuneConfig, FinetuneDataConfig, MatrixFactorizationConfig
 from finetune.metrics import metric_values
 from finetune.run import run_finetuning
 from finetune.statistics import Interval
 from finetune.verdict import Difference, differences, say
-from launch.compare.arms import FILLS, chosen_arms, default_arms
+from launch.compare.arms import IMPUTATIONS, chosen_arms, default_arms
 from launch.compare.config import CompareConfig
 from launch.compare.contrasts import questions, without_seed_noise
 from launch.compare.run import run_comparison
@@ -51,7 +51,7 @@ def config(demo_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Compar
             encoder=str(encoder),
             catalog=CatalogConfig(path=str(demo_world / "wardrobe")),
             trainer=TrainerConfig(max_steps=2, progress=False),
-            factorisation=FactorisationConfig(width=8, pairs=64, max_passes=2),
+            matrix_factorization=MatrixFactorizationConfig(width=8, batch_size=64, max_epochs=2),
         ),
         seeds=2,
         include="popularity,item-knn,vbpr,id,text only,scratch,lora",
@@ -142,7 +142,7 @@ def test_an_arm_that_reads_text_alone_sees_no_picture(
     assert content["text"]["present"].any()
     parts.encoder.eval()(content)
     manifest = open_artifact(compared / "arms" / "text only" / "seed-0").manifest
-    assert manifest["config"]["only"] == "text"
+    assert manifest["config"]["modalities"] == "text"
 
 
 def test_the_questions_are_those_the_arms_can_answer() -> None:
@@ -236,8 +236,10 @@ def test_mistakes_are_told_in_one_line(config: CompareConfig, tmp_path: Path) ->
         chosen_arms(replace(config, seeds=0))
     with pytest.raises(VitrineError, match="reference is 'full', which is not among"):
         chosen_arms(replace(config, reference="full"))
-    settings = replace(config.finetune, only="sound")
-    with pytest.raises(VitrineError, match="only names 'sound', which the encoder does not read"):
+    settings = replace(config.finetune, modalities="sound")
+    with pytest.raises(
+        VitrineError, match="modalities names 'sound', which the encoder does not read"
+    ):
         run_finetuning(settings, tmp_path / "x", build_trainer)
 
 
@@ -298,9 +300,9 @@ def test_an_arm_that_failed_is_shown_as_failed_and_not_as_beaten(
 
 def test_a_study_of_what_is_missing_compares_every_way(config: CompareConfig) -> None:
     arms = chosen_arms(replace(config, missing="0,30,90", include=""))
-    assert len(arms) == 1 + 2 * len(FILLS)
-    assert arms["pagerank 30%"].settings(config.finetune).missing.percent == 30
-    assert arms["whole"].settings(config.finetune).missing.percent == 0
+    assert len(arms) == 1 + 2 * len(IMPUTATIONS)
+    assert arms["pagerank 30%"].settings(config.finetune).missing_modality.percent == 30
+    assert arms["whole"].settings(config.finetune).missing_modality.percent == 0
     asked = questions(arms)
     assert ("a mask rather than drop 90%", "mask 90%", "drop 90%") in asked
     assert ("30 % missing", "mask 30%", "whole") in asked

@@ -31,8 +31,8 @@ from pretrain.work import learned_request
 
 CONFIG = Path(__file__).with_name("tiny.yaml")
 MORE_ARMS = {
-    "chosen": {"features": "auto", "what": "with or without ids"},
-    "neighbours": {"model": "item-knn", "what": "a baseline"},
+    "chosen": {"features": "auto", "description": "with or without ids"},
+    "neighbours": {"model": "item-knn", "description": "a baseline"},
 }
 
 

@@ -52,7 +52,7 @@ def test_every_stage_trained_in_another_precision_stores_float32(
     arms: dict[str, Any] = {
         **config.arms,
         "codes": ArmConfig(model="semantic-ids", transfer="frozen"),
-        "words": ArmConfig(features="content+id", words=True),
+        "words": ArmConfig(features="content+id", bag_of_words=True),
         "full": ArmConfig(transfer="full"),
         "zero-shot": ArmConfig(transfer="zero-shot"),
     }

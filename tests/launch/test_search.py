@@ -17,7 +17,7 @@ from catalog.catalog import Catalog, load_catalog
 from catalog.config import CatalogConfig, SplitConfig
 from catalog.errors import Diverged, VitrineError
 from catalog.splits import Split, load_split, make_split, target_rows, without_test
-from finetune.config import ArmConfig, FactorisationConfig, FinetuneConfig, FinetuneDataConfig
+from finetune.config import ArmConfig, FinetuneConfig, FinetuneDataConfig, MatrixFactorizationConfig
 from launch.compare.arms import default_arms
 from launch.compare.config import CompareConfig
 from launch.compare.run import run_comparison
@@ -47,7 +47,7 @@ def common(demo_world: Path) -> FinetuneConfig:
         user=ReaderConfig(layers=1, heads=2, max_history=6),
         data=FinetuneDataConfig(rows=2),
         trainer=TrainerConfig(max_steps=3, progress=False),
-        factorisation=FactorisationConfig(width=8, pairs=64, max_passes=2),
+        matrix_factorization=MatrixFactorizationConfig(width=8, batch_size=64, max_epochs=2),
     )
 
 
@@ -103,7 +103,7 @@ def test_every_arm_has_as_many_trials_and_is_trained_with_its_best(
         arms=ARMS,
         reference="ids",
         seeds=1,
-        search=SearchConfig(trials=2, space={"neighbours": {"k": [2, 9]}}),
+        search=SearchConfig(trials=2, space={"item_knn": {"k": [2, 9]}}),
     )
     report = run_comparison(config, tmp_path / "run", build_trainer)
     tried = proposals(tmp_path / "run")
@@ -285,7 +285,7 @@ def test_a_rate_that_diverges_is_told_from_a_mistake(
     common: FinetuneConfig, tmp_path: Path
 ) -> None:
     wild = replace(common, trainer=TrainerConfig(max_steps=60, give_up_after=2, progress=False))
-    space = {"factorisation.learning_rate": [1e30, 1e36, "log"], "dropout": [0, 0.5]}
+    space = {"matrix_factorization.learning_rate": [1e30, 1e36, "log"], "dropout": [0, 0.5]}
     arms = {"bpr": ArmConfig(model="bpr-mf")}
     with pytest.raises(VitrineError, match="all 1 trials of bpr diverged"):
         search_arms(SearchConfig(1, space=space), wild, arms, tmp_path, build_trainer)
@@ -293,18 +293,18 @@ def test_a_rate_that_diverges_is_told_from_a_mistake(
 
 def test_spaces_are_those_an_arm_reads() -> None:
     arms = default_arms(["text", "image"])
-    given = {"lora": {"rank": [4, 8, "choice"]}, "neighbours.k": [5, 50]}
+    given = {"lora": {"rank": [4, 8, "choice"]}, "item_knn.k": [5, 50]}
     spaces = {name: space_of(arm, given) for name, arm in arms.items()}
     ours = {"optimizer.learning_rate", "optimizer.weight_decay", "dropout"}
     assert spaces["popularity"] == spaces["zero-shot"] == {}
     assert set(spaces["frozen"]) == set(spaces["id"]) == set(spaces["scratch"]) == ours
     assert set(spaces["lora"]) == set(spaces["text only"]) == ours | {"lora.rank"}
     assert spaces["lora"]["lora.rank"] == Choice((4, 8))
-    pairwise = {"factorisation.learning_rate", "factorisation.regularisation"}
+    pairwise = {"matrix_factorization.learning_rate", "matrix_factorization.regularization"}
     assert set(spaces["bpr-mf"]) == set(spaces["vbpr"]) == pairwise
     assert spaces["item-knn"] == {
-        "neighbours.k": Range(5, 50, whole=True),
-        "neighbours.shrink": Range(1, 1000, log=True),
+        "item_knn.k": Range(5, 50, whole=True),
+        "item_knn.shrink": Range(1, 1000, log=True),
     }
     assert "dropout" not in space_of(arms["lora"], {"dropout": None})
 
@@ -336,7 +336,7 @@ def test_a_space_is_written_the_same_way_in_a_file_and_on_the_command_line(tmp_p
             r"names 'split.kind', which is no sett",
         ),
         ({"trainer.max_steps": [1, 9]}, r"names 'trainer.max_steps', which is no setting"),
-        ({"validation_people": [1, 9]}, r"which is no setting"),
+        ({"validation_users": [1, 9]}, r"which is no setting"),
         ({"dropout": 0.5}, r"search.space.dropout is 0.5; write \[low, high\], \[low, high, log\]"),
         ({"dropout": [0, 0.1, 0.2]}, r"write \[low, high\]"),
         ({"dropout": ["a", "b"]}, r"with 'a' in it; each value must be a number of at least 0 and"),

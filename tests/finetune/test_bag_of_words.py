@@ -14,11 +14,11 @@ from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
 from catalog.splits import make_split
 from finetune.artifact import load_recommender, train_counts
+from finetune.bag_of_words import BagOfWordsEmbedding, Vocabulary, words_of
 from finetune.config import FinetuneConfig
 from finetune.domains import open_adapter
 from finetune.ranker import load_ranker
 from finetune.run import run_finetuning
-from finetune.words import Vocabulary, WordVectors, words_of
 from launch.trainer import build_trainer
 from pretrain.artifact import EncoderParts
 from pretrain.config import ReaderConfig
@@ -49,7 +49,7 @@ def test_an_item_is_the_weighted_sum_of_its_words(tmp_path: Path) -> None:
     catalog = load_catalog(CatalogConfig(path=str(shop_of(tmp_path / "shop", TITLES))))
     vocabulary = Vocabulary.learn(catalog)
     assert vocabulary.words == ["acme", "nail"]  # the others are said of one item alone
-    vectors = WordVectors(2, 4)
+    vectors = BagOfWordsEmbedding(2, 4)
     vectors.read(vocabulary.read(catalog))
     rarity = np.log(6 / np.array([3, 2]))
     expected = np.zeros((6, 4), dtype=np.float32)
@@ -73,7 +73,9 @@ def test_an_item_is_the_weighted_sum_of_its_words(tmp_path: Path) -> None:
 
 def test_without_words_it_says_so(tmp_path: Path) -> None:
     catalog = load_catalog(CatalogConfig(path=str(shop_of(tmp_path / "shop", ["", "one", ""]))))
-    with pytest.raises(VitrineError, match="no word is in 2 items of shop; leave out --words"):
+    with pytest.raises(
+        VitrineError, match="no word is in 2 items of shop; leave out --bag_of_words"
+    ):
         Vocabulary.learn(catalog)
 
 
@@ -84,7 +86,9 @@ def test_without_words_it_says_so(tmp_path: Path) -> None:
 def test_stored_and_loaded_again_words_say_the_same(
     features: str, transfer: str, id_width: int, settings: FinetuneConfig, tmp_path: Path
 ) -> None:
-    config = replace(settings, features=features, transfer=transfer, id_width=id_width, words=True)
+    config = replace(
+        settings, features=features, transfer=transfer, id_width=id_width, bag_of_words=True
+    )
     output = run_finetuning(config, tmp_path / "run", build_trainer)
     catalog = load_catalog(config.catalog)
     shop = load_ranker(output, catalog)
@@ -93,8 +97,8 @@ def test_stored_and_loaded_again_words_say_the_same(
 
     artifact = open_artifact(output, kind="recommender")
     recommender = load_recommender(artifact).eval()
-    assert recommender.words is not None
-    recommender.words.read(Vocabulary.load(output).read(catalog))
+    assert recommender.bag_of_words is not None
+    recommender.bag_of_words.set_items(Vocabulary.load(output).read(catalog))
     own = artifact.path / "encoder"
     reader = EncoderParts.load(own if own.exists() else artifact.parent("encoder")).reader(catalog)
     content = np.empty((catalog.num_items, 32), dtype=np.float32)
@@ -109,7 +113,7 @@ def test_stored_and_loaded_again_words_say_the_same(
     np.testing.assert_allclose(made[learned], stored[learned], atol=1e-5)
     if transfer == "lora":
         with safe_open(output / "adapter" / "adapter_model.safetensors", "pt") as adapter:
-            words = [n for n in adapter.keys() if "words" in n]  # noqa: SIM118
+            words = [n for n in adapter.keys() if "bag_of_words" in n]  # noqa: SIM118
             assert [adapter.get_tensor(n).shape[1] for n in words] == [8]
         with pytest.raises(VitrineError, match="words; domains that share a base"):
             open_adapter(output)
@@ -122,14 +126,14 @@ def test_words_join_ids_without_an_encoder(demo_world: Path, tmp_path: Path) -> 
         catalog=CatalogConfig(path=str(demo_world / "wardrobe")),
         transfer="scratch",
         features="id",
-        words=True,
+        bag_of_words=True,
         width=16,
         user=ReaderConfig(layers=1, heads=2, max_history=5, recency=0.5),
     )
     config = replace(config, trainer=replace(config.trainer, max_steps=2, progress=False))
     output = run_finetuning(config, tmp_path / "run", build_trainer)
     recommender = load_recommender(open_artifact(output))
-    assert recommender.words is not None
+    assert recommender.bag_of_words is not None
     assert recommender.history.recent is not None
     assert 0.4 < recommender.history.recent.forgetting.item() < 0.6
 
@@ -137,14 +141,17 @@ def test_words_join_ids_without_an_encoder(demo_world: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"features": "random", "transfer": "scratch"}, "'random' stands for nothing known"),
+        (
+            {"features": "random", "transfer": "scratch"},
+            "'random' is a control without item content",
+        ),
         ({"transfer": "zero-shot"}, "'zero-shot' trains nothing"),
-        ({"only": "image"}, "only 'image' is to be read"),
+        ({"modalities": "image"}, "modalities 'image' leaves out the text"),
     ],
 )
 def test_where_words_would_spoil_a_control(
     changes: dict[str, str], line: str, settings: FinetuneConfig, tmp_path: Path
 ) -> None:
-    config = replace(settings, words=True, **changes)  # pyright: ignore[reportArgumentType]
+    config = replace(settings, bag_of_words=True, **changes)  # pyright: ignore[reportArgumentType]
     with pytest.raises(VitrineError, match=line):
         run_finetuning(config, tmp_path / "run", build_trainer)

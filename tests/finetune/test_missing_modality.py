@@ -11,8 +11,8 @@ import torch
 from catalog.catalog import load_catalog
 from catalog.errors import VitrineError
 from catalog.splits import make_split
-from finetune.config import FinetuneConfig, MissingConfig
-from finetune.missing import filled_content, over_the_graph, take_away, walk_over
+from finetune.config import FinetuneConfig, MissingModalityConfig
+from finetune.missing_modality import filled_content, over_the_graph, take_away, walk_over
 from finetune.run import run_finetuning
 from launch.trainer import build_trainer
 from pretrain.artifact import EncoderParts
@@ -34,19 +34,19 @@ KNOWN = torch.tensor([True, True, False, False, False])
 
 
 def test_neighbours_are_one_step_away() -> None:
-    asked = MissingConfig(fill="neighbours")
+    asked = MissingModalityConfig(imputation="neighbours")
     found = over_the_graph(asked, VALUES, KNOWN, WALK.to_sparse())
     assert found[2:].flatten().tolist() == [4.0, 6.0, 6.0]  # 3 and 4 reach nobody: the mean
 
 
 def test_hops_go_on_from_what_was_filled_in() -> None:
-    asked = MissingConfig(fill="multi-hop", hops=2)
+    asked = MissingModalityConfig(imputation="multi-hop", hops=2)
     found = over_the_graph(asked, VALUES, KNOWN, WALK.to_sparse())
     assert found[2:].flatten().tolist() == [4.0, 4.0, 6.0]
 
 
 def test_pagerank_is_that_of_a_walk_that_starts_again() -> None:
-    asked = MissingConfig(fill="pagerank", restart=0.3)
+    asked = MissingModalityConfig(imputation="pagerank", restart=0.3)
     found = over_the_graph(asked, VALUES, KNOWN, WALK.to_sparse())
     # Where a walk from each item ends that stops at every step with chance 0.3: a Neumann series.
     ends = 0.3 * torch.linalg.inv(torch.eye(5) - 0.7 * WALK)[:, KNOWN]
@@ -76,20 +76,22 @@ def test_only_those_that_lost_it_are_filled_in(settings: FinetuneConfig) -> None
     embed_items(parts.encoder, parts.reader(catalog), whole, progress=False)
     masked = np.empty_like(whole)
     found = {}
-    for fill in ("mean", "zeros", "neighbours"):
-        asked = MissingConfig(percent=40, fill=fill)
+    for imputation in ("mean", "zeros", "neighbours"):
+        asked = MissingModalityConfig(percent=40, imputation=imputation)
         reader = parts.reader(catalog)
         lost = take_away(asked, reader, seed=3)
         less = take_away(replace(asked, percent=20), parts.reader(catalog), seed=3)
         assert round(0.4 * len(lost)) == lost.sum()
         assert lost[less].all()
-        found[fill] = filled_content(asked, parts.encoder, reader, catalog, split, False).numpy()
+        found[imputation] = filled_content(
+            asked, parts.encoder, reader, catalog, split, False
+        ).numpy()
         embed_items(parts.encoder, reader, masked, progress=False)
         whole_image = parts.reader(catalog).read(np.arange(catalog.num_items))["image"]["present"]
         kept = ~lost & whole_image.numpy()
-        np.testing.assert_allclose(found[fill][kept], whole[kept], atol=1e-5)
+        np.testing.assert_allclose(found[imputation][kept], whole[kept], atol=1e-5)
         np.testing.assert_allclose(masked[kept], whole[kept], atol=1e-5)
-        moved = np.abs(found[fill] - masked)[~kept].max(axis=1) > 1e-4
+        moved = np.abs(found[imputation] - masked)[~kept].max(axis=1) > 1e-4
         assert moved.mean() > 0.9, "what is filled in is read"
     assert np.abs(found["mean"] - found["neighbours"]).max() > 1e-3
 
@@ -105,11 +107,11 @@ def test_steps_of_the_graph_are_shares(settings: FinetuneConfig) -> None:
 
 def test_each_way_fits_another_recommender(settings: FinetuneConfig, tmp_path: Path) -> None:
     found = {}
-    for fill in ("mask", "drop", "pagerank"):
-        asked = MissingConfig(percent=60, fill=fill)
-        config = replace(settings, transfer="frozen", missing=asked)
-        output = run_finetuning(config, tmp_path / fill, build_trainer)
-        found[fill] = np.array(open_vectors(output / "item_vectors.safetensors"))
+    for imputation in ("mask", "drop", "pagerank"):
+        asked = MissingModalityConfig(percent=60, imputation=imputation)
+        config = replace(settings, transfer="frozen", missing_modality=asked)
+        output = run_finetuning(config, tmp_path / imputation, build_trainer)
+        found[imputation] = np.array(open_vectors(output / "item_vectors.safetensors"))
     whole = run_finetuning(replace(settings, transfer="frozen"), tmp_path / "whole", build_trainer)
     found["whole"] = np.array(open_vectors(whole / "item_vectors.safetensors"))
     for one, other in combinations(found, 2):
@@ -119,10 +121,22 @@ def test_each_way_fits_another_recommender(settings: FinetuneConfig, tmp_path: P
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"missing": MissingConfig(percent=100)}, "missing.percent is 100; give 0 or more"),
-        ({"missing": MissingConfig(percent=5), "transfer": "lora"}, "use --transfer frozen"),
-        ({"missing": MissingConfig(percent=5), "vectors": "v"}, "know of every image; leave out"),
-        ({"missing": MissingConfig(percent=5, modality="imag")}, "Did you mean 'image'?"),
+        (
+            {"missing_modality": MissingModalityConfig(percent=100)},
+            "missing_modality.percent is 100; give 0 or more",
+        ),
+        (
+            {"missing_modality": MissingModalityConfig(percent=5), "transfer": "lora"},
+            "use --transfer frozen",
+        ),
+        (
+            {"missing_modality": MissingModalityConfig(percent=5), "vectors": "v"},
+            "know of every image; leave out",
+        ),
+        (
+            {"missing_modality": MissingModalityConfig(percent=5, modality="imag")},
+            "Did you mean 'image'?",
+        ),
     ],
 )
 def test_what_cannot_be_asked(

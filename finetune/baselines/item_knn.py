@@ -23,7 +23,7 @@ PAIRS_AT_ONCE = 2**20
 """Pairs of items counted at once."""
 
 
-class ItemNeighbours:
+class ItemKNN:
     """Each item's nearest items by the cosine of who took them in training.
 
     A cosine of few people is unsure: `shrink` is added to its denominator (Bell and Koren, 2007).
@@ -34,9 +34,9 @@ class ItemNeighbours:
         have similarity 0."""
         self.items, self.similarities = items, similarities
 
-    def nearest(self, k: int) -> "ItemNeighbours":
+    def nearest(self, k: int) -> "ItemKNN":
         """The first k of those that are kept."""
-        return ItemNeighbours(self.items[:, :k], self.similarities[:, :k])
+        return ItemKNN(self.items[:, :k], self.similarities[:, :k])
 
     @classmethod
     def fit(
@@ -47,7 +47,7 @@ class ItemNeighbours:
         shrink: float,
         progress: Callable[[int], None] | None = None,
         itself: bool = False,
-    ) -> "ItemNeighbours":
+    ) -> "ItemKNN":
         """`itself`: an item is among its own neighbours, for users whose own items are candidates."""
         users, items = training_pairs(catalog, split)
         pairs = np.unique(users * catalog.num_items + items)

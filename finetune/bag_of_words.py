@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from catalog.catalog import Catalog
 from catalog.errors import VitrineError
 
-WORDS_FILE = "words.parquet"
-MOST_WORDS = 50_000
+VOCABULARY_FILE = "vocabulary.parquet"
+MAX_VOCABULARY = 50_000
 """Of a catalog, the most frequent ones."""
-FEWEST_ITEMS = 2
+MIN_ITEMS = 2
 """A word of one item alone says no more than the item's id."""
 
 _NORMAL = normalizers.BertNormalizer(lowercase=True)
@@ -58,12 +58,12 @@ class Vocabulary:
         read = np.arange(catalog.num_items) if items is None else np.flatnonzero(items)
         for item in read.tolist():
             counts.update(words_of(texts(item)))
-        kept = [(word, n) for word, n in counts.most_common(MOST_WORDS) if n >= FEWEST_ITEMS]
+        kept = [(word, n) for word, n in counts.most_common(MAX_VOCABULARY) if n >= MIN_ITEMS]
         kept.sort()
         if not kept:
             raise VitrineError(
-                f"words are to have vectors, but no word is in {FEWEST_ITEMS} items of "
-                f"{catalog.name}; leave out --words, or map the column that holds texts (roles.text)"
+                f"words are to have vectors, but no word is in {MIN_ITEMS} items of "
+                f"{catalog.name}; leave out --bag_of_words, or map the column that holds texts (roles.text)"
             )
         numbers = np.array([n for _, n in kept])
         rarity = np.log(len(read) / numbers).astype(np.float32)
@@ -90,11 +90,13 @@ class Vocabulary:
         )
 
     def save(self, folder: Path) -> None:
-        pq.write_table(pa.table({"word": self.words, "rarity": self.rarity}), folder / WORDS_FILE)
+        pq.write_table(
+            pa.table({"word": self.words, "rarity": self.rarity}), folder / VOCABULARY_FILE
+        )
 
     @classmethod
     def load(cls, folder: Path) -> "Vocabulary":
-        table = pq.read_table(folder / WORDS_FILE)
+        table = pq.read_table(folder / VOCABULARY_FILE)
         return cls(table["word"].to_pylist(), table["rarity"].to_numpy())
 
 
@@ -106,7 +108,7 @@ def words_of(text: str | None) -> set[str]:
     return {piece for piece, _ in pieces if any(map(str.isalnum, piece))}
 
 
-class WordVectors(nn.Module):
+class BagOfWordsEmbedding(nn.Module):
     """A vector for each word; an item's is the weighted sum of those its text has."""
 
     offsets: Tensor
@@ -122,7 +124,7 @@ class WordVectors(nn.Module):
         self.register_buffer("words", torch.empty(0, dtype=torch.int64), persistent=False)
         self.register_buffer("shares", torch.empty(0), persistent=False)
 
-    def read(self, bags: WordBags) -> None:
+    def set_items(self, bags: WordBags) -> None:
         """Lets it know which words items have."""
         device = self.weight.device
         self.offsets = bags.offsets.to(device)

@@ -1,4 +1,4 @@
-"""Matrix factorisation from pairs: BPR-MF (Rendle et al., 2009) and VBPR (He and McAuley, 2016)."""
+"""Matrix factorization from pairs: BPR-MF (Rendle et al., 2009) and VBPR (He and McAuley, 2016)."""
 
 import copy
 from typing import Any
@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from catalog.catalog import Catalog
 from catalog.errors import VitrineError
 from catalog.splits import Split, Targets, training_pairs
-from finetune.config import FactorisationConfig
+from finetune.config import MatrixFactorizationConfig
 from finetune.evaluate import ScoreChunk
 from pretrain.optim import GuardedAdamW
 from pretrain.rows import order_for
@@ -119,7 +119,7 @@ class Factors(nn.Module):
         return ahead, torch.stack([values.square().sum() for values in read]).sum()
 
 
-class Factorisation(pl.LightningModule):
+class MatrixFactorization(pl.LightningModule):
     """Learns `Factors` from triples; what it is judged by is the moving average of their weights.
 
     A step moves the vectors of single users and items far; the average of the last hundred steps ranks
@@ -132,7 +132,7 @@ class Factorisation(pl.LightningModule):
         self,
         num_users: int,
         num_items: int,
-        config: FactorisationConfig,
+        config: MatrixFactorizationConfig,
         content: Tensor | None = None,
     ) -> None:
         """`content` float32 (num_items, c): fixed vectors of what items show."""
@@ -147,7 +147,7 @@ class Factorisation(pl.LightningModule):
         ahead, squares = self.factors(*batch.unbind(), self.content)
         loss = -F.logsigmoid(ahead).mean()
         self.log("loss", loss, sync_dist=True, batch_size=len(ahead))
-        return loss + self.config.regularisation / 2 * squares / len(ahead)
+        return loss + self.config.regularization / 2 * squares / len(ahead)
 
     def configure_optimizers(self) -> Any:
         """Adam at one rate: nobody knows beforehand when validation stops improving."""
@@ -179,15 +179,15 @@ class Factorisation(pl.LightningModule):
 
 
 class WeightAverage(pl.Callback):
-    """Moves a `Factorisation`'s averaged weights towards the trained ones after every step."""
+    """Moves a `MatrixFactorization`'s averaged weights towards the trained ones after every step."""
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
     ) -> None:
-        assert isinstance(pl_module, Factorisation)
+        assert isinstance(pl_module, MatrixFactorization)
         step = trainer.global_step
         # A young average would lean on where training began.
-        decay = min(pl_module.config.average, (1 + step) / (10 + step))
+        decay = min(pl_module.config.ema_decay, (1 + step) / (10 + step))
         pairs = zip(pl_module.averaged.parameters(), pl_module.factors.parameters(), strict=True)
         with torch.no_grad():
             for averaged, trained in pairs:

@@ -15,8 +15,8 @@ from torch import Tensor
 from catalog.catalog import Catalog
 from catalog.errors import VitrineError, nearest
 from catalog.splits import Split
-from finetune.baselines.neighbours import USUAL_SHRINK, ItemNeighbours
-from finetune.config import FinetuneConfig, MissingConfig
+from finetune.baselines.item_knn import USUAL_SHRINK, ItemKNN
+from finetune.config import FinetuneConfig, MissingModalityConfig
 from pretrain.content import ContentReader
 from pretrain.embed import embed_items
 from pretrain.encoder import ItemEncoder
@@ -26,31 +26,33 @@ NEIGHBOURS = 20
 PAGERANK_STEPS = 20
 
 
-def check_missing(config: FinetuneConfig) -> None:
+def check_missing_modality(config: FinetuneConfig) -> None:
     """That what is asked for can be done with the other settings."""
-    asked = config.missing
+    asked = config.missing_modality
     if not 0 <= asked.percent < 100:
-        raise VitrineError(f"missing.percent is {asked.percent:g}; give 0 or more, below 100")
+        raise VitrineError(
+            f"missing_modality.percent is {asked.percent:g}; give 0 or more, below 100"
+        )
     if asked.percent and config.transfer != "frozen":
         raise VitrineError(
-            f"missing.percent {asked.percent:g} asks what becomes of pretrained vectors, but transfer "
-            f"is '{config.transfer}'; use --transfer frozen"
+            f"missing_modality.percent {asked.percent:g} is a study of pretrained embeddings, but "
+            f"transfer is '{config.transfer}'; use --transfer frozen"
         )
     if asked.percent and config.vectors:
         raise VitrineError(
             f"the vectors {config.vectors} know of every {asked.modality}; leave out --vectors, or "
-            "--missing.percent"
+            "--missing_modality.percent"
         )
 
 
-def take_away(asked: MissingConfig, reader: ContentReader, seed: int) -> NDArray[np.bool_]:
+def take_away(asked: MissingModalityConfig, reader: ContentReader, seed: int) -> NDArray[np.bool_]:
     """Lets a reader find less than there is; bool (num_items,): which items lost the modality.
 
     What is missing at one share is missing at every larger one.
     """
     if asked.modality not in reader.kinds:
         raise VitrineError(
-            f"missing.modality is {asked.modality!r}, which the encoder does not read."
+            f"missing_modality.modality is {asked.modality!r}, which the encoder does not read."
             f"{nearest(asked.modality, reader.kinds)}"
         )
     num_items = reader.catalog.num_items
@@ -61,7 +63,7 @@ def take_away(asked: MissingConfig, reader: ContentReader, seed: int) -> NDArray
 
 
 def filled_content(
-    asked: MissingConfig,
+    asked: MissingModalityConfig,
     encoder: ItemEncoder,
     reader: ContentReader,
     catalog: Catalog,
@@ -77,13 +79,13 @@ def filled_content(
     present = (parts != 0).any(dim=2)
     known = present[:, place]
     with torch.no_grad():
-        if asked.fill == "zeros":
+        if asked.imputation == "zeros":
             silent = torch.zeros(1, encoder.kinds[asked.modality].width)
             absent = encoder.projections[asked.modality](silent).expand(len(parts), -1)
         else:
             mean = parts[known, place].mean(dim=0, keepdim=True).nan_to_num()
             absent = mean.expand(len(parts), -1)
-            if asked.fill != "mean":
+            if asked.imputation != "mean":
                 absent = over_the_graph(asked, parts[:, place], known, walk_over(catalog, split))
         parts[:, place] = torch.where(known.unsqueeze(1), parts[:, place], absent)
         present[:, place] = True
@@ -98,7 +100,7 @@ def walk_over(catalog: Catalog, split: Split) -> Tensor:
 
     Edges are those of item-kNN, in both directions; rows sum to 1, or to 0 where there is no edge.
     """
-    near = ItemNeighbours.fit(catalog, split, NEIGHBOURS, USUAL_SHRINK)
+    near = ItemKNN.fit(catalog, split, NEIGHBOURS, USUAL_SHRINK)
     sources = torch.arange(catalog.num_items).repeat_interleave(near.items.shape[1])
     targets, weights = near.items.flatten(), near.similarities.flatten()
     kept = weights > 0
@@ -120,7 +122,9 @@ def walk_over(catalog: Catalog, split: Split) -> Tensor:
     )
 
 
-def over_the_graph(asked: MissingConfig, values: Tensor, known: Tensor, walk: Tensor) -> Tensor:
+def over_the_graph(
+    asked: MissingModalityConfig, values: Tensor, known: Tensor, walk: Tensor
+) -> Tensor:
     """For each item the mean of what `known` items have, (num_items, width), near ones weighing more.
 
     neighbours: one step away; multi-hop: `hops` steps, at each of which the known keep their own
@@ -129,10 +133,10 @@ def over_the_graph(asked: MissingConfig, values: Tensor, known: Tensor, walk: Te
     """
     own = torch.cat([values, torch.ones(len(values), 1)], dim=1) * known.unsqueeze(1)
     reached = own
-    steps = {"neighbours": 1, "multi-hop": asked.hops}.get(asked.fill, PAGERANK_STEPS)
+    steps = {"neighbours": 1, "multi-hop": asked.hops}.get(asked.imputation, PAGERANK_STEPS)
     for _ in range(steps):
         reached = torch.sparse.mm(walk, reached)
-        if asked.fill == "pagerank":
+        if asked.imputation == "pagerank":
             reached = (1 - asked.restart) * reached + asked.restart * own
         else:
             reached = torch.where(known.unsqueeze(1), own, reached)
