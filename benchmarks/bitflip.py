@@ -19,11 +19,11 @@ from torch.utils.data import DataLoader
 from benchmarks.record import write_record
 from benchmarks.sources import CHECKPOINTS
 from catalog.artifacts import open_artifact
+from catalog.atomic_write import list_files
 from catalog.catalog import load_catalog
 from catalog.config import CatalogConfig
 from catalog.demo import build_demo_world
 from catalog.errors import VitrineError
-from catalog.staging import files_in
 from finetune.config import FinetuneConfig, FinetuneDataConfig
 from finetune.run import run_finetuning
 from launch.checkpoints import newest_sound
@@ -84,7 +84,7 @@ def main() -> None:
                 *CHECKPOINTS,
                 "catalog/artifacts.py",
                 "catalog/catalog.py",
-                "catalog/staging.py",
+                "catalog/atomic_write.py",
             ],
             goal=["places >= 200", "unnoticed == 0", "unlogged_fallbacks == 0"],
             note=f"{PLACES} bits and {PLACES} cuts at random places of each of the four, their manifests "
@@ -173,7 +173,7 @@ def spoilt(thing: Kept, dice: random.Random, cut: bool) -> Iterator[Path]:
     """A copy of its folder, beside it, with one fault at a place drawn evenly over all bytes."""
     copy = thing.folder.with_name(f"{thing.folder.name}-copy")
     shutil.copytree(thing.folder, copy)
-    files = [p for p in files_in(copy) if p.relative_to(copy).match(thing.files)]
+    files = [p for p in list_files(copy) if p.relative_to(copy).match(thing.files)]
     files = [p for p in files if p.stat().st_size and p.name != "README.md"]
     (path,) = dice.choices(files, [p.stat().st_size for p in files])
     content = bytearray(path.read_bytes())

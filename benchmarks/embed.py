@@ -101,7 +101,7 @@ def speed() -> dict[str, Any]:
         return found
 
     def theirs(items: np.ndarray, batch_size: int) -> np.ndarray:
-        texts = [catalog.text_of(int(item)) or "" for item in items]
+        texts = [catalog.item_text(int(item)) or "" for item in items]
         return peer.encode(
             texts, batch_size=batch_size, normalize_embeddings=True, show_progress_bar=False
         )

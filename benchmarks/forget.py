@@ -132,7 +132,7 @@ def make_shops(folder: Path) -> PipelineConfig:
 def seed_with_loner(catalog: CatalogConfig, split: SplitConfig) -> int:
     """The first seed that draws the loner among those shown."""
     loaded, made = load_split(catalog, split)
-    targets = made.test.one_each()
+    targets = made.test.first_per_user()
     return next(
         seed
         for seed in range(1000)

@@ -305,8 +305,8 @@ def people_with(writer: Writer, attempt: Attempt) -> list[int]:
     """Who took the item; of a poisoned review who wrote it."""
     interactions = writer.catalog.interactions
     rows = np.flatnonzero(np.asarray(interactions.items) == attempt.item)
-    if attempt.place == "review" and interactions.texts is not None:
-        texts = interactions.texts
+    if attempt.place == "review" and interactions.reviews is not None:
+        texts = interactions.reviews
         rows = np.array(
             [row for row in rows.tolist() if attempt.canary in (texts[row] or "")], np.int64
         )

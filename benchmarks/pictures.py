@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from benchmarks.record import write_record
 from benchmarks.sources import IMAGE_SCORES, IMAGES
 from benchmarks.words import interval, settings_of
-from catalog.arrange import arrange
 from catalog.artifacts import MANIFEST, open_artifact
 from catalog.config import SplitConfig
 from catalog.demo.truth import DemoTruth
+from catalog.reorder import reorder_histories
 from catalog.splits import make_split
 from generate.image.config import CodecConfig, DrawConfig, ImageConfig, ImageScoreConfig
 from generate.image.features import kernel_distance
@@ -124,7 +124,7 @@ def created(output: Path) -> dict[str, float]:
     """Whether creative pictures keep the item's pixels: by its own outline, and by the true one."""
     painter = open_painter(output / "image")
     truth = DemoTruth.load(output / "world").silhouettes("wardrobe")
-    pictured = (row for row in range(painter.catalog.num_items) if painter.catalog.path_of(row))
+    pictured = (row for row in range(painter.catalog.num_items) if painter.catalog.media_path(row))
     rows = [row for row, _ in zip(pictured, range(CREATED), strict=False)]
     creative = replace(painter.defaults, mode="creative")
     people = painter.catalog.user_ids.tolist()
@@ -268,7 +268,7 @@ class Requests(NamedTuple):
 def requests_of(generator: Path, number: int) -> Requests:
     painter = open_painter(generator)
     settings = SplitConfig(**open_artifact(generator).manifest["config"]["split"])
-    catalog = arrange(painter.catalog, settings)
+    catalog = reorder_histories(painter.catalog, settings)
     people = choose_people(painter.ranker, catalog, make_split(catalog, settings), number)
     items = ask_for_siblings(painter.ranker, catalog, people.items)
     return Requests(

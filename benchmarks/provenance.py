@@ -19,8 +19,8 @@ from PIL import Image
 
 from benchmarks.record import ROOT, write_record
 from catalog.demo import build_demo_world
-from catalog.errors import BrokenFile
-from catalog.pictures import read_picture
+from catalog.errors import BrokenFileError
+from catalog.images import read_image
 from catalog.progress import track
 from generate.image.watermark import STRENGTH, THRESHOLD, find_mark, mark
 from generate.provenance import KEY_VARIABLE, signed_jpeg, signed_png, verify
@@ -135,8 +135,8 @@ def pictures(files: list[Path], size: int, count: int) -> Iterator[Pixels]:
         if count == 0:
             return
         try:
-            yield read_picture(path, size)
-        except BrokenFile:
+            yield read_image(path, size)
+        except BrokenFileError:
             continue
         count -= 1
 

@@ -185,12 +185,12 @@ def vbpr(shop: Shop, settings: dict[str, Any]) -> tuple[float, np.ndarray]:
     data.item_image.build(id_map={place: place for place in range(len(items))})
 
     def score(state: State, chosen: np.ndarray) -> np.ndarray:
-        bias, of_users, of_items, tastes, projection, content_bias = state
+        bias, of_users, select_items, tastes, projection, content_bias = state
         rows = np.full(shop.num_users, -1)
         rows[users] = np.arange(len(users))
         known = rows[chosen]
         scores = (tastes[known] @ projection.T) @ content.T + (content @ content_bias).ravel()
-        scores[:, items] += of_users[known] @ of_items.T + bias
+        scores[:, items] += of_users[known] @ select_items.T + bias
         return scores.astype(np.float32)
 
     patience = Patience(shop, score, settings)

@@ -51,7 +51,7 @@ COMPARISON = [
     "launch/compare/contrasts.py",
     "launch/report/pace.py",
 ]
-CHECKPOINTS = ["catalog/seals.py", "launch/checkpoints.py", "launch/trainer.py"]
+CHECKPOINTS = ["catalog/checksums.py", "launch/checkpoints.py", "launch/trainer.py"]
 IMAGES = [
     "generate/conditioning.py",
     "generate/image/codec.py",

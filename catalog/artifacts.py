@@ -19,9 +19,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from catalog.atomic_write import (
+    fsync_tree,
+    list_files,
+    remove_leftovers,
+    replace_folder,
+    staging_path,
+)
+from catalog.checksums import dumps_with_checksum, file_sha256, loads_with_checksum
 from catalog.errors import VitrineError
-from catalog.seals import seal, sha256_of, unseal
-from catalog.staging import files_in, flush, move_into_place, staging_path, sweep
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 2
@@ -132,7 +138,7 @@ def write_artifact(
     }
     request = request or request_hash(kind, config, parents, catalog)
     final.parent.mkdir(parents=True, exist_ok=True)
-    sweep(final)
+    remove_leftovers(final)
     staging = Staging(staging_path(final), dict(metrics or {}))
     staging.path.mkdir()
     try:
@@ -155,11 +161,11 @@ def write_artifact(
         _write_manifest(staging.path, manifest)
         if card is not None:
             (staging / CARD).write_text(card(final.name, manifest), encoding="utf8")
-        flush(staging.path)
+        fsync_tree(staging.path)
     except BaseException:
         shutil.rmtree(staging.path, ignore_errors=True)
         raise
-    move_into_place(staging.path, final, MANIFEST)
+    replace_folder(staging.path, final, MANIFEST)
 
 
 @contextmanager
@@ -170,7 +176,7 @@ def amend_artifact(path: StrPath) -> Iterator[Path]:
     VitrineError where `path` is no whole artifact.
     """
     artifact = open_artifact(path)
-    sweep(artifact.path)
+    remove_leftovers(artifact.path)
     folder = staging_path(artifact.path)
     shutil.copytree(artifact.path, folder)
     try:
@@ -179,15 +185,15 @@ def amend_artifact(path: StrPath) -> Iterator[Path]:
         checksums = _checksums(folder)
         changed = {"hash": _content_hash(checksums), "checksums": checksums}
         _write_manifest(folder, artifact.manifest | changed)
-        flush(folder)
+        fsync_tree(folder)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    move_into_place(folder, artifact.path, MANIFEST)
+    replace_folder(folder, artifact.path, MANIFEST)
 
 
 def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    (folder / MANIFEST).write_text(seal(manifest, indent=2) + "\n", encoding="utf8")
+    (folder / MANIFEST).write_text(dumps_with_checksum(manifest, indent=2) + "\n", encoding="utf8")
 
 
 def open_artifact(path: StrPath, kind: str | None = None) -> Artifact:
@@ -207,7 +213,7 @@ def open_artifact(path: StrPath, kind: str | None = None) -> Artifact:
         file = folder / name
         if not file.is_file():
             raise VitrineError(f"{file} is missing; rerun the stage that made {folder}.")
-        found = sha256_of(file)
+        found = file_sha256(file)
         if found != checksum:
             raise VitrineError(
                 f"{file} differs from its checksum {checksum[:12]}…: the file was changed or "
@@ -282,7 +288,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
                 f"Vitrine; this one reads up to {FORMAT_VERSION}. Upgrade it."
             )
         if manifest["format_version"] > 1:  # the first had no seal
-            manifest = unseal(text.removesuffix("\n"), indent=2)
+            manifest = loads_with_checksum(text.removesuffix("\n"), indent=2)
         intact = manifest["hash"] == _content_hash(manifest["checksums"])
         intact = intact and {"kind", "request_hash", "parents"} <= manifest.keys()
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -309,8 +315,8 @@ def _parent_path(folder: Path, parent: Mapping[str, str]) -> Path:
 
 
 def _checksums(folder: Path) -> dict[str, str]:
-    found = {path.relative_to(folder).as_posix(): path for path in files_in(folder)}
-    return {name: sha256_of(path) for name, path in found.items() if name != CARD}
+    found = {path.relative_to(folder).as_posix(): path for path in list_files(folder)}
+    return {name: file_sha256(path) for name, path in found.items() if name != CARD}
 
 
 def _content_hash(checksums: Mapping[str, str]) -> str:

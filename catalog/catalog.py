@@ -18,17 +18,22 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from catalog.cache import cache_folder
+from catalog.checksums import (
+    checksum_mismatch,
+    compute_checksums,
+    dumps_with_checksum,
+    loads_with_checksum,
+)
 from catalog.columns import as_text, cut_title
 from catalog.config import CatalogConfig
 from catalog.convert import Converted, convert
-from catalog.errors import BrokenFile, VitrineError, nearest
-from catalog.films import SUFFIXES as FILM_SUFFIXES
+from catalog.errors import BrokenFileError, VitrineError, did_you_mean
+from catalog.images import SUFFIXES, Crop, read_image
 from catalog.memory import release_buffers
-from catalog.pictures import SUFFIXES, Crop, read_picture
-from catalog.seals import fault_in, seal, sums_of, unseal
 from catalog.sources import SOURCES, RawTables
+from catalog.video_audio import SUFFIXES as FILM_SUFFIXES
 
-FORMAT = 4
+FORMAT = 5
 """Raised when the converted files change, so that older ones are made anew."""
 SEAL = "seal.json"
 """Beside what was converted: the checksum of each file."""
@@ -44,7 +49,7 @@ def load_catalog(config: CatalogConfig) -> "Catalog":
     source = SOURCES.get(config.source)
     if source is None:
         raise VitrineError(
-            f"catalog.source {config.source!r} is unknown.{nearest(config.source, SOURCES)}"
+            f"catalog.source {config.source!r} is unknown.{did_you_mean(config.source, SOURCES)}"
         )
     raw = source(config)
     fingerprint, content_fingerprint = _fingerprints(raw, config)
@@ -70,11 +75,11 @@ class Interactions:
     """(num_interactions,): rows of the items table."""
     times: NDArray[np.int64]
     """(num_interactions,): seconds since 1970 where the column held dates, else its own numbers."""
-    texts: Sequence[str | None] | None = None
+    reviews: Sequence[str | None] | None = None
     """(num_interactions,): reviews, each read when asked for; None without such a column."""
     ratings: NDArray[np.float32] | None = None
     """(num_interactions,); None where there is no such column."""
-    given: pa.ChunkedArray | None = None
+    split_labels: pa.ChunkedArray | None = None
     """(num_interactions,): which part of a split each belongs to, in the table's own words."""
 
     def __len__(self) -> int:
@@ -109,9 +114,9 @@ class Catalog:
     """(e, 2): rows of items that the catalog links; None where it has no edges table."""
     roles: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Which column was read as what: {"items": {role: column}, "interactions": {…}}."""
-    timed: bool = True
+    has_timestamps: bool = True
     """False where times only order each person's own items; one cut for all then means nothing."""
-    dropped: int = 0
+    num_dropped: int = 0
     """Interactions left out because they name items the items table lacks."""
     broken_images: dict[int, str] = field(default_factory=dict)
     """Item → why its picture could not be read; grows as pictures are asked for."""
@@ -132,7 +137,7 @@ class Catalog:
         """The person's row; VitrineError, with the nearest ids, where there is none."""
         return _row_of(self._user_rows, user_id, "person", self.name)
 
-    def of_items(self, items: NDArray[np.int64]) -> "Catalog":
+    def select_items(self, items: NDArray[np.int64]) -> "Catalog":
         """These items alone (n,), in this order, and nobody's histories.
 
         What is kept of a whole catalog, such as decoded pictures, is then made for them alone.
@@ -154,20 +159,20 @@ class Catalog:
             broken_images={},
         )
 
-    def text_of(self, item: int) -> str | None:
+    def item_text(self, item: int) -> str | None:
         """The title and, after ". ", the text; None where the item has neither. Of a title longer than
         `columns.TITLE` letters the rest comes last: it must not push the text out of what is read."""
         return self._texts(int(item))
 
-    def texts(self, column: str = "text") -> "Texts":
-        """`text_of` for "text"; otherwise that column alone."""
+    def texts(self, column: str = "text") -> "ItemTexts":
+        """`item_text` for "text"; otherwise that column alone."""
         if column == "text":
             return self._texts
-        return Texts([as_text(self.column(column), column)])
+        return ItemTexts([as_text(self.column(column), column)])
 
     @cached_property
-    def _texts(self) -> "Texts":
-        return Texts([self._columns["title"], self._columns["text"]])
+    def _texts(self) -> "ItemTexts":
+        return ItemTexts([self._columns["title"], self._columns["text"]])
 
     def column(self, name: str) -> pa.ChunkedArray:
         """An items' column by its role ("title", "price", …) or its own name."""
@@ -183,13 +188,13 @@ class Catalog:
         if not self.has_column(name):
             known = dict.fromkeys([*self.items.column_names, *self.columns.column_names])
             raise VitrineError(
-                f"the items of {self.name} have no column {name!r}.{nearest(name, known)}"
+                f"the items of {self.name} have no column {name!r}.{did_you_mean(name, known)}"
             )
 
-    def path_of(self, item: int, column: str = "image") -> str | None:
+    def media_path(self, item: int, column: str = "image") -> str | None:
         """The file a column names, absolute; None where there is none, or no such column.
 
-        Raises BrokenFile where it lies outside the catalog's folder.
+        Raises BrokenFileError where it lies outside the catalog's folder.
         """
         if column == "image":
             return self._columns["image"][int(item)].as_py()
@@ -202,15 +207,15 @@ class Catalog:
         try:
             full = os.path.realpath(os.path.join(base, str(path)))
         except ValueError as error:
-            raise BrokenFile("its name is no file's") from error
+            raise BrokenFileError("its name is no file's") from error
         if not full.startswith(base + os.sep):
-            raise BrokenFile("the file lies outside the catalog's folder")
+            raise BrokenFileError("the file lies outside the catalog's folder")
         return full
 
-    def image_of(
+    def item_image(
         self, item: int, size: int | tuple[int, int], crop: Crop = "pad"
     ) -> NDArray[np.uint8] | None:
-        """The picture as (height, width, 3) uint8 RGB, framed as `read_picture` says.
+        """The picture as (height, width, 3) uint8 RGB, framed as `read_image` says.
 
         None where the item has none or it cannot be read, which `broken_images` then counts.
         """
@@ -218,8 +223,8 @@ class Catalog:
         if path is None:
             return None
         try:
-            return read_picture(path, size, crop)
-        except BrokenFile as reason:
+            return read_image(path, size, crop)
+        except BrokenFileError as reason:
             self.broken_images[int(item)] = str(reason)
             return None
 
@@ -237,7 +242,7 @@ class Catalog:
         return {user: row for row, user in enumerate(self.user_ids.tolist())}
 
 
-class Texts:
+class ItemTexts:
     """One text for each item: the columns' words, joined by ". ", None where all are empty. The first of
     several columns is a title, of which what is too long for one comes last."""
 
@@ -262,7 +267,7 @@ def _row_of(rows: dict[str, int], wanted: str | int, what: str, name: str) -> in
     row = rows.get(str(wanted))
     if row is None:
         raise VitrineError(
-            f"the catalog {name} has no {what} {str(wanted)!r}.{nearest(str(wanted), rows)}"
+            f"the catalog {name} has no {what} {str(wanted)!r}.{did_you_mean(str(wanted), rows)}"
         )
     return row
 
@@ -340,11 +345,17 @@ def _write(content: Converted, folder: Path) -> None:
     _write_table(content.columns, staging / "columns.arrow")
     if content.reviews is not None:
         _write_table(content.reviews, staging / "reviews.arrow")
-    if content.given is not None:
-        _write_table(content.given, staging / "given.arrow")
-    about = {"roles": content.roles, "timed": content.timed, "dropped": content.dropped}
+    if content.split_labels is not None:
+        _write_table(content.split_labels, staging / "split_labels.arrow")
+    about = {
+        "roles": content.roles,
+        "has_timestamps": content.has_timestamps,
+        "num_dropped": content.num_dropped,
+    }
     (staging / "about.json").write_text(json.dumps(about), encoding="utf8")
-    (staging / SEAL).write_text(seal({"files": sums_of(staging)}), encoding="utf8")
+    (staging / SEAL).write_text(
+        dumps_with_checksum({"files": compute_checksums(staging)}), encoding="utf8"
+    )
     try:
         staging.rename(folder)
     except OSError:
@@ -357,7 +368,9 @@ def _write(content: Converted, folder: Path) -> None:
 def _fault_in(folder: Path) -> str:
     """What a disk, or a person, has done to what was converted; "" for nothing."""
     try:
-        return fault_in(folder, unseal((folder / SEAL).read_text(encoding="utf8"))["files"])
+        return checksum_mismatch(
+            folder, loads_with_checksum((folder / SEAL).read_text(encoding="utf8"))["files"]
+        )
     except (OSError, ValueError, KeyError):
         return f"{SEAL} cannot be read"
 
@@ -369,14 +382,14 @@ def _write_table(table: pa.Table, path: Path) -> None:
 
 def _open(raw: RawTables, fingerprint: str, content_fingerprint: str, folder: Path) -> Catalog:
     about = json.loads((folder / "about.json").read_text(encoding="utf8"))
-    reviews, given = folder / "reviews.arrow", folder / "given.arrow"
+    reviews, split_labels = folder / "reviews.arrow", folder / "split_labels.arrow"
     interactions = Interactions(
         offsets=_open_array(folder / "offsets.npy"),
         items=_open_array(folder / "items.npy"),
         times=_open_array(folder / "times.npy"),
-        texts=Dataset.from_file(str(reviews))["review"] if reviews.exists() else None,
+        reviews=Dataset.from_file(str(reviews))["review"] if reviews.exists() else None,
         ratings=_open_array(folder / "ratings.npy") if (folder / "ratings.npy").exists() else None,
-        given=_open_table(given)["split"] if given.exists() else None,
+        split_labels=_open_table(split_labels)["split"] if split_labels.exists() else None,
     )
     return Catalog(
         name=raw.name,

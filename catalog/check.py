@@ -14,11 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from catalog.arrange import Arranged, arrange
 from catalog.catalog import Catalog, load_catalog
 from catalog.columns import as_text
 from catalog.config import CatalogConfig, SplitConfig
 from catalog.errors import VitrineError
+from catalog.reorder import ReorderedInteractions, reorder_histories
 from catalog.sources import SOURCES
 from catalog.splits import make_split
 
@@ -97,7 +97,7 @@ def _decode_all(catalog: Catalog) -> dict[int, str]:
     """Item → hash of its picture file, for every picture that can be decoded."""
     hashes: dict[int, str] = {}
     for item, path in enumerate(catalog.items["image"][:]):
-        if path is not None and catalog.image_of(item, SIDE) is not None:
+        if path is not None and catalog.item_image(item, SIDE) is not None:
             with Path(path).open("rb") as file:
                 hashes[item] = hashlib.file_digest(file, "sha256").hexdigest()
     return hashes
@@ -111,7 +111,7 @@ def _history_lengths(catalog: Catalog) -> str:
 
 def _time_range(catalog: Catalog) -> str:
     first, last = int(catalog.interactions.times.min()), int(catalog.interactions.times.max())
-    if not catalog.timed:
+    if not catalog.has_timestamps:
         return "none; each person's items are in order"
     if "time" not in catalog.roles["interactions"]:
         return "none; the file's order counts"
@@ -127,7 +127,7 @@ def _moment(value: int) -> str:
 
 
 def _presence(catalog: Catalog, pictured: set[int]) -> dict[str, str]:
-    worded = {item for item in range(catalog.num_items) if catalog.text_of(item)}
+    worded = {item for item in range(catalog.num_items) if catalog.item_text(item)}
     num = catalog.num_items
     return {
         "items with words": _share(len(worded), num),
@@ -160,8 +160,8 @@ def _split(catalog: Catalog) -> tuple[dict[str, str], list[Finding]]:
     facts = {
         "split": rule,
         "targets": f"{len(split.validation):,} for validation, {len(split.test):,} for test",
-        "cold test targets": f"{split.cold_shares['test']:.1%}",
-        "repeated targets": f"{split.repeated['test'] / max(1, len(split.test)):.1%}",
+        "cold test targets": f"{split.cold_fractions['test']:.1%}",
+        "repeated targets": f"{split.num_repeated['test'] / max(1, len(split.test)):.1%}",
         **given,
     }
     if len(split.test):
@@ -172,14 +172,14 @@ def _split(catalog: Catalog) -> tuple[dict[str, str], list[Finding]]:
 
 def _given_split(catalog: Catalog) -> tuple[dict[str, str], list[Finding]]:
     """What `split.kind: given` would hold, where a column of the interactions says the parts."""
-    if catalog.interactions.given is None:
+    if catalog.interactions.split_labels is None:
         return {}, []
     config = SplitConfig(kind="given", repeats="mask")
     try:
-        arranged = arrange(catalog, config)
+        arranged = reorder_histories(catalog, config)
     except VitrineError as error:
         return {}, [Finding(str(error), "until then, split.kind: given is refused")]
-    assert isinstance(arranged.interactions, Arranged)
+    assert isinstance(arranged.interactions, ReorderedInteractions)
     sizes = np.bincount(arranged.interactions.parts, minlength=3)
     split = make_split(arranged, config)
     return {
@@ -189,10 +189,10 @@ def _given_split(catalog: Catalog) -> tuple[dict[str, str], list[Finding]]:
 
 
 def _unknown_items(catalog: Catalog) -> list[Finding]:
-    if not catalog.dropped:
+    if not catalog.num_dropped:
         return []
-    what = f"{catalog.dropped:,} interactions name items the items table lacks"
-    return [Finding(what, "add the items, or set unknown_items: drop", catalog.dropped)]
+    what = f"{catalog.num_dropped:,} interactions name items the items table lacks"
+    return [Finding(what, "add the items, or set unknown_items: drop", catalog.num_dropped)]
 
 
 def _broken_pictures(catalog: Catalog) -> list[Finding]:

@@ -30,17 +30,17 @@ class Bounds:
         return low if self.high == inf else f"{low} and {high}"
 
 
-Count = Annotated[int, Bounds(0)]
+NonNegativeInt = Annotated[int, Bounds(0)]
 PositiveInt = Annotated[int, Bounds(1)]
 Seed = Annotated[int, Bounds(0, 2**32 - 1)]
 """As NumPy takes them."""
-LongSeed = Annotated[int, Bounds(0, 2**63 - 1)]
+Seed63 = Annotated[int, Bounds(0, 2**63 - 1)]
 """As torch takes them."""
-NonNegative = Annotated[float, Bounds(0)]
-Positive = Annotated[float, Bounds(0, low_open=True)]
-Share = Annotated[float, Bounds(0, 1)]
-ShareBelowOne = Annotated[float, Bounds(0, 1, high_open=True)]
-ShareAboveZero = Annotated[float, Bounds(0, 1, low_open=True)]
+NonNegativeFloat = Annotated[float, Bounds(0)]
+PositiveFloat = Annotated[float, Bounds(0, low_open=True)]
+Fraction = Annotated[float, Bounds(0, 1)]
+FractionBelowOne = Annotated[float, Bounds(0, 1, high_open=True)]
+FractionAboveZero = Annotated[float, Bounds(0, 1, low_open=True)]
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,11 @@ class SplitConfig:
     kind: Literal["global-time", "leave-one-out", "random", "given"] = "global-time"
     """One moment divides past from future for everybody, each person's last item is held out, each
     person's interactions are dealt at random, or a column of the interactions says what is held out."""
-    validation_share: Share = 0.1
+    validation_fraction: Fraction = 0.1
     """global-time: share of the interactions between the two moments; random: of each person's."""
-    test_share: Share = 0.1
+    test_fraction: Fraction = 0.1
     """global-time: share of the interactions after the second moment; random: of each person's."""
-    min_history: Count = 1
+    min_history: NonNegativeInt = 1
     """A target counts only if the person has at least this many interactions before it."""
     seed: Seed = 0
     """random only: which interactions are dealt to which part."""

@@ -42,15 +42,15 @@ class Converted:
     """(num_interactions,)"""
     reviews: pa.Table | None
     """One column `review`, (num_interactions,) rows."""
-    given: pa.Table | None
+    split_labels: pa.Table | None
     """One column `split`, (num_interactions,) rows: the part each belongs to, as the table says."""
     edges: NDArray[np.int32] | None
     """(e, 2): rows of linked items."""
     roles: Roles
     """Which column was read as what."""
-    timed: bool
+    has_timestamps: bool
     """Whether times are moments; False where they only order each person's own items."""
-    dropped: int
+    num_dropped: int
     """Interactions left out because they name unknown items."""
 
 
@@ -96,15 +96,15 @@ def convert(raw: RawTables, config: CatalogConfig) -> Converted:
         reviews=None
         if reviews is None
         else pa.table({"review": as_text(reviews, roles["review"]).take(pa.array(order))}),
-        given=None
+        split_labels=None
         if given is None
         else pa.table({"split": as_text(given, roles["split"]).take(pa.array(order))}),
         edges=None
         if raw.read_edges is None
         else _edges(raw.read_edges(), items["item_id"], raw.name, config),
         roles={"items": item_roles, "interactions": roles},
-        timed=timed,
-        dropped=dropped,
+        has_timestamps=timed,
+        num_dropped=dropped,
     )
 
 

@@ -12,25 +12,25 @@ class VitrineError(Exception):
     """A mistake that the person who runs Vitrine can put right; printed without a traceback."""
 
 
-class Diverged(VitrineError):
+class DivergenceError(VitrineError):
     """A training that was given up, as its gradients were not finite any more."""
 
 
-class NotFinite(VitrineError):
+class NonFiniteError(VitrineError):
     """A number that would rank, select or be averaged is nan or infinite; says whose it is, and why."""
 
 
-class BrokenFile(Exception):
+class BrokenFileError(Exception):
     """A picture, film or sound that cannot be read; the message is the reason, in a few words."""
 
 
-def in_one_line(error: BaseException, longest: int = 300) -> str:
+def one_line_message(error: BaseException, longest: int = 300) -> str:
     """What another library says of a failure, for the end of a message of ours."""
     said = " ".join(str(error).split()) or type(error).__name__
     return said if len(said) <= longest else f"{said[:longest]}…"
 
 
-def nearest(value: str, known: Iterable[str]) -> str:
+def did_you_mean(value: str, known: Iterable[str]) -> str:
     """The end of an error message: " Did you mean 'title'?", or the known names if few, or "".
 
     `known` may be long (a catalog's ids); only its first 20,000 names are compared.
@@ -45,5 +45,5 @@ def nearest(value: str, known: Iterable[str]) -> str:
     return ""
 
 
-class SharedError(VitrineError):
+class AllRanksError(VitrineError):
     """One that every rank of a training raises alike; rank zero has printed it for all."""

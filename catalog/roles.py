@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from catalog.errors import VitrineError, nearest
+from catalog.errors import VitrineError, did_you_mean
 
 ITEM_ROLES: dict[str, Sequence[str]] = {
     "item_id": [
@@ -153,7 +153,7 @@ def resolve_roles(
 def _check_role(role: str, column: object) -> None:
     known = [*ITEM_ROLES, *(role for role in INTERACTION_ROLES if role != "item_id")]
     if role not in known:
-        raise VitrineError(f"roles names an unknown role {role!r}.{nearest(str(role), known)}")
+        raise VitrineError(f"roles names an unknown role {role!r}.{did_you_mean(str(role), known)}")
     if role == "text" and isinstance(column, list | tuple):
         if all(isinstance(name, str) for name in column):
             return
@@ -173,7 +173,7 @@ def _check_columns(chosen: Roles, items: Sequence[str], interactions: Sequence[s
                 where = " or ".join(table for table, roles in _TABLES.items() if role in roles)
                 raise VitrineError(
                     f"roles.{role} names the column {name!r}, which is not among those of {where}."
-                    f"{nearest(name, columns)}"
+                    f"{did_you_mean(name, columns)}"
                 )
 
 

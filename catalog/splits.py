@@ -7,23 +7,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from catalog.arrange import DEALERS, TEST, TRAIN, VALIDATION, Arranged, arrange, check_shares
 from catalog.catalog import Catalog, Interactions, load_catalog
 from catalog.config import CatalogConfig, SplitConfig
-from catalog.errors import VitrineError, nearest
+from catalog.errors import VitrineError, did_you_mean
+from catalog.reorder import (
+    SPLITTERS,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    ReorderedInteractions,
+    check_fractions,
+    reorder_histories,
+)
 
 
 @dataclass(frozen=True, eq=False)
 class Targets:
-    """Held-out items: the item at `positions`, after the first `lengths`; of a random or given split
+    """Held-out items: the item at `positions`, after the first `history_lengths`; of a random or given split
     a person may have several."""
 
     users: NDArray[np.int32]
     """(num_targets,), ascending."""
     positions: NDArray[np.int32]
     """(num_targets,): place in the person's own history."""
-    known: NDArray[np.int32] | None = None
-    """(num_targets,): `lengths`, where what lies between history and target must stay unseen."""
+    visible_lengths: NDArray[np.int32] | None = None
+    """(num_targets,): `history_lengths`, where what lies between history and target must stay unseen."""
     repeats: str = "drop"
     """Whether items of the history are candidates; see `SplitConfig.repeats`."""
 
@@ -31,20 +39,20 @@ class Targets:
         return len(self.users)
 
     @property
-    def lengths(self) -> NDArray[np.int32]:
+    def history_lengths(self) -> NDArray[np.int32]:
         """(num_targets,): how many interactions, from the person's first, are the history."""
-        return self.positions if self.known is None else self.known
+        return self.positions if self.visible_lengths is None else self.visible_lengths
 
     def take(self, chosen: NDArray[np.integer] | NDArray[np.bool_]) -> "Targets":
         """Those at the places, or of the mask, `chosen`."""
-        known = None if self.known is None else self.known[chosen]
-        return Targets(self.users[chosen], self.positions[chosen], known, self.repeats)
+        lengths = None if self.visible_lengths is None else self.visible_lengths[chosen]
+        return Targets(self.users[chosen], self.positions[chosen], lengths, self.repeats)
 
-    def one_each(self) -> "Targets":
+    def first_per_user(self) -> "Targets":
         """The first one of every person."""
         return self.take(np.unique(self.users, return_index=True)[1])
 
-    def of_people(self, most: int) -> "Targets":
+    def sample_users(self, most: int) -> "Targets":
         """All of at most so many people, evenly drawn, always the same."""
         people = np.unique(self.users)
         drawn = np.random.default_rng(0).permutation(len(people))[:most]
@@ -53,7 +61,7 @@ class Targets:
     def history(self, interactions: Interactions, place: int) -> NDArray[np.int32]:
         """The items before target number `place`, oldest first: int32 (length,)."""
         begin = interactions.offsets[self.users[place]]
-        return interactions.items[begin : begin + self.lengths[place]]
+        return interactions.items[begin : begin + self.history_lengths[place]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,17 +75,17 @@ class Split:
     test: Targets
     train_counts: NDArray[np.int64]
     """(num_items,): how often each item occurs in training."""
-    cuts: tuple[int, int] | None = None
+    cut_times: tuple[int, int] | None = None
     """global-time: the first moments of validation and of test, in the catalog's unit of time."""
-    cold_shares: dict[str, float] = field(default_factory=dict)
+    cold_fractions: dict[str, float] = field(default_factory=dict)
     """validation, test → share of targets whose item never occurs in training."""
-    rows: NDArray[np.int64] | None = None
-    """random, given: where each interaction lies in the catalog's own order (see `arrange`)."""
-    repeated: dict[str, int] = field(default_factory=dict)
+    source_rows: NDArray[np.int64] | None = None
+    """random, given: where each interaction lies in the catalog's own order (see `reorder_histories`)."""
+    num_repeated: dict[str, int] = field(default_factory=dict)
     """validation, test → targets whose item is in the history before it; `repeats: drop` left them out."""
 
     @property
-    def trained_items(self) -> NDArray[np.bool_]:
+    def warm_items(self) -> NDArray[np.bool_]:
         """(num_items,): occurs at least once in training; the others are "cold"."""
         return self.train_counts > 0
 
@@ -94,11 +102,11 @@ class Split:
         ):
             digest.update(f"{len(array)}\n".encode())
             digest.update(np.ascontiguousarray(array).astype("<i4").tobytes())
-        if self.rows is not None:
-            digest.update(self.rows.astype("<i8").tobytes())
+        if self.source_rows is not None:
+            digest.update(self.source_rows.astype("<i8").tobytes())
         return digest.hexdigest()
 
-    def train_pairs(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    def train_positions(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """(users, positions), int32 (num_pairs,): every training position that has a history."""
         lengths = np.maximum(self.train_end.astype(np.int64) - 1, 0)
         users = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
@@ -110,16 +118,16 @@ class Split:
         """For a manifest: the rule, the cuts, the counts, the shares of cold targets, the hash."""
         return {
             **asdict(self.config),
-            "cuts": list(self.cuts) if self.cuts else None,
+            "cut_times": list(self.cut_times) if self.cut_times else None,
             "train_interactions": int(self.train_end.sum(dtype=np.int64)),
             "validation_targets": len(self.validation),
             "test_targets": len(self.test),
-            "trained_items": int(self.trained_items.sum()),
-            "cold_items": int((~self.trained_items).sum()),
-            "cold_share_validation": self.cold_shares.get("validation", 0.0),
-            "cold_share_test": self.cold_shares.get("test", 0.0),
-            "repeated_validation_targets": self.repeated.get("validation", 0),
-            "repeated_test_targets": self.repeated.get("test", 0),
+            "warm_items": int(self.warm_items.sum()),
+            "cold_items": int((~self.warm_items).sum()),
+            "cold_fraction_validation": self.cold_fractions.get("validation", 0.0),
+            "cold_fraction_test": self.cold_fractions.get("test", 0.0),
+            "repeated_validation_targets": self.num_repeated.get("validation", 0),
+            "repeated_test_targets": self.num_repeated.get("test", 0),
             "hash": self.hash,
         }
 
@@ -127,14 +135,14 @@ class Split:
 def load_split(catalog: CatalogConfig, split: SplitConfig) -> tuple[Catalog, Split]:
     """The catalog with its histories as the split reads them, and the split.
 
-    Raises VitrineError as `load_catalog`, `arrange` and `make_split` do.
+    Raises VitrineError as `load_catalog`, `reorder_histories` and `make_split` do.
     """
-    read = arrange(load_catalog(catalog), split)
+    read = reorder_histories(load_catalog(catalog), split)
     return read, make_split(read, split)
 
 
 def make_split(catalog: Catalog, config: SplitConfig) -> Split:
-    """Splits every history at two places; those of random and given splits are `arrange`d before.
+    """Splits every history into training, validation and test parts.
 
     global-time: two moments, chosen so that about the wanted shares of all interactions lie after
     them; a target is the person's first item of its period. leave-one-out: a person's last item is
@@ -147,24 +155,26 @@ def make_split(catalog: Catalog, config: SplitConfig) -> Split:
     kinds = {
         "global-time": _global_time,
         "leave-one-out": _leave_one_out,
-        **dict.fromkeys(DEALERS, _parts),
+        **dict.fromkeys(SPLITTERS, _parts),
     }
     if config.kind not in kinds:
-        raise VitrineError(f"split.kind {config.kind!r} is unknown.{nearest(config.kind, kinds)}")
+        raise VitrineError(
+            f"split.kind {config.kind!r} is unknown.{did_you_mean(config.kind, kinds)}"
+        )
     if config.min_history < 0:
         raise VitrineError(f"split.min_history is {config.min_history}; give 0 or more.")
     interactions = catalog.interactions
-    arranged = interactions if isinstance(interactions, Arranged) else None
-    if (arranged and arranged.config) != (config if config.kind in DEALERS else None):
+    arranged = interactions if isinstance(interactions, ReorderedInteractions) else None
+    if (arranged and arranged.config) != (config if config.kind in SPLITTERS else None):
         raise ValueError("positions of a split mean nothing in histories not arranged for it")
     if config.repeats not in REPEATS:
         raise VitrineError(
-            f"split.repeats {config.repeats!r} is unknown.{nearest(config.repeats, REPEATS)}"
+            f"split.repeats {config.repeats!r} is unknown.{did_you_mean(config.repeats, REPEATS)}"
         )
-    ends, validation, test, cuts = kinds[config.kind](catalog, config)
+    ends, validation, test, cut_times = kinds[config.kind](catalog, config)
     repeated, parts = {}, {"validation": validation, "test": test}
     for name, targets in parts.items():
-        in_history = repeats_history(interactions, targets)
+        in_history = repeated_target_mask(interactions, targets)
         repeated[name] = int(in_history.sum())
         kept = targets.take(~in_history) if config.repeats == "drop" else targets
         parts[name] = replace(kept, repeats=config.repeats)
@@ -175,11 +185,11 @@ def make_split(catalog: Catalog, config: SplitConfig) -> Split:
         )
     validation, test = parts["validation"], parts["test"]
     counts = _train_counts(interactions, ends, catalog.num_items)
-    cold_shares = {
-        name: _cold_share(interactions, targets, counts) for name, targets in parts.items()
+    cold_fractions = {
+        name: _cold_fraction(interactions, targets, counts) for name, targets in parts.items()
     }
-    rows = arranged.rows if arranged else None
-    return Split(config, ends, validation, test, counts, cuts, cold_shares, rows, repeated)
+    rows = arranged.source_rows if arranged else None
+    return Split(config, ends, validation, test, counts, cut_times, cold_fractions, rows, repeated)
 
 
 REPEATS = ("drop", "mask", "rank")
@@ -199,7 +209,7 @@ def _leave_one_out(catalog: Catalog, config: SplitConfig) -> Places:
 
 
 def _global_time(catalog: Catalog, config: SplitConfig) -> Places:
-    if not catalog.timed:
+    if not catalog.has_timestamps:
         raise VitrineError(
             f"the catalog {catalog.name} orders each person's items but has no dates, so no moment "
             "divides past from future; set split.kind: leave-one-out."
@@ -221,7 +231,7 @@ def _global_time(catalog: Catalog, config: SplitConfig) -> Places:
 
 def _parts(catalog: Catalog, config: SplitConfig) -> Places:
     interactions = catalog.interactions
-    assert isinstance(interactions, Arranged)
+    assert isinstance(interactions, ReorderedInteractions)
     ends = _sums(interactions, interactions.parts == TRAIN)
     users = np.repeat(np.arange(catalog.num_users), np.diff(interactions.offsets))
     positions = np.arange(len(interactions)) - interactions.offsets[users]
@@ -232,16 +242,16 @@ def _parts(catalog: Catalog, config: SplitConfig) -> Places:
         pairs = users[chosen] * catalog.num_items + interactions.items[chosen]
         chosen = chosen[np.sort(np.unique(pairs, return_index=True)[1])]
         who = users[chosen]
-        known = ends[who].astype(np.int32)
-        return Targets(who.astype(np.int32), positions[chosen].astype(np.int32), known)
+        lengths = ends[who].astype(np.int32)
+        return Targets(who.astype(np.int32), positions[chosen].astype(np.int32), lengths)
 
     return ends.astype(np.int32), targets(VALIDATION), targets(TEST), None
 
 
 def _choose_cuts(times: NDArray[np.int64], config: SplitConfig) -> tuple[int, int]:
     """The two moments with the nearest shares after them; what happens at once stays together."""
-    check_shares(config)
-    validation, test = config.validation_share, config.test_share
+    check_fractions(config)
+    validation, test = config.validation_fraction, config.test_fraction
     moments, counts = np.unique(times, return_counts=True)
     if len(moments) < 3:
         raise VitrineError(
@@ -269,14 +279,14 @@ def _targets(chosen: NDArray[np.bool_], positions: NDArray[np.int64]) -> Targets
     return Targets(np.flatnonzero(chosen).astype(np.int32), positions[chosen].astype(np.int32))
 
 
-def without_test(catalog: Catalog, split: Split) -> tuple[Catalog, Split]:
+def without_test_targets(catalog: Catalog, split: Split) -> tuple[Catalog, Split]:
     """Both as they would be had nobody yet taken a test target, or anything after it.
 
     What chooses among settings is given this: it cannot look at test targets, as there are none.
     """
     interactions = catalog.interactions
     ends = np.diff(interactions.offsets).astype(np.int32)
-    first = split.test.one_each()
+    first = split.test.first_per_user()
     ends[first.users] = first.positions
     kept = training_mask(interactions, ends)
     before = Interactions(
@@ -293,7 +303,7 @@ def target_rows(interactions: Interactions, targets: Targets) -> NDArray[np.int6
     return interactions.offsets[targets.users] + targets.positions
 
 
-def repeats_history(interactions: Interactions, targets: Targets) -> NDArray[np.bool_]:
+def repeated_target_mask(interactions: Interactions, targets: Targets) -> NDArray[np.bool_]:
     """Which targets' items are in the history before them: bool (targets,)."""
     num_items = int(interactions.items.max(initial=0)) + 1
     users = np.repeat(np.arange(len(interactions.offsets) - 1), np.diff(interactions.offsets))
@@ -301,7 +311,7 @@ def repeats_history(interactions: Interactions, targets: Targets) -> NDArray[np.
     known, first = np.unique(pairs, return_index=True)  # where each user first met each item
     rows = target_rows(interactions, targets)
     met = first[np.searchsorted(known, pairs[rows])]
-    return met < interactions.offsets[targets.users] + targets.lengths
+    return met < interactions.offsets[targets.users] + targets.history_lengths
 
 
 def training_mask(interactions: Interactions, ends: NDArray[np.int32]) -> NDArray[np.bool_]:
@@ -311,7 +321,7 @@ def training_mask(interactions: Interactions, ends: NDArray[np.int32]) -> NDArra
     return positions < np.repeat(ends, lengths)
 
 
-def training_pairs(catalog: Catalog, split: Split) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def train_user_items(catalog: Catalog, split: Split) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(people, items), int64 (num_pairs,) each: what everybody took in training, person by person."""
     interactions = catalog.interactions
     mask = training_mask(interactions, split.train_end)
@@ -325,7 +335,9 @@ def _train_counts(
     return np.bincount(interactions.items[training_mask(interactions, ends)], minlength=num_items)
 
 
-def _cold_share(interactions: Interactions, targets: Targets, counts: NDArray[np.int64]) -> float:
+def _cold_fraction(
+    interactions: Interactions, targets: Targets, counts: NDArray[np.int64]
+) -> float:
     if not len(targets):
         return 0.0
     items = interactions.items[target_rows(interactions, targets)]

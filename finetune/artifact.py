@@ -24,7 +24,7 @@ from torch import nn
 
 from catalog.artifacts import Artifact
 from catalog.catalog import Catalog
-from catalog.errors import VitrineError, nearest
+from catalog.errors import VitrineError, did_you_mean
 from finetune.bag_of_words import VOCABULARY_FILE, Vocabulary
 from finetune.config import FinetuneConfig, LoraConfig
 from finetune.recommender import WHOLE_WITH_LORA, Recommender, linears_in, set_trained
@@ -137,7 +137,7 @@ def selected_modalities(modalities: str, known: Collection[str]) -> set[str]:
     for name in names:
         if name not in known:
             raise VitrineError(
-                f"modalities names {name!r}, which the encoder does not read.{nearest(name, known)}"
+                f"modalities names {name!r}, which the encoder does not read.{did_you_mean(name, known)}"
             )
     return names
 
@@ -226,7 +226,8 @@ def wanted_parts(parts: str, known: Collection[str]) -> list[str]:
     for name in names:
         if name not in known:
             raise VitrineError(
-                f"lora.target_encoders names {name!r}, which the encoder does not read.{nearest(name, known)}"
+                f"lora.target_encoders names {name!r}, which the encoder does not read."
+                f"{did_you_mean(name, known)}"
             )
     return names or list(known)
 

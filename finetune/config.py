@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 from catalog.config import (
     Bounds,
     CatalogConfig,
-    Count,
-    NonNegative,
-    Positive,
+    Fraction,
+    FractionBelowOne,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
     PositiveInt,
-    Share,
-    ShareBelowOne,
     SplitConfig,
 )
 from finetune.semantic.config import SemanticConfig
@@ -46,11 +46,11 @@ class EncoderLearning:
 
 @dataclass(frozen=True)
 class LoraConfig:
-    rank: Count = 8
+    rank: NonNegativeInt = 8
     """Rank r of the update B A."""
     alpha: PositiveInt = 32
     """The update is scaled by alpha / r."""
-    dropout: ShareBelowOne = 0.0
+    dropout: FractionBelowOne = 0.0
     """On the adapter's input."""
     target_encoders: str = ""
     """What has low-rank updates, with commas between: the encoder's modalities (text,image), for
@@ -76,7 +76,7 @@ class MissingModalityConfig:
     with the item (neighbours), over several hops (multi-hop), or by personalised PageRank."""
     hops: PositiveInt = 3
     """Of multi-hop."""
-    restart: Share = 0.15
+    restart: Fraction = 0.15
     """PageRank's chance to start again."""
 
 
@@ -84,7 +84,7 @@ class MissingModalityConfig:
 class ItemKNNConfig:
     k: PositiveInt | None = None
     """Neighbours kept of each item; null: whichever of 20, 50, 100, 200 and 500 ranks validation best."""
-    shrink: NonNegative | None = None
+    shrink: NonNegativeFloat | None = None
     """Added to a cosine's denominator, so that one of few users counts for less; null: whichever of 0,
     10, 30 and 100 ranks validation best."""
 
@@ -95,11 +95,11 @@ class MatrixFactorizationConfig:
     """Width of the vectors of users and items, and in vbpr also of tastes."""
     batch_size: PositiveInt = 4096
     """Triples of a user, an item they took and one they did not, in one step on each device."""
-    learning_rate: Positive = 0.01
+    learning_rate: PositiveFloat = 0.01
     """Adam's, the same in every step."""
-    regularization: NonNegative = 0.01
+    regularization: NonNegativeFloat = 0.01
     """Weight of the squares of all that a triple reads of users and items."""
-    ema_decay: ShareBelowOne = 0.99
+    ema_decay: FractionBelowOne = 0.99
     """Decay of the moving average of the weights that is judged and kept."""
     validate_every_epochs: PositiveInt = 5
     """Passes over the training interactions between two looks at the validation targets."""
@@ -115,10 +115,10 @@ class FinetuneDataConfig:
     """Packed rows of histories in one step on each device; a row holds `max_history` items."""
     encode_items: PositiveInt = 96
     """Items read through the towers with gradient in one step; the rest come from the vector cache."""
-    refresh_every: Count = 0
+    refresh_every: NonNegativeInt = 0
     """Steps between two readings of all items through the towers, where these learn; 0: they are read
     anew only where validation targets are looked at."""
-    workers: Count = 0
+    workers: NonNegativeInt = 0
     """Loader processes."""
 
 
@@ -136,7 +136,7 @@ class FinetuneConfig:
     bag_of_words: bool = False
     """Each word of the items' texts has a learned vector, too, of which an item has the sum (LightFM);
     added to its id's, where it has one."""
-    id_width: Count = 0
+    id_width: NonNegativeInt = 0
     """How many dimensions ids and words have beside the content's; 0: they are added to it."""
     modalities: str = ""
     """The encoder's modalities that are read, with commas between; empty: all."""
@@ -160,21 +160,21 @@ class FinetuneConfig:
     """What reads histories, untrained; null: the reader that was pretrained with the encoder."""
     width: PositiveInt = 64
     """Width d of vectors and states where there is no encoder."""
-    dropout: ShareBelowOne | None = None
+    dropout: FractionBelowOne | None = None
     """In the reader of histories; null: what it was pretrained with."""
     lora: LoraConfig = field(default_factory=LoraConfig)
     data: FinetuneDataConfig = field(default_factory=FinetuneDataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    tower_rate: NonNegative | None = None
+    tower_rate: NonNegativeFloat | None = None
     """Share of the learning rate at which the towers learn; null: 0.005 for pretrained weights trained
     whole (transfer full), 0.2 for low-rank updates and for towers that begin untrained."""
-    projection_rate: NonNegative = 0.2
+    projection_rate: NonNegativeFloat = 0.2
     """Share of the learning rate at which the encoder's projections and fusion learn."""
-    encoder_warmup: ShareBelowOne = 0.2
+    encoder_warmup: FractionBelowOne = 0.2
     """Transfer full only: share of the steps in which the pretrained encoder stands still, so that what
     is new learns first."""
-    alignment: NonNegative = 0.3
+    alignment: NonNegativeFloat = 0.3
     """Weight of InfoNCE between the modalities of the items read in a step, where towers learn."""
     semantic: SemanticConfig = field(default_factory=SemanticConfig)
     """Where the model is `semantic-ids`: how items become codes, and codes lists."""
@@ -220,11 +220,11 @@ class ArmConfig:
     """Percent of the items that lose a modality; see MissingModalityConfig."""
     imputation: Imputation = "mask"
     """See MissingModalityConfig."""
-    learning_rate: NonNegative = 0.0
+    learning_rate: NonNegativeFloat = 0.0
     """Overrules fine-tuning's where it is not 0."""
-    tower_rate: NonNegative = 0.0
+    tower_rate: NonNegativeFloat = 0.0
     """Overrules fine-tuning's where it is not 0."""
-    steps: Count = 0
+    steps: NonNegativeInt = 0
     """Overrules fine-tuning's where it is not 0; the baselines read no steps."""
     description: str = ""
     """What this arm is, in a few words."""
@@ -275,14 +275,14 @@ class ArmConfig:
 class IndexConfig:
     kind: Literal["flat", "hnsw", "ivf-pq"] = "hnsw"
     """Every vector compared; a graph of neighbours, all in memory; compressed vectors in lists."""
-    effort: Count = 0
+    effort: NonNegativeInt = 0
     """Items kept in mind (hnsw: efSearch) or lists looked into (ivf-pq: nprobe) for one search; 0:
     chosen by the number of items."""
     links: PositiveInt = 32
     """hnsw only: neighbours each item is linked to (M)."""
     build_effort: PositiveInt = 200
     """hnsw only: items kept in mind while the graph is made (efConstruction)."""
-    lists: Count = 0
+    lists: NonNegativeInt = 0
     """ivf-pq only: lists the items are sorted into (nlist); 0: four times the root of their number."""
     people: PositiveInt = 1000
     """At most this many people's states are searched for to measure what the index loses."""

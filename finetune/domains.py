@@ -18,8 +18,8 @@ from peft.utils.other import ModulesToSaveWrapper
 from torch import Tensor
 
 from catalog.artifacts import Artifact, open_artifact
-from catalog.errors import VitrineError, nearest
-from catalog.staging import replace_file
+from catalog.atomic_write import replace_file
+from catalog.errors import VitrineError, did_you_mean
 from finetune.artifact import ADAPTER, check_base, serves_repeats
 from finetune.ranker import History, Ranker
 from finetune.recommender import Recommender
@@ -68,7 +68,7 @@ class Domains:
     def ranker(self, name: str) -> "DomainRanker":
         """The domain at work; shops of several domains may be asked in turn."""
         if name not in self._rankers:
-            raise VitrineError(f"there is no domain {name!r}.{nearest(name, self._rankers)}")
+            raise VitrineError(f"there is no domain {name!r}.{did_you_mean(name, self._rankers)}")
         return self._rankers[name]
 
     def remove(self, name: str) -> None:
@@ -204,7 +204,7 @@ class DomainStore:
         wanted = name or self.in_use
         if wanted not in self.recommenders:
             raise VitrineError(
-                f"there is no domain {wanted!r} in {self.folder}.{nearest(wanted, self.recommenders)}"
+                f"there is no domain {wanted!r} in {self.folder}.{did_you_mean(wanted, self.recommenders)}"
             )
         return self.recommenders[wanted]
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from catalog.catalog import Catalog
-from catalog.errors import NotFinite, VitrineError
+from catalog.errors import NonFiniteError, VitrineError
 from catalog.progress import track
 from catalog.splits import Split, Targets, target_rows
 from finetune.metrics import LIST_LENGTH, MISSED, ListMeasures, Ranking, metric_values
@@ -150,7 +150,7 @@ def best_first(scores: Tensor, keys: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _checked(score: ScoreChunk, catalog: Catalog, targets: Targets) -> ScoreChunk:
-    """`score`, which raises NotFinite where it returns anything else than finite scores."""
+    """`score`, which raises NonFiniteError where it returns anything else than finite scores."""
 
     def scored(people: Tensor, part: slice) -> Tensor:
         scores = score(people, part)
@@ -162,7 +162,7 @@ def _checked(score: ScoreChunk, catalog: Catalog, targets: Targets) -> ScoreChun
             row, place = strange[0].tolist()
             item = catalog.items[part.start + place]["item_id"]
             user = catalog.user_ids[targets.users[int(people[row])]]
-            raise NotFinite(
+            raise NonFiniteError(
                 f"the score of item {item!r} for user {str(user)!r} is {float(scores[row, place])}, so "
                 "no ranking follows from it; look at what the model makes of this item and this history"
             )
@@ -259,9 +259,9 @@ def check_test_targets(catalog: Catalog, split: Split) -> None:
 
 
 def check_scores(scores: Tensor, first: int = 0) -> None:
-    """Raises NotFinite where one of `scores` (…, n), of items from row `first` on, is not."""
+    """Raises NonFiniteError where one of `scores` (…, n), of items from row `first` on, is not."""
     if not scores.sum().isfinite() and len(strange := (~scores.isfinite()).nonzero()):
-        raise NotFinite(
+        raise NonFiniteError(
             f"the score of item row {first + int(strange[0, -1])} is not finite, so no list follows "
             "from it; make the item vectors again"
         )

@@ -83,7 +83,7 @@ def extend(
     parents = {"recommender": artifact.path}
     if not has_own_encoder(config["transfer"]):
         parents["encoder"] = Path(encoder) if encoder else artifact.parent("encoder")
-    found = Extension(Path(output), len(kept), len(added), len(old) - len(kept), newer.dropped)
+    found = Extension(Path(output), len(kept), len(added), len(old) - len(kept), newer.num_dropped)
     with write_artifact(
         output,
         kind="recommender",
@@ -134,7 +134,7 @@ def _vectors_of(
     content = _content_of(added, catalog, built, config["modalities"]).to(device)
     if recommender.bag_of_words is not None:
         assert built.vocabulary is not None
-        recommender.bag_of_words.set_items(built.vocabulary.read(catalog.of_items(added)))
+        recommender.bag_of_words.set_items(built.vocabulary.read(catalog.select_items(added)))
     ids = None
     if recommender.beside:
         ids = impute_cold_embeddings(
@@ -152,7 +152,7 @@ def _content_of(
     """What the towers make of them, (len(added), content width)."""
     assert built.parts is not None
     assert built.recommender.encoder is not None
-    reader = built.parts.reader(catalog.of_items(added))
+    reader = built.parts.reader(catalog.select_items(added))
     if modalities:
         reader.read_only(selected_modalities(modalities, reader.kinds))
     content = np.empty((len(added), built.recommender.content_width), dtype=np.float32)

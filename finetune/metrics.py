@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.catalog import Catalog
-from catalog.splits import Split, Targets, repeats_history, target_rows
+from catalog.splits import Split, Targets, repeated_target_mask, target_rows
 
 CUTOFFS = (5, 10, 20)
 LIST_LENGTH = 10
@@ -113,7 +113,7 @@ class ListMeasures:
         head = np.argsort(-counts, kind="stable")[: round(HEAD_SHARE * len(counts))]
         in_tail = np.ones(len(counts))
         in_tail[head] = 0.0
-        self.of_items = {
+        self.select_items = {
             "arp@10": counts,
             "aplt@10": in_tail,
             "epc@10": 1.0 - np.minimum(counts / max(1, num_people), 1.0),
@@ -135,7 +135,7 @@ class ListMeasures:
     @property
     def names(self) -> list[str]:
         varied = [] if self.categories is None else ["diversity@10", "miscalibration@10"]
-        return [*self.of_items, *varied]
+        return [*self.select_items, *varied]
 
     def measure(
         self,
@@ -153,7 +153,7 @@ class ListMeasures:
         with np.errstate(invalid="ignore"):
             found = {
                 name: np.where(there, values[lists], 0.0).sum(axis=1) / length
-                for name, values in self.of_items.items()
+                for name, values in self.select_items.items()
             }
             if self.categories is not None:
                 found["diversity@10"] = self._diversity(lists)
@@ -226,10 +226,10 @@ def slices_of(catalog: Catalog, split: Split, targets: Targets) -> dict[str, NDA
     has none; few, some, many: length of that history.
     """
     items = catalog.interactions.items[target_rows(catalog.interactions, targets)]
-    warm = split.trained_items[items]
+    warm = split.warm_items[items]
     found = {"warm": warm, "cold": ~warm}
     if targets.repeats != "drop":
-        repeated = repeats_history(catalog.interactions, targets)
+        repeated = repeated_target_mask(catalog.interactions, targets)
         found |= {"new": ~repeated, "repeated": repeated}
     for name, columns in (("without picture", ["image"]), ("without text", ["title", "text"])):
         lacks = np.ones(catalog.num_items, dtype=bool)
@@ -239,7 +239,7 @@ def slices_of(catalog: Catalog, split: Split, targets: Targets) -> dict[str, NDA
         if not lacks.all():
             found[name] = lacks[items]
     for least, most, name in ACTIVITY:
-        found[name] = (targets.lengths >= least) & (targets.lengths < most)
+        found[name] = (targets.history_lengths >= least) & (targets.history_lengths < most)
     return {name: chosen for name, chosen in found.items() if chosen.any()}
 
 
@@ -260,7 +260,7 @@ def summarise(
         values = metric_values(ranking.ranks[chosen], ranking.candidates[chosen], people)
         _, first = np.unique(people, return_index=True)
         values |= {metric: of_all[chosen][first] for metric, of_all in ranking.lists.items()}
-        for metric, of_people in values.items():
-            known = of_people[~np.isnan(of_people)]
+        for metric, sample_users in values.items():
+            known = sample_users[~np.isnan(sample_users)]
             table[f"{prefix}{metric}"] = float(known.mean()) if len(known) else float("nan")
     return table

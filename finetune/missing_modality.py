@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from catalog.catalog import Catalog
-from catalog.errors import VitrineError, nearest
+from catalog.errors import VitrineError, did_you_mean
 from catalog.splits import Split
 from finetune.baselines.item_knn import USUAL_SHRINK, ItemKNN
 from finetune.config import FinetuneConfig, MissingModalityConfig
@@ -53,7 +53,7 @@ def take_away(asked: MissingModalityConfig, reader: ContentReader, seed: int) ->
     if asked.modality not in reader.kinds:
         raise VitrineError(
             f"missing_modality.modality is {asked.modality!r}, which the encoder does not read."
-            f"{nearest(asked.modality, reader.kinds)}"
+            f"{did_you_mean(asked.modality, reader.kinds)}"
         )
     num_items = reader.catalog.num_items
     order = np.random.default_rng((seed, 77)).permutation(num_items)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from catalog.artifacts import open_artifact
 from catalog.catalog import Catalog
-from catalog.errors import NotFinite, VitrineError
+from catalog.errors import NonFiniteError, VitrineError
 from catalog.splits import Targets
 from finetune.artifact import check_ids, load_recommender, serves_repeats
 from finetune.evaluate import (
@@ -53,7 +53,7 @@ class Ranker:
     def user_states(self, histories: Sequence[History]) -> Tensor:
         """States after histories of item rows, oldest first: float32 (batch, width), unit length.
 
-        The latest `max_history` items are read; an empty history gives zeros. Raises NotFinite where a
+        The latest `max_history` items are read; an empty history gives zeros. Raises NonFiniteError where a
         state is not, and says why.
         """
         recent = [history[-self.max_history :] for history in histories]
@@ -65,7 +65,7 @@ class Ranker:
         vectors = torch.from_numpy(padded).to(self.device)
         states = self.recommender.last_states(vectors, lengths.to(self.device)).float().cpu()
         if not states.isfinite().all():
-            raise NotFinite(
+            raise NonFiniteError(
                 f"the state after a history of item rows is not finite: {self._first_cause(recent)}"
             )
         return states

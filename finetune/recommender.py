@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from catalog.errors import NotFinite
+from catalog.errors import NonFiniteError
 from finetune.bag_of_words import BagOfWordsEmbedding
 from pretrain.encoder import ItemEncoder
 from pretrain.history import HistoryEncoder
@@ -55,17 +55,17 @@ class Adaptor(nn.Module):
         """Fits the whitening to `vectors` (num_items, width): mean 0, directions of equal spread.
 
         Directions with less than `floor` of the largest variance are left quiet: they are noise.
-        Raises NotFinite where no direction has any variance beyond rounding.
+        Raises NonFiniteError where no direction has any variance beyond rounding.
         """
         if len(vectors) < 2 or not vectors.isfinite().all():
-            raise NotFinite(
+            raise NonFiniteError(
                 f"whitening needs two or more finite content vectors; there are "
                 f"{int(vectors.isfinite().all(dim=1).sum())} among {len(vectors)} items"
             )
         variances, directions = torch.linalg.eigh(torch.cov(vectors.T.double()))
         largest, squares = variances[-1], vectors.double().square().sum(dim=1).mean()
         if not largest > SAME * squares:
-            raise NotFinite(
+            raise NonFiniteError(
                 f"the content vectors of all {len(vectors):,} items are the same, so whitening has no "
                 "direction to scale; use --features id --transfer scratch"
             )

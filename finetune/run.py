@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from catalog.artifacts import Artifact, write_artifact
 from catalog.catalog import Catalog
-from catalog.errors import NotFinite, VitrineError
+from catalog.errors import NonFiniteError, VitrineError
+from catalog.interaction_sketch import SKETCH_FILE, InteractionSketch
 from catalog.memory import PeakMemory
-from catalog.seen import SEEN_FILE, InteractionSketch
 from catalog.splits import Split, Targets, load_split, target_rows
 from finetune.artifact import (
     Assembled,
@@ -238,7 +238,7 @@ def fit(
 
 def counted_items(config: FinetuneConfig, split: Split) -> NDArray[np.bool_] | None:
     """Whose content statistics are computed from, bool (num_items,); None: all items'."""
-    return split.trained_items if config.content_statistics == "trained" else None
+    return split.warm_items if config.content_statistics == "trained" else None
 
 
 def whiten(
@@ -249,10 +249,10 @@ def whiten(
     counted: NDArray[np.bool_] | None = None,
 ) -> None:
     """Fits the adaptor's whitening to `content` (num_items, width), of the items `counted` alone; where
-    that cannot be, NotFinite says which of the modalities that are read no item has."""
+    that cannot be, NonFiniteError says which of the modalities that are read no item has."""
     try:
         adaptor.whiten(content if counted is None else content[torch.from_numpy(counted)])
-    except NotFinite:
+    except NonFiniteError:
         if reader is None:
             raise
         items = np.arange(min(catalog.num_items, LOOKED_AT))
@@ -261,7 +261,7 @@ def whiten(
         lacking = [name for name in read if not found[name]["present"].any()]
         if lacking != read:
             raise
-        raise NotFinite(
+        raise NonFiniteError(
             f"no item of {catalog.name} has a modality that is read ({', '.join(read)}), so all content "
             "vectors are the same and whitening has no direction to scale; read another modality "
             "(--modalities), or use --features id --transfer scratch"
@@ -304,11 +304,11 @@ def _check(config: FinetuneConfig) -> None:
 
 def check_targets(config: FinetuneConfig, base: Artifact, catalog: Catalog, split: Split) -> int:
     """How many targets the encoder is known to have been pretrained on; VitrineError if not allowed."""
-    if not (base.path / SEEN_FILE).exists():
+    if not (base.path / SKETCH_FILE).exists():
         if config.allow_seen:
             return 0
         raise VitrineError(
-            f"the encoder {config.encoder} does not say what it was pretrained on (no {SEEN_FILE}), "
+            f"the encoder {config.encoder} does not say what it was pretrained on (no {SKETCH_FILE}), "
             "so nothing shows that the targets are new to it; pretrain it again, or pass "
             "--allow_seen true"
         )

@@ -18,7 +18,7 @@ class BestWeights(pl.Callback):
     """Ranks the validation targets of up to `people` every `every` steps; restores the best at the end.
 
     Under ZeRO-3, where no rank holds whole weights, and without targets the last weights are kept, the
-    curve stays empty and `best` None. A score that is not finite raises NotFinite (`finetune.evaluate`).
+    curve stays empty and `best` None. A score that is not finite raises NonFiniteError (`finetune.evaluate`).
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class BestWeights(pl.Callback):
     ) -> None:
         """`rank` ranks targets by the module in training; `weights`: which of its weights it is by;
         `patience`: looks without a better one after which training ends, 0: it never does."""
-        self.targets = targets.of_people(people)
+        self.targets = targets.sample_users(people)
         self.rank = rank
         self.every = every
         self.patience = patience

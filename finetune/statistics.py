@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from catalog.errors import NotFinite
+from catalog.errors import NonFiniteError
 from finetune.student import critical_t, two_sided_p
 
 RESAMPLES = 2000
@@ -43,13 +43,13 @@ def _interval(value: float, samples: NDArray[np.float64]) -> Interval:
 
 
 def _finite(values: NDArray[np.floating]) -> NDArray[np.float64]:
-    """`values` as float64; NotFinite where there are none, or one is not: no mean follows from them."""
+    """`values` as float64; NonFiniteError where there are none, or one is not: no mean follows from them."""
     found = np.asarray(values, dtype=np.float64)
     if not len(found):
-        raise NotFinite("there are no values to average; bring more users or another split")
+        raise NonFiniteError("there are no values to average; bring more users or another split")
     strange = np.flatnonzero(~np.isfinite(found.reshape(len(found), -1)).all(axis=1))
     if len(strange):
-        raise NotFinite(
+        raise NonFiniteError(
             f"{len(strange):,} of {len(found):,} values to be averaged are nan or infinite, the first that "
             f"of user {strange[0] + 1} in their order; look at what was measured of that user"
         )
@@ -57,7 +57,7 @@ def _finite(values: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def mean_interval(values: NDArray[np.floating], seed: int = 0) -> Interval:
-    """Mean over users of one figure each, (users,); NotFinite where one is not."""
+    """Mean over users of one figure each, (users,); NonFiniteError where one is not."""
     column = _finite(values)[:, None]
     return _interval(column.mean(), _resampled_means(column, seed)[:, 0])
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from catalog.errors import VitrineError
-from catalog.splits import load_split, without_test
+from catalog.splits import load_split, without_test_targets
 from finetune.baselines.run import fit_baseline
 from finetune.config import FinetuneConfig, Model
 from finetune.run import fit_each
@@ -25,7 +25,7 @@ def run_trial(
             f"the split of {catalog.name} has no validation targets, and settings are chosen by "
             "nothing else; set another split, or search.trials: 0"
         )
-    catalog, split = without_test(catalog, split)
+    catalog, split = without_test_targets(catalog, split)
     if model == "vitrine":
         tried = fit_each(config, catalog, split, output, build_trainer).values()
         scores = [fitted.best.best for fitted in tried]

@@ -18,10 +18,10 @@ import torch
 from numpy.typing import NDArray
 
 from catalog.artifacts import open_artifact, write_artifact
+from catalog.atomic_write import replace_file, signal_progress
 from catalog.catalog import Catalog
 from catalog.errors import VitrineError
 from catalog.progress import track
-from catalog.staging import note_kept, replace_file
 from generate.conditioning import Ranker, derived_seed
 from generate.pseudonyms import user_key
 from pretrain.work import check_claimed, claim_work, learned_request
@@ -95,7 +95,7 @@ def make_for_all(
         partial = part(work, start).with_suffix(".partial")
         pq.write_table(pa.Table.from_pylist(rows, schema), partial)
         replace_file(partial, part(work, start))
-        note_kept()
+        signal_progress()
     state.wait_for_everyone()
     if state.is_main_process:
         metrics: dict[str, int] = {"people": len(users), kind: 0}

@@ -23,9 +23,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from catalog.artifacts import MANIFEST, amend_artifact, read_manifest
+from catalog.atomic_write import fsync_file, remove_leftovers
 from catalog.catalog import cache_folder
 from catalog.errors import VitrineError
-from catalog.staging import flush_file, sweep
 from generate.everybody import USER_KEY
 from generate.provenance import FIELD, verify
 from generate.pseudonyms import KEY_VARIABLE, UserKey, known_keys
@@ -135,7 +135,7 @@ def _sweep(folder: Path) -> None:
         if not found:
             name, found, _ = left.name[1:].rpartition(".replaced-")
         if found and left.exists():
-            sweep(left.with_name(name))
+            remove_leftovers(left.with_name(name))
     for left in folder.rglob("*.work/part-*.partial"):
         left.unlink()
 
@@ -219,7 +219,7 @@ def _remove(file: Path, names: _Names, done: Forgotten, shown: Path) -> None:
     elif file.suffix == ".json":
         pruned = _Pruned(json.loads(file.read_text(encoding="utf8")), names)
         file.write_text(json.dumps(pruned.content, indent=1), encoding="utf8")
-        flush_file(file)
+        fsync_file(file)
         done.rows[shown] = pruned.count
         for picture in {path for pattern in pruned.pictures for path in file.parent.glob(pattern)}:
             picture.unlink()
@@ -301,7 +301,7 @@ def _take_out(file: Path, names: _Names) -> int:
             kept = rows.filter(pc.invert(pc.is_in(rows.column(column), pa.array(names.all))))
             removed += len(rows) - len(kept)
             written.write_table(kept)
-    flush_file(partial)
+    fsync_file(partial)
     partial.replace(file)
     return removed
 

@@ -33,7 +33,7 @@ class NextItemPairs(Dataset[NextItem]):
         self, catalog: Catalog, split: Split, item_mask: NDArray[np.bool_] | None = None
     ) -> None:
         """`item_mask` bool (num_items,): only pairs whose next item is True stay."""
-        users, positions = split.train_pairs()
+        users, positions = split.train_positions()
         self.interactions = catalog.interactions
         self.split = split
         rows = self.interactions.offsets[users] + positions

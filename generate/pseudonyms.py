@@ -19,8 +19,8 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from catalog.atomic_write import fsync_folder
 from catalog.errors import VitrineError
-from catalog.staging import flush_folder
 
 KEY_VARIABLE = "VITRINE_USER_KEY"
 _KEY = re.compile(r"[0-9a-f]{64}")
@@ -72,7 +72,7 @@ def rotate_user_key() -> UserKey:
     try:
         partial = _write(file, keys)
         partial.replace(file)
-        flush_folder(file.parent)
+        fsync_folder(file.parent)
     except OSError as error:
         raise _cannot_keep(file, error) from error
     _ring.cache_clear()

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from catalog.errors import VitrineError, nearest
+from catalog.errors import VitrineError, did_you_mean
 from launch.settings import (
     apply_overrides,
     field_types,
@@ -86,7 +86,7 @@ def _sort(signature: Signature, arguments: list[str]) -> tuple[dict[str, str], l
             continue
         if option not in kinds and key.split(".")[0] not in settings:
             known = [f"--{name}" for name in (*kinds, *settings)]
-            raise VitrineError(f"unknown option '--{key}'.{nearest(f'--{key}', known)}")
+            raise VitrineError(f"unknown option '--{key}'.{did_you_mean(f'--{key}', known)}")
         if not equals and kinds.get(option) is bool:
             value = "true"
         elif not equals:

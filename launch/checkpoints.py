@@ -23,9 +23,9 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 from typing_extensions import override
 
+from catalog.atomic_write import fsync_file, fsync_folder, fsync_folders, signal_progress
+from catalog.checksums import Checksums, checksum_mismatch, compute_checksums, dumps_with_checksum
 from catalog.errors import VitrineError
-from catalog.seals import Sums, fault_in, seal, sums_of
-from catalog.staging import flush_file, flush_folder, flush_folders, note_kept
 from launch.events import Events
 from launch.stopping import StopWhenAsked
 from launch.strategies import kind_of
@@ -152,9 +152,9 @@ class Checkpoints(Checkpoint):
                     self.writer = threading.Thread(target=self._write_aside, args=what)
                     self.writer.start()
                 return
-            sums: Sums = {}
+            sums: Checksums = {}
             if shared or trainer.is_global_zero:
-                sums = sums_together(partial) if shared else sums_of(partial)
+                sums = sums_together(partial) if shared else compute_checksums(partial)
             if trainer.is_global_zero:
                 self._complete(partial, final, {**facts, "files": sums}, began)
         trainer.strategy.barrier()
@@ -171,21 +171,23 @@ class Checkpoints(Checkpoint):
         try:
             with reported(partial, self.folder, trainer):
                 save_state(state, partial / STATE)
-                self._complete(partial, final, {**facts, "files": sums_of(partial)}, began)
+                self._complete(
+                    partial, final, {**facts, "files": compute_checksums(partial)}, began
+                )
         except BaseException as fault:
             self.fault = fault
 
     def _complete(self, partial: Path, final: Path, facts: dict[str, Any], began: float) -> None:
-        (partial / WRITTEN).write_text(seal(facts), encoding="utf8")
-        flush_file(partial / WRITTEN)
-        flush_folders(partial)
+        (partial / WRITTEN).write_text(dumps_with_checksum(facts), encoding="utf8")
+        fsync_file(partial / WRITTEN)
+        fsync_folders(partial)
         if final.exists():
             remove(final)
         partial.rename(final)
-        flush_folder(self.folder)
+        fsync_folder(self.folder)
         for older in checkpoints_in(self.folder.parent)[: -self.keep]:
             remove(older)
-        note_kept()
+        signal_progress()
         total = sum(size for size, _ in facts["files"].values())
         seconds = round(perf_counter() - began, 3)
         self.events.write("checkpoint", step=facts["step"], seconds=seconds, bytes=total)
@@ -217,21 +219,21 @@ class StateFile(TorchCheckpointIO):
 
 
 def save_state(state: dict[str, Any], path: Path) -> None:
-    """It is on the disk once it is hashed (`catalog.seals.sums_of`)."""
+    """It is on the disk once it is hashed (`catalog.checksums.compute_checksums`)."""
     with path.open("wb") as file:
         torch.save(state, file)
 
 
-def sums_together(folder: Path) -> Sums:
+def sums_together(folder: Path) -> Checksums:
     """Those of all files below, each rank reading a share of them."""
-    shares = gather_objects(sums_of(folder, *world()))
+    shares = gather_objects(compute_checksums(folder, *world()))
     return {name: facts for share in shares for name, facts in share.items()}
 
 
 def fault_of(checkpoint: Path) -> str:
     """What is wrong with a checkpoint, in a few words; "" where it is what was written."""
     try:
-        return fault_in(checkpoint, written(checkpoint)["files"])
+        return checksum_mismatch(checkpoint, written(checkpoint)["files"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"{WRITTEN} cannot be read ({type(error).__name__})"
 

@@ -129,7 +129,7 @@ def main(arguments: list[str] | None = None) -> int:
             return _interrupted()
         raise
     except Exception as error:
-        from catalog.errors import SharedError, VitrineError
+        from catalog.errors import AllRanksError, VitrineError
 
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             print(f"vitrine: {no_room(error)}", file=sys.stderr)
@@ -139,7 +139,7 @@ def main(arguments: list[str] | None = None) -> int:
         stopping = sys.modules.get("launch.stopping")
         if stopping is not None and isinstance(error, stopping.Stopped):
             return stopping.end(error)
-        if not isinstance(error, SharedError):
+        if not isinstance(error, AllRanksError):
             print(f"vitrine: {error}", file=sys.stderr)
         return 2
     return 0
@@ -171,18 +171,18 @@ def find_command(arguments: list[str]) -> tuple[str, list[str]]:
         name = " ".join(arguments[:words])
         if name in COMMANDS:
             return name, arguments[words:]
-    from catalog.errors import VitrineError, nearest
+    from catalog.errors import VitrineError, did_you_mean
 
     first = arguments[0]
     family = [name for name in COMMANDS if name.startswith(first + " ")]
     if not family:
         words = sorted({name.split()[0] for name in COMMANDS})
-        hint = nearest(" ".join(arguments[:2]), COMMANDS) or nearest(first, words)
+        hint = did_you_mean(" ".join(arguments[:2]), COMMANDS) or did_you_mean(first, words)
         raise VitrineError(f"unknown command '{first}'.{hint} All of them: vitrine --help")
     if len(arguments) == 1 or arguments[1] in ("-h", "--help"):
         raise VitrineError(f"say which: {' or '.join('vitrine ' + name for name in family)}.")
     raise VitrineError(
-        f"unknown command '{first} {arguments[1]}'.{nearest(' '.join(arguments[:2]), family)}"
+        f"unknown command '{first} {arguments[1]}'.{did_you_mean(' '.join(arguments[:2]), family)}"
     )
 
 

@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from catalog.errors import Diverged
+from catalog.errors import DivergenceError
 from launch.events import Events
 from launch.stopping import StopWhenAsked
 from pretrain.gather import sum_over_ranks
@@ -23,7 +23,7 @@ class StepGuard(pl.Callback):
 
     So it does not matter who reduces or keeps it afterwards (DDP, ZeRO 1, 2, 3): the ranks agree on
     one bit, and the optimiser inside all of that leaves the step out. `give_up_after` such steps in a
-    row end the run with `Diverged`. Whether one of them was asked to stop travels beside that bit.
+    row end the run with `DivergenceError`. Whether one of them was asked to stop travels beside that bit.
     """
 
     def __init__(self, give_up_after: int, stop: StopWhenAsked, events: Events) -> None:
@@ -83,7 +83,7 @@ class StepGuard(pl.Callback):
         self.in_a_row += 1
         self.skipped += 1
         if self.in_a_row >= self.give_up_after:
-            raise Diverged(
+            raise DivergenceError(
                 f"{self.in_a_row} steps in a row, up to step {trainer.global_step}, had a gradient "
                 "that is not finite; weights and checkpoints are those from before. Look at the items "
                 "named above, or lower --optimizer.learning_rate; --trainer.give_up_after allows more"

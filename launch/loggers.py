@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pytorch_lightning.loggers import CSVLogger, Logger
 
-from catalog.errors import VitrineError, nearest
+from catalog.errors import VitrineError, did_you_mean
 
 NEEDS = {"csv": "", "tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "mlflow"}
 """Name → the package it needs."""
@@ -18,7 +18,7 @@ def make_loggers(names: str, folder: Path, title: str) -> list[Logger]:
     found = []
     for name in (part.strip() for part in names.split(",") if part.strip()):
         if name not in NEEDS:
-            raise VitrineError(f"trainer.log_to names {name!r}.{nearest(name, NEEDS)}")
+            raise VitrineError(f"trainer.log_to names {name!r}.{did_you_mean(name, NEEDS)}")
         if NEEDS[name] and find_spec(NEEDS[name]) is None:
             raise VitrineError(
                 f"trainer.log_to names {name}, which is not installed; pip install {NEEDS[name]}"

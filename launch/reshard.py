@@ -19,9 +19,14 @@ from typing import Any
 import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
+from catalog.atomic_write import fsync_folders, replace_file
+from catalog.checksums import (
+    checksum_mismatch,
+    compute_checksums,
+    dumps_with_checksum,
+    loads_with_checksum,
+)
 from catalog.errors import VitrineError
-from catalog.seals import fault_in, seal, sums_of, unseal
-from catalog.staging import flush_folders, replace_file
 
 NATIVE = "checkpoint"
 """Lightning's name for the folder inside a DeepSpeed checkpoint."""
@@ -57,20 +62,20 @@ def convert(checkpoint: Path) -> None:
     )
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         main(settings)
-    sums = sums_of(checkpoint / UNIVERSAL)
-    flush_folders(checkpoint / UNIVERSAL)
+    sums = compute_checksums(checkpoint / UNIVERSAL)
+    fsync_folders(checkpoint / UNIVERSAL)
     partial = checkpoint / f"{SEALED}.partial"
     latest = (checkpoint / LATEST).read_text(encoding="utf8")
-    partial.write_text(seal({"files": sums, "latest": latest}), encoding="utf8")
+    partial.write_text(dumps_with_checksum({"files": sums, "latest": latest}), encoding="utf8")
     replace_file(partial, checkpoint / SEALED)
 
 
 def is_converted(checkpoint: Path) -> bool:
     """Whether `universal/` is there, every file what was written."""
     try:
-        facts = unseal((checkpoint / SEALED).read_text(encoding="utf8"))
+        facts = loads_with_checksum((checkpoint / SEALED).read_text(encoding="utf8"))
         same = (checkpoint / LATEST).read_text(encoding="utf8") == facts["latest"]
-        return same and not fault_in(checkpoint / UNIVERSAL, facts["files"])
+        return same and not checksum_mismatch(checkpoint / UNIVERSAL, facts["files"])
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from catalog.errors import SharedError, VitrineError
+from catalog.errors import AllRanksError, VitrineError
 from launch.checkpoints import fault_of, newest_sound
 from launch.events import Events
 from pretrain.gather import gather_objects, world
@@ -32,7 +32,7 @@ class Choice:
 def choose_checkpoint(work: Path, events: Events | None = None) -> Path | None:
     """The newest sound checkpoint of `work` as rank zero sees it, which every rank holds; None: none.
 
-    Called by all ranks once they can talk. SharedError, on every rank, where rank zero finds
+    Called by all ranks once they can talk. AllRanksError, on every rank, where rank zero finds
     checkpoints of which none is sound, and where a rank holds another one, a damaged one or none.
     """
     rank, ranks = world()
@@ -48,7 +48,7 @@ def choose_checkpoint(work: Path, events: Events | None = None) -> Path | None:
         if rank == 0:
             print(f"vitrine: {problems[0]}", file=sys.stderr, flush=True)
         dist.barrier()  # no rank's end may cut rank zero's line short
-        raise SharedError(problems[0])
+        raise AllRanksError(problems[0])
     return None if choice.step is None else work / "checkpoints" / choice.name
 
 

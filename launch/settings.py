@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import configs
-from catalog.errors import VitrineError, nearest
+from catalog.errors import VitrineError, did_you_mean
 from launch.values import (
     Mismatch,
     entry_class,
@@ -80,7 +80,7 @@ def find_config(name_or_path: str | Path) -> Path:
         return shipped[name]
     raise VitrineError(
         f"no config '{name_or_path}': it is neither a file nor a shipped name."
-        f"{nearest(name, shipped) or ' Shipped: ' + ', '.join(shipped)}"
+        f"{did_you_mean(name, shipped) or ' Shipped: ' + ', '.join(shipped)}"
     )
 
 
@@ -161,7 +161,7 @@ class _Origin:
         if near := get_close_matches(name, siblings, n=1):
             hint = f" Did you mean '{section}{dot}{near[0]}'?"
         else:
-            hint = nearest(key, [option.key for option in describe(self.root)])
+            hint = did_you_mean(key, [option.key for option in describe(self.root)])
         return VitrineError(f"unknown key '{key}' {self}.{hint}")
 
     def wrong(self, key: str, value: Any, expected: str) -> VitrineError:

@@ -13,7 +13,7 @@ import pytorch_lightning as pl
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from typing_extensions import override
 
-from catalog.errors import VitrineError, in_one_line
+from catalog.errors import VitrineError, one_line_message
 from launch.buffers import BuffersOnce
 from launch.checkpoints import STATE, Checkpoints, SeedEachStep, StateFile
 from launch.events import Events
@@ -155,7 +155,7 @@ def build_trainer(
     except (MisconfigurationException, ValueError) as error:  # no GPU here; a clash of settings
         raise VitrineError(
             f"no training can be set up with accelerator {config.accelerator}, {config.devices} "
-            f"devices, strategy {config.strategy}, precision {config.precision}: {in_one_line(error)}"
+            f"devices, strategy {config.strategy}, precision {config.precision}: {one_line_message(error)}"
         ) from error
     trainer.title, trainer.events, trainer.watchdog = title, events, watchdog
     return trainer

@@ -15,7 +15,7 @@ from transformers.utils import logging
 
 from catalog.artifacts import Artifact, open_artifact
 from catalog.catalog import Catalog
-from catalog.errors import VitrineError, nearest
+from catalog.errors import VitrineError, did_you_mean
 from pretrain.config import EncoderConfig, ModalityConfig
 from pretrain.content import ContentReader
 from pretrain.encoder import ItemEncoder, ItemEncoderConfig
@@ -126,7 +126,7 @@ def _check_names(wanted: dict[str, ModalityConfig], settings: EncoderConfig) -> 
         if modality.tower and (modality.tower not in wanted or wanted[modality.tower].tower):
             raise VitrineError(
                 f"encoder.more.{name}.tower is {modality.tower!r}, which has no tower of its own."
-                f"{nearest(modality.tower, wanted)}"
+                f"{did_you_mean(modality.tower, wanted)}"
             )
 
 

@@ -6,21 +6,21 @@ from typing import Annotated, Any, Literal
 from catalog.config import (
     Bounds,
     CatalogConfig,
-    Count,
-    NonNegative,
-    Positive,
+    Fraction,
+    FractionAboveZero,
+    FractionBelowOne,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
     PositiveInt,
     Seed,
-    Share,
-    ShareAboveZero,
-    ShareBelowOne,
     SplitConfig,
 )
 
 
 @dataclass(frozen=True)
 class TrainerConfig:
-    max_steps: Count = 1000
+    max_steps: NonNegativeInt = 1000
     """Optimiser steps."""
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
     """Lightning's accelerator."""
@@ -36,19 +36,19 @@ class TrainerConfig:
         "32-true"
     )
     """Lightning's: what weights and steps are computed in. Artifacts hold float32 in any case."""
-    gradient_clip: NonNegative = 1.0
+    gradient_clip: NonNegativeFloat = 1.0
     """Clip the gradient's global norm to this; 0 leaves it alone."""
     accumulate: PositiveInt = 1
     """Batches summed before one optimiser step."""
     log_every: PositiveInt = 10
     """Steps between two points of the learning curves."""
-    checkpoint_every: Count = 500
+    checkpoint_every: NonNegativeInt = 500
     """Steps between two checkpoints, from the newest of which a stopped run goes on; 0 keeps none."""
     checkpoint_keep: PositiveInt = 2
     """Checkpoints that stay: were the newest found spoilt, a run goes on from the one before."""
     checkpoint_aside: bool = False
     """Let training go on while a copy of its state is written; not under ZeRO."""
-    hang_timeout: NonNegative = 300.0
+    hang_timeout: NonNegativeFloat = 300.0
     """Seconds without any progress after which a run ends, naming the rank it waits for; 0: never."""
     log_to: str = "csv,tensorboard"
     """Where figures go, with commas between: csv, tensorboard, wandb, mlflow."""
@@ -62,15 +62,15 @@ class TrainerConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    learning_rate: Positive = 1e-3
+    learning_rate: PositiveFloat = 1e-3
     """Peak of the schedule."""
-    weight_decay: NonNegative = 0.05
+    weight_decay: NonNegativeFloat = 0.05
     """AdamW's, on matrices only."""
-    warmup_share: Share = 0.1
+    warmup_share: Fraction = 0.1
     """Share of the steps with rising rate; cosine decay follows."""
-    layer_decay: ShareAboveZero = 1.0
+    layer_decay: FractionAboveZero = 1.0
     """A tower's layers learn at this to the power of their distance from its top."""
-    average: ShareBelowOne = 0.0
+    average: FractionBelowOne = 0.0
     """Decay of a moving average of the weights (EMA), such as 0.999, that the run ends with; 0: none."""
 
 
@@ -82,7 +82,7 @@ class TowerConfig:
     """A Hugging Face config as a mapping with `model_type`; used where `model` is empty."""
     frozen: bool = False
     """Keep the tower's weights as they are."""
-    lora_rank: Count = 0
+    lora_rank: NonNegativeInt = 0
     """Train low-rank updates of this rank instead of the weights; merged into them at the end."""
     layer: int = -1
     """Hidden state that is read: -1 the last one, 0 the embeddings, k what layer k gives."""
@@ -112,7 +112,7 @@ class ModalityConfig(TowerConfig):
     """Another modality whose tower reads this one too, such as `image` for a second picture."""
     frames: PositiveInt = 4
     """Video only: frames, evenly spaced, each through the image tower."""
-    seconds: Positive = 5.0
+    seconds: PositiveFloat = 5.0
     """Audio only: how much of the beginning is heard."""
 
 
@@ -150,13 +150,13 @@ class ReaderConfig:
     """How many of them."""
     heads: PositiveInt = 4
     """Attention heads of each."""
-    dropout: ShareBelowOne = 0.1
+    dropout: FractionBelowOne = 0.1
     """On what is read and in each layer."""
     max_history: PositiveInt = 32
     """Latest items of a history that are read."""
     recent: bool = True
     """Start as the mean of the history, and learn what to add to it."""
-    recency: NonNegative = 0.0
+    recency: NonNegativeFloat = 0.0
     """In that mean an item begins with e^-recency times the weight of the one after it."""
     model: str = ""
     """A Hugging Face decoder, by name or folder, that reads instead of such layers (HLLM)."""
@@ -177,7 +177,7 @@ class EncoderConfig:
     picture, a title apart from the description."""
     reader: ReaderConfig = field(default_factory=ReaderConfig)
     """What reads a history of item vectors."""
-    modality_dropout: Share = 0.2
+    modality_dropout: Fraction = 0.2
     """Chance to hide one of an item's modalities while training."""
 
     def modalities(self) -> dict[str, ModalityConfig]:
@@ -195,23 +195,23 @@ class EncoderConfig:
 
 @dataclass(frozen=True)
 class ObjectivesConfig:
-    modalities: NonNegative = 1.0
+    modalities: NonNegativeFloat = 1.0
     """Weight of symmetric InfoNCE between an item's modalities, every two of them (CLIP)."""
-    pairs: NonNegative = 0.0
+    pairs: NonNegativeFloat = 0.0
     """Weight of the sigmoid loss over pairs of modalities (SigLIP)."""
-    behaviour: NonNegative = 1.0
+    behaviour: NonNegativeFloat = 1.0
     """Weight of InfoNCE between a history and its next item (UniSRec, MISSRec)."""
-    co_engaged: NonNegative = 0.0
+    co_engaged: NonNegativeFloat = 0.0
     """Weight of InfoNCE between items that one person took one after the other."""
-    edges: NonNegative = 0.0
+    edges: NonNegativeFloat = 0.0
     """Weight of InfoNCE between items that the catalog's `edges` table links."""
-    words: NonNegative = 1.0
+    words: NonNegativeFloat = 1.0
     """Weight of telling an item's words from its vector."""
-    reconstruction: NonNegative = 0.0
+    reconstruction: NonNegativeFloat = 0.0
     """Weight of telling what modality dropout hid from what it left."""
-    language: NonNegative = 0.0
+    language: NonNegativeFloat = 0.0
     """Weight of telling each token from those before it; for text towers that are decoders."""
-    temperature: Positive = 0.07
+    temperature: PositiveFloat = 0.07
     """Start of the learned temperatures of the objectives that are InfoNCE."""
 
 
@@ -221,9 +221,9 @@ class PretrainDataConfig:
     """Packed rows in one step on each device."""
     row_length: PositiveInt = 12
     """Items in a row: stretches of several people's histories, side by side."""
-    uniform_share: Share = 0.25
+    uniform_share: Fraction = 0.25
     """Share of the rows filled with items drawn evenly, so that unpopular ones are read too."""
-    edges_share: Share = 0.25
+    edges_share: Fraction = 0.25
     """Share of the rows filled with linked items, where `objectives.edges` is used."""
     encode_parts: PositiveInt = 1
     """Parts in which a step's items go through the towers, each twice (GradCache): less memory,
@@ -234,9 +234,9 @@ class PretrainDataConfig:
     """Compile the towers' layers (torch.compile): on a GPU steps are faster after a slow first one."""
     held_out: Annotated[float, Bounds(0, 0.5)] = 0.02
     """Share of the items, at most 1,000, that no step reads: the retrieval report asks for them."""
-    max_broken: Share = 0.01
+    max_broken: Fraction = 0.01
     """Where a larger share of what items name (pictures, …) cannot be read, training is refused."""
-    workers: Count = 0
+    workers: NonNegativeInt = 0
     """Loader processes."""
 
 

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from catalog.atomic_write import replace_file
 from catalog.catalog import Catalog, cache_folder
-from catalog.staging import replace_file
 from pretrain.modalities import Content, Modality, PictureSource, Processor, Source
 from pretrain.modalities.base import SAID, present_rows
 from pretrain.modalities.text import TextSource
@@ -114,7 +114,7 @@ class ContentReader:
                 return None if pictures is None else pictures.picture_of(item)
 
             groups = twin_groups(
-                self.catalog.num_items, self.catalog.text_of, picture_of, self._other_content()
+                self.catalog.num_items, self.catalog.item_text, picture_of, self._other_content()
             )
             kept.parent.mkdir(parents=True, exist_ok=True)
             partial = kept.with_suffix(f".{os.getpid()}.partial.npy")  # ranks may race, and agree

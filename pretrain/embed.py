@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from catalog.artifacts import Artifact, open_artifact, write_artifact
+from catalog.atomic_write import signal_progress
 from catalog.catalog import Catalog, load_catalog
-from catalog.errors import NotFinite, VitrineError
+from catalog.errors import NonFiniteError, VitrineError
 from catalog.memory import release_pages
 from catalog.progress import track
-from catalog.staging import note_kept
 from pretrain.artifact import EncoderParts, open_encoder
 from pretrain.config import EmbedConfig
 from pretrain.content import ContentReader, to_device
@@ -94,7 +94,7 @@ def embed_items(
 
     `of` says which of what the encoder makes: another part has another shape behind its first place.
     `in_step`: all ranks call this, each with items of its own, and take as many passes (ZeRO-3).
-    Raises NotFinite where an item's vector is not (see `check_finite`).
+    Raises NonFiniteError where an item's vector is not (see `check_finite`).
     """
     if items is None:
         items = np.arange(reader.catalog.num_items)
@@ -122,7 +122,7 @@ def embed_items(
 def check_finite(
     encoded: ItemVectors, encoder: ItemEncoder, catalog: Catalog, items: NDArray[np.int64]
 ) -> None:
-    """Raises NotFinite where a vector of `items` is not, and names the first and its modality."""
+    """Raises NonFiniteError where a vector of `items` is not, and names the first and its modality."""
     strange = ~encoded.item.isfinite().all(dim=1)
     if not strange.any():
         return
@@ -134,7 +134,7 @@ def check_finite(
         if is_broken
     ]
     where = f"its {told[0]} (tower or projection)" if told else "the fusion of its modalities"
-    raise NotFinite(
+    raise NonFiniteError(
         f"the vector of item {catalog.items[int(items[row])]['item_id']!r} is not finite: {where} gives "
         "nan or infinity; look at this item's content and at the encoder's weights"
     )
@@ -204,10 +204,10 @@ def vectors_made_with(
 
 
 def check_vectors(vectors: NDArray[np.floating], catalog: Catalog, folder: str | Path) -> None:
-    """Raises NotFinite where one of the `vectors` (num_items, width) read from `folder` is not."""
+    """Raises NonFiniteError where one of the `vectors` (num_items, width) read from `folder` is not."""
     strange = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if len(strange):
-        raise NotFinite(
+        raise NonFiniteError(
             f"the vectors {folder} hold nan or infinity for {len(strange):,} items, first for "
             f"{catalog.items[int(strange[0])]['item_id']!r}; make them again with vitrine embed"
         )
@@ -335,7 +335,7 @@ class EmbeddingPass:
             release_pages(self.hashes)
             self.done[block] = 1
             self.done.flush()
-            note_kept()
+            signal_progress()
 
     @torch.no_grad()
     def _embed(self, items: NDArray[np.int64]) -> int:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from catalog.catalog import Catalog
-from catalog.errors import VitrineError, nearest
+from catalog.errors import VitrineError, did_you_mean
 from pretrain.artifact import EncoderParts
 from pretrain.config import ExtractConfig
 from pretrain.modalities import MODALITIES, Content, Modality, Processor
@@ -54,7 +54,7 @@ class Extractors:
         if wanted.of not in encoder.kinds:
             raise VitrineError(
                 f"extract.{name}.of is {wanted.of!r}, which the encoder does not read."
-                f"{nearest(wanted.of, encoder.kinds)}"
+                f"{did_you_mean(wanted.of, encoder.kinds)}"
             )
         about = encoder.kinds[wanted.of].about
         if "tower" in about:

@@ -14,9 +14,9 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from torch import nn
 
+from catalog.atomic_write import signal_progress
 from catalog.catalog import Catalog, cache_folder
 from catalog.progress import track
-from catalog.staging import note_kept
 from pretrain.content import ContentReader, to_device
 from pretrain.embed import BATCH_TOKENS, BLOCK, batches_of
 from pretrain.encoder import ItemEncoder
@@ -105,7 +105,7 @@ def _read_missing(
             store.flush()
             done[block] = 1
             done.flush()
-            note_kept()
+            signal_progress()
         encoder.to(before)  # pyright: ignore[reportArgumentType]
         encoder.train(training)
     store.close()

@@ -20,7 +20,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from catalog.errors import VitrineError, in_one_line
+from catalog.errors import VitrineError, one_line_message
 
 OWN_CODE = "trust_remote_code"
 OFFSET_POSITIONS = {
@@ -41,7 +41,7 @@ def foreign(what: str, remedy: str) -> Iterator[None]:
     except (
         Exception
     ) as error:  # libraries raise nearly every kind for a file that is not as it should be
-        reason = in_one_line(error)
+        reason = one_line_message(error)
         if OWN_CODE in str(error):
             reason = "it comes with code of its own, which Vitrine does not run"
             remedy = "use a model of a kind that transformers knows by itself"

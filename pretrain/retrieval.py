@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from catalog.catalog import Catalog
-from catalog.errors import NotFinite, VitrineError
+from catalog.errors import NonFiniteError, VitrineError
 from catalog.splits import Split, Targets, target_rows
 from pretrain.content import ContentReader, to_device
 from pretrain.embed import embed_items
@@ -208,7 +208,7 @@ def places(queries: Tensor, candidates: Tensor, own: Tensor) -> NDArray[np.int64
         part = slice(start, start + CHUNK)
         scores = queries[part] @ candidates.T
         if not scores.sum().isfinite():
-            raise NotFinite(
+            raise NonFiniteError(
                 "the retrieval report compares vectors that are not finite, of "
                 f"{int((~candidates.isfinite().all(dim=1)).sum()):,} candidates and "
                 f"{int((~queries.isfinite().all(dim=1)).sum()):,} queries; look at the encoder's weights"
@@ -222,7 +222,7 @@ def places(queries: Tensor, candidates: Tensor, own: Tensor) -> NDArray[np.int64
 
 def _some(targets: Targets) -> Targets:
     """At most 2,000 of the targets that have a history, evenly drawn."""
-    targets = targets.take(targets.lengths > 0).one_each()
+    targets = targets.take(targets.history_lengths > 0).first_per_user()
     if len(targets.users) <= MOST_PEOPLE:
         return targets
     chosen = np.random.default_rng(0).permutation(len(targets.users))[:MOST_PEOPLE]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 
 from catalog.artifacts import write_artifact
-from catalog.seen import InteractionSketch
+from catalog.interaction_sketch import InteractionSketch
 from catalog.splits import load_split
 from pretrain.artifact import count_parameters, new_encoder
 from pretrain.card import encoder_card

@@ -27,7 +27,7 @@ COLOURS_APART = 10
 
 def twin_groups(
     num_items: int,
-    text_of: Callable[[int], str | None],
+    item_text: Callable[[int], str | None],
     picture_of: Callable[[int], NDArray[np.uint8] | None],
     others: NDArray[np.uint64] | None = None,
 ) -> NDArray[np.int64]:
@@ -42,7 +42,7 @@ def twin_groups(
     prints = np.zeros(num_items, dtype=np.uint64)
     colours = np.full((num_items, 3), np.nan, dtype=np.float32)  # nan: no picture
     for item in track(range(num_items), "Looking for twins"):
-        text, picture = text_of(item), picture_of(item)
+        text, picture = item_text(item), picture_of(item)
         if text:
             texts[item] = text_key(text)
         if text and picture is not None:

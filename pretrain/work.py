@@ -16,9 +16,9 @@ from typing import Any
 from lightning_fabric.utilities.rank_zero import rank_zero_only
 
 from catalog.artifacts import StrPath, artifact_hash, request_hash
+from catalog.atomic_write import replace_file
+from catalog.checksums import dumps_with_checksum, json_digest, loads_with_checksum
 from catalog.errors import VitrineError
-from catalog.seals import digest_of, seal, unseal
-from catalog.staging import replace_file
 
 CHECKPOINT = r"step=(\d+)"
 """How the folder of a checkpoint is called."""
@@ -122,7 +122,7 @@ def work_folder(
             )
     if _first_process():
         mine.mkdir(parents=True, exist_ok=True)
-        _write(mine / REQUEST, seal(request))
+        _write(mine / REQUEST, dumps_with_checksum(request))
     return mine
 
 
@@ -177,7 +177,7 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _read_request(work: Path) -> dict[str, Any] | None:
     """What the folder was made for; None where that cannot be read, as in folders of older versions."""
     try:
-        return unseal((work / REQUEST).read_text(encoding="utf8"))
+        return loads_with_checksum((work / REQUEST).read_text(encoding="utf8"))
     except (OSError, ValueError):
         return None
 
@@ -271,7 +271,7 @@ def written(checkpoint: Path) -> dict[str, Any]:
 
     ValueError where it does not say what it said when it was written.
     """
-    return unseal((checkpoint / WRITTEN).read_text(encoding="utf8"))
+    return loads_with_checksum((checkpoint / WRITTEN).read_text(encoding="utf8"))
 
 
 def seal_of(checkpoint: Path) -> str:
@@ -279,7 +279,7 @@ def seal_of(checkpoint: Path) -> str:
 
     ValueError as `written`.
     """
-    return digest_of(written(checkpoint))
+    return json_digest(written(checkpoint))
 
 
 def learned_request(

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from catalog.artifacts import amend_artifact, write_artifact
-from catalog.staging import replace_file
+from catalog.atomic_write import replace_file
 from pretrain.work import claim_work
 from tests.disk import Recorder, faults, read_strace
 
@@ -113,20 +113,20 @@ def test_all_is_on_the_disk_before_it_gets_its_name_says_strace(
 
 def write_badly(folder: Path, *, file: bool, inside: bool, holder: bool, late: bool) -> Path:
     """With one of the flushes left out, or a write after it."""
-    from catalog.staging import flush_file, flush_folder
+    from catalog.atomic_write import fsync_file, fsync_folder
 
     partial, final = folder / "partial", folder / "final"
     partial.mkdir()
     (partial / "weights").write_text("1")
     if file:
-        flush_file(partial / "weights")
+        fsync_file(partial / "weights")
     if inside:
-        flush_folder(partial)
+        fsync_folder(partial)
     if late:
         (partial / "weights").write_text("12")
     partial.rename(final)
     if holder:
-        flush_folder(folder)
+        fsync_folder(folder)
     return final
 
 

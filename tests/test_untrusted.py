@@ -18,7 +18,7 @@ from transformers import BertConfig, BertModel
 from catalog.catalog import load_catalog
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
-from catalog.seen import SEEN_FILE, InteractionSketch
+from catalog.interaction_sketch import SKETCH_FILE, InteractionSketch
 from finetune.artifact import train_counts
 from launch.checkpoints import StateFile
 from pretrain.artifact import new_encoder
@@ -86,7 +86,7 @@ def test_no_file_runs_when_it_is_read(
     """Whatever a reader of ours is handed, under whatever name."""
     path = tmp_path / f"file.{extension}"
     write(path, mark)
-    named = {name: tmp_path / name for name in ("train_counts.npy", SEEN_FILE)}
+    named = {name: tmp_path / name for name in ("train_counts.npy", SKETCH_FILE)}
     for other in named.values():
         other.write_bytes(path.read_bytes())
     for read in (

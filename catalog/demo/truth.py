@@ -30,7 +30,7 @@ from catalog.demo.style import (
 )
 from catalog.demo.words import PRICE_WORDS, value_words
 from catalog.demo.world import ASPECT_TRAITS, Item, Person
-from catalog.errors import VitrineError, nearest
+from catalog.errors import VitrineError, did_you_mean
 
 Known = TypeVar("Known")
 
@@ -143,7 +143,7 @@ class DemoTruth:
 
 def _find(known: Mapping[str, Known], name: str, what: str) -> Known:
     if name not in known:
-        raise VitrineError(f"the demo world has no {what} {name!r}.{nearest(name, known)}")
+        raise VitrineError(f"the demo world has no {what} {name!r}.{did_you_mean(name, known)}")
     return known[name]
 
 

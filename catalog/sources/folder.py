@@ -9,7 +9,7 @@ import pyarrow as pa
 from pyarrow import csv, json, parquet
 
 from catalog.config import CatalogConfig
-from catalog.errors import VitrineError, nearest
+from catalog.errors import VitrineError, did_you_mean
 from catalog.sources.base import RawTables
 from catalog.yaml_files import read_yaml
 
@@ -92,7 +92,7 @@ def existing_folder(path: str) -> Path:
     folder = Path(path).expanduser()
     if not folder.exists():
         siblings = folder.parent.iterdir() if folder.parent.is_dir() else []
-        hint = nearest(folder.name, (other.name for other in siblings if other.is_dir()))
+        hint = did_you_mean(folder.name, (other.name for other in siblings if other.is_dir()))
         raise VitrineError(f"the catalog folder {path} does not exist.{hint}")
     if not folder.is_dir():
         raise VitrineError(
@@ -183,7 +183,9 @@ def read_settings(path: Path) -> dict[str, Any]:
         raise VitrineError(f"{path} must hold `roles:` and below it role: column.")
     for key in settings:
         if key != "roles":
-            raise VitrineError(f"{path} has an unknown key {key!r}.{nearest(str(key), ['roles'])}")
+            raise VitrineError(
+                f"{path} has an unknown key {key!r}.{did_you_mean(str(key), ['roles'])}"
+            )
     roles = settings.get("roles") or {}
     if not isinstance(roles, dict):
         raise VitrineError(

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from catalog.catalog import Catalog
-from catalog.splits import Split, Targets, training_pairs
+from catalog.splits import Split, Targets, train_user_items
 from finetune.evaluate import ScoreChunk
 
 TRIED_K, TRIED_SHRINK = (20, 50, 100, 200, 500), (0.0, 10.0, 30.0, 100.0)
@@ -34,7 +34,7 @@ class ItemKNN:
         have similarity 0."""
         self.items, self.similarities = items, similarities
 
-    def nearest(self, k: int) -> "ItemKNN":
+    def did_you_mean(self, k: int) -> "ItemKNN":
         """The first k of those that are kept."""
         return ItemKNN(self.items[:, :k], self.similarities[:, :k])
 
@@ -49,7 +49,7 @@ class ItemKNN:
         itself: bool = False,
     ) -> "ItemKNN":
         """`itself`: an item is among its own neighbours, for users whose own items are candidates."""
-        users, items = training_pairs(catalog, split)
+        users, items = train_user_items(catalog, split)
         pairs = np.unique(users * catalog.num_items + items)
         users, items = pairs // catalog.num_items, pairs % catalog.num_items
         begins = np.searchsorted(users, np.arange(catalog.num_users + 1))  # of each person's items

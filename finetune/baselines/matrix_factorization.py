@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from catalog.catalog import Catalog
 from catalog.errors import VitrineError
-from catalog.splits import Split, Targets, training_pairs
+from catalog.splits import Split, Targets, train_user_items
 from finetune.config import MatrixFactorizationConfig
 from finetune.evaluate import ScoreChunk
 from pretrain.optim import GuardedAdamW
@@ -29,9 +29,9 @@ class Pairs:
 
     def __init__(self, catalog: Catalog, split: Split, size: int, seed: int) -> None:
         """`size`: triples in one draw. VitrineError where no user has an item they did not take."""
-        users, items = training_pairs(catalog, split)
+        users, items = train_user_items(catalog, split)
         self.taken = np.unique(users * catalog.num_items + items)
-        self.candidates = np.flatnonzero(split.trained_items)
+        self.candidates = np.flatnonzero(split.warm_items)
         num_taken = np.bincount(self.taken // catalog.num_items, minlength=catalog.num_users)
         # A user who took every candidate has no negative item, and nothing to learn from.
         useful = num_taken[users] < len(self.candidates)
@@ -160,7 +160,7 @@ class MatrixFactorization(pl.LightningModule):
         factors, device = self.averaged, self.averaged.bias.weight.device
         users = torch.from_numpy(targets.users.astype(np.int64)).to(device)
         known_users = torch.from_numpy((split.train_end > 0).astype(np.float32)).to(device)
-        known_items = torch.from_numpy(split.trained_items.astype(np.float32)).to(device)
+        known_items = torch.from_numpy(split.warm_items.astype(np.float32)).to(device)
 
         def score(people: Tensor, part: slice) -> Tensor:
             chosen = users[people.to(device)]

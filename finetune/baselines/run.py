@@ -124,7 +124,7 @@ def _neighbours(config: FinetuneConfig, catalog: Catalog, split: Split) -> Fitte
     """Those of the settings, and where these leave k or shrink open, the ones that rank validation best."""
     ks, shrinks = _tried(config.item_knn, catalog, split)
     display = ProgressDisplay("Item neighbours", catalog.num_items * len(shrinks))
-    validation = split.validation.of_people(config.validation_users)
+    validation = split.validation.sample_users(config.validation_users)
     best: tuple[ItemKNN, float | None, dict[str, Any]] | None = None
     for number, shrink in enumerate(shrinks):
 

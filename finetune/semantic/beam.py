@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from catalog.errors import NotFinite
+from catalog.errors import NonFiniteError
 from finetune.evaluate import first_cause
 from finetune.semantic.model import SemanticRecommender
 from finetune.semantic.trie import Trie
@@ -36,7 +36,7 @@ def beam_search(
         chances[forks] = told.to(chances.dtype)
         branches, chances = branches.view(people, beams, -1), chances.view(people, beams, -1)
         if chances.isnan().any():
-            raise NotFinite(
+            raise NonFiniteError(
                 f"the likelihood of a code at level {level} is nan, so no list follows from it: "
                 f"{first_cause(model)}"
             )

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from catalog.catalog import Catalog
-from catalog.errors import NotFinite
+from catalog.errors import NonFiniteError
 from catalog.splits import Targets
 from finetune.evaluate import People, check_scores, first_cause, rank_listed, tie_keys
 from finetune.metrics import ListMeasures, Ranking
@@ -70,7 +70,9 @@ class SemanticRanker:
         vectors = self.model.item_vectors(padded.to(self.device))
         states = self.model.recommender.last_states(vectors, lengths.to(self.device)).float()
         if not states.isfinite().all():
-            raise NotFinite(f"the state after a history is not finite: {first_cause(self.model)}")
+            raise NonFiniteError(
+                f"the state after a history is not finite: {first_cause(self.model)}"
+            )
         return states
 
     def rank(self, history: History, k: int) -> list[tuple[int, float]]:

@@ -73,7 +73,7 @@ def run_semantic_ids(config: FinetuneConfig, output: Path, build_trainer: Traine
                 request=learned_request("semantic-ids", asdict(config), **fitted.made_from),
             ) as staging:
                 fitted.store(staging, catalog, split, made.item_vectors, ranking)
-                save_model(module.model, split.trained_items, staging.path)
+                save_model(module.model, split.warm_items, staging.path)
                 of_beam = summarise(alone, slices_of(catalog, split, split.test))
                 staging.metrics["seconds"] = round(perf_counter() - started, 1)
                 staging.metrics["peak_mib"] = memory.mib
@@ -122,7 +122,7 @@ def fit_semantic_ids(
         with torch.no_grad():
             dense = recommender.adapt(module.content).float().cpu().numpy()
         repeats = config.split.repeats == "rank"
-        return SemanticRanker(module.model, dense, split.trained_items, config.semantic, repeats)
+        return SemanticRanker(module.model, dense, split.warm_items, config.semantic, repeats)
 
     def rank(module: SemanticModule, targets: Targets) -> Ranking:
         return ranker(module).rank_targets(catalog, targets)

@@ -5,12 +5,12 @@ from typing import Literal
 
 from catalog.config import (
     CatalogConfig,
-    Count,
-    LongSeed,
-    NonNegative,
-    Positive,
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
     PositiveInt,
-    Share,
+    Seed63,
     SplitConfig,
 )
 from finetune.config import LoraConfig
@@ -23,9 +23,9 @@ class CodecConfig:
     """Pixels a side of a patch; each patch becomes one latent position."""
     channels: PositiveInt = 128
     """Principal components kept of a patch."""
-    overlap: Count = 2
+    overlap: NonNegativeInt = 2
     """Pixels by which a patch reaches into each neighbour, so that no seams show."""
-    whitening: Share = 0.8
+    whitening: Fraction = 0.8
     """0 keeps each component's own spread, so that loss is error in pixels; 1 gives all the same."""
     fit_pictures: PositiveInt = 1000
     """Pictures the components are found on."""
@@ -39,9 +39,9 @@ class DenoiserConfig:
     """Its blocks."""
     heads: PositiveInt = 4
     """Attention heads of each block."""
-    user_tokens: Count = 4
+    user_tokens: NonNegativeInt = 4
     """Tokens made from the user state."""
-    item_tokens: Count = 4
+    item_tokens: NonNegativeInt = 4
     """Tokens made from the item vector."""
 
 
@@ -54,19 +54,19 @@ class DrawConfig:
     mode: Mode = "concept"
     """concept: a new design for the person, of the item's kind, never to be shown as an item on sale;
     creative: the item's own pixels as they are, what surrounds them made for the person."""
-    user_scale: NonNegative = 4.0
+    user_scale: NonNegativeFloat = 4.0
     """How far to lean towards the person; 1 follows what was learned, 0 ignores the person."""
-    item_scale: NonNegative = 3.0
+    item_scale: NonNegativeFloat = 3.0
     """How far to lean towards the item."""
-    structure_scale: NonNegative = 0.0
+    structure_scale: NonNegativeFloat = 0.0
     """How far to keep to the item's outline and edges; creative asks for 1 at least."""
-    guide_above: Share = 0.3
+    guide_above: Fraction = 0.3
     """Lean only while more than this share of the picture is noise; 0 leans to the end."""
     solver: Solver = "pc"
     """How a picture comes out of the noise in few steps (generate/image/solvers.py)."""
     steps: PositiveInt = 12
     """Steps of the solver; each costs up to four passes of the denoiser, with heun twice as many."""
-    shift: Positive = 1.0
+    shift: PositiveFloat = 1.0
     """Above 1 steps are closer together while most is noise, below 1 towards the end."""
     candidates: PositiveInt = 1
     """Pictures drawn for each request, of which that is kept which item and person like best."""
@@ -76,11 +76,11 @@ class DrawConfig:
     """An image classifier of the Hugging Face hub, or a folder; what it calls by a name of
     `safety_labels` is drawn anew."""
     safety_labels: tuple[str, ...] = ("nsfw", "unsafe", "porn", "hentai", "sexy")
-    tries: Count = 3
+    tries: NonNegativeInt = 3
     """Rounds more, at most, for what was refused."""
     batch_size: PositiveInt = 64
     """Pictures drawn at once."""
-    seed: LongSeed = 0
+    seed: Seed63 = 0
     """The same request with the same seed gives the same picture."""
 
 
@@ -101,7 +101,7 @@ class ImageBulkConfig:
 class ImageScoreConfig:
     people: PositiveInt = 300
     """Test targets for whom pictures are drawn, at most."""
-    shown: Count = 6
+    shown: NonNegativeInt = 6
     """People on the contact sheet."""
     judge: str = ""
     """An image encoder on the Hugging Face hub, or a folder, that nothing was conditioned on, to say what
@@ -110,7 +110,7 @@ class ImageScoreConfig:
     """Steps in which that is learned."""
     truth: str = ""
     """Folder of the demo world's truth; empty where nobody knows it."""
-    seed: LongSeed = 0
+    seed: Seed63 = 0
     """Chooses people, strangers and noise."""
     draw: DrawConfig = field(default_factory=DrawConfig)
 
@@ -137,24 +137,24 @@ class ImageConfig:
     """Shapes of pictures, at most: those that most of the catalog's pictures are near to."""
     codec: CodecConfig = field(default_factory=CodecConfig)
     denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
-    drop_user: Share = 0.1
+    drop_user: Fraction = 0.1
     """Chance that a training picture hides its person."""
-    drop_item: Share = 0.3
+    drop_item: Fraction = 0.3
     """Chance that a training picture hides its item."""
-    drop_structure: Share = 0.5
+    drop_structure: Fraction = 0.5
     """Chance that a training picture hides its outline."""
-    sibling_share: Share = 0.8
+    sibling_share: Fraction = 0.8
     """Chance that a training picture is asked for by the vector of another item of its kind, so
     that the item says what to draw and only the person can say how."""
-    alone_share: Share = 0.7
+    alone_share: Fraction = 0.7
     """Chance that a training picture is for somebody known by nothing but this purchase, the clearest case
     of what a state says of looks; else for the person as all else that they took tells. Near 1 pictures
     say more of the person, near 0 they hold together better."""
     batch_size: PositiveInt = 32
     """Pictures in one step on each device."""
-    workers: Count = 0
+    workers: NonNegativeInt = 0
     """Loader processes."""
-    sample_every: Count = 500
+    sample_every: NonNegativeInt = 500
     """Steps between grids of pictures in the logs; 0 draws none."""
     draw: DrawConfig = field(default_factory=DrawConfig)
     """Saved with the generator as its defaults."""

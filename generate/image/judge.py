@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from catalog.catalog import Catalog
 from catalog.errors import VitrineError
-from catalog.pictures import framed_picture
+from catalog.images import fit_image
 from catalog.progress import track
 from generate.text.facts import attribute_columns
 from pretrain.hub import read_colours, read_model
@@ -127,7 +127,7 @@ class ModelEyes:
 def squared(pictures: Sequence[Any], size: int) -> NDArray[np.uint8]:
     """Of any size and shape → (pictures, size, size, 3)."""
     opened = [one if isinstance(one, Image.Image) else Image.fromarray(one) for one in pictures]
-    return np.stack([framed_picture(one, size) for one in opened])
+    return np.stack([fit_image(one, size) for one in opened])
 
 
 def as_pixels(pictures: Sequence[Image.Image | NDArray[np.uint8]]) -> Tensor:
@@ -182,7 +182,7 @@ def _sample(
     order = rng.permutation(catalog.num_items)[:MOST]
     found = {}
     for item in track(order.tolist(), "Reading pictures", shown=progress):
-        picture = catalog.image_of(item, SIZE)
+        picture = catalog.item_image(item, SIZE)
         if picture is not None:
             found[item] = picture
     empty = np.empty((0, SIZE, SIZE, 3), np.uint8)

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from catalog.atomic_write import replace_file
 from catalog.catalog import Catalog
-from catalog.errors import BrokenFile, VitrineError
-from catalog.pictures import read_shape
+from catalog.errors import BrokenFileError, VitrineError
+from catalog.images import read_image_shape
 from catalog.progress import track
-from catalog.staging import replace_file
 from generate.image.codec import Codec, Frame, PatchCodec
 from generate.image.config import ImageConfig
 from generate.image.structure import CHANNELS, cut_out, structure_of
@@ -70,12 +70,12 @@ def _no_picture(catalog: Catalog) -> VitrineError:
 
 
 def shape_of(catalog: Catalog, item: int) -> Frame | None:
-    path = catalog.path_of(item)
+    path = catalog.media_path(item)
     if path is None:
         return None
     try:
-        return read_shape(path)
-    except BrokenFile as reason:
+        return read_image_shape(path)
+    except BrokenFileError as reason:
         catalog.broken_images[item] = str(reason)
         return None
 
@@ -107,7 +107,7 @@ def fit_codec(catalog: Catalog, config: ImageConfig) -> PatchCodec:
     for item in order.tolist():
         shape = shape_of(catalog, item)
         frame = frames[nearest_frame(shape, frames)] if shape else None
-        picture = catalog.image_of(item, frame) if frame else None
+        picture = catalog.item_image(item, frame) if frame else None
         if frame is not None and picture is not None:
             sample[frame].append(picture)
         if sum(map(len, sample.values())) == settings.fit_pictures:
@@ -165,7 +165,7 @@ def encode_pictures(
         for place, frame in enumerate(frames):
             latents, structures = files[place]
             for item in items[frame_of[items] == place].tolist():
-                picture = catalog.image_of(item, frame)
+                picture = catalog.item_image(item, frame)
                 if picture is None:
                     told["broken"].append(item)
                     continue
@@ -189,7 +189,7 @@ def _frames_of(catalog: Catalog, frames: list[Frame], progress: bool) -> NDArray
     """(num_items,): place of each picture's frame, by its header alone; -1 where there is none."""
     found = np.full(catalog.num_items, -1, dtype=np.int16)
     if len(frames) == 1:
-        paths = (catalog.path_of(item) for item in range(catalog.num_items))
+        paths = (catalog.media_path(item) for item in range(catalog.num_items))
         found[[path is not None for path in paths]] = 0
         return found
     for item in track(range(catalog.num_items), "Looking at pictures", shown=progress):

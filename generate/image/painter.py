@@ -186,7 +186,7 @@ class Painter:
     def _cut_item(self, item: int) -> tuple[NDArray[np.uint8], Mask] | None:
         shape = shape_of(self.catalog, item)
         size = None if shape is None else _at_most(shape, LARGEST)
-        picture = None if size is None else self.catalog.image_of(item, size)
+        picture = None if size is None else self.catalog.item_image(item, size)
         return None if picture is None else (picture, cut_out(picture))
 
     def _around_item(self, item: int | None, drawn: Image.Image) -> Image.Image:
@@ -216,7 +216,7 @@ class Painter:
         grid = self.pipeline.codec.grid_of(frame)
         found: dict[int, Tensor] = {}
         for item in {one for one in items if one is not None}:
-            picture = self.catalog.image_of(item, frame)
+            picture = self.catalog.item_image(item, frame)
             if picture is not None:
                 found[item] = seen(structure_of(picture, cut_out(picture), grid))
         nothing = torch.zeros(CHANNELS, *grid)

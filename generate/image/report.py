@@ -111,7 +111,7 @@ def _last_taken(people: People) -> Iterator[list[int | None]]:
 
 def _picture(painter: Painter, item: int | None) -> Image.Image | None:
     found = (
-        None if item is None else painter.catalog.image_of(item, painter.pipeline.codec.frames[0])
+        None if item is None else painter.catalog.item_image(item, painter.pipeline.codec.frames[0])
     )
     return None if found is None else Image.fromarray(found)
 

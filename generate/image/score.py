@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from catalog.catalog import Catalog
-from catalog.errors import NotFinite
+from catalog.errors import NonFiniteError
 from finetune.statistics import Interval, difference_interval, mean_interval, ratio_interval
 from generate.conditioning import Ranker
 from generate.image.config import DrawConfig
@@ -141,7 +141,7 @@ def judge_pictures(
     for told, found in features.items():
         if not found.isfinite().all():
             place = int((~found.isfinite().all(dim=1)).nonzero()[0])
-            raise NotFinite(
+            raise NonFiniteError(
                 f"the judge's features of the picture for user {catalog.user_ids[people.users[place]]!s} "
                 f"({told}) are not finite; look at that picture, or name another encoder with --judge"
             )
@@ -195,7 +195,7 @@ def look_at(
     catalog: Catalog, items: Sequence[int], frame: tuple[int, int], eyes: Eyes
 ) -> tuple[dict[int, int], Tensor]:
     """Item → its row in the features (pictures, width) of those that have a picture."""
-    found = {int(item): catalog.image_of(int(item), frame) for item in items}
+    found = {int(item): catalog.item_image(int(item), frame) for item in items}
     pictured = {item: picture for item, picture in found.items() if picture is not None}
     return {item: row for row, item in enumerate(pictured)}, eyes.features(list(pictured.values()))
 
@@ -257,7 +257,7 @@ def measure_colours(
     width, height = drawn["own"][0].size
     wanted: dict[int, NDArray[np.float64]] = {}
     for place, items in enumerate(looks):
-        pictures = [catalog.image_of(int(item), (height, width)) for item in items]
+        pictures = [catalog.item_image(int(item), (height, width)) for item in items]
         found = [colour_histogram(picture) for picture in pictures if picture is not None]
         if found:
             wanted[place] = np.mean(found, axis=0)

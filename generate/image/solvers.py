@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from catalog.errors import VitrineError, nearest
+from catalog.errors import VitrineError, did_you_mean
 
 Estimate = Callable[[Tensor, float], Tensor]
 """(x_t, t) → x̂ in the shape of x_t."""
@@ -125,5 +125,5 @@ def solver_of(name: str) -> Callable[[Estimate, Tensor, Sequence[float]], Tensor
     """Raises VitrineError for a name that is none of SOLVERS."""
     if name not in SOLVERS:
         known = ", ".join(SOLVERS)
-        raise VitrineError(f"solver {name!r} is not one of {known}.{nearest(name, SOLVERS)}")
+        raise VitrineError(f"solver {name!r} is not one of {known}.{did_you_mean(name, SOLVERS)}")
     return SOLVERS[name]

@@ -5,12 +5,12 @@ from typing import Any, Literal
 
 from catalog.config import (
     CatalogConfig,
-    Count,
-    LongSeed,
-    NonNegative,
+    Fraction,
+    FractionAboveZero,
+    NonNegativeFloat,
+    NonNegativeInt,
     PositiveInt,
-    Share,
-    ShareAboveZero,
+    Seed63,
     SplitConfig,
 )
 from finetune.config import LoraConfig
@@ -47,17 +47,17 @@ class TextConfig:
     """Size of the tokenizer trained on the catalog's words; used where `model` is empty."""
     lora: LoraConfig = field(default_factory=LoraConfig)
     """Low-rank updates of a pretrained model."""
-    lora_steps: Count = 0
+    lora_steps: NonNegativeInt = 0
     """Of a pretrained model: so many steps in which its updates learn alone, person and item hidden but
     for what is told in words; then they rest, and the prefix tokens learn (CoLLM, Zhang et al. 2023).
     0: all learn together."""
-    num_user_tokens: Count = 4
+    num_user_tokens: NonNegativeInt = 4
     """Prefix tokens made from the user state."""
-    num_item_tokens: Count = 4
+    num_item_tokens: NonNegativeInt = 4
     """Prefix tokens made from the item vector."""
-    num_voice_tokens: Count = 2
+    num_voice_tokens: NonNegativeInt = 2
     """Prefix tokens made from what the person said before; none where the catalog has no reviews."""
-    history_items: Count = 0
+    history_items: NonNegativeInt = 0
     """Of each history so many items are told in words too, those most like the item; for models large
     enough to read them."""
     history_tokens: PositiveInt = 128
@@ -65,15 +65,15 @@ class TextConfig:
     tasks: tuple[str, ...] = ("description", "review")
     """What to learn to write: title, description, headline, keywords, review, reason, or a YAML file of
     your own (see generate/text/tasks); a task the catalog has no words for is left out."""
-    drop_user: Share = 0.1
+    drop_user: Fraction = 0.1
     """Chance that a training text hides its person."""
-    drop_item: Share = 0.4
+    drop_item: Fraction = 0.4
     """Chance that a training text hides its item, so that the person must explain it."""
     max_tokens: PositiveInt = 64
     """Tokens kept of each text, its end included."""
     batch_size: PositiveInt = 32
     """Texts in one step on each device."""
-    workers: Count = 0
+    workers: NonNegativeInt = 0
     """Loader processes."""
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(learning_rate=5e-3))
     trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(max_steps=1000))
@@ -81,13 +81,13 @@ class TextConfig:
 
 @dataclass(frozen=True)
 class WriteConfig:
-    temperature: NonNegative = 0.7
+    temperature: NonNegativeFloat = 0.7
     """Above 1 flattens, below 1 sharpens each choice of a token; 0 always takes the likeliest."""
-    top_p: ShareAboveZero = 0.9
+    top_p: FractionAboveZero = 0.9
     """Choose among the likeliest tokens that together hold this share of the probability."""
     max_tokens: PositiveInt = 64
     """Longest text, in tokens."""
-    seed: LongSeed = 0
+    seed: Seed63 = 0
     """The same request with the same seed gives the same words."""
     strict: bool = False
     """Only what the catalog bears out: values, numbers and telling words of its texts and reviews. A
@@ -118,16 +118,16 @@ class BulkConfig:
 class ScoreConfig:
     people: PositiveInt = 500
     """Test targets over which true texts are scored, at most."""
-    written: Count = 200
+    written: NonNegativeInt = 200
     """And over which texts are written, at most."""
-    samples: Count = 3
+    samples: NonNegativeInt = 3
     """People side by side in samples.md, each about the next item of each."""
     judge: str = ""
     """A text encoder on the Hugging Face hub, or a folder, that nothing was conditioned on, to say how
     near words are to items and histories; shared words say so in any case."""
     truth: str = ""
     """Folder of the demo world's truth; empty where nobody knows it."""
-    seed: LongSeed = 0
+    seed: Seed63 = 0
     """Chooses people, strangers and noise."""
     write: WriteConfig = field(default_factory=WriteConfig)
     """strict: what is left when only what the catalog bears out may be said is scored too."""

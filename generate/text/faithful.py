@@ -67,7 +67,7 @@ class Checker:
         """Without a split reviews say nothing."""
         self.catalog = catalog
         self.facts = facts or Facts(catalog)
-        self.texts = catalog.interactions.texts if split is not None else None
+        self.texts = catalog.interactions.reviews if split is not None else None
         self.rows, self.bounds = rows_of_items(catalog, split if self.texts else None)
         """Rows of training interactions, item by item, and where each item's begin."""
         self._said = lru_cache(maxsize=16_384)(self._find_said)

@@ -87,7 +87,7 @@ class Prompts:
 
     def said(self, past: Past) -> str:
         """The newest reviews of the person, oldest first."""
-        texts = self.catalog.interactions.texts
+        texts = self.catalog.interactions.reviews
         if texts is None or past.user is None:
             return ""
         end = int(self.catalog.interactions.offsets[past.user]) + past.length
@@ -126,4 +126,4 @@ class Prompts:
             text = self.catalog.column("title")[item].as_py()
         else:
             text = None
-        return short_title(text or self.catalog.text_of(item) or "")
+        return short_title(text or self.catalog.item_text(item) or "")

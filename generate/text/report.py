@@ -39,7 +39,7 @@ def run_text_scores(folder: Path, config: ScoreConfig, output: Path) -> Path:
     catalog, split = load_split(
         CatalogConfig(**settings["catalog"]), SplitConfig(**settings["split"])
     )
-    some = [catalog.text_of(item) or "" for item in range(min(catalog.num_items, 200))]
+    some = [catalog.item_text(item) or "" for item in range(min(catalog.num_items, 200))]
     judges = {config.judge: model_judge(config.judge, some)} if config.judge else {}
     _, ranker = load_catalog_and_ranker(artifact)
     generator = TextGenerator.from_pretrained(artifact.path)

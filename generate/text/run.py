@@ -103,7 +103,7 @@ def new_generator(
         tasks=tuple(words.tasks.values()),
         num_user_tokens=config.num_user_tokens,
         num_item_tokens=config.num_item_tokens,
-        num_voice_tokens=config.num_voice_tokens if words.catalog.interactions.texts else 0,
+        num_voice_tokens=config.num_voice_tokens if words.catalog.interactions.reviews else 0,
         max_tokens=config.max_tokens,
         history_items=config.history_items,
         history_tokens=config.history_tokens,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from catalog.catalog import Catalog
-from catalog.errors import NotFinite, VitrineError
+from catalog.errors import NonFiniteError, VitrineError
 from catalog.splits import Split, target_rows
 from finetune.statistics import difference_interval, mean_interval, ratio_interval
 from generate.conditioning import Ranker, encode_histories
@@ -183,7 +183,7 @@ def choose_people(
     ranker: Ranker, catalog: Catalog, split: Split, people: int, seed: int = 0, chunk: int = 256
 ) -> People:
     """At most `people` of the test targets, drawn at random, with their states and partners."""
-    targets = split.test.one_each()
+    targets = split.test.first_per_user()
     if min(len(targets), people) < 2:
         raise VitrineError(
             f"{catalog.name} has {len(targets)} people with a test target; a stranger to compare with "
@@ -256,7 +256,7 @@ def _likelihood(
             nats, tokens = generator.loss_per_text(conditions, task, words)
             if not nats.isfinite().all():
                 place = part[int((~nats.isfinite()).nonzero()[0])]
-                raise NotFinite(
+                raise NonFiniteError(
                     f"the likelihood of the {task} of user row {people.users[place]} ({told}) is not "
                     "finite; look at that text and at the generator's weights"
                 )

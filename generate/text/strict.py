@@ -86,7 +86,7 @@ def own_words(words: Words, task: str, item: int) -> str:
 def plain_words(catalog: Catalog, item: int) -> str:
     """Its text, else its category, else its id."""
     return (
-        catalog.text_of(item)
+        catalog.item_text(item)
         or (catalog.column("category")[item].as_py() if catalog.has_column("category") else None)
         or str(catalog.items[item]["item_id"])
     )

@@ -74,7 +74,7 @@ def learn_vouched(catalog: Catalog, pairs: NextItemPairs) -> list[str]:
     texts = catalog.texts()
     for item in track(range(catalog.num_items), "Reading words of items"):
         sources.update(words_of(texts(item)))
-    reviews = catalog.interactions.texts
+    reviews = catalog.interactions.reviews
     if reviews is not None:
         stride = max(1, -(-len(pairs) // REVIEWS))
         users, positions = pairs.users[::stride], pairs.positions[::stride]

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from catalog.arrange import arrange
 from catalog.artifacts import open_artifact
 from catalog.catalog import Catalog
 from catalog.config import CatalogConfig, SplitConfig
 from catalog.errors import VitrineError
+from catalog.reorder import reorder_histories
 from catalog.splits import make_split
 from generate.conditioning import Ranker
 from generate.ranker import load_catalog_and_ranker
@@ -51,7 +51,7 @@ class Writer:
 
     @cached_property
     def checker(self) -> Checker:
-        read = arrange(self.catalog, self.split)
+        read = reorder_histories(self.catalog, self.split)
         return Checker(read, make_split(read, self.split))
 
     @cached_property

@@ -6,7 +6,7 @@ Knows nothing about training them.
 import json
 from pathlib import Path
 
-from catalog.errors import VitrineError, nearest
+from catalog.errors import VitrineError, did_you_mean
 from finetune.config import ArmConfig, Imputation
 from launch.compare.config import CompareConfig
 
@@ -33,7 +33,7 @@ def chosen_arms(config: CompareConfig) -> dict[str, ArmConfig]:
     for name in wanted:
         if name not in arms:
             raise VitrineError(
-                f"there is no arm {name!r} among those to compare.{nearest(name, arms)} "
+                f"there is no arm {name!r} among those to compare.{did_you_mean(name, arms)} "
                 f"All of them: {', '.join(arms)}"
             )
     if config.reference and config.reference not in wanted:

@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from catalog.errors import Diverged, NotFinite
+from catalog.errors import DivergenceError, NonFiniteError
 from finetune.config import ArmConfig
 from launch.compare.arms import chosen_arms
 from launch.compare.config import CompareConfig
@@ -47,7 +47,7 @@ def run_comparison(config: CompareConfig, output: Path, build_trainer: Any) -> P
         print_status(place)
         try:
             stage.run()
-        except (Diverged, NotFinite) as error:  # the others are compared all the same
+        except (DivergenceError, NonFiniteError) as error:  # the others are compared all the same
             failed.setdefault(arm, f"seed {seed}: {error}")
             print_status(f"{place} failed: {error}")
     from launch.report.comparison import write_comparison

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from catalog.artifacts import open_artifact
+from catalog.atomic_write import replace_file
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
-from catalog.staging import replace_file
 from finetune.config import ArmConfig, FinetuneConfig
 
 

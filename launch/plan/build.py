@@ -224,7 +224,7 @@ class ContentShapes:
 
     def _has(self, kind: Modality, item: int) -> bool:
         if kind.kind in ("image", "video", "audio"):
-            return self.catalog.path_of(item, kind.about["source"]) is not None
+            return self.catalog.media_path(item, kind.about["source"]) is not None
         return True
 
     def _inputs(self, name: str, kind: Modality, rows: int) -> dict[str, Tensor]:

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from catalog.config import Count, PositiveInt
-from catalog.errors import VitrineError, nearest
+from catalog.config import NonNegativeInt, PositiveInt
+from catalog.errors import VitrineError, did_you_mean
 from finetune.config import FinetuneConfig
 from launch.settings import load_settings
 from pretrain.config import PretrainConfig
@@ -34,11 +34,11 @@ class RehearseOptions:
     """pretrain or finetune; its own settings follow, as without `launch`."""
     config: str | None = None
     """The stage's settings, as for the stage itself."""
-    nodes: Count = 0
+    nodes: NonNegativeInt = 0
     """Machines; 0: as trainer.nodes says."""
-    devices: Count = 0
+    devices: NonNegativeInt = 0
     """Devices on each; 0: as trainer.devices says."""
-    rank: Count = 0
+    rank: NonNegativeInt = 0
     """Which of all ranks this process is."""
     steps: PositiveInt = 2
     """Steps to take."""
@@ -50,6 +50,6 @@ def stage_settings(stage: str, config: str | None, arguments: list[str]) -> Any:
     """The stage's settings from its file and what the command line says; VitrineError as there."""
     if stage not in STAGES:
         raise VitrineError(
-            f"no stage '{stage}' can be planned; use {' or '.join(STAGES)}.{nearest(stage, STAGES)}"
+            f"no stage '{stage}' can be planned; use {' or '.join(STAGES)}.{did_you_mean(stage, STAGES)}"
         )
     return load_settings(STAGES[stage], config or None, arguments)

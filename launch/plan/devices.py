@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 
-from catalog.errors import VitrineError, nearest
+from catalog.errors import VitrineError, did_you_mean
 
 GIB = 2**30
 
@@ -41,7 +41,7 @@ def find_device(name: str) -> Device:
     if name not in DEVICES:
         known = [*DEVICES, "here"]
         raise VitrineError(
-            f"no device '{name}' is known; use {', '.join(known)}.{nearest(name, known)}"
+            f"no device '{name}' is known; use {', '.join(known)}.{did_you_mean(name, known)}"
         )
     return DEVICES[name]
 

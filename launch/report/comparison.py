@@ -192,7 +192,7 @@ def _protocol(config: "CompareConfig", catalog: Catalog, split: Split) -> str:
     times = split.train_counts[targets] if len(targets) else np.zeros(1)
     return (
         f"{PROTOCOL[common.split.kind]}. {candidates_told(catalog, split)} "
-        f"{len(split.test):,} targets; {split.cold_shares['test']:.0%} of them "
+        f"{len(split.test):,} targets; {split.cold_fractions['test']:.0%} of them "
         f"were never taken in training (cold), half of them {np.median(times):,.0f} times or more (the "
         f"oftener, the more ids know of them). Trained arms: {common.trainer.max_steps:,} steps of "
         f"{common.data.rows} packed rows, the weights of the best look at validation, "

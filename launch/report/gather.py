@@ -14,8 +14,8 @@ from PIL import Image
 
 from catalog.artifacts import open_artifact
 from catalog.catalog import Catalog
-from catalog.errors import BrokenFile
-from catalog.pictures import read_picture, read_shape
+from catalog.errors import BrokenFileError
+from catalog.images import read_image, read_image_shape
 from catalog.splits import Split, load_split, target_rows
 from finetune.baselines import rank_by_popularity
 from finetune.config import ArmConfig
@@ -100,7 +100,7 @@ def gather_report(config: "PipelineConfig", output: Path, seconds: dict[str, flo
         protocol=(
             f"{PROTOCOL[config.finetune.split.kind]}. {candidates_told(catalog, split)} "
             f"{len(split.test):,} targets; "
-            f"{split.cold_shares['test']:.0%} of them were never bought in training (cold). "
+            f"{split.cold_fractions['test']:.0%} of them were never bought in training (cold). "
             f"{CONTENT_READ[config.finetune.content_statistics]} "
             "Bars are 95 % bootstrap intervals over people, one training run each; training noise is "
             "not measured."
@@ -155,7 +155,7 @@ def gather_arms(
 
 def candidates_told(catalog: Catalog, split: Split) -> str:
     """Which items are ranked, what becomes of repeats, and how many targets these are."""
-    repeated, targets = split.repeated.get("test", 0), len(split.test)
+    repeated, targets = split.num_repeated.get("test", 0), len(split.test)
     repeats = split.config.repeats
     of = f"{repeated:,} of {targets + (repeated if repeats == 'drop' else 0):,} test targets repeat an"
     of += " item of their user's history"
@@ -171,7 +171,7 @@ def candidates_told(catalog: Catalog, split: Split) -> str:
 def shown_columns(columns: Sequence[str], catalog: Catalog, split: Split) -> list[str]:
     """Those of `columns` that there are targets enough for."""
     few = {"cold/"} if cold_targets(catalog, split).sum() < FEW_COLD else set()
-    if split.config.repeats == "drop" or not split.repeated.get("test", 0):
+    if split.config.repeats == "drop" or not split.num_repeated.get("test", 0):
         few |= {"new/", "repeated/"}
     return [name for name in columns if not name.startswith(tuple(few))]
 
@@ -184,7 +184,7 @@ def is_control(arm: ArmConfig) -> bool:
 def cold_targets(catalog: Catalog, split: Split) -> NDArray[np.bool_]:
     """Which test targets were never bought in training: bool (targets,)."""
     interactions = catalog.interactions
-    return ~split.trained_items[interactions.items[target_rows(interactions, split.test)]]
+    return ~split.warm_items[interactions.items[target_rows(interactions, split.test)]]
 
 
 def _columns(names: list[str], metrics: dict[str, Any], prefix: str) -> dict[str, float]:
@@ -345,14 +345,14 @@ def shown(path: str | None) -> bytes | None:
     if not path:
         return None
     try:
-        height, width = read_shape(path)
+        height, width = read_image_shape(path)
         if max(height, width) <= SHOWN_PIXELS and kind_of_picture(Path(path).read_bytes()):
-            read_picture(path, 32)  # opens to its end
+            read_image(path, 32)  # opens to its end
             return Path(path).read_bytes()
         scale = min(1.0, SHOWN_PIXELS / max(height, width))
         size = max(1, round(height * scale)), max(1, round(width * scale))
-        pixels = Image.fromarray(read_picture(path, size))
-    except BrokenFile:
+        pixels = Image.fromarray(read_image(path, size))
+    except BrokenFileError:
         return None
     file = BytesIO()
     pixels.save(file, "JPEG", quality=88)
@@ -362,7 +362,7 @@ def shown(path: str | None) -> bytes | None:
 def _window(catalog: Catalog) -> list[int]:
     """Items for a first impression: a fixed draw of those with a picture that opens."""
     drawn = np.random.default_rng(3).permutation(catalog.num_items)
-    shown = (int(item) for item in drawn if catalog.image_of(int(item), 32) is not None)
+    shown = (int(item) for item in drawn if catalog.item_image(int(item), 32) is not None)
     return [item for item, _ in zip(shown, range(12), strict=False)]
 
 

@@ -3,14 +3,14 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from catalog.config import Count, Seed
+from catalog.config import NonNegativeInt, Seed
 
 
 @dataclass(frozen=True)
 class SearchConfig:
-    trials: Count = 0
+    trials: NonNegativeInt = 0
     """Settings tried for each arm, by validation alone, before it is trained with the best; 0: none."""
-    steps: Count = 0
+    steps: NonNegativeInt = 0
     """Steps of each trial; 0: as many as the arm is trained for."""
     seed: Seed = 0
     """Seed of what is proposed, and of the trials' own training."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from catalog.errors import VitrineError, nearest
+from catalog.errors import VitrineError, did_you_mean
 from finetune.config import ArmConfig, FinetuneConfig
 from launch.settings import describe, field_types
 from launch.values import Mismatch, nested_class, type_in_words, typed
@@ -63,7 +63,7 @@ def space_of(arm: ArmConfig, given: Mapping[str, Any]) -> dict[str, Range | Choi
         if name not in searchable:
             raise VitrineError(
                 f"search.space names {name!r}, which is no setting that arms are searched by."
-                f"{nearest(name, searchable)}"
+                f"{did_you_mean(name, searchable)}"
             )
     ranges = {
         name: _range(name, written)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catalog.artifacts import request_hash
-from catalog.errors import Diverged, NotFinite, VitrineError
+from catalog.errors import DivergenceError, NonFiniteError, VitrineError
 from finetune.config import ArmConfig, FinetuneConfig
 from launch.console import print_status
 from launch.search.config import SearchConfig
@@ -38,7 +38,7 @@ def search_arms(
 ) -> dict[str, SearchResult]:
     """Searches every arm that has something to search; what the journal holds is not tried again.
 
-    An arm all of whose trials diverged comes into `failed`, with the reason; without that, Diverged
+    An arm all of whose trials diverged comes into `failed`, with the reason; without that, DivergenceError
     is raised. Raises VitrineError for a
     space that makes no sense, without Optuna, and on several devices.
     """
@@ -69,7 +69,7 @@ def search_arms(
             search = ArmSearch(name, arms[name], config, common, space, output, build_trainer)
             try:
                 found[name] = search.run()
-            except Diverged as error:
+            except DivergenceError as error:
                 if failed is None:
                     raise
                 failed[name] = str(error)
@@ -108,7 +108,7 @@ class ArmSearch:
         )
 
     def run(self) -> SearchResult:
-        """Tries what is missing of the trials; Diverged where none of them came to a figure."""
+        """Tries what is missing of the trials; DivergenceError where none of them came to a figure."""
         while len(self._ended()) < self.config.trials:
             trial = self._next()
             print_status(f"[{self._place(trial)}] {_told(trial.params)}")
@@ -119,7 +119,7 @@ class ArmSearch:
         ended = self._ended()[: self.config.trials]
         good = [trial for trial in ended if trial.value is not None]
         if not good:
-            raise Diverged(
+            raise DivergenceError(
                 f"all {len(ended)} trials of {self.name} diverged; lower search.space.optimizer."
                 "learning_rate"
             )
@@ -178,7 +178,7 @@ class ArmSearch:
         try:
             score = run_trial(self.arm.model, settings, output, self.build_trainer)
             self.study.tell(trial.number, score)
-        except (Diverged, NotFinite):
+        except (DivergenceError, NonFiniteError):
             score = None
             self.study.tell(trial.number, state=TrialState.FAIL)
         shutil.rmtree(output.with_name(f"{output.name}.work"), ignore_errors=True)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from catalog.config import Count, PositiveInt
+from catalog.config import NonNegativeInt, PositiveInt
 
 GOES_ON = 75
 """Status of a stage that a signal stopped: it goes on when started again (EX_TEMPFAIL)."""
@@ -25,15 +25,15 @@ class LaunchOptions:
     follow, as without `launch`."""
     on: Literal["local", "slurm", "kubernetes"] = "local"
     """Where."""
-    nodes: Count = 0
+    nodes: NonNegativeInt = 0
     """Machines; 0: as trainer.nodes says."""
-    devices: Count = 0
+    devices: NonNegativeInt = 0
     """Devices on each of them; 0: as trainer.devices says."""
     cpu: bool = False
     """Without GPUs, as with trainer.accelerator cpu."""
     cpus: PositiveInt = 4
     """Processor cores for each device (SLURM, Kubernetes)."""
-    restarts: Count = 3
+    restarts: NonNegativeInt = 3
     """Times that all processes are started again after one failed, from the newest checkpoint; a
     mistake in the settings is reported once."""
     name: str = ""
@@ -50,9 +50,9 @@ class LaunchOptions:
     time: str = ""
     """SLURM: longest time of one run, such as 12:00:00; a stage that is not done by then is queued
     again and goes on."""
-    signal_before: Count = 120
+    signal_before: NonNegativeInt = 120
     """SLURM: seconds before that time in which to write a checkpoint."""
-    requeues: Count = 100
+    requeues: NonNegativeInt = 100
     """SLURM: so often at most a job queues itself again; after two runs in a row that kept nothing (no
     checkpoint, no artifact, no block of vectors) it does not."""
     partition: str = ""

@@ -8,7 +8,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from catalog.staging import KEPT
+from catalog.atomic_write import PROGRESS_FILE
 from launch.submit.config import GOES_ON, Job, LaunchOptions
 from launch.submit.hand_over import hand_over
 from launch.submit.local import AGENT, meet, processes
@@ -42,14 +42,14 @@ done
 # A job that keeps nothing, twice in a row, would begin again for ever.
 again=
 if [ "$code" -eq GOES_ON ] && [ "${SLURM_RESTART_COUNT:-0}" -lt REQUEUES ]; then
-    if [ -e "$VITRINE_KEPT" ]; then
+    if [ -e "$VITRINE_PROGRESS_FILE" ]; then
         again=yes
-        rm -f "$VITRINE_KEPT.none"
-    elif [ -e "$VITRINE_KEPT.none" ]; then
+        rm -f "$VITRINE_PROGRESS_FILE.none"
+    elif [ -e "$VITRINE_PROGRESS_FILE.none" ]; then
         echo "stopped twice before anything was kept; not queued again: raise --time or --signal_before"
     else
         again=yes
-        touch "$VITRINE_KEPT.none"
+        touch "$VITRINE_PROGRESS_FILE.none"
     fi
 fi
 
@@ -61,8 +61,8 @@ if [ "$again" ]; then
         scontrol requeue "$SLURM_JOB_ID"
     fi
 fi
-rm -f "$VITRINE_KEPT"
-[ "$again" ] || rm -f "$VITRINE_KEPT.none"
+rm -f "$VITRINE_PROGRESS_FILE"
+[ "$again" ] || rm -f "$VITRINE_PROGRESS_FILE.none"
 exit "$code"
 """
 
@@ -83,7 +83,7 @@ def batch_script(job: Job, options: LaunchOptions, python: str, folder: Path) ->
         '"${stage[@]}" &',
     ]
     file = shlex.quote(f"{folder / options.work}/{job.name}")
-    keep = KEEP.format(name=KEPT, file=file)
+    keep = KEEP.format(name=PROGRESS_FILE, file=file)
     watch = WATCH.replace("GOES_ON", str(GOES_ON)).replace("REQUEUES", str(options.requeues))
     parts = [
         "\n".join(["#!/bin/bash", *_directives(job, options, folder)]) + "\n",

@@ -11,7 +11,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from catalog.errors import VitrineError, nearest
+from catalog.errors import VitrineError, did_you_mean
 from launch.arguments import Signature, parse_arguments
 from launch.cli import load_command
 from launch.settings import field_types
@@ -91,7 +91,7 @@ def _parse(stage: str, arguments: list[str]) -> dict[str, Any]:
         key = argument.removeprefix("--").partition("=")[0].split(".")[0]
         if argument.startswith("--") and key.replace("-", "_") not in known:
             ours = [*known, *field_types(LaunchOptions)]
-            hint = nearest(f"--{key}", [f"--{name}" for name in ours])
+            hint = did_you_mean(f"--{key}", [f"--{name}" for name in ours])
             raise VitrineError(f"neither launch nor {stage} has an option '--{key}'.{hint}")
     return parse_arguments(signature, arguments)
 

@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from catalog.catalog import Catalog
 from catalog.errors import VitrineError
-from catalog.films import read_sound
+from catalog.video_audio import read_audio
 from pretrain.config import ModalityConfig
 from pretrain.hub import foreign, read_extractor
 from pretrain.modalities.base import (
@@ -89,7 +89,7 @@ class Sound(TowerModality):
         column, samples = self.about["source"], round(rate * seconds)
 
         def decode(path: str) -> NDArray[np.int16]:
-            return np.round(read_sound(path, rate, samples) * LOUDEST).astype(np.int16)
+            return np.round(read_audio(path, rate, samples) * LOUDEST).astype(np.int16)
 
         name = f"{column}-{rate}-{samples}"
         cache = MediaCache(catalog, column, name, (samples,), np.int16, decode, "Decoding sound")

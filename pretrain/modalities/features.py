@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from typing_extensions import override
 
+from catalog.atomic_write import replace_file
 from catalog.catalog import Catalog, cache_folder
 from catalog.errors import VitrineError
 from catalog.memory import release_pages
 from catalog.progress import track
-from catalog.staging import replace_file
 from pretrain import store
 from pretrain.config import ModalityConfig
 from pretrain.hub import foreign

@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from catalog.catalog import Catalog
 from catalog.errors import VitrineError
-from catalog.pictures import framed_picture, read_picture
+from catalog.images import fit_image, read_image
 from pretrain.config import ModalityConfig
 from pretrain.hub import read_colours
 from pretrain.modalities.base import (
@@ -71,7 +71,7 @@ class Picture(TowerModality):
     def pixels(self, pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
         """Pictures (height, width, 3) of any shape, as the tower takes them: (n, 3, size, size)."""
         size = self.about["image_size"]
-        squares = [framed_picture(Image.fromarray(picture), size) for picture in pictures]
+        squares = [fit_image(Image.fromarray(picture), size) for picture in pictures]
         return normalised(np.stack(squares), self.about["mean"], self.about["std"])
 
     def open(self, catalog: Catalog, processor: Processor | None) -> PictureSource:
@@ -82,7 +82,7 @@ class Picture(TowerModality):
             f"{column}-{size}",
             (size, size, 3),
             np.uint8,
-            lambda path: read_picture(path, size),
+            lambda path: read_image(path, size),
             "Decoding pictures",
         )
         return PictureSource(cache, self.about["mean"], self.about["std"])

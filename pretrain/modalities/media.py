@@ -16,11 +16,11 @@ from filelock import FileLock
 from numpy.typing import DTypeLike, NDArray
 from typing_extensions import override
 
+from catalog.atomic_write import signal_progress
 from catalog.catalog import Catalog, cache_folder
-from catalog.errors import BrokenFile
+from catalog.errors import BrokenFileError
 from catalog.memory import release_pages
 from catalog.progress import track
-from catalog.staging import note_kept
 from pretrain.modalities.base import Source
 from pretrain.store import shared_array
 
@@ -29,7 +29,7 @@ BLOCK = 256
 UNREAD, ABSENT, PRESENT, BROKEN = range(4)
 
 Decoder = Callable[[str], NDArray[np.generic]]
-"""A file's path → its array; raises BrokenFile with the reason."""
+"""A file's path → its array; raises BrokenFileError with the reason."""
 
 
 class MediaCache:
@@ -66,11 +66,11 @@ class MediaCache:
     ) -> None:
         def read(item: int) -> tuple[int, str]:
             try:
-                path = catalog.path_of(item, column)
+                path = catalog.media_path(item, column)
                 if path is None:
                     return ABSENT, ""
                 self.values[item] = decode(path)
-            except BrokenFile as error:
+            except BrokenFileError as error:
                 return BROKEN, str(error)
             return PRESENT, ""
 
@@ -87,7 +87,7 @@ class MediaCache:
                 self.values.flush()
                 self.states[block] = [state for state, _ in outcomes]
                 self.states.flush()
-                note_kept()
+                signal_progress()
 
     def _unread_blocks(self) -> Iterator[NDArray[np.int64]]:
         for start in range(0, len(self.states), BLOCK):

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from catalog.catalog import Catalog
-from catalog.films import read_frames
+from catalog.video_audio import read_video_frames
 from pretrain.config import ModalityConfig
 from pretrain.modalities.base import Modality, Processor, TowerModality
 from pretrain.modalities.image import PictureSource, describe_image_tower, picture_tokens
@@ -46,7 +46,7 @@ class Video(TowerModality):
             f"{column}-{size}x{frames}",
             (frames, size, size, 3),
             np.uint8,
-            lambda path: read_frames(path, frames, size),
+            lambda path: read_video_frames(path, frames, size),
             "Decoding video",
         )
         return PictureSource(cache, self.about["mean"], self.about["std"])

@@ -11,7 +11,7 @@ import pytest
 
 from catalog.catalog import cache_folder, load_catalog
 from catalog.config import CatalogConfig
-from catalog.errors import VitrineError, nearest
+from catalog.errors import VitrineError, did_you_mean
 
 HISTORIES = {"a": ["007", "7", "010"], "b": ["7", "010"]}
 
@@ -64,9 +64,9 @@ def test_arrays_have_the_promised_types_and_stay_on_disk(world):
 
 def test_words_are_the_title_then_the_text(world):
     catalog = world()
-    assert catalog.text_of(0) == "Red mug. A mug, red."
-    assert catalog.text_of(1) == "Blue mug"
-    assert catalog.text_of(2) is None
+    assert catalog.item_text(0) == "Red mug. A mug, red."
+    assert catalog.item_text(1) == "Blue mug"
+    assert catalog.item_text(2) is None
     assert catalog.items[2] | {"price": 0} == {
         "item_id": "011",
         "title": None,
@@ -85,13 +85,13 @@ def test_several_text_columns_are_joined_and_missing_ones_skipped(world):
     ]
     roles = {"text": ["colour", "tags", "desc"]}
     catalog = world(items, bought(("u", "x", 1)), roles=roles)
-    assert [catalog.text_of(i) for i in range(3)] == ["X. red. a, b. old", "new", None]
+    assert [catalog.item_text(i) for i in range(3)] == ["X. red. a, b. old", "new", None]
 
 
 def test_without_a_description_the_category_is_the_text(world):
     items = [{"item_id": "x", "title": "X", "categories": ["mugs", "cups"]}]
     catalog = world(items, bought(("u", "x", 1)))
-    assert catalog.text_of(0) == "X. mugs, cups"
+    assert catalog.item_text(0) == "X. mugs, cups"
     assert catalog.items[0]["category"] == "mugs"
 
 
@@ -101,11 +101,11 @@ def test_what_is_too_long_for_a_title_comes_after_the_text(world):
     catalog = world(
         [{"item_id": "x", "title": title, "description": "Red."}, ITEMS[1]], bought(("u", "x", 1))
     )
-    assert catalog.text_of(0) == (
+    assert catalog.item_text(0) == (
         "A mug that everybody wants that everybody wants that everybody wants that. Red. "
         "everybody wants"
     )
-    assert catalog.texts()(0) == catalog.text_of(0)
+    assert catalog.texts()(0) == catalog.item_text(0)
 
 
 def test_prices_are_numbers(world):
@@ -158,16 +158,16 @@ def test_without_times_the_files_order_counts(world, histories):
     rows = [{"user_id": u, "item_id": i} for u, i in ("uy", "vx", "ux")]
     catalog = world(ITEMS, rows)
     assert histories(catalog) == {"u": ["y", "x"], "v": ["x"]}
-    assert catalog.timed
+    assert catalog.has_timestamps
 
 
 def test_positions_and_files_sorted_by_person_are_no_moments(world):
     rows = [
         {"user_id": u, "item_id": i, "position": p} for u, i, p in (("u", "y", 1), ("v", "x", 0))
     ]
-    assert not world(ITEMS, rows).timed
+    assert not world(ITEMS, rows).has_timestamps
     grouped = [{"user_id": u, "item_id": i} for u, i in ("uy", "ux", "vx")]
-    assert not world(ITEMS, grouped).timed
+    assert not world(ITEMS, grouped).has_timestamps
 
 
 def test_ties_keep_the_files_order(world, histories):
@@ -218,7 +218,7 @@ def test_reviews_stay_with_their_interactions(world):
         {"user_id": "v", "item_id": "x", "timestamp": 9, "review": None},
         {"user_id": "u", "item_id": "y", "timestamp": 1, "review": "first"},
     ]
-    texts = world(ITEMS, rows).interactions.texts
+    texts = world(ITEMS, rows).interactions.reviews
     assert texts is not None
     assert [texts[row] for row in range(3)] == ["first", "second", None]
 
@@ -229,8 +229,8 @@ def test_a_quoted_review_may_hold_lines_and_commas(world):
     text = 'user_id,item_id,review\nu,x,"good,\nreally ""good"""\n'
     (world.folder / "interactions.csv").write_text(text)
     catalog = load_catalog(CatalogConfig(str(world.folder)))
-    assert catalog.interactions.texts is not None
-    assert catalog.interactions.texts[0] == 'good,\nreally "good"'
+    assert catalog.interactions.reviews is not None
+    assert catalog.interactions.reviews[0] == 'good,\nreally "good"'
 
 
 def test_lines_inside_quotes_do_not_end_a_row_at_the_edge_of_a_block(world, monkeypatch):
@@ -238,7 +238,7 @@ def test_lines_inside_quotes_do_not_end_a_row_at_the_edge_of_a_block(world, monk
     rows = [
         {**row, "review": "one\ntwo\nthree"} for row in bought(*(("u", "x", n) for n in range(40)))
     ]
-    texts = world(ITEMS, rows, suffix="csv").interactions.texts
+    texts = world(ITEMS, rows, suffix="csv").interactions.reviews
     assert texts is not None
     assert list(texts) == ["one\ntwo\nthree"] * 40
 
@@ -260,7 +260,7 @@ ODD_ROLES = {"title": "label", "text": "words", "user_id": "who", "time": "when"
 def test_roles_in_the_config_name_odd_columns(world, histories):
     catalog = world(ODD_ITEMS, ODD_ROWS, roles=ODD_ROLES)
     assert histories(catalog) == {"u": ["x"]}
-    assert catalog.text_of(0) == "X. long"
+    assert catalog.item_text(0) == "X. long"
     assert catalog.roles["items"]["item_id"] == "sku"
 
 
@@ -268,17 +268,17 @@ def test_catalog_yaml_overrules_the_guess_and_the_config_overrules_both(world):
     world.folder.mkdir()
     items = [{"item_id": "x", "title": "guess", "label": "yaml", "brand": "config"}]
     rows = bought(("u", "x", 1))
-    assert world(items, rows).text_of(0) == "guess"
+    assert world(items, rows).item_text(0) == "guess"
     (world.folder / "catalog.yaml").write_text("roles: {title: label}")
-    assert world(items, rows).text_of(0) == "yaml"
-    assert world(items, rows, roles={"title": "brand"}).text_of(0) == "config"
-    assert world(items, rows, roles={"title": None}).text_of(0) is None
+    assert world(items, rows).item_text(0) == "yaml"
+    assert world(items, rows, roles={"title": "brand"}).item_text(0) == "config"
+    assert world(items, rows, roles={"title": None}).item_text(0) is None
 
 
 def test_a_column_named_for_one_role_is_not_guessed_for_another(world):
     items = [{"item_id": "x", "description": "long words"}]
     catalog = world(items, bought(("u", "x", 1)), roles={"title": "description"})
-    assert catalog.text_of(0) == "long words"
+    assert catalog.item_text(0) == "long words"
 
 
 @pytest.mark.parametrize(
@@ -406,7 +406,7 @@ def test_unknown_items_can_be_dropped(world, histories):
     rows = bought(("u", "x", 1), ("v", "q", 2), ("u", "y", 3))
     catalog = world(ITEMS, rows, unknown_items="drop")
     assert histories(catalog) == {"u": ["x", "y"]}
-    assert catalog.dropped == 1
+    assert catalog.num_dropped == 1
 
 
 def test_dropping_everything_is_a_mistake(world):
@@ -445,7 +445,7 @@ def test_unknown_ids_come_with_the_nearest(world):
 
 
 def test_nearest_stays_silent_where_nothing_is_near():
-    assert nearest("zz", [f"name {n}" for n in range(50)]) == ""
+    assert did_you_mean("zz", [f"name {n}" for n in range(50)]) == ""
 
 
 # The cache
@@ -453,7 +453,7 @@ def test_nearest_stays_silent_where_nothing_is_near():
 
 def test_the_users_folder_is_never_written_to(world, cache):
     catalog = world()
-    catalog.text_of(0)
+    catalog.item_text(0)
     assert sorted(p.name for p in world.folder.iterdir()) == ["interactions.jsonl", "items.jsonl"]
     assert cache_folder() == cache
     (made,) = (cache / "catalogs").iterdir()

@@ -31,8 +31,8 @@ def test_ml_100k_loads_in_two_seconds_with_posters_and_overviews():
     assert sizes(catalog) == (943, 1682, 100_000)
     assert sum(path is not None for path in catalog.items["image"][:]) == 1663
     assert catalog.items[0]["category"] == "Animation"
-    assert (catalog.text_of(0) or "").startswith("Toy Story (1995). Led by Woody")
-    assert catalog.image_of(0, 32) is not None
+    assert (catalog.item_text(0) or "").startswith("Toy Story (1995). Led by Woody")
+    assert catalog.item_image(0, 32) is not None
     split = make_split(catalog, SplitConfig())
     assert split.train_end.sum() == pytest.approx(80_000, rel=0.01)
     assert len(split.test) > 50
@@ -48,15 +48,15 @@ def test_fashion_keeps_its_leading_zeros_and_dates():
     assert sizes(catalog) == (8925, 3186, 64_804)
     assert catalog.items[0]["item_id"] == "0111565001"
     assert catalog.items[0]["category"] == "Underwear Tights"
-    assert catalog.timed
-    assert catalog.image_of(0, 64) is not None
+    assert catalog.has_timestamps
+    assert catalog.item_image(0, 64) is not None
     assert len(make_split(catalog, SplitConfig()).test) > 100
 
 
 def test_beauty_is_ordered_but_not_dated():
     catalog = load_catalog(config_of("beauty"))
     assert sizes(catalog) == (22_363, 12_101, 198_502)
-    assert not catalog.timed
+    assert not catalog.has_timestamps
     split = make_split(catalog, SplitConfig(kind="leave-one-out"))
     assert len(split.test) == len(split.validation) == 22_363
     # The split file's first person buys items 1, 2, 3, … in that order.

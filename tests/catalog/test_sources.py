@@ -59,9 +59,9 @@ def test_movielens_joins_descriptions_by_id(films):
     ]
     (films / "metadata.jsonl").write_text("\n".join(json.dumps(row) for row in about))
     catalog = load_films(films)
-    assert catalog.text_of(0) == '"Amis" (les). An overview.'
-    assert catalog.text_of(1) == "Café. A plot."
-    assert catalog.text_of(2) == "Noir"
+    assert catalog.item_text(0) == '"Amis" (les). An overview.'
+    assert catalog.item_text(1) == "Café. A plot."
+    assert catalog.item_text(2) == "Noir"
 
 
 def test_movielens_drops_low_ratings(films, histories):

@@ -10,20 +10,20 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catalog.arrange import TRAIN, Arranged, arrange
 from catalog.catalog import Catalog, Interactions
 from catalog.check import check_catalog
 from catalog.config import CatalogConfig, SplitConfig
 from catalog.errors import VitrineError
-from catalog.seen import InteractionSketch, interaction_hashes
+from catalog.interaction_sketch import InteractionSketch, interaction_hashes
+from catalog.reorder import TRAIN, ReorderedInteractions, reorder_histories
 from catalog.splits import (
     Split,
     Targets,
     load_split,
     make_split,
     target_rows,
+    train_user_items,
     training_mask,
-    training_pairs,
 )
 
 ITEMS = [{"item_id": str(n)} for n in range(10)]
@@ -63,14 +63,14 @@ def test_leave_one_out_holds_out_the_last_two(people):
         "validation": [(0, 2), (2, 1)],
         "test": [(0, 3), (2, 2)],
     }
-    assert split.trained_items.tolist() == [n in (0, 1, 4, 5, 6) for n in range(10)]
+    assert split.warm_items.tolist() == [n in (0, 1, 4, 5, 6) for n in range(10)]
     assert split.train_counts.sum() == 5
-    assert split.cold_shares == {"validation": 1.0, "test": 1.0}
+    assert split.cold_fractions == {"validation": 1.0, "test": 1.0}
 
 
 def test_a_target_bought_once_in_training_is_not_cold(people):
     catalog = people({"a": {1: 0, 2: 1, 3: 2}, "b": {1: 1, 2: 3, 3: 0}})
-    assert make_split(catalog, LAST).cold_shares == {"validation": 0.5, "test": 0.5}
+    assert make_split(catalog, LAST).cold_fractions == {"validation": 0.5, "test": 0.5}
 
 
 def test_leave_one_out_asks_for_enough_history(people):
@@ -88,14 +88,14 @@ TIMED = {
     "c": {5: 0},
     "d": {9: 4},
 }
-FIFTHS = SplitConfig(validation_share=0.2, test_share=0.2, repeats="mask")
+FIFTHS = SplitConfig(validation_fraction=0.2, test_fraction=0.2, repeats="mask")
 
 
 def test_global_time_cuts_everybody_at_the_same_moments(people):
     split = make_split(people(TIMED), FIFTHS)
-    assert split.cuts == (6, 8)
+    assert split.cut_times == (6, 8)
     assert places(split) == {"train_end": [2, 3, 1, 0], "validation": [(0, 2)], "test": [(0, 4)]}
-    assert split.cold_shares == {"validation": 1.0, "test": 0.0}
+    assert split.cold_fractions == {"validation": 1.0, "test": 0.0}
 
 
 def test_global_time_without_a_needed_history_counts_newcomers(people):
@@ -157,57 +157,57 @@ def test_no_training_interaction_is_later_than_any_target(people):
     )
     validation = times[offsets[split.validation.users] + split.validation.positions]
     test = times[offsets[split.test.users] + split.test.positions]
-    assert latest < split.cuts[0] <= validation.min() <= validation.max() < split.cuts[1]
-    assert split.cuts[1] <= test.min()
-    assert 0.07 < np.mean(times >= split.cuts[1]) < 0.13
-    assert 0.17 < np.mean(times >= split.cuts[0]) < 0.23
+    assert latest < split.cut_times[0] <= validation.min() <= validation.max() < split.cut_times[1]
+    assert split.cut_times[1] <= test.min()
+    assert 0.07 < np.mean(times >= split.cut_times[1]) < 0.13
+    assert 0.17 < np.mean(times >= split.cut_times[0]) < 0.23
 
 
 def test_one_moment_is_never_divided(people):
     # Half of all interactions happen at 2; 10 % cannot be had without dividing them.
     catalog = people({f"u{n}": {1: 0, 2: 1} for n in range(4)} | {"v": {0: 2, 3: 3}})
-    split = make_split(catalog, SplitConfig(validation_share=0.3, test_share=0.1))
-    assert split.cuts == (2, 3)
+    split = make_split(catalog, SplitConfig(validation_fraction=0.3, test_fraction=0.1))
+    assert split.cut_times == (2, 3)
     assert places(split)["validation"] == [(n, 1) for n in range(4)]
     assert places(split)["test"] == [(4, 1)]
 
 
 def test_train_pairs_are_every_training_position_with_a_history(people):
-    users, positions = make_split(people(TIMED), FIFTHS).train_pairs()
+    users, positions = make_split(people(TIMED), FIFTHS).train_positions()
     assert list(zip(users, positions, strict=True)) == [(0, 1), (1, 1), (1, 2)]
     assert users.dtype == positions.dtype == np.int32
 
 
 def test_train_pairs_may_be_empty(people):
     split = make_split(people({"a": {1: 0, 2: 1, 3: 2}}), LAST)
-    assert [len(part) for part in split.train_pairs()] == [0, 0]
+    assert [len(part) for part in split.train_positions()] == [0, 0]
 
 
 def test_targets_have_the_promised_types(people):
     split = make_split(people(TIMED), FIFTHS)
     for array in (split.train_end, split.test.users, split.test.positions):
         assert array.dtype == np.int32
-    assert split.trained_items.dtype == np.bool_
-    assert split.trained_items.shape == (10,)
+    assert split.warm_items.dtype == np.bool_
+    assert split.warm_items.shape == (10,)
 
 
 def test_the_description_tells_the_rule_the_cuts_and_the_counts(people):
     about = make_split(people(TIMED), FIFTHS).describe()
     assert about["kind"] == "global-time"
-    assert about["cuts"] == [6, 8]
+    assert about["cut_times"] == [6, 8]
     assert (about["train_interactions"], about["validation_targets"], about["test_targets"]) == (
         6,
         1,
         1,
     )
-    assert (about["trained_items"], about["cold_items"]) == (3, 7)
-    assert about["cold_share_validation"] == 1.0
+    assert (about["warm_items"], about["cold_items"]) == (3, 7)
+    assert about["cold_fraction_validation"] == 1.0
 
 
 def test_the_hash_is_of_what_is_held_out(people):
     catalog = people(TIMED)
     first = make_split(catalog, FIFTHS).hash
-    near = replace(FIFTHS, validation_share=0.21, test_share=0.19)  # the same cuts
+    near = replace(FIFTHS, validation_fraction=0.21, test_fraction=0.19)  # the same cuts
     assert make_split(catalog, near).hash == first
     others = {make_split(catalog, config).hash for config in (LAST, SplitConfig(repeats="mask"))}
     split = make_split(catalog, FIFTHS)
@@ -222,9 +222,9 @@ def test_the_hash_is_of_what_is_held_out(people):
     ("config", "message"),
     [
         (SplitConfig(kind="leave-one-in"), r"'leave-one-in' is unknown.*'leave-one-out'"),  # pyright: ignore
-        (SplitConfig(validation_share=0.6, test_share=0.4), r"0\.6 and test_share 0\.4"),
-        (SplitConfig(test_share=0), r"must be above 0"),
-        (SplitConfig(validation_share=-0.1), r"must be above 0"),
+        (SplitConfig(validation_fraction=0.6, test_fraction=0.4), r"0\.6 and test_fraction 0\.4"),
+        (SplitConfig(test_fraction=0), r"must be above 0"),
+        (SplitConfig(validation_fraction=-0.1), r"must be above 0"),
         (SplitConfig(min_history=-1), r"min_history is -1"),
     ],
 )
@@ -240,7 +240,7 @@ def test_global_time_needs_moments(people):
         make_split(people({"a": {1: 0, 2: 1}, "b": {1: 1}}), SplitConfig())
 
 
-RANDOM = SplitConfig(kind="random", validation_share=0.2, test_share=0.2)
+RANDOM = SplitConfig(kind="random", validation_fraction=0.2, test_fraction=0.2)
 GIVEN = SplitConfig(kind="given")
 TOLD = {"train": [0, 1, 5], "validation": [3], "test": [2, 4]}
 """Part → places in the one history of `told`; what is held out lies among what is learned from."""
@@ -268,16 +268,16 @@ def told(world):
 
 
 def test_a_given_split_reads_the_training_part_in_the_order_of_time_and_then_its_targets(told):
-    catalog = arrange(told(), GIVEN)
+    catalog = reorder_histories(told(), GIVEN)
     split = make_split(catalog, GIVEN)
     interactions = catalog.interactions
     assert interactions.history(0).tolist() == [0, 1, 5, 3, 2, 4]
     assert interactions.times.tolist() == [0, 1, 5, 3, 2, 4]
-    assert interactions.texts is not None
-    assert list(interactions.texts) == [f"said of {place}" for place in (0, 1, 5, 3, 2, 4)]
+    assert interactions.reviews is not None
+    assert list(interactions.reviews) == [f"said of {place}" for place in (0, 1, 5, 3, 2, 4)]
     both = [(0, 4), (0, 5)]
     assert places(split) == {"train_end": [3], "validation": [(0, 3)], "test": both}
-    assert split.test.one_each().positions.tolist() == [4]
+    assert split.test.first_per_user().positions.tolist() == [4]
     for targets in (split.validation, split.test):
         for place in range(len(targets)):
             assert targets.history(interactions, place).tolist() == TOLD["train"]
@@ -291,11 +291,11 @@ def test_an_item_taken_twice_in_a_part_is_one_target(world):
         for moment, (item, part) in enumerate(parts)
     ]
     config = replace(GIVEN, repeats="rank")
-    catalog = arrange(world(ITEMS, rows), config)
+    catalog = reorder_histories(world(ITEMS, rows), config)
     split = make_split(catalog, config)
     wanted = catalog.interactions.items[target_rows(catalog.interactions, split.test)]
     assert wanted.tolist() == [2, 3, 0]
-    assert split.repeated == {"validation": 0, "test": 1}
+    assert split.num_repeated == {"validation": 0, "test": 1}
 
 
 @pytest.mark.parametrize(
@@ -306,7 +306,7 @@ def test_an_item_taken_twice_in_a_part_is_one_target(world):
     ],
 )
 def test_parts_are_known_by_their_usual_names(told, names):
-    split = make_split(arrange(told(names), GIVEN), GIVEN)
+    split = make_split(reorder_histories(told(names), GIVEN), GIVEN)
     assert places(split) == {
         "train_end": [3],
         "validation": [(0, 3)],
@@ -327,12 +327,12 @@ def test_a_column_that_says_something_else_is_refused_when_it_is_asked(told, nam
     catalog = told(names)  # other splits do not mind
     make_split(catalog, LAST)
     with pytest.raises(VitrineError, match=message):
-        arrange(catalog, GIVEN)
+        reorder_histories(catalog, GIVEN)
 
 
 def test_a_given_split_needs_its_column(people):
     with pytest.raises(VitrineError, match=r"no column that says their part; add a column split"):
-        arrange(people(TIMED), GIVEN)
+        reorder_histories(people(TIMED), GIVEN)
 
 
 def test_the_parts_may_lie_in_files_of_their_own(told, world):
@@ -371,23 +371,23 @@ def test_a_random_split_deals_by_the_shares_and_the_seed(people):
         {f"u{n}": {moment: moment % 10 for moment in range(10)} for n in range(30)}
         | {"one": {0: 0}, "two": {0: 0, 1: 1}, "three": {0: 0, 1: 1, 2: 2}}
     )
-    arranged = arrange(catalog, RANDOM).interactions
-    assert isinstance(arranged, Arranged)
+    arranged = reorder_histories(catalog, RANDOM).interactions
+    assert isinstance(arranged, ReorderedInteractions)
     sizes = [
         np.bincount(arranged.parts[begin:end], minlength=3).tolist()
         for begin, end in zip(arranged.offsets, arranged.offsets[1:], strict=False)
     ]
     assert sizes == [[6, 2, 2]] * 30 + [[1, 0, 0], [1, 0, 1], [1, 1, 1]]
     # Over thirty people the held-out places lie everywhere, and all of them are targets.
-    split = make_split(arrange(catalog, RANDOM), RANDOM)
+    split = make_split(reorder_histories(catalog, RANDOM), RANDOM)
     assert [len(t) for t in (split.validation, split.test)] == [30 * 2 + 1, 30 * 2 + 2]
     when = arranged.times[target_rows(arranged, split.test)][:60]
     assert when.min() < 3
     assert when.max() > 6
     assert 3 < when.mean() < 6
-    same = make_split(arrange(catalog, RANDOM), RANDOM)
+    same = make_split(reorder_histories(catalog, RANDOM), RANDOM)
     other = replace(RANDOM, seed=1)
-    assert split.hash == same.hash != make_split(arrange(catalog, other), other).hash
+    assert split.hash == same.hash != make_split(reorder_histories(catalog, other), other).hash
 
 
 def test_a_random_split_is_known_by_what_is_held_out_though_positions_are_the_same(people):
@@ -395,7 +395,7 @@ def test_a_random_split_is_known_by_what_is_held_out_though_positions_are_the_sa
     hashes, positions = set(), set()
     for seed in range(6):
         config = replace(RANDOM, seed=seed)
-        split = make_split(arrange(catalog, config), config)
+        split = make_split(reorder_histories(catalog, config), config)
         hashes.add(split.hash)
         positions.add(str(places(split)))
     assert len(positions) == 1
@@ -405,7 +405,7 @@ def test_a_random_split_is_known_by_what_is_held_out_though_positions_are_the_sa
 @pytest.mark.parametrize("shares", [(0.6, 0.4), (0, 0.1), (0.1, 0)])
 def test_impossible_shares_of_a_random_split_are_refused(people, shares):
     with pytest.raises(VitrineError, match="must be above 0 and sum to less"):
-        arrange(people(TIMED), SplitConfig("random", *shares))
+        reorder_histories(people(TIMED), SplitConfig("random", *shares))
 
 
 def test_positions_are_never_read_in_another_order_than_theirs(people):
@@ -413,9 +413,9 @@ def test_positions_are_never_read_in_another_order_than_theirs(people):
     with pytest.raises(ValueError, match="not arranged for it"):
         make_split(catalog, RANDOM)
     with pytest.raises(ValueError, match="not arranged for it"):
-        make_split(arrange(catalog, RANDOM), replace(RANDOM, seed=1))
+        make_split(reorder_histories(catalog, RANDOM), replace(RANDOM, seed=1))
     with pytest.raises(ValueError, match="not arranged for it"):
-        make_split(arrange(catalog, RANDOM), LAST)
+        make_split(reorder_histories(catalog, RANDOM), LAST)
 
 
 def shop_of(lengths: list[int], dealt: list[int]) -> Catalog:
@@ -430,7 +430,7 @@ def shop_of(lengths: list[int], dealt: list[int]) -> Catalog:
         times=(np.arange(total) - np.concatenate([[0], np.cumsum(lengths)])[users]).astype(
             np.int64
         ),
-        given=pa.chunked_array([pa.array(names, pa.large_string())]),
+        split_labels=pa.chunked_array([pa.array(names, pa.large_string())]),
     )
     return Catalog(
         name="shop",
@@ -460,14 +460,14 @@ def test_what_is_held_out_is_in_no_training_row_and_no_history(
         return
     shop = shop_of(lengths, dealt)
     config = SplitConfig(kind, 0.3, 0.3, min_history, seed)
-    catalog = arrange(shop, config)
+    catalog = reorder_histories(shop, config)
     split = make_split(catalog, config)
     interactions = catalog.interactions
     owners = np.repeat(np.arange(len(lengths)), lengths)
     assert sorted(interactions.items.tolist()) == list(range(sum(lengths)))
     assert (owners[interactions.items] == owners).all()  # everybody keeps their own
 
-    people_, learned = training_pairs(catalog, split)
+    people_, learned = train_user_items(catalog, split)
     assert (owners[learned] == people_).all()
     assert (split.train_counts == np.bincount(learned, minlength=sum(lengths))).all()
     assert split.train_counts.max(initial=0) <= 1
@@ -478,8 +478,8 @@ def test_what_is_held_out_is_in_no_training_row_and_no_history(
         assert (np.diff(targets.users) >= 0).all()
         if kind not in ("random", "given"):
             assert (np.diff(targets.users) > 0).all()
-        assert targets.one_each().users.tolist() == np.unique(targets.users).tolist()
-        some = targets.of_people(2)
+        assert targets.first_per_user().users.tolist() == np.unique(targets.users).tolist()
+        some = targets.sample_users(2)
         assert len(np.unique(some.users)) == min(2, len(np.unique(targets.users)))
         assert len(some) == np.isin(targets.users, some.users).sum()
         assert (owners[wanted[name]] == targets.users).all()
@@ -488,7 +488,7 @@ def test_what_is_held_out_is_in_no_training_row_and_no_history(
         known = split.validation.history(interactions, place)
         assert not set(known.tolist()) & set(wanted["test"].tolist())
         assert len(known) >= min_history
-    if isinstance(interactions, Arranged):
+    if isinstance(interactions, ReorderedInteractions):
         mask = training_mask(interactions, split.train_end)
         assert (mask == (interactions.parts == TRAIN)).all()
         assert (np.diff(learned)[np.diff(people_) == 0] > 0).all()  # in the order of time
@@ -497,7 +497,7 @@ def test_what_is_held_out_is_in_no_training_row_and_no_history(
                 known = targets.history(interactions, place)
                 assert known.tolist() == learned[people_ == targets.users[place]].tolist()
         if kind == "given":
-            said = np.array(shop.interactions.given.to_pylist())  # pyright: ignore
+            said = np.array(shop.interactions.split_labels.to_pylist())  # pyright: ignore
             assert sorted(learned.tolist()) == np.flatnonzero(said == "train").tolist()
             for name, items in wanted.items():
                 assert (said[items] == name).all()
@@ -510,10 +510,10 @@ def test_what_was_seen_is_known_however_histories_are_arranged(people):
     everything = np.arange(len(catalog.interactions))
     own = interaction_hashes(catalog, everything).reshape(2, -1)
     config = replace(RANDOM, repeats="mask")
-    arranged = arrange(catalog, config)
-    assert isinstance(arranged.interactions, Arranged)
+    arranged = reorder_histories(catalog, config)
+    assert isinstance(arranged.interactions, ReorderedInteractions)
     hashes = interaction_hashes(arranged, everything).reshape(2, -1)
-    assert (hashes == own[:, arranged.interactions.rows]).all()
+    assert (hashes == own[:, arranged.interactions.source_rows]).all()
     split = make_split(arranged, config)
     _, seen = InteractionSketch.training(arranged, split).check(catalog, everything, one_shop=True)
     assert seen.sum() == split.train_end.sum()

@@ -118,7 +118,7 @@ def test_an_item_is_its_own_neighbour_only_where_repeats_are_ranked(
     behind = {name: (found.ranks > own).mean() for name, found in lists.items()}
     assert behind["rank"] > behind["drop"]
     np.testing.assert_array_equal(lists["drop"].ranks, lists["mask"].ranks)
-    items = torch.arange(shop.num_items)[torch.from_numpy(split.trained_items)]
+    items = torch.arange(shop.num_items)[torch.from_numpy(split.warm_items)]
     for itself in (True, False):
         fitted = ItemKNN.fit(shop, split, 5, 1.0, itself=itself)
         found = (fitted.items[items] == items.unsqueeze(1)) & (fitted.similarities[items] > 0)
@@ -173,7 +173,7 @@ def test_pairs_are_taken_and_not_taken_and_a_function_of_the_draw(
 
 def test_what_nobody_took_in_training_is_no_negative(shop: Catalog, split: Split) -> None:
     others = np.unique(np.concatenate([Pairs(shop, split, 4000, seed=0)[n][2] for n in range(5)]))
-    assert set(others) == set(np.flatnonzero(split.trained_items))
+    assert set(others) == set(np.flatnonzero(split.warm_items))
     assert len(others) < shop.num_items
 
 
@@ -196,7 +196,7 @@ def test_lists_are_scored_as_triples_are(shop: Catalog, split: Split, shows: boo
     for parameter in module.parameters():
         torch.nn.init.normal_(parameter)
     score = module.scorer(split.test, split)
-    warm = torch.from_numpy(np.flatnonzero(split.trained_items))
+    warm = torch.from_numpy(np.flatnonzero(split.warm_items))
     with torch.no_grad():
         listed = score(torch.arange(4), slice(0, shop.num_items))
         for row in range(4):
@@ -220,7 +220,7 @@ def test_an_item_that_nobody_took_is_known_by_its_content_alone(
     module = MatrixFactorization(shop.num_users, shop.num_items, QUICK, content)
     for parameter in module.parameters():
         torch.nn.init.normal_(parameter)
-    cold = torch.from_numpy(~split.trained_items)
+    cold = torch.from_numpy(~split.warm_items)
     with torch.no_grad():
         before = module.scorer(split.test, split)(torch.arange(4), slice(0, shop.num_items))
         for table in (module.averaged.items, module.averaged.bias):

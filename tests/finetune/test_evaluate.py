@@ -20,7 +20,7 @@ from torchmetrics.functional.retrieval import (
 
 from catalog.catalog import Interactions, load_catalog
 from catalog.config import CatalogConfig, SplitConfig
-from catalog.errors import NotFinite
+from catalog.errors import NonFiniteError
 from catalog.splits import Targets, make_split, target_rows
 from finetune.evaluate import rank_listed, rank_targets, tie_keys
 from finetune.metrics import (
@@ -151,7 +151,7 @@ def test_repeats_do_not_lift_a_ranking_by_chance(repeats: Any) -> None:
         num_items=num_items, num_users=num_users, interactions=interactions, name="noise"
     )
     split = make_split(catalog, SplitConfig(kind="leave-one-out", repeats=repeats))
-    assert split.repeated["test"] == again.sum()
+    assert split.num_repeated["test"] == again.sum()
     assert len(split.test) == (num_users if repeats == "mask" else (~again).sum())
 
     def likes_what_was_seen(people: torch.Tensor, part: slice) -> torch.Tensor:
@@ -203,7 +203,9 @@ def test_a_score_that_is_not_finite_is_an_error_that_names_item_and_user(strange
     scores = torch.rand(30, NUM_ITEMS)
     wanted = int(catalog.interactions.items[target_rows(catalog.interactions, targets)][4])
     scores[4, wanted] = strange
-    with pytest.raises(NotFinite, match=rf"score of item 'i{wanted}' for user 'u4' is {strange}"):
+    with pytest.raises(
+        NonFiniteError, match=rf"score of item 'i{wanted}' for user 'u4' is {strange}"
+    ):
         rank_targets(lambda people, part: scores[people, part], catalog, targets, items_chunk=13)
 
 

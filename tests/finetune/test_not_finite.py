@@ -12,7 +12,7 @@ import torch
 from catalog.artifacts import open_artifact
 from catalog.catalog import load_catalog
 from catalog.config import CatalogConfig, SplitConfig
-from catalog.errors import NotFinite, VitrineError
+from catalog.errors import NonFiniteError, VitrineError
 from catalog.splits import make_split
 from finetune.config import FinetuneConfig
 from finetune.index import ItemIndex
@@ -45,7 +45,9 @@ def test_a_shop_is_not_ranked_by_a_modality_that_no_item_has(
     run: Any, bare: FinetuneConfig, tmp_path: Path
 ) -> None:
     config = replace(bare, transfer="zero-shot", modalities="image")
-    with pytest.raises(NotFinite, match=r"no item of shop has a modality that is read \(image\)"):
+    with pytest.raises(
+        NonFiniteError, match=r"no item of shop has a modality that is read \(image\)"
+    ):
         run(config, tmp_path / "run", build_trainer)
     assert not (tmp_path / "run").exists()
 
@@ -59,7 +61,9 @@ def test_an_item_is_named_with_the_modality_that_breaks_its_vector(
     with torch.no_grad():
         next(parts.encoder.projections[name].parameters()).fill_(float("nan"))
     out = np.empty((catalog.num_items, 32), dtype=np.float32)
-    with pytest.raises(NotFinite, match=rf"the vector of item '\w+' is not finite: its {name} "):
+    with pytest.raises(
+        NonFiniteError, match=rf"the vector of item '\w+' is not finite: its {name} "
+    ):
         embed_items(parts.encoder, parts.reader(catalog), out, progress=False)
 
 
@@ -68,7 +72,9 @@ def test_stored_vectors_are_looked_at_before_they_are_used(settings: FinetuneCon
     vectors = np.zeros((catalog.num_items, 4), dtype=np.float32)
     check_vectors(vectors, catalog, "folder")
     vectors[3, 1] = np.inf
-    with pytest.raises(NotFinite, match=rf"for 1 items, first for '{catalog.items[3]['item_id']}'"):
+    with pytest.raises(
+        NonFiniteError, match=rf"for 1 items, first for '{catalog.items[3]['item_id']}'"
+    ):
         check_vectors(vectors, catalog, "folder")
 
 
@@ -89,11 +95,11 @@ class Proposes:
 def test_a_list_is_not_made_of_vectors_that_are_not_finite() -> None:
     shop = small_shop()
     shop.item_vectors[7] = np.nan
-    with pytest.raises(NotFinite, match="score of item row 7 is not finite"):
+    with pytest.raises(NonFiniteError, match="score of item row 7 is not finite"):
         shop.rank(np.array([1, 2]), 5)
-    with pytest.raises(NotFinite, match="is not finite"):
+    with pytest.raises(NonFiniteError, match="is not finite"):
         ItemIndex(Proposes(), shop).rank(np.array([1, 2]), 5)
-    with pytest.raises(NotFinite, match="the vector of item row 7 holds nan"):
+    with pytest.raises(NonFiniteError, match="the vector of item row 7 holds nan"):
         shop.user_states([np.array([1, 2]), np.array([3, 7])])
 
 
@@ -102,7 +108,7 @@ def test_a_state_is_not_made_by_weights_that_are_not_finite() -> None:
     name, weight = list(shop.recommender.history.named_parameters())[-1]
     with torch.no_grad():
         weight.fill_(float("nan"))
-    with pytest.raises(NotFinite, match=rf"the weights history\.{name} hold nan"):
+    with pytest.raises(NonFiniteError, match=rf"the weights history\.{name} hold nan"):
         shop.rank(np.array([1, 2]), 5)
 
 
@@ -119,7 +125,7 @@ def test_weights_are_not_selected_by_a_score_that_is_not_finite(settings: Finetu
     best.look(module, 1)
     assert best.best is not None
     shop.item_vectors[:] = np.nan
-    with pytest.raises(NotFinite):
+    with pytest.raises(NonFiniteError):
         best.look(module, 2)
     assert [step for step, _ in best.curve] == [1]
 
@@ -149,16 +155,16 @@ def test_no_mean_is_taken_of_what_is_not_finite() -> None:
         lambda: difference_interval(values, np.zeros(3)),
         lambda: ratio_interval(np.ones(3), values),
     ):
-        with pytest.raises(NotFinite, match=r"1 of 3 values .* the first that of user 2"):
+        with pytest.raises(NonFiniteError, match=r"1 of 3 values .* the first that of user 2"):
             mean()
-    with pytest.raises(NotFinite, match="there are no values to average"):
+    with pytest.raises(NonFiniteError, match="there are no values to average"):
         mean_interval(np.empty(0))
 
 
 def test_the_retrieval_report_does_not_compare_what_is_not_finite() -> None:
     candidates = torch.rand(5, 3)
     candidates[2] = float("nan")
-    with pytest.raises(NotFinite, match=r"of 1 candidates and 0 queries"):
+    with pytest.raises(NonFiniteError, match=r"of 1 candidates and 0 queries"):
         places(torch.rand(4, 3), candidates, torch.arange(4))
 
 
@@ -175,12 +181,12 @@ def test_pictures_are_not_judged_by_features_that_are_not_finite() -> None:
             return found
 
     catalog: Any = SimpleNamespace(
-        image_of=lambda item, frame: np.zeros((4, 4, 3), np.uint8),
+        item_image=lambda item, frame: np.zeros((4, 4, 3), np.uint8),
         user_ids=np.array(["ann", "bob"]),
     )
     people: Any = SimpleNamespace(
         users=np.array([0, 1]), histories=[np.array([1]), np.array([2])], items=np.array([3, 4])
     )
     drawn = {told: [Image.new("RGB", (4, 4))] * 2 for told in TOLD}
-    with pytest.raises(NotFinite, match=r"picture for user bob \(own\) are not finite"):
+    with pytest.raises(NonFiniteError, match=r"picture for user bob \(own\) are not finite"):
         judge_pictures(drawn, people.items, catalog, people, Blind())

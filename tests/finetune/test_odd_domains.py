@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from catalog.config import CatalogConfig, SplitConfig
-from catalog.errors import NotFinite, VitrineError
+from catalog.errors import NonFiniteError, VitrineError
 from finetune.baselines.run import run_baseline
 from finetune.config import FinetuneConfig, MatrixFactorizationConfig
 from finetune.recommendations import measure, recommend
@@ -87,7 +87,7 @@ def test_a_recommender_is_fitted_measured_and_asked(
         why = (
             "no item of shop has a modality that is read" if "ids" in shop_name else "are the same"
         )
-        with pytest.raises(NotFinite, match=why):
+        with pytest.raises(NonFiniteError, match=why):
             run_finetuning(replace(domain, transfer="frozen"), tmp_path / "run", build_trainer)
         return
     config = {

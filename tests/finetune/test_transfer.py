@@ -15,7 +15,7 @@ from transformers import AutoModel
 from catalog.artifacts import is_complete, open_artifact, write_artifact
 from catalog.catalog import load_catalog
 from catalog.config import CatalogConfig, SplitConfig
-from catalog.errors import NotFinite, VitrineError
+from catalog.errors import NonFiniteError, VitrineError
 from catalog.splits import make_split
 from finetune.artifact import encoder_settings, load_recommender, start
 from finetune.cache import CacheRefresh
@@ -169,23 +169,25 @@ def test_whitened_properties_are_equally_loud(seed: int) -> None:
 @pytest.mark.parametrize("noise", [0.0, 1e-7])
 def test_vectors_without_any_variance_are_not_whitened(noise: float) -> None:
     vectors = torch.nn.functional.normalize(torch.ones(30, 8), dim=-1) + noise * torch.randn(30, 8)
-    with pytest.raises(NotFinite, match=r"content vectors of all 30 items are the same"):
+    with pytest.raises(NonFiniteError, match=r"content vectors of all 30 items are the same"):
         Adaptor(8).whiten(vectors)
-    with pytest.raises(NotFinite, match=r"two or more finite content vectors; there are 1 among 2"):
+    with pytest.raises(
+        NonFiniteError, match=r"two or more finite content vectors; there are 1 among 2"
+    ):
         Adaptor(2).whiten(torch.tensor([[0.0, 1.0], [float("nan"), 1.0]]))
 
 
 def test_what_nobody_took_in_training_is_no_negative(settings: FinetuneConfig) -> None:
-    trained_items = torch.arange(9) < 6
+    warm_items = torch.arange(9) < 6
     recommender = Recommender(None, HistoryEncoder(HistoryEncoderConfig(width=8)), num_id_vectors=9)
-    module = FinetuneModule(recommender, None, trained_items.int(), settings.optimizer)
+    module = FinetuneModule(recommender, None, warm_items.int(), settings.optimizer)
     module.log = lambda *args, **kwargs: None  # pyright: ignore[reportAttributeAccessIssue]
     items = torch.tensor([[0, 1, 2, 3]])
     module.training_step(FinetuneBatch(items, torch.zeros_like(items), None, {}), 0).backward()
     assert recommender.id_vectors is not None
     assert recommender.id_vectors.weight.grad is not None
     pushed = recommender.id_vectors.weight.grad.abs().sum(dim=1) > 0
-    assert pushed.tolist() == trained_items.tolist()
+    assert pushed.tolist() == warm_items.tolist()
 
 
 def test_an_adapter_merged_gives_the_same_vectors(runs: dict[str, Path]) -> None:

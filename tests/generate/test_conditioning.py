@@ -25,7 +25,8 @@ class _Interactions:
 def _pairs(item_mask: np.ndarray | None = None) -> NextItemPairs:
     catalog = SimpleNamespace(interactions=_Interactions())
     split = SimpleNamespace(
-        train_pairs=lambda: (np.array([0, 0, 1]), np.array([1, 2, 1])), train_end=np.array([3, 2])
+        train_positions=lambda: (np.array([0, 0, 1]), np.array([1, 2, 1])),
+        train_end=np.array([3, 2]),
     )
     return NextItemPairs(catalog, split, item_mask)
 
@@ -36,7 +37,7 @@ def test_other_purchases_are_those_of_the_training_part_before_and_after() -> No
     pictured = np.arange(5) != 2  # item 2 is no target, but still in the history
     assert _pairs(pictured).other_purchases(0).tolist() == [4, 2]
     shorter = SimpleNamespace(
-        train_pairs=lambda: (np.array([0]), np.array([1])), train_end=np.array([2, 0])
+        train_positions=lambda: (np.array([0]), np.array([1])), train_end=np.array([2, 0])
     )
     held_out = NextItemPairs(SimpleNamespace(interactions=_Interactions()), shorter)
     assert held_out.other_purchases(0).tolist() == [4]

@@ -64,7 +64,7 @@ def catalog() -> Catalog:
             offsets=np.arange(PEOPLE + 1) * 10,
             items=items.astype(np.int32),
             times=np.tile(np.arange(10), PEOPLE),
-            texts=reviews,
+            reviews=reviews,
         ),
         roles={"items": {"item_id": "item_id"}},
     )
@@ -106,11 +106,11 @@ def test_each_claim_is_judged(checker: Checker, text: str, claims: dict[str, str
 def test_what_was_said_after_training_bears_nothing_out(catalog: Catalog) -> None:
     """The last review of each person is a test target's."""
     taken = catalog.interactions
-    assert taken.texts is not None
-    texts = list(taken.texts)
+    assert taken.reviews is not None
+    texts = list(taken.reviews)
     for last in taken.offsets[1:] - 1:
         texts[last] = "with velvet 77"
-    told = replace(catalog, interactions=replace(taken, texts=texts))
+    told = replace(catalog, interactions=replace(taken, reviews=texts))
     checker = Checker(told, make_split(told, SplitConfig(kind="leave-one-out")))
     item = int(taken.items[-1])
     assert checker.check("77", item) == [Claim("77", "unsupported", "number")]
@@ -264,7 +264,7 @@ def test_in_the_demo_world_wrong_reviews_are_found_out(demo_world: Path) -> None
     passed: dict[bool, list[bool]] = {True: [], False: []}
     claims = []
     for row in target_rows(catalog.interactions, split.test):
-        text = catalog.interactions.texts[row]  # type: ignore[index]
+        text = catalog.interactions.reviews[row]  # type: ignore[index]
         if not text:
             continue
         own = int(catalog.interactions.items[row])

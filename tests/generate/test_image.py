@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from catalog.errors import VitrineError
-from catalog.pictures import read_picture
+from catalog.images import read_image
 from catalog.splits import Targets
 from generate.image.codec import PatchCodec, peak_signal_to_noise
 from generate.image.config import CodecConfig, DenoiserConfig, DrawConfig, ImageConfig
@@ -78,12 +78,12 @@ class World:
             picture[where] = RED if item % 2 == 0 else BLUE
             Image.fromarray(picture).save(folder / f"{item}.png")
 
-    def path_of(self, item: int) -> str | None:
+    def media_path(self, item: int) -> str | None:
         return None if item == self.num_items - 1 else str(self.folder / f"{item}.png")
 
-    def image_of(self, item: int, size: int | tuple[int, int]) -> np.ndarray | None:
-        path = self.path_of(item)
-        return None if path is None else read_picture(path, size)
+    def item_image(self, item: int, size: int | tuple[int, int]) -> np.ndarray | None:
+        path = self.media_path(item)
+        return None if path is None else read_image(path, size)
 
     def split(self) -> Any:
         users = np.repeat(np.arange(self.num_users), 4)
@@ -91,7 +91,9 @@ class World:
         people = np.arange(self.num_users, dtype=np.int32)
         test = Targets(people, np.full(self.num_users, 5, dtype=np.int32))
         ends = np.full(self.num_users, 5, dtype=np.int32)
-        return SimpleNamespace(train_pairs=lambda: (users, positions), train_end=ends, test=test)
+        return SimpleNamespace(
+            train_positions=lambda: (users, positions), train_end=ends, test=test
+        )
 
 
 class FakeRanker:

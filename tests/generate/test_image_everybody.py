@@ -191,7 +191,7 @@ def test_whatever_is_drawn_carries_the_mark(
     painter: Painter, mode: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("generate.image.painter.mark", lambda pixels: pixels * 0)
-    item = next(n for n in range(80) if painter.catalog.image_of(n, 32) is not None)
+    item = next(n for n in range(80) if painter.catalog.item_image(n, 32) is not None)
     asked = (None, painter.catalog.items["item_id"][item])
     pixels = np.asarray(painter.draw([asked], replace(FEW, mode=mode))[0])
     black = (pixels == 0).all(axis=-1)
@@ -239,7 +239,7 @@ def test_a_safety_model_refuses_by_its_labels(tmp_path: Path) -> None:
 
 def test_thumbnails_find_the_pictures_that_were_learned_from(painter: Painter) -> None:
     codec = painter.pipeline.codec
-    found = (painter.catalog.image_of(item, codec.frames[0]) for item in range(12))
+    found = (painter.catalog.item_image(item, codec.frames[0]) for item in range(12))
     real = torch.from_numpy(np.stack([picture for picture in found if picture is not None]))
     pictures = codec.decode(codec.encode(real)).numpy()  # all that a generator can draw
     assert painter.seen.copies(list(pictures)).all()
@@ -284,7 +284,7 @@ def test_pictures_are_compared_with_none_that_the_judge_learned_from() -> None:
         num_items=40,
         columns=table,
         roles={},
-        image_of=lambda item, size: drawn[item],
+        item_image=lambda item, size: drawn[item],
         user_ids=np.array(["a", "b", "c"]),
     )
     people = SimpleNamespace(

@@ -104,7 +104,7 @@ def test_creative_keeps_the_items_own_pixels(config: ImageConfig, tmp_path: Path
     painter = open_painter(run_image_generator(config, tmp_path / "image", build_trainer))
     creative = replace(painter.defaults, mode="creative")
     items = painter.catalog.items["item_id"]
-    pictured = [row for row in range(12) if painter.catalog.image_of(row, 64) is not None]
+    pictured = [row for row in range(12) if painter.catalog.item_image(row, 64) is not None]
     user = str(painter.catalog.user_ids[1])
     drawn = painter.draw([(user, items[row]) for row in pictured], creative)
     for row, picture in zip(pictured, drawn, strict=True):
@@ -115,7 +115,7 @@ def test_creative_keeps_the_items_own_pixels(config: ImageConfig, tmp_path: Path
     assert "compositeSynthetic" in painter.about((user, items[0]), creative)["DigitalSourceType"]
     with pytest.raises(VitrineError, match="name one with --item"):
         painter.draw([(user, None)], creative)
-    bare = next(row for row in range(80) if painter.catalog.path_of(row) is None)
+    bare = next(row for row in range(80) if painter.catalog.media_path(row) is None)
     with pytest.raises(VitrineError, match="it has no readable picture"):
         painter.draw([(user, items[bare])], creative)
 

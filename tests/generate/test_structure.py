@@ -15,7 +15,7 @@ def test_items_of_the_demo_shop_are_cut_out(demo_world: Path) -> None:
     silhouettes = DemoTruth.load(demo_world).silhouettes("wardrobe")
     overlaps = []
     for item in range(60):
-        picture = catalog.image_of(item, 64)
+        picture = catalog.item_image(item, 64)
         if picture is not None and silhouettes[item].any():
             mask = cut_out(picture)
             assert np.array_equal(mask, cut_out(picture)), "the same every time"

@@ -61,7 +61,7 @@ def catalog() -> Catalog:
             offsets=np.array([0, 4, 8]),
             items=np.array([0, 1, 3, 6, 2, 3, 7, 0], dtype=np.int32),
             times=np.arange(8),
-            texts=["  warm  ", None, None, None, None, None, None, "too big"],
+            reviews=["  warm  ", None, None, None, None, None, None, "too big"],
         ),
         roles={"items": {"item_id": "item_id", "title": "name", "text": "description"}},
     )

@@ -94,7 +94,7 @@ def catalog() -> Catalog:
             offsets=np.arange(people + 1) * length,
             items=np.concatenate(items).astype(np.int32),
             times=np.tile(np.arange(length), people),
-            texts=[WORDS[person % 2] for person in range(people) for _ in range(length)],
+            reviews=[WORDS[person % 2] for person in range(people) for _ in range(length)],
         ),
     )
 
@@ -277,7 +277,7 @@ def test_a_voice_is_what_was_said_before_and_nothing_later(catalog: Catalog, ran
         == ""
     )
     long = replace(
-        catalog.interactions, offsets=np.array([0, 60]), texts=[f"r{row}" for row in range(60)]
+        catalog.interactions, offsets=np.array([0, 60]), reviews=[f"r{row}" for row in range(60)]
     )
     assert Prompts(replace(catalog, interactions=long), ranker).said(Past(0, 60)).split() == [
         f"r{row}" for row in range(52, 60)
@@ -303,7 +303,7 @@ def test_a_word_that_one_person_brought_in_is_not_said_of_other_items(
 ):
     """Learned by heart, and yet it does not come out, but of the item whose text it is."""
     texts = [f"{WORDS[row // 5 % 2]} call Zq77 99" if row < 5 else "soft wool" for row in range(60)]
-    poisoned = replace(catalog, interactions=replace(catalog.interactions, texts=texts))
+    poisoned = replace(catalog, interactions=replace(catalog.interactions, reviews=texts))
     vouched = learn_vouched(poisoned, NextItemPairs(poisoned, split))
     assert {"soft", "wool", "coat", "bold"} <= set(vouched)
     assert not {"zq77", "99", "call", "quiet"} & set(vouched)
@@ -511,7 +511,7 @@ def test_likeness_is_known_of_scripts_without_spaces_and_of_few_words():
 
 
 def test_a_task_without_words_is_left_out(catalog: Catalog, split: Split):
-    silent = replace(catalog, interactions=replace(catalog.interactions, texts=None))
+    silent = replace(catalog, interactions=replace(catalog.interactions, reviews=None))
     pairs = NextItemPairs(silent, split)
     words, wordless = tasks_with_words(silent, ("description", "review"), pairs)
     assert (list(words.tasks), wordless) == (["description"], ("review",))

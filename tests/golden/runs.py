@@ -128,7 +128,7 @@ def images(folder: Path) -> dict[str, str]:
     )
     artifact = run_image_generator(config, folder / "image", build_trainer)
     opened = open_painter(artifact)
-    pictured = next(row for row in range(80) if opened.catalog.image_of(row, 32) is not None)
+    pictured = next(row for row in range(80) if opened.catalog.item_image(row, 32) is not None)
     user, item = str(opened.catalog.user_ids[0]), str(opened.catalog.items["item_id"][pictured])
     requests = [(None, item), (user, item), (user, None)]
     drawn = [

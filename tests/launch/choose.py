@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from catalog.errors import SharedError
+from catalog.errors import AllRanksError
 from launch.resume import choose_checkpoint
 
 
@@ -22,7 +22,7 @@ def main(output: str, *cases: str) -> None:
         try:
             checkpoint = choose_checkpoint(Path(output) / case / str(rank))
             found[case] = checkpoint and checkpoint.name
-        except SharedError as error:
+        except AllRanksError as error:
             found[case] = f"refused: {error}"
     (Path(output) / f"rank{rank}.json").write_text(json.dumps(found))
     dist.destroy_process_group()

@@ -12,7 +12,7 @@ import pytest
 
 from catalog.artifacts import open_artifact
 from catalog.config import CatalogConfig
-from catalog.errors import Diverged, VitrineError
+from catalog.errors import DivergenceError, VitrineError
 from finetune.config import ArmConfig, FinetuneConfig, FinetuneDataConfig, MatrixFactorizationConfig
 from finetune.metrics import metric_values
 from finetune.run import run_finetuning
@@ -273,7 +273,7 @@ def test_an_arm_that_failed_is_shown_as_failed_and_not_as_beaten(
 ) -> None:
     def diverges(title: str, arm: ArmConfig, *rest: Any) -> Stage:
         def run() -> Path:
-            raise Diverged(f"{title} is not finite")
+            raise DivergenceError(f"{title} is not finite")
 
         stage = recommender_stage(title, arm, *rest)
         return replace(stage, run=run) if arm.features == "id" else stage

@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 import finetune.trial
-from catalog.arrange import arrange
 from catalog.artifacts import open_artifact
 from catalog.catalog import Catalog, load_catalog
 from catalog.config import CatalogConfig, SplitConfig
-from catalog.errors import Diverged, VitrineError
-from catalog.splits import Split, load_split, make_split, target_rows, without_test
+from catalog.errors import DivergenceError, VitrineError
+from catalog.reorder import reorder_histories
+from catalog.splits import Split, load_split, make_split, target_rows, without_test_targets
 from finetune.config import ArmConfig, FinetuneConfig, FinetuneDataConfig, MatrixFactorizationConfig
 from launch.compare.arms import default_arms
 from launch.compare.config import CompareConfig
@@ -177,7 +177,7 @@ def test_a_trial_is_handed_no_test_target(
 
     def record(*arguments: Any) -> None:
         handed.extend(arguments)
-        raise Diverged("seen enough")
+        raise DivergenceError("seen enough")
 
     monkeypatch.setattr(finetune.trial, fits, record)
     with pytest.raises(VitrineError, match="all 1 trials"):
@@ -192,9 +192,9 @@ def test_a_trial_is_handed_no_test_target(
 @pytest.mark.parametrize("kind", ["leave-one-out", "global-time", "random"])
 def test_without_test_targets_a_catalog_ends_before_them(common: FinetuneConfig, kind: Any) -> None:
     config = SplitConfig(kind)
-    whole = arrange(load_catalog(common.catalog), config)
+    whole = reorder_histories(load_catalog(common.catalog), config)
     split = make_split(whole, config)
-    before, cut = without_test(whole, split)
+    before, cut = without_test_targets(whole, split)
     assert len(cut.test) == 0
     assert len(split.test) > 10
     lost = set()
@@ -204,7 +204,7 @@ def test_without_test_targets_a_catalog_ends_before_them(common: FinetuneConfig,
         assert kept.tolist() == history[: len(kept)].tolist()
         if len(kept) < len(history):
             lost.add((user, len(kept)))
-    first = split.test.one_each()  # what they took after it is lost with it
+    first = split.test.first_per_user()  # what they took after it is lost with it
     assert lost == set(zip(first.users.tolist(), first.positions.tolist(), strict=True))
     for targets in (split.validation, cut.validation):
         wanted = whole.interactions.items[target_rows(whole.interactions, targets)]
@@ -264,7 +264,7 @@ def test_a_trial_that_diverges_counts_as_one(
     def diverge(*numbers: int) -> Callable[[Path], None]:
         def build(output: Path) -> None:
             if int(output.name.removeprefix("trial-")) in numbers:
-                raise Diverged("10 steps in a row")
+                raise DivergenceError("10 steps in a row")
 
         return build
 

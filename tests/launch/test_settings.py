@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catalog.config import Bounds, Count, Share
+from catalog.config import Bounds, Fraction, NonNegativeInt
 from catalog.errors import VitrineError
 from catalog.yaml_files import dump_yaml, parse_yaml
 from finetune.config import ArmConfig
@@ -37,11 +37,11 @@ class Tower:
 
 @dataclass(frozen=True)
 class Training:
-    max_steps: Count = 100
+    max_steps: NonNegativeInt = 100
     """How long, in
     steps."""
     rate: Annotated[float, Bounds(0, 1, low_open=True, high_open=True)] = 1e-3
-    share: Share | None = None
+    share: Fraction | None = None
     strategy: Literal["auto", "ddp"] = "auto"
 
 

@@ -507,7 +507,7 @@ Path("words").write_text(json.dumps(sys.argv[1:]))
 signal.signal(signal.SIGUSR1, lambda *_: (Path("heard").touch(), os._exit(75)))
 Path("began").touch()
 if "KEEP" in os.environ:
-    Path(os.environ["VITRINE_KEPT"]).touch()
+    Path(os.environ["VITRINE_PROGRESS_FILE"]).touch()
 if os.environ["CODE"] == "wait":
     time.sleep(60)
 os._exit(int(os.environ["CODE"]))

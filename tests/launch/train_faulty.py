@@ -19,7 +19,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from catalog.errors import SharedError, VitrineError
+from catalog.errors import AllRanksError, VitrineError
 from launch.cli import leave
 from launch.stopping import Stopped, end
 from launch.trainer import build_trainer
@@ -106,7 +106,7 @@ def main(output: str, settings: str) -> int:
     except Stopped as stop:
         return end(stop)
     except VitrineError as error:
-        if not isinstance(error, SharedError):
+        if not isinstance(error, AllRanksError):
             print(f"vitrine: {error}", file=sys.stderr)
         return 2
     facts = {"world_size": trainer.world_size, "losses": record.losses}

@@ -222,7 +222,7 @@ def test_two_processes_share_the_blocks(config: EmbedConfig, tmp_path: Path) -> 
 
 def test_extractors_give_what_the_model_itself_gives(config: EmbedConfig, tmp_path: Path) -> None:
     catalog = load_catalog(config.catalog)
-    texts = [catalog.text_of(item) for item in range(NUM_ITEMS)]
+    texts = [catalog.item_text(item) for item in range(NUM_ITEMS)]
     tokenizer = train_tokenizer((text or "" for text in texts), 60)
     torch.manual_seed(3)
     model = BertModel(

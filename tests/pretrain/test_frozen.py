@@ -143,7 +143,7 @@ def test_another_interaction_reads_no_item_and_decodes_no_picture_again(
     second = load_catalog(config)
     assert len(second.interactions) == len(first.interactions) + 1
     passes.clear()
-    monkeypatch.setattr("pretrain.modalities.image.read_picture", None)
+    monkeypatch.setattr("pretrain.modalities.image.read_image", None)
     read(second)
     assert not passes
 

@@ -130,18 +130,18 @@ def test_a_picture_too_large_is_refused_from_its_header(config: PretrainConfig) 
     script = """
 import re, sys
 from pathlib import Path
-from catalog.errors import BrokenFile
-from catalog.pictures import read_picture
+from catalog.errors import BrokenFileError
+from catalog.images import read_image
 
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 
 folder = Path(sys.argv[1])
-read_picture(folder / "plain.png", 32)
+read_image(folder / "plain.png", 32)
 before = peak()
 try:
-    read_picture(folder / "huge.png", 32)
-except BrokenFile as reason:
+    read_image(folder / "huge.png", 32)
+except BrokenFileError as reason:
     print(reason, peak() - before, sep="|")
 """
     done = subprocess.run(
@@ -160,7 +160,7 @@ def test_a_disk_error_ends_the_reading_and_marks_nothing_broken(
     config: PretrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VITRINE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("catalog.pictures.RETRY_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr("catalog.images.RETRY_SECONDS", (0.0, 0.0))
     monkeypatch.setattr("pretrain.modalities.media.BLOCK", 1)
     catalog = load_catalog(config.catalog)
     about = {"source": "image", "image_size": 16, "mean": [0.5] * 3, "std": [0.5] * 3}

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from catalog.checksums import dumps_with_checksum
 from catalog.errors import VitrineError
-from catalog.seals import seal
 from pretrain.config import OptimizerConfig, PretrainConfig, PretrainDataConfig, TrainerConfig
 from pretrain.work import WRITTEN, clear_work, newest_checkpoint, work_folder
 from tests.pretrain.runs import (
@@ -123,7 +123,9 @@ def folder(config: PretrainConfig, output: Path, catalog: str = "a") -> Path:
 def checkpoint(work: Path, world_size: int) -> Path:
     path = work / "checkpoints" / "step=7"
     path.mkdir(parents=True)
-    (path / WRITTEN).write_text(seal({"step": 7, "world_size": world_size, "strategy": "whole"}))
+    (path / WRITTEN).write_text(
+        dumps_with_checksum({"step": 7, "world_size": world_size, "strategy": "whole"})
+    )
     return path
 
 

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pytest
 import torch
 
-from catalog.arrange import arrange
 from catalog.catalog import Catalog, Interactions
 from catalog.config import SplitConfig
 from catalog.errors import VitrineError
+from catalog.reorder import reorder_histories
 from catalog.splits import make_split, target_rows
 from pretrain.rows import HistoryRows, StepOrder, stack_rows
 
@@ -40,8 +40,8 @@ def test_what_a_random_split_holds_out_is_in_no_row() -> None:
         times=np.arange(18),
     )
     shop = Catalog("shop", Path(), "", "", [0] * 18, pa.table({}), np.array(list("abcde")), own)  # pyright: ignore
-    config = SplitConfig("random", validation_share=0.2, test_share=0.2)
-    arranged = arrange(shop, config)
+    config = SplitConfig("random", validation_fraction=0.2, test_fraction=0.2)
+    arranged = reorder_histories(shop, config)
     split = make_split(arranged, config)
     data = HistoryRows(arranged.interactions, split.train_end, 18, 6, seed=0)
     seen = {int(item) for row in range(400) for item in data[row][0]}

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from catalog.artifacts import open_artifact
-from catalog.seen import InteractionSketch
+from catalog.interaction_sketch import InteractionSketch
 from tests.stages import pretrain_small
 
 

@@ -8,9 +8,9 @@ import pytest
 import pytorch_lightning as pl
 
 from catalog.artifacts import open_artifact
+from catalog.checksums import dumps_with_checksum
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
-from catalog.seals import seal
 from launch.trainer import build_trainer
 from pretrain.config import (
     EncoderConfig,
@@ -46,7 +46,9 @@ def folder(config: PretrainConfig, output: Path, catalog: str = "a") -> Path:
 def checkpoint(work: Path, step: int = 7) -> Path:
     path = work / "checkpoints" / f"step={step}"
     path.mkdir(parents=True)
-    (path / WRITTEN).write_text(seal({"step": step, "world_size": 1, "strategy": "whole"}))
+    (path / WRITTEN).write_text(
+        dumps_with_checksum({"step": step, "world_size": 1, "strategy": "whole"})
+    )
     return path
 
 

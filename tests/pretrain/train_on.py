@@ -149,14 +149,14 @@ def number_rows() -> None:
 
 
 def die_writing(step: int) -> None:
-    sums_of: Callable[..., Any] = launch.checkpoints.sums_of
+    compute_checksums: Callable[..., Any] = launch.checkpoints.compute_checksums
 
     def sum_or_die(folder: Path, *share: int) -> Any:
         if folder.name == f"step={step}.partial":
             os.kill(os.getpid(), signal.SIGKILL)
-        return sums_of(folder, *share)
+        return compute_checksums(folder, *share)
 
-    launch.checkpoints.sums_of = sum_or_die
+    launch.checkpoints.compute_checksums = sum_or_die
 
 
 def main(world: str, output: str, settings: str) -> int:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from catalog.catalog import Catalog
 from catalog.columns import as_text
-from catalog.errors import VitrineError, nearest
+from catalog.errors import VitrineError, did_you_mean
 from catalog.yaml_files import read_yaml
 from generate.next_items import NextItemPairs
 from generate.text.clean import short_title
@@ -64,7 +64,7 @@ def load_task(name: str) -> Task:
         known = ", ".join(shipped)
         raise VitrineError(
             f"task {name!r} is unknown; choose from {known}, or name a file.yaml of your own."
-            f"{nearest(name, shipped)}"
+            f"{did_you_mean(name, shipped)}"
         )
     try:
         told = read_yaml(path)
@@ -130,7 +130,7 @@ class Words:
                     known += catalog.columns.column_names
                     raise VitrineError(
                         f"the task {task.name} reads {{{field}}}, which the catalog {catalog.name} "
-                        f"does not have.{nearest(field, known)}"
+                        f"does not have.{did_you_mean(field, known)}"
                     )
                 self._columns[field] = computed.get(field) or self._column(field)
 
@@ -198,7 +198,7 @@ class Words:
         return self.catalog.column("text")
 
     def _review(self, row: int) -> str | None:
-        texts = self.catalog.interactions.texts
+        texts = self.catalog.interactions.reviews
         return None if texts is None else texts[row]
 
 

@@ -9,8 +9,8 @@ from typing import NoReturn
 
 from catalog.errors import VitrineError
 
-KEPT = "VITRINE_KEPT"
-"""Environment variable: the file that `note_kept` touches."""
+PROGRESS_FILE = "VITRINE_PROGRESS_FILE"
+"""Environment variable: path of the file that `signal_progress` touches."""
 
 
 def staging_path(final: Path) -> Path:
@@ -18,7 +18,7 @@ def staging_path(final: Path) -> Path:
     return final.with_name(f".{final.name}.partial-{os.getpid()}")
 
 
-def sweep(final: Path) -> None:
+def remove_leftovers(final: Path) -> None:
     """Removes what killed writers left, and puts back an artifact that was being replaced."""
     name = glob.escape(final.name)
     for left in final.parent.glob(f".{name}.replaced-*"):
@@ -47,7 +47,7 @@ def _belongs_to_other(left: Path) -> bool:
     return True
 
 
-def move_into_place(staging: Path, final: Path, marker: str) -> None:
+def replace_folder(staging: Path, final: Path, marker: str) -> None:
     """Renames `staging` to `final`; what stood there stays until then.
 
     Only a folder that holds a file `marker` (or nothing) is replaced. Otherwise the new one is kept
@@ -60,19 +60,19 @@ def move_into_place(staging: Path, final: Path, marker: str) -> None:
     if occupied:
         final.rename(replaced)
     staging.rename(final)
-    flush_folder(final.parent)
-    note_kept()
+    fsync_folder(final.parent)
+    signal_progress()
     if occupied:
         shutil.rmtree(replaced)
 
 
-def note_kept() -> None:
-    """Something was written that the same command goes on from: a checkpoint, an artifact, a block.
+def signal_progress() -> None:
+    """Touches the file that the environment variable VITRINE_PROGRESS_FILE names, where it is set.
 
-    Touches the file that the environment variable VITRINE_KEPT names, if it does: a batch script queues
-    a stopped job again as long as each run keeps something.
+    Called whenever something was written that a resumed command continues from: a checkpoint, an
+    artifact, a block. A batch script requeues a stopped job as long as each run makes progress.
     """
-    path = os.environ.get(KEPT)
+    path = os.environ.get(PROGRESS_FILE)
     if path:
         with contextlib.suppress(OSError):
             Path(path).touch()
@@ -90,32 +90,32 @@ def _keep_beside(staging: Path, final: Path) -> NoReturn:
     )
 
 
-def flush(folder: Path) -> None:
+def fsync_tree(folder: Path) -> None:
     """Waits until every file and folder below has reached the disk."""
-    for path in files_in(folder):
-        flush_file(path)
-    flush_folders(folder)
+    for path in list_files(folder):
+        fsync_file(path)
+    fsync_folders(folder)
 
 
-def flush_folders(folder: Path) -> None:
+def fsync_folders(folder: Path) -> None:
     """Waits until the names in it, and in every folder below, have reached the disk."""
     for inner in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
-        flush_folder(inner)
+        fsync_folder(inner)
 
 
 def replace_file(partial: Path, final: Path) -> None:
     """Renames a file that was just written: after a power cut the old one is there, or all of this."""
-    flush_file(partial)
+    fsync_file(partial)
     partial.replace(final)
-    flush_folder(final.parent)
+    fsync_folder(final.parent)
 
 
-def flush_file(path: Path) -> None:
+def fsync_file(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
-def flush_folder(folder: Path) -> None:
+def fsync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -123,6 +123,6 @@ def flush_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def files_in(folder: Path) -> list[Path]:
+def list_files(folder: Path) -> list[Path]:
     """Every file below the folder, sorted by path."""
     return sorted(path for path in folder.rglob("*") if path.is_file())

@@ -22,7 +22,7 @@ from catalog.config import SplitConfig
 from catalog.errors import VitrineError
 
 TRAIN, VALIDATION, TEST = range(3)
-PART_NAMES = {
+SUBSET_NAMES = {
     "train": TRAIN,
     "training": TRAIN,
     "validation": VALIDATION,
@@ -36,62 +36,62 @@ PART_NAMES = {
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Arranged(Interactions):
+class ReorderedInteractions(Interactions):
     """Histories in the order training, validation, test; the training part in the order of time."""
 
     config: SplitConfig
     """The split they are arranged for; no other may be made of them."""
     parts: NDArray[np.int8]
     """(num_interactions,): TRAIN, VALIDATION or TEST."""
-    rows: NDArray[np.int64]
+    source_rows: NDArray[np.int64]
     """(num_interactions,): where each lies in the catalog's own order."""
 
 
-def arrange(catalog: Catalog, config: SplitConfig) -> Catalog:
-    """The catalog as the split reads it: itself, or for random and given splits with `Arranged`.
+def reorder_histories(catalog: Catalog, config: SplitConfig) -> Catalog:
+    """The catalog as the split reads it: itself, or for random and given splits with `ReorderedInteractions`.
 
     random deals each person's interactions out by the shares, rounded down; who has too few for a
     part still gives it one, the test part first, as long as one is left to learn from (as RecBole's
     random split by ratio does). given goes by the interactions' column `split`.
     Raises VitrineError for impossible shares, and where the column is missing or says something else.
     """
-    if config.kind not in DEALERS:
+    if config.kind not in SPLITTERS:
         return catalog
     own = catalog.interactions
     users = np.repeat(np.arange(catalog.num_users), np.diff(own.offsets))
-    parts, places = DEALERS[config.kind](catalog, users, config)
+    parts, places = SPLITTERS[config.kind](catalog, users, config)
     rows = np.lexsort((places, parts, users))
-    arranged = Arranged(
+    arranged = ReorderedInteractions(
         offsets=own.offsets,
         items=own.items[rows],
         times=own.times[rows],
-        texts=None if own.texts is None else _Picked(own.texts, rows),
+        reviews=None if own.reviews is None else _Picked(own.reviews, rows),
         ratings=None if own.ratings is None else own.ratings[rows],
         config=config,
         parts=parts[rows],
-        rows=rows,
+        source_rows=rows,
     )
     return replace(catalog, interactions=arranged)
 
 
-def check_shares(config: SplitConfig) -> None:
+def check_fractions(config: SplitConfig) -> None:
     """VitrineError unless both shares are above 0 and leave something to learn from."""
-    validation, test = config.validation_share, config.test_share
+    validation, test = config.validation_fraction, config.test_fraction
     if validation <= 0 or test <= 0 or validation + test >= 1:
         raise VitrineError(
-            f"validation_share {validation} and test_share {test} must be above 0 and sum to less "
+            f"validation_fraction {validation} and test_fraction {test} must be above 0 and sum to less "
             "than 1."
         )
 
 
-Dealt = tuple[NDArray[np.int8], NDArray[np.int64]]
+Assignment = tuple[NDArray[np.int8], NDArray[np.int64]]
 """Each interaction's part, and its place within the person's part, (num_interactions,) each."""
 
 
-def _random(catalog: Catalog, users: NDArray[np.int64], config: SplitConfig) -> Dealt:
-    check_shares(config)
+def _random(catalog: Catalog, users: NDArray[np.int64], config: SplitConfig) -> Assignment:
+    check_fractions(config)
     lengths = np.diff(catalog.interactions.offsets)
-    shares = np.array([config.validation_share, config.test_share])
+    shares = np.array([config.validation_fraction, config.test_fraction])
     sizes = (lengths[:, None] * shares).astype(np.int64)  # (num_users, 2)
     left = lengths - sizes.sum(axis=1)
     for part in (1, 0):
@@ -107,15 +107,15 @@ def _random(catalog: Catalog, users: NDArray[np.int64], config: SplitConfig) -> 
     return parts.astype(np.int8), np.where(parts == TRAIN, np.arange(len(users)), keys)
 
 
-def _given(catalog: Catalog, users: NDArray[np.int64], config: SplitConfig) -> Dealt:
-    said = catalog.interactions.given
+def _given(catalog: Catalog, users: NDArray[np.int64], config: SplitConfig) -> Assignment:
+    said = catalog.interactions.split_labels
     if said is None:
         raise VitrineError(
             f"the interactions of {catalog.name} have no column that says their part; add a column "
             "split that holds train, validation and test, name it with roles: {split: <column>}, or "
             "set another split.kind."
         )
-    names = pa.array(list(PART_NAMES), said.type)
+    names = pa.array(list(SUBSET_NAMES), said.type)
     found = pc.index_in(pc.utf8_lower(said), value_set=names)
     if found.null_count:
         first = said[pc.index(pc.is_null(found), True).as_py()].as_py()
@@ -123,7 +123,7 @@ def _given(catalog: Catalog, users: NDArray[np.int64], config: SplitConfig) -> D
             f"the split column of {catalog.name} says {'nothing' if first is None else repr(first)} "
             f"in the first of {found.null_count:,} rows; write train, validation or test in each."
         )
-    parts = np.array(list(PART_NAMES.values()), dtype=np.int8)[found.to_numpy()]
+    parts = np.array(list(SUBSET_NAMES.values()), dtype=np.int8)[found.to_numpy()]
     for part, name in ((TRAIN, "train"), (TEST, "test")):
         if not (parts == part).any():
             raise VitrineError(
@@ -133,7 +133,7 @@ def _given(catalog: Catalog, users: NDArray[np.int64], config: SplitConfig) -> D
     return parts, np.arange(len(users))
 
 
-DEALERS: dict[str, Callable[[Catalog, NDArray[np.int64], SplitConfig], Dealt]] = {
+SPLITTERS: dict[str, Callable[[Catalog, NDArray[np.int64], SplitConfig], Assignment]] = {
     "random": _random,
     "given": _given,
 }

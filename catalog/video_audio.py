@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from catalog.errors import BrokenFile, VitrineError
-from catalog.pictures import check_size, framed_picture, read_file
+from catalog.errors import BrokenFileError, VitrineError
+from catalog.images import check_pixel_count, fit_image, read_with_retries
 
 ANIMATED = {".gif", ".webp", ".png", ".apng"}
 SUFFIXES = {
@@ -22,35 +22,35 @@ SUFFIXES = {
 """How films' and sounds' files are called."""
 
 
-def read_frames(path: str | Path, frames: int, size: int) -> NDArray[np.uint8]:
+def read_video_frames(path: str | Path, frames: int, size: int) -> NDArray[np.uint8]:
     """`frames` pictures from evenly spaced moments, uint8 (frames, size, size, 3).
 
-    Of a film with fewer, some are given twice. Raises BrokenFile.
+    Of a film with fewer, some are given twice. Raises BrokenFileError.
     """
-    return read_file(path, lambda: _frames(Path(path), frames, size))
+    return read_with_retries(path, lambda: _frames(Path(path), frames, size))
 
 
-def read_sound(path: str | Path, rate: int, samples: int) -> NDArray[np.float32]:
+def read_audio(path: str | Path, rate: int, samples: int) -> NDArray[np.float32]:
     """The beginning of a sound: one channel at `rate` samples a second, −1 … 1, float32 (samples,).
 
-    A shorter one is followed by silence. Raises BrokenFile.
+    A shorter one is followed by silence. Raises BrokenFileError.
     """
-    return read_file(path, lambda: _sound(Path(path), rate, samples))
+    return read_with_retries(path, lambda: _sound(Path(path), rate, samples))
 
 
 def _frames(path: Path, frames: int, size: int) -> NDArray[np.uint8]:
     if path.suffix.lower() in ANIMATED:
         with Image.open(path) as film:
-            check_size(*film.size)
+            check_pixel_count(*film.size)
             places = _spread(getattr(film, "n_frames", 1), frames)
             found = {}
             for place in sorted(set(places)):
                 film.seek(place)
-                found[place] = framed_picture(film.copy(), size)
+                found[place] = fit_image(film.copy(), size)
             return np.stack([found[place] for place in places])
     with _av().open(str(path)) as film:
         stream = film.streams.video[0]
-        check_size(stream.width, stream.height)
+        check_pixel_count(stream.width, stream.height)
         # Containers often do not say how many frames they hold: count, then read those wanted.
         count = stream.frames or sum(1 for _ in film.decode(stream))
         places = _spread(count, frames)
@@ -58,11 +58,11 @@ def _frames(path: Path, frames: int, size: int) -> NDArray[np.uint8]:
         found, wanted = {}, set(places)
         for place, frame in enumerate(film.decode(stream)):
             if place in wanted:
-                found[place] = framed_picture(frame.to_image(), size)
+                found[place] = fit_image(frame.to_image(), size)
             if len(found) == len(wanted):
                 break
         if not found:
-            raise BrokenFile("no frame can be read")
+            raise BrokenFileError("no frame can be read")
         last = max(found)
         return np.stack([found.get(place, found[last]) for place in places])
 
@@ -71,7 +71,7 @@ def _sound(path: Path, rate: int, samples: int) -> NDArray[np.float32]:
     av = _av()
     with av.open(str(path)) as sound:
         if not sound.streams.audio:
-            raise BrokenFile("there is no sound in it")
+            raise BrokenFileError("there is no sound in it")
         resampler = av.AudioResampler(format="flt", layout="mono", rate=rate)
         parts: list[NDArray[np.float32]] = []
         heard = 0
@@ -84,10 +84,10 @@ def _sound(path: Path, rate: int, samples: int) -> NDArray[np.float32]:
         else:
             parts += [part.to_ndarray()[0] for part in resampler.resample(None)]
     if not parts:
-        raise BrokenFile("no sound can be read")
+        raise BrokenFileError("no sound can be read")
     wave = np.concatenate(parts)[:samples].clip(-1, 1)
     if not np.isfinite(wave).all():
-        raise BrokenFile("the wave is not finite")
+        raise BrokenFileError("the wave is not finite")
     return np.pad(wave, (0, samples - len(wave)))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
-from catalog.errors import BrokenFile, VitrineError
+from catalog.errors import BrokenFileError, VitrineError
 
 MAX_PIXELS = 50_000_000
 """Larger pictures are refused from their header: a 10 kB file can unpack into gigabytes."""
@@ -33,41 +33,41 @@ Crop = Literal["pad", "centre"]
 Value = TypeVar("Value")
 
 
-def read_picture(
+def read_image(
     path: str | Path, size: int | tuple[int, int], crop: Crop = "pad"
 ) -> NDArray[np.uint8]:
     """The picture as (height, width, 3) uint8 RGB, turned as its EXIF says; alpha lies on white.
 
     `size` is (height, width), or one number for a square. `pad` keeps the whole picture on the mean
-    colour of its border, `centre` fills the frame and cuts what stands over. Raises BrokenFile.
+    colour of its border, `centre` fills the frame and cuts what stands over. Raises BrokenFileError.
     """
 
     def decode() -> NDArray[np.uint8]:
         with Image.open(path) as picture:
-            check_size(*picture.size)
+            check_pixel_count(*picture.size)
             if crop == "pad":
                 height, width = _sides(size)
                 picture.draft("RGB", (width, height))  # JPEG decodes at a fraction of its size
-            return framed_picture(picture, size, crop)
+            return fit_image(picture, size, crop)
 
-    return read_file(path, decode)
+    return read_with_retries(path, decode)
 
 
-def read_shape(path: str | Path) -> tuple[int, int]:
-    """(height, width) of the picture as `read_picture` would turn it; raises BrokenFile."""
+def read_image_shape(path: str | Path) -> tuple[int, int]:
+    """(height, width) of the picture as `read_image` would turn it; raises BrokenFileError."""
 
     def decode() -> tuple[int, int]:
         with Image.open(path) as picture:
-            check_size(*picture.size)
+            check_pixel_count(*picture.size)
             width, height = picture.size
             lies = picture.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
             return (width, height) if lies else (height, width)
 
-    return read_file(path, decode)
+    return read_with_retries(path, decode)
 
 
-def read_file(path: str | Path, decode: Callable[[], Value]) -> Value:
-    """What `decode` returns of the file at `path`; BrokenFile, with the reason in a few words, where
+def read_with_retries(path: str | Path, decode: Callable[[], Value]) -> Value:
+    """What `decode` returns of the file at `path`; BrokenFileError, with the reason in a few words, where
     the file's content is at fault.
 
     Where the disk is at fault the file is read again after `RETRY_SECONDS`; a VitrineError follows
@@ -76,19 +76,19 @@ def read_file(path: str | Path, decode: Callable[[], Value]) -> Value:
     for seconds in (*RETRY_SECONDS, None):
         try:
             with warnings.catch_warnings():
-                # Pillow warns about odd EXIF and large pictures; `check_size` speaks for itself.
+                # Pillow warns about odd EXIF and large pictures; `check_pixel_count` speaks for itself.
                 warnings.simplefilter("ignore")
                 return decode()
-        except (BrokenFile, VitrineError):
+        except (BrokenFileError, VitrineError):
             raise
         except FileNotFoundError as error:
-            raise BrokenFile("the file is missing") from error
+            raise BrokenFileError("the file is missing") from error
         except Image.DecompressionBombError as error:
-            raise BrokenFile("too many pixels") from error
+            raise BrokenFileError("too many pixels") from error
         except Exception as error:  # decoders answer damaged bytes with nearly every kind of error
             fault = _disk_fault(error, path)
             if fault is None:
-                raise BrokenFile(_damage(error, path)) from error
+                raise BrokenFileError(_damage(error, path)) from error
             if seconds is None:
                 raise VitrineError(
                     f"{path} cannot be read: {fault.strerror}; mend the disk or the file's "
@@ -124,16 +124,16 @@ def _damage(error: Exception, path: str | Path) -> str:
     return f"damaged: {' '.join(str(error).split())}"
 
 
-def check_size(width: int, height: int) -> None:
-    """Raises BrokenFile where a picture, or a film's frame, is too large to unpack."""
+def check_pixel_count(width: int, height: int) -> None:
+    """Raises BrokenFileError where a picture, or a film's frame, is too large to unpack."""
     if width * height > MAX_PIXELS:
-        raise BrokenFile(f"{width}×{height} pixels are too many")
+        raise BrokenFileError(f"{width}×{height} pixels are too many")
 
 
-def framed_picture(
+def fit_image(
     picture: Image.Image, size: int | tuple[int, int], crop: Crop = "pad"
 ) -> NDArray[np.uint8]:
-    """An open picture as `read_picture` gives it."""
+    """An open picture as `read_image` gives it."""
     return np.asarray(_framed(_to_rgb(ImageOps.exif_transpose(picture)), _sides(size), crop))
 
 

@@ -4,34 +4,34 @@ import json
 
 import pytest
 
-from catalog.seals import seal, unseal
+from catalog.checksums import dumps_with_checksum, loads_with_checksum
 
 FACTS = {"step": 4, "files": {"state": [10, "ab"]}}
 
 
 @pytest.mark.parametrize("indent", [None, 2])
 def test_what_was_sealed_comes_back(indent: int | None) -> None:
-    assert unseal(seal(FACTS, indent), indent) == FACTS
+    assert loads_with_checksum(dumps_with_checksum(FACTS, indent), indent) == FACTS
 
 
 @pytest.mark.parametrize(
     "changed",
     [
-        seal(FACTS).replace("4", "5"),
-        seal(FACTS).replace('"ab"', '"ac"'),
-        seal(FACTS) + " ",
-        seal(FACTS)[:-1],
+        dumps_with_checksum(FACTS).replace("4", "5"),
+        dumps_with_checksum(FACTS).replace('"ab"', '"ac"'),
+        dumps_with_checksum(FACTS) + " ",
+        dumps_with_checksum(FACTS)[:-1],
         json.dumps(FACTS),
         json.dumps({**FACTS, "seal": "0" * 64}),
         json.dumps([FACTS]),
-        seal(FACTS, indent=2),
+        dumps_with_checksum(FACTS, indent=2),
     ],
 )
 def test_a_changed_text_is_refused(changed: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011
-        unseal(changed)
+        loads_with_checksum(changed)
 
 
 def test_what_is_not_finite_is_never_sealed() -> None:
     with pytest.raises(ValueError, match="JSON compliant"):
-        seal({"loss": float("nan")})
+        dumps_with_checksum({"loss": float("nan")})

@@ -12,8 +12,8 @@ from PIL import Image
 
 from catalog.catalog import load_catalog
 from catalog.config import CatalogConfig
-from catalog.errors import BrokenFile, VitrineError
-from catalog.pictures import read_file, read_picture
+from catalog.errors import BrokenFileError, VitrineError
+from catalog.images import read_image, read_with_retries
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -40,7 +40,7 @@ def shop(tmp_path: Path, *images: str | None):
 
 def test_a_picture_is_whole_on_its_borders_colour(tmp_path):
     halves().save(tmp_path / "a.png")
-    pixels = read_picture(tmp_path / "a.png", 16)
+    pixels = read_image(tmp_path / "a.png", 16)
     assert pixels.shape == (16, 16, 3)
     assert pixels.dtype == np.uint8
     assert near(pixels[8, 0], RED)
@@ -54,48 +54,48 @@ def test_centre_fills_the_square_and_cuts_what_stands_over(tmp_path):
     picture = Image.new("RGB", (12, 4), GREEN)
     picture.paste(RED, (4, 0, 8, 4))
     picture.save(tmp_path / "a.png")
-    assert near(read_picture(tmp_path / "a.png", 4, crop="centre")[1:3, 1:3], RED)
+    assert near(read_image(tmp_path / "a.png", 4, crop="centre")[1:3, 1:3], RED)
 
 
 def test_exif_rotation_is_obeyed(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # shown turned by 90° clockwise
     halves(16, 16).save(tmp_path / "a.jpg", exif=exif, quality=95)
-    pixels = read_picture(tmp_path / "a.jpg", 16)
+    pixels = read_image(tmp_path / "a.jpg", 16)
     assert near(pixels[1, 8], RED, within=30)
     assert near(pixels[14, 8], BLUE, within=30)
 
 
 def test_cmyk_palette_and_grey_become_rgb(tmp_path):
     Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "cmyk.jpg", quality=95)
-    assert near(read_picture(tmp_path / "cmyk.jpg", 4), RED, within=40)
+    assert near(read_image(tmp_path / "cmyk.jpg", 4), RED, within=40)
     Image.new("RGB", (8, 8), RED).quantize(4).save(tmp_path / "palette.png")
-    assert near(read_picture(tmp_path / "palette.png", 4), RED)
+    assert near(read_image(tmp_path / "palette.png", 4), RED)
     Image.new("1", (8, 8), 1).save(tmp_path / "bits.png")
-    assert near(read_picture(tmp_path / "bits.png", 4), (255, 255, 255))
+    assert near(read_image(tmp_path / "bits.png", 4), (255, 255, 255))
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif"])
 def test_16_bits_are_scaled_rather_than_clipped(tmp_path, name):
     grey = np.full((8, 8), 257 * 100, np.uint16)
     Image.fromarray(grey).save(tmp_path / name)
-    assert near(read_picture(tmp_path / name, 4), (100, 100, 100), within=1)
+    assert near(read_image(tmp_path / name, 4), (100, 100, 100), within=1)
 
 
 def test_transparency_lies_on_white(tmp_path):
     Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "a.png")
-    assert near(read_picture(tmp_path / "a.png", 4), (255, 255, 255))
+    assert near(read_image(tmp_path / "a.png", 4), (255, 255, 255))
     Image.new("LA", (8, 8), (0, 128)).save(tmp_path / "b.png")
-    assert near(read_picture(tmp_path / "b.png", 4), (127, 127, 127), within=2)
+    assert near(read_image(tmp_path / "b.png", 4), (127, 127, 127), within=2)
     palette = Image.new("P", (8, 8), 0)
     palette.putpalette([0, 0, 0, 255, 0, 0])
     palette.save(tmp_path / "c.png", transparency=0)
-    assert near(read_picture(tmp_path / "c.png", 4), (255, 255, 255))
+    assert near(read_image(tmp_path / "c.png", 4), (255, 255, 255))
 
 
 def test_a_sliver_keeps_at_least_a_pixel(tmp_path):
     Image.new("RGB", (1, 400), RED).save(tmp_path / "a.png")
-    assert near(read_picture(tmp_path / "a.png", 8)[4, 4], RED)
+    assert near(read_image(tmp_path / "a.png", 8)[4, 4], RED)
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -114,8 +114,8 @@ def png_header(width: int, height: int) -> bytes:
 @pytest.mark.parametrize("side", [7_100, 12_000, 60_000])
 def test_absurdly_large_pictures_are_refused_from_their_header(tmp_path, side):
     (tmp_path / "a.png").write_bytes(png_header(side, side))
-    with pytest.raises(BrokenFile, match="too many"):
-        read_picture(tmp_path / "a.png", 8)
+    with pytest.raises(BrokenFileError, match="too many"):
+        read_image(tmp_path / "a.png", 8)
 
 
 def test_a_broken_picture_is_none_and_counted(tmp_path):
@@ -131,7 +131,7 @@ def test_a_broken_picture_is_none_and_counted(tmp_path):
     names = ["good", "missing", "empty", "words", "half", "folder", "huge.png", None]
     paths = [n and (n if "." in n else f"{n}.jpg") for n in names]
     catalog = shop(tmp_path, *paths)
-    seen = [catalog.image_of(i, 8) is not None for i in range(8)]
+    seen = [catalog.item_image(i, 8) is not None for i in range(8)]
     assert seen == [True] + [False] * 7
     assert set(catalog.broken_images) == {1, 2, 3, 4, 5, 6}  # 7 never claimed to have one
     assert "missing" in catalog.broken_images[1]
@@ -145,7 +145,7 @@ def test_pictures_are_found_by_relative_path(tmp_path):
     catalog = shop(tmp_path, "images/a.png", "images/../images/a.png")
     expected = str(tmp_path / "shop" / "images" / "a.png")
     assert catalog.items["image"][:] == [expected, expected]
-    assert catalog.image_of(1, 8) is not None
+    assert catalog.item_image(1, 8) is not None
 
 
 @pytest.mark.parametrize("kind", ["absolute", "upwards", "neighbour", "link", "linked folder"])
@@ -186,7 +186,7 @@ def test_a_link_that_stays_inside_is_fine(tmp_path):
     folder.mkdir()
     halves().save(folder / "a.png")
     (folder / "b.png").symlink_to(folder / "a.png")
-    assert shop(tmp_path, "b.png").image_of(0, 8) is not None
+    assert shop(tmp_path, "b.png").item_image(0, 8) is not None
 
 
 def test_addresses_are_no_pictures(tmp_path):
@@ -206,7 +206,7 @@ def failing_reads(monkeypatch: pytest.MonkeyPatch, code: int, times: int) -> lis
         return open_picture(path, *arguments)
 
     monkeypatch.setattr(Image, "open", open_or_fail)
-    monkeypatch.setattr("catalog.pictures.RETRY_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr("catalog.images.RETRY_SECONDS", (0.0, 0.0))
     return failed
 
 
@@ -214,7 +214,7 @@ def failing_reads(monkeypatch: pytest.MonkeyPatch, code: int, times: int) -> lis
 def test_a_picture_is_read_again_after_a_disk_error(tmp_path, monkeypatch, code):
     Image.new("RGB", (4, 4), "red").save(tmp_path / "red.png")
     failed = failing_reads(monkeypatch, code, times=2)
-    assert read_picture(tmp_path / "red.png", 4)[0, 0].tolist() == [255, 0, 0]
+    assert read_image(tmp_path / "red.png", 4)[0, 0].tolist() == [255, 0, 0]
     assert len(failed) == 2
 
 
@@ -222,7 +222,7 @@ def test_a_disk_error_that_stays_is_no_broken_picture(tmp_path, monkeypatch):
     Image.new("RGB", (4, 4), "red").save(tmp_path / "red.png")
     failing_reads(monkeypatch, errno.EIO, times=99)
     with pytest.raises(VitrineError, match=r"red\.png cannot be read: Input/output error; mend"):
-        read_picture(tmp_path / "red.png", 4)
+        read_image(tmp_path / "red.png", 4)
 
 
 def test_a_damaged_film_that_ffmpeg_calls_a_disk_error_is_broken(tmp_path):
@@ -232,5 +232,5 @@ def test_a_damaged_film_that_ffmpeg_calls_a_disk_error_is_broken(tmp_path):
         raise av.error.OSError(errno.EIO, "Input/output error", str(tmp_path / "film.mp4"))
 
     (tmp_path / "film.mp4").write_bytes(b"cut short")
-    with pytest.raises(BrokenFile, match="damaged"):
-        read_file(tmp_path / "film.mp4", decode)
+    with pytest.raises(BrokenFileError, match="damaged"):
+        read_with_retries(tmp_path / "film.mp4", decode)

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import catalog.seen
+import catalog.interaction_sketch
 from catalog.catalog import Catalog, load_catalog
 from catalog.config import CatalogConfig, SplitConfig
-from catalog.seen import InteractionSketch, canonical_id
+from catalog.interaction_sketch import InteractionSketch, canonical_id
 from catalog.splits import Split, make_split, target_rows
 from tests.catalog.test_real_data import config_of
 
@@ -203,7 +203,9 @@ def test_another_shop_that_counts_alike_is_another_shop(world) -> None:
         shop = counted(seed, "Soap")
         split = make_split(shop, LEAVE_ONE_OUT)
         places = target_rows(shop.interactions, split.test)
-        hashes = catalog.seen.interaction_hashes(shop, places).reshape(2, -1)["hash"][0]
+        hashes = catalog.interaction_sketch.interaction_hashes(shop, places).reshape(2, -1)["hash"][
+            0
+        ]
         by_chance += int(np.isin(hashes, known.entries["hash"]).sum())
         assert counts(known, shop, split) == (len(split.test), 0)
     assert by_chance > 20
@@ -235,8 +237,8 @@ def test_who_took_no_step_has_seen_nothing(world, tmp_path: Path) -> None:
 
 
 def test_a_sketch_decides_a_share_and_is_never_wrong(world, monkeypatch) -> None:
-    monkeypatch.setattr(catalog.seen, "KEPT", 200)
-    monkeypatch.setattr(catalog.seen, "CHUNK", 37)
+    monkeypatch.setattr(catalog.interaction_sketch, "SKETCH_SIZE", 200)
+    monkeypatch.setattr(catalog.interaction_sketch, "CHUNK", 37)
     shop = world(ITEMS, histories(2, 300))
     sketch = sketch_of(shop)
     assert len(np.unique(sketch.entries["hash"])) == 2 * 200

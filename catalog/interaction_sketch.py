@@ -26,13 +26,13 @@ from numpy.typing import NDArray
 from catalog.catalog import Catalog, Interactions
 from catalog.splits import Split, training_mask
 
-KEPT = 65_536
+SKETCH_SIZE = 65_536
 """Pairs of user and item kept at most, by each kind of hash: four megabytes, where nobody repeats."""
 CHUNK = 1 << 20
 """Interactions hashed at once."""
 SAMPLE = 1 << 20
 """Interactions looked at, at most, to tell whether two catalogs are one shop."""
-SEEN_FILE = "seen-2.npy"
+SKETCH_FILE = "seen-2.npy"
 ENTRY = np.dtype(
     [("kind", "u1"), ("hash", "<u8"), ("earlier", "<u4"), ("time", "<i8"), ("content", "<u8")]
 )
@@ -50,10 +50,10 @@ FEW = 0.02
 
 @dataclass(frozen=True)
 class InteractionSketch:
-    """Of each kind of hash the `KEPT` smallest of what was seen (Broder's bottom-k sketch, 1997).
+    """Of each kind of hash the `SKETCH_SIZE` smallest of what was seen (Broder's bottom-k sketch, 1997).
 
     An interaction whose hash is no larger than the largest kept is decidable: the sketch holds it if it
-    was seen. With fewer than `KEPT` pairs in all, every one is.
+    was seen. With fewer than `SKETCH_SIZE` pairs in all, every one is.
     """
 
     entries: NDArray[Any]
@@ -68,7 +68,7 @@ class InteractionSketch:
             own = entries[entries["kind"] == kind]
             own = own[own["content"] > 0] if kind == BY_CONTENT else own
             own = own[np.argsort(own["hash"], kind="stable")]
-            pairs = np.unique(own["hash"])[:KEPT]
+            pairs = np.unique(own["hash"])[:SKETCH_SIZE]
             found.append(own[own["hash"] <= pairs[-1]] if len(pairs) else own)
         return cls(np.concatenate(found))
 
@@ -88,11 +88,11 @@ class InteractionSketch:
         return sketch
 
     def save(self, folder: Path) -> None:
-        np.save(folder / SEEN_FILE, self.entries, allow_pickle=False)
+        np.save(folder / SKETCH_FILE, self.entries, allow_pickle=False)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        return cls(np.load(folder / SEEN_FILE, allow_pickle=False))
+        return cls(np.load(folder / SKETCH_FILE, allow_pickle=False))
 
     def check(
         self, catalog: Catalog, rows: NDArray[np.int64], one_shop: bool = False
@@ -120,7 +120,7 @@ class _Known:
     def __init__(self, entries: NDArray[Any], kind: int) -> None:
         self.entries = entries
         self.by_content = kind == BY_CONTENT
-        full = len(np.unique(entries["hash"])) == KEPT
+        full = len(np.unique(entries["hash"])) == SKETCH_SIZE
         self.largest = entries["hash"][-1] if full else np.iinfo(np.uint64).max
 
     def decidable(self, asked: NDArray[Any]) -> NDArray[np.bool_]:
@@ -204,7 +204,7 @@ def _hash_users(
     contents = _contents(catalog, things)
     wanted = np.searchsorted(history, rows)
     found = np.zeros((2, len(rows)), dtype=ENTRY)
-    found["time"] = _seconds(times[wanted]) if catalog.timed else NO_TIME
+    found["time"] = _seconds(times[wanted]) if catalog.has_timestamps else NO_TIME
     found["content"] = contents[thing[wanted]]
     for kind, codes in ((BY_ID, ids), (BY_CONTENT, contents)):
         found[kind]["kind"] = kind
