@@ -14,3 +14,21 @@ def test_the_test_line_is_the_one_ci_runs() -> None:
     lines = [line for block in blocks for line in block.splitlines()]
     first = next(line for line in lines if line.startswith("./install --test"))
     assert first == "./install --test && .venv/bin/pytest -n 2"
+
+
+def test_it_is_short() -> None:
+    prose = re.sub(r"<!--.*?-->", "", README)
+    assert len(prose.split()) <= WORDS
+
+
+def test_its_pictures_exist_and_are_small() -> None:
+    pictures = [ROOT / path for path in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README)]
+    assert pictures
+    assert sum(path.stat().st_size for path in pictures) < IMAGE_BYTES
+
+
+def test_its_links_lead_somewhere() -> None:
+    links = re.findall(r"(?<!!)\[[^\]]*\]\(([^)#]+)[^)]*\)", README)
+    assert links
+    gone = [link for link in links if "://" not in link and not (ROOT / link).exists()]
+    assert not gone
