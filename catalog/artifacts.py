@@ -19,13 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from catalog.atomic_write import (
-    fsync_tree,
-    list_files,
-    remove_leftovers,
-    replace_folder,
-    staging_path,
-)
+from catalog.atomic_write import fsync_tree, list_files, replace_folder, stage_folder
 from catalog.checksums import dumps_with_checksum, file_sha256, loads_with_checksum
 from catalog.errors import VitrineError
 
@@ -137,13 +131,10 @@ def write_artifact(
         for name, parent in parent_paths.items()
     }
     request = request or request_hash(kind, config, parents, catalog)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(final)
-    staging = Staging(staging_path(final), dict(metrics or {}))
-    staging.path.mkdir()
-    try:
+    with stage_folder(final) as folder:
+        staging = Staging(folder, dict(metrics or {}))
         yield staging
-        checksums = _checksums(staging.path)
+        checksums = _checksums(folder)
         manifest = {
             "kind": kind,
             "format_version": FORMAT_VERSION,
@@ -152,43 +143,35 @@ def write_artifact(
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "parents": known_parents,
             "catalog": catalog,
-            "split": _plain(split),
-            "config": _plain(config or {}),
-            "metrics": _plain(staging.metrics),
+            "split": _to_json(split),
+            "config": _to_json(config or {}),
+            "metrics": _to_json(staging.metrics),
             "libraries": _libraries(),
             "checksums": checksums,
         } | ({"user_key": user_key} if user_key else {})
-        _write_manifest(staging.path, manifest)
+        _write_manifest(folder, manifest)
         if card is not None:
-            (staging / CARD).write_text(card(final.name, manifest), encoding="utf8")
-        fsync_tree(staging.path)
-    except BaseException:
-        shutil.rmtree(staging.path, ignore_errors=True)
-        raise
-    replace_folder(staging.path, final, MANIFEST)
+            (folder / CARD).write_text(card(final.name, manifest), encoding="utf8")
+        fsync_tree(folder)
+    replace_folder(folder, final, MANIFEST)
 
 
 @contextmanager
-def amend_artifact(path: StrPath) -> Iterator[Path]:
+def edit_artifact(path: StrPath) -> Iterator[Path]:
     """Yields a copy of an artifact's folder; on leaving, that takes its place, sealed anew.
 
     For what must go from it afterwards; what it was made from, and for, stays written in it. Raises
     VitrineError where `path` is no whole artifact.
     """
     artifact = open_artifact(path)
-    remove_leftovers(artifact.path)
-    folder = staging_path(artifact.path)
-    shutil.copytree(artifact.path, folder)
-    try:
+    with stage_folder(artifact.path) as folder:
+        shutil.copytree(artifact.path, folder, dirs_exist_ok=True)
         yield folder
         (folder / MANIFEST).unlink()
         checksums = _checksums(folder)
         changed = {"hash": _content_hash(checksums), "checksums": checksums}
         _write_manifest(folder, artifact.manifest | changed)
         fsync_tree(folder)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
     replace_folder(folder, artifact.path, MANIFEST)
 
 
@@ -249,7 +232,7 @@ def request_hash(
 ) -> str:
     """sha256 of what was asked for: the kind, the settings, the parents' content, the catalog."""
     made_from = {name: artifact_hash(parent) for name, parent in (parents or {}).items()}
-    asked = [kind, REQUEST_VERSION, _plain(config or {}), made_from, catalog]
+    asked = [kind, REQUEST_VERSION, _to_json(config or {}), made_from, catalog]
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
@@ -334,14 +317,14 @@ def _libraries() -> dict[str, str]:
     return found
 
 
-def _plain(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
     """What JSON can hold: numpy scalars and arrays unwrapped, paths as text, NaN and ∞ as null."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
+        return {str(key): _to_json(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple | set):
-        return [_plain(inner) for inner in (sorted(value) if isinstance(value, set) else value)]
+        return [_to_json(inner) for inner in (sorted(value) if isinstance(value, set) else value)]
     if hasattr(value, "tolist"):  # numpy and torch, without importing either
-        return _plain(value.tolist())
+        return _to_json(value.tolist())
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, bool | int | str):

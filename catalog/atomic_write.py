@@ -1,9 +1,14 @@
-"""Puts a folder in its place, all of it or nothing; knows nothing about what it holds."""
+"""Writes files and folders atomically: staged beside their place, fsynced, and renamed into it.
+
+After a kill or a power cut the old content is there, or all of the new.
+"""
 
 import contextlib
 import glob
 import os
+import platform
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -13,13 +18,70 @@ PROGRESS_FILE = "VITRINE_PROGRESS_FILE"
 """Environment variable: path of the file that `signal_progress` touches."""
 
 
-def staging_path(final: Path) -> Path:
-    """Where this process writes what shall stand at `final`: beside it, so a rename suffices."""
-    return final.with_name(f".{final.name}.partial-{os.getpid()}")
+@contextlib.contextmanager
+def stage_folder(final: Path, *, shared: bool = False) -> Iterator[Path]:
+    """Yields an empty folder beside `final`, to be renamed by `replace_folder` or `publish_first`.
+
+    It is removed where the block raises, and so are staging folders of processes that were killed.
+    `shared`: processes of several machines write beside `final`, so that others' folders stay.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    if shared:
+        staging = final.with_name(f".{final.name}.partial-{platform.node()}-{os.getpid()}")
+        shutil.rmtree(staging, ignore_errors=True)
+    else:
+        remove_leftovers(final)
+        staging = final.with_name(f".{final.name}.partial-{os.getpid()}")
+    staging.mkdir()
+    try:
+        yield staging
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+
+
+def publish(staging: Path, final: Path) -> None:
+    """Renames a file or folder that was fsynced to `final`, and fsyncs the folder that holds it."""
+    staging.replace(final)
+    fsync_folder(final.parent)
+
+
+def publish_first(staging: Path, final: Path) -> None:
+    """`publish`, unless another process has published the same content; then `staging` is removed."""
+    try:
+        publish(staging, final)
+    except OSError:
+        shutil.rmtree(staging, ignore_errors=True)
+        if not final.exists():
+            raise
+
+
+def replace_file(partial: Path, final: Path) -> None:
+    """Fsyncs a file that was just written and renames it to `final`, replacing what stood there."""
+    fsync_file(partial)
+    publish(partial, final)
+
+
+def replace_folder(staging: Path, final: Path, marker: str) -> None:
+    """Renames `staging`, which was fsynced, to `final`; the folder it replaces stays until then.
+
+    Only a folder that holds a file `marker`, or nothing, is replaced. Otherwise the new one is kept
+    beside it under a number, and VitrineError names its path.
+    """
+    replaced = final.with_name(f".{final.name}.replaced-{os.getpid()}")
+    occupied = final.exists() and (not final.is_dir() or any(final.iterdir()))
+    if occupied and not (final / marker).is_file():
+        _keep_beside(staging, final)
+    if occupied:
+        final.rename(replaced)
+    publish(staging, final)
+    signal_progress()
+    if occupied:
+        shutil.rmtree(replaced)
 
 
 def remove_leftovers(final: Path) -> None:
-    """Removes what killed writers left, and puts back an artifact that was being replaced."""
+    """Removes staging folders of killed processes; restores a folder that was being replaced."""
     name = glob.escape(final.name)
     for left in final.parent.glob(f".{name}.replaced-*"):
         if _belongs_to_other(left):
@@ -30,40 +92,21 @@ def remove_leftovers(final: Path) -> None:
             left.rename(final)
     for left in final.parent.glob(f".{name}.partial-*"):
         if not _belongs_to_other(left):
-            shutil.rmtree(left)
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _belongs_to_other(left: Path) -> bool:
-    """Whether another process that is alive may still be writing it."""
+    """Whether the process that wrote it is another one and still alive."""
     pid = left.name.rpartition("-")[2]
     if not pid.isdigit() or int(pid) == os.getpid():
         return False
     try:
         os.kill(int(pid), 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True
     return True
-
-
-def replace_folder(staging: Path, final: Path, marker: str) -> None:
-    """Renames `staging` to `final`; what stood there stays until then.
-
-    Only a folder that holds a file `marker` (or nothing) is replaced. Otherwise the new one is kept
-    beside it under a number, and VitrineError says where.
-    """
-    replaced = final.with_name(f".{final.name}.replaced-{os.getpid()}")
-    occupied = final.exists() and (not final.is_dir() or any(final.iterdir()))
-    if occupied and not (final / marker).is_file():
-        _keep_beside(staging, final)
-    if occupied:
-        final.rename(replaced)
-    staging.rename(final)
-    fsync_folder(final.parent)
-    signal_progress()
-    if occupied:
-        shutil.rmtree(replaced)
 
 
 def signal_progress() -> None:
@@ -79,7 +122,7 @@ def signal_progress() -> None:
 
 
 def _keep_beside(staging: Path, final: Path) -> NoReturn:
-    """Neither the person's files nor hours of training are thrown away."""
+    """Moves `staging` to a free name beside `final`, so that neither folder is lost; raises VitrineError."""
     number = 1
     while (kept := final.with_name(f"{final.name}.{number}")).exists():
         number += 1
@@ -91,23 +134,16 @@ def _keep_beside(staging: Path, final: Path) -> NoReturn:
 
 
 def fsync_tree(folder: Path) -> None:
-    """Waits until every file and folder below has reached the disk."""
+    """Fsyncs every file and folder below, and the folder itself."""
     for path in list_files(folder):
         fsync_file(path)
     fsync_folders(folder)
 
 
 def fsync_folders(folder: Path) -> None:
-    """Waits until the names in it, and in every folder below, have reached the disk."""
+    """Fsyncs the folder and every folder below, but no file."""
     for inner in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
         fsync_folder(inner)
-
-
-def replace_file(partial: Path, final: Path) -> None:
-    """Renames a file that was just written: after a power cut the old one is there, or all of this."""
-    fsync_file(partial)
-    partial.replace(final)
-    fsync_folder(final.parent)
 
 
 def fsync_file(path: Path) -> None:

@@ -3,7 +3,6 @@
 # pyright: reportAttributeAccessIssue=false
 # pyarrow makes the functions of its compute module when it is imported; no checker sees them.
 
-import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +15,13 @@ from numpy.typing import NDArray
 from catalog.columns import as_numbers, as_text, as_times, first_text
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
+from catalog.hashing import hash_ids, splitmix64
 from catalog.roles import ORDER_NAMES, Roles, resolve_roles
 from catalog.sources.base import RawTables
 
-ADDRESS = r"^[a-zA-Z][a-zA-Z0-9+.-]+://"
+URL_PATTERN = r"^[a-zA-Z][a-zA-Z0-9+.-]+://"
+TIES_KEY = b"vitrine ties"
+"""Key of the hashes that shuffle interactions at the same time."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,9 @@ def convert(raw: RawTables, config: CatalogConfig) -> Converted:
 
     keys = [times, user_rows]
     if config.ties == "shuffle":
-        shuffled = _hashes(user_ids)[user_rows] ^ _mix(_hashes(items["item_id"])[item_rows])
-        keys.insert(0, _mix(shuffled))
+        users_hash = hash_ids(user_ids.to_pylist(), key=TIES_KEY)[user_rows]
+        items_hash = hash_ids(items["item_id"].to_pylist(), key=TIES_KEY)[item_rows]
+        keys.insert(0, splitmix64(users_hash ^ splitmix64(items_hash)))
     order = np.lexsort(keys)  # stable: ties keep the file's order
     counts = np.bincount(user_rows, minlength=len(user_ids))
     ratings = _column(interactions, roles, "rating")
@@ -225,7 +228,7 @@ def _times(
 def _absolute(paths: pa.ChunkedArray, ids: pa.ChunkedArray, folder: Path) -> pa.ChunkedArray:
     """Picture paths made absolute; VitrineError for the first that leads out of the folder."""
     base = os.path.realpath(folder)
-    addresses = pc.match_substring_regex(paths, ADDRESS)
+    addresses = pc.match_substring_regex(paths, URL_PATTERN)
     if pc.any(addresses).as_py():
         row = pc.index(addresses, True).as_py()
         raise VitrineError(
@@ -276,20 +279,3 @@ def _refuse_nulls(ids: pa.ChunkedArray, table: str, role: str) -> None:
 
 def _first(ids: pa.ChunkedArray | pa.Array) -> str:
     return ", ".join(str(value) for value in ids[:3].to_pylist())
-
-
-def _hashes(ids: pa.ChunkedArray | pa.Array) -> NDArray[np.uint64]:
-    """A fixed 64-bit number for each id: the same on every machine and in any order of rows."""
-    digests = b"".join(
-        hashlib.blake2b(value.encode(), digest_size=8, key=b"vitrine ties").digest()
-        for value in ids.to_pylist()
-    )
-    return np.frombuffer(digests, dtype="<u8")
-
-
-def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finaliser of splitmix64 (Steele et al. 2014): every input bit sways every output bit."""
-    values = values + np.uint64(0x9E3779B97F4A7C15)
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))

@@ -11,11 +11,10 @@ numbers share many such triples by chance. So matches count only where the two c
 more of them than when users are swapped, and items of one id that say the same.
 """
 
-import hashlib
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -23,7 +22,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from catalog.catalog import Catalog, Interactions
+from catalog.catalog import Catalog
+from catalog.hashing import hash_ids, splitmix64
+from catalog.interactions import Interactions
 from catalog.splits import Split, training_mask
 
 SKETCH_SIZE = 65_536
@@ -160,7 +161,7 @@ class _Known:
 
 
 def _keys(entries: NDArray[Any], which: str) -> NDArray[np.uint64]:
-    return _mixed(entries["hash"] ^ _mixed(entries[which].astype(np.int64).view(np.uint64)))
+    return splitmix64(entries["hash"] ^ splitmix64(entries[which].astype(np.int64).view(np.uint64)))
 
 
 def interaction_hashes(
@@ -199,8 +200,8 @@ def _hash_users(
     things, thing = np.unique(interactions.items[history], return_inverse=True)
     times = np.asarray(interactions.times[history])
     named = (users + catalog.num_users // 2) % catalog.num_users if swap else users
-    names = _hashes(map(canonical_id, catalog.user_ids[named].tolist()))
-    ids = _hashes(map(canonical_id, catalog.items.select(things)["item_id"][:]))
+    names = hash_ids(map(canonical_id, catalog.user_ids[named].tolist()))
+    ids = hash_ids(map(canonical_id, catalog.items.select(things)["item_id"][:]))
     contents = _contents(catalog, things)
     wanted = np.searchsorted(history, rows)
     found = np.zeros((2, len(rows)), dtype=ENTRY)
@@ -209,7 +210,7 @@ def _hash_users(
     for kind, codes in ((BY_ID, ids), (BY_CONTENT, contents)):
         found[kind]["kind"] = kind
         found[kind]["earlier"] = _earlier(whose, codes[thing], times)[wanted]
-        found[kind]["hash"] = _mixed(_mixed(names[whose[wanted]]) ^ codes[thing[wanted]])
+        found[kind]["hash"] = splitmix64(splitmix64(names[whose[wanted]]) ^ codes[thing[wanted]])
     return found
 
 
@@ -238,7 +239,7 @@ def _contents(catalog: Catalog, items: NDArray[np.integer]) -> NDArray[np.uint64
         if not words and image and os.path.isfile(image):
             words = f"{os.path.getsize(image)} bytes"
         if words:
-            found[place] = _hashes([words])[0]
+            found[place] = hash_ids([words])[0]
     return found
 
 
@@ -276,16 +277,3 @@ def _in_chunks(interactions: Interactions, users: NDArray[np.int64]) -> Iterator
     for group in np.split(users, np.flatnonzero(np.diff(ends)) + 1):
         if len(group):
             yield group
-
-
-def _hashes(texts: Iterable[str]) -> NDArray[np.uint64]:
-    digests = (hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts)
-    return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)
-
-
-def _mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Spreads every bit over all (the finaliser of SplitMix64, Steele et al., 2014)."""
-    x = x + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))

@@ -17,9 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from catalog.catalog import Catalog, Interactions
+from catalog.catalog import Catalog
 from catalog.config import SplitConfig
 from catalog.errors import VitrineError
+from catalog.interactions import Interactions
 
 TRAIN, VALIDATION, TEST = range(3)
 SUBSET_NAMES = {

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from catalog.catalog import Catalog, Interactions, load_catalog
+from catalog.catalog import Catalog, load_catalog
 from catalog.config import CatalogConfig, SplitConfig
 from catalog.errors import VitrineError, did_you_mean
+from catalog.interactions import Interactions
 from catalog.reorder import (
     SPLITTERS,
     TEST,

@@ -22,9 +22,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from catalog.artifacts import MANIFEST, amend_artifact, read_manifest
-from catalog.atomic_write import fsync_file, remove_leftovers
-from catalog.catalog import cache_folder
+from catalog.artifacts import MANIFEST, edit_artifact, read_manifest
+from catalog.atomic_write import fsync_file, remove_leftovers, replace_file
+from catalog.cache import cache_folder
 from catalog.errors import VitrineError
 from generate.everybody import USER_KEY
 from generate.provenance import FIELD, verify
@@ -77,7 +77,7 @@ def forget(user: str, folder: Path, key_files: Sequence[str | Path] = ()) -> For
         if manifest["kind"] in LEARNED:
             done.learned.append(place)
         elif manifest["kind"] in MADE and any(_names(file, user_names) for file in _files(place)):
-            with amend_artifact(place) as copy:
+            with edit_artifact(place) as copy:
                 for file in _files(copy):
                     _remove(file, user_names, done, place / file.relative_to(copy))
     for file in loose:
@@ -301,8 +301,7 @@ def _take_out(file: Path, names: _Names) -> int:
             kept = rows.filter(pc.invert(pc.is_in(rows.column(column), pa.array(names.all))))
             removed += len(rows) - len(kept)
             written.write_table(kept)
-    fsync_file(partial)
-    partial.replace(file)
+    replace_file(partial, file)
     return removed
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from catalog.atomic_write import fsync_folder
+from catalog.atomic_write import publish
 from catalog.errors import VitrineError
 
 KEY_VARIABLE = "VITRINE_USER_KEY"
@@ -71,8 +71,7 @@ def rotate_user_key() -> UserKey:
     keys = [new, *(key.secret for key in _ring(file))]
     try:
         partial = _write(file, keys)
-        partial.replace(file)
-        fsync_folder(file.parent)
+        publish(partial, file)
     except OSError as error:
         raise _cannot_keep(file, error) from error
     _ring.cache_clear()

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 from typing_extensions import override
 
-from catalog.atomic_write import fsync_file, fsync_folder, fsync_folders, signal_progress
+from catalog.atomic_write import fsync_file, fsync_folders, publish, signal_progress
 from catalog.checksums import Checksums, checksum_mismatch, compute_checksums, dumps_with_checksum
 from catalog.errors import VitrineError
 from launch.events import Events
@@ -183,8 +183,7 @@ class Checkpoints(Checkpoint):
         fsync_folders(partial)
         if final.exists():
             remove(final)
-        partial.rename(final)
-        fsync_folder(self.folder)
+        publish(partial, final)
         for older in checkpoints_in(self.folder.parent)[: -self.keep]:
             remove(older)
         signal_progress()

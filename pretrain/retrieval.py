@@ -6,7 +6,6 @@ are all others, places are counted, equal scores are ordered by a fixed key; bes
 chance and, for next items, popularity.
 """
 
-import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from catalog.catalog import Catalog
 from catalog.errors import NonFiniteError, VitrineError
+from catalog.hashing import hash_ids
 from catalog.splits import Split, Targets, target_rows
 from pretrain.content import ContentReader, to_device
 from pretrain.embed import embed_items
@@ -75,12 +75,8 @@ def hold_out(catalog: Catalog, share: float) -> NDArray[np.bool_]:
     wanted = min(MOST_HELD_OUT, round(share * catalog.num_items))
     if not wanted:
         return chosen
-    marks = np.empty(catalog.num_items, dtype=np.uint64)
-    ids = catalog.items.data.column("item_id")
-    for item, value in enumerate(ids):
-        digest = hashlib.blake2b(value.as_py().encode(), digest_size=8, key=b"vitrine held out")
-        marks[item] = int.from_bytes(digest.digest(), "little")
-    chosen[np.argsort(marks)[:wanted]] = True
+    hashes = hash_ids(catalog.items["item_id"][:], key=b"vitrine held out")
+    chosen[np.argsort(hashes)[:wanted]] = True
     return chosen
 
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from catalog.catalog import Interactions
 from catalog.errors import VitrineError
+from catalog.interactions import Interactions
 from catalog.splits import training_mask
 
 Row = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]

@@ -4,7 +4,6 @@ A duplicate drawn into the same batch would be a negative that deserves to win. 
 number, and the objectives leave a query's duplicates out of its softmax as they do the item itself.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator
 from itertools import combinations
 
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from catalog.hashing import hash64
 from catalog.progress import track
 
 FIELDS = (8, 7)
@@ -102,16 +102,12 @@ def _pairs_of_bands(bits: int) -> Iterator[tuple[int, int]]:
 
 def mixed(key: int, content: bytes) -> int:
     """The 64-bit `key` of an item once `content`, too, tells it from others."""
-    return _hash(key.to_bytes(8, "big") + content)
-
-
-def _hash(key: bytes) -> int:
-    return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big")
+    return hash64(key.to_bytes(8, "big") + content)
 
 
 def text_key(text: str) -> int:
     """64 bits, never 0; equal for texts that differ in case and spaces alone."""
-    return _hash(normalized(text).encode()) | 1
+    return hash64(normalized(text).encode()) | 1
 
 
 def normalized(text: str) -> str:

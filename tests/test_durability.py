@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from catalog.artifacts import amend_artifact, write_artifact
+from catalog.artifacts import edit_artifact, write_artifact
 from catalog.atomic_write import replace_file
 from pretrain.work import claim_work
 from tests.disk import Recorder, faults, read_strace
@@ -33,7 +33,7 @@ def another_artifact(folder: Path) -> Path:
 
 
 def amended_artifact(folder: Path) -> Path:
-    with amend_artifact(artifact(folder)) as copy:
+    with edit_artifact(artifact(folder)) as copy:
         (copy / "weights").write_bytes(b"3")
     return folder / "made"
 

@@ -29,7 +29,7 @@ MOUNTS = Path("/proc/self/mounts")
 
 
 def space(work: Path) -> Iterator[Finding]:
-    from catalog.catalog import cache_folder
+    from catalog.cache import cache_folder
 
     for what, folder in (("space for runs", work), ("space for the cache", cache_folder())):
         disk = os.statvfs(existing(folder))

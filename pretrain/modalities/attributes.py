@@ -7,7 +7,6 @@ one that was never seen has a place too.
 # pyright: reportAttributeAccessIssue=false
 # pyarrow makes the functions of its compute module when it is imported; no checker sees them.
 
-import hashlib
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from catalog.catalog import Catalog
 from catalog.columns import as_text
 from catalog.errors import VitrineError
+from catalog.hashing import hash64
 from pretrain.config import ModalityConfig
 from pretrain.modalities.base import Modality, Processor, Source, mask_of, present_rows
 
@@ -149,5 +149,4 @@ def _hashed(column: pa.ChunkedArray) -> NDArray[np.int16]:
 
 
 def _bucket(value: str) -> int:
-    digest = hashlib.blake2b(value.casefold().encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") % BUCKETS
+    return hash64(value.casefold().encode()) % BUCKETS

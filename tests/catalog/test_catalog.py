@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from catalog.catalog import cache_folder, load_catalog
+from catalog.cache import cache_folder
+from catalog.catalog import load_catalog
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError, did_you_mean
 
@@ -535,7 +536,7 @@ def test_a_converted_catalog_that_was_spoilt_is_noticed_and_made_anew(world, cac
             content[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
         path.write_bytes(bytes(content))
         catalog = load_catalog(CatalogConfig(str(world.folder)))
-        assert "is not what was written" in capsys.readouterr().err, path.name
+        assert "is damaged" in capsys.readouterr().err, path.name
         assert catalog.interactions.items.tolist() == expected
         load_catalog(CatalogConfig(str(world.folder)))
         assert capsys.readouterr().err == ""

@@ -10,11 +10,12 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catalog.catalog import Catalog, Interactions
+from catalog.catalog import Catalog
 from catalog.check import check_catalog
 from catalog.config import CatalogConfig, SplitConfig
 from catalog.errors import VitrineError
 from catalog.interaction_sketch import InteractionSketch, interaction_hashes
+from catalog.interactions import Interactions
 from catalog.reorder import TRAIN, ReorderedInteractions, reorder_histories
 from catalog.splits import (
     Split,

@@ -18,9 +18,10 @@ from torchmetrics.functional.retrieval import (
     retrieval_reciprocal_rank,
 )
 
-from catalog.catalog import Interactions, load_catalog
+from catalog.catalog import load_catalog
 from catalog.config import CatalogConfig, SplitConfig
 from catalog.errors import NonFiniteError
+from catalog.interactions import Interactions
 from catalog.splits import Targets, make_split, target_rows
 from finetune.evaluate import rank_listed, rank_targets, tie_keys
 from finetune.metrics import (

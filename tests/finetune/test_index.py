@@ -13,8 +13,9 @@ import torch
 from torch.nn import functional as F
 
 from catalog.artifacts import open_artifact
-from catalog.catalog import Interactions, load_catalog
+from catalog.catalog import load_catalog
 from catalog.errors import VitrineError
+from catalog.interactions import Interactions
 from finetune.config import FinetuneConfig, IndexConfig
 from finetune.extension import extend
 from finetune.index import (

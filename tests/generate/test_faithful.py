@@ -10,9 +10,10 @@ import pytest
 import torch
 from datasets import Dataset
 
-from catalog.catalog import Catalog, Interactions
+from catalog.catalog import Catalog
 from catalog.config import SplitConfig
 from catalog.demo.truth import DemoTruth
+from catalog.interactions import Interactions
 from catalog.splits import load_split, make_split, target_rows
 from generate.text.config import WriteConfig
 from generate.text.facts import Facts

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from catalog.artifacts import open_artifact, write_artifact
-from catalog.catalog import cache_folder, load_catalog
+from catalog.cache import cache_folder
+from catalog.catalog import load_catalog
 from catalog.config import CatalogConfig, SplitConfig
 from catalog.errors import VitrineError
 from generate import everybody

@@ -9,9 +9,10 @@ import pyarrow as pa
 import pytest
 from datasets import Dataset, concatenate_datasets
 
-from catalog.catalog import Catalog, Interactions
+from catalog.catalog import Catalog
 from catalog.config import SplitConfig
 from catalog.errors import VitrineError
+from catalog.interactions import Interactions
 from catalog.splits import make_split
 from generate.next_items import NextItemPairs
 from generate.text.facts import Facts, attribute_columns, words_of

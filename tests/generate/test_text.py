@@ -10,9 +10,10 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
-from catalog.catalog import Catalog, Interactions
+from catalog.catalog import Catalog
 from catalog.config import SplitConfig
 from catalog.errors import VitrineError
+from catalog.interactions import Interactions
 from catalog.splits import Split, make_split
 from generate.next_items import NextItemPairs
 from generate.text.clean import clean_text

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from catalog.catalog import Interactions
+from catalog.interactions import Interactions
 from pretrain.retrieval import Retrieval, hold_out, places
 from pretrain.rows import HistoryRows
 

@@ -9,9 +9,10 @@ import pyarrow as pa
 import pytest
 import torch
 
-from catalog.catalog import Catalog, Interactions
+from catalog.catalog import Catalog
 from catalog.config import SplitConfig
 from catalog.errors import VitrineError
+from catalog.interactions import Interactions
 from catalog.reorder import reorder_histories
 from catalog.splits import make_split, target_rows
 from pretrain.rows import HistoryRows, StepOrder, stack_rows

@@ -1,0 +1,66 @@
+"""Computes the fingerprints of a catalog: hashes of its content, under which derived data is cached."""
+
+import hashlib
+import json
+import os
+
+from catalog.config import CatalogConfig
+from catalog.images import SUFFIXES
+from catalog.sources import RawTables
+from catalog.video_audio import SUFFIXES as VIDEO_AUDIO_SUFFIXES
+
+VECTOR_SUFFIXES = {".npy", ".safetensors", ".parquet"}
+
+
+def compute_fingerprints(raw: RawTables, config: CatalogConfig) -> tuple[str, str]:
+    """Of the whole catalog, and of what its items hold: sha256 over tables' bytes, media files'
+    relative paths and sizes, and the reading rules."""
+    rules = [config.source, config.unknown_items, config.min_rating, config.ties, config.roles]
+    whole = hashlib.sha256(json.dumps(rules, sort_keys=True, default=str).encode())
+    roles = [config.source, config.roles]
+    content = hashlib.sha256(json.dumps(roles, sort_keys=True, default=str).encode())
+    for path in raw.files:
+        with path.open("rb") as file:
+            line = f"\n{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}".encode()
+        whole.update(line)
+        if path in raw.item_files:
+            content.update(line)
+    tables = tuple(f"\n{path.name} " for path in raw.files if path.parent == raw.folder)
+    for media in sorted(_media_lines(str(raw.folder), "")):
+        line = media.encode(errors="surrogateescape")
+        whole.update(line)
+        if not media.startswith(tables):
+            content.update(line)
+    return whole.hexdigest(), content.hexdigest()
+
+
+def _media_lines(folder: str, inside: str) -> list[str]:
+    """One line for each picture, film or sound below `folder`.
+
+    A link is told from a file, as it may lead away.
+    """
+    lines: list[str] = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name = f"{inside}{entry.name}"
+            if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
+                lines += _media_lines(entry.path, f"{name}/")
+            elif entry.is_symlink():
+                lines.append(f"\n{name} → {os.readlink(entry.path)}")
+            elif (
+                suffix := os.path.splitext(entry.name)[1].lower()
+            ) in SUFFIXES | VIDEO_AUDIO_SUFFIXES:
+                lines.append(f"\n{name} {entry.stat().st_size}")
+            elif suffix in VECTOR_SUFFIXES:
+                lines.append(f"\n{name} {entry.stat().st_size} {_hash_ends(entry.path)}")
+    return lines
+
+
+def _hash_ends(path: str) -> str:
+    """sha256 of a file's first and last 64 kB; of vectors, whose size says little."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        digest.update(file.read(65_536))
+        file.seek(max(0, os.fstat(file.fileno()).st_size - 65_536))
+        digest.update(file.read(65_536))
+    return digest.hexdigest()
