@@ -209,7 +209,7 @@ class Compared:
 
     def of(self, name: str, metric: str) -> list[NDArray[np.float64]]:
         people = self.split.test.users
-        return [metric_values(ranks, people=people)[metric] for ranks in self.ranks(name)]
+        return [metric_values(ranks, users=people)[metric] for ranks in self.ranks(name)]
 
     def ndcg(self, name: str) -> list[NDArray[np.float64]]:
         return self.of(name, "ndcg@10")

@@ -18,7 +18,7 @@ from benchmarks.sources import FINETUNING
 from catalog.artifacts import open_artifact
 from catalog.config import CatalogConfig, SplitConfig
 from catalog.splits import load_split
-from finetune.baselines import rank_by_popularity
+from finetune.baselines.popularity import rank_by_popularity
 from finetune.config import ArmConfig, FinetuneConfig, FinetuneDataConfig
 from finetune.metrics import metric_values
 from finetune.statistics import Interval, difference_interval, mean_interval, ratio_interval

@@ -17,7 +17,7 @@ from benchmarks.record import write_record
 from benchmarks.sources import FINETUNING, IMAGES, PRETRAINING, TEXTS
 from catalog.artifacts import open_artifact
 from catalog.splits import load_split
-from finetune.baselines import rank_by_popularity
+from finetune.baselines.popularity import rank_by_popularity
 from finetune.metrics import metric_values
 from finetune.statistics import mean_interval, ratio_interval
 from launch.pipeline.config import PipelineConfig

@@ -20,6 +20,7 @@ RANKING = [
     "finetune/evaluate.py",
     "finetune/metrics.py",
     "finetune/statistics.py",
+    "finetune/tie_break.py",
 ]
 FINETUNING = [
     *RANKING,

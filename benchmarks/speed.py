@@ -61,6 +61,7 @@ def main() -> None:
             "finetune/evaluate.py",
             "finetune/losses.py",
             "finetune/metrics.py",
+            "finetune/tie_break.py",
             "finetune/recommender.py",
             "finetune/ranker.py",
         ],

@@ -145,7 +145,7 @@ def ablated(compared: Compared, name: str, output: Path) -> tuple[Interval, floa
             stage.run()
     _, split = load_split(config.catalog, config.split)
     ranks = np.load(folder / "test_ranks.npy")
-    ndcg = metric_values(ranks, people=split.test.users)["ndcg@10"]
+    ndcg = metric_values(ranks, users=split.test.users)["ndcg@10"]
     return mean_interval(ndcg), open_artifact(folder).manifest["metrics"]["validation_ndcg@10"]
 
 

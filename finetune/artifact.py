@@ -22,8 +22,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from catalog.artifacts import Artifact
+from catalog.artifacts import Artifact, open_artifact, read_manifest
 from catalog.catalog import Catalog
+from catalog.config import CatalogConfig, SplitConfig
 from catalog.errors import VitrineError, did_you_mean
 from finetune.bag_of_words import VOCABULARY_FILE, Vocabulary
 from finetune.config import FinetuneConfig, LoraConfig
@@ -34,6 +35,8 @@ from pretrain.embed import IDS_FILE
 from pretrain.history import HistoryEncoder, HistoryEncoderConfig, new_reader
 from pretrain.shards import float32_state
 
+SEMANTIC_IDS = "semantic-ids"
+"""The artifact kind of recommenders that decode semantic ids."""
 COUNTS_FILE = "train_counts.npy"
 """How often each item was taken in training: int64 (num_items,)."""
 ADAPTER = "adapter"
@@ -371,6 +374,18 @@ def check_ids(artifact: Artifact, catalog: Catalog) -> None:
         "pass the catalog it was trained on, let it rank this one's items (vitrine extend), or "
         "fine-tune again"
     )
+
+
+def catalog_settings(recommender: str | Path) -> tuple[CatalogConfig, SplitConfig]:
+    """The catalog and split that a recommender was trained on, from its manifest."""
+    if not str(recommender):
+        raise VitrineError(
+            "no recommender given; pass the folder that `vitrine finetune` made: --recommender FOLDER"
+        )
+    folder = Path(recommender)
+    kind = SEMANTIC_IDS if read_manifest(folder)["kind"] == SEMANTIC_IDS else "recommender"
+    config = open_artifact(folder, kind).manifest["config"]
+    return CatalogConfig(**config["catalog"]), SplitConfig(**config["split"])
 
 
 def read_curves(folder: Path) -> dict[str, list[list[float]]]:

@@ -89,7 +89,7 @@ def _figures(split: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
             f"were, {metrics['added']:,} were added by their content, {metrics['removed']:,} removed."
         )
     lines = [
-        f"Of {metrics['test/people']:,.0f} test targets (split `{split['kind']}`), each ranked among all "
+        f"Of {metrics['test/users']:,.0f} test targets (split `{split['kind']}`), each ranked among all "
         "items of the shop:",
         "",
         *(

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from finetune.nearest import nearest_rows
+from finetune.exact_search import search_exact
 from finetune.recommender import Recommender
 
 NEIGHBOURS = 10
@@ -38,7 +38,7 @@ def impute_cold_embeddings(
     most = min(NEIGHBOURS, int(taken.sum()))
     means = [np.empty((0, known.shape[1] - adapted.shape[1]), dtype=np.float32)]
     for some in adapted.split(QUERIES):
-        _, nearest = nearest_rows(some, known, most, taken)
+        _, nearest = search_exact(some, known, most, taken)
         means.append(known[nearest.numpy()][:, :, adapted.shape[1] :].mean(axis=1))
     ids = torch.from_numpy(np.concatenate(means)).to(content.device)
     if recommender.bag_of_words is not None:

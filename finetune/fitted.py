@@ -12,7 +12,7 @@ from catalog.artifacts import Staging
 from catalog.catalog import Catalog
 from catalog.splits import Split
 from finetune.artifact import COUNTS_FILE
-from finetune.baselines.popularity import figures_of_test
+from finetune.baselines.popularity import test_metrics
 from finetune.metrics import Ranking
 from finetune.selection import BestWeights
 from pretrain.artifact import count_parameters
@@ -60,6 +60,6 @@ class Fitted(Generic[Module]):
             "best_step": self.best.best_step,
             "seen_targets": self.seen_targets,
             "validation_ndcg@10": self.best.best,
-            **figures_of_test(ranking, catalog, split),
+            **test_metrics(ranking, catalog, split),
         }
         staging.metrics.update(figures)

@@ -14,16 +14,12 @@ from catalog.catalog import Catalog
 from catalog.errors import NonFiniteError, VitrineError
 from catalog.splits import Targets
 from finetune.artifact import check_ids, load_recommender, serves_repeats
-from finetune.evaluate import (
-    ScoreChunk,
-    best_first,
-    check_scores,
-    first_cause,
-    rank_targets,
-    tie_keys,
-)
-from finetune.metrics import ListMeasures, Ranking
+from finetune.evaluate import ScoreFunction, rank_targets
+from finetune.finite import check_finite_scores, nonfinite_cause
+from finetune.list_metrics import ListMetrics
+from finetune.metrics import Ranking
 from finetune.recommender import Recommender
+from finetune.tie_break import tie_keys, topk_with_tie_break
 from pretrain.embed import VECTORS_FILE
 from pretrain.modalities.image import Picture
 from pretrain.store import open_vectors
@@ -75,7 +71,7 @@ class Ranker:
         for row in np.unique(np.concatenate(list(histories))).astype(np.int64).tolist():
             if not np.isfinite(self.item_vectors[row]).all():
                 return f"the vector of item row {row} holds nan or infinity; make the vectors again"
-        return first_cause(self.recommender)
+        return nonfinite_cause(self.recommender)
 
     @torch.no_grad()
     def picture_vectors(self, pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
@@ -113,12 +109,12 @@ class Ranker:
         best, items = torch.empty(1, 0), torch.empty(1, 0, dtype=torch.int64)
         for start in range(0, num_items, chunk):
             scores = state @ torch.from_numpy(np.array(self.item_vectors[start : start + chunk])).T
-            check_scores(scores[0], start)
+            check_finite_scores(scores[0], start)
             inside = owned[(owned >= start) & (owned < start + chunk)] - start
             scores[0, torch.from_numpy(inside)] = -torch.inf
-            values, places = best_first(scores, keys[start : start + chunk], k)
+            values, places = topk_with_tie_break(scores, keys[start : start + chunk], k)
             best, items = torch.cat([best, values], 1), torch.cat([items, places + start], 1)
-            best, places = best_first(best, keys[items], k)
+            best, places = topk_with_tie_break(best, keys[items], k)
             items = items.gather(1, places)
         pairs = zip(items[0].tolist(), best[0].tolist(), strict=True)
         return [(item, score) for item, score in pairs if np.isfinite(score)]
@@ -127,19 +123,19 @@ class Ranker:
         self,
         catalog: Catalog,
         targets: Targets,
-        measures: ListMeasures | None = None,
-        people_chunk: int = 256,
+        list_metrics: ListMetrics | None = None,
+        user_batch_size: int = 256,
     ) -> Ranking:
         """Full ranking of split targets (see `finetune.evaluate`)."""
         return rank_targets(
-            self._scorer(catalog, targets, people_chunk),
+            self._scorer(catalog, targets, user_batch_size),
             catalog,
             targets,
-            measures=measures,
-            people_chunk=people_chunk,
+            list_metrics=list_metrics,
+            user_batch_size=user_batch_size,
         )
 
-    def _scorer(self, catalog: Catalog, targets: Targets, people_chunk: int) -> ScoreChunk:
+    def _scorer(self, catalog: Catalog, targets: Targets, user_batch_size: int) -> ScoreFunction:
         """Scores a chunk of people, whose states are kept until the next chunk is asked for."""
         interactions = catalog.interactions
         kept: tuple[int, Tensor] = (-1, torch.empty(0))

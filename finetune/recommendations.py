@@ -1,77 +1,36 @@
-"""Ranked items for one person: known by id, or unknown with a history, or with none at all."""
+"""Top-k recommendations for one user: by id, by an explicit history, or by popularity (cold start)."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from catalog.artifacts import open_artifact, read_manifest
 from catalog.catalog import Catalog, load_catalog
-from catalog.config import CatalogConfig, SplitConfig
 from catalog.errors import VitrineError
-from catalog.splits import load_split
-from finetune.artifact import train_counts
-from finetune.evaluate import tie_keys
-from finetune.metrics import ListMeasures, slices_of, summarise
-from finetune.ranker import Ranker, load_ranker
-from finetune.semantic.artifact import load_semantic_ranker
-from finetune.semantic.ranker import SemanticRanker
-
-SEMANTIC = "semantic-ids"
+from finetune.ann_index import open_index
+from finetune.artifact import catalog_settings, train_counts
+from finetune.evaluate_artifact import load_any_ranker
+from finetune.ranker import Ranker
+from finetune.tie_break import tie_keys
 
 
 @dataclass
 class Recommendations:
-    """A list for one person, best first."""
+    """A recommended list of items for one user, best first."""
 
     item_ids: list[str]
     titles: list[str]
     scores: list[float]
-    by: str
-    """`history`, or `popularity` where there was none to read."""
+    source: str
+    """`history`, or `popularity` if the history is empty."""
 
 
-def catalog_settings(recommender: str | Path) -> tuple[CatalogConfig, SplitConfig]:
-    """The catalog and split a recommender was trained on, as its manifest records them."""
-    if not str(recommender):
-        raise VitrineError(
-            "no recommender given; pass the folder that `vitrine finetune` made: --recommender FOLDER"
-        )
-    folder = Path(recommender)
-    kind = SEMANTIC if read_manifest(folder)["kind"] == SEMANTIC else "recommender"
-    config = open_artifact(folder, kind).manifest["config"]
-    return CatalogConfig(**config["catalog"]), SplitConfig(**config["split"])
-
-
-def load_any_ranker(
-    recommender: str | Path, catalog: Catalog, encoder: str | Path | None = None
-) -> Ranker | SemanticRanker:
-    """What ranks items, by dense vectors or by semantic ids; the latter need no `encoder`."""
-    if read_manifest(Path(recommender))["kind"] == SEMANTIC:
-        return load_semantic_ranker(recommender, catalog)
-    return load_ranker(recommender, catalog, encoder)
-
-
-def measure(recommender: str | Path, part: str = "test") -> dict[str, float]:
-    """Everything that is measured of a recommender on its `test` or `validation` targets, flat."""
-    if part not in ("test", "validation"):
-        raise VitrineError(f"part is {part!r}; use test or validation")
-    catalog_config, split_config = catalog_settings(recommender)
-    catalog, split = load_split(catalog_config, split_config)
-    targets = split.test if part == "test" else split.validation
-    if not len(targets):
-        raise VitrineError(f"the split of {catalog.name} has no {part} targets; nothing to measure")
-    ranker = load_any_ranker(recommender, catalog)
-    ranking = ranker.rank_targets(catalog, targets, measures=ListMeasures.of(catalog, split))
-    return summarise(ranking, slices_of(catalog, split, targets))
-
-
-def history_of(catalog: Catalog, user: str | None, history: str | None) -> np.ndarray:
-    """Item rows, oldest first: a person's whole history, or the named items'."""
+def resolve_history(catalog: Catalog, user: str | None, history: str | None) -> np.ndarray:
+    """Item rows, oldest first: the whole history of a user, or the items named in `history`."""
     if (user is None) == (history is None):
         raise VitrineError(
-            "say for whom: either --user ID, or --history ITEM,ITEM,… (not both); somebody new, of "
-            "whom nothing is known, has --history ''"
+            "give either --user ID or --history ITEM,ITEM,… (not both); a new user without any "
+            "interaction has --history ''"
         )
     if user is not None:
         return np.asarray(catalog.interactions.history(catalog.user_index(user)))
@@ -88,36 +47,35 @@ def recommend(
     encoder: str | Path | None = None,
     index: str | Path | None = None,
 ) -> Recommendations:
-    """The k items a user is likeliest to want next: none that they already have, unless the recommender
-    was fitted with `split.repeats` rank.
+    """The top-k items for a user: without items of the history, unless the recommender was fitted with
+    `split.repeats` rank.
 
-    `index`, an artifact of the recommender's (see `finetune.index`), spares a look at every item.
+    `index`, an ANN index artifact of this recommender (see `finetune.ann_index`), avoids a score of
+    every item.
     """
-    from finetune.index import open_index
-
     if k < 1:
         raise VitrineError(f"--k {k} asks for no items; use 1 or more")
     catalog_config, _ = catalog_settings(recommender)
     catalog = load_catalog(catalog_config)
-    seen = history_of(catalog, user, history)
+    rows = resolve_history(catalog, user, history)
     ranker = load_any_ranker(recommender, catalog, encoder)
-    if len(seen):
-        ranks = ranker
+    if len(rows):
+        searcher = ranker
         if index is not None:
             if not isinstance(ranker, Ranker):
                 raise VitrineError(
-                    f"{recommender} tells items code by code, which needs no index; leave out --index"
+                    f"{recommender} decodes semantic ids, which needs no index; leave out --index"
                 )
-            ranks = open_index(index, recommender, ranker)
-        ranked, by = ranks.rank(seen, k), "history"
+            searcher = open_index(index, recommender, ranker)
+        ranked, source = searcher.rank(rows, k), "history"
     else:
         counts = train_counts(recommender)
         order = np.lexsort((tie_keys(len(counts)), -counts))[:k]
-        ranked, by = [(int(item), float(counts[item])) for item in order], "popularity"
-    rows = [item for item, _ in ranked]
+        ranked, source = [(int(item), float(counts[item])) for item in order], "popularity"
+    items = [item for item, _ in ranked]
     return Recommendations(
-        item_ids=[catalog.items[row]["item_id"] for row in rows],
-        titles=[catalog.items[row]["title"] or "" for row in rows],
+        item_ids=[catalog.items[item]["item_id"] for item in items],
+        titles=[catalog.items[item]["title"] or "" for item in items],
         scores=[score for _, score in ranked],
-        by=by,
+        source=source,
     )

@@ -32,7 +32,8 @@ from finetune.config import Features, FinetuneConfig
 from finetune.data import FinetuneData
 from finetune.evaluate import check_test_targets
 from finetune.fitted import Fitted
-from finetune.metrics import ListMeasures, Ranking
+from finetune.list_metrics import ListMetrics
+from finetune.metrics import Ranking
 from finetune.missing_modality import check_missing_modality, filled_content, take_away
 from finetune.module import FinetuneModule
 from finetune.ranker import Ranker
@@ -80,9 +81,9 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
     if fitted.trainer.is_global_zero or sharded:
         with torch.no_grad():
             vectors = (module if sharded else module.cpu()).item_vectors().float().cpu().numpy()
-        measures = ListMeasures.of(catalog, split)
+        list_metrics = ListMetrics.from_split(catalog, split)
         ranker = Ranker(built.recommender, vectors, config.split.repeats == "rank")
-        ranking = ranker.rank_targets(catalog, split.test, measures=measures)
+        ranking = ranker.rank_targets(catalog, split.test, list_metrics=list_metrics)
     with gathered_weights(built.recommender):
         if fitted.trainer.is_global_zero:
             with write_artifact(

@@ -1,4 +1,4 @@
-"""Looks at validation now and then and keeps the weights that ranked best."""
+"""Model selection on validation NDCG@10: keeps the best weights, and stops training early."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,39 +11,42 @@ from finetune.metrics import Ranking, mean_ndcg
 
 
 def trained_weights(module: pl.LightningModule) -> dict[str, torch.nn.Parameter]:
+    """The parameters that require a gradient, by name."""
     return {name: p for name, p in module.named_parameters() if p.requires_grad}
 
 
 class BestWeights(pl.Callback):
-    """Ranks the validation targets of up to `people` every `every` steps; restores the best at the end.
+    """Validates every `validate_every` steps on up to `max_users` users; restores the best weights at last.
 
-    Under ZeRO-3, where no rank holds whole weights, and without targets the last weights are kept, the
-    curve stays empty and `best` None. A score that is not finite raises NonFiniteError (`finetune.evaluate`).
+    Under ZeRO-3, where no rank holds whole weights, and without validation targets the last weights are
+    kept, the curve stays empty and `best` None. A score that is not finite raises NonFiniteError
+    (`finetune.evaluate`).
     """
 
     def __init__(
         self,
         rank: Callable[[Any, Targets], Ranking],
         targets: Targets,
-        every: int,
-        people: int,
+        validate_every: int,
+        max_users: int,
         patience: int = 0,
         weights: Callable[[Any], Mapping[str, torch.nn.Parameter]] = trained_weights,
     ) -> None:
-        """`rank` ranks targets by the module in training; `weights`: which of its weights it is by;
-        `patience`: looks without a better one after which training ends, 0: it never does."""
-        self.targets = targets.sample_users(people)
+        """`rank` ranks targets with the module in training; `weights` are those that it ranks with;
+        `patience`: early stopping after this many validations without a better one, 0 for none."""
+        self.targets = targets.sample_users(max_users)
         self.rank = rank
-        self.every = every
+        self.validate_every = validate_every
         self.patience = patience
         self.weights = weights
         self.curve: list[list[float]] = []
-        self.best: float | None = None  # no look yet
+        self.best: float | None = None  # no validation yet
         self.best_step = 0
-        self.kept: dict[str, torch.Tensor] = {}
+        self.best_weights: dict[str, torch.Tensor] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("curve", "best", "best_step", "kept")}
+        names = ("curve", "best", "best_step", "best_weights")
+        return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         vars(self).update(state_dict)
@@ -52,27 +55,28 @@ class BestWeights(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
     ) -> None:
         step = trainer.global_step
-        due = step % self.every == 0 or step == trainer.max_steps
+        due = step % self.validate_every == 0 or step == trainer.max_steps
         if due and (not self.curve or self.curve[-1][0] != step):
-            self.look(pl_module, step)
-            trainer.should_stop |= self.exhausted
+            self.validate(pl_module, step)
+            trainer.should_stop |= self.should_stop
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        trainer.should_stop |= self.exhausted  # resumed from a checkpoint of the last step
+        trainer.should_stop |= self.should_stop  # resumed from a checkpoint of the last step
 
     @property
-    def exhausted(self) -> bool:
-        """As many looks as `patience` says have not found better weights."""
+    def should_stop(self) -> bool:
+        """Whether `patience` validations in a row have not improved on the best one."""
         waited = sum(step > self.best_step for step, _ in self.curve)
         return 0 < self.patience <= waited
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         weights = self.weights(pl_module)
         with torch.no_grad():
-            for name, kept in self.kept.items():
-                weights[name].copy_(kept)
+            for name, best in self.best_weights.items():
+                weights[name].copy_(best)
 
-    def look(self, module: pl.LightningModule, step: int) -> None:
+    def validate(self, module: pl.LightningModule, step: int) -> None:
+        """Ranks the validation targets, and copies the weights if NDCG@10 is the best so far."""
         weights = self.weights(module)
         if len(self.targets.users) == 0 or any(hasattr(p, "ds_id") for p in weights.values()):
             return
@@ -83,4 +87,4 @@ class BestWeights(pl.Callback):
         self.curve.append([step, ndcg])
         if self.best is None or ndcg > self.best:
             self.best, self.best_step = ndcg, step
-            self.kept = {name: p.detach().clone() for name, p in weights.items()}
+            self.best_weights = {name: p.detach().clone() for name, p in weights.items()}

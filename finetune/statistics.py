@@ -47,11 +47,11 @@ def _finite(values: NDArray[np.floating]) -> NDArray[np.float64]:
     found = np.asarray(values, dtype=np.float64)
     if not len(found):
         raise NonFiniteError("there are no values to average; bring more users or another split")
-    strange = np.flatnonzero(~np.isfinite(found.reshape(len(found), -1)).all(axis=1))
-    if len(strange):
+    nonfinite = np.flatnonzero(~np.isfinite(found.reshape(len(found), -1)).all(axis=1))
+    if len(nonfinite):
         raise NonFiniteError(
-            f"{len(strange):,} of {len(found):,} values to be averaged are nan or infinite, the first that "
-            f"of user {strange[0] + 1} in their order; look at what was measured of that user"
+            f"{len(nonfinite):,} of {len(found):,} values to be averaged are nan or infinite, the first that "
+            f"of user {nonfinite[0] + 1} in their order; look at what was measured of that user"
         )
     return found
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from catalog.catalog import Catalog
 from catalog.splits import Split, Targets, train_user_items
-from finetune.evaluate import ScoreChunk
+from finetune.evaluate import ScoreFunction
 
 TRIED_K, TRIED_SHRINK = (20, 50, 100, 200, 500), (0.0, 10.0, 30.0, 100.0)
 """What validation chooses between where settings leave it open."""
@@ -34,8 +34,8 @@ class ItemKNN:
         have similarity 0."""
         self.items, self.similarities = items, similarities
 
-    def did_you_mean(self, k: int) -> "ItemKNN":
-        """The first k of those that are kept."""
+    def truncate(self, k: int) -> "ItemKNN":
+        """The same model with only the k nearest neighbours of each item."""
         return ItemKNN(self.items[:, :k], self.similarities[:, :k])
 
     @classmethod
@@ -78,7 +78,7 @@ class ItemKNN:
                 progress(last)
         return cls(torch.from_numpy(found), torch.from_numpy(cosines))
 
-    def scorer(self, catalog: Catalog, targets: Targets) -> ScoreChunk:
+    def scorer(self, catalog: Catalog, targets: Targets) -> ScoreFunction:
         """Scores are sums of similarities to what the history holds."""
         interactions = catalog.interactions
 

@@ -15,7 +15,7 @@ from catalog.catalog import Catalog
 from catalog.errors import VitrineError
 from catalog.splits import Split, Targets, train_user_items
 from finetune.config import MatrixFactorizationConfig
-from finetune.evaluate import ScoreChunk
+from finetune.evaluate import ScoreFunction
 from pretrain.optim import GuardedAdamW
 from pretrain.rows import order_for
 
@@ -154,7 +154,7 @@ class MatrixFactorization(pl.LightningModule):
         group = {"params": list(self.factors.parameters()), "weight_decay": 0.0}
         return GuardedAdamW([group], self.config.learning_rate)
 
-    def scorer(self, targets: Targets, split: Split) -> ScoreChunk:
+    def scorer(self, targets: Targets, split: Split) -> ScoreFunction:
         """By the averaged weights. Who took nothing in training gets the biases; an item that nobody
         took has the mean item's bias, 0, and no vector, so that its content alone speaks for it."""
         factors, device = self.averaged, self.averaged.bias.weight.device

@@ -7,7 +7,8 @@ from torch import Tensor
 from catalog.catalog import Catalog
 from catalog.splits import Split, Targets
 from finetune.evaluate import ndcg_interval, rank_targets
-from finetune.metrics import ListMeasures, Ranking, slices_of, summarise
+from finetune.list_metrics import ListMetrics
+from finetune.metrics import Ranking, summarize, target_slices
 
 
 def popularity_scores(split: Split) -> Tensor:
@@ -21,7 +22,9 @@ def rank_by_popularity(catalog: Catalog, split: Split, targets: Targets) -> Rank
     def score(people: Tensor, part: slice) -> Tensor:
         return counts[part].expand(len(people), -1)
 
-    return rank_targets(score, catalog, targets, measures=ListMeasures.of(catalog, split))
+    return rank_targets(
+        score, catalog, targets, list_metrics=ListMetrics.from_split(catalog, split)
+    )
 
 
 def rank_by_chance(catalog: Catalog, targets: Targets, seed: int = 0) -> Ranking:
@@ -34,13 +37,13 @@ def rank_by_chance(catalog: Catalog, targets: Targets, seed: int = 0) -> Ranking
     return rank_targets(score, catalog, targets)
 
 
-def figures_of_test(ranking: Ranking, catalog: Catalog, split: Split) -> dict[str, float]:
+def test_metrics(ranking: Ranking, catalog: Catalog, split: Split) -> dict[str, float]:
     """Flat: a system's test metrics with the interval of NDCG@10, and popularity's beside them."""
-    slices = slices_of(catalog, split, split.test)
-    interval = ndcg_interval(ranking.ranks, ranking.people)
-    popular = summarise(rank_by_popularity(catalog, split, split.test), slices)
+    slices = target_slices(catalog, split, split.test)
+    interval = ndcg_interval(ranking.ranks, ranking.users)
+    popular = summarize(rank_by_popularity(catalog, split, split.test), slices)
     return {
-        **{f"test/{name}": value for name, value in summarise(ranking, slices).items()},
+        **{f"test/{name}": value for name, value in summarize(ranking, slices).items()},
         "test/ndcg@10_low": interval.low,
         "test/ndcg@10_high": interval.high,
         **{f"popularity/{name}": value for name, value in popular.items()},

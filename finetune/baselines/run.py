@@ -30,10 +30,11 @@ from finetune.baselines.matrix_factorization import (
     Pairs,
     WeightAverage,
 )
-from finetune.baselines.popularity import figures_of_test, rank_by_popularity
+from finetune.baselines.popularity import rank_by_popularity, test_metrics
 from finetune.config import FinetuneConfig, ItemKNNConfig, Model
 from finetune.evaluate import check_test_targets, rank_targets
-from finetune.metrics import ListMeasures, Ranking, mean_ndcg
+from finetune.list_metrics import ListMetrics
+from finetune.metrics import Ranking, mean_ndcg
 from finetune.run import check_targets
 from finetune.selection import BestWeights
 from pretrain.artifact import EncoderParts, count_parameters, open_encoder
@@ -51,7 +52,7 @@ class FittedBaseline:
     """A baseline that has learned what it learns."""
 
     rank: Callable[..., Ranking]
-    """(targets, measures=…) → their places."""
+    """(targets, list_metrics=…) → their places."""
     validation_ndcg: float | None = None
     """NDCG@10 of the validation targets, where they were looked at."""
     facts: dict[str, Any] = field(default_factory=dict)
@@ -72,7 +73,7 @@ def run_baseline(
     catalog, split = load_split(config.catalog, config.split)
     check_test_targets(catalog, split)
     fitted = fit_baseline(model, config, catalog, split, output, build_trainer)
-    ranking = fitted.rank(split.test, measures=ListMeasures.of(catalog, split))
+    ranking = fitted.rank(split.test, list_metrics=ListMetrics.from_split(catalog, split))
     settings = {"model": model, **asdict(config)}
     parents = {"encoder": Path(config.encoder)} if model == "vbpr" else {}
     with write_artifact(
@@ -97,7 +98,7 @@ def run_baseline(
                 **({} if looked is None else {"validation_ndcg@10": looked}),
                 "seconds": round(perf_counter() - started, 1),
                 "peak_mib": memory.mib,
-                **figures_of_test(ranking, catalog, split),
+                **test_metrics(ranking, catalog, split),
             }
         )
     return output
@@ -135,7 +136,7 @@ def _neighbours(config: FinetuneConfig, catalog: Catalog, split: Split) -> Fitte
         itself = split.config.repeats == "rank"
         most = ItemKNN.fit(catalog, split, max(ks), shrink, show, itself)
         for k in ks:
-            fitted = most.nearest(k)
+            fitted = most.truncate(k)
             ndcg = None
             if len(validation):
                 ndcg = mean_ndcg(_rank_by_neighbours(fitted, catalog, validation))

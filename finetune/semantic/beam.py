@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from catalog.errors import NonFiniteError
-from finetune.evaluate import first_cause
+from finetune.finite import nonfinite_cause
 from finetune.semantic.model import SemanticRecommender
 from finetune.semantic.trie import Trie
 
@@ -38,7 +38,7 @@ def beam_search(
         if chances.isnan().any():
             raise NonFiniteError(
                 f"the likelihood of a code at level {level} is nan, so no list follows from it: "
-                f"{first_cause(model)}"
+                f"{nonfinite_cause(model)}"
             )
         told = scores.unsqueeze(2) + chances
         told[_exhausted(trie, level, nodes, excluded)] = float("-inf")

@@ -16,12 +16,15 @@ from torch import Tensor
 from catalog.catalog import Catalog
 from catalog.errors import NonFiniteError
 from catalog.splits import Targets
-from finetune.evaluate import People, check_scores, first_cause, rank_listed, tie_keys
-from finetune.metrics import ListMeasures, Ranking
+from finetune.evaluate import TargetBatch, rank_lists
+from finetune.finite import check_finite_scores, nonfinite_cause
+from finetune.list_metrics import ListMetrics
+from finetune.metrics import Ranking
 from finetune.ranker import History
 from finetune.semantic.beam import beam_search
 from finetune.semantic.config import SemanticConfig
 from finetune.semantic.model import SemanticRecommender
+from finetune.tie_break import tie_keys
 
 CELLS = 2**21
 """Beginnings × codes looked at together: what decides how many people are served at once."""
@@ -48,7 +51,7 @@ class SemanticRanker:
         self.cold = np.flatnonzero(~trained)
         self.max_history = int(model.recommender.history.config.max_history)
         self.keys = torch.from_numpy(tie_keys(len(item_vectors)))
-        self.people_chunk = max(1, CELLS // (config.beam * max(model.trie.sizes)))
+        self.user_batch_size = max(1, CELLS // (config.beam * max(model.trie.sizes)))
 
     def beam_alone(self) -> "SemanticRanker":
         """The same without what nobody took in training, in the beam's own order."""
@@ -71,7 +74,7 @@ class SemanticRanker:
         states = self.model.recommender.last_states(vectors, lengths.to(self.device)).float()
         if not states.isfinite().all():
             raise NonFiniteError(
-                f"the state after a history is not finite: {first_cause(self.model)}"
+                f"the state after a history is not finite: {nonfinite_cause(self.model)}"
             )
         return states
 
@@ -91,22 +94,22 @@ class SemanticRanker:
         self,
         catalog: Catalog,
         targets: Targets,
-        measures: ListMeasures | None = None,
+        list_metrics: ListMetrics | None = None,
         progress: bool = False,
     ) -> Ranking:
         """Places of split targets in the lists, last of all where a list lacks them."""
 
-        def listed(people: People) -> Tensor:
+        def listed(people: TargetBatch) -> Tensor:
             return self.lists(
                 self.user_states(people.histories), people.excluded, self.config.beam
             )[0]
 
-        return rank_listed(
+        return rank_lists(
             listed,
             catalog,
             targets,
-            measures=measures,
-            people_chunk=self.people_chunk,
+            list_metrics=list_metrics,
+            user_batch_size=self.user_batch_size,
             progress=progress,
         )
 
@@ -131,7 +134,7 @@ class SemanticRanker:
         items = items.gather(1, self.keys[items].argsort(dim=1))
         vectors = torch.from_numpy(np.array(self.item_vectors[items.numpy()]))
         scores = (vectors @ states.unsqueeze(2)).squeeze(2)
-        check_scores(scores)
+        check_finite_scores(scores)
         scores = scores.masked_fill(items < 0, float("-inf"))
         scores, order = scores.sort(dim=1, descending=True, stable=True)
         return items.gather(1, order), scores
@@ -144,7 +147,7 @@ class SemanticRanker:
         for first in range(0, len(self.cold), ITEMS_AT_ONCE):
             part = self.cold[first : first + ITEMS_AT_ONCE]
             scores = states @ torch.from_numpy(np.array(self.item_vectors[part])).T
-            check_scores(scores)
+            check_finite_scores(scores)
             cold = torch.from_numpy(part)
             places = torch.searchsorted(cold, items).clamp(max=len(cold) - 1)
             inside = cold[places] == items

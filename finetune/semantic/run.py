@@ -19,7 +19,8 @@ from finetune.config import FinetuneConfig
 from finetune.data import FinetuneData
 from finetune.evaluate import check_test_targets
 from finetune.fitted import Fitted
-from finetune.metrics import ListMeasures, Ranking, slices_of, summarise
+from finetune.list_metrics import ListMetrics
+from finetune.metrics import Ranking, summarize, target_slices
 from finetune.recommender import Recommender
 from finetune.run import (
     check_targets,
@@ -59,9 +60,9 @@ def run_semantic_ids(config: FinetuneConfig, output: Path, build_trainer: Traine
     sharded = is_sharded(module)  # then every rank takes each pass through it, with the others
     if fitted.trainer.is_global_zero or sharded:
         made = fitted.ranker(module if sharded else module.cpu())
-        measures = ListMeasures.of(catalog, split)
-        ranking = made.rank_targets(catalog, split.test, measures, progress)
-        alone = made.beam_alone().rank_targets(catalog, split.test, measures, progress)
+        list_metrics = ListMetrics.from_split(catalog, split)
+        ranking = made.rank_targets(catalog, split.test, list_metrics, progress)
+        alone = made.beam_alone().rank_targets(catalog, split.test, list_metrics, progress)
     with gathered_weights(module.model):
         if fitted.trainer.is_global_zero:
             with write_artifact(
@@ -74,7 +75,7 @@ def run_semantic_ids(config: FinetuneConfig, output: Path, build_trainer: Traine
             ) as staging:
                 fitted.store(staging, catalog, split, made.item_vectors, ranking)
                 save_model(module.model, split.warm_items, staging.path)
-                of_beam = summarise(alone, slices_of(catalog, split, split.test))
+                of_beam = summarize(alone, target_slices(catalog, split, split.test))
                 staging.metrics["seconds"] = round(perf_counter() - started, 1)
                 staging.metrics["peak_mib"] = memory.mib
                 for part, figures in (("ids", fitted.ids.metrics), ("beam", of_beam)):

@@ -16,9 +16,9 @@ class EvaluateOptions:
 
 
 def evaluate(options: EvaluateOptions) -> None:
-    from finetune.recommendations import measure
+    from finetune.evaluate_artifact import evaluate_recommender
 
-    table = measure(options.recommender, options.part)
+    table = evaluate_recommender(options.recommender, options.part)
     if options.output:
         Path(options.output).write_text(json.dumps(table, indent=1) + "\n", encoding="utf8")
     groups: dict[str, list[str]] = {}
@@ -29,5 +29,5 @@ def evaluate(options: EvaluateOptions) -> None:
         print(group or "all")
         for metric in metrics:
             value = table[f"{group}/{metric}" if group else metric]
-            whole = metric in ("people", "targets")
+            whole = metric in ("users", "targets")
             print(f"  {metric:18} {value:10,.0f}" if whole else f"  {metric:18} {value:10.4f}")

@@ -39,12 +39,12 @@ def recommend(options: RecommendOptions) -> None:
         k=options.k,
         index=options.index or None,
     )
-    if found.by == "popularity":
+    if found.source == "popularity":
         print(
             "no history to go by: these are the items taken most often in training",
             file=sys.stderr,
         )
-    print(f"by {found.by}")
+    print(f"by {found.source}")
     rows = zip(found.scores, found.item_ids, found.titles, strict=True)
     for place, (score, item, title) in enumerate(rows, 1):
         print(f"{place:4}  {score:9.4f}  {item}  {title}")
@@ -62,7 +62,7 @@ class IndexOptions:
 
 def index(options: IndexOptions, settings: IndexConfig) -> None:
     from catalog.artifacts import read_manifest
-    from finetune.index import run_indexing
+    from finetune.ann_index import run_indexing
 
     output = Path(options.output)
     run_indexing(settings, options.recommender, output, options.encoder or None)

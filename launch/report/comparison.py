@@ -107,7 +107,7 @@ def compare(
     from launch.compare.contrasts import questions, without_seed_noise
 
     values = {
-        name: np.stack([metric_values(r, people=split.test.users)[METRIC] for r in runs])
+        name: np.stack([metric_values(r, users=split.test.users)[METRIC] for r in runs])
         for name, runs in ranks.items()
     }
     asked = questions({name: arm for name, arm in arms.items() if name in ranks}, config.reference)

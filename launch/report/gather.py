@@ -17,10 +17,10 @@ from catalog.catalog import Catalog
 from catalog.errors import BrokenFileError
 from catalog.images import read_image, read_image_shape
 from catalog.splits import Split, load_split, target_rows
-from finetune.baselines import rank_by_popularity
+from finetune.baselines.popularity import rank_by_popularity
 from finetune.config import ArmConfig
 from finetune.evaluate import ndcg_interval
-from finetune.metrics import metric_values, slices_of, summarise
+from finetune.metrics import metric_values, summarize, target_slices
 from finetune.statistics import Interval, ratio_interval
 from launch.report.contents import (
     ArmRow,
@@ -124,9 +124,9 @@ def gather_arms(
         ArmRow(
             name="popularity",
             what="baseline: what most people bought",
-            ndcg=ndcg_interval(popular.ranks, popular.people),
+            ndcg=ndcg_interval(popular.ranks, popular.users),
             metrics=_columns(
-                columns, summarise(popular, slices_of(catalog, split, split.test)), ""
+                columns, summarize(popular, target_slices(catalog, split, split.test)), ""
             ),
             is_control=True,
         )
@@ -207,7 +207,7 @@ def ranking_claims(
     headline = config.headline
     goals = (3.0, 1.3, 5.0) if config.world else (None, None, None)
     people = split.test.users
-    ndcg = {name: metric_values(r, people=people)["ndcg@10"] for name, r in ranks.items()}
+    ndcg = {name: metric_values(r, users=people)["ndcg@10"] for name, r in ranks.items()}
     claims = [
         _ratio_claim(
             "Content and history rank the next item better than popularity (NDCG@10)",
@@ -224,7 +224,7 @@ def ranking_claims(
     cold = cold_targets(catalog, split)
     if "id" in ndcg and cold.sum() >= FEW_COLD:
         recall = {
-            name: metric_values(ranks[name][cold], people=people[cold])["recall@10"]
+            name: metric_values(ranks[name][cold], users=people[cold])["recall@10"]
             for name in (headline, "id")
         }
         sentence = (

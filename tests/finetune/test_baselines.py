@@ -133,7 +133,7 @@ def test_the_neighbours_kept_are_those_that_rank_validation_best(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def validation(k: int, shrink: float) -> float:
-        fitted = ItemKNN.fit(shop, split, TRIED_K[-1], shrink).nearest(k)
+        fitted = ItemKNN.fit(shop, split, TRIED_K[-1], shrink).truncate(k)
         score = fitted.scorer(shop, split.validation)
         return mean_ndcg(rank_targets(score, shop, split.validation))
 
@@ -325,7 +325,7 @@ def test_a_baseline_that_was_stopped_ends_as_if_it_had_not_been(
     np.testing.assert_array_equal(*ranks)
 
 
-def test_a_baseline_stopped_after_its_last_look_trains_no_further(
+def test_a_baseline_stopped_after_its_last_validation_trains_no_further(
     config: FinetuneConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("finetune.baselines.run.LEAST_STEPS", 1)

@@ -23,16 +23,10 @@ from catalog.config import CatalogConfig, SplitConfig
 from catalog.errors import NonFiniteError
 from catalog.interactions import Interactions
 from catalog.splits import Targets, make_split, target_rows
-from finetune.evaluate import rank_listed, rank_targets, tie_keys
-from finetune.metrics import (
-    MISSED,
-    ListMeasures,
-    Ranking,
-    gini,
-    metric_values,
-    slices_of,
-    summarise,
-)
+from finetune.evaluate import rank_lists, rank_targets
+from finetune.list_metrics import ListMetrics
+from finetune.metrics import MISSED, Ranking, gini, metric_values, summarize, target_slices
+from finetune.tie_break import tie_keys
 
 NUM_ITEMS = 50
 
@@ -74,27 +68,27 @@ def test_what_lies_between_history_and_target_is_neither_seen_nor_left_out() -> 
         name: rank_targets(lambda people, part: scores[people, part], catalog, asked)
         for name, asked in (("seen", two), ("hidden", hidden))
     }
-    assert (ranks["hidden"].candidates == ranks["seen"].candidates + 1).all()
+    assert (ranks["hidden"].num_candidates == ranks["seen"].num_candidates + 1).all()
     assert (ranks["hidden"].ranks == ranks["seen"].ranks + 1).all()
     assert hidden.history(catalog.interactions, 0).tolist() == (
         two.history(catalog.interactions, 0)[:-1].tolist()
     )
 
 
-@pytest.mark.parametrize(("people_chunk", "items_chunk"), [(256, 16_384), (7, 13), (1, 1)])
+@pytest.mark.parametrize(("user_batch_size", "items_chunk"), [(256, 16_384), (7, 13), (1, 1)])
 @pytest.mark.parametrize("levels", [3, 1_000_000])
-def test_counting_equals_sorting(people_chunk: int, items_chunk: int, levels: int) -> None:
+def test_counting_equals_sorting(user_batch_size: int, items_chunk: int, levels: int) -> None:
     catalog, targets = world()
     scores = torch.randint(levels, (30, NUM_ITEMS)).float()  # 3 levels: nearly all are ties
     ranking = rank_targets(
         lambda people, part: scores[people, part],
         catalog,
         targets,
-        people_chunk=people_chunk,
+        user_batch_size=user_batch_size,
         items_chunk=items_chunk,
     )
     assert ranking.ranks.tolist() == sorted_ranks(scores, catalog, targets)
-    assert ranking.shown.sum() == 30 * 10
+    assert ranking.exposure.sum() == 30 * 10
 
 
 def repeating(repeats: str) -> tuple[Any, Targets]:
@@ -112,11 +106,11 @@ def test_a_target_in_the_history_is_missed_where_seen_items_are_masked() -> None
     scores = torch.rand(30, NUM_ITEMS)
     ranking = rank_targets(lambda people, part: scores[people, part], catalog, targets)
     assert (ranking.ranks == MISSED).all()
-    assert (ranking.candidates == NUM_ITEMS - targets.positions).all()
-    values = metric_values(ranking.ranks, ranking.candidates, targets.users)
+    assert (ranking.num_candidates == NUM_ITEMS - targets.positions).all()
+    values = metric_values(ranking.ranks, ranking.num_candidates, targets.users)
     assert all((of_metric == 0).all() for of_metric in values.values()), values
     everything = torch.arange(NUM_ITEMS).expand(30, -1)
-    listed = rank_listed(lambda people: everything[: len(people.rows)], catalog, targets)
+    listed = rank_lists(lambda batch: everything[: len(batch.indices)], catalog, targets)
     assert (listed.ranks == MISSED).all()
     one = metric_values(np.array([MISSED, 1]), np.array([2, 2]), np.zeros(2, dtype=np.int32))
     assert one["recall@5"] == 0.5
@@ -132,7 +126,7 @@ def test_items_of_the_history_are_candidates_where_repeats_are_ranked() -> None:
     wanted = catalog.interactions.items[target_rows(catalog.interactions, targets)]
     own = scores[torch.arange(30), torch.from_numpy(wanted.astype(np.int64))]
     assert ranking.ranks.tolist() == (1 + (scores > own.unsqueeze(1)).sum(dim=1)).tolist()
-    assert (ranking.candidates == NUM_ITEMS).all()
+    assert (ranking.num_candidates == NUM_ITEMS).all()
 
 
 @pytest.mark.parametrize("repeats", ["drop", "mask"])
@@ -162,7 +156,7 @@ def test_repeats_do_not_lift_a_ranking_by_chance(repeats: Any) -> None:
         return scores[:, part]
 
     ranking = rank_targets(likes_what_was_seen, catalog, split.test, items_chunk=num_items)
-    ndcg = metric_values(ranking.ranks, people=ranking.people)["ndcg@10"]
+    ndcg = metric_values(ranking.ranks, users=ranking.users)["ndcg@10"]
     candidates = num_items - length
     chance = (1 / np.log2(np.arange(10) + 2)).sum() / candidates
     chance *= 1 if repeats == "drop" else (~again).mean()
@@ -174,12 +168,12 @@ def test_lists_and_ranks_order_equals_by_the_same_keys() -> None:
     scores = torch.randint(2, (30, NUM_ITEMS)).float()
     listed: list[np.ndarray] = []
 
-    class Lists(ListMeasures):
+    class Lists(ListMetrics):
         def measure(self, lists: Any, *_: Any) -> dict[str, Any]:
             listed.append(lists)
             return {name: np.zeros(len(lists)) for name in self.names}
 
-    measures = Lists(np.ones(NUM_ITEMS, dtype=np.int64), 30, None)
+    list_metrics = Lists(np.ones(NUM_ITEMS, dtype=np.int64), 30, None)
     keys = tie_keys(NUM_ITEMS)
     for chunk in (NUM_ITEMS, 13, 3):
         listed.clear()
@@ -187,7 +181,7 @@ def test_lists_and_ranks_order_equals_by_the_same_keys() -> None:
             lambda people, part: scores[people, part],
             catalog,
             targets.take(np.arange(1)),
-            measures=measures,
+            list_metrics=list_metrics,
             items_chunk=chunk,
         )
         history = targets.history(catalog.interactions, 0).tolist()
@@ -258,13 +252,13 @@ def test_several_targets_of_one_person_equal_torchmetrics_and_their_formulas() -
     scores = torch.rand(30, NUM_ITEMS)
     whose = torch.from_numpy(targets.users.astype(np.int64))
     ranking = rank_targets(
-        lambda rows, part: scores[whose[rows], part], catalog, targets, people_chunk=7
+        lambda rows, part: scores[whose[rows], part], catalog, targets, user_batch_size=7
     )
-    assert ranking.people.tolist() == targets.users.tolist()
-    assert ranking.shown.sum() == len(people) * 10, "each person's list counts once"
+    assert ranking.users.tolist() == targets.users.tolist()
+    assert ranking.exposure.sum() == len(people) * 10, "each person's list counts once"
     mixed = np.random.default_rng(0).permutation(len(targets))
     values = metric_values(
-        ranking.ranks[mixed], ranking.candidates[mixed], people=targets.users[mixed]
+        ranking.ranks[mixed], ranking.num_candidates[mixed], users=targets.users[mixed]
     )
     interactions = catalog.interactions
     wanted = interactions.items[target_rows(interactions, targets)]
@@ -303,8 +297,8 @@ def test_slices_of_several_targets_are_means_over_the_people_in_them() -> None:
         {"x": np.array([1.0, 1.0, 1.0, 5.0, 5.0])},
     )
     first = np.array([True, True, False, True, False])
-    table = summarise(ranking, {"first": first})
-    assert (table["people"], table["targets"], table["first/targets"]) == (2, 5, 3)
+    table = summarize(ranking, {"first": first})
+    assert (table["users"], table["targets"], table["first/targets"]) == (2, 5, 3)
     assert table["recall@5"] == pytest.approx((2 / 3 + 1 / 2) / 2)
     assert table["first/recall@5"] == pytest.approx((1 / 2 + 0) / 2)
     assert table["x"] == table["first/x"] == 3
@@ -324,13 +318,13 @@ def test_what_lists_hold_equals_their_formulas_one_by_one() -> None:
     catalog, targets = world()
     counts, categories = counts_and_categories()
     scores = torch.rand(30, NUM_ITEMS)
-    measures = ListMeasures(counts, 60, categories)
+    list_metrics = ListMetrics(counts, 60, categories)
     ranking = rank_targets(
         lambda people, part: scores[people, part],
         catalog,
         targets,
-        measures=measures,
-        people_chunk=7,
+        list_metrics=list_metrics,
+        user_batch_size=7,
         items_chunk=13,
     )
     head = np.argsort(-counts, kind="stable")[: NUM_ITEMS // 5].tolist()
@@ -339,7 +333,7 @@ def test_what_lists_hold_equals_their_formulas_one_by_one() -> None:
         begin = catalog.interactions.offsets[user]
         history = catalog.interactions.items[begin : begin + targets.positions[row]].tolist()
         candidates = [item for item in range(NUM_ITEMS) if item not in history]
-        assert ranking.candidates[row] == len(candidates)
+        assert ranking.num_candidates[row] == len(candidates)
         best = sorted(candidates, key=lambda item: -float(scores[row, item]))[:10]
         shown[best] += 1
         expected = {
@@ -360,9 +354,9 @@ def test_what_lists_hold_equals_their_formulas_one_by_one() -> None:
         if not liked:
             expected["miscalibration@10"] = np.nan
         for name, value in expected.items():
-            assert ranking.lists[name][row] == pytest.approx(value, nan_ok=True), name
-    np.testing.assert_array_equal(ranking.shown, shown)
-    assert set(ranking.lists) == set(expected)
+            assert ranking.list_metrics[name][row] == pytest.approx(value, nan_ok=True), name
+    np.testing.assert_array_equal(ranking.exposure, shown)
+    assert set(ranking.list_metrics) == set(expected)
 
 
 def test_gini_equals_the_mean_difference_of_all_pairs() -> None:
@@ -374,7 +368,7 @@ def test_gini_equals_the_mean_difference_of_all_pairs() -> None:
 
 
 def test_without_categories_nothing_is_said_of_them() -> None:
-    assert ListMeasures(np.ones(5, dtype=np.int64), 3, np.full(5, -1)).names == [
+    assert ListMetrics(np.ones(5, dtype=np.int64), 3, np.full(5, -1)).names == [
         "arp@10",
         "aplt@10",
         "epc@10",
@@ -388,7 +382,7 @@ def test_slices_hold_the_targets_they_name() -> None:
     ranking = rank_targets(lambda people, part: scores[people, part], catalog, targets)
     cold = np.zeros(30, dtype=bool)
     cold[:4] = True
-    table = summarise(ranking, {"cold": cold, "warm": ~cold})
+    table = summarize(ranking, {"cold": cold, "warm": ~cold})
     assert table["cold/targets"] == 4
     assert table["warm/targets"] == 26
     assert table["cold/mrr"] == pytest.approx((1 / ranking.ranks[:4]).mean())
@@ -398,7 +392,7 @@ def test_means_leave_out_what_cannot_be_measured() -> None:
     ones = np.ones(2, dtype=np.int64)
     people, shown = np.arange(2, dtype=np.int32), np.ones(3, dtype=np.int64)
     ranking = Ranking(people, ones, shown, ones * 3, {"x": np.array([np.nan, 4.0])})
-    table = summarise(ranking, {"first": np.array([True, False])})
+    table = summarize(ranking, {"first": np.array([True, False])})
     assert table["x"] == 4
     assert np.isnan(table["first/x"])
 
@@ -406,7 +400,7 @@ def test_means_leave_out_what_cannot_be_measured() -> None:
 def test_slices_of_a_real_catalog(demo_world: Path) -> None:
     catalog = load_catalog(CatalogConfig(path=str(demo_world / "wardrobe")))
     split = make_split(catalog, SplitConfig())
-    found = slices_of(catalog, split, split.test)
+    found = target_slices(catalog, split, split.test)
     assert (found["warm"] ^ found["cold"]).all()
     assert (
         sum(found[name].astype(int) for name in ("few", "some", "many") if name in found) == 1
@@ -414,9 +408,9 @@ def test_slices_of_a_real_catalog(demo_world: Path) -> None:
     items = [
         catalog.interactions.items[row] for row in target_rows(catalog.interactions, split.test)
     ]
-    for name, column in (("without picture", "image"), ("without text", "text")):
+    for name, column in (("without image", "image"), ("without text", "text")):
         rows = [catalog.items[int(i)] for i in items]
         lacks = [row[column] is None and (column == "image" or not row["title"]) for row in rows]
         if any(lacks):
             assert found[name].tolist() == lacks
-    assert "without picture" in found
+    assert "without image" in found

@@ -15,9 +15,10 @@ from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
 from finetune.artifact import train_counts
 from finetune.config import FinetuneConfig
+from finetune.evaluate_artifact import evaluate_recommender
 from finetune.extension import Extension, extend
 from finetune.ranker import Ranker, load_ranker
-from finetune.recommendations import measure, recommend
+from finetune.recommendations import recommend
 from finetune.run import run_finetuning
 from launch.cli import main
 from launch.trainer import build_trainer
@@ -116,7 +117,7 @@ def test_added_items_are_recommended_and_removed_ones_are_not(
     assert not set(GONE) & set(recommend(without, history=history, k=77).item_ids)
     with pytest.raises(VitrineError, match="has no item 'w00003'"):
         recommend(without, history="w00003")
-    assert np.isfinite(measure(again)["ndcg@10"])
+    assert np.isfinite(evaluate_recommender(again)["ndcg@10"])
 
 
 def test_popularity_goes_along_by_id(whole: Path, smaller: Path, tmp_path: Path) -> None:
@@ -216,7 +217,7 @@ def test_a_recommender_that_never_counted_says_so(whole: Path, tmp_path: Path) -
     ) as staging:
         left_out = shutil.ignore_patterns("train_counts.npy", "manifest.json", "README.md")
         shutil.copytree(whole, staging.path, dirs_exist_ok=True, ignore=left_out)
-    assert recommend(old, history="w00001", k=3).by == "history"
+    assert recommend(old, history="w00001", k=3).source == "history"
     with pytest.raises(VitrineError, match="does not say how popular its items were"):
         recommend(old, history="")
     assert extend(old, tmp_path / "out").kept == 80

@@ -14,8 +14,8 @@ from catalog.catalog import load_catalog
 from catalog.config import CatalogConfig, SplitConfig
 from catalog.errors import NonFiniteError, VitrineError
 from catalog.splits import make_split
+from finetune.ann_index import ItemIndex
 from finetune.config import FinetuneConfig
-from finetune.index import ItemIndex
 from finetune.ranker import Ranker
 from finetune.recommender import Recommender
 from finetune.run import run_finetuning
@@ -120,13 +120,13 @@ def test_weights_are_not_selected_by_a_score_that_is_not_finite(settings: Finetu
     def rank(module: Any, targets: Any) -> Any:
         return shop.rank_targets(catalog, targets)
 
-    best = BestWeights(rank, split.validation, every=1, people=20)
+    best = BestWeights(rank, split.validation, validate_every=1, max_users=20)
     module: Any = torch.nn.Linear(2, 2)
-    best.look(module, 1)
+    best.validate(module, 1)
     assert best.best is not None
     shop.item_vectors[:] = np.nan
     with pytest.raises(NonFiniteError):
-        best.look(module, 2)
+        best.validate(module, 2)
     assert [step for step, _ in best.curve] == [1]
 
 

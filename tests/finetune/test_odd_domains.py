@@ -11,7 +11,8 @@ from catalog.config import CatalogConfig, SplitConfig
 from catalog.errors import NonFiniteError, VitrineError
 from finetune.baselines.run import run_baseline
 from finetune.config import FinetuneConfig, MatrixFactorizationConfig
-from finetune.recommendations import measure, recommend
+from finetune.evaluate_artifact import evaluate_recommender
+from finetune.recommendations import recommend
 from finetune.run import run_finetuning
 from launch.trainer import build_trainer
 
@@ -101,11 +102,11 @@ def test_a_recommender_is_fitted_measured_and_asked(
     ranks = np.load(output / "test_ranks.npy")
     assert len(ranks)
     assert ranks.min() >= 1
-    table = measure(output)
+    table = evaluate_recommender(output)
     assert np.isfinite([table["mrr"], table["auc"], table["recall@10"]]).all()
     for history in ("i0", "i0,i1,i0", ",".join(["i0", "i1", "i2"] * 3334), ""):
         found = recommend(output, history=history, k=5)
-        assert found.by == ("history" if history else "popularity")
+        assert found.source == ("history" if history else "popularity")
         assert np.isfinite(found.scores).all()
         if domain.split.repeats == "drop":
             assert not set(found.item_ids) & set(history.split(","))

@@ -10,11 +10,12 @@ from catalog.artifacts import open_artifact
 from catalog.catalog import load_catalog
 from catalog.config import CatalogConfig, SplitConfig
 from catalog.splits import make_split
+from finetune.ann_index import ItemIndex
 from finetune.baselines.run import run_baseline
 from finetune.config import FinetuneConfig, FinetuneDataConfig, MatrixFactorizationConfig
-from finetune.index import ItemIndex
+from finetune.evaluate_artifact import evaluate_recommender
 from finetune.ranker import load_ranker
-from finetune.recommendations import measure, recommend
+from finetune.recommendations import recommend
 from finetune.run import run_finetuning
 from finetune.semantic.artifact import load_semantic_ranker
 from finetune.semantic.config import SemanticConfig
@@ -62,7 +63,7 @@ def recommender(groceries: FinetuneConfig, tmp_path_factory: pytest.TempPathFact
 def test_a_grocery_shop_is_ranked_and_served_what_its_users_buy_again(
     groceries: FinetuneConfig, recommender: Path
 ) -> None:
-    table = measure(recommender)
+    table = evaluate_recommender(recommender)
     assert table["targets"] == 80
     assert (table["repeated/targets"], table["new/targets"]) == (70, 10)
     assert table["repeated/recall@5"] > 0.95
@@ -93,7 +94,7 @@ def test_the_same_recommender_under_the_other_protocols(
     split = make_split(catalog, replace(RANK, repeats=repeats))  # pyright: ignore[reportArgumentType]
     ranking = load_ranker(recommender, catalog).rank_targets(catalog, split.test)
     assert len(split.test) == (10 if repeats == "drop" else 80)
-    assert (ranking.candidates <= NUM_ITEMS - STAPLES).all()
+    assert (ranking.num_candidates <= NUM_ITEMS - STAPLES).all()
     assert (ranking.ranks < NUM_ITEMS).sum() == 10
 
 

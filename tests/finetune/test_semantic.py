@@ -14,8 +14,9 @@ from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
 from catalog.splits import SplitConfig, Targets, make_split
 from finetune.config import FinetuneConfig
-from finetune.evaluate import People, rank_listed, rank_targets
-from finetune.recommendations import measure, recommend
+from finetune.evaluate import TargetBatch, rank_lists, rank_targets
+from finetune.evaluate_artifact import evaluate_recommender
+from finetune.recommendations import recommend
 from finetune.recommender import Recommender
 from finetune.semantic.artifact import load_semantic_ranker
 from finetune.semantic.beam import beam_search
@@ -329,7 +330,7 @@ def test_a_target_that_no_list_holds_stands_last(wardrobe: Catalog) -> None:
     scores = torch.empty(wardrobe.num_items)
     scores[order] = -torch.arange(wardrobe.num_items).float()
 
-    def whole(people: People) -> torch.Tensor:
+    def whole(people: TargetBatch) -> torch.Tensor:
         lists = torch.full((len(people.rows), wardrobe.num_items), -1)
         rows, items = people.excluded
         for row in range(len(lists)):
@@ -337,19 +338,19 @@ def test_a_target_that_no_list_holds_stands_last(wardrobe: Catalog) -> None:
             lists[row, : len(left)] = left
         return lists
 
-    full = rank_listed(whole, wardrobe, targets, people_chunk=7)
+    full = rank_lists(whole, wardrobe, targets, user_batch_size=7)
     scored = rank_targets(
         lambda people, part: scores[part].expand(len(people), -1), wardrobe, targets
     )
     np.testing.assert_array_equal(full.ranks, scored.ranks)
-    np.testing.assert_array_equal(full.candidates, scored.candidates)
-    np.testing.assert_array_equal(full.shown, scored.shown)
+    np.testing.assert_array_equal(full.num_candidates, scored.num_candidates)
+    np.testing.assert_array_equal(full.exposure, scored.exposure)
 
-    short = rank_listed(lambda people: whole(people)[:, :20], wardrobe, targets)
+    short = rank_lists(lambda people: whole(people)[:, :20], wardrobe, targets)
     inside = scored.ranks <= 20
     assert 0 < inside.sum() < len(inside)
     np.testing.assert_array_equal(short.ranks[inside], scored.ranks[inside])
-    np.testing.assert_array_equal(short.ranks[~inside], scored.candidates[~inside])
+    np.testing.assert_array_equal(short.ranks[~inside], scored.num_candidates[~inside])
 
 
 @pytest.fixture(scope="module")
@@ -385,7 +386,7 @@ def test_what_is_stored_is_what_was_measured(compared: Path, wardrobe: Catalog) 
     targets: Targets = make_split(wardrobe, SplitConfig()).test
     ranks = ranker.rank_targets(wardrobe, targets).ranks
     np.testing.assert_array_equal(ranks, np.load(folder / "test_ranks.npy"))
-    table = measure(folder)
+    table = evaluate_recommender(folder)
     assert table["ndcg@10"] == open_artifact(folder).manifest["metrics"]["test/ndcg@10"]
 
 
@@ -394,7 +395,7 @@ def test_it_recommends_from_its_artifact(compared: Path, wardrobe: Catalog) -> N
     user = str(wardrobe.user_ids[0])
     found = recommend(folder, user=user, k=30)
     owned = {wardrobe.items[int(row)]["item_id"] for row in wardrobe.interactions.history(0)}
-    assert found.by == "history"
+    assert found.source == "history"
     assert len(found.item_ids) == len(set(found.item_ids)) == 30
     assert not owned & set(found.item_ids)
     assert found.scores == sorted(found.scores, reverse=True)

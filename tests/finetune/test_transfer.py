@@ -248,14 +248,14 @@ def test_the_known_the_unknown_and_the_new(runs: dict[str, Path], settings: Fine
     catalog = load_catalog(settings.catalog)
     user = str(catalog.user_ids[0])
     known = recommend(runs["lora"], user=user, k=5)
-    assert known.by == "history"
+    assert known.source == "history"
     owned = {catalog.items[int(i)]["item_id"] for i in catalog.interactions.history(0)}
     assert not owned & set(known.item_ids)
     ids = [catalog.items[i]["item_id"] for i in (3, 7)]
     unknown = recommend(runs["lora"], history=",".join(ids), k=5)
-    assert unknown.by == "history"
+    assert unknown.source == "history"
     assert not set(ids) & set(unknown.item_ids)
-    assert recommend(runs["lora"], history="", k=5).by == "popularity"
+    assert recommend(runs["lora"], history="", k=5).source == "popularity"
     with pytest.raises(VitrineError, match="nobody"):
         recommend(runs["lora"], user="nobody")
     with pytest.raises(VitrineError, match="not both"):

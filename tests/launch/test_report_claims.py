@@ -80,7 +80,7 @@ def test_lora_is_close_to_full_only_with_few_weights_and_nearly_its_ndcg(
     monkeypatch.setattr(gather, "cold_targets", lambda *_: np.zeros(40, dtype=bool))
     shown = {"lora": lora, "full": 1.0, "popularity": 0.5}
     monkeypatch.setattr(
-        gather, "metric_values", lambda name, people=None: {"ndcg@10": np.full(40, shown[name])}
+        gather, "metric_values", lambda name, users=None: {"ndcg@10": np.full(40, shown[name])}
     )
     split: Any = type("Split", (), {"test": type("Test", (), {"users": np.arange(40)})})
     config: Any = type("Config", (), {"headline": "lora", "world": ""})

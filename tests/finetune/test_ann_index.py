@@ -16,9 +16,7 @@ from catalog.artifacts import open_artifact
 from catalog.catalog import load_catalog
 from catalog.errors import VitrineError
 from catalog.interactions import Interactions
-from finetune.config import FinetuneConfig, IndexConfig
-from finetune.extension import extend
-from finetune.index import (
+from finetune.ann_index import (
     ItemIndex,
     build_index,
     ivf_pq_parameters,
@@ -26,7 +24,9 @@ from finetune.index import (
     open_index,
     run_indexing,
 )
-from finetune.nearest import nearest_rows
+from finetune.config import FinetuneConfig, IndexConfig
+from finetune.exact_search import search_exact
+from finetune.extension import extend
 from finetune.ranker import Ranker, load_ranker
 from finetune.recommendations import recommend
 from finetune.recommender import Recommender
@@ -153,7 +153,7 @@ def test_nearest_rows_are_those_of_a_sort() -> None:
     vectors = np.random.default_rng(0).standard_normal((40_000, 9)).astype(np.float32)
     queries = torch.randn(3, 5)
     allowed = np.arange(40_000) % 3 == 0
-    scores, rows = nearest_rows(queries, vectors, 20, allowed)
+    scores, rows = search_exact(queries, vectors, 20, allowed)
     exact = (queries @ torch.from_numpy(vectors[:, :5]).T).numpy()
     exact[:, ~allowed] = -np.inf
     np.testing.assert_array_equal(rows, np.argsort(-exact, axis=1)[:, :20])
@@ -174,7 +174,7 @@ def test_the_command_makes_one_and_recommends_by_it(
     exact = capsys.readouterr().out
     assert main([*asked, "--index", str(output)]) == 0
     assert capsys.readouterr().out == exact
-    assert recommend(run, history="", index=output).by == "popularity"
+    assert recommend(run, history="", index=output).source == "popularity"
     for wrong in (["--people", "0"], ["--links", "1"], ["--kind", "ivf-pq"]):
         assert main(["index", str(run), *wrong, "--output", str(tmp_path / "none")]) == 2
         assert len(capsys.readouterr().err.splitlines()) == 1
@@ -206,7 +206,7 @@ def test_faiss_takes_as_many_threads_as_torch_also_where_it_came_first() -> None
 import faiss, numpy, torch
 torch.set_num_threads(1)
 from finetune.config import IndexConfig
-from finetune.index import build_index
+from finetune.ann_index import build_index
 vectors = numpy.eye(8, dtype="float32").repeat(50, 0)
 index, _ = build_index(IndexConfig("hnsw"), vectors)
 assert faiss.omp_get_max_threads() == torch.get_num_threads() == 1

@@ -12,7 +12,7 @@ CHUNK = 16_384
 
 
 @torch.no_grad()
-def nearest_rows(
+def search_exact(
     queries: Tensor, vectors: NDArray[np.floating], k: int, allowed: NDArray[np.bool_] | None = None
 ) -> tuple[Tensor, Tensor]:
     """The k rows of `vectors` (num_rows, width) with the largest inner products, best first.

@@ -21,11 +21,12 @@ from catalog.catalog import Catalog, load_catalog
 from catalog.errors import VitrineError
 from catalog.memory import release_pages
 from catalog.progress import track
+from finetune.artifact import catalog_settings
 from finetune.config import IndexConfig
-from finetune.evaluate import check_scores, tie_keys
-from finetune.nearest import nearest_rows
+from finetune.exact_search import search_exact
+from finetune.finite import check_finite_scores
 from finetune.ranker import History, Ranker, load_ranker
-from finetune.recommendations import catalog_settings
+from finetune.tie_break import tie_keys
 
 INDEX_FILE = "index.faiss"
 CHUNK = 65_536
@@ -72,7 +73,7 @@ class ItemIndex:
         for state, rows, seen in zip(states.numpy(), proposed, owned, strict=True):
             rows = rows[(rows >= 0) & ~np.isin(rows, seen)]
             scores = self.ranker.item_vectors[rows] @ state
-            check_scores(torch.from_numpy(scores))
+            check_finite_scores(torch.from_numpy(scores))
             best = np.lexsort((self.keys[rows], -scores))[:k]
             found.append([(int(rows[place]), float(scores[place])) for place in best])
         return found
@@ -202,7 +203,7 @@ def measure_recall(index: ItemIndex, catalog: Catalog, people: int) -> dict[str,
         found = index.search(states, histories, k)
         searched = perf_counter()
         longest = max(map(len, histories))
-        _, rows = nearest_rows(
+        _, rows = search_exact(
             states, ranker.item_vectors, min(k + longest, len(ranker.item_vectors))
         )
         seconds["search"] += searched - begun

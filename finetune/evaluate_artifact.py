@@ -1,0 +1,38 @@
+"""Full ranking of the targets of a stored recommender: all metrics, by slices of the targets."""
+
+from pathlib import Path
+
+from catalog.artifacts import read_manifest
+from catalog.catalog import Catalog
+from catalog.errors import VitrineError
+from catalog.splits import load_split
+from finetune.artifact import SEMANTIC_IDS, catalog_settings
+from finetune.list_metrics import ListMetrics
+from finetune.metrics import summarize, target_slices
+from finetune.ranker import Ranker, load_ranker
+from finetune.semantic.artifact import load_semantic_ranker
+from finetune.semantic.ranker import SemanticRanker
+
+
+def load_any_ranker(
+    recommender: str | Path, catalog: Catalog, encoder: str | Path | None = None
+) -> Ranker | SemanticRanker:
+    """The ranker of either kind of recommender artifact; semantic ids need no `encoder`."""
+    if read_manifest(Path(recommender))["kind"] == SEMANTIC_IDS:
+        return load_semantic_ranker(recommender, catalog)
+    return load_ranker(recommender, catalog, encoder)
+
+
+def evaluate_recommender(recommender: str | Path, part: str = "test") -> dict[str, float]:
+    """All metrics of a recommender on its `test` or `validation` targets, as a flat table."""
+    if part not in ("test", "validation"):
+        raise VitrineError(f"part is {part!r}; use test or validation")
+    catalog_config, split_config = catalog_settings(recommender)
+    catalog, split = load_split(catalog_config, split_config)
+    targets = split.test if part == "test" else split.validation
+    if not len(targets):
+        raise VitrineError(f"the split of {catalog.name} has no {part} targets; nothing to measure")
+    ranker = load_any_ranker(recommender, catalog)
+    list_metrics = ListMetrics.from_split(catalog, split)
+    ranking = ranker.rank_targets(catalog, targets, list_metrics=list_metrics)
+    return summarize(ranking, target_slices(catalog, split, targets))
