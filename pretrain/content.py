@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from catalog.atomic_write import replace_file
-from catalog.catalog import Catalog, cache_folder
+from catalog.cache import cache_folder
+from catalog.catalog import Catalog
 from pretrain.modalities import Content, Modality, PictureSource, Processor, Source
 from pretrain.modalities.base import SAID, present_rows
 from pretrain.modalities.text import TextSource

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from catalog.atomic_write import signal_progress
-from catalog.catalog import Catalog, cache_folder
+from catalog.cache import cache_folder
+from catalog.catalog import Catalog
 from catalog.progress import track
 from pretrain.content import ContentReader, to_device
 from pretrain.embed import BATCH_TOKENS, BLOCK, batches_of

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from catalog.atomic_write import replace_file
-from catalog.catalog import Catalog, cache_folder
+from catalog.cache import cache_folder
+from catalog.catalog import Catalog
 from catalog.errors import VitrineError
 from catalog.memory import release_pages
 from catalog.progress import track

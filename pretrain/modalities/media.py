@@ -17,7 +17,8 @@ from numpy.typing import DTypeLike, NDArray
 from typing_extensions import override
 
 from catalog.atomic_write import signal_progress
-from catalog.catalog import Catalog, cache_folder
+from catalog.cache import cache_folder
+from catalog.catalog import Catalog
 from catalog.errors import BrokenFileError
 from catalog.memory import release_pages
 from catalog.progress import track
