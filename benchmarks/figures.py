@@ -20,7 +20,7 @@ def content_figures(folder: Path) -> dict[str, Any]:
     showcase = open_artifact(folder, kind="showcase")
     scores = json.loads((showcase.path / "showcase.json").read_text())["scores"]
     figures: dict[str, Any] = {}
-    for name, measure in scores["pictures"]["measures"].items():
+    for name, measure in scores["images"]["measures"].items():
         key = PICTURE_MEASURES[name]
         figures[f"{key}_people"] = measure["people"]
         for told in ("own", "swapped", "none", "contrast"):

@@ -24,9 +24,9 @@ from catalog.catalog import load_catalog
 from catalog.config import CatalogConfig, SplitConfig
 from catalog.demo import build_demo_world
 from catalog.splits import load_split
-from generate.image import draw
-from generate.image.bulk import draw_for_all
-from generate.image.config import ImageBulkConfig, ImageScoreConfig
+from generate.image import sample_image
+from generate.image.batch_job import run_image_batch_job
+from generate.image.config import ImageBatchConfig, ImageScoreConfig
 from generate.image.report import run_image_scores
 from generate.provenance import verify
 from generate.pseudonyms import KEY_VARIABLE, known_keys, rotate_user_key
@@ -78,8 +78,8 @@ def main() -> None:
             "generate/provenance.py",
             "generate/pseudonyms.py",
             "generate/showcase.py",
-            "generate/image/bulk.py",
-            "generate/image/painter.py",
+            "generate/image/batch_job.py",
+            "generate/image/sampler.py",
             "generate/image/report.py",
             "generate/text/bulk.py",
             "generate/text/report.py",
@@ -170,14 +170,16 @@ def make_everything(config: PipelineConfig, runs: Path) -> None:
     text, image = str(runs / "text"), str(runs / "image")
     run_pipeline(config, runs, build_trainer)
     write_for_all(BulkConfig(text, items="top:2"), runs / "texts")
-    draw(image, user=LONER, item="own-1", output=runs / "one.png")
+    sample_image(image, user=LONER, item="own-1", output=runs / "one.png")
     rotate_user_key()
-    draw_for_all(ImageBulkConfig(image, items="top:2"), runs / "pictures")
-    draw(image, user=LONER, item="own-2", output=runs / "two.png")
+    run_image_batch_job(ImageBatchConfig(image, items="top:2"), runs / "images")
+    sample_image(image, user=LONER, item="own-2", output=runs / "two.png")
     seed = config.showcase.seed
     samples = ScoreConfig(people=24, written=24, samples=SHOWN, seed=seed)
     run_text_scores(Path(text), samples, runs / "text-scores")
-    shown = ImageScoreConfig(people=24, shown=SHOWN, judge_steps=50, seed=seed)
+    shown = ImageScoreConfig(
+        num_users=24, num_contact_sheet_users=SHOWN, classifier_steps=50, seed=seed
+    )
     run_image_scores(Path(image), shown, runs / "image-scores")
 
 
@@ -185,7 +187,7 @@ def pictures_in(runs: Path) -> Iterator[bytes]:
     """Every picture that was made."""
     for file in runs.rglob("*.png"):
         yield file.read_bytes()
-    for file in runs.rglob("pictures.parquet"):
+    for file in runs.rglob("images.parquet"):
         for picture in pq.read_table(file).column("picture").to_pylist():
             if picture:
                 yield picture["bytes"]
@@ -230,11 +232,11 @@ def needles_of(user: str, runs: Path, shop: Path) -> list[bytes]:
     found = {user, json.dumps(user)[1:-1], html.escape(user), *names}
     pictures = []
     for file in runs.rglob("*.png"):
-        if verify(file).about.get("Person") in names:
+        if verify(file).about.get("User") in names:
             pictures.append(file.read_bytes())
-    for row in pq.read_table(runs / "pictures" / "pictures.parquet").to_pylist():
-        if row["person"] in names:
-            pictures.append(row["picture"]["bytes"])
+    for row in pq.read_table(runs / "images" / "images.parquet").to_pylist():
+        if row["user"] in names:
+            pictures.append(row["image"]["bytes"])
     if user == LONER:
         found |= {f"Brask Quillon {number}" for number in range(OWN_ITEMS)}
         pictures += [path.read_bytes() for path in (shop / "images").glob("own-*.png")]
@@ -266,10 +268,10 @@ def rows_of_others(runs: Path, users: list[str]) -> list[tuple[str, str, int]]:
         key.pseudonym(user) for user in users for key in known_keys([runs.parent / "users.key"])
     }
     rows = []
-    for kind in ("texts", "pictures"):
+    for kind in ("texts", "images"):
         for row in pq.read_table(runs / kind / f"{kind}.parquet").to_pylist():
-            if row["person"] not in gone:
-                rows.append((row["person"], row["item_id"], row["place"]))
+            if row["user"] not in gone:
+                rows.append((row["user"], row["item_id"], row["rank"]))
     return rows
 
 

@@ -15,10 +15,10 @@ from benchmarks.pictures import STEPS, requests_of
 from benchmarks.record import write_record
 from benchmarks.sources import IMAGE_SCORES, IMAGES
 from finetune.statistics import mean_interval
-from generate.image.features import centred, mean_features
-from generate.image.judge import train_judge
-from generate.image.pipeline import drawing
-from generate.image.score import RECENT, look_at
+from generate.image.attribute_classifier import train_attribute_classifier
+from generate.image.feature_metrics import centred, mean_features
+from generate.image.pipeline import pipeline_arguments
+from generate.image.score import RECENT, encode_catalog_images
 
 PEOPLE = 200
 SCALES = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0)
@@ -54,21 +54,21 @@ def main() -> None:
 
 
 def asked(generator: Path) -> dict[str, Any]:
-    painter, people, items, vectors = requests_of(generator, PEOPLE)
-    catalog = painter.catalog
-    eyes, right = train_judge(catalog)
+    sampler, people, items, vectors = requests_of(generator, PEOPLE)
+    catalog = sampler.catalog
+    eyes, right = train_attribute_classifier(catalog)
     seeds = list(range(PEOPLE))
 
     def draw(states: torch.Tensor, scale: float) -> list[Any]:
-        config = replace(painter.defaults, user_scale=scale)
-        return painter.pipeline(states, vectors, seeds, **drawing(config))
+        config = replace(sampler.defaults, user_guidance_scale=scale)
+        return sampler.pipeline(states, vectors, seeds, **pipeline_arguments(config))
 
     nobody = draw(people.states["none"], 1.0)
     drawn = {scale: draw(people.states["own"], scale) for scale in SCALES}
     same = sum(a.tobytes() == b.tobytes() for a, b in zip(nobody, drawn[0.0], strict=True))
-    frame = painter.pipeline.codec.frames[0]
+    frame = sampler.pipeline.codec.frames[0]
     wanted = sorted({int(item) for history in people.histories for item in history[-RECENT:]})
-    rows, real = look_at(catalog, wanted, frame, eyes)
+    rows, real = encode_catalog_images(catalog, wanted, frame, eyes)
     groups = [[rows[int(i)] for i in h[-RECENT:] if int(i) in rows] for h in people.histories]
     known = [place for place, group in enumerate(groups) if group]
     aims = mean_features(centred(real, real), [groups[place] for place in known])

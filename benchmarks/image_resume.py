@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from benchmarks.record import write_record
 from benchmarks.sources import CHECKPOINTS, IMAGES
 from catalog.demo import build_demo_world
-from generate.image import open_painter
-from generate.image.config import CodecConfig, DenoiserConfig, DrawConfig, ImageConfig
+from generate.image import load_image_sampler
+from generate.image.config import CodecConfig, DenoiserConfig, ImageConfig, SamplingConfig
 from pretrain.config import TrainerConfig
 from tests.pretrain.runs import differing_bytes, largest_difference
 from tests.stages import small_recommender, train, write_settings
@@ -22,7 +22,7 @@ from tests.stages import small_recommender, train, write_settings
 STEPS, EVERY, KILL_AT = 60, 20, 47
 REQUESTS = 64
 SEED = 0
-DRAW = DrawConfig(steps=4, refuse_copies=False)
+DRAW = SamplingConfig(steps=4, reject_near_copies=False)
 
 
 def main() -> None:
@@ -86,7 +86,7 @@ def image_settings(world: Path, folder: Path, steps: int = STEPS, every: int = E
         image_size=32,
         codec=CodecConfig(patch_size=16, channels=24),
         denoiser=DenoiserConfig(width=32, layers=2, heads=2, user_tokens=2, item_tokens=2),
-        draw=DRAW,
+        sampling=DRAW,
         trainer=TrainerConfig(
             max_steps=steps,
             log_every=1,
@@ -101,10 +101,10 @@ def image_settings(world: Path, folder: Path, steps: int = STEPS, every: int = E
 
 def pictures_of(generator: Path, requests: int = 8) -> NDArray[np.uint8]:
     """(requests, height, width, 3)."""
-    painter = open_painter(generator)
-    people, items = painter.catalog.user_ids, painter.catalog.items["item_id"]
+    sampler = load_image_sampler(generator)
+    people, items = sampler.catalog.user_ids, sampler.catalog.items["item_id"]
     asked = [(str(people[n % len(people)]), items[7 * n % len(items)]) for n in range(requests)]
-    return np.stack([np.asarray(picture) for picture in painter.draw(asked)])
+    return np.stack([np.asarray(picture) for picture in sampler.sample(asked)])
 
 
 if __name__ == "__main__":

@@ -23,14 +23,14 @@ from catalog.config import SplitConfig
 from catalog.demo.truth import DemoTruth
 from catalog.reorder import reorder_histories
 from catalog.splits import make_split
-from generate.image.config import CodecConfig, DrawConfig, ImageConfig, ImageScoreConfig
-from generate.image.features import kernel_distance
-from generate.image.judge import PictureJudge
+from generate.image.attribute_classifier import ImageAttributeClassifier
+from generate.image.config import CodecConfig, ImageConfig, ImageScoreConfig, SamplingConfig
+from generate.image.feature_metrics import kernel_inception_distance
 from generate.image.module import ImageModule
-from generate.image.painter import Painter, open_painter
-from generate.image.pipeline import drawing
+from generate.image.pipeline import pipeline_arguments
 from generate.image.report import JUDGE, SCORES_FILE, run_image_scores
-from generate.image.score import ask_for_siblings, look_at
+from generate.image.sampler import ImageSampler, load_image_sampler
+from generate.image.score import encode_catalog_images, sample_siblings
 from generate.text.facts import attribute_columns
 from generate.text.score import choose_people
 from launch.pipeline.config import PipelineConfig
@@ -41,7 +41,7 @@ from pretrain.optim import innermost
 from pretrain.run import TrainerFactory
 
 SEEDS = (0, 1, 2)
-STAGES = ("world", "pretrain", "finetune", "pictures")
+STAGES = ("world", "pretrain", "finetune", "image")
 PEOPLE = 600
 STEPS = 5000
 CREATED = 60
@@ -49,7 +49,7 @@ CREATED = 60
 FINE = CodecConfig(patch_size=8, channels=64, whitening=0.6)
 """Photographs have small things on them: four times as many positions as by default."""
 FASHION_STEPS = 4000
-GARMENTS = DrawConfig(user_scale=2.0)
+GARMENTS = SamplingConfig(user_guidance_scale=2.0)
 """Chosen on validation people: of the kind asked for more often than at the default, and still for them."""
 JUDGE_STEPS = 3000
 """Steps in which garments' types are learned, of which there are many more than in the demo."""
@@ -108,32 +108,40 @@ def measured(scores: dict[str, Any]) -> dict[str, Any]:
             figures[f"{READ[name]}_{told}"] = interval(found[told])
         contrast = "over" if "/" in found["contrast_name"] else "minus"
         figures[f"{READ[name]}_own_{contrast}_swapped"] = interval(found["contrast"])
-    judged = scores["judged"]
+    judged = scores["encoder_metrics"]
     figures["identified"] = interval(judged["identified"]["share"])
     figures["identified_over_chance"] = (
         judged["identified"]["share"]["value"] / judged["identified"]["chance"]
     )
-    for name in ("kid", "kid_real", "fid", "fid_real", "variety", "variety_real", "near_copies"):
+    for name in (
+        "kid",
+        "kid_real",
+        "fid",
+        "fid_real",
+        "diversity",
+        "diversity_real",
+        "near_copies",
+    ):
         figures[name] = judged[name]
-    for name, share in scores["judge_right"].items():
+    for name, share in scores["classifier_accuracy"].items():
         figures[f"judge_names_{name}"] = share
     return figures
 
 
 def created(output: Path) -> dict[str, float]:
     """Whether creative pictures keep the item's pixels: by its own outline, and by the true one."""
-    painter = open_painter(output / "image")
+    sampler = load_image_sampler(output / "image")
     truth = DemoTruth.load(output / "world").silhouettes("wardrobe")
-    pictured = (row for row in range(painter.catalog.num_items) if painter.catalog.media_path(row))
+    pictured = (row for row in range(sampler.catalog.num_items) if sampler.catalog.media_path(row))
     rows = [row for row, _ in zip(pictured, range(CREATED), strict=False)]
-    creative = replace(painter.defaults, mode="creative")
-    people = painter.catalog.user_ids.tolist()
-    items = painter.catalog.items["item_id"]
+    creative = replace(sampler.defaults, mode="creative")
+    people = sampler.catalog.user_ids.tolist()
+    items = sampler.catalog.items["item_id"]
     asked = [(str(people[place]), items[row]) for place, row in enumerate(rows)]
-    drawn = painter.draw(asked, creative)
+    drawn = sampler.sample(asked, creative)
     apart, kept, ground = [], [], []
     for row, picture in zip(rows, drawn, strict=True):
-        own, mask = painter.item_pixels(row)
+        own, mask = sampler.item_pixels(row)
         difference = np.abs(np.asarray(picture).astype(int) - own).max(2)
         apart.append(int(difference[mask].max()))
         kept.append(float((difference[truth[row]] == 0).mean()))
@@ -148,7 +156,7 @@ def created(output: Path) -> dict[str, float]:
 
 def record_demo(output: Path, seeds: tuple[int, ...]) -> None:
     image = ImageConfig(trainer=TrainerConfig(max_steps=STEPS))
-    asked = ImageScoreConfig(people=PEOPLE, truth="{output}/world/truth")
+    asked = ImageScoreConfig(num_users=PEOPLE, truth="{output}/world/truth")
     figures: dict[str, Any] = {}
     worst: dict[str, float] = {}
     for seed in seeds:
@@ -214,12 +222,12 @@ class HalfTrained(pl.Callback):
 def record_fashion(output: Path) -> None:
     image = ImageConfig(
         codec=FINE,
-        alone_share=0.4,
+        self_condition_prob=0.4,
         batch_size=64,
         trainer=TrainerConfig(max_steps=FASHION_STEPS, precision="bf16-mixed"),
-        draw=GARMENTS,
+        sampling=GARMENTS,
     )
-    asked = ImageScoreConfig(people=PEOPLE, judge_steps=JUDGE_STEPS, draw=GARMENTS)
+    asked = ImageScoreConfig(num_users=PEOPLE, classifier_steps=JUDGE_STEPS, sampling=GARMENTS)
     halfway = output / "half-trained.pt"
 
     def trainer(config: TrainerConfig, folder: Path, title: str, **options: Any) -> pl.Trainer:
@@ -258,7 +266,7 @@ def record_fashion(output: Path) -> None:
 class Requests(NamedTuple):
     """Test targets of a generator's shop, each asking for another item of their next item's kind."""
 
-    painter: Painter
+    sampler: ImageSampler
     people: Any
     items: NDArray[np.int64]
     vectors: torch.Tensor
@@ -266,55 +274,55 @@ class Requests(NamedTuple):
 
 
 def requests_of(generator: Path, number: int) -> Requests:
-    painter = open_painter(generator)
+    sampler = load_image_sampler(generator)
     settings = SplitConfig(**open_artifact(generator).manifest["config"]["split"])
-    catalog = reorder_histories(painter.catalog, settings)
-    people = choose_people(painter.ranker, catalog, make_split(catalog, settings), number)
-    items = ask_for_siblings(painter.ranker, catalog, people.items)
+    catalog = reorder_histories(sampler.catalog, settings)
+    people = choose_people(sampler.ranker, catalog, make_split(catalog, settings), number)
+    items = sample_siblings(sampler.ranker, catalog, people.items)
     return Requests(
-        painter, people, items, torch.from_numpy(np.array(painter.ranker.item_vectors[items]))
+        sampler, people, items, torch.from_numpy(np.array(sampler.ranker.item_vectors[items]))
     )
 
 
-class Drawn:
+class Samples:
     """What those asked for are drawn, as the judge that the scores left behind sees it."""
 
     def __init__(self, output: Path, asked: ImageScoreConfig) -> None:
         self.asked = asked
-        self.painter, self.people, self.items, self.vectors = requests_of(
-            output / "image", asked.people
+        self.sampler, self.people, self.items, self.vectors = requests_of(
+            output / "image", asked.num_users
         )
-        self.eyes = PictureJudge.from_pretrained(output / "image-scores" / JUDGE)
+        self.eyes = ImageAttributeClassifier.from_pretrained(output / "image-scores" / JUDGE)
 
     def features(self) -> torch.Tensor:
-        pictures = self.painter.pipeline(
+        pictures = self.sampler.pipeline(
             self.people.states["own"],
             self.vectors,
             list(range(len(self.items))),
-            **drawing(self.asked.draw),
+            **pipeline_arguments(self.asked.sampling),
         )
         return self.eyes.features(pictures)
 
     def right(self, features: torch.Tensor, name: str) -> list[bool]:
         """Whether each picture is read as having the item's value of an attribute that is told apart."""
-        column = dict(attribute_columns(self.painter.catalog))[name]
+        column = dict(attribute_columns(self.sampler.catalog))[name]
         true = [column[item].as_py() for item in self.items.tolist()]
         read = self.eyes.read(features, name)
         return [a == b for a, b in zip(read, true, strict=True) if b in self.eyes.labels[name]]
 
 
 def category_right(output: Path, asked: ImageScoreConfig) -> float:
-    drawn = Drawn(output, asked)
+    drawn = Samples(output, asked)
     return float(np.mean(drawn.right(drawn.features(), "category")))
 
 
 @torch.no_grad()
 def kinds(output: Path, halfway: Path, asked: ImageScoreConfig) -> dict[str, float]:
     """Whether what was drawn is of the garment's type, and what half the training was worth."""
-    drawn = Drawn(output, asked)
-    pipeline, catalog = drawn.painter.pipeline, drawn.painter.catalog
+    drawn = Samples(output, asked)
+    pipeline, catalog = drawn.sampler.pipeline, drawn.sampler.catalog
     wanted = sorted({*drawn.items.tolist(), *drawn.people.items.tolist()})
-    _, real = look_at(catalog, wanted, pipeline.codec.frames[0], drawn.eyes)
+    _, real = encode_catalog_images(catalog, wanted, pipeline.codec.frames[0], drawn.eyes)
     whole = drawn.features()
     figures = {}
     for name in (GROUP, TYPE):
@@ -328,8 +336,8 @@ def kinds(output: Path, halfway: Path, asked: ImageScoreConfig) -> dict[str, flo
             parameter.copy_(weights[f"{name}.{key}"])
     half = drawn.features()
     return figures | {
-        "kid_asked_for": kernel_distance(whole, real),
-        "kid_half_trained": kernel_distance(half, real),
+        "kid_asked_for": kernel_inception_distance(whole, real),
+        "kid_half_trained": kernel_inception_distance(half, real),
     }
 
 

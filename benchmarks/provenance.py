@@ -22,7 +22,7 @@ from catalog.demo import build_demo_world
 from catalog.errors import BrokenFileError
 from catalog.images import read_image
 from catalog.progress import track
-from generate.image.watermark import STRENGTH, THRESHOLD, find_mark, mark
+from generate.image.watermark import STRENGTH, THRESHOLD, detect_watermark, embed_watermark
 from generate.provenance import KEY_VARIABLE, signed_jpeg, signed_png, verify
 
 DATA = ROOT.parent / "shared" / "data"
@@ -167,20 +167,20 @@ def marks(files: list[Path]) -> dict[str, Any]:
     with Pool(2) as pool:
         for size in SIZES:
             plain = list(pictures(files, size, MARKED))
-            marked = [mark(pixels) for pixels in plain]
+            marked = [embed_watermark(pixels) for pixels in plain]
             error = np.mean(
                 [np.square(a.astype(float) - b).mean() for a, b in zip(plain, marked, strict=True)]
             )
             figures[f"psnr_{size}px"] = float(10 * np.log10(255**2 / error))
             for name, change in CHANGES.items():
-                likeness = pool.map(find_mark, map(change, marked), chunksize=10)
+                likeness = pool.map(detect_watermark, map(change, marked), chunksize=10)
                 share = float(np.mean(np.array(likeness) >= THRESHOLD))
                 figures[f"survives_{name}_{size}px"] = share
                 print(f"{size} px, {name}: {share:.3f}", flush=True)
         plain = [one for size in (64, 96) for one in pictures(files, size, len(files))]
         changed = (change(one) for one in plain for change in CHANGES.values())
         tests = track(list(changed), "Looking where nothing is")
-        found = np.fromiter(pool.imap_unordered(find_mark, tests, chunksize=50), float)
+        found = np.fromiter(pool.imap_unordered(detect_watermark, tests, chunksize=50), float)
     hits = int((found >= THRESHOLD).sum())
     figures["tested_without_mark"] = len(found)
     figures["false_positives"] = hits / len(found)

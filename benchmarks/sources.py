@@ -59,18 +59,18 @@ IMAGES = [
     "generate/image/data.py",
     "generate/image/denoiser.py",
     "generate/image/guidance.py",
-    "generate/image/latents.py",
+    "generate/image/latent_cache.py",
     "generate/image/module.py",
-    "generate/image/painter.py",
+    "generate/image/sampler.py",
     "generate/image/pipeline.py",
     "generate/image/solvers.py",
     "generate/next_items.py",
     "generate/purchase_states.py",
 ]
 IMAGE_SCORES = [
-    "generate/image/choose.py",
-    "generate/image/features.py",
-    "generate/image/judge.py",
+    "generate/image/best_of_n.py",
+    "generate/image/feature_metrics.py",
+    "generate/image/attribute_classifier.py",
     "generate/image/score.py",
 ]
 TEXTS = [

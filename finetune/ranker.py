@@ -83,7 +83,7 @@ class Ranker:
         if encoder is None or not looks:
             raise VitrineError(
                 "this recommender looks at no pictures, so it cannot say which candidate is liked best; "
-                "draw with candidates 1."
+                "sample with num_candidates 1."
             )
         name, kind = looks[0]
         pixels = kind.pixels(pictures).to(self.device, encoder.dtype)

@@ -30,11 +30,11 @@ from generate.everybody import USER_KEY
 from generate.provenance import FIELD, verify
 from generate.pseudonyms import KEY_VARIABLE, UserKey, known_keys
 
-MADE = ("texts", "pictures", "showcase", "text-scores", "image-scores")
+MADE = ("texts", "images", "showcase", "text-scores", "image-scores")
 """Kinds of artifacts that hold what was made for single users."""
 LEARNED = ("recommender", "text-generator", "image-generator")
 """Kinds that were trained on what users did."""
-NAMING = ("person", "user_id")
+NAMING = ("user", "user_id")
 """Columns of our tables that say whose a row is."""
 TABLE, REPORT = "targets.parquet", "report.html"
 """What stands beside artifacts and names users: a comparison's targets, a page."""
@@ -169,7 +169,7 @@ def _check_keys(
     for place, manifest in artifacts.items():
         if manifest["kind"] in MADE:
             # Kinds beside these two held plain ids before manifests named a key.
-            unnamed = None if manifest["kind"] in ("texts", "pictures") else ""
+            unnamed = None if manifest["kind"] in ("texts", "images") else ""
             needed[place] = manifest.get("user_key", unnamed)
     for file in loose:
         if file.suffix == ".parquet" and _is_ours(file) and file.name != TABLE:
@@ -275,15 +275,15 @@ def _users_of(picture: Path) -> tuple[set[str], str | None]:
     if FIELD.encode() not in picture.read_bytes():
         return set(), None  # a picture of the catalog's, not one of ours
     about = verify(picture).about
-    people = about.get("People")
-    users = {str(about.get("Person") or ""), *(people if isinstance(people, list) else [])} - {""}
+    people = about.get("Users")
+    users = {str(about.get("User") or ""), *(people if isinstance(people, list) else [])} - {""}
     key = about.get("UserKey")
     return {str(user) for user in users}, str(key) if key else None
 
 
 def _says_nothing_of_users(picture: Path) -> bool:
     """A contact sheet of an earlier version: nobody can say who is on it."""
-    return picture.name == "contact-sheet.png" and "People" not in verify(picture).about
+    return picture.name == "contact-sheet.png" and "Users" not in verify(picture).about
 
 
 def _naming_column(schema: pa.Schema) -> str | None:

@@ -18,10 +18,10 @@ from catalog.catalog import Catalog
 from catalog.splits import load_split
 from finetune.ranker import load_ranker
 from generate.config import ShowcaseConfig
-from generate.image.choose import Drawn
-from generate.image.copies import Seen
-from generate.image.painter import Painter, load_defaults, load_pipeline
-from generate.image.score import score_pictures
+from generate.image.best_of_n import SampledImage
+from generate.image.near_copies import TrainingImageIndex
+from generate.image.sampler import ImageSampler, load_defaults, load_pipeline
+from generate.image.score import score_images
 from generate.pseudonyms import opaque_id, user_key
 from generate.text.model import TextGenerator
 from generate.text.prompts import Prompts
@@ -46,13 +46,13 @@ def run_showcase(config: ShowcaseConfig, output: Path) -> Path:
     text = open_artifact(Path(config.text), kind="text-generator")
     image = open_artifact(Path(config.image), kind="image-generator")
     writer = TextGenerator.from_pretrained(text.path).eval()
-    painter = Painter(
+    sampler = ImageSampler(
         load_pipeline(image.path),
         catalog,
         ranker,
         load_defaults(image.path),
         image.hash,
-        Seen.load(image.path),
+        TrainingImageIndex.load(image.path),
     )
     truth = demo_truth(config.truth, catalog) if config.truth else None
     people = choose_people(ranker, catalog, split, config.scored_people, config.seed)
@@ -68,14 +68,14 @@ def run_showcase(config: ShowcaseConfig, output: Path) -> Path:
         request=learned_request("showcase", asdict(config), parents, catalog.fingerprint),
     ) as staging:
         with Progress(transient=True) as progress:
-            stories = make_gallery(config, people, writer, painter, staging.path, truth)
+            stories = make_gallery(config, people, writer, sampler, staging.path, truth)
             task = progress.add_task("Scoring pictures", total=3 * len(people.users))
-            pictures = score_pictures(
-                painter.pipeline,
+            images = score_images(
+                sampler.pipeline,
                 ranker,
                 catalog,
                 people,
-                painter.defaults,
+                sampler.defaults,
                 readings=truth.picture_readings() if truth else {},
                 seed=config.seed,
                 progress=lambda done: progress.advance(task, done),
@@ -90,7 +90,7 @@ def run_showcase(config: ShowcaseConfig, output: Path) -> Path:
             written=min(config.scored_people, 200),
             seed=config.seed,
         )
-        content = {"people": stories, "scores": {"pictures": pictures, "words": words}}
+        content = {"people": stories, "scores": {"images": images, "words": words}}
         (staging.path / "showcase.json").write_text(json.dumps(content, indent=1))
     return output
 
@@ -99,12 +99,12 @@ def make_gallery(
     config: ShowcaseConfig,
     people: People,
     writer: TextGenerator,
-    painter: Painter,
+    sampler: ImageSampler,
     folder: Path,
     truth: Truth | None,
 ) -> list[dict[str, Any]]:
     """The first people among the scored: their history, list, and creations."""
-    catalog, ranker = painter.catalog, painter.ranker
+    catalog, ranker = sampler.catalog, sampler.ranker
     task = "review" if "review" in writer.tasks else writer.tasks[0]
     prompts = Prompts(catalog, ranker, writer.history_items)
     stories = []
@@ -116,11 +116,11 @@ def make_gallery(
         ranked = [item for item, _ in ranker.rank(np.asarray(history), RECOMMENDED_SHOWN)]
         creations = []
         for number, item in enumerate(_items_to_dress(ranked, catalog, config, place)):
-            words, pictures = _dress(people, place, item, prompts, writer, task, painter)
+            words, pictures = _dress(people, place, item, prompts, writer, task, sampler)
             name, item_id = f"{place:03}-{number}", str(catalog.items[item]["item_id"])
             for told, drawn in pictures.items():
                 if drawn.picture is not None:
-                    content = painter.finish(drawn.picture, (drawn_for[told], item_id))
+                    content = sampler.to_signed_png(drawn.picture, (drawn_for[told], item_id))
                     (folder / f"{name}-{told}.png").write_bytes(content)
             refused = {told: one.refused for told, one in pictures.items() if one.refused}
             creations.append({"item": item, "words": words, "files": name, "refused": refused})
@@ -155,13 +155,13 @@ def _dress(
     prompts: Prompts,
     writer: TextGenerator,
     task: str,
-    painter: Painter,
-) -> tuple[dict[str, str], dict[str, Drawn]]:
+    sampler: ImageSampler,
+) -> tuple[dict[str, str], dict[str, SampledImage]]:
     """One item three ways: words and a picture for each of TOLD."""
     states = torch.stack([people.states[told][place] for told in TOLD])
     pasts = [people.pasts[told][place] for told in TOLD]
     items, seeds = [item] * len(TOLD), [place] * len(TOLD)
     conditions = prompts.make(states, pasts, items)
     texts = writer.write(conditions, task, seeds=seeds)
-    pictures = painter.draw_rows(states, items, seeds, painter.defaults)
+    pictures = sampler.sample_rows(states, items, seeds, sampler.defaults)
     return dict(zip(TOLD, texts, strict=True)), dict(zip(TOLD, pictures, strict=True))

@@ -16,10 +16,10 @@ from finetune.semantic.identifiers import make_identifiers
 from finetune.semantic.kmeans import assign, kmeans
 from finetune.statistics import mean_interval, ratio_interval
 from generate.conditioning import VectorTokens
-from generate.image.adapted import EARLIEST, AdaptedDenoiser
 from generate.image.codec import PatchCodec
-from generate.image.features import centred, frechet_distance, variety
-from generate.image.watermark import THRESHOLD, find_mark
+from generate.image.feature_metrics import centred, diversity, frechet_inception_distance
+from generate.image.ip_adapter import EARLIEST, AdaptedDenoiser
+from generate.image.watermark import THRESHOLD, detect_watermark
 from generate.purchase_states import PurchaseStates
 from launch.report.gather import _ratio_claim
 from pretrain.data import log_sampling_chance
@@ -104,7 +104,7 @@ def test_features_that_do_not_vary_count_nothing() -> None:
         assert found.norm(dim=1) == pytest.approx(torch.ones(20), abs=1e-5)
     one = torch.randn(1, 4)
     assert centred(one, one).isfinite().all(), "of a single picture"
-    assert variety(one) == 0
+    assert diversity(one) == 0
 
 
 @pytest.mark.parametrize("rank", [0, 1, 3])
@@ -112,7 +112,7 @@ def test_frechet_distance_of_equal_sets_is_zero_where_they_hardly_vary(rank: int
     for seed in SEEDS:
         torch.manual_seed(seed)
         features = flat(40, 12, rank, 1.0)
-        found = frechet_distance(features, features)
+        found = frechet_inception_distance(features, features)
         assert found == pytest.approx(0, abs=1e-5)
 
 
@@ -129,7 +129,7 @@ def test_a_codec_of_one_coloured_pictures_gives_them_back(level: int, whitening:
 
 @pytest.mark.parametrize("level", [0, 127, 255])
 def test_a_one_coloured_picture_is_not_marked(level: int) -> None:
-    assert find_mark(np.full((128, 128, 3), level, dtype=np.uint8)) < THRESHOLD
+    assert detect_watermark(np.full((128, 128, 3), level, dtype=np.uint8)) < THRESHOLD
 
 
 @pytest.mark.parametrize("tokenizer", ["residual-kmeans", "rq-vae"])

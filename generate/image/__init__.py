@@ -4,13 +4,13 @@ import importlib
 from typing import Any
 
 _HOMES = {
-    "DrawConfig": "generate.image.config",
+    "SamplingConfig": "generate.image.config",
     "ImageConfig": "generate.image.config",
     "PersonalImagePipeline": "generate.image.pipeline",
-    "draw": "generate.image.painter",
-    "open_painter": "generate.image.painter",
+    "sample_image": "generate.image.sampler",
+    "load_image_sampler": "generate.image.sampler",
     "run_image_generator": "generate.image.run",
-    "score_pictures": "generate.image.score",
+    "score_images": "generate.image.score",
 }
 __all__ = sorted(_HOMES)
 

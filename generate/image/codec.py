@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-Frame = tuple[int, int]
+ImageSize = tuple[int, int]
 """(height, width) in pixels of the pictures that are kept alike."""
 
 
@@ -26,9 +26,9 @@ class Codec(Protocol):
     """`patch_size`: pixels a side of that square; `channels`: numbers of a latent; `frames`."""
 
     @property
-    def frames(self) -> list[Frame]: ...
+    def frames(self) -> list[ImageSize]: ...
 
-    def grid_of(self, frame: Frame) -> Frame: ...
+    def grid_of(self, frame: ImageSize) -> ImageSize: ...
 
     def fingerprint(self) -> bytes: ...
 
@@ -41,16 +41,16 @@ class Codec(Protocol):
     def to(self, device: Any) -> Any: ...
 
 
-class InFrames:
+class ResolutionBuckets:
     """What follows from a codec's `config` and its `decode`, whatever it is."""
 
     config: Any
 
     @property
-    def frames(self) -> list[Frame]:
+    def frames(self) -> list[ImageSize]:
         return [(height, width) for height, width in self.config["frames"]]
 
-    def grid_of(self, frame: Frame) -> Frame:
+    def grid_of(self, frame: ImageSize) -> ImageSize:
         """(rows, columns) of the latents of such a picture."""
         patch = int(self.config["patch_size"])
         return frame[0] // patch, frame[1] // patch
@@ -63,7 +63,7 @@ class InFrames:
         return self.decode(torch.from_numpy(latents.astype(np.float32))).cpu().numpy()
 
 
-class PatchCodec(InFrames, ModelMixin, ConfigMixin):
+class PatchCodec(ResolutionBuckets, ModelMixin, ConfigMixin):
     """Principal components of patches that overlap a little: z = S⁻¹ B (window · patch − mean).
 
     The rows of B are the components with the largest variance λ; S holds λ^(whitening/2), scaled so

@@ -20,15 +20,15 @@ from pretrain.config import OptimizerConfig, TrainerConfig
 @dataclass(frozen=True)
 class CodecConfig:
     patch_size: PositiveInt = 16
-    """Pixels a side of a patch; each patch becomes one latent position."""
+    """Side of a patch in pixels; each patch becomes one latent position."""
     channels: PositiveInt = 128
-    """Principal components kept of a patch."""
+    """Latent channels: principal components kept of each patch."""
     overlap: NonNegativeInt = 2
     """Pixels by which a patch reaches into each neighbour, so that no seams show."""
     whitening: Fraction = 0.8
-    """0 keeps each component's own spread, so that loss is error in pixels; 1 gives all the same."""
-    fit_pictures: PositiveInt = 1000
-    """Pictures the components are found on."""
+    """0 keeps the variance of each component, so that the loss is the error in pixels; 1 makes all equal."""
+    fit_images: PositiveInt = 1000
+    """Images that the components are fitted to."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,13 @@ class DenoiserConfig:
     width: PositiveInt = 192
     """Width of the transformer."""
     layers: PositiveInt = 4
-    """Its blocks."""
+    """Number of transformer blocks."""
     heads: PositiveInt = 4
     """Attention heads of each block."""
     user_tokens: NonNegativeInt = 4
-    """Tokens made from the user state."""
+    """Condition tokens projected from the user state."""
     item_tokens: NonNegativeInt = 4
-    """Tokens made from the item vector."""
+    """Condition tokens projected from the item embedding."""
 
 
 Mode = Literal["concept", "creative"]
@@ -50,69 +50,69 @@ Solver = Literal["pc", "dpm++", "heun", "euler", "ddim"]
 
 
 @dataclass(frozen=True)
-class DrawConfig:
+class SamplingConfig:
     mode: Mode = "concept"
-    """concept: a new design for the person, of the item's kind, never to be shown as an item on sale;
-    creative: the item's own pixels as they are, what surrounds them made for the person."""
-    user_scale: NonNegativeFloat = 4.0
-    """How far to lean towards the person; 1 follows what was learned, 0 ignores the person."""
-    item_scale: NonNegativeFloat = 3.0
-    """How far to lean towards the item."""
-    structure_scale: NonNegativeFloat = 0.0
-    """How far to keep to the item's outline and edges; creative asks for 1 at least."""
-    guide_above: Fraction = 0.3
-    """Lean only while more than this share of the picture is noise; 0 leans to the end."""
+    """concept: a new design of the item's kind for the user, never to be shown as an item on sale;
+    creative: the item's own pixels unchanged, in front of a background generated for the user."""
+    user_guidance_scale: NonNegativeFloat = 4.0
+    """Classifier-free guidance scale of the user; 1 samples the learned conditional, 0 ignores the user."""
+    item_guidance_scale: NonNegativeFloat = 3.0
+    """Classifier-free guidance scale of the item."""
+    structure_guidance_scale: NonNegativeFloat = 0.0
+    """Classifier-free guidance scale of the item's outline and edges; creative uses 1 at least."""
+    guidance_min_noise: Fraction = 0.3
+    """Guidance scales above 1 apply only while the noise level is at least this; 0 applies them always."""
     solver: Solver = "pc"
-    """How a picture comes out of the noise in few steps (generate/image/solvers.py)."""
+    """ODE solver of the flow (generate/image/solvers.py)."""
     steps: PositiveInt = 12
-    """Steps of the solver; each costs up to four passes of the denoiser, with heun twice as many."""
+    """Solver steps; each takes up to four passes of the denoiser, with heun twice as many."""
     shift: PositiveFloat = 1.0
-    """Above 1 steps are closer together while most is noise, below 1 towards the end."""
-    candidates: PositiveInt = 1
-    """Pictures drawn for each request, of which that is kept which item and person like best."""
-    refuse_copies: bool = True
-    """Draw anew what is nearer to a picture it learned from than the catalog's own are to each other."""
+    """Time shift: above 1 steps are denser at high noise, below 1 at low noise."""
+    num_candidates: PositiveInt = 1
+    """Images sampled for each request; the one most similar to item and user is kept (best of n)."""
+    reject_near_copies: bool = True
+    """Reject and resample images nearer to a training image than the catalog's own are to each other."""
     safety_model: str = ""
-    """An image classifier of the Hugging Face hub, or a folder; what it calls by a name of
-    `safety_labels` is drawn anew."""
+    """An image classifier of the Hugging Face hub, or a folder; images to which it gives one of
+    `safety_labels` are rejected."""
     safety_labels: tuple[str, ...] = ("nsfw", "unsafe", "porn", "hentai", "sexy")
-    tries: NonNegativeInt = 3
-    """Rounds more, at most, for what was refused."""
+    max_retries: NonNegativeInt = 3
+    """Further rounds of sampling, at most, for requests whose images were all rejected."""
     batch_size: PositiveInt = 64
-    """Pictures drawn at once."""
+    """Images sampled at once."""
     seed: Seed63 = 0
-    """The same request with the same seed gives the same picture."""
+    """Seed of the noise; the same request with the same seed gives the same image."""
 
 
 @dataclass(frozen=True)
-class ImageBulkConfig:
+class ImageBatchConfig:
     generator: str = ""
     """Folder of an image-generator artifact."""
     recommender: str = ""
-    """One extended from the recommender it was trained with, to know its items."""
+    """Folder of a recommender extended from the generator's own, with new items."""
     items: str = "top:3"
-    """Of what: each person's so many best items, or ids with commas between."""
+    """Items for each user: their top k by rank, or item ids separated by commas."""
     users: str = ""
-    """For whom: a file with an id on each line; empty: everybody."""
-    draw: DrawConfig = field(default_factory=DrawConfig)
+    """File with a user id on each line; empty: all users."""
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
 
 @dataclass(frozen=True)
 class ImageScoreConfig:
-    people: PositiveInt = 300
-    """Test targets for whom pictures are drawn, at most."""
-    shown: NonNegativeInt = 6
-    """People on the contact sheet."""
-    judge: str = ""
-    """An image encoder on the Hugging Face hub, or a folder, that nothing was conditioned on, to say what
-    pictures are like; empty learns a small one from the catalog's own labels, and checks it."""
-    judge_steps: PositiveInt = 600
-    """Steps in which that is learned."""
+    num_users: PositiveInt = 300
+    """Users with a test target for whom images are sampled, at most."""
+    num_contact_sheet_users: NonNegativeInt = 6
+    """Users on the contact sheet."""
+    image_encoder: str = ""
+    """An image encoder of the Hugging Face hub, or a folder, that no generator was conditioned on; empty
+    trains a small attribute classifier on the catalog's own labels and reports its accuracy."""
+    classifier_steps: PositiveInt = 600
+    """Training steps of that attribute classifier."""
     truth: str = ""
-    """Folder of the demo world's truth; empty where nobody knows it."""
+    """Folder of the demo world's ground truth; empty for other catalogs."""
     seed: Seed63 = 0
-    """Chooses people, strangers and noise."""
-    draw: DrawConfig = field(default_factory=DrawConfig)
+    """Seed of the choice of users, their swap partners, and the noise."""
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
 
 @dataclass(frozen=True)
@@ -124,39 +124,38 @@ class ImageConfig:
     """Only the training part of each history is read."""
     model: str = ""
     """A pretrained diffusion pipeline of the Hugging Face hub, or a folder (Stable Diffusion 1.5, 2, XL;
-    PixArt): kept frozen, with adapters that listen to item and person. Empty: a small denoiser from
-    nothing."""
+    PixArt): kept frozen, with an IP-Adapter for item and user. Empty: a small denoiser from scratch."""
     prompt: str = "a product photo"
-    """What a pretrained model is told in words, for every picture."""
+    """Text prompt of a pretrained model, the same for every image."""
     lora: LoraConfig = field(default_factory=LoraConfig)
-    """Low-rank updates of a pretrained model's attention; rank 0: none."""
+    """LoRA of a pretrained model's attention; rank 0: none."""
     image_size: PositiveInt = 64
-    """Pixels a side of the pictures drawn, or of the square as large as they are; a multiple of the
-    codec's patch."""
-    frames: PositiveInt = 1
-    """Shapes of pictures, at most: those that most of the catalog's pictures are near to."""
+    """Side in pixels of square images, or of the square of the same area; a multiple of the codec's
+    patch size."""
+    num_resolution_buckets: PositiveInt = 1
+    """Image shapes (aspect ratios), at most: those nearest to most of the catalog's images."""
     codec: CodecConfig = field(default_factory=CodecConfig)
     denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
     drop_user: Fraction = 0.1
-    """Chance that a training picture hides its person."""
+    """Probability that a training row drops the user condition (classifier-free guidance)."""
     drop_item: Fraction = 0.3
-    """Chance that a training picture hides its item."""
+    """Probability that a training row drops the item condition."""
     drop_structure: Fraction = 0.5
-    """Chance that a training picture hides its outline."""
-    sibling_share: Fraction = 0.8
-    """Chance that a training picture is asked for by the vector of another item of its kind, so
-    that the item says what to draw and only the person can say how."""
-    alone_share: Fraction = 0.7
-    """Chance that a training picture is for somebody known by nothing but this purchase, the clearest case
-    of what a state says of looks; else for the person as all else that they took tells. Near 1 pictures
-    say more of the person, near 0 they hold together better."""
+    """Probability that a training row drops the structure condition."""
+    sibling_prob: Fraction = 0.8
+    """Probability that a training row is conditioned on the embedding of another item of the same
+    category, so that the item determines what is shown and only the user can determine its style."""
+    self_condition_prob: Fraction = 0.7
+    """Probability that a training row is conditioned on the state of its target item alone, the clearest
+    signal of style in a state; otherwise on the state of the user's other purchases. Near 1 images are
+    more specific to the user, near 0 they are more coherent."""
     batch_size: PositiveInt = 32
-    """Pictures in one step on each device."""
+    """Images in one step on each device."""
     workers: NonNegativeInt = 0
-    """Loader processes."""
+    """Data loader processes."""
     sample_every: NonNegativeInt = 500
-    """Steps between grids of pictures in the logs; 0 draws none."""
-    draw: DrawConfig = field(default_factory=DrawConfig)
+    """Training steps between grids of sampled images in the logs; 0 logs none."""
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """Saved with the generator as its defaults."""
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(learning_rate=2e-3, average=0.995)

@@ -23,7 +23,7 @@ from catalog.splits import Split
 from generate.conditioning import Ranker, encode_histories
 from generate.image.codec import Codec
 from generate.image.config import ImageConfig
-from generate.image.latents import LatentPictures, encode_pictures
+from generate.image.latent_cache import LatentCache, encode_images
 from generate.image.siblings import Siblings
 from generate.image.structure import seen
 from generate.next_items import NextItemPairs
@@ -70,8 +70,8 @@ class ImageRows(Dataset[ImageRow]):
         pairs: NextItemPairs,
         frames: NDArray[np.integer],
         siblings: Siblings,
-        sibling_share: float,
-        alone_share: float,
+        sibling_prob: float,
+        self_condition_prob: float,
         seed: int,
     ) -> None:
         """`frames` (num_pairs,): of which shape each pair's picture is."""
@@ -79,8 +79,8 @@ class ImageRows(Dataset[ImageRow]):
         self.by_frame = np.argsort(frames, kind="stable")
         self.ends = np.cumsum(np.bincount(frames))
         self.siblings = siblings
-        self.sibling_share = sibling_share
-        self.alone_share = alone_share
+        self.sibling_prob = sibling_prob
+        self.self_condition_prob = self_condition_prob
         self.seed = seed
         self.together = 1
         """So many rows in a step of all ranks, whose pictures are of one shape."""
@@ -92,9 +92,9 @@ class ImageRows(Dataset[ImageRow]):
         rng = np.random.default_rng((self.seed, row))
         place = int(self.by_frame[rng.integers(start, self.ends[frame])])
         asked = self.pairs.items[place : place + 1]
-        if rng.random() < self.sibling_share:
+        if rng.random() < self.sibling_prob:
             asked = self.siblings.pick(asked, rng)
-        alone = bool(rng.random() < self.alone_share)
+        alone = bool(rng.random() < self.self_condition_prob)
         return ImageRow(place, int(asked[0]), alone, int(rng.integers(2**62)))
 
 
@@ -125,13 +125,13 @@ class ImageData(pl.LightningDataModule):
     def prepare_data(self) -> None:
         self._encoded(self.config.trainer.progress)
 
-    def _encoded(self, progress: bool = False) -> LatentPictures:
-        return encode_pictures(self.catalog, self.codec, self.folder, progress)
+    def _encoded(self, progress: bool = False) -> LatentCache:
+        return encode_images(self.catalog, self.codec, self.folder, progress)
 
     def setup(self, stage: str) -> None:
         self.pictures = self._encoded()
-        frame_of = self.pictures.frame_of
-        self.pairs = NextItemPairs(self.catalog, self.split, keep=frame_of >= 0)
+        bucket_of = self.pictures.bucket_of
+        self.pairs = NextItemPairs(self.catalog, self.split, keep=bucket_of >= 0)
         if len(self.pairs) == 0:
             raise VitrineError(
                 f"no training pair of the catalog {self.catalog.name!r} ends in an item with a "
@@ -139,9 +139,9 @@ class ImageData(pl.LightningDataModule):
             )
         config, seed = self.config, self.config.trainer.seed
         siblings = Siblings(self.catalog.items["category"], self.ranker.item_vectors, seed)
-        frames = frame_of[self.pairs.items]
+        frames = bucket_of[self.pairs.items]
         self.rows = ImageRows(
-            self.pairs, frames, siblings, config.sibling_share, config.alone_share, seed
+            self.pairs, frames, siblings, config.sibling_prob, config.self_condition_prob, seed
         )
 
     def train_dataloader(self) -> DataLoader:
@@ -159,7 +159,7 @@ class ImageData(pl.LightningDataModule):
     def collate(self, rows: list[ImageRow]) -> ImageBatch:
         places = [row.place for row in rows]
         items = self.pairs.items[places]
-        frame, rows_of = int(self.pictures.frame_of[items[0]]), self.pictures.row_of[items]
+        frame, rows_of = int(self.pictures.bucket_of[items[0]]), self.pictures.row_of[items]
         return ImageBatch(
             latents=torch.from_numpy(self.pictures.latents[frame][rows_of].astype(np.float32)),
             structures=seen(self.pictures.structures[frame][rows_of]),

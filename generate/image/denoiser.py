@@ -144,7 +144,7 @@ def noisy(latents: Tensor, noise: Tensor, times: Tensor) -> Tensor:
     return (1 - times) * latents + times * noise
 
 
-def draw_times(
+def sample_times(
     batch: int,
     generator: torch.Generator | None = None,
     mean: float = 1.0,
@@ -157,7 +157,7 @@ def draw_times(
     return torch.sigmoid(mean + spread * torch.randn(batch, generator=generator))
 
 
-def clean_estimate(
+def predict_clean(
     denoiser: Any,
     noisy_latents: Tensor,
     times: Tensor,

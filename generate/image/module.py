@@ -10,10 +10,10 @@ from generate.conditioning import condition_keep_mask
 from generate.image.data import ImageBatch
 from generate.image.denoiser import (
     Conditioner,
-    clean_estimate,
-    draw_times,
     loss_weight,
     noisy,
+    predict_clean,
+    sample_times,
 )
 from pretrain.config import OptimizerConfig
 from pretrain.optim import make_optimizer
@@ -64,7 +64,7 @@ class ImageModule(pl.LightningModule):
         tokens = self.conditioner(batch.user_states, batch.item_vectors, users, items)
         structure = batch.structures * structures[:, None, None, None]
         mixed = noisy(latents, noise, times)
-        estimate = clean_estimate(self.denoiser, mixed, times, tokens, structure)
+        estimate = predict_clean(self.denoiser, mixed, times, tokens, structure)
         error = (estimate.float() - latents).square().mean((1, 2, 3))
         return (loss_weight(self.denoiser, times) * error).mean()
 
@@ -80,4 +80,4 @@ def _draw(key: int, dropped: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor,
     """Kept conditions, a time and noise that a picture has whoever else is in its batch."""
     generator = torch.Generator().manual_seed(key)
     kept = condition_keep_mask(dropped, generator)
-    return kept, draw_times(1, generator)[0], torch.randn(shape, generator=generator)
+    return kept, sample_times(1, generator)[0], torch.randn(shape, generator=generator)

@@ -9,8 +9,8 @@ from diffusers.utils import logging
 from PIL import Image
 from torch import Tensor
 
-from generate.image.config import DrawConfig
-from generate.image.denoiser import Conditioner, clean_estimate
+from generate.image.config import SamplingConfig
+from generate.image.denoiser import Conditioner, predict_clean
 from generate.image.guidance import Case, Scales, guidance_weights
 from generate.image.solvers import Estimate, solver_of, times_for
 from generate.image.structure import CHANNELS
@@ -39,7 +39,7 @@ class PersonalImagePipeline(DiffusionPipeline):
         codec: Any,
     ) -> None:
         """`denoiser` and `codec`: a `Denoiser` and a `PatchCodec`, or a pretrained base's
-        (`generate.image.adapted`)."""
+        (`generate.image.ip_adapter`)."""
         super().__init__()
         self.register_modules(conditioner=conditioner, denoiser=denoiser, codec=codec)
         self.set_progress_bar_config(disable=True)
@@ -63,7 +63,7 @@ class PersonalImagePipeline(DiffusionPipeline):
         seeds: Sequence[int],
         structures: Tensor | None = None,
         scales: Scales = Scales(4.0, 3.0, 1.0),  # noqa: B008 – a tuple
-        guide_above: float = 0.3,
+        guidance_min_noise: float = 0.3,
         solver: str = "pc",
         steps: int = 12,
         shift: float = 1.0,
@@ -76,7 +76,7 @@ class PersonalImagePipeline(DiffusionPipeline):
         `user_states`, `item_vectors`: (num_pictures, width); `structures` (num_pictures, CHANNELS, rows,
         columns); None, or a row of zeros, where the condition is absent. A picture depends on its own
         row and seed, not on its neighbours in a batch. Scales above 1 count from time 1 (noise) down
-        to `guide_above`: colours and shape are settled by then, and leaning further would only roughen
+        to `guidance_min_noise`: colours and shape are settled by then, and leaning further would only roughen
         them (Kynkäänniemi et al. 2024, "Applying guidance in a limited interval"). `frame` is one of
         the codec's, the first by default. `progress` is told how many pictures each batch finished.
         Raises VitrineError for steps below 1 and solvers it does not know.
@@ -93,7 +93,9 @@ class PersonalImagePipeline(DiffusionPipeline):
         pictures: list[Image.Image] = []
         for start in range(0, number, batch_size):
             rows = slice(start, start + batch_size)
-            estimate = self._estimate(users[rows], items[rows], shapes[rows], scales, guide_above)
+            estimate = self._estimate(
+                users[rows], items[rows], shapes[rows], scales, guidance_min_noise
+            )
             latents = solve(estimate, spread * self._noise(seeds[rows], grid), times)
             pixels = self.codec.decode(latents).cpu().numpy()
             pictures += [Image.fromarray(picture) for picture in pixels]
@@ -116,7 +118,7 @@ class PersonalImagePipeline(DiffusionPipeline):
         items: Tensor,
         structures: Tensor,
         scales: Scales,
-        guide_above: float,
+        guidance_min_noise: float,
     ) -> Estimate:
         """The guided guess of clean latents for these conditions."""
         told = [part.to(self.device) for part in (users, items, structures)]
@@ -124,8 +126,8 @@ class PersonalImagePipeline(DiffusionPipeline):
         plain = self._prepare(told, scales.plain())
 
         def estimate(latents: Tensor, time: float) -> Tensor:
-            passes = guided if time >= guide_above else plain
-            guesses = clean_estimate(
+            passes = guided if time >= guidance_min_noise else plain
+            guesses = predict_clean(
                 self.denoiser,
                 latents[passes.rows],
                 torch.full((len(passes.rows),), time, device=self.device),
@@ -168,11 +170,13 @@ class _Passes(NamedTuple):
     """(passes, CHANNELS, rows, columns)."""
 
 
-def drawing(config: DrawConfig) -> dict[str, Any]:
+def pipeline_arguments(config: SamplingConfig) -> dict[str, Any]:
     """What of the settings the pipeline is told."""
     return {
-        "scales": Scales(config.user_scale, config.item_scale, config.structure_scale),
-        "guide_above": config.guide_above,
+        "scales": Scales(
+            config.user_guidance_scale, config.item_guidance_scale, config.structure_guidance_scale
+        ),
+        "guidance_min_noise": config.guidance_min_noise,
         "solver": config.solver,
         "steps": config.steps,
         "shift": config.shift,

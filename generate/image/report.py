@@ -14,10 +14,14 @@ from catalog.artifacts import open_artifact, write_artifact
 from catalog.config import CatalogConfig, SplitConfig
 from catalog.errors import VitrineError
 from catalog.splits import load_split
+from generate.image.attribute_classifier import (
+    ImageEncoder,
+    PretrainedImageEncoder,
+    train_attribute_classifier,
+)
 from generate.image.config import ImageScoreConfig
-from generate.image.judge import Eyes, ModelEyes, train_judge
-from generate.image.painter import Painter, open_painter
-from generate.image.score import TOLD, ask_for_siblings, looked_at, score_pictures
+from generate.image.sampler import ImageSampler, load_image_sampler
+from generate.image.score import TOLD, reference_items, sample_siblings, score_images
 from generate.pseudonyms import user_key
 from generate.text.score import People, choose_people
 from generate.truth import demo_truth
@@ -31,7 +35,7 @@ CELL, GAP, HEAD = 128, 6, 22
 def run_image_scores(folder: Path, config: ImageScoreConfig, output: Path) -> Path:
     """Scores an image-generator artifact on its own shop's test targets; writes `scores.json` (see
     `score_pictures`), `contact-sheet.png` and, where one was learned, the judge."""
-    for name, least in (("people", 2), ("shown", 1), ("judge_steps", 1)):
+    for name, least in (("num_users", 2), ("num_contact_sheet_users", 1), ("classifier_steps", 1)):
         if getattr(config, name) < least:
             raise VitrineError(f"{name} is {getattr(config, name)}; give {least} or more.")
     artifact = open_artifact(folder, kind="image-generator")
@@ -39,17 +43,19 @@ def run_image_scores(folder: Path, config: ImageScoreConfig, output: Path) -> Pa
     catalog, split = load_split(
         CatalogConfig(**settings["catalog"]), SplitConfig(**settings["split"])
     )
-    painter = open_painter(artifact.path)
+    sampler = load_image_sampler(artifact.path)
     truth = demo_truth(config.truth, catalog) if config.truth else None
-    people = choose_people(painter.ranker, catalog, split, config.people, config.seed)
-    eyes: Eyes
+    people = choose_people(sampler.ranker, catalog, split, config.num_users, config.seed)
+    eyes: ImageEncoder
     checked: dict[str, float] = {}
-    if config.judge:
-        eyes = ModelEyes(config.judge)
+    if config.image_encoder:
+        eyes = PretrainedImageEncoder(config.image_encoder)
     else:
-        items = ask_for_siblings(painter.ranker, catalog, people.items, config.seed)
-        compared = np.array(looked_at(people, items))
-        eyes, checked = train_judge(catalog, config.judge_steps, config.seed, without=compared)
+        items = sample_siblings(sampler.ranker, catalog, people.items, config.seed)
+        compared = np.array(reference_items(people, items))
+        eyes, checked = train_attribute_classifier(
+            catalog, config.classifier_steps, config.seed, without=compared
+        )
     with write_artifact(
         output,
         kind="image-scores",
@@ -60,45 +66,47 @@ def run_image_scores(folder: Path, config: ImageScoreConfig, output: Path) -> Pa
     ) as staging:
         with Progress(transient=True) as progress:
             task = progress.add_task("Drawing", total=len(TOLD) * len(people.users))
-            scores = score_pictures(
-                painter.pipeline,
-                painter.ranker,
+            scores = score_images(
+                sampler.pipeline,
+                sampler.ranker,
                 catalog,
                 people,
-                config.draw,
+                config.sampling,
                 readings=truth.picture_readings() if truth else {},
                 eyes=eyes,
-                seen=painter.seen,
+                training_images=sampler.training_images,
                 seed=config.seed,
                 progress=lambda done: progress.advance(task, done),
             )
-        scores["judge_right"] = checked
+        scores["classifier_accuracy"] = checked
         (staging.path / SCORES_FILE).write_text(json.dumps(scores, indent=1) + "\n")
-        shown = people.first(config.shown)
-        sheet = contact_sheet(painter, shown, config)
+        shown = people.first(config.num_contact_sheet_users)
+        sheet = contact_sheet(sampler, shown, config)
         users = [str(catalog.user_ids[user]) for user in shown.users]
-        (staging.path / SHEET_FILE).write_bytes(painter.finish_sheet(sheet, users, config.draw))
-        if not config.judge:
+        (staging.path / SHEET_FILE).write_bytes(
+            sampler.signed_contact_sheet(sheet, users, config.sampling)
+        )
+        if not config.image_encoder:
             eyes.save_pretrained(staging.path / JUDGE)  # pyright: ignore[reportAttributeAccessIssue]
     return output
 
 
-def contact_sheet(painter: Painter, people: People, config: ImageScoreConfig) -> Image.Image:
+def contact_sheet(sampler: ImageSampler, people: People, config: ImageScoreConfig) -> Image.Image:
     """A row for each person: what they took last, the item asked for, then concepts of it for them, for a
     stranger and for nobody, and the item itself before a ground made for them."""
-    items = ask_for_siblings(painter.ranker, painter.catalog, people.items, config.seed).tolist()
+    items = sample_siblings(sampler.ranker, sampler.catalog, people.items, config.seed).tolist()
     seeds = [config.seed] * len(items)
     columns: list[Sequence[Image.Image | None]] = [
-        *([_picture(painter, row) for row in rows] for rows in _last_taken(people)),
-        [_picture(painter, item) for item in items],
+        *([_picture(sampler, row) for row in rows] for rows in _last_taken(people)),
+        [_picture(sampler, item) for item in items],
     ]
     names = [*["took"] * HISTORY_SHOWN, "the item"]
     for told, name in zip(TOLD, ("for them", "for a stranger", "for nobody"), strict=True):
-        drawn = painter.draw_rows(people.states[told], items, seeds, config.draw)
+        drawn = sampler.sample_rows(people.states[told], items, seeds, config.sampling)
         columns.append([one.picture for one in drawn])
         names.append(name)
-    creative = replace(config.draw, mode="creative")
-    around = painter.draw_rows(people.states["own"], items, seeds, creative)
+    creative = replace(config.sampling, mode="creative")
+    around = sampler.sample_rows(people.states["own"], items, seeds, creative)
     columns.append([one.picture for one in around])
     names.append("ground for them")
     return _sheet(columns, names)
@@ -109,9 +117,9 @@ def _last_taken(people: People) -> Iterator[list[int | None]]:
         yield [int(taken[-back]) if len(taken) >= back else None for taken in people.histories]
 
 
-def _picture(painter: Painter, item: int | None) -> Image.Image | None:
+def _picture(sampler: ImageSampler, item: int | None) -> Image.Image | None:
     found = (
-        None if item is None else painter.catalog.item_image(item, painter.pipeline.codec.frames[0])
+        None if item is None else sampler.catalog.item_image(item, sampler.pipeline.codec.frames[0])
     )
     return None if found is None else Image.fromarray(found)
 
@@ -154,7 +162,7 @@ def _lines(scores: Mapping[str, Any]) -> Iterator[str]:
         gap = found["contrast"]
         interval = f"{gap['value']:.3f} [{gap['low']:.3f}, {gap['high']:.3f}]"
         yield f"{name}: {told}; {found['contrast_name']} {interval}"
-    judged = scores.get("judged", {})
+    judged = scores.get("encoder_metrics", {})
     if "identified" in judged:
         whose = judged["identified"]
         yield (
@@ -168,8 +176,8 @@ def _lines(scores: Mapping[str, Any]) -> Iterator[str]:
             "not learn from"
         )
     if judged:
-        yield f"variety {judged['variety']:.3f} ({judged['variety_real']:.3f})"
+        yield f"diversity {judged['diversity']:.3f} ({judged['diversity_real']:.3f})"
     if "near_copies" in judged:
         yield f"near copies of pictures it learned from: {judged['near_copies']:.3f}"
-    for name, share in scores.get("judge_right", {}).items():
+    for name, share in scores.get("classifier_accuracy", {}).items():
         yield f"the judge names the {name} of held-out pictures: {share:.3f}"

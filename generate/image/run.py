@@ -15,7 +15,10 @@ from catalog.catalog import Catalog
 from catalog.errors import VitrineError
 from catalog.splits import load_split
 from finetune.ranker import Ranker, load_ranker
-from generate.image.adapted import (
+from generate.image.config import ImageConfig
+from generate.image.data import ImageData
+from generate.image.denoiser import Conditioner, Denoiser, build_denoiser
+from generate.image.ip_adapter import (
     AdaptedDenoiser,
     VaeCodec,
     adapt,
@@ -23,15 +26,12 @@ from generate.image.adapted import (
     save_adapted,
     side_of,
 )
-from generate.image.config import ImageConfig
-from generate.image.copies import keep_thumbnails
-from generate.image.data import ImageData
-from generate.image.denoiser import Conditioner, Denoiser, build_denoiser
-from generate.image.grid import SHOWN, SampleGrid
-from generate.image.latents import check_sides, choose_frames, fit_codec
+from generate.image.latent_cache import check_sides, choose_resolution_buckets, fit_codec
 from generate.image.module import ImageModule
-from generate.image.painter import DRAW_DEFAULTS
+from generate.image.near_copies import save_thumbnails
 from generate.image.pipeline import PersonalImagePipeline
+from generate.image.sample_grid import SHOWN, SampleGrid
+from generate.image.sampler import SAMPLING_DEFAULTS
 from generate.image.structure import CHANNELS
 from generate.next_items import sample_conditions
 from generate.purchase_states import sample_purchase_states
@@ -44,7 +44,7 @@ from pretrain.work import clear_work, learned_request, work_folder
 def run_image_generator(config: ImageConfig, output: Path, build_trainer: TrainerFactory) -> Path:
     """Learns to draw the catalog's items for its people.
 
-    Returns the artifact's folder: the pipeline in diffusers' layout, `draw.json` with its default
+    Returns the artifact's folder: the pipeline in diffusers' layout, `sampling.json` with its default
     scales, `curves.json`, and the manifest.
     """
     if config.trainer.strategy.startswith("zero3"):
@@ -66,7 +66,7 @@ def run_image_generator(config: ImageConfig, output: Path, build_trainer: Traine
     title = f"Pictures of {catalog.name}"
     conditioner, denoiser, codec = new_parts(config, catalog, ranker.width)
     conditions = sample_conditions(catalog, split, ranker, config.trainer.seed)
-    grid = SampleGrid(*grid_conditions(ranker), codec, config.draw, config.sample_every)
+    grid = SampleGrid(*grid_conditions(ranker), codec, config.sampling, config.sample_every)
     trainer = build_trainer(config.trainer, work, title, callbacks=[curves, grid])
     purchases = sample_purchase_states(catalog, split, ranker, config.trainer.seed)
     data = ImageData(catalog, split, ranker, codec, config, work.parent / "latents", purchases)
@@ -103,8 +103,8 @@ def run_image_generator(config: ImageConfig, output: Path, build_trainer: Traine
                 )
             else:
                 PersonalImagePipeline(*networks, codec).save_pretrained(staging)
-            keep_thumbnails(data.pictures, codec, staging.path, config.trainer.progress)
-            (staging / DRAW_DEFAULTS).write_text(json.dumps(asdict(config.draw), indent=2))
+            save_thumbnails(data.pictures, codec, staging.path, config.trainer.progress)
+            (staging / SAMPLING_DEFAULTS).write_text(json.dumps(asdict(config.sampling), indent=2))
             curves.save(staging / "curves.json")
         clear_work(work)
     trainer.strategy.barrier()
@@ -126,7 +126,7 @@ def new_parts(config: ImageConfig, catalog: Catalog, width: int) -> tuple[Condit
     base = load_base(config.model)
     side, size = side_of(base), config.denoiser
     check_sides(config, side, "the sides that the model draws,")
-    frames = choose_frames(catalog, config, side)
+    frames = choose_resolution_buckets(catalog, config, side)
     conditioner = Conditioner(width, size.width, size.user_tokens, size.item_tokens)
     denoiser = adapt(base, config.prompt, frames[0], size.width, config.lora)
     return conditioner, denoiser, VaeCodec(base.vae, frames)

@@ -17,18 +17,18 @@ from catalog.catalog import Catalog
 from catalog.errors import NonFiniteError
 from finetune.statistics import Interval, difference_interval, mean_interval, ratio_interval
 from generate.conditioning import Ranker
-from generate.image.config import DrawConfig
-from generate.image.copies import Seen
-from generate.image.features import (
+from generate.image.attribute_classifier import ImageEncoder
+from generate.image.config import SamplingConfig
+from generate.image.feature_metrics import (
     centred,
-    frechet_distance,
+    diversity,
+    frechet_inception_distance,
     identified,
-    kernel_distance,
+    kernel_inception_distance,
     mean_features,
-    variety,
 )
-from generate.image.judge import Eyes
-from generate.image.pipeline import PersonalImagePipeline, drawing
+from generate.image.near_copies import TrainingImageIndex
+from generate.image.pipeline import PersonalImagePipeline, pipeline_arguments
 from generate.image.siblings import Siblings
 from generate.text.identify import AMONG, identification
 
@@ -62,16 +62,16 @@ class Reading(Protocol):
     """(num_users,): what each of the catalog's people should find; None leaves a person out."""
 
 
-def score_pictures(
+def score_images(
     pipeline: PersonalImagePipeline,
     ranker: Ranker,
     catalog: Catalog,
     people: Any,
-    config: DrawConfig | None = None,
+    config: SamplingConfig | None = None,
     *,
     readings: Mapping[str, Any] | None = None,
-    eyes: Eyes | None = None,
-    seen: Seen | None = None,
+    eyes: ImageEncoder | None = None,
+    training_images: TrainingImageIndex | None = None,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
@@ -80,18 +80,20 @@ def score_pictures(
     Everybody is drawn another item of their next item's kind, so that the item's vector gives away
     neither colours nor pattern. Returns {"people": count, "measures": {name: {"own", "swapped",
     "none", "contrast": intervals over people, "contrast_name", "higher_is_better", "people"}}}; with
-    `eyes`, an encoder that nothing was conditioned on, and `seen`, what was learned from, also `judged`
-    (see `judge_pictures`).
+    `eyes`, an independent image encoder, also `encoder_metrics` (see `score_with_encoder`); with
+    `training_images` also the share of near-copies.
     """
-    items = ask_for_siblings(ranker, catalog, people.items, seed)
-    drawn = draw_for(pipeline, ranker, people.states, items, config or DrawConfig(), seed, progress)
+    items = sample_siblings(ranker, catalog, people.items, seed)
+    drawn = draw_for(
+        pipeline, ranker, people.states, items, config or SamplingConfig(), seed, progress
+    )
     scores = score_drawn(drawn, catalog, people, readings or {})
     if eyes is not None:
-        judged, measures = judge_pictures(drawn, items, catalog, people, eyes, seed)
+        judged, measures = score_with_encoder(drawn, items, catalog, people, eyes, seed)
         scores["measures"] |= measures
-        scores["judged"] = judged
-        if seen is not None:
-            copies = seen.copies([np.asarray(picture) for picture in drawn["own"]])
+        scores["encoder_metrics"] = judged
+        if training_images is not None:
+            copies = training_images.near_copies([np.asarray(picture) for picture in drawn["own"]])
             judged["near_copies"] = float(copies.mean())
     return scores
 
@@ -118,12 +120,12 @@ def score_drawn(
     }
 
 
-def judge_pictures(
+def score_with_encoder(
     drawn: Pictures,
     items: NDArray[np.integer],
     catalog: Catalog,
     people: Any,
-    eyes: Eyes,
+    eyes: ImageEncoder,
     seed: int = 0,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What an encoder says of pictures of `items` (people,): of all of them, and measures as in
@@ -135,8 +137,8 @@ def judge_pictures(
     """
     width, height = drawn["own"][0].size
     looks = [history[-RECENT:].tolist() for history in people.histories]
-    wanted = looked_at(people, items)
-    rows, real = look_at(catalog, wanted, (height, width), eyes)
+    wanted = reference_items(people, items)
+    rows, real = encode_catalog_images(catalog, wanted, (height, width), eyes)
     features = {told: eyes.features(pictures) for told, pictures in drawn.items()}
     for told, found in features.items():
         if not found.isfinite().all():
@@ -148,7 +150,7 @@ def judge_pictures(
     known = {told: centred(part, real) for told, part in features.items()}
     units = centred(real, real)
     measures: dict[str, Any] = {}
-    learned = set(learned_from(eyes))
+    learned = set(training_items(eyes))
     unseen = [row for item, row in rows.items() if item not in learned]
     reference = real[unseen]
     judged: dict[str, Any] = {"real_pictures": len(real), "reference_pictures": len(reference)}
@@ -169,30 +171,30 @@ def judge_pictures(
                 users = np.asarray(people.users)[places]
                 hits = identified(known["own"][places], aims, users, AMONG, seed)
                 judged["identified"] = identification(hits)
-    judged |= {"variety": variety(known["own"]), "variety_real": variety(units)}
+    judged |= {"diversity": diversity(known["own"]), "diversity_real": diversity(units)}
     if len(reference) < LEAST_REAL:
         return judged, measures
     order = torch.from_numpy(np.random.default_rng(seed).permutation(len(reference)))
     some, others = order.tensor_split(2)
-    for name, distance in (("kid", kernel_distance), ("fid", frechet_distance)):
+    for name, distance in (("kid", kernel_inception_distance), ("fid", frechet_inception_distance)):
         judged[name] = distance(features["own"], reference)
         judged[f"{name}_real"] = distance(reference[some], reference[others])
     return judged, measures
 
 
-def looked_at(people: Any, items: NDArray[np.integer]) -> list[int]:
+def reference_items(people: Any, items: NDArray[np.integer]) -> list[int]:
     """Items whose pictures those of `people` are compared with: recent ones, asked for, and next."""
     recent = (item for history in people.histories for item in history[-RECENT:].tolist())
     return sorted({*recent, *items.tolist(), *people.items.tolist()})
 
 
-def learned_from(eyes: Eyes) -> list[int]:
+def training_items(eyes: ImageEncoder) -> list[int]:
     """Items that an encoder trained on this catalog was fitted to."""
     return getattr(eyes, "learned", np.empty(0, np.int64)).tolist()
 
 
-def look_at(
-    catalog: Catalog, items: Sequence[int], frame: tuple[int, int], eyes: Eyes
+def encode_catalog_images(
+    catalog: Catalog, items: Sequence[int], frame: tuple[int, int], eyes: ImageEncoder
 ) -> tuple[dict[int, int], Tensor]:
     """Item → its row in the features (pictures, width) of those that have a picture."""
     found = {int(item): catalog.item_image(int(item), frame) for item in items}
@@ -200,7 +202,7 @@ def look_at(
     return {item: row for row, item in enumerate(pictured)}, eyes.features(list(pictured.values()))
 
 
-def ask_for_siblings(
+def sample_siblings(
     ranker: Ranker, catalog: Catalog, items: NDArray[np.integer], seed: int = 0
 ) -> NDArray[np.int64]:
     """Another item of the same kind for each of `items` (people,)."""
@@ -213,7 +215,7 @@ def draw_for(
     ranker: Ranker,
     states: Mapping[str, Tensor],
     items: NDArray[np.integer],
-    config: DrawConfig,
+    config: SamplingConfig,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, list[Image.Image]]:
@@ -224,7 +226,7 @@ def draw_for(
             states[told],
             vectors,
             list(range(seed, seed + len(items))),
-            **drawing(config),
+            **pipeline_arguments(config),
             progress=progress,
         )
         for told in TOLD

@@ -15,7 +15,7 @@ MARGIN = 0.04
 ROUNDS = 4
 
 
-def cut_out(picture: NDArray[np.uint8]) -> NDArray[np.bool_]:
+def foreground_mask(picture: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Where the item is in its picture (height, width, 3): bool (height, width).
 
     GrabCut (Rother et al. 2004): what differs in colour from the picture's rim and holds together. A
@@ -36,7 +36,7 @@ def cut_out(picture: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return mask if mask.any() else np.ones_like(mask)
 
 
-def structure_of(
+def structure_map(
     picture: NDArray[np.uint8], mask: NDArray[np.bool_], grid: tuple[int, int]
 ) -> NDArray[np.uint8]:
     """What `grid` positions (rows, columns) of latents are told of a picture: uint8 (CHANNELS, rows,

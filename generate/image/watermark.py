@@ -23,7 +23,7 @@ THRESHOLD = 6.5
 stays below but for less than one picture in ten thousand (see the record)."""
 
 
-def mark(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def embed_watermark(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The picture (height, width, 3) with the mark in it."""
     height, width = pixels.shape[:2]
     repeats = (-(-height // TILE), -(-width // TILE))
@@ -31,7 +31,7 @@ def mark(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.clip(np.rint(pixels + STRENGTH * pattern), 0, 255).astype(np.uint8)
 
 
-def find_mark(pixels: NDArray[np.uint8]) -> float:
+def detect_watermark(pixels: NDArray[np.uint8]) -> float:
     """How far from chance the likeness of a picture (height, width, 3) to the mark is, in deviations, at
     the size and the place where it is largest; THRESHOLD or more: marked."""
     return max(_likeness(pixels, zoom) for zoom in ZOOMS)

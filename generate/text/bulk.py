@@ -30,16 +30,16 @@ AT_ONCE = 256
 KIND = "texts"
 SCHEMA = pa.schema(
     {
-        "person": pa.string(),
+        "user": pa.string(),
         "item_id": pa.string(),
-        "place": pa.int32(),
+        "rank": pa.int32(),
         "task": pa.string(),
         "text": pa.string(),
         "seed": pa.int64(),
         "own": pa.bool_(),
     }
 )
-"""person: `generate.pseudonyms.opaque_id` of who it is for; place: of the item in the person's list, the
+"""user: `generate.pseudonyms.opaque_id` of who it is for; rank: of the item in the person's list, the
 best first; own: the words are the catalog's."""
 
 
@@ -87,9 +87,9 @@ def write_block(
     ids = catalog.items.data.column("item_id")
     return [
         {
-            "person": opaque_id(str(catalog.user_ids[one.user])),
+            "user": opaque_id(str(catalog.user_ids[one.user])),
             "item_id": ids[one.item].as_py(),
-            "place": one.place,
+            "rank": one.place,
             "task": config.task,
             "text": text,
             "seed": one.seed,

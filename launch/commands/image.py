@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from generate.image.config import DrawConfig, ImageBulkConfig, ImageConfig, ImageScoreConfig
+from generate.image.config import ImageBatchConfig, ImageConfig, ImageScoreConfig, SamplingConfig
 from launch.commands.output import print_output_path
 
 
@@ -57,22 +57,22 @@ class GenerateImageOptions:
     """With --all_users: each person's so many best items, or ids with commas between."""
 
 
-def generate_image(options: GenerateImageOptions, settings: DrawConfig) -> None:
+def generate_image(options: GenerateImageOptions, settings: SamplingConfig) -> None:
     if options.all_users:
-        from generate.image.bulk import draw_for_all
+        from generate.image.batch_job import run_image_batch_job
 
-        config = ImageBulkConfig(
+        config = ImageBatchConfig(
             generator=options.generator,
             recommender=options.recommender,
             items=options.items,
             users=options.users,
-            draw=settings,
+            sampling=settings,
         )
-        print_output_path(draw_for_all(config, Path(options.output)))
+        print_output_path(run_image_batch_job(config, Path(options.output)))
         return
-    from generate.image import draw
+    from generate.image import sample_image
 
-    draw(
+    sample_image(
         options.generator,
         user=options.user,
         item=options.item,

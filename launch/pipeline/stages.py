@@ -62,7 +62,7 @@ def pipeline_stages(config: PipelineConfig, output: Path, build_trainer: Any) ->
             lambda: run_text_generator(text, output / "text", build_trainer),
         ),
         Stage(
-            "pictures",
+            "image",
             output / "image",
             "image-generator",
             asdict(image),

@@ -283,7 +283,7 @@ def content_claims(controls: list[ControlRow]) -> list[Claim]:
 def gather_controls(scores: dict[str, Any]) -> list[ControlRow]:
     """Own, swapped and no person, for pictures and for words."""
     rows = []
-    for measure, figures in scores["pictures"]["measures"].items():
+    for measure, figures in scores["images"]["measures"].items():
         rows.append(
             ControlRow(
                 measure=measure,

@@ -171,7 +171,7 @@ def test_the_retrieval_report_does_not_compare_what_is_not_finite() -> None:
 def test_pictures_are_not_judged_by_features_that_are_not_finite() -> None:
     from PIL import Image
 
-    from generate.image.score import TOLD, judge_pictures
+    from generate.image.score import TOLD, score_with_encoder
 
     class Blind:
         def features(self, pictures: Any) -> torch.Tensor:
@@ -189,4 +189,4 @@ def test_pictures_are_not_judged_by_features_that_are_not_finite() -> None:
     )
     drawn = {told: [Image.new("RGB", (4, 4))] * 2 for told in TOLD}
     with pytest.raises(NonFiniteError, match=r"picture for user bob \(own\) are not finite"):
-        judge_pictures(drawn, people.items, catalog, people, Blind())
+        score_with_encoder(drawn, people.items, catalog, people, Blind())

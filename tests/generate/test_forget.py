@@ -19,15 +19,15 @@ from catalog.errors import VitrineError
 from generate import everybody
 from generate.config import ShowcaseConfig
 from generate.forget import Forgotten, forget
-from generate.image import draw, run_image_generator
-from generate.image.bulk import draw_for_all
+from generate.image import run_image_generator, sample_image
+from generate.image.batch_job import run_image_batch_job
 from generate.image.config import (
     CodecConfig,
     DenoiserConfig,
-    DrawConfig,
-    ImageBulkConfig,
+    ImageBatchConfig,
     ImageConfig,
     ImageScoreConfig,
+    SamplingConfig,
 )
 from generate.image.report import run_image_scores
 from generate.provenance import verify
@@ -45,7 +45,7 @@ USERS = [GONE, *(f"u{number}" for number in range(5))]
 TITLES = [f"Brask {word} Quillon" for word in ("Umber", "Sorrel", "Teal", "Ochre", "Rust")]
 """Of items that only GONE took."""
 TRAINER = TrainerConfig(max_steps=1, progress=False, accelerator="cpu")
-DRAW = DrawConfig(steps=1, refuse_copies=False)
+DRAW = SamplingConfig(steps=1, reject_near_copies=False)
 
 
 @dataclass
@@ -113,9 +113,9 @@ def made(everything: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> M
     pictures = [(tmp_path / "shop" / f"{item}.png").read_bytes() for item in range(5)]
     pictures += [(runs / name).read_bytes() for name in ("one.png", "two.png")]
     mine = {key.pseudonym(GONE) for key in known_keys()}
-    for file in (runs / "pictures" / "pictures.parquet", *runs.glob("broken.work/*.parquet")):
+    for file in (runs / "images" / "images.parquet", *runs.glob("broken.work/*.parquet")):
         rows = pq.read_table(file).to_pylist()
-        pictures += [row["picture"]["bytes"] for row in rows if row["person"] in mine]
+        pictures += [row["image"]["bytes"] for row in rows if row["user"] in mine]
     story = json.loads((runs / "showcase" / "showcase.json").read_text())["people"]
     (place,) = [place for place, one in enumerate(story) if one["user"] in mine]
     pictures += [file.read_bytes() for file in (runs / "showcase").glob(f"{place:03}-*.png")]
@@ -161,25 +161,27 @@ def make_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         codec=CodecConfig(patch_size=16, channels=12),
         denoiser=DenoiserConfig(width=16, layers=1, heads=2, user_tokens=1, item_tokens=1),
         batch_size=4,
-        draw=DRAW,
+        sampling=DRAW,
         trainer=TRAINER,
     )
     image = run_image_generator(looks, models / "image", build_trainer)
     write = WriteConfig(temperature=1.5, max_tokens=8)
     write_for_all(BulkConfig(str(text), items="top:2", write=write), runs / "texts")
-    draw_for_all(ImageBulkConfig(str(image), items="i0,i7", draw=DRAW), runs / "pictures")
-    draw(image, user=GONE, item="i3", output=runs / "one.png")
-    broken = ImageBulkConfig(str(image), items="i1", draw=DRAW)
+    run_image_batch_job(ImageBatchConfig(str(image), items="i0,i7", sampling=DRAW), runs / "images")
+    sample_image(image, user=GONE, item="i3", output=runs / "one.png")
+    broken = ImageBatchConfig(str(image), items="i1", sampling=DRAW)
     with monkeypatch.context() as patched:
         patched.setattr(everybody, "write_artifact", _stop)
         with pytest.raises(KeyboardInterrupt):
-            draw_for_all(broken, runs / "broken")
+            run_image_batch_job(broken, runs / "broken")
     rotate_user_key()
-    draw(image, user=GONE, item="i4", output=runs / "two.png")
-    draw(image, user="u1", item="i4", output=runs / "other.png")
+    sample_image(image, user=GONE, item="i4", output=runs / "two.png")
+    sample_image(image, user="u1", item="i4", output=runs / "other.png")
     scores = ScoreConfig(people=6, written=6, samples=6, write=write)
     run_text_scores(text, scores, runs / "text-scores")
-    shown = ImageScoreConfig(people=6, shown=6, judge_steps=1, draw=DRAW)
+    shown = ImageScoreConfig(
+        num_users=6, num_contact_sheet_users=6, classifier_steps=1, sampling=DRAW
+    )
     run_image_scores(image, shown, runs / "image-scores")
     everyone = ShowcaseConfig(text=str(text), image=str(image), people=6, scored_people=6, **common)
     run_showcase(everyone, runs / "showcase")
@@ -203,7 +205,7 @@ def test_who_is_forgotten_is_in_no_byte_under_a_rotated_key_too(made: Made) -> N
     assert left_of(made) == {}
     assert not list((cache_folder() / "catalogs").iterdir())
     # Everything that is left can be opened, is signed, and is the others'.
-    for kind in ("texts", "pictures", "showcase", "text-scores", "image-scores"):
+    for kind in ("texts", "images", "showcase", "text-scores", "image-scores"):
         open_artifact(made.runs / kind, kind=kind)
     assert (made.runs / "other.png").exists()
     found = json.loads((made.runs / "showcase" / "showcase.json").read_text())["people"]
@@ -224,10 +226,10 @@ def test_who_is_forgotten_is_in_no_byte_under_a_rotated_key_too(made: Made) -> N
 def test_every_picture_that_was_made_verifies(made: Made, tmp_path: Path) -> None:
     files = [file for file in made.runs.rglob("*.png") if file.parent.name != "judge"]
     assert {"contact-sheet.png", "one.png", "000-0-own.png"} <= {file.name for file in files}
-    for file in (made.runs / "pictures" / "pictures.parquet", *made.runs.glob("*.work/*.parquet")):
+    for file in (made.runs / "images" / "images.parquet", *made.runs.glob("*.work/*.parquet")):
         for number, row in enumerate(pq.read_table(file).to_pylist()):
             files.append(tmp_path / f"{file.stem}-{number}.png")
-            files[-1].write_bytes(row["picture"]["bytes"])
+            files[-1].write_bytes(row["image"]["bytes"])
     assert len(files) > 6 * 6 + 12
     for file in files:
         assert verify(file).untouched, file
@@ -260,7 +262,7 @@ def test_an_artifact_under_an_unknown_key_is_refused_in_one_line(
     with write_artifact(
         tmp_path / "runs" / "texts", "texts", user_key="0123456789abcdef"
     ) as staging:
-        pq.write_table(pa.table({"person": [opaque_id("a")]}), staging / "texts.parquet")
+        pq.write_table(pa.table({"user": [opaque_id("a")]}), staging / "texts.parquet")
     with pytest.raises(
         VitrineError, match=r"users by the key 0123456789abcdef, .*--key FILE"
     ) as one:
@@ -279,7 +281,7 @@ def test_rows_of_an_earlier_version_take_the_signing_key_of_then(
     (old,) = [key for key in known_keys([key_file()]) if key not in known_keys()]
     with write_artifact(tmp_path / "runs" / "texts", "texts") as staging:
         names = [old.pseudonym(user) for user in ("a", "b")]
-        pq.write_table(pa.table({"person": names}), staging / "texts.parquet")
+        pq.write_table(pa.table({"user": names}), staging / "texts.parquet")
     with pytest.raises(
         VitrineError, match="does not say which key names users in it; give the sign"
     ):
@@ -287,7 +289,7 @@ def test_rows_of_an_earlier_version_take_the_signing_key_of_then(
     done = forget("a", tmp_path / "runs", [key_file()])
     assert list(done.rows.values()) == [1]
     assert (
-        pq.read_table(tmp_path / "runs" / "texts" / "texts.parquet")["person"].to_pylist()
+        pq.read_table(tmp_path / "runs" / "texts" / "texts.parquet")["user"].to_pylist()
         == names[1:]
     )
 

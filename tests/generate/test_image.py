@@ -17,15 +17,15 @@ from catalog.errors import VitrineError
 from catalog.images import read_image
 from catalog.splits import Targets
 from generate.image.codec import PatchCodec, peak_signal_to_noise
-from generate.image.config import CodecConfig, DenoiserConfig, DrawConfig, ImageConfig
+from generate.image.config import CodecConfig, DenoiserConfig, ImageConfig, SamplingConfig
 from generate.image.data import ImageData
-from generate.image.denoiser import Conditioner, clean_estimate
+from generate.image.denoiser import Conditioner, predict_clean
 from generate.image.guidance import Case, Scales, guidance_weights
-from generate.image.latents import encode_pictures, fit_codec
+from generate.image.latent_cache import encode_images, fit_codec
 from generate.image.module import ImageModule
 from generate.image.pipeline import PersonalImagePipeline
 from generate.image.run import new_networks
-from generate.image.score import colour_histogram, score_pictures
+from generate.image.score import colour_histogram, score_images
 from generate.image.siblings import Siblings
 from generate.image.solvers import SOLVERS, times_for
 from generate.image.structure import CHANNELS
@@ -239,23 +239,23 @@ def test_codec_settings_that_cannot_work_are_refused(world: World) -> None:
         fit(image_size=60)
     with pytest.raises(VitrineError, match="channels 50"):
         fit(codec=CodecConfig(patch_size=4, channels=50, overlap=0))
-    with pytest.raises(VitrineError, match="frames is 0"):
-        fit(frames=0)
+    with pytest.raises(VitrineError, match="num_resolution_buckets is 0"):
+        fit(num_resolution_buckets=0)
 
 
 def test_pictures_are_encoded_once_and_missing_ones_marked(world: World, tmp_path: Path) -> None:
     codec = _codec(world)
-    first = encode_pictures(world, codec, tmp_path)  # type: ignore[arg-type]
-    assert first.frame_of.tolist() == [0] * 23 + [-1]
+    first = encode_images(world, codec, tmp_path)  # type: ignore[arg-type]
+    assert first.bucket_of.tolist() == [0] * 23 + [-1]
     told = json.loads((tmp_path / "made.json").read_text())
     (tmp_path / "made.json").write_text(json.dumps(told | {"done": 20}))
     kept = np.array(first.latents[0])
     first.latents[0][19:] = 0  # type: ignore[index]
-    again = encode_pictures(world, codec, tmp_path)  # type: ignore[arg-type]
+    again = encode_images(world, codec, tmp_path)  # type: ignore[arg-type]
     assert (np.asarray(again.latents[0])[19] == 0).all(), "what is done is not done again"
     assert np.array_equal(again.latents[0][20:], kept[20:])
     (tmp_path / "made.json").write_text(json.dumps(told | {"key": "of another codec"}))
-    anew = encode_pictures(world, codec, tmp_path)  # type: ignore[arg-type]
+    anew = encode_images(world, codec, tmp_path)  # type: ignore[arg-type]
     assert np.array_equal(anew.latents[0], kept)
 
 
@@ -264,13 +264,13 @@ def test_pictures_of_two_shapes_are_kept_in_two_frames(tmp_path: Path) -> None:
     for item in range(6):
         Image.new("RGB", (32, 32), RED).save(tmp_path / f"{item}.png")
     for frames, wanted in ((1, [(24, 8)]), (2, [(24, 8), (16, 16)])):
-        config = replace(TINY, frames=frames)
+        config = replace(TINY, num_resolution_buckets=frames)
         codec = fit_codec(world, config)  # type: ignore[arg-type]
         assert [_ratio(frame) for frame in codec.frames] == [_ratio(frame) for frame in wanted]
-        pictures = encode_pictures(world, codec, tmp_path / str(frames))  # type: ignore[arg-type]
-        assert pictures.frame_of.tolist() == [frames - 1] * 6 + [0] * 17 + [-1]
+        pictures = encode_images(world, codec, tmp_path / str(frames))  # type: ignore[arg-type]
+        assert pictures.bucket_of.tolist() == [frames - 1] * 6 + [0] * 17 + [-1]
         for item in (0, 10):
-            frame, row = pictures.frame_of[item], pictures.row_of[item]
+            frame, row = pictures.bucket_of[item], pictures.row_of[item]
             grid = codec.grid_of(codec.frames[frame])
             assert pictures.latents[frame][row].shape == (8, *grid)
             assert pictures.structures[frame][row].shape == (CHANNELS, *grid)
@@ -404,7 +404,7 @@ def test_one_guided_step_lands_on_the_guided_estimate(untrained: PersonalImagePi
                 tokens = untrained.conditioner(
                     states, vectors, torch.tensor([user]), torch.tensor([item])
                 )
-                guess[user, item] = clean_estimate(
+                guess[user, item] = predict_clean(
                     untrained.denoiser, noise, torch.ones(1), tokens, nothing
                 )
         by_hand = (
@@ -437,10 +437,10 @@ def test_conditions_steer_the_norms_too() -> None:
     tokens = torch.randn(2, 4, 32)
     same = (torch.randn(1, 8, 2, 2).expand(2, -1, -1, -1), torch.full((2,), 0.5))
     outline = torch.zeros(2, CHANNELS, 2, 2)
-    one, other = clean_estimate(denoiser, *same, tokens, outline)
+    one, other = predict_clean(denoiser, *same, tokens, outline)
     assert not torch.allclose(one, other, atol=1e-3)
     torch.nn.init.zeros_(denoiser.adaln_single.condition.weight)
-    one, other = clean_estimate(denoiser, *same, tokens, outline)
+    one, other = predict_clean(denoiser, *same, tokens, outline)
     assert torch.allclose(one, other, atol=1e-6)
 
 
@@ -465,7 +465,7 @@ def test_a_share_of_people_is_known_by_the_purchase_alone(
         world.split(),
         ranker,
         _codec(world),
-        replace(TINY, alone_share=share),
+        replace(TINY, self_condition_prob=share),
         tmp_path,
         _purchases(world, ranker),
     )
@@ -521,12 +521,12 @@ def test_scores_tell_own_from_swapped(
         labels=[None if user == 3 else ("red", "blue")[user % 2] for user in users],
     )
     done: list[int] = []
-    scores = score_pictures(
+    scores = score_images(
         trained,
         ranker,
         world,  # type: ignore[arg-type]
         people,
-        DrawConfig(steps=6),
+        SamplingConfig(steps=6),
         readings={"Colour": colour},
         progress=done.append,
     )

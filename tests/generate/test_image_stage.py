@@ -13,9 +13,9 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from catalog.artifacts import open_artifact, write_artifact
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
-from generate.image import draw, open_painter, run_image_generator
-from generate.image.config import CodecConfig, DenoiserConfig, DrawConfig, ImageConfig
-from generate.image.watermark import THRESHOLD, find_mark
+from generate.image import load_image_sampler, run_image_generator, sample_image
+from generate.image.config import CodecConfig, DenoiserConfig, ImageConfig, SamplingConfig
+from generate.image.watermark import THRESHOLD, detect_watermark
 from generate.provenance import verify
 from pretrain.config import TrainerConfig
 
@@ -66,7 +66,7 @@ def config(demo_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         image_size=32,
         codec=CodecConfig(patch_size=16, channels=12),
         denoiser=DenoiserConfig(width=16, layers=1, heads=2, user_tokens=1, item_tokens=1),
-        draw=DrawConfig(steps=2),
+        sampling=SamplingConfig(steps=2),
         batch_size=4,
         trainer=TrainerConfig(max_steps=3, log_every=1),
     )
@@ -80,13 +80,13 @@ def test_the_stage_leaves_an_artifact_that_draws(config: ImageConfig, tmp_path: 
     assert (made / "model_index.json").exists()
     assert (made / "curves.json").read_text().startswith('{"loss": [[1, ')
 
-    painter = open_painter(made)
-    assert painter.defaults.steps == 2
-    user, item = str(painter.catalog.user_ids[0]), painter.catalog.items["item_id"][0]
-    pictures = painter.draw([(user, item), (None, item), (user, None)])
+    sampler = load_image_sampler(made)
+    assert sampler.defaults.steps == 2
+    user, item = str(sampler.catalog.user_ids[0]), sampler.catalog.items["item_id"][0]
+    pictures = sampler.sample([(user, item), (None, item), (user, None)])
     assert [picture.size for picture in pictures] == [(32, 32)] * 3
     file = tmp_path / "a" / "one.png"
-    alone = draw(made, user=user, item=item, output=file)
+    alone = sample_image(made, user=user, item=item, output=file)
     assert np.array_equal(np.asarray(alone), np.asarray(pictures[0]))
     assert np.array_equal(np.asarray(alone), np.asarray(Image.open(file)))
     verdict = verify(file)
@@ -97,27 +97,27 @@ def test_the_stage_leaves_an_artifact_that_draws(config: ImageConfig, tmp_path: 
     assert verdict.about["Item"] == item
     assert user not in file.read_bytes().decode("latin1"), "people are opaque"
     with pytest.raises(VitrineError, match="nobody-here"):
-        painter.draw([("nobody-here", item)])
+        sampler.sample([("nobody-here", item)])
 
 
 def test_creative_keeps_the_items_own_pixels(config: ImageConfig, tmp_path: Path) -> None:
-    painter = open_painter(run_image_generator(config, tmp_path / "image", build_trainer))
-    creative = replace(painter.defaults, mode="creative")
-    items = painter.catalog.items["item_id"]
-    pictured = [row for row in range(12) if painter.catalog.item_image(row, 64) is not None]
-    user = str(painter.catalog.user_ids[1])
-    drawn = painter.draw([(user, items[row]) for row in pictured], creative)
+    sampler = load_image_sampler(run_image_generator(config, tmp_path / "image", build_trainer))
+    creative = replace(sampler.defaults, mode="creative")
+    items = sampler.catalog.items["item_id"]
+    pictured = [row for row in range(12) if sampler.catalog.item_image(row, 64) is not None]
+    user = str(sampler.catalog.user_ids[1])
+    drawn = sampler.sample([(user, items[row]) for row in pictured], creative)
     for row, picture in zip(pictured, drawn, strict=True):
-        own, mask = painter.item_pixels(row)
+        own, mask = sampler.item_pixels(row)
         assert picture.size == (own.shape[1], own.shape[0])
         assert np.array_equal(np.asarray(picture)[mask], own[mask])
         assert not np.array_equal(np.asarray(picture), own)
-    assert "compositeSynthetic" in painter.about((user, items[0]), creative)["DigitalSourceType"]
+    assert "compositeSynthetic" in sampler.metadata((user, items[0]), creative)["DigitalSourceType"]
     with pytest.raises(VitrineError, match="name one with --item"):
-        painter.draw([(user, None)], creative)
-    bare = next(row for row in range(80) if painter.catalog.media_path(row) is None)
+        sampler.sample([(user, None)], creative)
+    bare = next(row for row in range(80) if sampler.catalog.media_path(row) is None)
     with pytest.raises(VitrineError, match="it has no readable picture"):
-        painter.draw([(user, items[bare])], creative)
+        sampler.sample([(user, items[bare])], creative)
 
 
 def test_the_same_seed_trains_the_same_generator(config: ImageConfig, tmp_path: Path) -> None:
@@ -161,6 +161,6 @@ def test_a_grid_of_samples_is_logged_signed_while_it_learns(
     assert verify(tmp_path / "grid.png").untouched
     with Image.open(tmp_path / "grid.png") as grid:
         assert (step, grid.size) == (2, (5 * 32, 4 * 32))
-        assert find_mark(np.asarray(grid)) > THRESHOLD
+        assert detect_watermark(np.asarray(grid)) > THRESHOLD
     blind = run_image_generator(replace(config, sample_every=0), tmp_path / "blind", build_trainer)
     assert (seen / "curves.json").read_text() == (blind / "curves.json").read_text()

@@ -21,26 +21,26 @@ REVIEWED = {
     # The one way, and who may take it: pictures that were checked, a sheet of them, training's samples.
     ("generate/provenance.py", "signed_png", "picture.save"),
     ("generate/provenance.py", "signed_jpeg", "picture.convert('RGB').save"),
-    ("generate/image/painter.py", "finish", "signed_png"),
-    ("generate/image/painter.py", "finish_sheet", "signed_png"),
-    ("generate/image/grid.py", "log_grid", "signed_png"),
-    ("generate/image/grid.py", "_to_tensorboard", "signed_png"),
+    ("generate/image/sampler.py", "to_signed_png", "signed_png"),
+    ("generate/image/sampler.py", "signed_contact_sheet", "signed_png"),
+    ("generate/image/sample_grid.py", "log_grid", "signed_png"),
+    ("generate/image/sample_grid.py", "_to_tensorboard", "signed_png"),
     # What these write is already signed.
-    ("generate/image/grid.py", "log_grid", "file.write_bytes"),
-    ("generate/image/grid.py", "log_grid", "logger.log_image"),
-    ("generate/image/painter.py", "draw", "Path(output).write_bytes"),
+    ("generate/image/sample_grid.py", "log_grid", "file.write_bytes"),
+    ("generate/image/sample_grid.py", "log_grid", "logger.log_image"),
+    ("generate/image/sampler.py", "sample_image", "Path(output).write_bytes"),
     ("generate/image/report.py", "run_image_scores", "(staging.path / SHEET_FILE).write_bytes"),
     ("generate/showcase.py", "make_gallery", "(folder / f'{name}-{told}.png').write_bytes"),
-    # Drawn to be checked and marked (the painter), measured and dropped (scores), or marked (samples).
-    ("generate/image/painter.py", "_draw", "self.pipeline"),
+    # Drawn to be checked and marked (the sampler), measured and dropped (scores), or marked (samples).
+    ("generate/image/sampler.py", "_draw", "self.pipeline"),
     ("generate/image/score.py", "draw_for", "pipeline"),
-    ("generate/image/grid.py", "on_train_batch_end", "pipeline"),
+    ("generate/image/sample_grid.py", "on_train_batch_end", "pipeline"),
     # An item's own picture, made small for the page.
     ("launch/report/gather.py", "shown", "pixels.save"),
     # No pictures: curves, latents, checkpoints, keys, and what `vitrine doctor` tries a disk with.
     ("generate/text/run.py", "run_text_generator", "curves.save"),
     ("generate/image/run.py", "run_image_generator", "curves.save"),
-    ("generate/image/latents.py", "encode_pictures", "np.save"),
+    ("generate/image/latent_cache.py", "encode_images", "np.save"),
     ("generate/provenance.py", "_new_key", "open(…, 'wb')"),
     ("launch/checkpoints.py", "save_state", "path.open('wb')"),
     ("launch/checkpoints.py", "save_state", "torch.save"),
@@ -100,7 +100,7 @@ def test_nothing_but_the_signing_functions_writes_a_generated_picture() -> None:
         "experiment.add_image(name, grid)",
         "wandb_logger.log_image(name, [grid])",
         "signed_png(picture, {})",
-        "painter.pipeline(states, vectors, seeds)",
+        "sampler.pipeline(states, vectors, seeds)",
         "np.save(path, pixels)",
     ],
 )

@@ -10,7 +10,7 @@ from PIL import Image
 
 from catalog.errors import VitrineError
 from generate import provenance
-from generate.image.watermark import THRESHOLD, find_mark, mark
+from generate.image.watermark import THRESHOLD, detect_watermark, embed_watermark
 from generate.provenance import fingerprint, signed_jpeg, signed_png, verify
 
 ABOUT = {"Mode": "concept", "Item": "köln–7", "Settings": {"seed": 3}}
@@ -93,11 +93,11 @@ def scene(seed: int, side: int = 128) -> np.ndarray:
 def test_the_mark_is_found_where_it_is_and_nowhere_else() -> None:
     for seed in range(10):
         plain = scene(seed)
-        marked = mark(plain)
+        marked = embed_watermark(plain)
         assert np.abs(marked.astype(int) - plain).mean() < 3
-        assert find_mark(marked) > THRESHOLD
-        assert find_mark(plain) < THRESHOLD
+        assert detect_watermark(marked) > THRESHOLD
+        assert detect_watermark(plain) < THRESHOLD
         part = Image.fromarray(marked[13:109, 21:117])
-        assert find_mark(np.asarray(part)) > THRESHOLD
+        assert detect_watermark(np.asarray(part)) > THRESHOLD
         larger = Image.fromarray(marked).resize((160, 160), Image.Resampling.BICUBIC)
-        assert find_mark(np.asarray(larger)) > THRESHOLD
+        assert detect_watermark(np.asarray(larger)) > THRESHOLD

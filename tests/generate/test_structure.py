@@ -7,7 +7,7 @@ import numpy as np
 from catalog.catalog import load_catalog
 from catalog.config import CatalogConfig
 from catalog.demo.truth import DemoTruth
-from generate.image.structure import CELLS, CHANNELS, around, cut_out, seen, structure_of
+from generate.image.structure import CELLS, CHANNELS, around, foreground_mask, seen, structure_map
 
 
 def test_items_of_the_demo_shop_are_cut_out(demo_world: Path) -> None:
@@ -17,14 +17,14 @@ def test_items_of_the_demo_shop_are_cut_out(demo_world: Path) -> None:
     for item in range(60):
         picture = catalog.item_image(item, 64)
         if picture is not None and silhouettes[item].any():
-            mask = cut_out(picture)
-            assert np.array_equal(mask, cut_out(picture)), "the same every time"
+            mask = foreground_mask(picture)
+            assert np.array_equal(mask, foreground_mask(picture)), "the same every time"
             overlaps.append((mask & silhouettes[item]).sum() / (mask | silhouettes[item]).sum())
     assert np.mean(overlaps) > 0.8
 
 
 def test_a_picture_without_a_ground_is_all_item() -> None:
-    assert cut_out(np.full((20, 30, 3), 77, np.uint8)).all()
+    assert foreground_mask(np.full((20, 30, 3), 77, np.uint8)).all()
 
 
 def test_structure_tells_the_outline_and_the_edges_inside() -> None:
@@ -33,7 +33,7 @@ def test_structure_tells_the_outline_and_the_edges_inside() -> None:
     picture[14:18, 4:12] = (200, 60, 30)
     mask = np.zeros((32, 16), bool)
     mask[8:24, 4:12] = True
-    found = structure_of(picture, mask, (2, 1))
+    found = structure_map(picture, mask, (2, 1))
     assert found.shape == (CHANNELS, 2, 1)
     outline = found[: CELLS**2, 0, 0].reshape(CELLS, CELLS)
     assert outline.tolist() == [[0] * 4, [0] * 4, [0, 255, 255, 0], [0, 255, 255, 0]]
@@ -41,7 +41,7 @@ def test_structure_tells_the_outline_and_the_edges_inside() -> None:
     assert edges[:2].max() == 0
     assert edges[3, 1] > 0, "where its stripe begins"
     grey = np.repeat(picture.mean(2, keepdims=True), 3, axis=2).astype(np.uint8)
-    assert np.abs(structure_of(grey, mask, (2, 1)).astype(int) - found).max() < 40
+    assert np.abs(structure_map(grey, mask, (2, 1)).astype(int) - found).max() < 40
     assert seen(found).min() == -1
     assert seen(found).max() <= 1
 

@@ -138,7 +138,7 @@ def test_everybodys_texts_are_those_each_would_get_and_go_on_where_they_were(
     monkeypatch.setattr(everybody, "BLOCK", 2)
     asked = BulkConfig(generator=str(output), items="top:3", write=WriteConfig(temperature=1.5))
     whole = rows_of(bulk.write_for_all(asked, tmp_path / "whole"))
-    assert [(row["person"], row["place"]) for row in whole] == [
+    assert [(row["user"], row["rank"]) for row in whole] == [
         (opaque_id(f"p{person}"), place) for person in range(6) for place in range(3)
     ]
     opened = writer.open_writer(output)
@@ -183,7 +183,7 @@ def test_some_people_and_named_items_checked(
     false = [Claim("x", "unsupported", "word")]
     monkeypatch.setattr("generate.text.faithful.Checker.check", lambda *_: false)
     rows = rows_of(bulk.write_for_all(asked, tmp_path / "texts"))
-    assert [(r["person"], r["item_id"]) for r in rows] == [
+    assert [(r["user"], r["item_id"]) for r in rows] == [
         (opaque_id(user), item) for user in ("p3", "p1") for item in ("i7", "i2")
     ]
     assert all(row["own"] for row in rows)

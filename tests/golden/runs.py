@@ -111,9 +111,9 @@ def images(folder: Path) -> dict[str, str]:
     """Curves of an image generator and the pixels that it draws."""
     import numpy as np
 
-    from generate.image.config import CodecConfig, DenoiserConfig, DrawConfig, ImageConfig
-    from generate.image.painter import open_painter
+    from generate.image.config import CodecConfig, DenoiserConfig, ImageConfig, SamplingConfig
     from generate.image.run import run_image_generator
+    from generate.image.sampler import load_image_sampler
     from launch.trainer import build_trainer
     from pretrain.config import TrainerConfig
 
@@ -122,18 +122,18 @@ def images(folder: Path) -> dict[str, str]:
         image_size=32,
         codec=CodecConfig(patch_size=16, channels=12),
         denoiser=DenoiserConfig(width=16, layers=1, heads=2, user_tokens=1, item_tokens=1),
-        draw=DrawConfig(steps=3),
+        sampling=SamplingConfig(steps=3),
         batch_size=4,
         trainer=TrainerConfig(max_steps=6, log_every=1, progress=False, accelerator="cpu"),
     )
     artifact = run_image_generator(config, folder / "image", build_trainer)
-    opened = open_painter(artifact)
+    opened = load_image_sampler(artifact)
     pictured = next(row for row in range(80) if opened.catalog.item_image(row, 32) is not None)
     user, item = str(opened.catalog.user_ids[0]), str(opened.catalog.items["item_id"][pictured])
     requests = [(None, item), (user, item), (user, None)]
     drawn = [
-        *opened.draw(requests, DrawConfig(steps=3)),
-        *opened.draw([(user, item)], DrawConfig(steps=3, mode="creative")),
+        *opened.sample(requests, SamplingConfig(steps=3)),
+        *opened.sample([(user, item)], SamplingConfig(steps=3, mode="creative")),
     ]
     return {
         "image curves": curves(artifact),

@@ -256,7 +256,7 @@ def test_controls_are_gathered_under_their_own_names():
         return {"value": value, "low": value, "high": value}
 
     scores = {
-        "pictures": {
+        "images": {
             "measures": {
                 "colours": {
                     "own": interval(0.7),

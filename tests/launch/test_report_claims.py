@@ -98,7 +98,7 @@ def span(value: float) -> dict[str, float]:
 
 
 SCORES = {
-    "pictures": {
+    "images": {
         "measures": {
             "palette": {
                 "own": span(0.7),

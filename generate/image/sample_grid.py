@@ -17,9 +17,9 @@ from torch import Tensor
 from typing_extensions import override
 
 from generate.image.codec import Codec
-from generate.image.config import DrawConfig
-from generate.image.pipeline import PersonalImagePipeline, drawing
-from generate.image.watermark import mark
+from generate.image.config import SamplingConfig
+from generate.image.pipeline import PersonalImagePipeline, pipeline_arguments
+from generate.image.watermark import embed_watermark
 from generate.provenance import SOURCE, signed_png
 
 SHOWN = 4
@@ -36,7 +36,7 @@ class SampleGrid(pl.Callback):
         states: Tensor,
         vectors: Tensor,
         codec: Codec,
-        config: DrawConfig,
+        config: SamplingConfig,
         every: int,
     ) -> None:
         """`states` (states, width), `vectors` (items, width)."""
@@ -61,7 +61,7 @@ class SampleGrid(pl.Callback):
         seeds = [
             row for row in range(len(self.states) // self.columns) for _ in range(self.columns)
         ]
-        pictures = pipeline(self.states, self.vectors, seeds, **drawing(self.config))
+        pictures = pipeline(self.states, self.vectors, seeds, **pipeline_arguments(self.config))
         pl_module.train()
         log_grid(trainer, tile(pictures, self.columns), step)
 
@@ -80,7 +80,7 @@ def log_grid(trainer: pl.Trainer, grid: Image.Image, step: int) -> None:
         "Mode": "samples while training",
         "Step": step,
     }
-    marked = Image.fromarray(mark(np.asarray(grid)))
+    marked = Image.fromarray(embed_watermark(np.asarray(grid)))
     for logger in trainer.loggers:
         experiment: Any = getattr(logger, "experiment", None)
         if hasattr(experiment, "add_image"):  # TensorBoard

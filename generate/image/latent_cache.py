@@ -15,9 +15,9 @@ from catalog.catalog import Catalog
 from catalog.errors import BrokenFileError, VitrineError
 from catalog.images import read_image_shape
 from catalog.progress import track
-from generate.image.codec import Codec, Frame, PatchCodec
+from generate.image.codec import Codec, ImageSize, PatchCodec
 from generate.image.config import ImageConfig
-from generate.image.structure import CHANNELS, cut_out, structure_of
+from generate.image.structure import CHANNELS, foreground_mask, structure_map
 
 ENCODE_AT_ONCE = 256
 ROOM = 0.25
@@ -25,11 +25,11 @@ ROOM = 0.25
 
 
 @dataclass
-class LatentPictures:
+class LatentCache:
     """Memory-mapped, by frame."""
 
-    frames: list[Frame]
-    frame_of: NDArray[np.int16]
+    frames: list[ImageSize]
+    bucket_of: NDArray[np.int16]
     """(num_items,): place among `frames`; -1 where there is no picture."""
     row_of: NDArray[np.int64]
     """(num_items,): row among the pictures of that frame."""
@@ -39,9 +39,11 @@ class LatentPictures:
     """Of each frame (pictures, CHANNELS, rows, columns)."""
 
 
-def choose_frames(catalog: Catalog, config: ImageConfig, patch_size: int) -> list[Frame]:
-    """At most `config.frames` shapes, of about image_size² pixels, that most of a sample's pictures come
-    near to; the commonest first. VitrineError where none can be read."""
+def choose_resolution_buckets(
+    catalog: Catalog, config: ImageConfig, patch_size: int
+) -> list[ImageSize]:
+    """At most `config.num_resolution_buckets` image sizes of about image_size² pixels, those nearest to most
+    images of a sample, the most common first. VitrineError where no image can be read."""
     sides = range(patch_size, 3 * config.image_size, patch_size)
     area = config.image_size**2
     near = [
@@ -55,12 +57,12 @@ def choose_frames(catalog: Catalog, config: ImageConfig, patch_size: int) -> lis
     for item in np.random.default_rng(config.trainer.seed).permutation(catalog.num_items):
         shape = shape_of(catalog, int(item))
         if shape is not None:
-            votes[nearest_frame(shape, near)] += 1
-        if sum(votes.values()) == config.codec.fit_pictures:
+            votes[nearest_bucket(shape, near)] += 1
+        if sum(votes.values()) == config.codec.fit_images:
             break
     if not votes:
         raise _no_picture(catalog)
-    return [near[place] for place, _ in votes.most_common(config.frames)]
+    return [near[place] for place, _ in votes.most_common(config.num_resolution_buckets)]
 
 
 def _no_picture(catalog: Catalog) -> VitrineError:
@@ -69,7 +71,7 @@ def _no_picture(catalog: Catalog) -> VitrineError:
     )
 
 
-def shape_of(catalog: Catalog, item: int) -> Frame | None:
+def shape_of(catalog: Catalog, item: int) -> ImageSize | None:
     path = catalog.media_path(item)
     if path is None:
         return None
@@ -80,7 +82,7 @@ def shape_of(catalog: Catalog, item: int) -> Frame | None:
         return None
 
 
-def nearest_frame(shape: Frame, frames: list[Frame]) -> int:
+def nearest_bucket(shape: ImageSize, frames: list[ImageSize]) -> int:
     """Place of the frame of the nearest proportions."""
     wanted = np.log(shape[0] / shape[1])
     return int(np.argmin([abs(np.log(height / width) - wanted) for height, width in frames]))
@@ -101,16 +103,16 @@ def fit_codec(catalog: Catalog, config: ImageConfig) -> PatchCodec:
             f"codec.channels {settings.channels} is more than the {numbers} numbers of a patch; "
             f"use {numbers} or fewer."
         )
-    frames = choose_frames(catalog, config, patch)
-    sample: dict[Frame, list[NDArray[np.uint8]]] = {frame: [] for frame in frames}
+    frames = choose_resolution_buckets(catalog, config, patch)
+    sample: dict[ImageSize, list[NDArray[np.uint8]]] = {frame: [] for frame in frames}
     order = np.random.default_rng(config.trainer.seed).permutation(catalog.num_items)
     for item in order.tolist():
         shape = shape_of(catalog, item)
-        frame = frames[nearest_frame(shape, frames)] if shape else None
+        frame = frames[nearest_bucket(shape, frames)] if shape else None
         picture = catalog.item_image(item, frame) if frame else None
         if frame is not None and picture is not None:
             sample[frame].append(picture)
-        if sum(map(len, sample.values())) == settings.fit_pictures:
+        if sum(map(len, sample.values())) == settings.fit_images:
             break
     frames = [frame for frame in frames if sample[frame]]
     if not frames:
@@ -127,13 +129,15 @@ def check_sides(config: ImageConfig, side: int, name: str) -> None:
             f"image_size {config.image_size} is not a multiple of {name} {side}; try "
             f"{max(below, side)} or {below + side}."
         )
-    if config.frames < 1:
-        raise VitrineError(f"frames is {config.frames}; pictures need 1 shape or more.")
+    if config.num_resolution_buckets < 1:
+        raise VitrineError(
+            f"num_resolution_buckets is {config.num_resolution_buckets}; pictures need 1 shape or more."
+        )
 
 
-def encode_pictures(
+def encode_images(
     catalog: Catalog, codec: Codec, folder: Path, progress: bool = False
-) -> LatentPictures:
+) -> LatentCache:
     """Reads the catalog's pictures into `folder`, from where it stopped; maps what is there already.
 
     Encoded are those that this catalog and codec made; anything else is made anew.
@@ -148,12 +152,14 @@ def encode_pictures(
         note.unlink(missing_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
         told = {"key": key, "done": 0, "broken": []}
-        np.save(folder / "frames.npy", _frames_of(catalog, frames, progress), allow_pickle=False)
-    frame_of = np.load(folder / "frames.npy", allow_pickle=False)
-    row_of = np.zeros(len(frame_of), dtype=np.int64)
+        np.save(
+            folder / "frames.npy", _assign_buckets(catalog, frames, progress), allow_pickle=False
+        )
+    bucket_of = np.load(folder / "frames.npy", allow_pickle=False)
+    row_of = np.zeros(len(bucket_of), dtype=np.int64)
     files: list[tuple[np.memmap, np.memmap]] = []
     for place, frame in enumerate(frames):
-        inside = frame_of == place
+        inside = bucket_of == place
         row_of[inside] = np.arange(inside.sum())
         grid = (max(1, int(inside.sum())), *codec.grid_of(frame))
         latents = _mapped(folder / f"latents-{place}.f16", np.float16, channels, grid)
@@ -164,7 +170,7 @@ def encode_pictures(
         items = np.arange(start, min(start + ENCODE_AT_ONCE, catalog.num_items))
         for place, frame in enumerate(frames):
             latents, structures = files[place]
-            for item in items[frame_of[items] == place].tolist():
+            for item in items[bucket_of[items] == place].tolist():
                 picture = catalog.item_image(item, frame)
                 if picture is None:
                     told["broken"].append(item)
@@ -172,20 +178,22 @@ def encode_pictures(
                 row = row_of[item]
                 latents[row] = codec.encode(torch.tensor(picture)[None])[0].cpu().numpy()
                 grid = latents.shape[2:]
-                structures[row] = structure_of(picture, cut_out(picture), (grid[0], grid[1]))
+                structures[row] = structure_map(
+                    picture, foreground_mask(picture), (grid[0], grid[1])
+                )
             latents.flush()
             structures.flush()
         told["done"] = int(items[-1]) + 1
         partial = note.with_suffix(".partial")
         partial.write_text(json.dumps(told))
         replace_file(partial, note)
-    frame_of[told["broken"]] = -1
-    return LatentPictures(
-        frames, frame_of, row_of, [one for one, _ in files], [one for _, one in files]
+    bucket_of[told["broken"]] = -1
+    return LatentCache(
+        frames, bucket_of, row_of, [one for one, _ in files], [one for _, one in files]
     )
 
 
-def _frames_of(catalog: Catalog, frames: list[Frame], progress: bool) -> NDArray[np.int16]:
+def _assign_buckets(catalog: Catalog, frames: list[ImageSize], progress: bool) -> NDArray[np.int16]:
     """(num_items,): place of each picture's frame, by its header alone; -1 where there is none."""
     found = np.full(catalog.num_items, -1, dtype=np.int16)
     if len(frames) == 1:
@@ -195,7 +203,7 @@ def _frames_of(catalog: Catalog, frames: list[Frame], progress: bool) -> NDArray
     for item in track(range(catalog.num_items), "Looking at pictures", shown=progress):
         shape = shape_of(catalog, item)
         if shape is not None:
-            found[item] = nearest_frame(shape, frames)
+            found[item] = nearest_bucket(shape, frames)
     return found
 
 

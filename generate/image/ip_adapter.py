@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 from catalog.errors import VitrineError
 from finetune.config import LoraConfig
-from generate.image.codec import Frame, InFrames
+from generate.image.codec import ImageSize, ResolutionBuckets
 from generate.image.denoiser import Conditioner
 from generate.image.structure import CHANNELS
 from pretrain.artifact import without_bars
@@ -39,7 +39,7 @@ EARLIEST = 0.002
 """Time below which a picture counts as free of noise: the base was not trained nearer to it."""
 
 
-class Listening(nn.Module):
+class DecoupledCrossAttention(nn.Module):
     """Beside one cross-attention: its queries, over keys and values of other tokens."""
 
     def __init__(self, attention: Attention, token_width: int) -> None:
@@ -90,7 +90,7 @@ class AdaptedDenoiser(nn.Module):
             for name, module in base.named_modules()
             if isinstance(module, Attention) and name.endswith("attn2")
         ]
-        self.listeners = nn.ModuleList([Listening(one, token_width) for one in found])
+        self.listeners = nn.ModuleList([DecoupledCrossAttention(one, token_width) for one in found])
         self.structure_in = nn.Conv2d(CHANNELS, base.config["in_channels"], 1, bias=False)
         nn.init.zeros_(self.structure_in.weight)
         for attention, listener in zip(found, self.listeners, strict=True):
@@ -194,10 +194,10 @@ class AdaptedDenoiser(nn.Module):
         return hook
 
 
-class VaeCodec(InFrames, nn.Module):
+class VaeCodec(ResolutionBuckets, nn.Module):
     """Pictures ↔ latents by a pretrained autoencoder."""
 
-    def __init__(self, vae: Any, frames: list[Frame]) -> None:
+    def __init__(self, vae: Any, frames: list[ImageSize]) -> None:
         super().__init__()
         self.vae = vae.requires_grad_(False).eval()
         self.config = {
@@ -245,7 +245,7 @@ def load_base(model: str) -> Any:
         return DiffusionPipeline.from_pretrained(model, **asked)
 
 
-def prompt_of(pipeline: Any, text: str, frame: Frame) -> dict[str, Tensor]:
+def prompt_of(pipeline: Any, text: str, frame: ImageSize) -> dict[str, Tensor]:
     """What the base is told in words: the keyword arguments of its network, of batch 1."""
     with torch.no_grad():
         if hasattr(pipeline, "transformer"):
@@ -284,7 +284,7 @@ def network_of(pipeline: Any) -> Any:
 
 
 def adapt(
-    pipeline: Any, prompt: str, frame: Frame, token_width: int, lora: LoraConfig
+    pipeline: Any, prompt: str, frame: ImageSize, token_width: int, lora: LoraConfig
 ) -> AdaptedDenoiser:
     """The base of a pipeline with adapters that have learned nothing yet."""
     told = prompt_of(pipeline, prompt, frame)

@@ -19,7 +19,7 @@ def centred(features: Tensor, known: Tensor) -> Tensor:
     return F.normalize(torch.where(varies, (features - mean) / spread, 0.0), dim=-1)
 
 
-def kernel_distance(ours: Tensor, theirs: Tensor) -> float:
+def kernel_inception_distance(ours: Tensor, theirs: Tensor) -> float:
     """KID (Bińkowski et al. 2018, section 4): the unbiased squared MMD between two sets of features
     (n, width), (m, width), by the kernel (x·y / width + 1)³."""
     ours, theirs = ours.double(), theirs.double()
@@ -34,7 +34,7 @@ def kernel_distance(ours: Tensor, theirs: Tensor) -> float:
     return float(within(ours) + within(theirs) - 2 * kernel(ours, theirs).mean())
 
 
-def frechet_distance(ours: Tensor, theirs: Tensor) -> float:
+def frechet_inception_distance(ours: Tensor, theirs: Tensor) -> float:
     """FID (Heusel et al. 2017, equation 6) of two sets of features (n, width): for few pictures it is too
     large, by an amount that depends on how many."""
     first, second = (part.double() for part in (ours, theirs))
@@ -47,7 +47,7 @@ def frechet_distance(ours: Tensor, theirs: Tensor) -> float:
     return float(gap + one.trace() + two.trace() - 2 * mixed)
 
 
-def variety(features: Tensor) -> float:
+def diversity(features: Tensor) -> float:
     """1 − the mean cosine of two different pictures, of unit features (n, width); 0 of fewer than two."""
     if len(features) < 2:
         return 0.0

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from catalog.progress import track
 from generate.image.codec import Codec
-from generate.image.latents import LatentPictures
+from generate.image.latent_cache import LatentCache
 
 SIDE = 8
 """Of a thumbnail, whatever the picture's shape."""
@@ -31,20 +31,20 @@ def thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 @dataclass(frozen=True)
-class Seen:
+class TrainingImageIndex:
     """The pictures a generator learned from."""
 
     thumbnails: NDArray[np.uint8]
     """(pictures, SIDE² · 3), memory-mapped."""
-    nearest_apart: float
+    copy_threshold: float
     """Deviation (of 255) below which a picture counts as a copy."""
 
     def distances(self, pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
         """Of each picture to the nearest of these, as the deviation of its thumbnail's values, of 255."""
         return nearest_distances(np.stack([thumbnail(one) for one in pictures]), self.thumbnails)
 
-    def copies(self, pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.bool_]:
-        return self.distances(pictures) < self.nearest_apart
+    def near_copies(self, pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.bool_]:
+        return self.distances(pictures) < self.copy_threshold
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -54,17 +54,17 @@ class Seen:
         )
 
 
-def keep_thumbnails(
-    pictures: LatentPictures, codec: Codec, folder: Path, progress: bool = False
+def save_thumbnails(
+    pictures: LatentCache, codec: Codec, folder: Path, progress: bool = False
 ) -> None:
     """Writes what `Seen.load` reads."""
-    counts = [int((pictures.frame_of == place).sum()) for place in range(len(pictures.frames))]
+    counts = [int((pictures.bucket_of == place).sum()) for place in range(len(pictures.frames))]
     file = np.lib.format.open_memmap(
         folder / FILE, mode="w+", dtype=np.uint8, shape=(sum(counts), 3 * SIDE**2)
     )
     done = 0
     for place in range(len(pictures.frames)):
-        rows = np.sort(pictures.row_of[pictures.frame_of == place])
+        rows = np.sort(pictures.row_of[pictures.bucket_of == place])
         for start in track(range(0, len(rows), 256), "Thumbnails", shown=progress):
             for one in codec.decode_latents(pictures.latents[place][rows[start : start + 256]]):
                 file[done] = thumbnail(one)

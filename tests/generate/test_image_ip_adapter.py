@@ -26,10 +26,10 @@ from transformers import (
 from catalog.artifacts import open_artifact
 from catalog.errors import VitrineError
 from finetune.config import LoraConfig
-from generate.image.adapted import AdaptedDenoiser, adapt, load_adapted, load_base, side_of
-from generate.image.config import DenoiserConfig, DrawConfig, ImageConfig
-from generate.image.painter import open_painter
+from generate.image.config import DenoiserConfig, ImageConfig, SamplingConfig
+from generate.image.ip_adapter import AdaptedDenoiser, adapt, load_adapted, load_base, side_of
 from generate.image.run import run_image_generator
+from generate.image.sampler import load_image_sampler
 from generate.image.solvers import SOLVERS, times_for
 from launch.trainer import build_trainer
 from pretrain.config import OptimizerConfig, TrainerConfig
@@ -209,13 +209,13 @@ def test_the_stage_adapts_a_base_and_keeps_only_what_it_learned(
     _, denoiser, codec = load_adapted(made)
     assert codec.frames == [FRAME]
     assert any(listener.to_out.weight.abs().max() > 0 for listener in denoiser.listeners)
-    painter = open_painter(made)
-    user, item = str(painter.catalog.user_ids[0]), painter.catalog.items["item_id"][1]
-    few = DrawConfig(steps=2, refuse_copies=False)
-    one, other, none = painter.draw([(user, item), (user, item), (None, item)], few)
+    sampler = load_image_sampler(made)
+    user, item = str(sampler.catalog.user_ids[0]), sampler.catalog.items["item_id"][1]
+    few = SamplingConfig(steps=2, reject_near_copies=False)
+    one, other, none = sampler.sample([(user, item), (user, item), (None, item)], few)
     assert one.size == (32, 32)
     assert not np.array_equal(np.asarray(one), np.asarray(other)), "another seed"
-    (again,) = painter.draw([(user, item)], few)
+    (again,) = sampler.sample([(user, item)], few)
     assert np.array_equal(np.asarray(one), np.asarray(again))
     del none
     assert json.loads((made / "base.json").read_text())["model"] == str(base)

@@ -17,29 +17,29 @@ from catalog.artifacts import open_artifact
 from catalog.errors import VitrineError
 from generate import everybody
 from generate.forget import forget
-from generate.image import bulk
-from generate.image.choose import COPY, choose
+from generate.image import batch_job
+from generate.image.attribute_classifier import SIZE, ImageAttributeClassifier, _fit
+from generate.image.best_of_n import COPY, choose
 from generate.image.config import (
     CodecConfig,
     DenoiserConfig,
-    DrawConfig,
-    ImageBulkConfig,
+    ImageBatchConfig,
     ImageConfig,
     ImageScoreConfig,
+    SamplingConfig,
 )
-from generate.image.copies import Seen, nearest_distances, thumbnail
-from generate.image.features import (
+from generate.image.feature_metrics import (
     centred,
-    frechet_distance,
+    diversity,
+    frechet_inception_distance,
     identified,
-    kernel_distance,
-    variety,
+    kernel_inception_distance,
 )
-from generate.image.judge import SIZE, PictureJudge, _fit
-from generate.image.painter import Painter, open_painter
+from generate.image.near_copies import TrainingImageIndex, nearest_distances, thumbnail
 from generate.image.report import describe_scores, run_image_scores
 from generate.image.run import run_image_generator
 from generate.image.safety import SafetyChecker
+from generate.image.sampler import ImageSampler, load_image_sampler
 from generate.provenance import verify
 from generate.pseudonyms import opaque_id
 from launch.trainer import build_trainer
@@ -65,59 +65,59 @@ def generator(demo_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.fixture(scope="module")
-def painter(generator: Path) -> Painter:
-    return open_painter(generator)
+def sampler(generator: Path) -> ImageSampler:
+    return load_image_sampler(generator)
 
 
-FEW = DrawConfig(steps=2, refuse_copies=False)
+FEW = SamplingConfig(steps=2, reject_near_copies=False)
 
 
 def test_everybodys_pictures_are_those_each_would_get_and_go_on_where_they_were(
-    generator: Path, painter: Painter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    generator: Path, sampler: ImageSampler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(everybody, "BLOCK", 2)
-    users = [str(user) for user in painter.catalog.user_ids[:5]]
+    users = [str(user) for user in sampler.catalog.user_ids[:5]]
     (tmp_path / "some.txt").write_text("\n".join(users))
-    asked = ImageBulkConfig(
-        generator=str(generator), items="top:2", users=str(tmp_path / "some.txt"), draw=FEW
+    asked = ImageBatchConfig(
+        generator=str(generator), items="top:2", users=str(tmp_path / "some.txt"), sampling=FEW
     )
-    whole = bulk.draw_for_all(asked, tmp_path / "whole")
-    rows = bulk.read_pictures(whole).to_pylist()
-    assert [(row["person"], row["place"]) for row in rows] == [
+    whole = batch_job.run_image_batch_job(asked, tmp_path / "whole")
+    rows = batch_job.read_images(whole).to_pylist()
+    assert [(row["user"], row["rank"]) for row in rows] == [
         (opaque_id(user), place) for user in users for place in range(2)
     ]
-    text = (whole / "pictures.parquet").read_bytes()
+    text = (whole / "images.parquet").read_bytes()
     assert not any(user.encode() in text for user in users)
     for row, user in ((rows[3], users[1]), (rows[8], users[4])):
-        (tmp_path / "one.png").write_bytes(row["picture"]["bytes"])
+        (tmp_path / "one.png").write_bytes(row["image"]["bytes"])
         assert verify(tmp_path / "one.png").untouched
-        again = painter.draw([(user, row["item_id"])], replace(FEW, seed=row["seed"]))[0]
+        again = sampler.sample([(user, row["item_id"])], replace(FEW, seed=row["seed"]))[0]
         assert np.array_equal(np.asarray(again), np.asarray(Image.open(tmp_path / "one.png")))
 
-    draw_block, drawn = bulk.draw_block, []
+    sample_block, drawn = batch_job.sample_block, []
 
-    def stop_after_two(painter: Painter, users: np.ndarray, *rest):
+    def stop_after_two(sampler: ImageSampler, users: np.ndarray, *rest):
         if len(drawn) == 2:
             raise KeyboardInterrupt
         drawn.append(users.tolist())
-        return draw_block(painter, users, *rest)
+        return sample_block(sampler, users, *rest)
 
-    monkeypatch.setattr(bulk, "draw_block", stop_after_two)
+    monkeypatch.setattr(batch_job, "sample_block", stop_after_two)
     with pytest.raises(KeyboardInterrupt):
-        bulk.draw_for_all(asked, tmp_path / "broken")
+        batch_job.run_image_batch_job(asked, tmp_path / "broken")
     drawn.clear()
-    broken = bulk.draw_for_all(asked, tmp_path / "broken")
+    broken = batch_job.run_image_batch_job(asked, tmp_path / "broken")
     assert len(drawn) == 1
     # But for its signature, which says nothing of when, each is the same.
-    assert bulk.read_pictures(broken).to_pylist() == rows
-    assert open_artifact(whole).manifest["metrics"] == {"people": 5, "pictures": 10, "refused": 0}
+    assert batch_job.read_images(broken).to_pylist() == rows
+    assert open_artifact(whole).manifest["metrics"] == {"people": 5, "images": 10, "refused": 0}
 
 
 def test_forgetting_says_what_learned_from_everybody(
-    generator: Path, painter: Painter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    generator: Path, sampler: ImageSampler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VITRINE_CACHE", str(tmp_path / "cache"))
-    gone = str(painter.catalog.user_ids[0])
+    gone = str(sampler.catalog.user_ids[0])
     assert generator in forget(gone, generator.parent).learned
     with pytest.raises(VitrineError, match="is no folder"):
         forget(gone, tmp_path / "nowhere")
@@ -143,15 +143,17 @@ def test_of_several_candidates_the_best_liked_that_may_be_shown_is_kept() -> Non
         level = (100, 200, 250, 40, 60)[len(asked) - 1]
         return [_plain(level + place) for place in places]
 
-    seen = Seen(np.stack([thumbnail(np.asarray(_plain(251)))]), nearest_apart=1.0)
+    training_images = TrainingImageIndex(
+        np.stack([thumbnail(np.asarray(_plain(251)))]), copy_threshold=1.0
+    )
 
     def check(pictures: Sequence[Image.Image]) -> list[str]:
         levels = [np.asarray(picture).mean() for picture in pictures]
         return ["too light" if level > 251 else "" for level in levels]
 
     states = torch.tensor([[1.0, 0], [1, 0], [0, 0]])
-    options = {"ranker": Eye(), "seen": seen, "check": check}
-    drawn = choose(draw, states, states * 0, [5, 6, 7], candidates=3, tries=2, **options)  # type: ignore[arg-type]
+    options = {"ranker": Eye(), "training_images": training_images, "check": check}
+    drawn = choose(draw, states, states * 0, [5, 6, 7], num_candidates=3, max_retries=2, **options)  # type: ignore[arg-type]
     levels = [np.asarray(one.picture)[0, 0, 0] for one in drawn]
     # 251 is a copy, 252 too light; who wants nothing keeps the first.
     assert levels == [250, 201, 102]
@@ -162,7 +164,7 @@ def test_of_several_candidates_the_best_liked_that_may_be_shown_is_kept() -> Non
 
     asked.clear()
     refuse = {**options, "check": lambda pictures: ["no"] * len(pictures)}
-    (none,) = choose(draw, states[:1], states[:1], [5], candidates=1, tries=2, **refuse)  # type: ignore[arg-type]
+    (none,) = choose(draw, states[:1], states[:1], [5], num_candidates=1, max_retries=2, **refuse)  # type: ignore[arg-type]
     assert none.picture is None
     assert none.refused == "no"
     assert len(asked) == 3
@@ -171,46 +173,46 @@ def test_of_several_candidates_the_best_liked_that_may_be_shown_is_kept() -> Non
         states[:1],
         states[:1],
         [5],
-        candidates=1,
-        tries=1,
+        num_candidates=1,
+        max_retries=1,
         **options,
     )  # type: ignore[arg-type]
     assert copy[0].refused == COPY
 
 
-def test_what_may_not_be_shown_is_not_drawn(painter: Painter) -> None:
-    refusing = replace(painter, check=lambda pictures: ["shows a hat"] * len(pictures))
+def test_what_may_not_be_shown_is_not_drawn(sampler: ImageSampler) -> None:
+    refusing = replace(sampler, check=lambda pictures: ["shows a hat"] * len(pictures))
     with pytest.raises(VitrineError, match="may be shown: shows a hat"):
-        refusing.draw([(None, painter.catalog.items["item_id"][0])], replace(FEW, tries=1))
-    with pytest.raises(VitrineError, match="candidates is 0"):
-        painter.draw([(None, None)], replace(FEW, candidates=0))
+        refusing.sample([(None, sampler.catalog.items["item_id"][0])], replace(FEW, max_retries=1))
+    with pytest.raises(VitrineError, match="num_candidates is 0"):
+        sampler.sample([(None, None)], replace(FEW, num_candidates=0))
 
 
 @pytest.mark.parametrize("mode", ["concept", "creative"])
 def test_whatever_is_drawn_carries_the_mark(
-    painter: Painter, mode: Any, monkeypatch: pytest.MonkeyPatch
+    sampler: ImageSampler, mode: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("generate.image.painter.mark", lambda pixels: pixels * 0)
-    item = next(n for n in range(80) if painter.catalog.item_image(n, 32) is not None)
-    asked = (None, painter.catalog.items["item_id"][item])
-    pixels = np.asarray(painter.draw([asked], replace(FEW, mode=mode))[0])
+    monkeypatch.setattr("generate.image.sampler.embed_watermark", lambda pixels: pixels * 0)
+    item = next(n for n in range(80) if sampler.catalog.item_image(n, 32) is not None)
+    asked = (None, sampler.catalog.items["item_id"][item])
+    pixels = np.asarray(sampler.sample([asked], replace(FEW, mode=mode))[0])
     black = (pixels == 0).all(axis=-1)
     assert black.all() if mode == "concept" else black.any()
 
 
-def test_candidates_are_compared_in_the_recommenders_space(painter: Painter) -> None:
-    catalog = painter.catalog
+def test_candidates_are_compared_in_the_recommenders_space(sampler: ImageSampler) -> None:
+    catalog = sampler.catalog
     user, item = str(catalog.user_ids[0]), catalog.items["item_id"][3]
-    one, several = (replace(FEW, candidates=number) for number in (1, 3))
-    first, best = (painter.draw([(user, item)], config)[0] for config in (one, several))
+    one, several = (replace(FEW, num_candidates=number) for number in (1, 3))
+    first, best = (sampler.sample([(user, item)], config)[0] for config in (one, several))
 
     def liked(picture: Image.Image) -> float:
-        state = painter.ranker.user_states([catalog.interactions.history(0)])
-        wanted = state + torch.from_numpy(np.array(painter.ranker.item_vectors[3]))
-        return float((painter.ranker.picture_vectors([np.asarray(picture)]) * wanted).sum())
+        state = sampler.ranker.user_states([catalog.interactions.history(0)])
+        wanted = state + torch.from_numpy(np.array(sampler.ranker.item_vectors[3]))
+        return float((sampler.ranker.picture_vectors([np.asarray(picture)]) * wanted).sum())
 
     assert liked(best) >= liked(first)
-    vectors = painter.ranker.picture_vectors([np.asarray(first), np.asarray(best)])
+    vectors = sampler.ranker.picture_vectors([np.asarray(first), np.asarray(best)])
     torch.testing.assert_close(vectors.norm(dim=1), torch.ones(2))
 
 
@@ -237,14 +239,14 @@ def test_a_safety_model_refuses_by_its_labels(tmp_path: Path) -> None:
         SafetyChecker(str(tmp_path / "nothing"), ["nsfw"])
 
 
-def test_thumbnails_find_the_pictures_that_were_learned_from(painter: Painter) -> None:
-    codec = painter.pipeline.codec
-    found = (painter.catalog.item_image(item, codec.frames[0]) for item in range(12))
+def test_thumbnails_find_the_pictures_that_were_learned_from(sampler: ImageSampler) -> None:
+    codec = sampler.pipeline.codec
+    found = (sampler.catalog.item_image(item, codec.frames[0]) for item in range(12))
     real = torch.from_numpy(np.stack([picture for picture in found if picture is not None]))
     pictures = codec.decode(codec.encode(real)).numpy()  # all that a generator can draw
-    assert painter.seen.copies(list(pictures)).all()
-    assert not painter.seen.copies(list(255 - pictures)).any()
-    known = painter.seen.thumbnails[:50]
+    assert sampler.training_images.near_copies(list(pictures)).all()
+    assert not sampler.training_images.near_copies(list(255 - pictures)).any()
+    known = sampler.training_images.thumbnails[:50]
     apart = nearest_distances(np.array(known), known, leave_out=np.arange(50))
     by_hand = np.square(known[:, None].astype(float) - known[None]).mean(2) ** 0.5
     np.fill_diagonal(by_hand, np.inf)
@@ -252,28 +254,32 @@ def test_thumbnails_find_the_pictures_that_were_learned_from(painter: Painter) -
 
 
 def test_scores_and_the_contact_sheet(generator: Path, tmp_path: Path) -> None:
-    asked = ImageScoreConfig(people=24, shown=2, judge_steps=20, draw=FEW)
+    asked = ImageScoreConfig(
+        num_users=24, num_contact_sheet_users=2, classifier_steps=20, sampling=FEW
+    )
     folder = run_image_scores(generator, asked, tmp_path / "scores")
     scores = json.loads((folder / "scores.json").read_text())
     assert scores["people"] == 24
     assert scores["measures"]["Likeness to what they bought before"]["people"] > 20
-    assert 0 <= scores["judged"]["identified"]["share"]["value"] <= 1
-    assert scores["judged"]["kid"] > scores["judged"]["kid_real"]
-    assert scores["judge_right"]
+    assert 0 <= scores["encoder_metrics"]["identified"]["share"]["value"] <= 1
+    assert scores["encoder_metrics"]["kid"] > scores["encoder_metrics"]["kid_real"]
+    assert scores["classifier_accuracy"]
     assert "told from among 20 people" in describe_scores(scores)
     with Image.open(folder / "contact-sheet.png") as sheet:
         assert sheet.width > 1000
-    with pytest.raises(VitrineError, match="people is 1"):
-        run_image_scores(generator, replace(asked, people=1), tmp_path / "wrong")
-    with pytest.raises(VitrineError, match="judge 'nothing-here' cannot be loaded"):
-        run_image_scores(generator, replace(asked, judge="nothing-here"), tmp_path / "wrong")
+    with pytest.raises(VitrineError, match="num_users is 1"):
+        run_image_scores(generator, replace(asked, num_users=1), tmp_path / "wrong")
+    with pytest.raises(VitrineError, match="image_encoder 'nothing-here' cannot be loaded"):
+        run_image_scores(
+            generator, replace(asked, image_encoder="nothing-here"), tmp_path / "wrong"
+        )
 
 
 def test_pictures_are_compared_with_none_that_the_judge_learned_from() -> None:
     from types import SimpleNamespace
 
-    from generate.image.judge import train_judge
-    from generate.image.score import TOLD, judge_pictures, looked_at
+    from generate.image.attribute_classifier import train_attribute_classifier
+    from generate.image.score import TOLD, reference_items, score_with_encoder
 
     rng = np.random.default_rng(0)
     drawn = rng.integers(0, 255, (40, SIZE, SIZE, 3), dtype=np.uint8)
@@ -293,18 +299,18 @@ def test_pictures_are_compared_with_none_that_the_judge_learned_from() -> None:
         items=np.array([12, 13, 14]),
     )
     asked = np.array([15, 16, 17])
-    compared = np.array(looked_at(people, asked))
+    compared = np.array(reference_items(people, asked))
     assert compared.tolist() == list(range(18))
-    judge, _ = train_judge(catalog, 2, progress=False, without=compared)
+    judge, _ = train_attribute_classifier(catalog, 2, progress=False, without=compared)
     assert not set(judge.learned) & set(compared)
     assert len(judge.learned) == 22
     pictures = {told: [Image.fromarray(drawn[item]) for item in asked] for told in TOLD}
-    judged, _ = judge_pictures(pictures, asked, catalog, people, judge)
+    judged, _ = score_with_encoder(pictures, asked, catalog, people, judge)
     assert judged["reference_pictures"] == 18
     judge.learned = np.arange(10)
-    judged, _ = judge_pictures(pictures, asked, catalog, people, judge)
+    judged, _ = score_with_encoder(pictures, asked, catalog, people, judge)
     assert (judged["real_pictures"], judged["reference_pictures"]) == (18, 8)
-    most, _ = train_judge(catalog, 2, progress=False, without=np.arange(39))
+    most, _ = train_attribute_classifier(catalog, 2, progress=False, without=np.arange(39))
     assert len(most.learned) == 20, "half of the pictures are left to learn from"
 
 
@@ -317,7 +323,7 @@ def test_the_judge_sees_colours_that_no_label_names() -> None:
         where = (slice(None), slice(24, 40)) if stands else (slice(24, 40), slice(None))
         picture[where] = (200, 60, 60) if colour else (60, 60, 200)
     torch.manual_seed(0)
-    judge = PictureJudge({"stands": ["wide", "tall"]}, width=8)
+    judge = ImageAttributeClassifier({"stands": ["wide", "tall"]}, width=8)
     _fit(judge, pixels, tall[:, None], 150, rng, progress=False)
     features = judge.features(list(pixels))
     assert judge.read(features, "stands") == [("wide", "tall")[stands] for stands in tall]
@@ -331,9 +337,11 @@ def test_the_judge_sees_colours_that_no_label_names() -> None:
 
 def test_a_saved_judge_reads_as_it_did(tmp_path: Path) -> None:
     """Its attributes come back from the config in another order."""
-    judge = PictureJudge({"tone": ["dark", "light"], "shape": ["wide", "tall", "round"]}, width=8)
+    judge = ImageAttributeClassifier(
+        {"tone": ["dark", "light"], "shape": ["wide", "tall", "round"]}, width=8
+    )
     judge.save_pretrained(tmp_path)
-    read = PictureJudge.from_pretrained(tmp_path)
+    read = ImageAttributeClassifier.from_pretrained(tmp_path)
     features = torch.randn(40, 32)
     for attribute in judge.labels:
         assert read.read(features, attribute) == judge.read(features, attribute)
@@ -342,19 +350,19 @@ def test_a_saved_judge_reads_as_it_did(tmp_path: Path) -> None:
 def test_distances_between_sets_of_features() -> None:
     draw = torch.Generator().manual_seed(0)
     one, two = torch.randn(400, 8, generator=draw), torch.randn(400, 8, generator=draw)
-    assert abs(kernel_distance(one, two)) < 0.05
-    assert kernel_distance(one, two + 1) > 0.5
-    assert frechet_distance(one, one) == pytest.approx(0, abs=1e-6)
-    shifted = frechet_distance(one, one + 2)
+    assert abs(kernel_inception_distance(one, two)) < 0.05
+    assert kernel_inception_distance(one, two + 1) > 0.5
+    assert frechet_inception_distance(one, one) == pytest.approx(0, abs=1e-6)
+    shifted = frechet_inception_distance(one, one + 2)
     assert shifted == pytest.approx(8 * 4, rel=1e-6)
-    wide = frechet_distance(one, 3 * one)
+    wide = frechet_inception_distance(one, 3 * one)
     spread = torch.cov(one.double().T).trace()
     assert wide == pytest.approx(
         float(spread * 4 + (2 * one.double().mean(0)).square().sum()), rel=1e-6
     )
     units = torch.nn.functional.normalize(one, dim=-1)
-    assert variety(units) == pytest.approx(1, abs=0.02)
-    assert variety(units[:1].expand(5, -1)) == pytest.approx(0, abs=1e-5)
+    assert diversity(units) == pytest.approx(1, abs=0.02)
+    assert diversity(units[:1].expand(5, -1)) == pytest.approx(0, abs=1e-5)
 
 
 def test_a_picture_tells_whose_it_is() -> None:

@@ -41,7 +41,7 @@ RECALL_WEIGHT = 10.0
 """Of the square error of what is recalled, from -1 to 1, beside the labels' cross-entropies."""
 
 
-class Eyes(Protocol):
+class ImageEncoder(Protocol):
     """An encoder of pictures."""
 
     def features(self, pictures: Sequence[Any]) -> Tensor:
@@ -49,7 +49,7 @@ class Eyes(Protocol):
         ...
 
 
-class PictureJudge(ModelMixin, ConfigMixin):
+class ImageAttributeClassifier(ModelMixin, ConfigMixin):
     """A small convolutional network with a classifier for each of the catalog's attributes on top, and a
     map back to a small picture."""
 
@@ -96,18 +96,18 @@ class PictureJudge(ModelMixin, ConfigMixin):
         return [self.labels[attribute][one] for one in best]
 
 
-class ModelEyes:
+class PretrainedImageEncoder:
     """A Hugging Face image encoder, by name or folder: what it pools, or the mean of its last layer."""
 
     def __init__(self, name: str) -> None:
         """Raises VitrineError where it cannot be loaded."""
-        model = read_model(name, what="judge", dtype=torch.float32).eval()
+        model = read_model(name, what="image_encoder", dtype=torch.float32).eval()
         self.model = getattr(model, "vision_model", model)  # CLIP's half
         size = getattr(self.model.config, "image_size", None)
         if self.model.main_input_name != "pixel_values" or not isinstance(size, int):
             raise VitrineError(
-                f"judge {name!r} ({self.model.config.model_type}) says no image_size or reads no pictures; "
-                "name an encoder of pictures"
+                f"image_encoder {name!r} ({self.model.config.model_type}) has no image_size or reads none; "
+                "name an image encoder"
             )
         self.size = size
         self.mean, self.std = read_colours(name)
@@ -135,13 +135,13 @@ def as_pixels(pictures: Sequence[Image.Image | NDArray[np.uint8]]) -> Tensor:
     return torch.from_numpy(squared(pictures, SIZE)).movedim(-1, 1).float() / 127.5 - 1
 
 
-def train_judge(
+def train_attribute_classifier(
     catalog: Catalog,
     steps: int = 600,
     seed: int = 0,
     progress: bool = True,
     without: NDArray[np.integer] | None = None,
-) -> tuple[PictureJudge, dict[str, float]]:
+) -> tuple[ImageAttributeClassifier, dict[str, float]]:
     """A judge of this catalog's pictures, and the share of held-out ones whose value it names, by
     attribute. VitrineError where there is nothing to learn.
 
@@ -157,12 +157,12 @@ def train_judge(
     if not labels or len(items) < 2 * LEAST:
         raise VitrineError(
             f"the catalog {catalog.name!r} has too few pictures, or no attribute of which {LEAST} share a "
-            "value, to learn a judge from; name an image encoder with --judge."
+            "value, to learn a judge from; name an image encoder with --image_encoder."
         )
     checked = round(max(HELD_OUT * len(items), min(MOST_APART * len(items), apart.sum())))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        judge = PictureJudge(labels)
+        judge = ImageAttributeClassifier(labels)
         judge.learned = items[checked:]
         _fit(judge, pixels[checked:], codes[checked:], steps, rng, progress)
     features = judge.features(list(pixels[:checked]))
@@ -206,7 +206,7 @@ def _labels(
 
 
 def _fit(
-    judge: PictureJudge,
+    judge: ImageAttributeClassifier,
     pixels: NDArray[np.uint8],
     codes: NDArray[np.int64],
     steps: int,

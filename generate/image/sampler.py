@@ -18,21 +18,21 @@ from catalog.catalog import Catalog
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
 from generate.conditioning import Ranker
-from generate.image.adapted import BASE_FILE, load_adapted
-from generate.image.choose import Drawn, choose
-from generate.image.codec import Frame
-from generate.image.config import DrawConfig
-from generate.image.copies import Seen
-from generate.image.latents import nearest_frame, shape_of
-from generate.image.pipeline import PersonalImagePipeline, drawing
+from generate.image.best_of_n import SampledImage, choose
+from generate.image.codec import ImageSize
+from generate.image.config import SamplingConfig
+from generate.image.ip_adapter import BASE_FILE, load_adapted
+from generate.image.latent_cache import nearest_bucket, shape_of
+from generate.image.near_copies import TrainingImageIndex
+from generate.image.pipeline import PersonalImagePipeline, pipeline_arguments
 from generate.image.safety import Check, SafetyChecker
-from generate.image.structure import CHANNELS, around, cut_out, seen, structure_of
-from generate.image.watermark import mark
+from generate.image.structure import CHANNELS, around, foreground_mask, seen, structure_map
+from generate.image.watermark import embed_watermark
 from generate.provenance import SOURCE, signed_png
 from generate.pseudonyms import opaque_id, user_key
 from generate.ranker import load_catalog_and_ranker
 
-DRAW_DEFAULTS = "draw.json"
+SAMPLING_DEFAULTS = "sampling.json"
 LARGEST = 1024
 """Pixels of the longer side of a creative picture, at most."""
 KEPT = 64
@@ -43,24 +43,24 @@ Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Painter:
+class ImageSampler:
     """An image generator with its catalog and its shop."""
 
     pipeline: PersonalImagePipeline
     catalog: Catalog
     ranker: Ranker
-    defaults: DrawConfig
+    defaults: SamplingConfig
     hash: str
     """Content hash of the generator's artifact: what is generated says what made it."""
-    seen: Seen
+    training_images: TrainingImageIndex
     """The pictures it learned from."""
     check: Check | None = None
     """Says of pictures why they may not be shown; beside or in place of `safety_model`."""
 
-    def draw(
+    def sample(
         self,
         requests: Sequence[Request],
-        config: DrawConfig | None = None,
+        config: SamplingConfig | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> list[Image.Image]:
         """One picture a request, seeds counting up, with the watermark where it was made by the model;
@@ -75,37 +75,39 @@ class Painter:
         states = self.ranker.user_states(histories)
         pictures = []
         for request, drawn in zip(
-            requests, self.draw_rows(states, rows, seeds, config, progress), strict=True
+            requests, self.sample_rows(states, rows, seeds, config, progress), strict=True
         ):
             if drawn.picture is None:
                 raise VitrineError(
                     f"nothing that was drawn of {request[1]!r} may be shown: {drawn.refused}; try another "
-                    "seed, or more tries."
+                    "seed, or a larger max_retries."
                 )
             pictures.append(drawn.picture)
         return pictures
 
-    def draw_rows(
+    def sample_rows(
         self,
         states: Tensor,
         items: Sequence[int | None],
         seeds: Sequence[int],
-        config: DrawConfig,
+        config: SamplingConfig,
         progress: Callable[[int], None] | None = None,
-    ) -> list[Drawn]:
+    ) -> list[SampledImage]:
         """What is drawn for each of `states` (pictures, width) and `items` (rows)."""
-        if config.candidates < 1:
-            raise VitrineError(f"candidates is {config.candidates}; give 1 or more.")
+        if config.num_candidates < 1:
+            raise VitrineError(f"num_candidates is {config.num_candidates}; give 1 or more.")
         bare: set[int] = set()
         if config.mode == "creative":
-            config = replace(config, structure_scale=max(1.0, config.structure_scale))
+            config = replace(
+                config, structure_guidance_scale=max(1.0, config.structure_guidance_scale)
+            )
             known = [item for item in items if item is not None]
             if len(known) < len(items):
                 raise VitrineError("creative draws around an item; name one with --item.")
             bare = {place for place, item in enumerate(known) if self._cut_items(item) is None}
         kept = [place for place in range(len(items)) if place not in bare]
         refused = "it has no readable picture, and creative keeps the item's own pixels"
-        drawn = {place: Drawn(None, seeds[place], refused) for place in bare}
+        drawn = {place: SampledImage(None, seeds[place], refused) for place in bare}
         if kept:
             asked = [items[place] for place in kept]
             found = self._choose(
@@ -119,25 +121,25 @@ class Painter:
         states: Tensor,
         items: Sequence[int | None],
         seeds: Sequence[int],
-        config: DrawConfig,
+        config: SamplingConfig,
         progress: Callable[[int], None] | None,
-    ) -> list[Drawn]:
+    ) -> list[SampledImage]:
         vectors = torch.stack([self._vector(item) for item in items])
 
-        def draw(places: Sequence[int], seeds: Sequence[int]) -> list[Image.Image]:
+        def sample(places: Sequence[int], seeds: Sequence[int]) -> list[Image.Image]:
             chosen = [items[place] for place in places]
             return self._draw(states[places], vectors[places], chosen, seeds, config, progress)
 
         concept = config.mode == "concept"
         return choose(
-            draw,
+            sample,
             states,
             vectors,
             seeds,
-            candidates=config.candidates,
-            tries=config.tries,
+            num_candidates=config.num_candidates,
+            max_retries=config.max_retries,
             ranker=self.ranker,
-            seen=self.seen if config.refuse_copies and concept else None,
+            training_images=self.training_images if config.reject_near_copies and concept else None,
             check=self._check(config),
         )
 
@@ -147,7 +149,7 @@ class Painter:
         vectors: Tensor,
         items: Sequence[int | None],
         seeds: Sequence[int],
-        config: DrawConfig,
+        config: SamplingConfig,
         progress: Callable[[int], None] | None,
     ) -> list[Image.Image]:
         frames = [self._frame(item) for item in items]
@@ -162,12 +164,15 @@ class Painter:
                 self._structures(asked, frame, config),
                 frame=frame,
                 progress=progress,
-                **drawing(config),
+                **pipeline_arguments(config),
             )
             pictures |= zip(places, drawn, strict=True)
         if config.mode == "creative":
             return [self._around_item(item, pictures[place]) for place, item in enumerate(items)]
-        return [Image.fromarray(mark(np.asarray(pictures[place]))) for place in range(len(items))]
+        return [
+            Image.fromarray(embed_watermark(np.asarray(pictures[place])))
+            for place in range(len(items))
+        ]
 
     def item_pixels(self, item: int) -> tuple[NDArray[np.uint8], Mask]:
         """The item's picture (height, width, 3) at the size creative mode keeps it, and where in it the
@@ -187,15 +192,15 @@ class Painter:
         shape = shape_of(self.catalog, item)
         size = None if shape is None else _at_most(shape, LARGEST)
         picture = None if size is None else self.catalog.item_image(item, size)
-        return None if picture is None else (picture, cut_out(picture))
+        return None if picture is None else (picture, foreground_mask(picture))
 
     def _around_item(self, item: int | None, drawn: Image.Image) -> Image.Image:
         assert item is not None
         picture, mask = self.item_pixels(item)
-        ground = mark(_out_of_frame(drawn, (picture.shape[0], picture.shape[1])))
+        ground = embed_watermark(_out_of_frame(drawn, (picture.shape[0], picture.shape[1])))
         return Image.fromarray(around(picture, mask, ground))
 
-    def _check(self, config: DrawConfig) -> Check | None:
+    def _check(self, config: SamplingConfig) -> Check | None:
         model = safety_checker(config.safety_model, config.safety_labels)
         checks = [check for check in (self.check, model) if check is not None]
         if not checks:
@@ -208,26 +213,26 @@ class Painter:
         return all_of
 
     def _structures(
-        self, items: Sequence[int | None], frame: Frame, config: DrawConfig
+        self, items: Sequence[int | None], frame: ImageSize, config: SamplingConfig
     ) -> Tensor | None:
         """(pictures, CHANNELS, rows, columns); zeros for nothing in particular and no picture."""
-        if config.structure_scale == 0:
+        if config.structure_guidance_scale == 0:
             return None
         grid = self.pipeline.codec.grid_of(frame)
         found: dict[int, Tensor] = {}
         for item in {one for one in items if one is not None}:
             picture = self.catalog.item_image(item, frame)
             if picture is not None:
-                found[item] = seen(structure_of(picture, cut_out(picture), grid))
+                found[item] = seen(structure_map(picture, foreground_mask(picture), grid))
         nothing = torch.zeros(CHANNELS, *grid)
         return torch.stack([nothing if one is None else found.get(one, nothing) for one in items])
 
-    def _frame(self, item: int | None) -> Frame:
+    def _frame(self, item: int | None) -> ImageSize:
         frames = self.pipeline.codec.frames
         shape = None if item is None or len(frames) == 1 else shape_of(self.catalog, item)
-        return frames[nearest_frame(shape, frames)] if shape else frames[0]
+        return frames[nearest_bucket(shape, frames)] if shape else frames[0]
 
-    def about(self, request: Request, config: DrawConfig | None = None) -> dict[str, Any]:
+    def metadata(self, request: Request, config: SamplingConfig | None = None) -> dict[str, Any]:
         """What a saved picture says of itself: that and how it was made, for whom, of what."""
         config = config or self.defaults
         user, item = request
@@ -238,26 +243,26 @@ class Painter:
             "DigitalSourceType": SOURCE + how,
             "Mode": config.mode,
             "Generator": self.hash,
-            "Person": opaque_id(user),
+            "User": opaque_id(user),
             "UserKey": "" if user is None else user_key().fingerprint,
             "Item": item or "",
             "Settings": asdict(config),
         }
 
-    def finish(
-        self, picture: Image.Image, request: Request, config: DrawConfig | None = None
+    def to_signed_png(
+        self, picture: Image.Image, request: Request, config: SamplingConfig | None = None
     ) -> bytes:
         """A PNG to hand out: it says what it is and is signed."""
-        return signed_png(picture, self.about(request, config))
+        return signed_png(picture, self.metadata(request, config))
 
-    def finish_sheet(
-        self, sheet: Image.Image, users: Sequence[str], config: DrawConfig | None = None
+    def signed_contact_sheet(
+        self, sheet: Image.Image, users: Sequence[str], config: SamplingConfig | None = None
     ) -> bytes:
         """A PNG of pictures for several users, and of items, side by side."""
-        about = self.about((None, None), config) | {
+        about = self.metadata((None, None), config) | {
             "DigitalSourceType": f"{SOURCE}compositeSynthetic",
             "Mode": "contact sheet",
-            "People": [opaque_id(user) for user in users],
+            "Users": [opaque_id(user) for user in users],
             "UserKey": user_key().fingerprint,
         }
         return signed_png(sheet, about)
@@ -273,12 +278,12 @@ class Painter:
         return torch.from_numpy(np.array(self.ranker.item_vectors[item]))
 
 
-def _at_most(shape: Frame, longest: int) -> Frame:
+def _at_most(shape: ImageSize, longest: int) -> ImageSize:
     scale = min(1.0, longest / max(shape))
     return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
 
 
-def _out_of_frame(drawn: Image.Image, shape: Frame) -> NDArray[np.uint8]:
+def _out_of_frame(drawn: Image.Image, shape: ImageSize) -> NDArray[np.uint8]:
     """What was drawn, without the rims that the frame adds to a picture of this shape, at its size."""
     height, width = shape
     scale = min(drawn.width / width, drawn.height / height)
@@ -287,10 +292,10 @@ def _out_of_frame(drawn: Image.Image, shape: Frame) -> NDArray[np.uint8]:
     return np.asarray(drawn.resize((width, height), Image.Resampling.BICUBIC, box=box))
 
 
-def open_painter(
+def load_image_sampler(
     folder: str | Path, catalog: CatalogConfig | None = None, recommender: str | Path = ""
-) -> Painter:
-    """The painter of an image-generator artifact; `catalog`, `recommender`: see `load_catalog_and_ranker`."""
+) -> ImageSampler:
+    """The painter of an image-generator artifact; `catalog` and `recommender` as in `open_shop`."""
     artifact = open_artifact(Path(folder), kind="image-generator")
     read, ranker = load_catalog_and_ranker(artifact, catalog, recommender)
     pipeline = load_pipeline(artifact.path)
@@ -300,13 +305,15 @@ def open_painter(
             f"{ranker.width}; give the recommender that the generator was trained with."
         )
     defaults = load_defaults(artifact.path)
-    return Painter(pipeline, read, ranker, defaults, artifact.hash, Seen.load(artifact.path))
+    return ImageSampler(
+        pipeline, read, ranker, defaults, artifact.hash, TrainingImageIndex.load(artifact.path)
+    )
 
 
-def load_defaults(folder: Path) -> DrawConfig:
+def load_defaults(folder: Path) -> SamplingConfig:
     """The settings that an artifact's pictures are drawn with where nothing else is said."""
-    known = json.loads((folder / DRAW_DEFAULTS).read_text())
-    return DrawConfig(**known | {"safety_labels": tuple(known["safety_labels"])})
+    known = json.loads((folder / SAMPLING_DEFAULTS).read_text())
+    return SamplingConfig(**known | {"safety_labels": tuple(known["safety_labels"])})
 
 
 def load_pipeline(folder: Path) -> PersonalImagePipeline:
@@ -322,12 +329,12 @@ def safety_checker(model: str, labels: tuple[str, ...]) -> SafetyChecker | None:
     return SafetyChecker(model, labels) if model else None
 
 
-def draw(
+def sample_image(
     folder: str | Path,
     *,
     user: str | None = None,
     item: str | None = None,
-    config: DrawConfig | None = None,
+    config: SamplingConfig | None = None,
     output: str | Path | None = None,
     recommender: str | Path = "",
 ) -> Image.Image:
@@ -335,9 +342,9 @@ def draw(
 
     `output` is a PNG file to write it to, marked and signed as generated.
     """
-    painter = open_painter(folder, recommender=recommender)
-    picture = painter.draw([(user, item)], config)[0]
+    sampler = load_image_sampler(folder, recommender=recommender)
+    picture = sampler.sample([(user, item)], config)[0]
     if output is not None:
         Path(output).parent.mkdir(parents=True, exist_ok=True)
-        Path(output).write_bytes(painter.finish(picture, (user, item), config))
+        Path(output).write_bytes(sampler.to_signed_png(picture, (user, item), config))
     return picture

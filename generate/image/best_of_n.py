@@ -9,14 +9,14 @@ from PIL import Image
 from torch import Tensor
 
 from generate.conditioning import Ranker, derived_seed
-from generate.image.copies import Seen
+from generate.image.near_copies import TrainingImageIndex
 from generate.image.safety import Check
 
 COPY = "a copy of a picture it learned from"
 
 
 @dataclass(frozen=True)
-class Drawn:
+class SampledImage:
     picture: Image.Image | None
     """None where no candidate may be shown."""
     seed: int
@@ -35,12 +35,12 @@ def choose(
     vectors: Tensor,
     seeds: Sequence[int],
     *,
-    candidates: int,
-    tries: int,
+    num_candidates: int,
+    max_retries: int,
     ranker: Ranker,
-    seen: Seen | None = None,
+    training_images: TrainingImageIndex | None = None,
     check: Check | None = None,
-) -> list[Drawn]:
+) -> list[SampledImage]:
     """Of `candidates` for each request the one that its item and its person like best; up to `tries` more
     rounds for those of which none may be shown.
 
@@ -48,36 +48,38 @@ def choose(
     `vectors` (requests, width), zeros where there is none. The first candidate has the request's own
     seed, so one candidate is what would be drawn without choosing.
     """
-    best: dict[int, tuple[float, Drawn]] = {}
+    best: dict[int, tuple[float, SampledImage]] = {}
     why = dict.fromkeys(range(len(seeds)), "")
-    for turn in range(candidates + tries):
-        left = list(why) if turn < candidates else [place for place in why if place not in best]
+    for turn in range(num_candidates + max_retries):
+        left = list(why) if turn < num_candidates else [place for place in why if place not in best]
         if not left:
             break
         drawn_with = [
             seeds[place] if turn == 0 else derived_seed(seeds[place], turn) for place in left
         ]
         pictures = draw(left, drawn_with)
-        reasons = _reasons(pictures, seen, check)
+        reasons = _reasons(pictures, training_images, check)
         likes = np.zeros(len(left))
-        if candidates > 1:
+        if num_candidates > 1:
             likes = _liked(ranker, pictures, states[left] + vectors[left])
         for place, seed, picture, reason, like in zip(
             left, drawn_with, pictures, reasons, likes.tolist(), strict=True
         ):
             why[place] = reason
             if not reason and (place not in best or like > best[place][0]):
-                best[place] = (like, Drawn(picture, seed))
+                best[place] = (like, SampledImage(picture, seed))
     return [
-        best[place][1] if place in best else Drawn(None, seed, why[place])
+        best[place][1] if place in best else SampledImage(None, seed, why[place])
         for place, seed in enumerate(seeds)
     ]
 
 
-def _reasons(pictures: Sequence[Image.Image], seen: Seen | None, check: Check | None) -> list[str]:
+def _reasons(
+    pictures: Sequence[Image.Image], training_images: TrainingImageIndex | None, check: Check | None
+) -> list[str]:
     reasons = [""] * len(pictures)
-    if seen is not None:
-        copies = seen.copies([np.asarray(picture) for picture in pictures]).tolist()
+    if training_images is not None:
+        copies = training_images.near_copies([np.asarray(picture) for picture in pictures]).tolist()
         reasons = [COPY if copy else "" for copy in copies]
     if check is not None:
         reasons = [ours or theirs for ours, theirs in zip(reasons, check(pictures), strict=True)]
