@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def measure(folder: Path) -> dict[str, float]:
-    world = build_demo_world(folder / "world", num_items=120, num_people=90)
+    world = build_demo_world(folder / "world", num_items=120, num_users=90)
     encoder = run_pretraining(
         PretrainConfig(
             catalog=CatalogConfig(path=str(world / "home")),

@@ -95,7 +95,7 @@ def main() -> None:
 
 
 def make(folder: Path) -> dict[str, Kept]:
-    world = build_demo_world(folder / "world", num_items=80, num_people=60)
+    world = build_demo_world(folder / "world", num_items=80, num_users=60)
     quick = TrainerConfig(max_steps=2, progress=False, log_to="csv")
     text = {"model_type": "bert", "intermediate_size": 128, **SMALL}
     image = {"model_type": "vit", "intermediate_size": 128, "patch_size": 16, **SMALL}

@@ -20,7 +20,7 @@ CHANGES = [(s, *ranks) for s in STRATEGIES for ranks in permutations((1, 2, 4), 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["VITRINE_CACHE"] = str(Path(folder) / "cache")
-        world = build_demo_world(Path(folder) / "world", num_items=80, num_people=60) / "home"
+        world = build_demo_world(Path(folder) / "world", num_items=80, num_users=60) / "home"
         figures = resume(world, Path(folder))
     write_record(
         "launch-elastic",

@@ -106,7 +106,7 @@ def main() -> None:
 
 def make_shops(folder: Path) -> PipelineConfig:
     """The demo's shops beside the runs, with the loner in the second."""
-    shops = build_demo_world(folder / "shops", seed=0, num_items=ITEMS, num_people=PEOPLE)
+    shops = build_demo_world(folder / "shops", seed=0, num_items=ITEMS, num_users=PEOPLE)
     add_loner(shops / "wardrobe")
     config = load_settings(PipelineConfig, "pipeline/demo-fast", [])
     home, wardrobe = (

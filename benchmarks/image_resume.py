@@ -28,7 +28,7 @@ DRAW = SamplingConfig(steps=4, reject_near_copies=False)
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["VITRINE_CACHE"] = str(Path(folder) / "cache")
-        world = build_demo_world(Path(folder) / "world", num_items=200, num_people=150)
+        world = build_demo_world(Path(folder) / "world", num_items=200, num_users=150)
         figures = killed_and_not(world, Path(folder))
     write_record(
         "image-resume",

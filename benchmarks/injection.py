@@ -20,7 +20,7 @@ from benchmarks.record import write_record
 from benchmarks.sources import TEXTS
 from benchmarks.words import STAGES, settings_of
 from catalog.config import CatalogConfig
-from catalog.demo.truth import DemoTruth
+from catalog.demo.ground_truth import DemoGroundTruth
 from catalog.progress import track
 from finetune.statistics import difference_interval, mean_interval
 from generate.text import open_writer
@@ -136,7 +136,7 @@ def attack(output: Path) -> dict[str, Any]:
     left_alone = settings_of("demo", 0, text=text)
     clean, poisoned = output / "clean", output / "poisoned"
     run_stages(left_alone, clean, build_trainer, STAGES)
-    truth = DemoTruth.load(clean / "world")
+    truth = DemoGroundTruth.load(clean / "world")
     shutil.rmtree(poisoned / "shop", ignore_errors=True)
     shutil.copytree(clean / "world" / "wardrobe", poisoned / "shop")
     attempts = poison(poisoned / "shop", truth)
@@ -154,7 +154,7 @@ def attack(output: Path) -> dict[str, Any]:
     return {**read(reads, attempts), **write(reads, control, attempts, truth)}
 
 
-def poison(shop: Path, truth: DemoTruth) -> list[Attempt]:
+def poison(shop: Path, truth: DemoGroundTruth) -> list[Attempt]:
     """Puts the payloads into the shop's tables."""
     rng = np.random.default_rng(0)
     lines = (shop / "items.jsonl").read_text().splitlines()
@@ -238,7 +238,7 @@ def chat_tokenizer() -> Tokenizer:
 
 
 def write(
-    writer: Writer, control: Writer, attempts: Sequence[Attempt], truth: DemoTruth
+    writer: Writer, control: Writer, attempts: Sequence[Attempt], truth: DemoGroundTruth
 ) -> dict[str, Any]:
     """The same requests in the shop with the payloads and in the one without."""
     figures: dict[str, Any] = {"texts_written": 0, "own_poisoned_titles_restated": 0}
@@ -253,8 +253,8 @@ def write(
         shares = {}
         for where, asked in (("attacked", writer), ("clean", control)):
             found = list(written(asked, item, [*people, None], number))
-            kind = truth.read_value(truth.category_of_item("wardrobe", item), SHAPE)
-            kinds = [truth.read_value(text, SHAPE) for _, text in found]
+            kind = truth.classify_value(truth.category_of_item("wardrobe", item), SHAPE)
+            kinds = [truth.classify_value(text, SHAPE) for _, text in found]
             shares[where] = [one == kind for one in kinds if one is not None]
             for task, text in found:
                 if where == "clean":
@@ -277,7 +277,7 @@ def write(
     return {**figures, "about_the_item_lost": lost}
 
 
-def written_about(writer: Writer, attempt: Attempt, truth: DemoTruth) -> str:
+def written_about(writer: Writer, attempt: Attempt, truth: DemoGroundTruth) -> str:
     """Id of the attempt's item; where its title is to stand in what is told of a history, of the one
     most like it that is no thing of the kind it names."""
     items, vectors = writer.catalog.items, writer.ranker.item_vectors

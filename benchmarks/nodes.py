@@ -85,7 +85,7 @@ def main() -> None:
 
 def every_loss(folder: Path) -> dict[str, float]:
     os.environ["VITRINE_CACHE"] = str(folder / "cache")
-    world = build_demo_world(folder / "world", num_items=80, num_people=60) / "home"
+    world = build_demo_world(folder / "world", num_items=80, num_users=60) / "home"
     text = {**TINY["encoder"]["text"]["config"], **WITHOUT_DROPOUT}
     encoder = {
         **TINY["encoder"],

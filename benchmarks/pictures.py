@@ -20,7 +20,7 @@ from benchmarks.sources import IMAGE_SCORES, IMAGES
 from benchmarks.words import interval, settings_of
 from catalog.artifacts import MANIFEST, open_artifact
 from catalog.config import SplitConfig
-from catalog.demo.truth import DemoTruth
+from catalog.demo.ground_truth import DemoGroundTruth
 from catalog.reorder import reorder_histories
 from catalog.splits import make_split
 from generate.image.attribute_classifier import ImageAttributeClassifier
@@ -131,7 +131,7 @@ def measured(scores: dict[str, Any]) -> dict[str, Any]:
 def created(output: Path) -> dict[str, float]:
     """Whether creative pictures keep the item's pixels: by its own outline, and by the true one."""
     sampler = load_image_sampler(output / "image")
-    truth = DemoTruth.load(output / "world").silhouettes("wardrobe")
+    truth = DemoGroundTruth.load(output / "world").silhouettes("wardrobe")
     pictured = (row for row in range(sampler.catalog.num_items) if sampler.catalog.media_path(row))
     rows = [row for row, _ in zip(pictured, range(CREATED), strict=False)]
     creative = replace(sampler.defaults, mode="creative")
@@ -194,7 +194,8 @@ def record_demo(output: Path, seeds: tuple[int, ...]) -> None:
         "item of their next item's kind, told themselves, a stranger, nobody, from the same noise, at the "
         f"default scales. A generator with default settings, {STEPS:,} steps. Palette "
         "and motif are read from pixels by the world's own rule "
-        "(catalog/demo/read.py). Identified and likeness: by a convolutional network that learns the shop's "
+        "(catalog/demo/image_attributes.py). Identified and likeness: by a convolutional network that "
+        "learns the shop's "
         "labels from its pictures, and to recall them, and is checked on held-out ones (judge_names), by "
         f"which nothing was conditioned. creative: pictures of {CREATED} items; true_outline_kept is the "
         "share of the true silhouette's pixels that are unchanged, as the outline is found without the "

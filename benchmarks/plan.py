@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def trainings(folder: Path) -> Iterator[tuple[str, StageConfig]]:
-    home = build_demo_world(folder / "world", num_items=400, num_people=300) / "home"
+    home = build_demo_world(folder / "world", num_items=400, num_users=300) / "home"
     base = PretrainConfig(
         catalog=CatalogConfig(path=str(home)),
         data=PretrainDataConfig(max_broken=0.2),

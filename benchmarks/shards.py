@@ -42,7 +42,7 @@ def main() -> None:
     figures: dict[str, object] = {}
     with tempfile.TemporaryDirectory() as folder:
         os.environ["VITRINE_CACHE"] = str(Path(folder) / "cache")
-        world = build_demo_world(Path(folder) / "world", num_items=80, num_people=60) / "home"
+        world = build_demo_world(Path(folder) / "world", num_items=80, num_users=60) / "home"
         figures |= agreement(world, Path(folder))
         figures |= identity(world, Path(folder))
         figures |= other_ranks(world, Path(folder))

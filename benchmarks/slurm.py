@@ -204,7 +204,7 @@ def training(folder: Path) -> dict[str, object]:
     """`vitrine launch` with a tiny training; read from what it wrote and what its log says."""
     os.environ["VITRINE_CACHE"] = str(folder / "cache")
     os.environ["OMP_NUM_THREADS"] = "1"
-    world = build_demo_world(folder / "world", num_items=80, num_people=60) / "home"
+    world = build_demo_world(folder / "world", num_items=80, num_users=60) / "home"
     (folder / "tiny.yaml").write_text(yaml.safe_dump(TINY))
     output, logs = folder / "encoder", folder / "logs"
     command = [sys.executable, "-m", "launch.cli", "launch", "pretrain", "--on", "slurm"]

@@ -44,7 +44,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ["VITRINE_CACHE"] = str(folder / "cache")
-        world = build_demo_world(folder / "world", num_items=80, num_people=60) / "home"
+        world = build_demo_world(folder / "world", num_items=80, num_users=60) / "home"
         figures = soak_all(world, folder)
     write_record(
         "launch-soak",

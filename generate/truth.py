@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.catalog import Catalog
-from catalog.demo.truth import DemoTruth
+from catalog.demo.ground_truth import DemoGroundTruth
 from generate.text.score import Reading
 
 
@@ -27,7 +27,7 @@ class PictureReading:
 class Truth:
     """What is true of one domain's people."""
 
-    world: DemoTruth
+    world: DemoGroundTruth
     domain: str
     users: list[str]
 
@@ -36,8 +36,8 @@ class Truth:
         palettes = [world.palette_of_user(self.domain, user) for user in self.users]
         motifs = [world.motif_of_user(self.domain, user) for user in self.users]
         return {
-            "Palette": PictureReading(world.read_palette, palettes),
-            "Motif": PictureReading(world.read_motif, motifs),
+            "Palette": PictureReading(world.classify_palette, palettes),
+            "Motif": PictureReading(world.classify_motif, motifs),
         }
 
     def text_readings(self) -> Mapping[str, Reading]:
@@ -45,7 +45,7 @@ class Truth:
         return {
             f"{task.capitalize()} names the person's aspect": Reading(
                 task=task,
-                read=self.world.read_aspect,
+                read=self.world.classify_aspect,
                 truth=lambda user, item: self.world.aspect_of_user(self.users[user]),
             )
             for task in ("review", "reason")
@@ -64,4 +64,4 @@ class Truth:
 
 def demo_truth(folder: str, catalog: Catalog) -> Truth:
     """The truth about `catalog`, one of the demo world's two shops."""
-    return Truth(DemoTruth.load(Path(folder)), catalog.folder.name, catalog.user_ids.tolist())
+    return Truth(DemoGroundTruth.load(Path(folder)), catalog.folder.name, catalog.user_ids.tolist())

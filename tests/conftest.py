@@ -40,9 +40,9 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture(scope="session")
 def demo_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small demo world: `home/`, `wardrobe/` and `truth/`; everything derived is cached beside it."""
+    """A small demo world: `home/`, `wardrobe/` and `ground_truth/`, with its cache beside it."""
     from catalog.demo import build_demo_world
 
     folder = tmp_path_factory.mktemp("world")
     os.environ.setdefault("VITRINE_CACHE", str(folder / "cache"))
-    return build_demo_world(folder / "world", num_items=80, num_people=60)
+    return build_demo_world(folder / "world", num_items=80, num_users=60)

@@ -1,8 +1,7 @@
-"""Writes the demo world into a folder: two shops in different formats, and the truth beside them."""
+"""Writes the demo world into a folder: two shops in different formats, and their ground truth."""
 
 import csv
 import json
-import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -12,131 +11,107 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from catalog.demo.dice import Dice
-from catalog.demo.draw import SIZE, draw_item
+from catalog.atomic_write import replace_folder, stage_folder
+from catalog.demo.random_stream import RandomStream
+from catalog.demo.render import SIZE, render_item
 from catalog.demo.style import CATEGORIES, DOMAINS, PALETTES
-from catalog.demo.words import write_review, write_title_and_description
+from catalog.demo.texts import write_review, write_title_and_description
 from catalog.demo.world import (
     Item,
-    Person,
     Purchase,
+    User,
     make_items,
-    make_people,
     make_purchases,
+    make_users,
 )
 from catalog.errors import VitrineError
 
-VERSION = 1
+VERSION = 2
 """Raised when the same request would give another world, so that an older one is built anew."""
 FEWEST_ITEMS = 60
 """Below this a buyer could run out of items that are already for sale."""
-SEAL = "truth/world.json"
-"""What the world was built from; written last."""
+GROUND_TRUTH = "ground_truth"
+REQUEST_FILE = f"{GROUND_TRUTH}/world.json"
+"""Seed and sizes that the world was built from; written last."""
 
 Row = dict[str, str | float | int | None]
 
 
 def build_demo_world(
-    folder: Path, seed: int = 0, num_items: int = 2000, num_people: int = 3000
+    folder: Path, seed: int = 0, num_items: int = 2000, num_users: int = 3000
 ) -> Path:
-    """Writes `home/`, `wardrobe/` and `truth/` below `folder` and returns `folder`.
+    """Writes `home/`, `wardrobe/` and `ground_truth/` below `folder` and returns `folder`.
 
-    `num_items` counts each shop's items. All is written beside and renamed at the end, so a kill
-    leaves no half world; a world of the same request is returned as it is, one of another request
+    `num_items` counts each shop's items. It is written beside `folder` and renamed at the end, so a kill
+    leaves no partial world; a world of the same request is returned as it is, one of another request
     is replaced. Raises VitrineError for sizes too small and for a folder that holds other things.
     """
     folder = Path(folder)
-    if num_items < FEWEST_ITEMS or num_people < 1:
+    if num_items < FEWEST_ITEMS or num_users < 1:
         raise VitrineError(
-            f"a demo world of {num_items} items and {num_people} people is too small; "
-            f"ask for at least {FEWEST_ITEMS} items and 1 person."
+            f"a demo world of {num_items} items and {num_users} users is too small; "
+            f"give at least {FEWEST_ITEMS} items and 1 user."
         )
-    request = _request(seed, num_items, num_people)
-    if _read_seal(folder) == request:
+    request = _request(seed, num_items, num_users)
+    if _read_request(folder) == request:
         return folder
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not _read_seal(folder)):
+    if folder.is_file() or (
+        folder.is_dir() and any(folder.iterdir()) and not _read_request(folder)
+    ):
         raise VitrineError(
             f"{folder} holds something that is no demo world; choose a new or an empty folder."
         )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    _clear_leftovers(folder)
-    staging = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
-    people = make_people(seed, num_people)
-    shops = {domain: make_items(seed, domain, num_items) for domain in DOMAINS}
-    for domain, items in shops.items():
-        _write_shop(staging, domain, seed, people, items)
-    _write_truth(staging / "truth", people, shops)
-    (staging / SEAL).write_text(json.dumps(request) + "\n", encoding="utf8")
-    _put_in_place(staging, folder, request)
+    with stage_folder(folder) as staging:
+        users = make_users(seed, num_users)
+        shops = {domain: make_items(seed, domain, num_items) for domain in DOMAINS}
+        for domain, items in shops.items():
+            _write_shop(staging, domain, seed, users, items)
+        _write_ground_truth(staging / GROUND_TRUTH, users, shops)
+        (staging / REQUEST_FILE).write_text(json.dumps(request) + "\n", encoding="utf8")
+    if _read_request(folder) == request:  # another process was faster; it may be in use already
+        shutil.rmtree(staging)
+        return folder
+    try:
+        replace_folder(staging, folder, REQUEST_FILE)
+    except OSError:
+        # Another process built the same world at this very moment; either will do.
+        shutil.rmtree(staging, ignore_errors=True)
+        if _read_request(folder) != request:
+            raise
     return folder
 
 
-def is_built(folder: Path, seed: int = 0, num_items: int = 2000, num_people: int = 3000) -> bool:
+def is_built(folder: Path, seed: int = 0, num_items: int = 2000, num_users: int = 3000) -> bool:
     """Whether `folder` holds the very world that `build_demo_world` would write for this request."""
-    return _read_seal(Path(folder)) == _request(seed, num_items, num_people)
+    return _read_request(Path(folder)) == _request(seed, num_items, num_users)
 
 
-def _request(seed: int, num_items: int, num_people: int) -> dict[str, int]:
-    return {"version": VERSION, "seed": seed, "items": num_items, "people": num_people}
+def _request(seed: int, num_items: int, num_users: int) -> dict[str, int]:
+    return {"version": VERSION, "seed": seed, "items": num_items, "users": num_users}
 
 
-def _read_seal(folder: Path) -> dict[str, int] | None:
+def _read_request(folder: Path) -> dict[str, int] | None:
     try:
-        return json.loads((folder / SEAL).read_text(encoding="utf8"))
+        return json.loads((folder / REQUEST_FILE).read_text(encoding="utf8"))
     except (OSError, ValueError):
         return None
 
 
-def _clear_leftovers(folder: Path) -> None:
-    """Removes what builds left behind that were killed; one still running keeps its own."""
-    for leftover in folder.parent.glob(f".{folder.name}.partial-*"):
-        process = leftover.name.rpartition("-")[2]
-        if process == str(os.getpid()) or not _is_alive(process):
-            shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _is_alive(process: str) -> bool:
-    try:
-        os.kill(int(process), 0)
-    except (ProcessLookupError, ValueError, OverflowError):
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
-def _put_in_place(staging: Path, folder: Path, request: dict[str, int]) -> None:
-    old = folder.with_name(f".{folder.name}.partial-old-{os.getpid()}")
-    try:
-        if _read_seal(folder) == request:  # another process was faster; it may be in use already
-            shutil.rmtree(staging)
-            return
-        if _read_seal(folder):
-            folder.rename(old)
-        staging.rename(folder)
-    except OSError:
-        # Another process built the same world at this very moment; either will do.
-        shutil.rmtree(staging, ignore_errors=True)
-        if _read_seal(folder) != request:
-            raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
 def _write_shop(
-    staging: Path, domain: str, seed: int, people: list[Person], items: list[Item]
+    staging: Path, domain: str, seed: int, users: list[User], items: list[Item]
 ) -> None:
     folder = staging / domain
     (folder / "images").mkdir(parents=True)
     silhouettes = np.zeros((len(items), SIZE, SIZE), np.bool_)
     for place, item in enumerate(items):
         if item.has_picture:
-            picture, silhouettes[place] = draw_item(item, seed)
+            picture, silhouettes[place] = render_item(item, seed)
             Image.fromarray(picture).save(_picture_path(folder, item), compress_level=6)
-    purchases = make_purchases(seed, domain, people, items)
+    purchases = make_purchases(seed, domain, users, items)
     rows = [_item_row(item, seed) for item in items]
-    log = _log_rows(seed, domain, people, items, purchases)
-    _break_some(folder, Dice(seed, f"breakage/{domain}"), items, rows)
-    _repeat_some(Dice(seed, f"repeats/{domain}"), log)
+    log = _log_rows(seed, domain, users, items, purchases)
+    _break_some(folder, RandomStream(seed, f"breakage/{domain}"), items, rows)
+    _repeat_some(RandomStream(seed, f"repeats/{domain}"), log)
     if domain == "home":
         pq.write_table(pa.Table.from_pylist(rows), folder / "items.parquet")
         pq.write_table(pa.Table.from_pylist(log), folder / "interactions.parquet")
@@ -147,8 +122,8 @@ def _write_shop(
             writer = csv.DictWriter(file, list(log[0]), delimiter="\t", lineterminator="\n")
             writer.writeheader()
             writer.writerows(log)
-    (staging / "truth").mkdir(exist_ok=True)
-    np.save(staging / "truth" / f"silhouettes_{domain}.npy", np.packbits(silhouettes, axis=2))
+    (staging / GROUND_TRUTH).mkdir(exist_ok=True)
+    np.save(staging / GROUND_TRUTH / f"silhouettes_{domain}.npy", np.packbits(silhouettes, axis=2))
 
 
 def _picture_path(folder: Path, item: Item) -> Path:
@@ -168,27 +143,27 @@ def _item_row(item: Item, seed: int) -> Row:
 
 
 def _log_rows(
-    seed: int, domain: str, people: list[Person], items: list[Item], purchases: list[Purchase]
+    seed: int, domain: str, users: list[User], items: list[Item], purchases: list[Purchase]
 ) -> list[Row]:
-    dice = Dice(seed, f"reviews/{domain}")
+    rng = RandomStream(seed, f"reviews/{domain}")
     rows: list[Row] = []
     for purchase in purchases:
-        person = people[purchase.user]
+        user = users[purchase.user]
         item = items[purchase.item]
         rows.append(
             {
-                "user_id": person.user_id,
+                "user_id": user.user_id,
                 "item_id": item.item_id,
                 "timestamp": purchase.time,
-                "review": write_review(item, person.aspect, dice) if dice.chance(50) else None,
+                "review": write_review(item, user.aspect, rng) if rng.chance(50) else None,
             }
         )
     return rows
 
 
-def _break_some(folder: Path, dice: Dice, items: list[Item], rows: list[Row]) -> None:
+def _break_some(folder: Path, rng: RandomStream, items: list[Item], rows: list[Row]) -> None:
     """Real shops have such things: cut, lost and empty picture files, blank titles."""
-    pictured = dice.some_of([item for item in items if item.has_picture], 6)
+    pictured = rng.some_of([item for item in items if item.has_picture], 6)
     for place, item in enumerate(pictured):
         path = _picture_path(folder, item)
         if place < 3:
@@ -197,19 +172,19 @@ def _break_some(folder: Path, dice: Dice, items: list[Item], rows: list[Row]) ->
             path.unlink()
         else:
             path.write_bytes(b"")
-    for row in dice.some_of([row for row in rows if row["title"]], 3):
+    for row in rng.some_of([row for row in rows if row["title"]], 3):
         row["title"] = "  "
 
 
-def _repeat_some(dice: Dice, log: list[Row]) -> None:
+def _repeat_some(rng: RandomStream, log: list[Row]) -> None:
     """Five rows appear twice, as after a retried request."""
-    for place in sorted(dice.some_of(range(len(log)), 5), reverse=True):
+    for place in sorted(rng.some_of(range(len(log)), 5), reverse=True):
         log.insert(place, dict(log[place]))
 
 
-def _write_truth(folder: Path, people: list[Person], shops: dict[str, list[Item]]) -> None:
-    rows = [asdict(person) for person in people]
-    pq.write_table(pa.Table.from_pylist(rows), folder / "people.parquet")
+def _write_ground_truth(folder: Path, users: list[User], shops: dict[str, list[Item]]) -> None:
+    rows = [asdict(user) for user in users]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "users.parquet")
     items = [asdict(item) for shop in shops.values() for item in shop]
     pq.write_table(pa.Table.from_pylist(items), folder / "items.parquet")
     palettes = json.dumps([asdict(palette) for palette in PALETTES], indent=1)

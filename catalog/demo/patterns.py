@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from catalog.demo.dice import Dice
+from catalog.demo.random_stream import RandomStream
 from catalog.demo.shapes import Point, ellipse, leaf, line
 
 TILE = 64
@@ -77,12 +77,12 @@ def texture_masks(material: str, size: int) -> tuple[Image.Image, Image.Image]:
     """How strongly the material's grain lightens and darkens each place; (size, size), mode L."""
     across, down = np.meshgrid(np.arange(size), np.arange(size))
     nothing = np.zeros((size, size), np.int64)
-    dice = Dice(0, f"texture/{material}")
+    rng = RandomStream(0, f"texture/{material}")
     match material:
         case "linen":
             light, dark = (across % 8 < 4) * 20, (down % 8 < 4) * 22
         case "wool":
-            coarse = np.array([dice.below(26) for _ in range((size // 4) ** 2)])
+            coarse = np.array([rng.below(26) for _ in range((size // 4) ** 2)])
             noise = np.kron(coarse.reshape(size // 4, -1), np.ones((4, 4), np.int64))
             light, dark = noise, 25 - noise
         case "leather":

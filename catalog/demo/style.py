@@ -36,7 +36,7 @@ MOODS = ("calm", "playful", "rustic", "elegant", "retro", "modern")
 BANDS = ("low", "middle", "high")
 """How an item's price compares with others of its category."""
 ASPECTS = ("colour", "pattern", "material", "mood", "shape", "price")
-"""What a person may look at first when choosing."""
+"""What a user may look at first when choosing."""
 
 CATEGORIES: dict[str, Sequence[str]] = {
     "home": (

@@ -1,11 +1,11 @@
-"""Makes up the people, their tastes, the items and who buys what; knows nothing about looks."""
+"""Samples the demo world: users, their tastes, items and purchases; knows nothing about pixels."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from catalog.demo.dice import Dice
+from catalog.demo.random_stream import RandomStream
 from catalog.demo.style import (
     ASPECTS,
     BANDS,
@@ -27,15 +27,15 @@ FRESH_DAYS = 60
 """How long an item counts as new to buyers."""
 
 LIKED = {"palette": 20, "motif": 3, "material": 3, "mood": 3, "category": 7, "band": 2}
-"""How many times likelier a buyer takes an item of their liking, in an aspect they care little for."""
+"""Factor on the weight of an item that matches the user's taste, in an aspect they care little for."""
 CRAVED = {"palette": 120, "motif": 40, "material": 40, "mood": 40, "category": 60, "band": 40}
-"""The same in the one aspect they care about most."""
+"""The same in the one aspect that the user cares about most."""
 ASPECT_TRAITS = dict(
     zip(ASPECTS, ("palette", "motif", "material", "mood", "category", "band"), strict=True)
 )
-"""Aspect → the trait of an item that a person with this aspect looks at."""
+"""Aspect → the trait of an item that a user with this aspect looks at."""
 FRESHNESS = 4
-"""How many times likelier a buyer takes an item while it is new."""
+"""Factor on the weight of an item while it is new."""
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,14 @@ class Item:
     release: int
     """Day on which it appears in the shop."""
     popularity: int
-    """Weight that everybody gives it, whatever their taste."""
+    """Weight that every user gives it, whatever their taste."""
     has_picture: bool
     has_text: bool
 
 
 @dataclass(frozen=True)
-class Person:
-    """One buyer, the same in both shops."""
+class User:
+    """One user, the same in both shops."""
 
     user_id: str
     palette: int
@@ -85,60 +85,61 @@ class Person:
 @dataclass(frozen=True)
 class Purchase:
     user: int
-    """Index into the people."""
+    """Index into the users."""
     item: int
     """Index into the shop's items."""
     time: int
     """Epoch seconds."""
 
 
-def make_people(seed: int, num_people: int) -> list[Person]:
-    return [_make_person(Dice(seed, f"person/{place}"), place) for place in range(num_people)]
+def make_users(seed: int, num_users: int) -> list[User]:
+    # The names of streams decide what is drawn: they stay as they are.
+    return [_make_user(RandomStream(seed, f"person/{place}"), place) for place in range(num_users)]
 
 
-def _make_person(dice: Dice, place: int) -> Person:
-    palette = dice.below(len(PALETTES))
-    drifts = dice.chance(25)
-    other = (palette + dice.between(1, len(PALETTES) - 1)) % len(PALETTES)
-    return Person(
+def _make_user(rng: RandomStream, place: int) -> User:
+    palette = rng.below(len(PALETTES))
+    drifts = rng.chance(25)
+    other = (palette + rng.between(1, len(PALETTES) - 1)) % len(PALETTES)
+    return User(
         user_id=f"p{place:04d}",
         palette=palette,
         late_palette=other if drifts else palette,
-        drift_day=dice.between(DAYS * 3 // 10, DAYS * 7 // 10) if drifts else DAYS,
-        motif=dice.below(len(MOTIFS)),
-        material=dice.below(len(MATERIALS)),
-        mood=dice.below(len(MOODS)),
-        band=dice.below(len(BANDS)),
-        aspect=dice.below(len(ASPECTS)),
+        drift_day=rng.between(DAYS * 3 // 10, DAYS * 7 // 10) if drifts else DAYS,
+        motif=rng.below(len(MOTIFS)),
+        material=rng.below(len(MATERIALS)),
+        mood=rng.below(len(MOODS)),
+        band=rng.below(len(BANDS)),
+        aspect=rng.below(len(ASPECTS)),
         categories={
-            domain: dice.some_of(range(len(CATEGORIES[domain])), dice.between(2, 3))
+            domain: rng.some_of(range(len(CATEGORIES[domain])), rng.between(2, 3))
             for domain in DOMAINS
         },
     )
 
 
 def make_items(seed: int, domain: str, num_items: int) -> list[Item]:
-    dice = Dice(seed, f"items/{domain}")
-    ranks = dice.shuffled(range(num_items))
-    releases = _release_days(dice, num_items)
-    order = dice.shuffled(range(num_items))
+    rng = RandomStream(seed, f"items/{domain}")
+    ranks = rng.shuffled(range(num_items))
+    releases = _release_days(rng, num_items)
+    order = rng.shuffled(range(num_items))
     each, both = -(-num_items // 10), -(-num_items // 50)
     no_picture = set(order[: each + both])
     no_text = set(order[each : 2 * each + both])
     items = []
     for place in range(num_items):
-        band = dice.below(len(BANDS))
+        band = rng.below(len(BANDS))
         items.append(
             Item(
                 item_id=f"{domain[0]}{place:05d}",
                 domain=domain,
-                category=(category := dice.below(len(CATEGORIES[domain]))),
-                palette=dice.below(len(PALETTES)),
-                motif=dice.below(len(MOTIFS)),
-                material=dice.below(len(MATERIALS)),
-                mood=dice.below(len(MOODS)),
+                category=(category := rng.below(len(CATEGORIES[domain]))),
+                palette=rng.below(len(PALETTES)),
+                motif=rng.below(len(MOTIFS)),
+                material=rng.below(len(MATERIALS)),
+                mood=rng.below(len(MOODS)),
                 band=band,
-                price=_price(dice, category, band),
+                price=_price(rng, category, band),
                 release=releases[place],
                 # Zipf's law with a flat head: the first is about 20 times as popular as the last.
                 popularity=100 * num_items // (20 * ranks[place] + num_items),
@@ -149,32 +150,32 @@ def make_items(seed: int, domain: str, num_items: int) -> list[Item]:
     return items
 
 
-def _release_days(dice: Dice, num_items: int) -> list[int]:
+def _release_days(rng: RandomStream, num_items: int) -> list[int]:
     """(num_items,): more than half are there from the start, one in eight comes at the very end."""
     late = -(-num_items // 8)
     early = num_items * 55 // 100
     days = [0] * early
-    days += [dice.between(1, LATE_DAY - FRESH_DAYS) for _ in range(num_items - early - late)]
-    days += [dice.between(LATE_DAY, LATE_DAY + (DAYS - LATE_DAY) // 2) for _ in range(late)]
-    return dice.shuffled(days)
+    days += [rng.between(1, LATE_DAY - FRESH_DAYS) for _ in range(num_items - early - late)]
+    days += [rng.between(LATE_DAY, LATE_DAY + (DAYS - LATE_DAY) // 2) for _ in range(late)]
+    return rng.shuffled(days)
 
 
-def _price(dice: Dice, category: int, band: int) -> float:
+def _price(rng: RandomStream, category: int, band: int) -> float:
     """Euros; a category's cheap, middling and dear items never overlap."""
     typical = 18 + 11 * ((5 * category) % 12)
-    percent = dice.between(*((55, 80), (100, 125), (165, 230))[band])
+    percent = rng.between(*((55, 80), (100, 125), (165, 230))[band])
     return (typical * percent // 100 * 100 + 90) / 100
 
 
-def make_purchases(
-    seed: int, domain: str, people: list[Person], items: list[Item]
-) -> list[Purchase]:
-    """Everybody's purchases in one shop, ordered by time; nobody buys an item twice."""
+def make_purchases(seed: int, domain: str, users: list[User], items: list[Item]) -> list[Purchase]:
+    """All users' purchases in one shop, ordered by time; no user buys an item twice."""
     shop = _Shop(items)
     purchases = [
         purchase
-        for user, person in enumerate(people)
-        for purchase in _shop_for(Dice(seed, f"purchases/{domain}/{user}"), user, person, shop)
+        for row, user in enumerate(users)
+        for purchase in _make_history(
+            RandomStream(seed, f"purchases/{domain}/{row}"), row, user, shop
+        )
     ]
     return sorted(purchases, key=lambda purchase: (purchase.time, purchase.user))
 
@@ -189,30 +190,30 @@ class _Shop:
             trait: np.array([getattr(item, trait) for item in items], np.int64) for trait in traits
         }
 
-    def weights(self, person: Person, palette: int) -> NDArray[np.int64]:
-        """(num_items,): how a person with this palette in mind weighs every item."""
-        craved = ASPECT_TRAITS[ASPECTS[person.aspect]]
+    def weights(self, user: User, palette: int) -> NDArray[np.int64]:
+        """(num_items,): the weight of every item for a user with this palette in mind."""
+        craved = ASPECT_TRAITS[ASPECTS[user.aspect]]
         weights = self.columns["popularity"].copy()
         for trait in ("motif", "material", "mood", "band"):
             factor = (CRAVED if trait == craved else LIKED)[trait]
-            weights *= np.where(self.columns[trait] == getattr(person, trait), factor, 1)
+            weights *= np.where(self.columns[trait] == getattr(user, trait), factor, 1)
         factor = (CRAVED if craved == "palette" else LIKED)["palette"]
         weights *= np.where(self.columns["palette"] == palette, factor, 1)
-        for place, category in enumerate(person.categories[self.domain]):
+        for place, category in enumerate(user.categories[self.domain]):
             # Whoever cares about the shape of things collects one kind above all.
             factor = (CRAVED if craved == "category" and place == 0 else LIKED)["category"]
             weights *= np.where(self.columns["category"] == category, factor, 1)
         return weights
 
 
-def _shop_for(dice: Dice, user: int, person: Person, shop: _Shop) -> list[Purchase]:
+def _make_history(rng: RandomStream, row: int, user: User, shop: _Shop) -> list[Purchase]:
     # Two throws make a hill: 6 … 20 purchases, 11 or so on average.
-    count = 6 + dice.below(7) + dice.below(5)
-    if dice.chance(10):
-        count = dice.between(14, 20)
-    times = sorted({START + dice.below(DAYS * DAY) for _ in range(count)})
+    count = 6 + rng.below(7) + rng.below(5)
+    if rng.chance(10):
+        count = rng.between(14, 20)
+    times = sorted({START + rng.below(DAYS * DAY) for _ in range(count)})
     weights = {
-        palette: shop.weights(person, palette) for palette in {person.palette, person.late_palette}
+        palette: shop.weights(user, palette) for palette in {user.palette, user.late_palette}
     }
     release = shop.columns["release"]
     kept = np.ones(len(release), np.int64)
@@ -221,8 +222,8 @@ def _shop_for(dice: Dice, user: int, person: Person, shop: _Shop) -> list[Purcha
         day = (time - START) // DAY
         # What is there from the first day on is never news.
         fresh = (release > day - FRESH_DAYS) & (release > 0)
-        now = weights[person.palette_on(day)] * kept * (release <= day)
-        item = dice.weighted(now * np.where(fresh, FRESHNESS, 1))
+        now = weights[user.palette_on(day)] * kept * (release <= day)
+        item = rng.weighted(now * np.where(fresh, FRESHNESS, 1))
         kept[item] = 0
-        purchases.append(Purchase(user, item, time))
+        purchases.append(Purchase(row, item, time))
     return purchases

@@ -34,6 +34,6 @@ def catalog_demo(options: CatalogDemoOptions, settings: WorldConfig) -> None:
         folder,
         seed=settings.seed,
         num_items=settings.num_items,
-        num_people=settings.num_people,
+        num_users=settings.num_users,
     )
     print_output_path(folder)

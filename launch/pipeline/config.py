@@ -16,7 +16,7 @@ class WorldConfig:
     """The demo world is a function of it."""
     num_items: PositiveInt = 2000
     """Items in each of the two domains."""
-    num_people: PositiveInt = 3000
+    num_users: PositiveInt = 3000
     """People, who shop in both."""
 
 

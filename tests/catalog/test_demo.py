@@ -16,22 +16,22 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from catalog.demo import DemoTruth, build, build_demo_world
-from catalog.demo.draw import draw_item
+from catalog.demo import DemoGroundTruth, build, build_demo_world
+from catalog.demo.render import render_item
 from catalog.demo.style import ASPECTS, CATEGORIES, DOMAINS, MATERIALS, MOODS, PALETTES
-from catalog.demo.words import write_title_and_description
+from catalog.demo.texts import write_title_and_description
 from catalog.demo.world import (
     DAY,
     DAYS,
     LATE_DAY,
     START,
     make_items,
-    make_people,
     make_purchases,
+    make_users,
 )
 from catalog.errors import VitrineError
 
-NUM_ITEMS, NUM_PEOPLE = 60, 40
+NUM_ITEMS, NUM_USERS = 60, 40
 CONTENT = "8566dddc69d0302ca63de10190255cd1cdf3e06fca22fca9a53b7f1747e1a97e"
 """sha256 over the pixels and the tables' rows of the small world; a change of it is a new VERSION."""
 
@@ -39,7 +39,7 @@ CONTENT = "8566dddc69d0302ca63de10190255cd1cdf3e06fca22fca9a53b7f1747e1a97e"
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo") / "world"
-    return build_demo_world(folder, num_items=NUM_ITEMS, num_people=NUM_PEOPLE)
+    return build_demo_world(folder, num_items=NUM_ITEMS, num_users=NUM_USERS)
 
 
 def tables(world: Path, domain: str) -> tuple[list[dict], list[dict]]:
@@ -69,7 +69,7 @@ def content_hash(world: Path) -> str:
     for domain in DOMAINS:
         for item in make_items(0, domain, NUM_ITEMS):
             if item.has_picture:
-                digest.update(draw_item(item, 0)[0].tobytes())
+                digest.update(render_item(item, 0)[0].tobytes())
         for rows in tables(world, domain):
             for row in rows:
                 values = {key: value or None for key, value in row.items()}
@@ -78,9 +78,9 @@ def content_hash(world: Path) -> str:
 
 
 def test_two_builds_are_equal_to_the_byte(small: Path, tmp_path: Path) -> None:
-    again = build_demo_world(tmp_path / "w", num_items=NUM_ITEMS, num_people=NUM_PEOPLE)
+    again = build_demo_world(tmp_path / "w", num_items=NUM_ITEMS, num_users=NUM_USERS)
     assert tree_hashes(again) == tree_hashes(small)
-    other = build_demo_world(tmp_path / "v", 1, num_items=NUM_ITEMS, num_people=NUM_PEOPLE)
+    other = build_demo_world(tmp_path / "v", 1, num_items=NUM_ITEMS, num_users=NUM_USERS)
     assert not set(tree_hashes(other).values()) & {
         hash for name, hash in tree_hashes(small).items() if name.endswith(("parquet", "jsonl"))
     }
@@ -94,9 +94,9 @@ def test_a_finished_world_is_left_as_it_is(small: Path, monkeypatch: pytest.Monk
     def forbidden(*_: object) -> None:
         raise AssertionError("a finished world was made again")
 
-    monkeypatch.setattr(build, "make_people", forbidden)
+    monkeypatch.setattr(build, "make_users", forbidden)
     before = {path: path.stat().st_mtime_ns for path in small.rglob("*")}
-    assert build_demo_world(small, num_items=NUM_ITEMS, num_people=NUM_PEOPLE) == small
+    assert build_demo_world(small, num_items=NUM_ITEMS, num_users=NUM_USERS) == small
     assert {path: path.stat().st_mtime_ns for path in small.rglob("*")} == before
 
 
@@ -105,14 +105,14 @@ def test_of_two_builders_the_slower_keeps_the_first_ones_world(
 ) -> None:
     def overtaken(*arguments: object) -> None:
         write_truth(*arguments)
-        monkeypatch.setattr(build, "_write_truth", write_truth)
-        first = build_demo_world(tmp_path / "first", num_items=NUM_ITEMS, num_people=5)
+        monkeypatch.setattr(build, "_write_ground_truth", write_truth)
+        first = build_demo_world(tmp_path / "first", num_items=NUM_ITEMS, num_users=5)
         first.rename(tmp_path / "world")
         (tmp_path / "world" / "in use").touch()
 
-    write_truth = build._write_truth
-    monkeypatch.setattr(build, "_write_truth", overtaken)
-    world = build_demo_world(tmp_path / "world", num_items=NUM_ITEMS, num_people=5)
+    write_truth = build._write_ground_truth
+    monkeypatch.setattr(build, "_write_ground_truth", overtaken)
+    world = build_demo_world(tmp_path / "world", num_items=NUM_ITEMS, num_users=5)
     assert (world / "in use").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["world"]
 
@@ -124,9 +124,9 @@ def test_a_killed_build_is_built_anew(tmp_path: Path) -> None:
     (leftover / "home" / "images").mkdir(parents=True)
     running = tmp_path / f".world.partial-{os.getppid()}"
     running.mkdir()
-    world = build_demo_world(tmp_path / "world", num_items=NUM_ITEMS, num_people=5)
+    world = build_demo_world(tmp_path / "world", num_items=NUM_ITEMS, num_users=5)
     assert sorted(path.name for path in tmp_path.iterdir()) == [running.name, "world"]
-    assert sorted(path.name for path in world.iterdir()) == ["home", "truth", "wardrobe"]
+    assert sorted(path.name for path in world.iterdir()) == ["home", "ground_truth", "wardrobe"]
 
 
 def test_a_build_that_fails_leaves_no_world(
@@ -135,23 +135,23 @@ def test_a_build_that_fails_leaves_no_world(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(build, "_write_truth", interrupted)
+    monkeypatch.setattr(build, "_write_ground_truth", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        build_demo_world(tmp_path / "world", num_items=NUM_ITEMS, num_people=5)
+        build_demo_world(tmp_path / "world", num_items=NUM_ITEMS, num_users=5)
     assert not (tmp_path / "world").exists()
 
 
 def test_another_request_replaces_a_world_but_nothing_else(tmp_path: Path) -> None:
-    world = build_demo_world(tmp_path / "world", num_items=NUM_ITEMS, num_people=5)
-    build_demo_world(world, num_items=NUM_ITEMS, num_people=6)
-    assert len(DemoTruth.load(world).people) == 6
+    world = build_demo_world(tmp_path / "world", num_items=NUM_ITEMS, num_users=5)
+    build_demo_world(world, num_items=NUM_ITEMS, num_users=6)
+    assert len(DemoGroundTruth.load(world).users) == 6
     assert [path.name for path in tmp_path.iterdir()] == ["world"]
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
     with pytest.raises(VitrineError, match="no demo world"):
-        build_demo_world(tmp_path / "thesis", num_items=NUM_ITEMS, num_people=5)
+        build_demo_world(tmp_path / "thesis", num_items=NUM_ITEMS, num_users=5)
     with pytest.raises(VitrineError, match="at least 60"):
-        build_demo_world(tmp_path / "tiny", num_items=3, num_people=5)
+        build_demo_world(tmp_path / "tiny", num_items=3, num_users=5)
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
@@ -198,13 +198,13 @@ def test_truth_is_no_column_of_a_shop(small: Path, domain: str) -> None:
 
 @pytest.fixture(scope="module")
 def busy() -> dict[str, tuple]:
-    """Enough people that shares mean something, without pictures: domain → (items, purchases)."""
-    people = make_people(0, 400)
+    """Enough users that shares mean something, without images: domain → (items, purchases)."""
+    users = make_users(0, 400)
     world = {}
     for domain in DOMAINS:
         items = make_items(0, domain, 1000)
-        world[domain] = (items, make_purchases(0, domain, people, items))
-    return {"people": people, **world}  # type: ignore[dict-item]
+        world[domain] = (items, make_purchases(0, domain, users, items))
+    return {"users": users, **world}  # type: ignore[dict-item]
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
@@ -223,18 +223,18 @@ def test_histories_have_the_promised_lengths_and_no_repeats(busy: dict, domain: 
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
-def test_people_buy_their_palette(busy: dict, domain: str) -> None:
+def test_users_buy_their_palette(busy: dict, domain: str) -> None:
     items, purchases = busy[domain]
-    people = busy["people"]
-    matches: list[list[bool]] = [[] for _ in people]
+    users = busy["users"]
+    matches: list[list[bool]] = [[] for _ in users]
     for purchase in purchases:
-        wanted = people[purchase.user].palette_on((purchase.time - START) // DAY)
+        wanted = users[purchase.user].palette_on((purchase.time - START) // DAY)
         matches[purchase.user].append(items[purchase.item].palette == wanted)
     shares = np.array([np.mean(match) for match in matches])
-    colour = np.array([ASPECTS[person.aspect] == "colour" for person in people])
+    colour = np.array([ASPECTS[user.aspect] == "colour" for user in users])
     assert np.mean(shares >= 0.5) > 0.8
     assert np.mean(shares[colour] >= 0.75) > 0.85
-    drifted = np.mean([person.palette != person.late_palette for person in people])
+    drifted = np.mean([user.palette != user.late_palette for user in users])
     assert 0.18 < drifted < 0.32
 
 
@@ -256,7 +256,7 @@ def test_some_items_are_far_more_popular(busy: dict, domain: str) -> None:
 
 @pytest.mark.parametrize("domain", DOMAINS)
 def test_reviews_name_the_aspect_their_writer_cares_about(small: Path, domain: str) -> None:
-    truth = DemoTruth.load(small)
+    truth = DemoGroundTruth.load(small)
     _, interactions = tables(small, domain)
     reviewed = [row for row in interactions if row["review"]]
     assert 0.35 < len(reviewed) / len(interactions) < 0.65
@@ -265,11 +265,11 @@ def test_reviews_name_the_aspect_their_writer_cares_about(small: Path, domain: s
         review, aspect = row["review"], truth.aspect_of_user(row["user_id"])
         assert 6 <= len(review.split()) <= 16
         assert any(word in review for word in truth.words_of_item(domain, row["item_id"], aspect))
-        assert truth.read_aspect(review) == aspect
+        assert truth.classify_aspect(review) == aspect
         item = truth.item(domain, row["item_id"])
         values = (item.palette, item.motif, item.material, item.mood)
         shape = kinds.index(truth.category_of_item(domain, row["item_id"]))
-        assert truth.read_value(review, aspect) == (*values, shape, item.band)[aspect]
+        assert truth.classify_value(review, aspect) == (*values, shape, item.band)[aspect]
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
@@ -279,15 +279,15 @@ def test_descriptions_say_what_is_true(domain: str) -> None:
         assert len(description.split()) <= 45
         traits = (item.palette, item.motif, item.material, item.mood)
         for aspect, value in enumerate(traits):
-            assert DemoTruth.read_value(description, aspect) == value, description
-            assert DemoTruth.read_value(title, aspect) in (value, None), title
+            assert DemoGroundTruth.classify_value(description, aspect) == value, description
+            assert DemoGroundTruth.classify_value(title, aspect) in (value, None), title
 
 
 @pytest.fixture(scope="module")
 def gallery() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pictures of both domains, their palettes and their motifs."""
     items = [item for domain in DOMAINS for item in make_items(3, domain, 150)]
-    pictures = np.stack([draw_item(item, 3)[0] for item in items])
+    pictures = np.stack([render_item(item, 3)[0] for item in items])
     return (
         pictures,
         np.array([item.palette for item in items]),
@@ -297,8 +297,8 @@ def gallery() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def test_drawn_pictures_are_read_right(gallery: tuple) -> None:
     pictures, palettes, motifs = gallery
-    assert np.mean(DemoTruth.read_palette(pictures) == palettes) >= 0.99
-    assert np.mean(DemoTruth.read_motif(pictures) == motifs) >= 0.98
+    assert np.mean(DemoGroundTruth.classify_palette(pictures) == palettes) >= 0.99
+    assert np.mean(DemoGroundTruth.classify_motif(pictures) == motifs) >= 0.98
 
 
 @pytest.mark.parametrize("side", [32, 50, 96])
@@ -312,44 +312,44 @@ def test_blurred_noisy_pictures_of_any_size_are_read_right(gallery: tuple, side:
     )
     noise = np.random.default_rng(0).integers(-25, 26, resized.shape)
     noisy = np.clip(resized.astype(int) + noise, 0, 255).astype(np.uint8)
-    assert np.mean(DemoTruth.read_palette(noisy) == palettes) >= 0.99
-    assert np.mean(DemoTruth.read_motif(noisy) == motifs) >= 0.9
+    assert np.mean(DemoGroundTruth.classify_palette(noisy) == palettes) >= 0.99
+    assert np.mean(DemoGroundTruth.classify_motif(noisy) == motifs) >= 0.9
     coarse = np.stack(
         [np.asarray(Image.fromarray(p).resize((8, 8)).resize((side, side))) for p in pictures]
     )
-    assert np.mean(DemoTruth.read_palette(coarse) == palettes) >= 0.99
+    assert np.mean(DemoGroundTruth.classify_palette(coarse) == palettes) >= 0.99
 
 
 def test_scores_show_ties() -> None:
     halves = np.empty((2, 64, 64, 3), np.uint8)
     halves[:, :, :32], halves[:, :, 32:] = PALETTES[1].main, PALETTES[4].main
-    scores = DemoTruth.score_palettes(halves)
+    scores = DemoGroundTruth.score_palettes(halves)
     assert scores.shape == (2, len(PALETTES))
     np.testing.assert_allclose(scores.sum(-1), 1)
     np.testing.assert_allclose(scores[:, 1], scores[:, 4], atol=0.02)
     assert scores[0, 1] > 0.45
-    assert DemoTruth.read_palette(halves[0]).shape == ()
+    assert DemoGroundTruth.classify_palette(halves[0]).shape == ()
     with pytest.raises(ValueError, match="smaller than 32"):
-        DemoTruth.read_motif(halves[:, :16])
+        DemoGroundTruth.classify_motif(halves[:, :16])
 
 
 def test_truth_answers_in_indices_and_helps_with_ids(small: Path) -> None:
-    truth = DemoTruth.load(small / "truth")
-    person = truth.person("p0007")
-    assert truth.palette_of_user("home", "p0007") == person.late_palette
-    assert truth.motif_of_user("wardrobe", "p0007") == person.motif
+    truth = DemoGroundTruth.load(small / "ground_truth")
+    user = truth.user("p0007")
+    assert truth.palette_of_user("home", "p0007") == user.late_palette
+    assert truth.motif_of_user("wardrobe", "p0007") == user.motif
     dearest = truth.taste_of_user("home", "p0007", ASPECTS.index("shape"))
-    assert dearest == person.categories["home"][0]
+    assert dearest == user.categories["home"][0]
     assert truth.motif_of_item("home", "h00003") == truth.item("home", "h00003").motif
     assert (len(truth.materials), len(truth.moods)) == (len(MATERIALS), len(MOODS))
     with pytest.raises(VitrineError, match="Did you mean 'h000"):
         truth.palette_of_item("home", "h00099")
     with pytest.raises(VitrineError, match="no truth"):
-        DemoTruth.load(small / "home")
+        DemoGroundTruth.load(small / "home")
 
 
 def test_silhouettes_cover_the_product(small: Path) -> None:
-    truth = DemoTruth.load(small)
+    truth = DemoGroundTruth.load(small)
     for domain in DOMAINS:
         silhouettes = truth.silhouettes(domain)
         assert silhouettes.shape == (NUM_ITEMS, 64, 64)

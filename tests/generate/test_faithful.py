@@ -12,7 +12,7 @@ from datasets import Dataset
 
 from catalog.catalog import Catalog
 from catalog.config import SplitConfig
-from catalog.demo.truth import DemoTruth
+from catalog.demo.ground_truth import DemoGroundTruth
 from catalog.interactions import Interactions
 from catalog.splits import load_split, make_split, target_rows
 from generate.text.config import WriteConfig
@@ -256,8 +256,8 @@ def test_in_the_demo_world_wrong_reviews_are_found_out(demo_world: Path) -> None
     from catalog.config import CatalogConfig
     from catalog.demo import build_demo_world
 
-    folder = build_demo_world(demo_world.parent / "larger", num_items=600, num_people=900)
-    truth = DemoTruth.load(folder)
+    folder = build_demo_world(demo_world.parent / "larger", num_items=600, num_users=900)
+    truth = DemoGroundTruth.load(folder)
     catalog, split = load_split(CatalogConfig(path=str(folder / "home")), SplitConfig())
     checker = Checker(catalog, split)
     ids = catalog.items["item_id"][:]
@@ -278,9 +278,9 @@ def test_in_the_demo_world_wrong_reviews_are_found_out(demo_world: Path) -> None
     assert unsupported_share(claims) < 0.4
 
 
-def is_true(truth: DemoTruth, text: str, item_id: str) -> bool:
+def is_true(truth: DemoGroundTruth, text: str, item_id: str) -> bool:
     return all(
         any(words in text for words in truth.words_of_item("home", item_id, aspect))
         for aspect in range(len(truth.aspects))
-        if truth.read_value(text, aspect) is not None
+        if truth.classify_value(text, aspect) is not None
     )

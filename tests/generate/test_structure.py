@@ -6,13 +6,13 @@ import numpy as np
 
 from catalog.catalog import load_catalog
 from catalog.config import CatalogConfig
-from catalog.demo.truth import DemoTruth
+from catalog.demo.ground_truth import DemoGroundTruth
 from generate.image.structure import CELLS, CHANNELS, around, foreground_mask, seen, structure_map
 
 
 def test_items_of_the_demo_shop_are_cut_out(demo_world: Path) -> None:
     catalog = load_catalog(CatalogConfig(path=str(demo_world / "wardrobe")))
-    silhouettes = DemoTruth.load(demo_world).silhouettes("wardrobe")
+    silhouettes = DemoGroundTruth.load(demo_world).silhouettes("wardrobe")
     overlaps = []
     for item in range(60):
         picture = catalog.item_image(item, 64)

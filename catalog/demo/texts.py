@@ -1,8 +1,8 @@
-"""Writes titles, descriptions and reviews; each shop has its own sentences, the style words are shared."""
+"""Writes titles, descriptions and reviews: each shop has its own templates, the style words are shared."""
 
 import re
 
-from catalog.demo.dice import Dice
+from catalog.demo.random_stream import RandomStream
 from catalog.demo.style import (
     ASPECTS,
     BANDS,
@@ -117,15 +117,15 @@ PAIRS = {"boots", "trousers", "socks", "mittens"}
 
 def write_title_and_description(item: Item, seed: int) -> tuple[str, str]:
     """What the shop says about an item; never a word that contradicts its picture."""
-    dice = Dice(seed, f"words/{item.item_id}")
-    title = _fill(dice.one_of(TITLES[item.domain]), item, dice)
-    opening = _fill(dice.one_of(OPENINGS[item.domain]), item, dice)
-    return title, f"{opening} {_fill(dice.one_of(CLOSINGS[item.domain]), item, dice)}"
+    rng = RandomStream(seed, f"words/{item.item_id}")
+    title = _fill(rng.one_of(TITLES[item.domain]), item, rng)
+    opening = _fill(rng.one_of(OPENINGS[item.domain]), item, rng)
+    return title, f"{opening} {_fill(rng.one_of(CLOSINGS[item.domain]), item, rng)}"
 
 
-def write_review(item: Item, aspect: int, dice: Dice) -> str:
+def write_review(item: Item, aspect: int, rng: RandomStream) -> str:
     """What a buyer who cares about this aspect says of an item: the item's true value of it."""
-    return _fill(dice.one_of(REVIEWS[ASPECTS[aspect]]), item, dice)
+    return _fill(rng.one_of(REVIEWS[ASPECTS[aspect]]), item, rng)
 
 
 def value_words(item: Item, aspect: int) -> tuple[str, ...]:
@@ -145,10 +145,10 @@ def value_words(item: Item, aspect: int) -> tuple[str, ...]:
             return PRICE_WORDS[BANDS[item.band]]
 
 
-def _fill(template: str, item: Item, dice: Dice) -> str:
+def _fill(template: str, item: Item, rng: RandomStream) -> str:
     traits = ("palette", "motif", "material", "mood", "name", "price")
-    words = {trait: dice.one_of(value_words(item, aspect)) for aspect, trait in enumerate(traits)}
-    words["figure"] = dice.one_of(MOTIF_NOUNS[MOTIFS[item.motif]])
+    words = {trait: rng.one_of(value_words(item, aspect)) for aspect, trait in enumerate(traits)}
+    words["figure"] = rng.one_of(MOTIF_NOUNS[MOTIFS[item.motif]])
     is_pair = CATEGORIES[item.domain][item.category] in PAIRS
     words["category"] = f"pair of {words['name']}" if is_pair else words["name"]
     words |= {trait.capitalize(): word.capitalize() for trait, word in words.items()}

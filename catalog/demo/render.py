@@ -1,4 +1,4 @@
-"""Paints one item: a product with its motif and material, its shadow and the ground behind it.
+"""Renders the image of one item: a product with its motif and material, its shadow and background.
 
 Everything is drawn four times too large from polygons with whole coordinates, then reduced by an
 integer box filter, so that a picture is the same on every machine.
@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from catalog.demo.dice import Dice
 from catalog.demo.patterns import TILE, motif_mask, texture_masks
 from catalog.demo.products import HANGING, parts_of
+from catalog.demo.random_stream import RandomStream
 from catalog.demo.shapes import CIRCLE, Point
 from catalog.demo.style import CATEGORIES, MATERIALS, MOODS, MOTIFS, PALETTES, Colour
 from catalog.demo.world import Item
@@ -50,14 +50,14 @@ class Pose:
         return int(column + 1000.5) - 1000, int(row + 1000.5) - 1000
 
 
-def draw_item(item: Item, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+def render_item(item: Item, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """The picture (64, 64, 3) and the product's silhouette in it (64, 64)."""
-    dice = Dice(seed, f"picture/{item.item_id}")
+    rng = RandomStream(seed, f"picture/{item.item_id}")
     category = CATEGORIES[item.domain][item.category]
-    tones = _tones(item, dice)
-    pose = _pose(item, category, dice)
-    canvas = _ground(item, tones, dice)
-    product, outline = _product(item, category, tones, pose, dice)
+    tones = _tones(item, rng)
+    pose = _pose(item, category, rng)
+    canvas = _ground(item, tones, rng)
+    product, outline = _product(item, category, tones, pose, rng)
     _cast_shadow(canvas, outline, item.domain == "home" and category not in HANGING, pose, tones)
     box = outline.getbbox()
     canvas.paste(product.crop(box), box, outline.crop(box))
@@ -66,13 +66,13 @@ def draw_item(item: Item, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.bool
     return picture, silhouette
 
 
-def _tones(item: Item, dice: Dice) -> dict[str, Colour]:
+def _tones(item: Item, rng: RandomStream) -> dict[str, Colour]:
     """The palette's tones, a little lighter or darker from one item to the next."""
     palette = PALETTES[item.palette]
-    ground = _towards(palette.ground, WHITE, dice.below(12))
-    shade = dice.between(-9, 9)
+    ground = _towards(palette.ground, WHITE, rng.below(12))
+    shade = rng.between(-9, 9)
     main = _towards(palette.main, WHITE if shade > 0 else BLACK, abs(shade))
-    pale = dice.chance(60)
+    pale = rng.chance(60)
     return {
         "ground": ground,
         "tint": _towards(ground, palette.main, WALLPAPER),
@@ -88,23 +88,23 @@ def _tones(item: Item, dice: Dice) -> dict[str, Colour]:
     }
 
 
-def _pose(item: Item, category: str, dice: Dice) -> Pose:
-    size = dice.between(136, 160)
-    left = CANVAS // 2 + dice.between(-9, 9)
+def _pose(item: Item, category: str, rng: RandomStream) -> Pose:
+    size = rng.between(136, 160)
+    left = CANVAS // 2 + rng.between(-9, 9)
     playful = MOODS[item.mood] == "playful"
     if item.domain == "wardrobe":
-        tilt = dice.between(-7, 7) if playful else dice.between(-2, 2)
-        return Pose(size + 14, (left, CANVAS // 2 + dice.between(-7, 5)), tilt)
+        tilt = rng.between(-7, 7) if playful else rng.between(-2, 2)
+        return Pose(size + 14, (left, CANVAS // 2 + rng.between(-7, 5)), tilt)
     if category in HANGING:
         size = size * 9 // 10
-        return Pose(size, (left, 98 + dice.between(-6, 6)), dice.between(-2, 2) if playful else 0)
-    bottom = 222 + dice.between(-5, 7)
-    return Pose(size, (left, bottom - size // 2), dice.between(-2, 2) if playful else 0)
+        return Pose(size, (left, 98 + rng.between(-6, 6)), rng.between(-2, 2) if playful else 0)
+    bottom = 222 + rng.between(-5, 7)
+    return Pose(size, (left, bottom - size // 2), rng.between(-2, 2) if playful else 0)
 
 
-def _ground(item: Item, tones: dict[str, Colour], dice: Dice) -> Image.Image:
+def _ground(item: Item, tones: dict[str, Colour], rng: RandomStream) -> Image.Image:
     canvas = Image.new("RGB", (CANVAS, CANVAS), tones["ground"])
-    motif = _motif_at(MOTIFS[item.motif], dice)
+    motif = _motif_at(MOTIFS[item.motif], rng)
     _paint(canvas, tones["tint"], motif)
     if item.domain == "home":
         canvas.paste(tones["floor"], (0, FLOOR, CANVAS, CANVAS))
@@ -114,21 +114,21 @@ def _ground(item: Item, tones: dict[str, Colour], dice: Dice) -> Image.Image:
     return canvas
 
 
-def _motif_at(motif: str, dice: Dice) -> Image.Image:
+def _motif_at(motif: str, rng: RandomStream) -> Image.Image:
     """The motif over a whole canvas, beginning anywhere in its repeat."""
-    left, top = dice.below(TILE), dice.below(TILE)
+    left, top = rng.below(TILE), rng.below(TILE)
     return motif_mask(motif).crop((left, top, left + CANVAS, top + CANVAS))
 
 
 def _product(
-    item: Item, category: str, tones: dict[str, Colour], pose: Pose, dice: Dice
+    item: Item, category: str, tones: dict[str, Colour], pose: Pose, rng: RandomStream
 ) -> tuple[Image.Image, Image.Image]:
     """The painted product and its outline (mode L); outside the outline the colours mean nothing."""
     product = Image.new("RGB", (CANVAS, CANVAS), tones["main"])
     outline = Image.new("L", (CANVAS, CANVAS), 0)
     surface = Image.new("L", (CANVAS, CANVAS), 0)
     brushes = [ImageDraw.Draw(layer) for layer in (product, outline, surface)]
-    motif = _motif_at(MOTIFS[item.motif], dice)
+    motif = _motif_at(MOTIFS[item.motif], rng)
     for part in parts_of(category):
         points = [pose.place(point) for point in part.points]
         covers, carries = (0 if part.tone == "hole" else 255), (255 if part.patterned else 0)

@@ -1,4 +1,4 @@
-"""What is true of the demo world; read by evaluation alone, never by anything that learns."""
+"""Ground truth of the demo world: users' tastes and items' traits; for evaluation, never for training."""
 
 import re
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from catalog.demo import read
+from catalog.demo import image_attributes
 from catalog.demo.style import (
     ASPECTS,
     BANDS,
@@ -28,25 +28,25 @@ from catalog.demo.style import (
     PALETTES,
     Palette,
 )
-from catalog.demo.words import PRICE_WORDS, value_words
-from catalog.demo.world import ASPECT_TRAITS, Item, Person
+from catalog.demo.texts import PRICE_WORDS, value_words
+from catalog.demo.world import ASPECT_TRAITS, Item, User
 from catalog.errors import VitrineError, did_you_mean
 
 Known = TypeVar("Known")
 
 
 @dataclass(frozen=True, eq=False)
-class DemoTruth:
+class DemoGroundTruth:
     """Tastes and traits as indices into the tuples below.
 
-    A person's taste is the one in force at the end of time, which is when tests are taken.
+    A user's taste is the one at the end of the time range, where the test targets lie.
     """
 
     folder: Path
     items: Mapping[str, Mapping[str, Item]]
     """Domain → item id → item."""
-    people: Mapping[str, Person]
-    """User id → person, the same in both domains."""
+    users: Mapping[str, User]
+    """User id → user, the same in both domains."""
     palettes: tuple[Palette, ...] = PALETTES
     motifs: tuple[str, ...] = MOTIFS
     materials: tuple[str, ...] = MATERIALS
@@ -55,25 +55,25 @@ class DemoTruth:
     aspects: tuple[str, ...] = ASPECTS
 
     @classmethod
-    def load(cls, folder: str | Path) -> "DemoTruth":
-        """From a demo world's folder or from the `truth` inside it; VitrineError if it is neither."""
+    def load(cls, folder: str | Path) -> "DemoGroundTruth":
+        """From a demo world's folder or from the `ground_truth` inside it; VitrineError if it is neither."""
         folder = Path(folder)
-        inside = folder / "truth" if (folder / "truth").is_dir() else folder
+        inside = folder / "ground_truth" if (folder / "ground_truth").is_dir() else folder
         if not (inside / "world.json").is_file():
             raise VitrineError(
-                f"{folder} holds no truth of a demo world; make one with `vitrine catalog demo`."
+                f"{folder} holds no ground truth of a demo world; make one with `vitrine catalog demo`."
             )
         items: dict[str, dict[str, Item]] = {domain: {} for domain in DOMAINS}
         for row in pq.read_table(inside / "items.parquet").to_pylist():
             items[row["domain"]][row["item_id"]] = Item(**row)
-        people = pq.read_table(inside / "people.parquet").to_pylist()
-        return cls(inside, items, {row["user_id"]: Person(**row) for row in people})
+        users = pq.read_table(inside / "users.parquet").to_pylist()
+        return cls(inside, items, {row["user_id"]: User(**row) for row in users})
 
     def item(self, domain: str, item_id: str) -> Item:
         return _find(_find(self.items, domain, "domain"), item_id, "item")
 
-    def person(self, user_id: str) -> Person:
-        return _find(self.people, user_id, "user")
+    def user(self, user_id: str) -> User:
+        return _find(self.users, user_id, "user")
 
     def palette_of_item(self, domain: str, item_id: str) -> int:
         return self.item(domain, item_id).palette
@@ -90,34 +90,34 @@ class DemoTruth:
 
     def palette_of_user(self, domain: str, user_id: str) -> int:
         _find(self.items, domain, "domain")
-        return self.person(user_id).late_palette
+        return self.user(user_id).late_palette
 
     def motif_of_user(self, domain: str, user_id: str) -> int:
         _find(self.items, domain, "domain")
-        return self.person(user_id).motif
+        return self.user(user_id).motif
 
     def aspect_of_user(self, user_id: str) -> int:
-        return self.person(user_id).aspect
+        return self.user(user_id).aspect
 
     def taste_of_user(self, domain: str, user_id: str, aspect: int) -> int:
-        """The value this person likes in an aspect; of categories the dearest in that domain."""
-        person, trait = self.person(user_id), ASPECT_TRAITS[ASPECTS[aspect]]
+        """The value this user likes in an aspect; of categories the favourite one in that domain."""
+        user, trait = self.user(user_id), ASPECT_TRAITS[ASPECTS[aspect]]
         if trait == "category":
-            return _find(person.categories, domain, "domain")[0]
-        return person.late_palette if trait == "palette" else getattr(person, trait)
+            return _find(user.categories, domain, "domain")[0]
+        return user.late_palette if trait == "palette" else getattr(user, trait)
 
     def silhouettes(self, domain: str) -> NDArray[np.bool_]:
         """(num_items, 64, 64): where the product is in each picture; nowhere if it has none."""
         _find(self.items, domain, "domain")
         return np.unpackbits(np.load(self.folder / f"silhouettes_{domain}.npy"), axis=2) > 0
 
-    read_palette = staticmethod(read.read_palette)
-    score_palettes = staticmethod(read.score_palettes)
-    read_motif = staticmethod(read.read_motif)
-    score_motifs = staticmethod(read.score_motifs)
+    classify_palette = staticmethod(image_attributes.classify_palette)
+    score_palettes = staticmethod(image_attributes.score_palettes)
+    classify_motif = staticmethod(image_attributes.classify_motif)
+    score_motifs = staticmethod(image_attributes.score_motifs)
 
     @staticmethod
-    def read_aspect(text: str) -> int | None:
+    def classify_aspect(text: str) -> int | None:
         """The aspect a review speaks of, from its words alone: index into `aspects`.
 
         None if it names no value of any aspect, or of two aspects as many. Right for every review
@@ -128,7 +128,7 @@ class DemoTruth:
         return counts.index(most) if most and counts.count(most) == 1 else None
 
     @staticmethod
-    def read_value(text: str, aspect: int) -> int | None:
+    def classify_value(text: str, aspect: int) -> int | None:
         """The value of an aspect that a text names, as an index like an item's; None if not one.
 
         For the shape, an index into the categories of both domains, home first.

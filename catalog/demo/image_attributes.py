@@ -1,4 +1,4 @@
-"""Reads palette and motif from a picture's pixels alone, without anything learned.
+"""Classifies palette and motif from an image's pixels alone, with nothing learned.
 
 Measured with it, a generated picture can be blurred, noisy or of another size: the palette is read
 from colours that mix only within a palette, the motif from the ground folded onto one repeat.
@@ -38,7 +38,7 @@ def score_palettes(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
     return np.concatenate(scores).reshape(*shape, len(PALETTES))
 
 
-def read_palette(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
+def classify_palette(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Pixels (..., H, W, 3) → (...): index into PALETTES.
 
     Right for each of 2,000 drawn pictures, also when blurred (radius 4 of 64 pixels), noisy
@@ -57,7 +57,7 @@ def score_motifs(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
     return np.concatenate(scores).reshape(*shape, len(MOTIFS))
 
 
-def read_motif(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
+def classify_motif(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Pixels (..., H, W, 3) → (...): index into MOTIFS.
 
     Right for each of 2,000 drawn pictures; 97 % under noise of deviation 40, 96 % at 32 pixels, 94 %
@@ -112,7 +112,7 @@ def _mixtures() -> NDArray[np.float64]:
 
 
 def _score_motifs(pictures: NDArray[np.uint8]) -> NDArray[np.float64]:
-    read = read_palette(pictures)
+    read = classify_palette(pictures)
     ground = np.array([palette.ground for palette in PALETTES], np.float64)[read]
     to_main = np.array([palette.main for palette in PALETTES], np.float64)[read] - ground
     # 0 where a pixel has the ground tone, 1 where it has the main tone.

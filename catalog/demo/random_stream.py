@@ -1,4 +1,4 @@
-"""Chance that falls the same on every machine: integers only, one stream for each named purpose."""
+"""Random numbers that are the same on every machine: integers only, one stream for each named purpose."""
 
 import random
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 Choice = TypeVar("Choice")
 
 
-class Dice:
-    """A stream of its own for each (seed, purpose), so that one more throw here moves none there.
+class RandomStream:
+    """A random stream for each (seed, purpose), so that one more draw in one leaves the others as they are.
 
     Only raw bits are taken from Python's Mersenne twister: its derived draws, and NumPy's, may
     change between versions.
