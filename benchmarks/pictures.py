@@ -156,7 +156,7 @@ def created(output: Path) -> dict[str, float]:
 
 def record_demo(output: Path, seeds: tuple[int, ...]) -> None:
     image = ImageConfig(trainer=TrainerConfig(max_steps=STEPS))
-    asked = ImageScoreConfig(num_users=PEOPLE, truth="{output}/world/truth")
+    asked = ImageScoreConfig(num_users=PEOPLE, truth="{output}/world/ground_truth")
     figures: dict[str, Any] = {}
     worst: dict[str, float] = {}
     for seed in seeds:

@@ -73,7 +73,7 @@ def record_demo(output: Path, seeds: tuple[int, ...]) -> None:
     asked = ScoreConfig(
         people=PEOPLE,
         written=PEOPLE,
-        truth="{output}/world/truth",
+        truth="{output}/world/ground_truth",
         write=WriteConfig(strict=True),
     )
     figures: dict[str, Any] = {}
