@@ -77,7 +77,7 @@ def speed() -> dict[str, Any]:
         SentenceTransformer,
     )
 
-    from pretrain.content import ContentReader
+    from pretrain.content_loader import ItemContentLoader
     from pretrain.embed import content_hashes
     from pretrain.extract import Extractors
 
@@ -86,7 +86,7 @@ def speed() -> dict[str, Any]:
     peer = SentenceTransformer(path, device="cpu")
     settings = ExtractConfig(model=path, source="text", max_tokens=int(peer.max_seq_length or 256))
     extractors = Extractors({"minilm": settings}, None, catalog)
-    reader = ContentReader(catalog, extractors.kinds, extractors.processors)
+    reader = ItemContentLoader(catalog, extractors.kinds, extractors.processors)
     budget = EmbedConfig().batch_tokens
 
     @torch.no_grad()

@@ -35,8 +35,8 @@ def main() -> None:
         seeds=[3],
         figures=figures,
         sources=[
-            "pretrain/chunks.py",
-            "pretrain/gather.py",
+            "pretrain/grad_cache.py",
+            "pretrain/distributed.py",
             "pretrain/objectives/*.py",
             "tests/pretrain/test_contrast.py",
             "tests/pretrain/contrast_ranks.py",

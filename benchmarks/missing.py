@@ -24,14 +24,14 @@ from finetune.statistics import difference_interval, mean_interval
 from launch.pipeline.config import PipelineConfig
 from launch.settings import load_settings
 from launch.trainer import build_trainer
-from pretrain.artifact import EncoderParts, new_encoder
+from pretrain.artifact import EncoderBundle, new_encoder
 from pretrain.config import PretrainConfig
-from pretrain.content import ContentReader
+from pretrain.content_loader import ItemContentLoader
 from pretrain.data import PretrainData
 from pretrain.modalities import PictureSource
 from pretrain.module import PretrainModule
+from pretrain.projection_init import initialize_projections
 from pretrain.retrieval import between_modalities, hold_out, next_items
-from pretrain.start import start_projections
 
 SHARES = (0, 30, 60, 90)
 """Percent of the pictures that are missing."""
@@ -56,7 +56,7 @@ SETTINGS = [
     "--pretrain.encoder.text.config.intermediate_size=128",
     "--pretrain.encoder.text.config.hidden_dropout_prob=0",
     "--pretrain.encoder.text.config.attention_probs_dropout_prob=0",
-    "--pretrain.objectives.modalities=0.1",
+    "--pretrain.objectives.cross_modal=0.1",
     "--pretrain.data.held_out=0.1",
     "--pretrain.trainer.max_steps=300",
 ]
@@ -141,7 +141,7 @@ class Study:
         settings = self.config
         module = PretrainModule(
             parts.encoder,
-            parts.history,
+            parts.sequence_encoder,
             settings.objectives,
             settings.optimizer,
             data.log_popularity,
@@ -154,8 +154,10 @@ class Study:
         )
         trainer.fit(module, data)
         parts.encoder.eval()
-        parts.history.eval()
-        ask = partial(next_items, parts.encoder, parts.history, reader, self.catalog, self.split)
+        parts.sequence_encoder.eval()
+        ask = partial(
+            next_items, parts.encoder, parts.sequence_encoder, reader, self.catalog, self.split
+        )
         line = ask(self.split.test)
         assert line.popular is not None
         found = {
@@ -170,25 +172,25 @@ class Study:
             some = self.split.test.take(there)
             found["unlisted"] = np.full(len(there), self.catalog.num_items)  # not to be found
             found["unlisted"][there] = ask(some, np.flatnonzero(listed)).ranks
-        whole = parts.reader(self.catalog)
+        whole = parts.content_loader(self.catalog)
         for line in between_modalities(parts.encoder, whole, np.flatnonzero(self.held_out)):
             found[line.asks] = line.ranks
         return found
 
     def prepare(
         self, arm: str, share: int, seed: int
-    ) -> tuple[EncoderParts, ContentReader, PretrainData]:
+    ) -> tuple[EncoderBundle, ItemContentLoader, PretrainData]:
         """An untrained encoder, what it is to read of the items, and what training reads."""
         pl.seed_everything(seed, verbose=False)
         parts = new_encoder(self.config.encoder, self.catalog)
-        reader = parts.reader(self.catalog)
+        reader = parts.content_loader(self.catalog)
         missing = self.missing(share, seed)
         hide_pictures(reader, missing, black=arm == "zeros")
         unread = self.held_out | missing if arm == "drop" else self.held_out
         data = PretrainData(
             self.catalog, self.split, reader, self.config.data, seed, held_out=unread
         )
-        start_projections(parts.encoder, reader, data.readable, seed)
+        initialize_projections(parts.encoder, reader, data.readable, seed)
         return parts, reader, data
 
     def missing(self, share: int, seed: int) -> NDArray[np.bool_]:
@@ -207,7 +209,7 @@ class Study:
             assert all(map(torch.equal, starts[0], start))
 
 
-def hide_pictures(reader: ContentReader, missing: NDArray[np.bool_], black: bool) -> None:
+def hide_pictures(reader: ItemContentLoader, missing: NDArray[np.bool_], black: bool) -> None:
     """Lets a reader see no picture of `missing`, or a black one."""
     source = reader.sources["image"]
     assert isinstance(source, PictureSource)

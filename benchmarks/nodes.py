@@ -90,7 +90,7 @@ def every_loss(folder: Path) -> dict[str, float]:
     encoder = {
         **TINY["encoder"],
         "text": {**TINY["encoder"]["text"], "config": text},
-        "reader": {**TINY["encoder"]["reader"], "dropout": 0.0},
+        "sequence": {**TINY["encoder"]["sequence"], "dropout": 0.0},
         "modality_dropout": 0.0,
     }
     config = {**TINY, "encoder": encoder, "data": {**TINY["data"], "rows": ROWS // len(NODES)}}

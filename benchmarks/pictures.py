@@ -213,7 +213,7 @@ class HalfTrained(pl.Callback):
         if isinstance(module, ImageModule) and trainer.global_step == trainer.max_steps // 2:
             state = innermost(trainer.optimizers[0]).state
             averages = {
-                name: state[parameter]["average"].clone()
+                name: state[parameter]["ema"].clone()
                 for name, parameter in module.named_parameters()
                 if parameter in state
             }

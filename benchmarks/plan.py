@@ -100,7 +100,10 @@ def trainings(folder: Path) -> Iterator[tuple[str, StageConfig]]:
     )
     frozen = EncoderConfig(text=large, image=replace(pictures, frozen=True))
     yield "frozen", replace(base, encoder=frozen, data=replace(base.data, rows=24))
-    yield "parts", replace(base, encoder=both, data=replace(base.data, rows=32, encode_parts=4))
+    yield (
+        "parts",
+        replace(base, encoder=both, data=replace(base.data, rows=32, num_micro_batches=4)),
+    )
     yield (
         "ids",
         FinetuneConfig(

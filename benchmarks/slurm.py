@@ -78,7 +78,7 @@ TINY = {
                 "patch_size": 16,
             },
         },
-        "reader": {"layers": 1, "heads": 2},
+        "sequence": {"layers": 1, "heads": 2},
     },
     "data": {"rows": 2, "max_broken": 0.2},
     "trainer": {

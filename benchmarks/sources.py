@@ -32,7 +32,7 @@ FINETUNING = [
     "finetune/run.py",
     "finetune/selection.py",
     "pretrain/blocks.py",
-    "pretrain/history.py",
+    "pretrain/sequence_encoder.py",
     "pretrain/lora.py",
     "pretrain/optim.py",
 ]
@@ -42,7 +42,7 @@ PRETRAINING = [
     "pretrain/objectives/*.py",
     "pretrain/optim.py",
     "pretrain/rows.py",
-    "pretrain/start.py",
+    "pretrain/projection_init.py",
     "pretrain/towers.py",
 ]
 COMPARISON = [

@@ -25,7 +25,7 @@ from finetune.losses import catalog_cross_entropy
 from finetune.metrics import metric_values
 from finetune.ranker import Ranker
 from finetune.recommender import Recommender
-from pretrain.history import HistoryEncoder, HistoryEncoderConfig
+from pretrain.sequence_encoder import SequenceEncoder, SequenceEncoderConfig
 
 COMMAND = "python -m benchmarks.speed"
 WIDTH = 64
@@ -166,7 +166,7 @@ def ranking_ways(people: int, items: int) -> dict[str, Callable[[], np.ndarray]]
     rng = np.random.default_rng(0)
     torch.manual_seed(0)
     vectors = rng.standard_normal((items, WIDTH), dtype=np.float32)
-    reader = HistoryEncoder(HistoryEncoderConfig(width=WIDTH, max_history=HISTORY))
+    reader = SequenceEncoder(SequenceEncoderConfig(width=WIDTH, max_history=HISTORY))
     bought = np.stack([rng.choice(items - people, HISTORY, replace=False) for _ in range(people)])
     wanted = np.arange(items - people, items)  # in nobody's history
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)

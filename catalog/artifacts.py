@@ -24,7 +24,8 @@ from catalog.checksums import dumps_with_checksum, file_sha256, loads_with_check
 from catalog.errors import VitrineError
 
 MANIFEST = "manifest.json"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+"""Raised where an artifact's files or settings are laid out otherwise; only this one is opened."""
 REQUEST_VERSION = 1
 """Raised where stages would make something else of the same settings."""
 LIBRARIES = [
@@ -265,13 +266,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         text = file.read_text(encoding="utf8")
         manifest = json.loads(text)
-        if manifest["format_version"] > FORMAT_VERSION:
-            raise VitrineError(
-                f"{folder} has format version {manifest['format_version']}, written by a newer "
-                f"Vitrine; this one reads up to {FORMAT_VERSION}. Upgrade it."
-            )
-        if manifest["format_version"] > 1:  # the first had no seal
-            manifest = loads_with_checksum(text.removesuffix("\n"), indent=2)
+        _check_version(folder, manifest["format_version"])
+        manifest = loads_with_checksum(text.removesuffix("\n"), indent=2)
         intact = manifest["hash"] == _content_hash(manifest["checksums"])
         intact = intact and {"kind", "request_hash", "parents"} <= manifest.keys()
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -279,6 +275,20 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not intact:
         raise VitrineError(f"{file} was changed or damaged; rerun the stage that made it.")
     return manifest
+
+
+def _check_version(folder: Path, found: int) -> None:
+    """Raises VitrineError for an artifact of another format version."""
+    if found > FORMAT_VERSION:
+        raise VitrineError(
+            f"{folder} has format version {found}, written by a newer Vitrine; this one reads version "
+            f"{FORMAT_VERSION}. Upgrade it."
+        )
+    if found < FORMAT_VERSION:
+        raise VitrineError(
+            f"{folder} has format version {found}, an older format; this Vitrine reads version "
+            f"{FORMAT_VERSION} alone. Make it again: rerun the stage that made it."
+        )
 
 
 def _verify_parent(folder: Path, name: str, parent: Mapping[str, str]) -> None:

@@ -29,10 +29,10 @@ from catalog.errors import VitrineError, did_you_mean
 from finetune.bag_of_words import VOCABULARY_FILE, Vocabulary
 from finetune.config import FinetuneConfig, LoraConfig
 from finetune.recommender import WHOLE_WITH_LORA, Recommender, linears_in, set_trained
-from pretrain.artifact import EncoderParts, new_encoder, open_encoder
-from pretrain.config import EncoderConfig, ModalityConfig, ReaderConfig, TowerConfig
+from pretrain.artifact import EncoderBundle, new_encoder, open_encoder
+from pretrain.config import EncoderConfig, ModalityConfig, SequenceConfig, TowerConfig
 from pretrain.embed import IDS_FILE
-from pretrain.history import HistoryEncoder, HistoryEncoderConfig, new_reader
+from pretrain.sequence_encoder import SequenceEncoder, SequenceEncoderConfig, new_sequence_encoder
 from pretrain.shards import float32_state
 
 SEMANTIC_IDS = "semantic-ids"
@@ -52,9 +52,9 @@ class Start:
 
     base: Artifact | None
     """The encoder artifact; None where items are known by id alone and none was given."""
-    parts: EncoderParts | None
+    parts: EncoderBundle | None
     """Pretrained, or new for `scratch`; None where there are no towers."""
-    history: HistoryEncoder
+    history: SequenceEncoder
     own_reader: bool
     """The reader is a new one, rather than what was pretrained with the encoder."""
     id_width: int
@@ -76,9 +76,9 @@ def start(
         ):
             settings = encoder_settings(base)
         else:
-            settings = replace(settings, width=parts.history.config.width)
+            settings = replace(settings, width=parts.sequence_encoder.config.width)
     if config.user is not None:
-        settings = replace(settings, reader=config.user)
+        settings = replace(settings, sequence=config.user)
     if without_towers(config.features):
         parts = None
     elif config.transfer == "scratch":
@@ -86,10 +86,10 @@ def start(
     id_width = width_beside(config.features, config.bag_of_words, config.id_width)
     own = has_own_reader(config.features, config.transfer, config.user, id_width)
     if own:
-        history = new_reader(settings.reader, settings.width + id_width)
+        history = new_sequence_encoder(settings.sequence, settings.width + id_width)
     else:
         assert parts is not None
-        history = parts.history
+        history = parts.sequence_encoder
     if config.dropout is not None:
         for module in history.modules():
             if isinstance(module, nn.Dropout):
@@ -112,10 +112,10 @@ def encoder_settings(base: Artifact) -> EncoderConfig:
     for tower in ("text", "image"):
         if values[tower] is not None:
             values[tower] = TowerConfig(**begun(values[tower]))
-    values["more"] = {
-        n: ModalityConfig(**begun(modality)) for n, modality in values["more"].items()
+    values["extra_modalities"] = {
+        n: ModalityConfig(**begun(modality)) for n, modality in values["extra_modalities"].items()
     }
-    values["reader"] = ReaderConfig(**values["reader"])
+    values["sequence"] = SequenceConfig(**values["sequence"])
     return EncoderConfig(**values)
 
 
@@ -124,7 +124,7 @@ class Assembled:
     """A recommender, the parts it was built on, and, with LoRA, the wrapper that saves its adapter."""
 
     recommender: Recommender
-    parts: EncoderParts | None
+    parts: EncoderBundle | None
     vocabulary: Vocabulary | None
     peft: PeftModel | None = None
 
@@ -279,14 +279,14 @@ def reassemble(artifact: Artifact, encoder: str | Path | None = None) -> Assembl
     parts, peft = None, None
     if not without_towers(features):
         own = has_own_encoder(transfer)
-        parts = EncoderParts.load(artifact.path / ENCODER) if own else _base(artifact, encoder)
+        parts = EncoderBundle.load(artifact.path / ENCODER) if own else _base(artifact, encoder)
     id_width = width_beside(features, config["bag_of_words"], config["id_width"])
     if has_own_reader(features, transfer, config["user"], id_width):
-        shape = HistoryEncoderConfig.from_pretrained(artifact.path / READER)
-        history = HistoryEncoder(shape, shape.model if transfer == "lora" else "")
+        shape = SequenceEncoderConfig.from_pretrained(artifact.path / READER)
+        history = SequenceEncoder(shape, shape.model if transfer == "lora" else "")
     else:
         assert parts is not None
-        history = parts.history
+        history = parts.sequence_encoder
     encoder_part = None if parts is None else parts.encoder
     vocabulary = Vocabulary.load(artifact.path) if config["bag_of_words"] else None
     num_words = len(vocabulary.words) if vocabulary else 0
@@ -340,10 +340,10 @@ def _load_head(recommender: nn.Module, path: Path) -> None:
         raise VitrineError(f"{path} does not fit its recommender: {[*lost, *unexpected][:3]}")
 
 
-def _base(artifact: Artifact, encoder: str | Path | None) -> EncoderParts:
+def _base(artifact: Artifact, encoder: str | Path | None) -> EncoderBundle:
     """The encoder the artifact was trained on; another one is refused by its hash."""
     if encoder is None:
-        return EncoderParts.load(artifact.parent("encoder"))
+        return EncoderBundle.load(artifact.parent("encoder"))
     given, parts = open_encoder(encoder)
     check_base(artifact, given)
     return parts

@@ -5,7 +5,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from finetune.module import FinetuneModule
-from pretrain.content import ContentReader
+from pretrain.content_loader import ItemContentLoader
 from pretrain.embed import embed_on_ranks
 from pretrain.encoder import ItemEncoder
 
@@ -16,7 +16,7 @@ class CacheRefresh(pl.Callback):
     In between, steps read some items anew (see `finetune.module`), and the others' vectors age.
     """
 
-    def __init__(self, encoder: ItemEncoder, reader: ContentReader, every: int = 0) -> None:
+    def __init__(self, encoder: ItemEncoder, reader: ItemContentLoader, every: int = 0) -> None:
         self.encoder = encoder
         self.reader = reader
         self.every = every

@@ -15,7 +15,7 @@ from catalog.config import (
     SplitConfig,
 )
 from finetune.semantic.config import SemanticConfig
-from pretrain.config import OptimizerConfig, ReaderConfig, TrainerConfig
+from pretrain.config import OptimizerConfig, SequenceConfig, TrainerConfig
 
 Percent = Annotated[float, Bounds(0, 100, high_open=True)]
 Transfer = Literal["scratch", "zero-shot", "frozen", "lora", "full"]
@@ -156,7 +156,7 @@ class FinetuneConfig:
     drawn ones (sampled), the batch's targets alone; auto: softmax up to 200,000 items, then sampled."""
     negatives: PositiveInt = 8192
     """Items drawn for each step of the sampled loss."""
-    user: ReaderConfig | None = None
+    user: SequenceConfig | None = None
     """What reads histories, untrained; null: the reader that was pretrained with the encoder."""
     width: PositiveInt = 64
     """Width d of vectors and states where there is no encoder."""

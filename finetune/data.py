@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from catalog.catalog import Catalog
 from catalog.splits import Split
 from finetune.config import FinetuneDataConfig
-from pretrain.content import ContentReader, to_device
+from pretrain.content_loader import ItemContentLoader, to_device
 from pretrain.modalities import Content
 from pretrain.rows import HistoryRows, Row, order_for, stack_rows
 
@@ -47,7 +47,7 @@ class FinetuneData(pl.LightningDataModule):
         self,
         catalog: Catalog,
         split: Split,
-        reader: ContentReader | None,
+        reader: ItemContentLoader | None,
         config: FinetuneDataConfig,
         *,
         row_length: int,

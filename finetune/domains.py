@@ -36,7 +36,7 @@ class Domains:
 
     def __init__(self, encoder: str | Path) -> None:
         self.base, parts = open_encoder(encoder)
-        self.recommender = Recommender(parts.encoder, parts.history).eval()
+        self.recommender = Recommender(parts.encoder, parts.sequence_encoder).eval()
         self.peft: PeftModel | None = None
         self.in_use = ""
         self._layers: list[BaseTunerLayer | ModulesToSaveWrapper] = []

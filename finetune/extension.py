@@ -152,9 +152,9 @@ def _content_of(
     """What the towers make of them, (len(added), content width)."""
     assert built.parts is not None
     assert built.recommender.encoder is not None
-    reader = built.parts.reader(catalog.select_items(added))
+    reader = built.parts.content_loader(catalog.select_items(added))
     if modalities:
-        reader.read_only(selected_modalities(modalities, reader.kinds))
+        reader.keep_modalities(selected_modalities(modalities, reader.kinds))
     content = np.empty((len(added), built.recommender.content_width), dtype=np.float32)
     embed_items(built.recommender.encoder, reader, content, title="Embedding added items")
     return torch.from_numpy(content)

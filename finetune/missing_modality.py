@@ -17,7 +17,7 @@ from catalog.errors import VitrineError, did_you_mean
 from catalog.splits import Split
 from finetune.baselines.item_knn import USUAL_SHRINK, ItemKNN
 from finetune.config import FinetuneConfig, MissingModalityConfig
-from pretrain.content import ContentReader
+from pretrain.content_loader import ItemContentLoader
 from pretrain.embed import embed_items
 from pretrain.encoder import ItemEncoder
 
@@ -45,7 +45,9 @@ def check_missing_modality(config: FinetuneConfig) -> None:
         )
 
 
-def take_away(asked: MissingModalityConfig, reader: ContentReader, seed: int) -> NDArray[np.bool_]:
+def take_away(
+    asked: MissingModalityConfig, reader: ItemContentLoader, seed: int
+) -> NDArray[np.bool_]:
     """Lets a reader find less than there is; bool (num_items,): which items lost the modality.
 
     What is missing at one share is missing at every larger one.
@@ -58,14 +60,14 @@ def take_away(asked: MissingModalityConfig, reader: ContentReader, seed: int) ->
     num_items = reader.catalog.num_items
     order = np.random.default_rng((seed, 77)).permutation(num_items)
     lost = order < round(asked.percent / 100 * num_items)
-    reader.take_away(asked.modality, lost)
+    reader.drop_modality(asked.modality, lost)
     return lost
 
 
 def filled_content(
     asked: MissingModalityConfig,
     encoder: ItemEncoder,
-    reader: ContentReader,
+    reader: ItemContentLoader,
     catalog: Catalog,
     split: Split,
     progress: bool,
@@ -74,7 +76,9 @@ def filled_content(
     place = encoder.modalities.index(asked.modality)
     shape = (catalog.num_items, len(encoder.modalities), encoder.config.width)
     read = np.empty(shape, dtype=np.float32)
-    embed_items(encoder, reader, read, of=lambda found: found.parts, progress=progress)
+    embed_items(
+        encoder, reader, read, of=lambda found: found.modality_embeddings, progress=progress
+    )
     parts = torch.from_numpy(read)
     present = (parts != 0).any(dim=2)
     known = present[:, place]

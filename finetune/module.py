@@ -14,8 +14,8 @@ from finetune.data import FinetuneBatch
 from finetune.losses import catalog_cross_entropy, draw_negatives, sampled_cross_entropy
 from finetune.recommender import Recommender
 from pretrain.config import OptimizerConfig
+from pretrain.distributed import gather_rows
 from pretrain.encoder import ItemEncoder, ItemVectors
-from pretrain.gather import gather_rows
 from pretrain.optim import layer_rates, make_optimizer
 from pretrain.unused import freeze_unused
 
@@ -216,9 +216,9 @@ def renewed(content: Tensor, rows: Tensor, fresh_rows: Tensor, fresh: Tensor) ->
 def align(encoded: ItemVectors, one: int, other: int) -> Tensor:
     """Symmetric InfoNCE (CLIP) among one rank's fresh items that have both modalities."""
     both = encoded.present[:, one] & encoded.present[:, other]
-    units = encoded.units[both]
+    units = encoded.projected_embeddings[both]
     logits = units[:, one] @ units[:, other].T / ALIGNMENT_TEMPERATURE
     labels = torch.arange(len(logits), device=logits.device)
     if len(labels) == 0:
-        return 0.0 * encoded.units.sum()
+        return 0.0 * encoded.projected_embeddings.sum()
     return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2

@@ -13,7 +13,7 @@ from transformers.pytorch_utils import Conv1D
 from catalog.errors import NonFiniteError
 from finetune.bag_of_words import BagOfWordsEmbedding
 from pretrain.encoder import ItemEncoder
-from pretrain.history import HistoryEncoder
+from pretrain.sequence_encoder import SequenceEncoder
 from pretrain.shards import like_weights
 
 SAME = 1e-10
@@ -96,7 +96,7 @@ class Recommender(nn.Module):
     def __init__(
         self,
         encoder: ItemEncoder | None,
-        history: HistoryEncoder,
+        history: SequenceEncoder,
         num_id_vectors: int = 0,
         id_width: int = 0,
         num_words: int = 0,

@@ -39,14 +39,14 @@ from finetune.module import FinetuneModule
 from finetune.ranker import Ranker
 from finetune.recommender import Adaptor
 from finetune.selection import BestWeights
-from pretrain.artifact import EncoderParts, count_parameters
-from pretrain.content import ContentReader
+from pretrain.artifact import EncoderBundle, count_parameters
+from pretrain.content_loader import ItemContentLoader
 from pretrain.curves import CurveRecorder
 from pretrain.embed import check_vectors, embed_items, vectors_made_with
-from pretrain.frozen import keep_frozen
+from pretrain.frozen import cache_frozen_features
+from pretrain.projection_init import initialize_projections
 from pretrain.run import TrainerFactory
 from pretrain.shards import gathered_weights, is_sharded
-from pretrain.start import start_projections
 from pretrain.work import clear_work, learned_request, work_folder
 
 TO_CHOOSE_FROM: tuple[Features, ...] = ("content", "content+id")
@@ -166,10 +166,10 @@ def fit(
     reader = content_reader(config, catalog, parts)
     towers_learn = reader is not None and config.transfer not in ("zero-shot", "frozen")
     if parts is not None and reader is not None and towers_learn:
-        keep_frozen(parts.encoder, reader, progress=config.trainer.progress)
+        cache_frozen_features(parts.encoder, reader, progress=config.trainer.progress)
     if parts is not None and reader is not None and config.transfer == "scratch":
         items = np.arange(catalog.num_items) if counted is None else np.flatnonzero(counted)
-        start_projections(parts.encoder, reader, items, config.trainer.seed)
+        initialize_projections(parts.encoder, reader, items, config.trainer.seed)
     dropped = None
     if reader is not None and config.missing_modality.percent:
         lost = take_away(config.missing_modality, reader, config.trainer.seed)
@@ -179,7 +179,7 @@ def fit(
         whiten(built.recommender.adaptor, content, catalog, reader, counted)
     if begun.vocabulary is not None:
         assert built.recommender.bag_of_words is not None
-        said = begun.vocabulary.read(catalog, None if reader is None else reader.order)
+        said = begun.vocabulary.read(catalog, None if reader is None else reader.permutation)
         built.recommender.bag_of_words.set_items(said)
     curves = CurveRecorder(config.trainer.log_every)
 
@@ -246,7 +246,7 @@ def whiten(
     adaptor: Adaptor,
     content: torch.Tensor,
     catalog: Catalog,
-    reader: ContentReader | None,
+    reader: ItemContentLoader | None,
     counted: NDArray[np.bool_] | None = None,
 ) -> None:
     """Fits the adaptor's whitening to `content` (num_items, width), of the items `counted` alone; where
@@ -257,7 +257,9 @@ def whiten(
         if reader is None:
             raise
         items = np.arange(min(catalog.num_items, LOOKED_AT))
-        read = [name for name in reader.kinds if not reader.lost.get(name, np.zeros(1, bool)).all()]
+        read = [
+            name for name in reader.kinds if not reader.dropped.get(name, np.zeros(1, bool)).all()
+        ]
         found = reader.read(items)
         lacking = [name for name in read if not found[name]["present"].any()]
         if lacking != read:
@@ -330,14 +332,14 @@ def check_targets(config: FinetuneConfig, base: Artifact, catalog: Catalog, spli
 
 
 def content_reader(
-    config: FinetuneConfig, catalog: Catalog, parts: EncoderParts | None
-) -> ContentReader | None:
+    config: FinetuneConfig, catalog: Catalog, parts: EncoderBundle | None
+) -> ItemContentLoader | None:
     """What hands the towers of `parts` each item's content, or, as a control, another item's."""
     if parts is None:
         return None
-    reader = parts.reader(catalog, _order(config, catalog))
+    reader = parts.content_loader(catalog, _order(config, catalog))
     if config.modalities:
-        reader.read_only(selected_modalities(config.modalities, reader.kinds))
+        reader.keep_modalities(selected_modalities(config.modalities, reader.kinds))
     return reader
 
 
@@ -354,7 +356,7 @@ def first_content(
     split: Split,
     width: int,
     begun: Start,
-    reader: ContentReader | None,
+    reader: ItemContentLoader | None,
 ) -> torch.Tensor | None:
     """What items are known by before the first step: (num_items, width), or None for ids alone."""
     if config.features == "id":
@@ -366,7 +368,7 @@ def first_content(
         assert begun.base is not None
         made = np.array(vectors_made_with(config.vectors, begun.base, catalog))
         check_vectors(made, catalog, config.vectors)
-        order = None if reader is None else reader.order
+        order = None if reader is None else reader.permutation
         return torch.from_numpy(made if order is None else made[order])
     assert begun.parts is not None
     assert reader is not None

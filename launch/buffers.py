@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _NormBase
 
-from pretrain.gather import broadcast_rows
+from pretrain.distributed import broadcast_rows
 
 
 class BuffersOnce(pl.Callback):

@@ -29,7 +29,7 @@ from catalog.errors import VitrineError
 from launch.events import Events
 from launch.stopping import StopWhenAsked
 from launch.strategies import kind_of
-from pretrain.gather import gather_objects, world
+from pretrain.distributed import gather_objects, world
 from pretrain.work import CHECKPOINT, WRITTEN, checkpoints_in, written
 
 STATE = "state"

@@ -14,7 +14,7 @@ from torch import Tensor
 from catalog.errors import DivergenceError
 from launch.events import Events
 from launch.stopping import StopWhenAsked
-from pretrain.gather import sum_over_ranks
+from pretrain.distributed import sum_over_ranks
 from pretrain.optim import GuardedAdamW, innermost
 
 
@@ -22,12 +22,12 @@ class StepGuard(pl.Callback):
     """Looks at each gradient where it arises, before ranks and shards mix it.
 
     So it does not matter who reduces or keeps it afterwards (DDP, ZeRO 1, 2, 3): the ranks agree on
-    one bit, and the optimiser inside all of that leaves the step out. `give_up_after` such steps in a
+    one bit, and the optimiser inside all of that leaves the step out. `max_nonfinite_steps` such steps in a
     row end the run with `DivergenceError`. Whether one of them was asked to stop travels beside that bit.
     """
 
-    def __init__(self, give_up_after: int, stop: StopWhenAsked, events: Events) -> None:
-        self.give_up_after = give_up_after
+    def __init__(self, max_nonfinite_steps: int, stop: StopWhenAsked, events: Events) -> None:
+        self.max_nonfinite_steps = max_nonfinite_steps
         self.stop = stop
         self.events = events
         self.in_a_row = 0
@@ -57,7 +57,7 @@ class StepGuard(pl.Callback):
     ) -> None:
         self.batch = batch
         if batch_idx % trainer.accumulate_grad_batches == 0:
-            self.leave_out = False
+            self.skip_step = False
         self.accumulating = (batch_idx + 1) % trainer.accumulate_grad_batches > 0
 
     def on_before_optimizer_step(
@@ -70,23 +70,23 @@ class StepGuard(pl.Callback):
         self.strange.zero_()
         if not isinstance(self.optimizer, GuardedAdamW):
             return
-        self.optimizer.finish = trainer.global_step + 1 >= trainer.max_steps
-        self.leave_out |= strange > 0
-        self.optimizer.leave_out = self.leave_out
+        self.optimizer.apply_ema = trainer.global_step + 1 >= trainer.max_steps
+        self.skip_step |= strange > 0
+        self.optimizer.skip_step = self.skip_step
         if here:
             self._tell(trainer, pl_module)
         if self.accumulating:
             return  # DeepSpeed's engine comes here with every batch of a step
-        if not self.leave_out:
+        if not self.skip_step:
             self.in_a_row = 0
             return
         self.in_a_row += 1
         self.skipped += 1
-        if self.in_a_row >= self.give_up_after:
+        if self.in_a_row >= self.max_nonfinite_steps:
             raise DivergenceError(
                 f"{self.in_a_row} steps in a row, up to step {trainer.global_step}, had a gradient "
                 "that is not finite; weights and checkpoints are those from before. Look at the items "
-                "named above, or lower --optimizer.learning_rate; --trainer.give_up_after allows more"
+                "named above, or lower --optimizer.learning_rate; --trainer.max_nonfinite_steps allows more"
             )
 
     def _tell(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from catalog.errors import AllRanksError, VitrineError
 from launch.checkpoints import fault_of, newest_sound
 from launch.events import Events
-from pretrain.gather import gather_objects, world
+from pretrain.distributed import gather_objects, world
 from pretrain.work import checkpoints_in, seal_of, written
 
 

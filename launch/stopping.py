@@ -16,7 +16,7 @@ import pytorch_lightning as pl
 from catalog.errors import VitrineError
 from launch.events import Events
 from launch.submit.config import GOES_ON, INTERRUPTED, NOTHING_KEPT
-from pretrain.gather import world
+from pretrain.distributed import world
 
 ASKS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 

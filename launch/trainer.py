@@ -117,7 +117,7 @@ def build_trainer(
     added: list[pl.Callback] = [
         stop,
         meter,
-        StepGuard(config.give_up_after, stop, events),
+        StepGuard(config.max_nonfinite_steps, stop, events),
         SeedEachStep(config.seed),
         BuffersOnce(),
     ]
@@ -127,7 +127,7 @@ def build_trainer(
     if config.hang_timeout:
         watchdog = Watchdog(folder, config.hang_timeout, stop, events, rank)
         added.append(watchdog)
-    every, keep, aside = config.checkpoint_every, config.checkpoint_keep, config.checkpoint_aside
+    every, keep, aside = config.checkpoint_every, config.checkpoint_keep, config.async_checkpoint
     added.append(Checkpoints(folder, every, keep, stop, events, aside))
     settings: dict[str, Any] = {
         "max_steps": config.max_steps,
@@ -168,10 +168,10 @@ def check_running(config: TrainerConfig) -> None:
         given = getattr(config, name)
         if given < number:
             raise VitrineError(f"trainer.{name} is {given:g}; give {number} or more")
-    if config.checkpoint_aside and config.strategy.startswith("zero"):
+    if config.async_checkpoint and config.strategy.startswith("zero"):
         raise VitrineError(
-            f"trainer.checkpoint_aside is true, but under {config.strategy} every rank writes a share "
-            "of its own; use --trainer.checkpoint_aside false"
+            f"trainer.async_checkpoint is true, but under {config.strategy} every rank writes a share "
+            "of its own; use --trainer.async_checkpoint false"
         )
 
 

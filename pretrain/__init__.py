@@ -4,7 +4,7 @@ import importlib
 from typing import Any
 
 _HOMES = {
-    "HistoryEncoder": "pretrain.history",
+    "SequenceEncoder": "pretrain.sequence_encoder",
     "ItemEncoder": "pretrain.encoder",
     "PretrainConfig": "pretrain.config",
     "TrainerConfig": "pretrain.config",

@@ -17,12 +17,15 @@ from catalog.artifacts import Artifact, open_artifact
 from catalog.catalog import Catalog
 from catalog.errors import VitrineError, did_you_mean
 from pretrain.config import EncoderConfig, ModalityConfig
-from pretrain.content import ContentReader
+from pretrain.content_loader import ItemContentLoader
 from pretrain.encoder import ItemEncoder, ItemEncoderConfig
-from pretrain.history import HistoryEncoder, new_reader
 from pretrain.lora import add_lora
 from pretrain.modalities import MODALITIES, Modality, Processor
+from pretrain.sequence_encoder import SequenceEncoder, new_sequence_encoder
 from pretrain.shards import float32_state
+
+SEQUENCE_FOLDER = "sequence_encoder"
+"""In an encoder artifact: the folder of its sequence encoder."""
 
 
 @contextmanager
@@ -41,40 +44,47 @@ def without_bars(logging: ModuleType = logging) -> Iterator[None]:
 
 
 @dataclass
-class EncoderParts:
+class EncoderBundle:
     """All that turns a catalog into item vectors, and histories of them into states."""
 
     encoder: ItemEncoder
-    history: HistoryEncoder
+    sequence_encoder: SequenceEncoder
     processors: dict[str, Processor]
     """By modality, for those that need one: tokenizers, feature extractors."""
 
-    def reader(self, catalog: Catalog, order: NDArray[np.int64] | None = None) -> ContentReader:
-        return ContentReader(catalog, self.encoder.kinds, self.processors, order)
+    def content_loader(
+        self, catalog: Catalog, permutation: NDArray[np.int64] | None = None
+    ) -> ItemContentLoader:
+        return ItemContentLoader(catalog, self.encoder.kinds, self.processors, permutation)
 
     def save(self, folder: Path) -> None:
-        """Hugging Face layout: the encoder in `folder`, the history encoder in `folder/history`,
+        """Hugging Face layout: the encoder in `folder`, the sequence encoder in `folder/sequence_encoder`,
         what reads a modality in `folder/processors/<modality>`."""
         with without_bars():
-            for model, place in ((self.encoder, folder), (self.history, folder / "history")):
+            for model, place in (
+                (self.encoder, folder),
+                (self.sequence_encoder, folder / SEQUENCE_FOLDER),
+            ):
                 model.save_pretrained(place, state_dict=float32_state(model))
             for name, processor in self.processors.items():
                 processor.save_pretrained(folder / "processors" / name)
 
     @classmethod
-    def load(cls, folder: Path) -> "EncoderParts":
+    def load(cls, folder: Path) -> "EncoderBundle":
         with without_bars():
             encoder = ItemEncoder.from_pretrained(folder, dtype=torch.float32)
-            history = HistoryEncoder.from_pretrained(folder / "history", dtype=torch.float32)
+            sequence_encoder = SequenceEncoder.from_pretrained(
+                folder / SEQUENCE_FOLDER, dtype=torch.float32
+            )
             processors = {
                 name: kind.load_processor(folder / "processors" / name)
                 for name, kind in encoder.kinds.items()
                 if (folder / "processors" / name).is_dir()
             }
-        return cls(encoder, history, processors)
+        return cls(encoder, sequence_encoder, processors)
 
 
-def new_encoder(settings: EncoderConfig, catalog: Catalog) -> EncoderParts:
+def new_encoder(settings: EncoderConfig, catalog: Catalog) -> EncoderBundle:
     """An untrained encoder (towers may bring trained weights); its tokenizers learn from `catalog`."""
     wanted = settings.modalities()
     if not wanted:
@@ -107,37 +117,37 @@ def new_encoder(settings: EncoderConfig, catalog: Catalog) -> EncoderParts:
             tower.requires_grad_(False)
         if wanted[name].lora_rank:
             add_lora(tower, name, wanted[name].lora_rank)
-    history = new_reader(settings.reader, settings.width)
-    return EncoderParts(encoder, history, processors)
+    sequence_encoder = new_sequence_encoder(settings.sequence, settings.width)
+    return EncoderBundle(encoder, sequence_encoder, processors)
 
 
 def _check_names(wanted: dict[str, ModalityConfig], settings: EncoderConfig) -> None:
-    for name, modality in settings.more.items():
+    for name, modality in settings.extra_modalities.items():
         if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in ("text", "image"):
             raise VitrineError(
-                f"encoder.more has a modality called {name!r}; use another name, of lower-case "
+                f"encoder.extra_modalities has a modality called {name!r}; use another name, of lower-case "
                 "letters, digits and _"
             )
         if not modality.source:
             raise VitrineError(
-                f"encoder.more.{name} does not say what it reads; set source to a column of the "
+                f"encoder.extra_modalities.{name} does not say what it reads; set source to a column of the "
                 "items, or to a file of vectors"
             )
         if modality.tower and (modality.tower not in wanted or wanted[modality.tower].tower):
             raise VitrineError(
-                f"encoder.more.{name}.tower is {modality.tower!r}, which has no tower of its own."
+                f"encoder.extra_modalities.{name}.tower is {modality.tower!r}, which has no tower of its own."
                 f"{did_you_mean(modality.tower, wanted)}"
             )
 
 
-def open_encoder(folder: str | Path) -> tuple[Artifact, EncoderParts]:
+def open_encoder(folder: str | Path) -> tuple[Artifact, EncoderBundle]:
     """A verified encoder artifact and its parts."""
     if not str(folder):
         raise VitrineError(
             "no encoder given; pass the folder that `vitrine pretrain` made: --encoder FOLDER"
         )
     artifact = open_artifact(Path(folder), kind="encoder")
-    return artifact, EncoderParts.load(artifact.path)
+    return artifact, EncoderBundle.load(artifact.path)
 
 
 def count_parameters(module: Any, trained_only: bool = False) -> int:

@@ -1,4 +1,4 @@
-"""Layers that read a history causally: (rows, length, width) → the same. See `pretrain.history`."""
+"""Layers that read a history causally: (rows, length, width) → the same. See `pretrain.sequence_encoder`."""
 
 import torch
 import torch.nn.functional as F

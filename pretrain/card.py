@@ -15,6 +15,8 @@ def encoder_card(name: str, manifest: Mapping[str, Any]) -> str:
         for line, figures in metrics.items()
         if line.startswith("retrieval/")
     }
+    modalities = ", ".join([*towers, *config["encoder"]["extra_modalities"]])
+    width = config["encoder"]["width"]
     head = front_matter(name, "feature-extraction", ["item-encoder", "recommendation"], [])
     found = [
         f"- {line}: the right one is among the first ten of {figures['candidates']:,} for "
@@ -25,8 +27,8 @@ def encoder_card(name: str, manifest: Mapping[str, Any]) -> str:
     return f"""{head}
 # {name}
 
-Turns what an item of a shop has ({", ".join([*towers, *config["encoder"]["more"]])}) into one vector of \
-width {config["encoder"]["width"]}. An item may lack any of it. Pretrained with Vitrine: \
+Turns what an item of a shop has ({modalities}) into one vector of width {width}. An item \
+may lack any of it. Pretrained with Vitrine: \
 {metrics["steps"]:,} steps, {metrics["parameters"]:,} parameters.
 
 ## Load it

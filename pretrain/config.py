@@ -46,13 +46,13 @@ class TrainerConfig:
     """Steps between two checkpoints, from the newest of which a stopped run goes on; 0 keeps none."""
     checkpoint_keep: PositiveInt = 2
     """Checkpoints that stay: were the newest found spoilt, a run goes on from the one before."""
-    checkpoint_aside: bool = False
+    async_checkpoint: bool = False
     """Let training go on while a copy of its state is written; not under ZeRO."""
     hang_timeout: NonNegativeFloat = 300.0
     """Seconds without any progress after which a run ends, naming the rank it waits for; 0: never."""
     log_to: str = "csv,tensorboard"
     """Where figures go, with commas between: csv, tensorboard, wandb, mlflow."""
-    give_up_after: PositiveInt = 10
+    max_nonfinite_steps: PositiveInt = 10
     """So many steps in a row whose gradient is not finite end the run; single ones are left out."""
     seed: Seed = 0
     """Seed of weights, order and dropout."""
@@ -70,7 +70,7 @@ class OptimizerConfig:
     """Share of the steps with rising rate; cosine decay follows."""
     layer_decay: FractionAboveZero = 1.0
     """A tower's layers learn at this to the power of their distance from its top."""
-    average: FractionBelowOne = 0.0
+    ema_decay: FractionBelowOne = 0.0
     """Decay of a moving average of the weights (EMA), such as 0.999, that the run ends with; 0: none."""
 
 
@@ -143,7 +143,7 @@ def _small_vit() -> TowerConfig:
 
 
 @dataclass(frozen=True)
-class ReaderConfig:
+class SequenceConfig:
     block: Literal["attention", "hstu"] = "attention"
     """Its layers: SASRec's causal attention, or HSTU's."""
     layers: PositiveInt = 2
@@ -172,10 +172,10 @@ class EncoderConfig:
     """The text tower; null leaves text out."""
     image: TowerConfig | None = field(default_factory=_small_vit)
     """The image tower; null leaves pictures out."""
-    more: dict[str, ModalityConfig] = field(default_factory=dict)
+    extra_modalities: dict[str, ModalityConfig] = field(default_factory=dict)
     """Further modalities by name: sound, video, attributes, vectors made elsewhere, a second
     picture, a title apart from the description."""
-    reader: ReaderConfig = field(default_factory=ReaderConfig)
+    sequence: SequenceConfig = field(default_factory=SequenceConfig)
     """What reads a history of item vectors."""
     modality_dropout: Fraction = 0.2
     """Chance to hide one of an item's modalities while training."""
@@ -189,27 +189,27 @@ class EncoderConfig:
                 for name, tower in named.items()
                 if tower is not None
             },
-            **self.more,
+            **self.extra_modalities,
         }
 
 
 @dataclass(frozen=True)
 class ObjectivesConfig:
-    modalities: NonNegativeFloat = 1.0
+    cross_modal: NonNegativeFloat = 1.0
     """Weight of symmetric InfoNCE between an item's modalities, every two of them (CLIP)."""
-    pairs: NonNegativeFloat = 0.0
+    sigmoid: NonNegativeFloat = 0.0
     """Weight of the sigmoid loss over pairs of modalities (SigLIP)."""
-    behaviour: NonNegativeFloat = 1.0
+    next_item: NonNegativeFloat = 1.0
     """Weight of InfoNCE between a history and its next item (UniSRec, MISSRec)."""
-    co_engaged: NonNegativeFloat = 0.0
+    co_engagement: NonNegativeFloat = 0.0
     """Weight of InfoNCE between items that one person took one after the other."""
     edges: NonNegativeFloat = 0.0
     """Weight of InfoNCE between items that the catalog's `edges` table links."""
-    words: NonNegativeFloat = 1.0
+    bag_of_words: NonNegativeFloat = 1.0
     """Weight of telling an item's words from its vector."""
     reconstruction: NonNegativeFloat = 0.0
     """Weight of telling what modality dropout hid from what it left."""
-    language: NonNegativeFloat = 0.0
+    language_modeling: NonNegativeFloat = 0.0
     """Weight of telling each token from those before it; for text towers that are decoders."""
     temperature: PositiveFloat = 0.07
     """Start of the learned temperatures of the objectives that are InfoNCE."""
@@ -225,10 +225,10 @@ class PretrainDataConfig:
     """Share of the rows filled with items drawn evenly, so that unpopular ones are read too."""
     edges_share: Fraction = 0.25
     """Share of the rows filled with linked items, where `objectives.edges` is used."""
-    encode_parts: PositiveInt = 1
+    num_micro_batches: PositiveInt = 1
     """Parts in which a step's items go through the towers, each twice (GradCache): less memory,
     about a third more time."""
-    checkpoint_layers: bool = False
+    activation_checkpointing: bool = False
     """Each layer of a tower is computed again in the backward pass (activation checkpointing)."""
     compile: bool = False
     """Compile the towers' layers (torch.compile): on a GPU steps are faster after a slow first one."""

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from catalog.catalog import Catalog
 from catalog.splits import Split
 from pretrain.config import PretrainDataConfig
-from pretrain.content import ContentReader, to_device
+from pretrain.content_loader import ItemContentLoader, to_device
 from pretrain.modalities import Content
 from pretrain.rows import HistoryRows, Row, order_for, stack_rows
 
@@ -44,7 +44,7 @@ class PretrainData(pl.LightningDataModule):
         self,
         catalog: Catalog,
         split: Split,
-        reader: ContentReader,
+        reader: ItemContentLoader,
         config: PretrainDataConfig,
         seed: int,
         edges: NDArray[np.int32] | None = None,
@@ -65,7 +65,7 @@ class PretrainData(pl.LightningDataModule):
             config.edges_share,
             held_out,
         )
-        self.twins = torch.from_numpy(reader.twin_groups())
+        self.twins = torch.from_numpy(reader.duplicate_groups())
         self.log_popularity = torch.from_numpy(
             log_sampling_chance(catalog, split, config.uniform_share, edges, self.rows.edges_share)
         )

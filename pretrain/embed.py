@@ -28,12 +28,12 @@ from catalog.catalog import Catalog, load_catalog
 from catalog.errors import NonFiniteError, VitrineError
 from catalog.memory import release_pages
 from catalog.progress import track
-from pretrain.artifact import EncoderParts, open_encoder
+from pretrain.artifact import EncoderBundle, open_encoder
 from pretrain.config import EmbedConfig
-from pretrain.content import ContentReader, to_device
+from pretrain.content_loader import ItemContentLoader, to_device
+from pretrain.distributed import broadcast_rows, sum_over_ranks, world
 from pretrain.encoder import ItemEncoder, ItemVectors
 from pretrain.extract import Extractors
-from pretrain.gather import broadcast_rows, sum_over_ranks, world
 from pretrain.modalities import Content
 from pretrain.shards import is_sharded
 from pretrain.store import VectorWriter, open_vectors, shared_array
@@ -49,10 +49,10 @@ BATCH_TOKENS = 8192
 
 
 def batches_of(
-    reader: ContentReader, items: NDArray[np.int64], batch_tokens: int
+    reader: ItemContentLoader, items: NDArray[np.int64], batch_tokens: int
 ) -> Iterator[NDArray[np.int64]]:
     """The items in batches of like length: items × the longest's tokens ≤ `batch_tokens`."""
-    costs = reader.prepare(items)
+    costs = reader.prefetch(items)
     order = np.argsort(costs, kind="stable")[::-1]  # the longest first: memory only falls
     start = 0
     try:
@@ -80,7 +80,7 @@ def passes_in_step(batches: Iterator[Batch], device: torch.device) -> Iterator[B
 @torch.no_grad()
 def embed_items(
     encoder: ItemEncoder,
-    reader: ContentReader,
+    reader: ItemContentLoader,
     out: NDArray[np.float32],
     *,
     items: NDArray[np.int64] | None = None,
@@ -127,7 +127,7 @@ def check_finite(
     if not strange.any():
         return
     row = int(strange.nonzero()[0])
-    broken = ~encoded.parts[row].isfinite().all(dim=1) & encoded.present[row]
+    broken = ~encoded.modality_embeddings[row].isfinite().all(dim=1) & encoded.present[row]
     told = [
         name
         for name, is_broken in zip(encoder.modalities, broken.tolist(), strict=True)
@@ -141,7 +141,7 @@ def check_finite(
 
 
 @torch.no_grad()
-def embed_on_ranks(encoder: ItemEncoder, reader: ContentReader, out: Tensor) -> None:
+def embed_on_ranks(encoder: ItemEncoder, reader: ItemContentLoader, out: Tensor) -> None:
     """Writes the vectors of all items into `out`, (num_items, width), on every rank.
 
     All ranks call it: each reads a share of the items through the towers and sends it to the others.
@@ -225,7 +225,7 @@ def run_embedding(config: EmbedConfig, output: Path) -> Path:
     # Nobody gives up on others that have more left to do.
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=7))
     catalog = load_catalog(config.catalog)
-    parts: EncoderParts | None = None
+    parts: EncoderBundle | None = None
     parents: dict[str, Path] = {}
     if config.encoder:
         artifact, parts = open_encoder(config.encoder)
@@ -277,7 +277,7 @@ class EmbeddingPass:
         self,
         config: EmbedConfig,
         catalog: Catalog,
-        parts: EncoderParts | None,
+        parts: EncoderBundle | None,
         extractors: Extractors,
         output: Path,
         request: str,
@@ -296,7 +296,7 @@ class EmbeddingPass:
             nn.Module.to(parts.encoder, device)
             kinds = {**parts.encoder.kinds, **kinds}
             processors = {**parts.processors, **processors}
-        self.reader = ContentReader(catalog, kinds, processors)
+        self.reader = ItemContentLoader(catalog, kinds, processors)
         self.earlier = Earlier.open(output, config, catalog)
         claim_work(self.work, request)
         widths = {name: extractors.width(name) for name in extractors.names}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
 from pretrain.modalities import MODALITIES, Content, Modality, Text
-from pretrain.modalities.base import SAID
+from pretrain.modalities.base import CACHED_FEATURES
 from pretrain.towers import Projection, scatter_present
 
 
@@ -20,15 +20,15 @@ class ItemVectors:
 
     item: Tensor
     """(n, width) fused, unit length."""
-    units: Tensor
+    projected_embeddings: Tensor
     """(n, m, width): each modality for comparison with the others, unit length, zero where absent."""
-    parts: Tensor
+    modality_embeddings: Tensor
     """(n, m, width): each modality as the fusion reads it, zero where absent."""
     present: Tensor
     """bool (n, m)."""
-    shown: Tensor
+    visible_mask: Tensor
     """bool (n, m): present and not hidden by modality dropout."""
-    nats: Tensor | None = None
+    token_nll: Tensor | None = None
     """(n, 2): summed nats and number of the text's tokens, each told from those before it; where
     the text tower has a head for that."""
 
@@ -131,7 +131,7 @@ class ItemEncoder(PreTrainedModel):
     def forward(self, content: Content) -> ItemVectors:
         """Encodes n items, given as `pretrain.modalities.Content` says."""
         parts, masks = [], []
-        nats = None
+        token_nll = None
         for name, kind in self.kinds.items():
             if name not in content:
                 raise ValueError(f"the encoder reads {name}, but the batch has none")
@@ -139,21 +139,28 @@ class ItemEncoder(PreTrainedModel):
             pooled = self.read(name, content)
             parts.append(scatter_present(self.projections[name](pooled), present))
             masks.append(present)
-            if isinstance(kind, Text) and kind.nats is not None and nats is None:
-                nats = scatter_present(kind.nats, present)
+            if isinstance(kind, Text) and kind.token_nll is not None and token_nll is None:
+                token_nll = scatter_present(kind.token_nll, present)
         stacked, present = torch.stack(parts, dim=1), torch.stack(masks, dim=1)
-        shown = self._hide_some(present)
-        units = [
+        visible_mask = self._hide_some(present)
+        projected_embeddings = [
             F.normalize(self.heads[name](part), dim=-1) * mask.unsqueeze(1)
             for name, part, mask in zip(self.kinds, parts, masks, strict=True)
         ]
-        item = F.normalize(self.gate(stacked, shown), dim=-1)
-        return ItemVectors(item, torch.stack(units, dim=1), stacked, present, shown, nats)
+        item = F.normalize(self.gate(stacked, visible_mask), dim=-1)
+        return ItemVectors(
+            item,
+            torch.stack(projected_embeddings, dim=1),
+            stacked,
+            present,
+            visible_mask,
+            token_nll,
+        )
 
     def read(self, name: str, content: Content) -> Tensor:
         """What its tower makes of one modality: a row (tower width) for each item that has it."""
-        if SAID in content[name]:
-            return content[name][SAID]
+        if CACHED_FEATURES in content[name]:
+            return content[name][CACHED_FEATURES]
         inputs = {key: value for key, value in content[name].items() if key != "present"}
         return self.kinds[name].encode(self.towers[self.reads_through(name)], inputs)
 

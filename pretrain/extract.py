@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from catalog.catalog import Catalog
 from catalog.errors import VitrineError, did_you_mean
-from pretrain.artifact import EncoderParts
+from pretrain.artifact import EncoderBundle
 from pretrain.config import ExtractConfig
 from pretrain.modalities import MODALITIES, Content, Modality, Processor
 from pretrain.towers import scatter_present
@@ -16,7 +16,7 @@ class Extractors:
     """The extractors of one pass, by name. Those of the encoder's towers read what the encoder reads."""
 
     def __init__(
-        self, settings: dict[str, ExtractConfig], parts: EncoderParts | None, catalog: Catalog
+        self, settings: dict[str, ExtractConfig], parts: EncoderBundle | None, catalog: Catalog
     ) -> None:
         self.names = list(settings)
         self.kinds: dict[str, Modality] = {}
@@ -46,7 +46,7 @@ class Extractors:
 
     @staticmethod
     def _of_encoder(
-        name: str, wanted: ExtractConfig, parts: EncoderParts | None
+        name: str, wanted: ExtractConfig, parts: EncoderBundle | None
     ) -> tuple[str, Modality, nn.Module]:
         if parts is None:
             raise VitrineError(f"extract.{name}.of is {wanted.of!r}, but no encoder was given")

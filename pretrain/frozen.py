@@ -18,7 +18,7 @@ from catalog.atomic_write import signal_progress
 from catalog.cache import cache_folder
 from catalog.catalog import Catalog
 from catalog.progress import track
-from pretrain.content import ContentReader, to_device
+from pretrain.content_loader import ItemContentLoader, to_device
 from pretrain.embed import BATCH_TOKENS, BLOCK, batches_of
 from pretrain.encoder import ItemEncoder
 from pretrain.modalities import Modality, Text
@@ -33,18 +33,18 @@ def frozen_towers(encoder: ItemEncoder, without_text: bool = False) -> list[str]
         name
         for name, kind in encoder.kinds.items()
         if not (without_text and isinstance(kind, Text))
-        and _stands_still(encoder.towers[encoder.reads_through(name)])
+        and _is_frozen(encoder.towers[encoder.reads_through(name)])
     ]
 
 
-def _stands_still(tower: nn.Module) -> bool:
+def _is_frozen(tower: nn.Module) -> bool:
     weights = list(tower.parameters())
     return bool(weights) and not any(weight.requires_grad for weight in weights)
 
 
-def keep_frozen(
+def cache_frozen_features(
     encoder: ItemEncoder,
-    reader: ContentReader,
+    reader: ItemContentLoader,
     device: torch.device | None = None,
     *,
     without_text: bool = False,
@@ -60,7 +60,7 @@ def keep_frozen(
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / "lock"):
             _read_missing(encoder, name, reader, folder, device, progress)
-        reader.keep(name, open_vectors(folder / VECTORS))
+        reader.use_cached_features(name, open_vectors(folder / VECTORS))
 
 
 def _key(encoder: ItemEncoder, name: str, catalog: Catalog) -> str:
@@ -78,7 +78,7 @@ def _key(encoder: ItemEncoder, name: str, catalog: Catalog) -> str:
 def _read_missing(
     encoder: ItemEncoder,
     name: str,
-    reader: ContentReader,
+    reader: ItemContentLoader,
     folder: Path,
     device: torch.device | None,
     progress: bool,
@@ -94,7 +94,7 @@ def _read_missing(
         before, training = encoder.device, encoder.training
         encoder.to(device or before)  # pyright: ignore[reportArgumentType]
         encoder.eval()
-        alone = reader.of(name)
+        alone = reader.for_modality(name)
         title = f"Reading {name} once through its frozen tower"
         for block in track(missing, title, shown=progress):
             items = np.arange(block * BLOCK, min((block + 1) * BLOCK, num_items), dtype=np.int64)

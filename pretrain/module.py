@@ -7,14 +7,18 @@ import torch
 from torch import Tensor, nn
 
 from catalog.errors import VitrineError
-from pretrain.chunks import check_parts, encode_in_parts, release_layer_by_layer
 from pretrain.config import ObjectivesConfig, OptimizerConfig
 from pretrain.data import PretrainBatch
 from pretrain.encoder import ItemEncoder
-from pretrain.history import HistoryEncoder
+from pretrain.grad_cache import (
+    check_micro_batches,
+    enable_activation_checkpointing,
+    encode_in_micro_batches,
+)
 from pretrain.modalities import Content
 from pretrain.objectives import OBJECTIVES, StepOutputs
 from pretrain.optim import layer_rates, make_optimizer
+from pretrain.sequence_encoder import SequenceEncoder
 from pretrain.shards import is_sharded
 from pretrain.unused import freeze_unused
 
@@ -31,24 +35,24 @@ class PretrainModule(pl.LightningModule):
     def __init__(
         self,
         encoder: ItemEncoder,
-        history: HistoryEncoder,
+        sequence_encoder: SequenceEncoder,
         objectives: ObjectivesConfig,
         optimizer: OptimizerConfig,
         log_popularity: Tensor,
         twins: Tensor,
-        encode_parts: int = 1,
-        checkpoint_layers: bool = False,
+        num_micro_batches: int = 1,
+        activation_checkpointing: bool = False,
         linked: bool = False,
     ) -> None:
         """`log_popularity` (num_items,); `twins` int (num_items,): one number for equal items;
         `linked`: batches say which items the catalog's edges link."""
         super().__init__()
-        check_parts(encoder, encode_parts)
-        self.encode_parts = encode_parts
-        self.checkpoint_layers = checkpoint_layers
+        check_micro_batches(encoder, num_micro_batches)
+        self.num_micro_batches = num_micro_batches
+        self.activation_checkpointing = activation_checkpointing
         self.encoder = encoder
-        self.history = history
-        self.weights = weigh(objectives, available(encoder, objectives, linked))
+        self.sequence_encoder = sequence_encoder
+        self.weights = active_weights(objectives, available_outputs(encoder, objectives, linked))
         self.objectives = nn.ModuleDict(
             {name: OBJECTIVES[name].build(encoder, objectives) for name in self.weights}
         )
@@ -57,10 +61,10 @@ class PretrainModule(pl.LightningModule):
         self.register_buffer("twins", twins, persistent=False)
 
     def forward(self, batch: PretrainBatch) -> StepOutputs:
-        distinct = encode_in_parts(self.encoder, batch.content, self.encode_parts)
+        distinct = encode_in_micro_batches(self.encoder, batch.content, self.num_micro_batches)
         slots = batch.slots.flatten()
         vectors = distinct.item[slots].view(*batch.slots.shape, -1)  # (rows, row_length, width)
-        states = self.history(vectors, batch.segments)
+        states = self.sequence_encoder(vectors, batch.segments)
         ids = batch.items.flatten()
         return StepOutputs(
             item_ids=self.twins[ids],
@@ -68,32 +72,37 @@ class PretrainModule(pl.LightningModule):
             states=states.flatten(0, 1),
             segments=batch.segments.flatten(),
             log_popularity=self.log_popularity[ids],
-            units=distinct.units[slots],
-            parts=distinct.parts[slots],
+            projected_embeddings=distinct.projected_embeddings[slots],
+            modality_embeddings=distinct.modality_embeddings[slots],
             present=distinct.present[slots],
-            shown=distinct.shown[slots],
+            visible_mask=distinct.visible_mask[slots],
             tokens=self._tokens(batch.content, slots),
-            nats=None if distinct.nats is None else distinct.nats[slots],
+            token_nll=None if distinct.token_nll is None else distinct.token_nll[slots],
             links=batch.links.flatten(),
         )
 
     def _tokens(self, content: Content, slots: Tensor) -> Tensor | None:
-        if "words" not in self.weights or self.encoder.text is None:
+        if "bag_of_words" not in self.weights or self.encoder.text is None:
             return None
         name, text = self.encoder.text
         return tokens_of(content[name], text.about["special_tokens"])[slots]
 
     def freeze_unused(self, batch: PretrainBatch) -> list[str]:
         """See `pretrain.unused`."""
-        parts, self.encode_parts = self.encode_parts, 1  # what is encoded in parts has no graph
+        parts, self.num_micro_batches = (
+            self.num_micro_batches,
+            1,
+        )  # what is encoded in parts has no graph
         try:
             return freeze_unused(self, batch)
         finally:
-            self.encode_parts = parts
+            self.num_micro_batches = parts
 
     def on_train_start(self) -> None:
-        if self.checkpoint_layers or (self.encode_parts > 1 and is_sharded(self.encoder)):
-            release_layer_by_layer(self.encoder)
+        if self.activation_checkpointing or (
+            self.num_micro_batches > 1 and is_sharded(self.encoder)
+        ):
+            enable_activation_checkpointing(self.encoder)
 
     def training_step(self, batch: PretrainBatch, batch_idx: int) -> Tensor:
         outputs = self(batch)
@@ -128,19 +137,19 @@ class PretrainModule(pl.LightningModule):
         return make_optimizer(self.parameters(), config, self.trainer.max_steps, rates)
 
 
-def available(encoder: ItemEncoder, objectives: ObjectivesConfig, linked: bool) -> set[str]:
+def available_outputs(encoder: ItemEncoder, objectives: ObjectivesConfig, linked: bool) -> set[str]:
     """The fields of StepOutputs beyond those of every step."""
     found = set()
     if len(encoder.modalities) > 1:
-        found |= {"units", "parts", "present", "shown"}
+        found |= {"projected_embeddings", "modality_embeddings", "present", "visible_mask"}
     if encoder.text is not None:
         found.add("tokens")
-        if objectives.language:
-            found.add("nats")
+        if objectives.language_modeling:
+            found.add("token_nll")
     return found | ({"links"} if linked else set())
 
 
-def weigh(objectives: ObjectivesConfig, found: set[str]) -> dict[str, float]:
+def active_weights(objectives: ObjectivesConfig, found: set[str]) -> dict[str, float]:
     """The weights of the objectives that can be computed.
 
     One that cannot is left out where its weight is the default, else VitrineError.
@@ -154,17 +163,19 @@ def weigh(objectives: ObjectivesConfig, found: set[str]) -> dict[str, float]:
         if not missing:
             weights[name] = weight
         elif weight != getattr(ObjectivesConfig(), name):
-            raise VitrineError(f"objectives.{name} is {weight:g}, but {WITHOUT[missing[0]]}")
+            raise VitrineError(
+                f"objectives.{name} is {weight:g}, but {MISSING_INPUT_ERRORS[missing[0]]}"
+            )
     if not weights:
         raise VitrineError("no objective has a weight above 0; set one of objectives.*")
     return weights
 
 
-WITHOUT = {
-    "units": "the encoder has one modality only; give it another, or set the weight to 0",
-    "parts": "the encoder has one modality only; give it another, or set the weight to 0",
+MISSING_INPUT_ERRORS = {
+    "projected_embeddings": "the encoder has one modality only; give it another, or set the weight to 0",
+    "modality_embeddings": "the encoder has one modality only; give it another, or set the weight to 0",
     "tokens": "the encoder has no text tower; give it one, or set the weight to 0",
-    "nats": "the encoder has no text tower; give it one, or set the weight to 0",
+    "token_nll": "the encoder has no text tower; give it one, or set the weight to 0",
     "links": "the catalog has no edges table; add one, or set the weight to 0",
 }
 """What to say where a field of StepOutputs is missing."""

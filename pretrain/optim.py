@@ -30,43 +30,43 @@ class GuardedAdamW(torch.optim.AdamW):
     One kernel for all weights where they lie on a GPU.
     """
 
-    leave_out = False
-    finish = False
+    skip_step = False
+    apply_ema = False
 
-    def __init__(self, groups: list[dict[str, Any]], lr: float, average: float = 0.0) -> None:
+    def __init__(self, groups: list[dict[str, Any]], lr: float, ema_decay: float = 0.0) -> None:
         on_gpu = all(p.is_cuda for group in groups for p in group["params"])
         super().__init__(groups, lr=lr, fused=on_gpu or None)
         # A fused step could undo fp16's loss scale itself, and Lightning then refuses to clip.
         self._step_supports_amp_scaling = False
-        self.decay = average
+        self.ema_decay = ema_decay
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None
         if closure is not None:  # the forward and backward pass, after which it is known
             with torch.enable_grad():
                 loss = closure()
-        if not self.leave_out:
+        if not self.skip_step:
             super().step()
-        if self.decay:
-            self._average()
+        if self.ema_decay:
+            self._update_ema()
         return loss
 
     @torch.no_grad()
-    def _average(self) -> None:
+    def _update_ema(self) -> None:
         for group in self.param_groups:
             for parameter in group["params"]:
                 state = self.state.get(parameter, {})
                 if "step" not in state:
                     continue
-                if "average" not in state:
-                    state["average"] = parameter.detach().clone()
-                if not self.leave_out:
+                if "ema" not in state:
+                    state["ema"] = parameter.detach().clone()
+                if not self.skip_step:
                     steps = float(state["step"])
                     # A young average would lean on where training began.
-                    decay = min(self.decay, (1 + steps) / (10 + steps))
-                    state["average"].lerp_(parameter, 1 - decay)
-                if self.finish:
-                    parameter.copy_(state["average"])
+                    decay = min(self.ema_decay, (1 + steps) / (10 + steps))
+                    state["ema"].lerp_(parameter, 1 - decay)
+                if self.apply_ema:
+                    parameter.copy_(state["ema"])
 
 
 def innermost(optimizer: Any) -> Any:
@@ -81,7 +81,7 @@ def make_optimizer(
     config: OptimizerConfig,
     total_steps: int,
     rates: Mapping[nn.Parameter, float] | None = None,
-    turns: Mapping[nn.Parameter, range] | None = None,
+    schedule_windows: Mapping[nn.Parameter, range] | None = None,
 ) -> dict[str, Any]:
     """What `LightningModule.configure_optimizers` returns.
 
@@ -93,7 +93,7 @@ def make_optimizer(
     shares: dict[tuple[float, int, int], list[nn.Parameter]] = {}
     for parameter in parameters:
         if parameter.requires_grad:
-            turn = (turns or {}).get(parameter, always)
+            turn = (schedule_windows or {}).get(parameter, always)
             place = (rates or {}).get(parameter, 1.0), turn.start, turn.stop
             shares.setdefault(place, []).append(parameter)
     groups, schedules = [], []
@@ -105,7 +105,7 @@ def make_optimizer(
             if params:
                 groups.append({**settings, "params": params, "weight_decay": decay})
                 schedules.append(partial(rate_at, range(start, stop), config.warmup_share))
-    optimizer = GuardedAdamW(groups, config.learning_rate, config.average)
+    optimizer = GuardedAdamW(groups, config.learning_rate, config.ema_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, schedules)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from catalog.catalog import Catalog
 from catalog.errors import VitrineError
-from pretrain.content import ContentReader
+from pretrain.content_loader import ItemContentLoader
 
 QUARANTINE_FILE = "quarantine.jsonl"
 
@@ -13,7 +13,7 @@ QUARANTINE_FILE = "quarantine.jsonl"
 class Quarantine:
     """Items whose picture, sound, … is broken; they count as not having it."""
 
-    def __init__(self, catalog: Catalog, reader: ContentReader) -> None:
+    def __init__(self, catalog: Catalog, reader: ItemContentLoader) -> None:
         self.catalog = catalog
         self.broken = [
             (name, item, reason)

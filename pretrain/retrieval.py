@@ -19,10 +19,10 @@ from catalog.catalog import Catalog
 from catalog.errors import NonFiniteError, VitrineError
 from catalog.hashing import hash_ids
 from catalog.splits import Split, Targets, target_rows
-from pretrain.content import ContentReader, to_device
+from pretrain.content_loader import ItemContentLoader, to_device
 from pretrain.embed import embed_items
 from pretrain.encoder import ItemEncoder
-from pretrain.history import HistoryEncoder
+from pretrain.sequence_encoder import SequenceEncoder
 from pretrain.shards import passes_of
 
 CUTOFFS = (1, 5, 10)
@@ -86,57 +86,64 @@ class RetrievalReport(pl.Callback):
     Every rank asks the same: under ZeRO-3 each pass through a tower is one all ranks take together.
     """
 
-    def __init__(self, reader: ContentReader, split: Split, held_out: NDArray[np.bool_]) -> None:
+    def __init__(
+        self, reader: ItemContentLoader, split: Split, held_out: NDArray[np.bool_]
+    ) -> None:
         self.reader = reader
         self.split = split
         self.held_out = held_out
         self.found: list[Retrieval] = []
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        encoder, history = pl_module.encoder, pl_module.history
+        encoder, sequence_encoder = pl_module.encoder, pl_module.sequence_encoder
         with passes_of(trainer):
             self.found = retrieval_report(
-                encoder, history, self.reader, self.reader.catalog, self.split, self.held_out
+                encoder,
+                sequence_encoder,
+                self.reader,
+                self.reader.catalog,
+                self.split,
+                self.held_out,
             )
 
 
 @torch.no_grad()
 def retrieval_report(
     encoder: ItemEncoder,
-    history: HistoryEncoder,
-    reader: ContentReader,
+    sequence_encoder: SequenceEncoder,
+    reader: ItemContentLoader,
     catalog: Catalog,
     split: Split,
     held_out: NDArray[np.bool_],
 ) -> list[Retrieval]:
     """Every two modalities, both ways, and next items of the validation part."""
-    modes = encoder.training, history.training
+    modes = encoder.training, sequence_encoder.training
     encoder.eval()
-    history.eval()
+    sequence_encoder.eval()
     found = between_modalities(encoder, reader, np.flatnonzero(held_out))
     targets = _some(split.validation)
     if len(targets):
-        found.append(next_items(encoder, history, reader, catalog, split, targets))
+        found.append(next_items(encoder, sequence_encoder, reader, catalog, split, targets))
     encoder.train(modes[0])
-    history.train(modes[1])
+    sequence_encoder.train(modes[1])
     return found
 
 
 @torch.no_grad()
 def between_modalities(
-    encoder: ItemEncoder, reader: ContentReader, items: NDArray[np.int64]
+    encoder: ItemEncoder, reader: ItemContentLoader, items: NDArray[np.int64]
 ) -> list[Retrieval]:
     """Every two modalities, both ways, among those of `items` that have both."""
-    units, present = [], []
+    projected_embeddings, present = [], []
     device = next(encoder.parameters()).device
     for start in range(0, len(items), CHUNK):
         content = reader.read(items[start : start + CHUNK])
         vectors = encoder(to_device(content, device, encoder.dtype))
-        units.append(vectors.units.float().cpu())
+        projected_embeddings.append(vectors.projected_embeddings.float().cpu())
         present.append(vectors.present.cpu())
-    if not units:
+    if not projected_embeddings:
         return []
-    all_units, all_present = torch.cat(units), torch.cat(present)
+    all_units, all_present = torch.cat(projected_embeddings), torch.cat(present)
     found = []
     for one, other in encoder.pairs:
         both = all_present[:, one] & all_present[:, other]
@@ -153,8 +160,8 @@ def between_modalities(
 @torch.no_grad()
 def next_items(
     encoder: ItemEncoder,
-    history: HistoryEncoder,
-    reader: ContentReader,
+    sequence_encoder: SequenceEncoder,
+    reader: ItemContentLoader,
     catalog: Catalog,
     split: Split,
     targets: Targets,
@@ -164,7 +171,7 @@ def next_items(
     rows = target_rows(catalog.interactions, targets)
     wanted = catalog.interactions.items[rows].astype(np.int64)
     candidates = _candidates(wanted, catalog.num_items) if listed is None else listed
-    length = history.config.max_history
+    length = sequence_encoder.config.max_history
     known = (targets.history(catalog.interactions, place) for place in range(len(targets)))
     read = [items[-length:] for items in known]
     # Vectors of what is read and what may come: a row each, however often it occurs.
@@ -180,9 +187,9 @@ def next_items(
         for row, items in enumerate(part):
             slots[row, : len(items)] = np.searchsorted(needed, items)
             segments[row, : len(items)] = 0
-        device = next(history.parameters()).device
-        given = table[torch.from_numpy(slots)].to(device, history.dtype)
-        read_states = history(given, torch.from_numpy(segments).to(device)).float().cpu()
+        device = next(sequence_encoder.parameters()).device
+        given = table[torch.from_numpy(slots)].to(device, sequence_encoder.dtype)
+        read_states = sequence_encoder(given, torch.from_numpy(segments).to(device)).float().cpu()
         last = torch.tensor([max(0, len(items) - 1) for items in part])
         states.append(read_states[torch.arange(len(part)), last])
     own = torch.from_numpy(np.searchsorted(candidates, wanted))

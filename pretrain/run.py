@@ -12,17 +12,17 @@ from catalog.interaction_sketch import InteractionSketch
 from catalog.splits import load_split
 from pretrain.artifact import count_parameters, new_encoder
 from pretrain.card import encoder_card
-from pretrain.chunks import check_compiled
 from pretrain.config import PretrainConfig
 from pretrain.curves import CurveRecorder
 from pretrain.data import PretrainData
-from pretrain.frozen import keep_frozen
+from pretrain.frozen import cache_frozen_features
+from pretrain.grad_cache import check_compiled
 from pretrain.lora import merge_lora
 from pretrain.module import PretrainModule
+from pretrain.projection_init import initialize_projections
 from pretrain.quarantine import Quarantine
 from pretrain.retrieval import RetrievalReport, hold_out
 from pretrain.shards import gathered_weights
-from pretrain.start import start_projections
 from pretrain.towers import compile_layers
 from pretrain.work import clear_work, learned_request, work_folder
 
@@ -40,7 +40,7 @@ def run_pretraining(config: PretrainConfig, output: Path, build_trainer: Trainer
     pl.seed_everything(config.trainer.seed, verbose=False)
     check_compiled(config.data.compile, config.trainer.strategy)
     parts = new_encoder(config.encoder, catalog)
-    reader = parts.reader(catalog)
+    reader = parts.content_loader(catalog)
     quarantine = Quarantine(catalog, reader)
     quarantine.check(config.data.max_broken)
     edges = catalog.edges if config.objectives.edges else None
@@ -52,31 +52,31 @@ def run_pretraining(config: PretrainConfig, output: Path, build_trainer: Trainer
     trainer = build_trainer(config.trainer, work, title, callbacks=[curves, report])
     data = PretrainData(catalog, split, reader, config.data, config.trainer.seed, edges, held_out)
     device = trainer.strategy.root_device
-    keep_frozen(
+    cache_frozen_features(
         parts.encoder,
         reader,
         device,
-        without_text=bool(config.objectives.language),
+        without_text=bool(config.objectives.language_modeling),
         progress=config.trainer.progress,
     )
-    start_projections(parts.encoder, reader, data.readable, config.trainer.seed, device)
+    initialize_projections(parts.encoder, reader, data.readable, config.trainer.seed, device)
     if config.data.compile:
         compile_layers(parts.encoder)
     module = PretrainModule(
         parts.encoder,
-        parts.history,
+        parts.sequence_encoder,
         config.objectives,
         config.optimizer,
         data.log_popularity,
         data.twins,
-        config.data.encode_parts,
-        config.data.checkpoint_layers,
+        config.data.num_micro_batches,
+        config.data.activation_checkpointing,
         linked=edges is not None,
     )
     if config.trainer.max_steps:  # else the towers stay as they came
         module.freeze_unused(data.brief_batch())
         trainer.fit(module, data)
-    with gathered_weights(parts.encoder, parts.history):
+    with gathered_weights(parts.encoder, parts.sequence_encoder):
         if trainer.is_global_zero:
             metrics = {
                 "parameters": count_parameters(module),

@@ -33,17 +33,17 @@ SHOWN = 4
 PLACES = {"encoder", "generator", "image", "recommender", "text", "vectors"}
 """Settings that may name the folder of something made before; that is compared by its hash, as a
 parent, and vectors by those of the encoder and the catalog they were made from."""
-HOW_NOT_WHAT = {
+RUNTIME_ONLY_SETTINGS = {
     "": {"workers", "sample_every"},
     "catalog": {"path"},
-    "data": {"workers", "encode_parts", "checkpoint_layers", "compile", "max_broken"},
+    "data": {"workers", "num_micro_batches", "activation_checkpointing", "compile", "max_broken"},
     "trainer": {
         "accelerator",
-        "checkpoint_aside",
+        "async_checkpoint",
         "checkpoint_every",
         "checkpoint_keep",
         "devices",
-        "give_up_after",
+        "max_nonfinite_steps",
         "hang_timeout",
         "log_every",
         "log_to",
@@ -301,9 +301,11 @@ def what_is_learned(settings: Mapping[str, Any], devices: int = 0) -> dict[str, 
 
     Rows are those of all devices together: of `devices`, or of as many as the settings say.
     """
-    kept = {name: value for name, value in settings.items() if name not in HOW_NOT_WHAT[""]}
-    for section in kept.keys() & HOW_NOT_WHAT.keys():
-        left_out = HOW_NOT_WHAT[section]
+    kept = {
+        name: value for name, value in settings.items() if name not in RUNTIME_ONLY_SETTINGS[""]
+    }
+    for section in kept.keys() & RUNTIME_ONLY_SETTINGS.keys():
+        left_out = RUNTIME_ONLY_SETTINGS[section]
         kept[section] = {n: v for n, v in kept[section].items() if n not in left_out}
     for name in PLACES & kept.keys():
         if isinstance(kept[name], str):

@@ -19,7 +19,7 @@ from pretrain.config import (
     EncoderConfig,
     PretrainConfig,
     PretrainDataConfig,
-    ReaderConfig,
+    SequenceConfig,
     TowerConfig,
     TrainerConfig,
 )
@@ -70,7 +70,7 @@ def pretrain_small(world: Path, output: Path, steps: int = 3, precision: Any = "
             width=32,
             text=TowerConfig(config=text, vocab_size=300),
             image=TowerConfig(config=image, image_size=32),
-            reader=ReaderConfig(layers=1, heads=2, max_history=8),
+            sequence=SequenceConfig(layers=1, heads=2, max_history=8),
         ),
         data=PretrainDataConfig(rows=4, row_length=8, max_broken=0.1),
         trainer=TrainerConfig(max_steps=steps, progress=False, precision=precision),

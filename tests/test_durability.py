@@ -45,8 +45,8 @@ def checkpoint(folder: Path, **settings: Any) -> Path:
     return folder / "run" / "checkpoints" / "step=4"
 
 
-def checkpoint_aside(folder: Path) -> Path:
-    return checkpoint(folder, checkpoint_aside=True)
+def async_checkpoint(folder: Path) -> Path:
+    return checkpoint(folder, async_checkpoint=True)
 
 
 def one_file(folder: Path) -> Path:
@@ -65,7 +65,7 @@ WRITERS = [
     another_artifact,
     amended_artifact,
     checkpoint,
-    checkpoint_aside,
+    async_checkpoint,
     one_file,
     claimed,
 ]

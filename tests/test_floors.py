@@ -24,7 +24,7 @@ from generate.purchase_states import PurchaseStates
 from launch.report.gather import _ratio_claim
 from pretrain.data import log_sampling_chance
 from pretrain.modalities.attributes import spread_of
-from pretrain.start import whiten
+from pretrain.projection_init import whiten
 from pretrain.towers import Projection
 
 pytestmark = pytest.mark.numeric

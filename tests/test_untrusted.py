@@ -114,10 +114,10 @@ def test_vectors_in_a_catalog_run_nothing(
     write(shop / f"clip.{extension}", mark)
     (shop / "clip.ids.txt").write_text("0\n1\n2\n")
     more = {"clip": ModalityConfig(kind="features", source=f"clip.{extension}")}
-    settings = EncoderConfig(text=None, image=None, more=more)
+    settings = EncoderConfig(text=None, image=None, extra_modalities=more)
     catalog = load_catalog(CatalogConfig(path=str(shop)))
     with pytest.raises(VitrineError):
-        new_encoder(settings, catalog).reader(catalog).read(np.arange(3))
+        new_encoder(settings, catalog).content_loader(catalog).read(np.arange(3))
     assert not mark.exists()
 
 
@@ -137,7 +137,7 @@ def tower(tmp_path: Path) -> Path:
 
 def build(tower: Path, demo_world: Path) -> None:
     settings = EncoderConfig(width=8, text=TowerConfig(model=str(tower)), image=None)
-    settings = replace(settings, reader=replace(settings.reader, heads=2))
+    settings = replace(settings, sequence=replace(settings.sequence, heads=2))
     new_encoder(settings, load_catalog(CatalogConfig(path=str(demo_world / "home"))))
 
 

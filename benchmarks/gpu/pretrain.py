@@ -165,7 +165,7 @@ class Run:
                 figures=self.figures,
                 sources=[
                     "benchmarks/gpu/*.py",
-                    "pretrain/chunks.py",
+                    "pretrain/grad_cache.py",
                     "pretrain/encoder.py",
                     "pretrain/objectives/contrast.py",
                     "pretrain/optim.py",

@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel, PreTrainedModel
 
-from pretrain.chunks import release_layer_by_layer
 from pretrain.config import ObjectivesConfig, OptimizerConfig
 from pretrain.data import PretrainBatch
 from pretrain.encoder import ItemEncoder, ItemEncoderConfig
-from pretrain.history import HistoryEncoder, HistoryEncoderConfig
+from pretrain.grad_cache import enable_activation_checkpointing
 from pretrain.module import PretrainModule
+from pretrain.sequence_encoder import SequenceEncoder, SequenceEncoderConfig
 from pretrain.towers import compile_layers
 
 PAIRS_IN_ROW = 8
@@ -168,18 +168,18 @@ def our_module(
     if compiled:
         compile_layers(encoder)
     if checkpointed:
-        release_layer_by_layer(encoder)
-    history = HistoryEncoderConfig(
+        enable_activation_checkpointing(encoder)
+    history = SequenceEncoderConfig(
         width=size.width, num_layers=1, num_heads=4, max_history=PAIRS_IN_ROW, dropout=0.0
     )
     return PretrainModule(
         encoder,
-        HistoryEncoder(history),
-        ObjectivesConfig(behaviour=0.0, words=0.0),
+        SequenceEncoder(history),
+        ObjectivesConfig(next_item=0.0, bag_of_words=0.0),
         OptimizerConfig(learning_rate=1e-4),
         torch.zeros(pairs),
         torch.arange(pairs),
-        encode_parts=parts,
+        num_micro_batches=parts,
     ).train()
 
 

@@ -37,7 +37,7 @@ from finetune.list_metrics import ListMetrics
 from finetune.metrics import Ranking, mean_ndcg
 from finetune.run import check_targets
 from finetune.selection import BestWeights
-from pretrain.artifact import EncoderParts, count_parameters, open_encoder
+from pretrain.artifact import EncoderBundle, count_parameters, open_encoder
 from pretrain.curves import CurveRecorder
 from pretrain.embed import check_vectors, embed_items, vectors_made_with
 from pretrain.run import TrainerFactory
@@ -242,17 +242,17 @@ def _factorised(
 
 
 def _content(
-    config: FinetuneConfig, base: Artifact, parts: EncoderParts, catalog: Catalog
+    config: FinetuneConfig, base: Artifact, parts: EncoderBundle, catalog: Catalog
 ) -> torch.Tensor:
     """What the pretrained encoder makes of every item, centred, in units of its spread: float32
     (num_items, width)."""
-    vectors = np.empty((catalog.num_items, parts.history.config.width), dtype=np.float32)
+    vectors = np.empty((catalog.num_items, parts.sequence_encoder.config.width), dtype=np.float32)
     if config.vectors:
         vectors[:] = vectors_made_with(config.vectors, base, catalog)
         check_vectors(vectors, catalog, config.vectors)
     else:
         shown = config.trainer.progress
-        embed_items(parts.encoder, parts.reader(catalog), vectors, progress=shown)
+        embed_items(parts.encoder, parts.content_loader(catalog), vectors, progress=shown)
     return standardised(torch.from_numpy(vectors))
 
 

@@ -18,7 +18,7 @@ from finetune.semantic.model import SemanticRecommender
 from finetune.semantic.ranker import SemanticRanker
 from finetune.semantic.trie import Trie
 from pretrain.embed import VECTORS_FILE
-from pretrain.history import HistoryEncoder, HistoryEncoderConfig
+from pretrain.sequence_encoder import SequenceEncoder, SequenceEncoderConfig
 from pretrain.shards import float32_state
 from pretrain.store import open_vectors
 
@@ -47,9 +47,9 @@ def load_semantic_ranker(folder: str | Path, catalog: Catalog) -> SemanticRanker
     arrays = load_arrays(artifact.path / CODES_FILE)
     codes = arrays["codes"].astype(np.int64)
     settings = SemanticConfig(**artifact.manifest["config"]["semantic"])
-    shape = HistoryEncoderConfig.from_pretrained(artifact.path / "history")
+    shape = SequenceEncoderConfig.from_pretrained(artifact.path / "history")
     model = SemanticRecommender(
-        Recommender(None, HistoryEncoder(shape)),
+        Recommender(None, SequenceEncoder(shape)),
         Trie(codes, arrays["sizes"].tolist()),
         torch.from_numpy(codes),
         settings.layers,

@@ -10,7 +10,7 @@ from finetune.data import FinetuneBatch
 from finetune.losses import catalog_cross_entropy, draw_negatives, sampled_cross_entropy
 from finetune.semantic.model import SemanticRecommender
 from pretrain.config import OptimizerConfig
-from pretrain.gather import sum_over_ranks, world
+from pretrain.distributed import sum_over_ranks, world
 from pretrain.optim import make_optimizer
 
 

@@ -158,6 +158,6 @@ class ImageConfig:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """Saved with the generator as its defaults."""
     optimizer: OptimizerConfig = field(
-        default_factory=lambda: OptimizerConfig(learning_rate=2e-3, average=0.995)
+        default_factory=lambda: OptimizerConfig(learning_rate=2e-3, ema_decay=0.995)
     )
     trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(max_steps=2000))

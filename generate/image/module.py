@@ -20,7 +20,7 @@ from pretrain.optim import make_optimizer
 
 
 class ImageModule(pl.LightningModule):
-    """Trains conditioner and denoiser, whose moving average (`optimizer.average`) draws the pictures."""
+    """Trains conditioner and denoiser, whose moving average (`optimizer.ema_decay`) draws the pictures."""
 
     frozen_is_unchanged = True
     """Weights that are not trained are those it was built with: checkpoints leave them out."""

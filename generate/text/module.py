@@ -41,4 +41,4 @@ class TextModule(pl.LightningModule):
             first, second = range(self.lora_steps), range(self.lora_steps, steps)
             language_model = set(self.generator.language_model.parameters())
             turns = {p: first if p in language_model else second for p in self.parameters()}
-        return make_optimizer(self.parameters(), self.optimizer, steps, turns=turns)
+        return make_optimizer(self.parameters(), self.optimizer, steps, schedule_windows=turns)

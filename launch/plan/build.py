@@ -26,19 +26,19 @@ from finetune.config import FinetuneConfig
 from finetune.data import FinetuneBatch, FinetuneData
 from finetune.module import FinetuneModule
 from finetune.run import negatives_of
-from pretrain.artifact import EncoderParts, new_encoder
-from pretrain.chunks import release_layer_by_layer
-from pretrain.config import PretrainConfig, ReaderConfig
+from pretrain.artifact import SEQUENCE_FOLDER, EncoderBundle, new_encoder
+from pretrain.config import PretrainConfig, SequenceConfig
 from pretrain.data import PretrainBatch
 from pretrain.encoder import ItemEncoder, ItemEncoderConfig
 from pretrain.frozen import frozen_towers
-from pretrain.history import HistoryEncoder, HistoryEncoderConfig
+from pretrain.grad_cache import enable_activation_checkpointing
 from pretrain.hub import read_config
 from pretrain.modalities import Content, Modality, Text
-from pretrain.modalities.base import SAID
+from pretrain.modalities.base import CACHED_FEATURES
 from pretrain.module import PretrainModule
 from pretrain.retrieval import hold_out
 from pretrain.rows import HistoryRows, stack_rows
+from pretrain.sequence_encoder import SequenceEncoder, SequenceEncoderConfig
 from pretrain.towers import build_tower
 
 TEXTS_FOR_TOKENIZER = 2000
@@ -73,23 +73,23 @@ def build(config: StageConfig, catalog: Catalog, split: Split) -> Built:
 
 
 def _pretraining(config: PretrainConfig, catalog: Catalog, split: Split) -> Built:
-    parts = new_encoder(replace(config.encoder, reader=_unread(config.encoder.reader)), catalog)
+    parts = new_encoder(replace(config.encoder, sequence=_unread(config.encoder.sequence)), catalog)
     edges = catalog.edges if config.objectives.edges else None
     module = PretrainModule(
         parts.encoder,
-        parts.history,
+        parts.sequence_encoder,
         config.objectives,
         config.optimizer,
         torch.zeros(catalog.num_items),
         torch.arange(catalog.num_items),
-        config.data.encode_parts,
-        config.data.checkpoint_layers,
+        config.data.num_micro_batches,
+        config.data.activation_checkpointing,
         linked=edges is not None,
     )
-    if config.data.checkpoint_layers:
-        release_layer_by_layer(parts.encoder)
+    if config.data.activation_checkpointing:
+        enable_activation_checkpointing(parts.encoder)
     rows = rows_of(config, catalog, split)
-    kept = frozen_towers(parts.encoder, bool(config.objectives.language))
+    kept = frozen_towers(parts.encoder, bool(config.objectives.language_modeling))
     content = ContentShapes(catalog, parts, kept)
 
     def distinct(step: int) -> tuple[Tensor, Tensor, Tensor, NDArray[np.int64], Tensor]:
@@ -184,7 +184,7 @@ def rows_of(config: StageConfig, catalog: Catalog, split: Split, length: int = 0
 class ContentShapes:
     """What a batch's items hold: texts as they are, everything else as numbers of the same shape."""
 
-    def __init__(self, catalog: Catalog, parts: EncoderParts, kept: list[str]) -> None:
+    def __init__(self, catalog: Catalog, parts: EncoderBundle, kept: list[str]) -> None:
         """`kept`: modalities of which frozen towers have said all (see `pretrain.frozen`)."""
         self.catalog, self.kinds, self.kept = catalog, parts.encoder.kinds, kept
         self.processors = parts.processors
@@ -217,7 +217,7 @@ class ContentShapes:
             inputs = {"present": present}
         rows = max(1, int(inputs["present"].sum()))
         if name in self.kept:
-            return {**inputs, SAID: torch.randn(rows, kind.width)}
+            return {**inputs, CACHED_FEATURES: torch.randn(rows, kind.width)}
         if name in self.texts:
             return inputs
         return {**inputs, **self._inputs(name, kind, rows)}
@@ -246,7 +246,7 @@ class ContentShapes:
         return {"values": torch.randn(rows, kind.width)}
 
 
-def _unread(reader: ReaderConfig) -> ReaderConfig:
+def _unread(reader: SequenceConfig) -> SequenceConfig:
     """A reader that begins from a checkpoint, by its config alone."""
     if not reader.model:
         return reader
@@ -264,7 +264,7 @@ def made_of_configs() -> Iterator[None]:
     def brief_tokenizer(texts: Any, vocab_size: int) -> Any:
         return learn(islice(texts, TEXTS_FOR_TOKENIZER), vocab_size)
 
-    def shapes_of(folder: str | Path) -> tuple[Artifact, EncoderParts]:
+    def shapes_of(folder: str | Path) -> tuple[Artifact, EncoderBundle]:
         return open_shapes(folder)
 
     from pretrain.modalities.text import train_tokenizer as learn
@@ -276,7 +276,7 @@ def made_of_configs() -> Iterator[None]:
         yield
 
 
-def open_shapes(folder: str | Path) -> tuple[Artifact, EncoderParts]:
+def open_shapes(folder: str | Path) -> tuple[Artifact, EncoderBundle]:
     """An encoder artifact without its weights."""
     from pretrain.artifact import open_encoder
 
@@ -285,10 +285,10 @@ def open_shapes(folder: str | Path) -> tuple[Artifact, EncoderParts]:
     path = local_folder(folder)
     artifact = Artifact(path.resolve(), read_manifest(path))
     encoder = ItemEncoder(ItemEncoderConfig.from_pretrained(path))
-    history = HistoryEncoder(HistoryEncoderConfig.from_pretrained(path / "history"))
+    history = SequenceEncoder(SequenceEncoderConfig.from_pretrained(path / SEQUENCE_FOLDER))
     processors = {
         name: kind.load_processor(path / "processors" / name)
         for name, kind in encoder.kinds.items()
         if (path / "processors" / name).is_dir()
     }
-    return artifact, EncoderParts(encoder, history, processors)
+    return artifact, EncoderBundle(encoder, history, processors)

@@ -44,11 +44,13 @@ def _heads(config: StageConfig) -> list[Finding]:
     if isinstance(config, PretrainConfig):
         towers = {
             **{n: t for n in ("text", "image") if (t := getattr(config.encoder, n))},
-            **config.encoder.more,
+            **config.encoder.extra_modalities,
         }
     for name, tower in towers.items():
         width, heads = tower.config.get("hidden_size"), tower.config.get("num_attention_heads")
-        where = f"encoder.{name}" if name in ("text", "image") else f"encoder.more.{name}"
+        where = (
+            f"encoder.{name}" if name in ("text", "image") else f"encoder.extra_modalities.{name}"
+        )
         if (
             not tower.model
             and isinstance(width, int)
@@ -83,7 +85,7 @@ def _heads(config: StageConfig) -> list[Finding]:
 
 def _widths(config: StageConfig) -> list[Finding]:
     if isinstance(config, PretrainConfig):
-        width, reader = config.encoder.width, config.encoder.reader
+        width, reader = config.encoder.width, config.encoder.sequence
     else:
         width, reader = config.width, config.user
     if reader is None or reader.model or reader.decoder or width % (2 * reader.heads) == 0:
@@ -145,8 +147,10 @@ def _strategy(config: StageConfig) -> list[Finding]:
                 wrong=False,
             )
         )
-    if isinstance(config, PretrainConfig) and config.data.encode_parts < 1:
-        found.append(Finding(f"data.encode_parts is {config.data.encode_parts}; give 1 or more"))
+    if isinstance(config, PretrainConfig) and config.data.num_micro_batches < 1:
+        found.append(
+            Finding(f"data.num_micro_batches is {config.data.num_micro_batches}; give 1 or more")
+        )
     if config.data.rows < 1:
         found.append(Finding(f"data.rows is {config.data.rows}; give 1 or more"))
     return found
@@ -210,12 +214,12 @@ def _rows(config: StageConfig, catalog: Catalog) -> list[Finding]:
                 )
             ]
         return []
-    length, most = config.data.row_length, config.encoder.reader.max_history
+    length, most = config.data.row_length, config.encoder.sequence.max_history
     if length <= most:
         return []
     return [
         Finding(
-            f"data.row_length {length} is more than the {most} items that encoder.reader.max_history "
+            f"data.row_length {length} is more than the {most} items that encoder.sequence.max_history "
             f"lets it read later, so positions are trained that are never used; try {most}",
             wrong=False,
         )

@@ -93,7 +93,7 @@ def footprint(
     reached = [p for p in trained if p.grad is not None]  # an adaptor that no item needs is not
     gradients = sum(map(size_of, reached))
     state = 2 * gradients + sum(SMALLEST for _ in reached)
-    if config.optimizer.average:
+    if config.optimizer.ema_decay:
         state += gradients
     return Footprint(
         parameters=sum(p.numel() for p in parameters),

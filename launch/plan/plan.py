@@ -140,12 +140,12 @@ def _gentler(config: StageConfig) -> Iterator[tuple[dict[str, Any], StageConfig]
     """Settings that take less and less, and learn the same as long as they can."""
     yield {}, config
     if isinstance(config, PretrainConfig):
-        parts = max(2, 2 * config.data.encode_parts)
+        parts = max(2, 2 * config.data.num_micro_batches)
         while parts <= MOST_PARTS:
-            yield {"data.encode_parts": parts}, _with(config, encode_parts=parts)
+            yield {"data.num_micro_batches": parts}, _with(config, num_micro_batches=parts)
             parts *= 4
-        change = {"data.encode_parts": MOST_PARTS, "data.checkpoint_layers": True}
-        yield change, _with(config, encode_parts=MOST_PARTS, checkpoint_layers=True)
+        change = {"data.num_micro_batches": MOST_PARTS, "data.activation_checkpointing": True}
+        yield change, _with(config, num_micro_batches=MOST_PARTS, activation_checkpointing=True)
         return
     items, rows = config.data.encode_items, config.data.rows
     while items > 8:

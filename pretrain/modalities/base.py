@@ -23,7 +23,7 @@ k rows for the k items that have it, in order; one stand-in row where none has: 
 tower in every step, as ZeRO-3 requires.
 """
 
-SAID = "said"
+CACHED_FEATURES = "said"
 """Among inputs: what the tower says of them, (k, tower width), from an earlier reading of its."""
 
 Processor = Any
@@ -41,7 +41,7 @@ class Source(ABC):
     def read(self, items: NDArray[np.int64]) -> dict[str, Tensor]:
         """`present` and the inputs, as in `Content`."""
 
-    def prepare(self, items: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    def prefetch(self, items: NDArray[np.int64]) -> NDArray[np.int64] | None:
         """Reads ahead what `read` will soon be asked for, in any order.
 
         Returns int (n,), each item's length in tokens where that differs; None where it does not.

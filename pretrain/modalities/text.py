@@ -71,7 +71,7 @@ class TextSource(Source):
         return [row if text else [] for row, text in zip(rows, texts, strict=True)]
 
     @override
-    def prepare(self, items: NDArray[np.int64]) -> NDArray[np.int64]:
+    def prefetch(self, items: NDArray[np.int64]) -> NDArray[np.int64]:
         self.ahead = {}
         rows = self._tokens(items)
         self.ahead = dict(zip(items.tolist(), rows, strict=True))
@@ -91,7 +91,7 @@ class Text(TowerModality):
         super().__init__(about)
         self.head: nn.Module | None = None
         """Hidden states to logits; where set, `encode` keeps how well tokens were told by it."""
-        self.nats: Tensor | None = None
+        self.token_nll: Tensor | None = None
         """Of the last `encode`: (k, 2), summed −log chance of the tokens, and their number."""
 
     @classmethod
@@ -136,7 +136,7 @@ class Text(TowerModality):
         groups = max(1, self.about["length_groups"])
         edges = [len(order) * group // groups for group in range(groups + 1)]
         longest = lengths[order][[max(0, edge - 1) for edge in edges[1:]]].tolist()
-        vectors, nats = [], []
+        vectors, token_nll = [], []
         for group in range(groups):
             rows = order[edges[group] : edges[group + 1]]
             # The number of passes is the same on every rank, however many texts there are: a group
@@ -147,9 +147,9 @@ class Text(TowerModality):
             if not len(rows):
                 found, told = found[:0] + 0.0 * found.sum(), told[:0] + 0.0 * told.sum()
             vectors.append(found)
-            nats.append(told)
+            token_nll.append(told)
         back = torch.argsort(order)
-        self.nats = None if self.head is None else torch.cat(nats)[back]
+        self.token_nll = None if self.head is None else torch.cat(token_nll)[back]
         return torch.cat(vectors)[back]
 
     def _encode(self, tower: nn.Module, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -157,7 +157,7 @@ class Text(TowerModality):
         pooled = pool(hidden, self.about["pooling"], mask)
         if self.head is None:
             return pooled, pooled.new_zeros(len(pooled), 2)
-        return pooled, next_token_nats(hidden, ids, mask, self.head)
+        return pooled, next_token_nll(hidden, ids, mask, self.head)
 
     @property
     def is_causal(self) -> bool:
@@ -168,7 +168,7 @@ class Text(TowerModality):
         return decoder and (not reads_both_ways or bool(getattr(config, "is_decoder", False)))
 
 
-def next_token_nats(hidden: Tensor, ids: Tensor, mask: Tensor, head: nn.Module) -> Tensor:
+def next_token_nll(hidden: Tensor, ids: Tensor, mask: Tensor, head: nn.Module) -> Tensor:
     """How well each token is told from those before it.
 
     `hidden` (k, length, h), `ids` and `mask` int (k, length); `head` takes (m, h) to (m, vocabulary).

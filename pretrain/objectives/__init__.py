@@ -1,36 +1,36 @@
 """The objectives by name. A new one: one file here, one line in OBJECTIVES, a weight in the config."""
 
+from pretrain.objectives.bag_of_words import BagOfWords
 from pretrain.objectives.base import Objective, StepOutputs
-from pretrain.objectives.behaviour import BehaviourContrast
-from pretrain.objectives.co_engaged import CoEngagedContrast
+from pretrain.objectives.co_engagement import CoEngagementContrast
+from pretrain.objectives.cross_modal import CrossModalContrast
 from pretrain.objectives.edges import EdgeContrast
-from pretrain.objectives.language import NextToken
-from pretrain.objectives.modalities import ModalityContrast
-from pretrain.objectives.pairs import PairSigmoid
+from pretrain.objectives.language_modeling import LanguageModeling
+from pretrain.objectives.next_item import NextItemContrast
 from pretrain.objectives.reconstruction import FeatureReconstruction
-from pretrain.objectives.words import WordReconstruction
+from pretrain.objectives.sigmoid import CrossModalSigmoid
 
 OBJECTIVES: dict[str, type[Objective]] = {
-    "modalities": ModalityContrast,
-    "pairs": PairSigmoid,
-    "behaviour": BehaviourContrast,
-    "co_engaged": CoEngagedContrast,
+    "cross_modal": CrossModalContrast,
+    "sigmoid": CrossModalSigmoid,
+    "next_item": NextItemContrast,
+    "co_engagement": CoEngagementContrast,
     "edges": EdgeContrast,
-    "words": WordReconstruction,
+    "bag_of_words": BagOfWords,
     "reconstruction": FeatureReconstruction,
-    "language": NextToken,
+    "language_modeling": LanguageModeling,
 }
 
 __all__ = [
     "OBJECTIVES",
-    "BehaviourContrast",
-    "CoEngagedContrast",
+    "BagOfWords",
+    "CoEngagementContrast",
+    "CrossModalContrast",
+    "CrossModalSigmoid",
     "EdgeContrast",
     "FeatureReconstruction",
-    "ModalityContrast",
+    "NextItemContrast",
     "NextToken",
     "Objective",
-    "PairSigmoid",
     "StepOutputs",
-    "WordReconstruction",
 ]

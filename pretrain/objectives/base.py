@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from pretrain.config import ObjectivesConfig
+from pretrain.distributed import gather_rows, world
 from pretrain.encoder import ItemEncoder
-from pretrain.gather import gather_rows, world
 
 
 @dataclass
@@ -26,17 +26,17 @@ class StepOutputs:
     """int (slots,): one number a stretch of history; neighbours in a stretch stand side by side."""
     log_popularity: Tensor
     """(slots,): log of the chance that the sampler draws this item."""
-    units: Tensor | None = None
+    projected_embeddings: Tensor | None = None
     """(slots, m, width): the m modalities for comparison, unit length; zero where absent."""
-    parts: Tensor | None = None
+    modality_embeddings: Tensor | None = None
     """(slots, m, width): the modalities as they are fused; zero where absent."""
     present: Tensor | None = None
     """bool (slots, m)."""
-    shown: Tensor | None = None
+    visible_mask: Tensor | None = None
     """bool (slots, m): present and not hidden while training."""
     tokens: Tensor | None = None
     """int (slots, length): the text's token ids, padded with -1."""
-    nats: Tensor | None = None
+    token_nll: Tensor | None = None
     """(slots, 2): summed nats and number of the text's tokens, told one after the other."""
     links: Tensor | None = None
     """int (slots,): equal for two neighbouring slots whose items an edge of the catalog links; -1."""
@@ -89,7 +89,7 @@ def negatives_bias(outputs: StepOutputs) -> Tensor:
     return -(log_chances + math.log(max(1, len(log_chances) - 1)))
 
 
-def counted_once(outputs: StepOutputs, valid: Tensor) -> Tensor:
+def first_occurrence_mask(outputs: StepOutputs, valid: Tensor) -> Tensor:
     """bool (slots,): this rank's slots where an item for which `valid` holds comes first of all ranks."""
     rank, _ = world()
     slots = len(outputs.item_ids)

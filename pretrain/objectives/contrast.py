@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from pretrain.gather import Ring, gather_rows, sum_over_ranks, world
+from pretrain.distributed import Ring, gather_rows, sum_over_ranks, world
 
 CHUNK = 256
 """Queries scored at once."""

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from pretrain.objectives.base import ContrastiveObjective, StepOutputs
-from pretrain.objectives.co_engaged import item_contrast, neighbours
+from pretrain.objectives.co_engagement import item_contrast, neighbours
 
 
 class EdgeContrast(ContrastiveObjective):

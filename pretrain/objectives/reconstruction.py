@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pretrain.config import ObjectivesConfig
+from pretrain.distributed import sum_over_ranks, world
 from pretrain.encoder import ItemEncoder
-from pretrain.gather import sum_over_ranks, world
 from pretrain.objectives.base import Objective, StepOutputs
 
 
@@ -20,12 +20,12 @@ class FeatureReconstruction(Objective):
     What is to be told has no gradient: it is not made easier to tell.
     """
 
-    needs = ("parts", "present", "shown")
+    needs = ("modality_embeddings", "present", "visible_mask")
 
     def __init__(self, width: int, num_modalities: int) -> None:
         super().__init__()
         self.input_scale = width**0.5  # unit vectors → unit variance
-        self.tellers = nn.ModuleList(
+        self.prediction_heads = nn.ModuleList(
             nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
             for _ in range(num_modalities)
         )
@@ -35,13 +35,13 @@ class FeatureReconstruction(Objective):
         return cls(encoder.config.width, len(encoder.modalities))
 
     def forward(self, outputs: StepOutputs) -> Tensor:
-        assert outputs.parts is not None
+        assert outputs.modality_embeddings is not None
         assert outputs.present is not None
-        assert outputs.shown is not None
-        hidden = outputs.present & ~outputs.shown  # (slots, m)
+        assert outputs.visible_mask is not None
+        hidden = outputs.present & ~outputs.visible_mask  # (slots, m)
         told = torch.stack(
-            [teller(outputs.items * self.input_scale) for teller in self.tellers], dim=1
+            [head(outputs.items * self.input_scale) for head in self.prediction_heads], dim=1
         )
-        losses = 1 - F.cosine_similarity(told, outputs.parts.detach(), dim=-1)
+        losses = 1 - F.cosine_similarity(told, outputs.modality_embeddings.detach(), dim=-1)
         total = sum_over_ranks(hidden.sum().to(losses.dtype)).clamp(min=1)
         return (losses * hidden).sum() * world()[1] / total

@@ -45,7 +45,7 @@ def test_an_artifact_opens_with_all_it_was_told(tmp_path):
         staging.metrics["lost"] = float("nan")
     manifest = open_artifact(tmp_path / "a", kind="encoder").manifest
     assert manifest["kind"] == "encoder"
-    assert manifest["format_version"] == 2
+    assert manifest["format_version"] == 3
     assert manifest["config"] == {"width": 8, "paths": ["x"]}
     assert manifest["catalog"] == "abc"
     assert manifest["split"] == split
@@ -107,9 +107,31 @@ def test_a_changed_manifest_is_noticed(tmp_path):
 
 
 def test_a_newer_format_is_refused(tmp_path):
-    edit(write(tmp_path / "a"), format_version=3)
-    with pytest.raises(VitrineError, match=r"format version 3.*up to 2"):
+    edit(write(tmp_path / "a"), format_version=4)
+    with pytest.raises(VitrineError, match=r"format version 4.*reads version 3"):
         open_artifact(tmp_path / "a")
+
+
+@pytest.mark.parametrize("found", [1, 2])
+@pytest.mark.parametrize(
+    "kind", ["encoder", "vectors", "recommender", "text-generator", "showcase"]
+)
+def test_an_older_format_is_refused_in_one_line_and_made_again(
+    kind: str, found: int, tmp_path: Path
+) -> None:
+    with write_artifact(tmp_path / "a", kind, request="same") as staging:
+        (staging / "w").write_text("1")
+    assert is_complete(tmp_path / "a", "same")
+    edit(tmp_path / "a", format_version=found)
+    with pytest.raises(
+        VitrineError, match=rf"format version {found}, an older format.*rerun"
+    ) as error:
+        open_artifact(tmp_path / "a", kind)
+    assert "\n" not in str(error.value)
+    assert not is_complete(tmp_path / "a", "same"), "the stage runs again"
+    with write_artifact(tmp_path / "a", kind) as staging:
+        (staging / "w").write_text("2")
+    assert open_artifact(tmp_path / "a").manifest["format_version"] == 3
 
 
 def test_another_kind_and_no_artifact_are_refused(tmp_path):

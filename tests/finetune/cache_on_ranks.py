@@ -22,7 +22,7 @@ from launch.cli import leave
 from launch.settings import load_settings
 from launch.trainer import build_trainer
 from pretrain.artifact import open_encoder
-from pretrain.content import ContentReader
+from pretrain.content_loader import ItemContentLoader
 from pretrain.embed import embed_items
 from pretrain.encoder import ItemEncoder
 
@@ -48,10 +48,10 @@ def count_what_ddp_sends() -> None:
 
 def count_items_read() -> None:
     """Of those that each reading of the whole catalog takes through this rank's towers."""
-    read_content, refresh = ContentReader.read, CacheRefresh.__call__
+    read_content, refresh = ItemContentLoader.read, CacheRefresh.__call__
     inside = [False]
 
-    def counted(self: ContentReader, items: Any) -> Any:
+    def counted(self: ItemContentLoader, items: Any) -> Any:
         if inside[0]:
             read[-1] += len(items)
         return read_content(self, items)
@@ -66,13 +66,13 @@ def count_items_read() -> None:
         embed_items(self.encoder, self.reader, whole, progress=False)
         torch.testing.assert_close(module.content, torch.from_numpy(whole), atol=1e-6, rtol=1e-5)
 
-    ContentReader.read, CacheRefresh.__call__ = counted, refreshed
+    ItemContentLoader.read, CacheRefresh.__call__ = counted, refreshed
 
 
 def passes_of_ranks(config: FinetuneConfig) -> list[int]:
     """How many passes each rank takes where the first has six items to read and the other none."""
     _, parts = open_encoder(config.encoder)
-    reader = parts.reader(load_catalog(config.catalog))
+    reader = parts.content_loader(load_catalog(config.catalog))
     taken, forward = [], ItemEncoder.forward
 
     def counted(self: ItemEncoder, content: Any) -> Any:

@@ -33,7 +33,7 @@ from finetune.recommender import Recommender
 from finetune.run import run_finetuning
 from launch.cli import main
 from launch.trainer import build_trainer
-from pretrain.history import HistoryEncoder, HistoryEncoderConfig
+from pretrain.sequence_encoder import SequenceEncoder, SequenceEncoderConfig
 
 NUM_ITEMS, WIDTH = 10_000, 16
 
@@ -46,7 +46,7 @@ def large() -> tuple[Ranker, SimpleNamespace]:
     spread = 0.5 * torch.randn(NUM_ITEMS, WIDTH, generator=generator)
     vectors = F.normalize(heaps[torch.arange(NUM_ITEMS) % 100] + spread, dim=-1)
     torch.manual_seed(0)
-    recommender = Recommender(None, HistoryEncoder(HistoryEncoderConfig(width=WIDTH)))
+    recommender = Recommender(None, SequenceEncoder(SequenceEncoderConfig(width=WIDTH)))
     rng = np.random.default_rng(0)
     lengths = rng.integers(1, 40, 60)
     offsets = np.concatenate([[0], np.cumsum(lengths)])

@@ -20,8 +20,8 @@ from finetune.domains import open_adapter
 from finetune.ranker import load_ranker
 from finetune.run import run_finetuning
 from launch.trainer import build_trainer
-from pretrain.artifact import EncoderParts
-from pretrain.config import ReaderConfig
+from pretrain.artifact import EncoderBundle
+from pretrain.config import SequenceConfig
 from pretrain.embed import embed_items
 from pretrain.store import open_vectors
 
@@ -100,7 +100,9 @@ def test_stored_and_loaded_again_words_say_the_same(
     assert recommender.bag_of_words is not None
     recommender.bag_of_words.set_items(Vocabulary.load(output).read(catalog))
     own = artifact.path / "encoder"
-    reader = EncoderParts.load(own if own.exists() else artifact.parent("encoder")).reader(catalog)
+    reader = EncoderBundle.load(own if own.exists() else artifact.parent("encoder")).content_loader(
+        catalog
+    )
     content = np.empty((catalog.num_items, 32), dtype=np.float32)
     assert recommender.encoder is not None
     embed_items(recommender.encoder, reader, content, progress=False)
@@ -128,7 +130,7 @@ def test_words_join_ids_without_an_encoder(demo_world: Path, tmp_path: Path) -> 
         features="id",
         bag_of_words=True,
         width=16,
-        user=ReaderConfig(layers=1, heads=2, max_history=5, recency=0.5),
+        user=SequenceConfig(layers=1, heads=2, max_history=5, recency=0.5),
     )
     config = replace(config, trainer=replace(config.trainer, max_steps=2, progress=False))
     output = run_finetuning(config, tmp_path / "run", build_trainer)

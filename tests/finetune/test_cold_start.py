@@ -15,14 +15,14 @@ from finetune.config import FinetuneConfig
 from finetune.recommender import Recommender
 from finetune.run import run_finetuning
 from launch.trainer import build_trainer
-from pretrain.history import HistoryEncoder, HistoryEncoderConfig
+from pretrain.sequence_encoder import SequenceEncoder, SequenceEncoderConfig
 from pretrain.store import open_vectors
 
 
 def recommender_with(num_words: int) -> Recommender:
     torch.manual_seed(0)
-    shape = HistoryEncoderConfig(width=8, layers=1, heads=1)
-    return Recommender(None, HistoryEncoder(shape), 60, id_width=4, num_words=num_words)
+    shape = SequenceEncoderConfig(width=8, layers=1, heads=1)
+    return Recommender(None, SequenceEncoder(shape), 60, id_width=4, num_words=num_words)
 
 
 def test_neighbours_are_told_by_content_among_what_was_taken() -> None:

@@ -9,7 +9,7 @@ from finetune.losses import catalog_cross_entropy, draw_negatives, sampled_cross
 from finetune.module import FinetuneModule, renewed
 from finetune.recommender import Recommender
 from pretrain.config import OptimizerConfig
-from pretrain.history import HistoryEncoder, HistoryEncoderConfig
+from pretrain.sequence_encoder import SequenceEncoder, SequenceEncoderConfig
 
 
 @pytest.mark.parametrize("some", [False, True])
@@ -108,7 +108,7 @@ def test_a_lone_position_without_drawn_items_costs_nothing() -> None:
 def module_with(num_items: int, negatives: int | None) -> FinetuneModule:
     """Half of the items were taken far more often than the rest, and the last ten never."""
     torch.manual_seed(0)
-    history = HistoryEncoder(HistoryEncoderConfig(width=8, num_layers=1, num_heads=2, dropout=0))
+    history = SequenceEncoder(SequenceEncoderConfig(width=8, num_layers=1, num_heads=2, dropout=0))
     recommender = Recommender(None, history, num_id_vectors=num_items)
     counts = torch.where(torch.arange(num_items) < num_items // 2, 20, 1)
     counts[-10:] = 0

@@ -15,8 +15,8 @@ from finetune.config import FinetuneConfig, MissingModalityConfig
 from finetune.missing_modality import filled_content, over_the_graph, take_away, walk_over
 from finetune.run import run_finetuning
 from launch.trainer import build_trainer
-from pretrain.artifact import EncoderParts
-from pretrain.content import without
+from pretrain.artifact import EncoderBundle
+from pretrain.content_loader import without
 from pretrain.embed import embed_items
 from pretrain.store import open_vectors
 
@@ -71,23 +71,25 @@ def test_what_is_taken_away_is_gone_from_a_batch() -> None:
 def test_only_those_that_lost_it_are_filled_in(settings: FinetuneConfig) -> None:
     catalog = load_catalog(settings.catalog)
     split = make_split(catalog, settings.split)
-    parts = EncoderParts.load(Path(settings.encoder))
+    parts = EncoderBundle.load(Path(settings.encoder))
     whole = np.empty((catalog.num_items, 32), dtype=np.float32)
-    embed_items(parts.encoder, parts.reader(catalog), whole, progress=False)
+    embed_items(parts.encoder, parts.content_loader(catalog), whole, progress=False)
     masked = np.empty_like(whole)
     found = {}
     for imputation in ("mean", "zeros", "neighbours"):
         asked = MissingModalityConfig(percent=40, imputation=imputation)
-        reader = parts.reader(catalog)
+        reader = parts.content_loader(catalog)
         lost = take_away(asked, reader, seed=3)
-        less = take_away(replace(asked, percent=20), parts.reader(catalog), seed=3)
+        less = take_away(replace(asked, percent=20), parts.content_loader(catalog), seed=3)
         assert round(0.4 * len(lost)) == lost.sum()
         assert lost[less].all()
         found[imputation] = filled_content(
             asked, parts.encoder, reader, catalog, split, False
         ).numpy()
         embed_items(parts.encoder, reader, masked, progress=False)
-        whole_image = parts.reader(catalog).read(np.arange(catalog.num_items))["image"]["present"]
+        whole_image = parts.content_loader(catalog).read(np.arange(catalog.num_items))["image"][
+            "present"
+        ]
         kept = ~lost & whole_image.numpy()
         np.testing.assert_allclose(found[imputation][kept], whole[kept], atol=1e-5)
         np.testing.assert_allclose(masked[kept], whole[kept], atol=1e-5)

@@ -23,10 +23,10 @@ from finetune.selection import BestWeights
 from finetune.semantic.run import run_semantic_ids
 from finetune.statistics import difference_interval, mean_interval, ratio_interval
 from launch.trainer import build_trainer
-from pretrain.artifact import EncoderParts
+from pretrain.artifact import EncoderBundle
 from pretrain.embed import check_vectors, embed_items
-from pretrain.history import HistoryEncoder, HistoryEncoderConfig
 from pretrain.retrieval import places
+from pretrain.sequence_encoder import SequenceEncoder, SequenceEncoderConfig
 from tests.finetune.test_odd_domains import histories, write_shop
 
 WIDTH = 8
@@ -57,14 +57,14 @@ def test_an_item_is_named_with_the_modality_that_breaks_its_vector(
     name: str, settings: FinetuneConfig
 ) -> None:
     catalog = load_catalog(settings.catalog)
-    parts = EncoderParts.load(Path(settings.encoder))
+    parts = EncoderBundle.load(Path(settings.encoder))
     with torch.no_grad():
         next(parts.encoder.projections[name].parameters()).fill_(float("nan"))
     out = np.empty((catalog.num_items, 32), dtype=np.float32)
     with pytest.raises(
         NonFiniteError, match=rf"the vector of item '\w+' is not finite: its {name} "
     ):
-        embed_items(parts.encoder, parts.reader(catalog), out, progress=False)
+        embed_items(parts.encoder, parts.content_loader(catalog), out, progress=False)
 
 
 def test_stored_vectors_are_looked_at_before_they_are_used(settings: FinetuneConfig) -> None:
@@ -80,7 +80,7 @@ def test_stored_vectors_are_looked_at_before_they_are_used(settings: FinetuneCon
 
 def small_shop(num_items: int = 30) -> Ranker:
     torch.manual_seed(0)
-    history = HistoryEncoder(HistoryEncoderConfig(width=WIDTH, layers=1, heads=1, max_history=5))
+    history = SequenceEncoder(SequenceEncoderConfig(width=WIDTH, layers=1, heads=1, max_history=5))
     vectors = torch.nn.functional.normalize(torch.randn(num_items, WIDTH), dim=-1).numpy()
     return Ranker(Recommender(None, history), vectors)
 

@@ -21,7 +21,7 @@ from finetune.semantic.artifact import load_semantic_ranker
 from finetune.semantic.config import SemanticConfig
 from finetune.semantic.run import run_semantic_ids
 from launch.trainer import build_trainer
-from pretrain.config import OptimizerConfig, ReaderConfig, TrainerConfig
+from pretrain.config import OptimizerConfig, SequenceConfig, TrainerConfig
 from tests.finetune.test_odd_domains import write_shop
 
 STAPLES = 3
@@ -47,7 +47,7 @@ def groceries(tmp_path_factory: pytest.TempPathFactory) -> FinetuneConfig:
         transfer="scratch",
         features="id",
         width=16,
-        user=ReaderConfig(layers=1, heads=2, max_history=6),
+        user=SequenceConfig(layers=1, heads=2, max_history=6),
         data=FinetuneDataConfig(rows=16),
         optimizer=OptimizerConfig(learning_rate=0.02),
         trainer=TrainerConfig(max_steps=60, progress=False),

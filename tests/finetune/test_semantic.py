@@ -37,8 +37,8 @@ from launch.commands.finetune import FinetuneOptions, finetune
 from launch.compare.config import CompareConfig
 from launch.compare.run import run_comparison
 from launch.trainer import build_trainer
-from pretrain.config import ReaderConfig
-from pretrain.history import new_reader
+from pretrain.config import SequenceConfig
+from pretrain.sequence_encoder import new_sequence_encoder
 
 WIDTH = 16
 NOBODY = (torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64))
@@ -52,7 +52,7 @@ def some_vectors(num: int, seed: int = 0) -> torch.Tensor:
 def some_model(codes: np.ndarray, seed: int = 0) -> SemanticRecommender:
     """With random weights, far from where training begins."""
     torch.manual_seed(seed)
-    reader = new_reader(ReaderConfig(layers=1, heads=2, max_history=6), WIDTH)
+    reader = new_sequence_encoder(SequenceConfig(layers=1, heads=2, max_history=6), WIDTH)
     sizes = (codes.max(axis=0) + 1).tolist()
     model = SemanticRecommender(
         Recommender(None, reader), Trie(codes, sizes), torch.from_numpy(codes), 1

@@ -26,11 +26,11 @@ from finetune.ranker import Ranker, load_ranker
 from finetune.recommendations import recommend
 from finetune.recommender import Adaptor, Recommender
 from finetune.run import run_finetuning
-from pretrain.artifact import EncoderParts, new_encoder
-from pretrain.config import EmbedConfig, ReaderConfig, TrainerConfig
+from pretrain.artifact import EncoderBundle, new_encoder
+from pretrain.config import EmbedConfig, SequenceConfig, TrainerConfig
 from pretrain.embed import embed_items, run_embedding, vectors_made_with
-from pretrain.history import HistoryEncoder, HistoryEncoderConfig
 from pretrain.hub import make_config
+from pretrain.sequence_encoder import SequenceEncoder, SequenceEncoderConfig
 from pretrain.store import open_vectors
 from pretrain.work import learned_request
 
@@ -92,7 +92,7 @@ def test_stored_vectors_are_what_the_loaded_towers_make(
     assert recommender.encoder is not None
     base = artifact.path / "encoder"
     tokenizer_home = base if base.exists() else artifact.parent("encoder")
-    reader = EncoderParts.load(tokenizer_home).reader(catalog)
+    reader = EncoderBundle.load(tokenizer_home).content_loader(catalog)
     content = np.empty((catalog.num_items, 32), dtype=np.float32)
     embed_items(recommender.encoder, reader, content, progress=False)
     with torch.no_grad():
@@ -179,7 +179,9 @@ def test_vectors_without_any_variance_are_not_whitened(noise: float) -> None:
 
 def test_what_nobody_took_in_training_is_no_negative(settings: FinetuneConfig) -> None:
     warm_items = torch.arange(9) < 6
-    recommender = Recommender(None, HistoryEncoder(HistoryEncoderConfig(width=8)), num_id_vectors=9)
+    recommender = Recommender(
+        None, SequenceEncoder(SequenceEncoderConfig(width=8)), num_id_vectors=9
+    )
     module = FinetuneModule(recommender, None, warm_items.int(), settings.optimizer)
     module.log = lambda *args, **kwargs: None  # pyright: ignore[reportAttributeAccessIssue]
     items = torch.tensor([[0, 1, 2, 3]])
@@ -295,7 +297,7 @@ def test_an_encoder_that_does_not_say_what_it_saw_is_refused(
         config=known.manifest["config"],
         catalog=known.manifest["catalog"],
     ) as staging:
-        EncoderParts.load(known.path).save(staging.path)
+        EncoderBundle.load(known.path).save(staging.path)
     older = replace(settings, encoder=str(tmp_path / "older"), transfer="zero-shot")
     with pytest.raises(VitrineError, match=r"does not say what it was pretrained on \(no seen"):
         run_finetuning(older, tmp_path / "shop", build_trainer)
@@ -307,7 +309,7 @@ def test_an_encoder_that_does_not_say_what_it_saw_is_refused(
 def test_any_reader_of_histories_comes_back_as_it_ranked(
     reader: str, transfer: str, settings: FinetuneConfig, tmp_path: Path
 ) -> None:
-    user = ReaderConfig(layers=1, heads=2, max_history=6, block="hstu")
+    user = SequenceConfig(layers=1, heads=2, max_history=6, block="hstu")
     if reader != "hstu":
         user = replace(user, block="attention", decoder=LLAMA)
     if reader == "pretrained decoder":
@@ -349,7 +351,7 @@ def test_ids_alone_need_no_encoder(demo_world: Path, tmp_path: Path) -> None:
         transfer="scratch",
         features="id",
         width=16,
-        user=ReaderConfig(layers=1, heads=2, max_history=5),
+        user=SequenceConfig(layers=1, heads=2, max_history=5),
         dropout=0.4,
         data=FinetuneDataConfig(rows=2),
         trainer=TrainerConfig(max_steps=2, progress=False),

@@ -199,7 +199,7 @@ def test_the_stage_adapts_a_base_and_keeps_only_what_it_learned(
         image_size=32,
         denoiser=DenoiserConfig(width=WIDTH, user_tokens=2, item_tokens=2),
         batch_size=4,
-        optimizer=OptimizerConfig(learning_rate=1e-2, average=0.9),
+        optimizer=OptimizerConfig(learning_rate=1e-2, ema_decay=0.9),
         trainer=TrainerConfig(max_steps=3, progress=False),
     )
     made = run_image_generator(config, tmp_path / "image", build_trainer)

@@ -45,10 +45,10 @@ def trained(tmp_path: Path) -> Path:
 def test_the_newest_stay_whole_and_are_gone_on_from(aside: bool, tmp_path: Path) -> None:
     whole = train(tmp_path / "whole", 16)
     folder = tmp_path / "run"
-    train(folder, 12, checkpoint_aside=aside, checkpoint_keep=2)
+    train(folder, 12, async_checkpoint=aside, checkpoint_keep=2)
     assert steps_in(folder) == ["step=8", "step=12"]
     assert [fault_of(path) for path in checkpoints_in(folder)] == ["", ""]
-    assert train(folder, 16, checkpoint_aside=aside) == whole[12:]
+    assert train(folder, 16, async_checkpoint=aside) == whole[12:]
     happened = [event["event"] for event in read_events(folder)]
     assert happened == ["start", *["checkpoint"] * 3, "end", "resume", "start", "checkpoint", "end"]
     assert not [p for p in (folder / "checkpoints").iterdir() if p.suffix]
@@ -68,7 +68,7 @@ def test_one_written_aside_holds_the_state_of_its_step(
         complete(state, path)
 
     monkeypatch.setattr(checkpoints, "save_state", late)
-    train(tmp_path / "run", 8, checkpoint_aside=True, checkpoint_keep=5)
+    train(tmp_path / "run", 8, async_checkpoint=True, checkpoint_keep=5)
     for step in (4, 8):
         one, other = (
             torch.load(tmp_path / name / f"checkpoints/step={step}/state", weights_only=True)
@@ -150,7 +150,7 @@ def test_a_full_disk_is_one_line_with_path_and_bytes(
         match=r"cannot write the checkpoint .*step=8: .*No space.*needs about [1-9][\d,]+ bytes.*"
         r"step=4 stands; make room",
     ):
-        train(tmp_path / "run", 12, checkpoint_aside=aside)
+        train(tmp_path / "run", 12, async_checkpoint=aside)
     assert steps_in(tmp_path / "run") == ["step=4"]
     whole = train(tmp_path / "whole", 12)
     assert train(tmp_path / "run", 12) == whole[4:]
@@ -172,7 +172,7 @@ def test_a_state_that_would_run_code_is_refused(tmp_path: Path) -> None:
     [
         ({"checkpoint_keep": 0}, "trainer.checkpoint_keep is 0; give 1 or more"),
         ({"hang_timeout": -1.0}, "trainer.hang_timeout is -1; give 0 or more"),
-        ({"checkpoint_aside": True, "strategy": "zero2"}, "under zero2 every rank writes"),
+        ({"async_checkpoint": True, "strategy": "zero2"}, "under zero2 every rank writes"),
         ({"log_to": "csv,tensorbord"}, "log_to names 'tensorbord'. Did you mean 'tensorboard'"),
         ({"log_to": "wandb"}, "log_to names wandb, which is not installed; pip install wandb"),
     ],

@@ -29,7 +29,7 @@ from launch.report.contents import ArmRow
 from launch.report.pace import CURVE, LEVEL, pace, paces
 from launch.settings import load_settings
 from launch.trainer import build_trainer
-from pretrain.config import ReaderConfig, TrainerConfig
+from pretrain.config import SequenceConfig, TrainerConfig
 from pretrain.run import run_pretraining
 
 TINY = Path(__file__).with_name("tiny.yaml")
@@ -132,11 +132,11 @@ def test_an_arm_that_reads_text_alone_sees_no_picture(
     config: CompareConfig, compared: Path
 ) -> None:
     from catalog.catalog import load_catalog
-    from pretrain.artifact import EncoderParts
+    from pretrain.artifact import EncoderBundle
 
-    parts = EncoderParts.load(Path(config.finetune.encoder))
-    reader = parts.reader(load_catalog(config.finetune.catalog))
-    reader.read_only({"text"})
+    parts = EncoderBundle.load(Path(config.finetune.encoder))
+    reader = parts.content_loader(load_catalog(config.finetune.catalog))
+    reader.keep_modalities({"text"})
     content = reader.read(np.arange(8))
     assert not content["image"]["present"].any()
     assert content["text"]["present"].any()
@@ -250,7 +250,7 @@ def test_without_an_encoder_ids_and_baselines_are_compared(
         finetune=FinetuneConfig(
             catalog=CatalogConfig(path=str(demo_world / "wardrobe")),
             width=16,
-            user=ReaderConfig(layers=1, heads=2, max_history=6),
+            user=SequenceConfig(layers=1, heads=2, max_history=6),
             data=FinetuneDataConfig(rows=2),
             trainer=TrainerConfig(max_steps=2, progress=False),
         ),

@@ -165,8 +165,8 @@ def test_weights_that_are_not_as_they_should_be_are_one_line(
         ),
         (["--encoder.text.config.hidden_size", "wide"], "model_type 'bert'"),
         (["--encoder.image.image_size", "4"], "image_size is 4, less than a patch of 8"),
-        (["--encoder.reader.model", "nobody/nothing"], "nobody/nothing' cannot be loaded"),
-        (["--encoder.reader.decoder", "{{model_type: nonsense}}"], "model_type 'nonsense'"),
+        (["--encoder.sequence.model", "nobody/nothing"], "nobody/nothing' cannot be loaded"),
+        (["--encoder.sequence.decoder", "{{model_type: nonsense}}"], "model_type 'nonsense'"),
     ],
 )
 @pytest.mark.parametrize("command", [["pretrain"], ["launch", "plan", "pretrain"]])
@@ -237,8 +237,8 @@ def test_vectors_that_cannot_be_read_are_one_line(
     shop = tmp_path / "shop"
     shutil.copytree(made / "shop", shop)
     write(shop)
-    given = ["--catalog.path", shop, "--encoder.more.v.kind", "features"]
-    given += ["--encoder.more.v.source", source, "--output", tmp_path / "out"]
+    given = ["--catalog.path", shop, "--encoder.extra_modalities.v.kind", "features"]
+    given += ["--encoder.extra_modalities.v.source", source, "--output", tmp_path / "out"]
     assert str(shop / source.partition(".")[0]) in mistake(capsys, "pretrain", *given)
 
 

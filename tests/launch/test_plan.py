@@ -31,7 +31,7 @@ from pretrain.config import (
     OptimizerConfig,
     PretrainConfig,
     PretrainDataConfig,
-    ReaderConfig,
+    SequenceConfig,
     TowerConfig,
     TrainerConfig,
 )
@@ -49,7 +49,7 @@ def pretraining(world: Path, **changes: Any) -> PretrainConfig:
             width=32,
             text=TowerConfig(config=bert | sizes, vocab_size=300),
             image=TowerConfig(config=vit | sizes, image_size=32),
-            reader=ReaderConfig(layers=1, heads=2),
+            sequence=SequenceConfig(layers=1, heads=2),
         ),
         "data": PretrainDataConfig(rows=4, row_length=8),
         "trainer": TrainerConfig(accelerator="cpu", progress=False),
@@ -79,11 +79,11 @@ def test_a_hollow_step_takes_what_a_real_one_takes(demo_world: Path, kind: str) 
         still = replace(config.encoder.image, frozen=True)
         config = replace(config, encoder=replace(config.encoder, image=still))
     if kind == "parts":
-        config = replace(config, data=replace(config.data, encode_parts=3))
+        config = replace(config, data=replace(config.data, num_micro_batches=3))
     if kind == "bf16":
         config = replace(config, trainer=replace(config.trainer, precision="bf16-mixed"))
     if kind == "ids":
-        config = by_ids(demo_world, optimizer=OptimizerConfig(average=0.99))
+        config = by_ids(demo_world, optimizer=OptimizerConfig(ema_decay=0.99))
     found = counted(config, steps=1)
 
     catalog, split = load_split(config.catalog, config.split)
@@ -140,7 +140,7 @@ def test_further_parts_hold_no_more(demo_world: Path, monkeypatch: pytest.Monkey
     config = pretraining(demo_world)
     text = replace(config.encoder.text, length_groups=1)
     encoder = replace(config.encoder, text=text, image=None)
-    config = replace(config, encoder=encoder, data=replace(config.data, encode_parts=6))
+    config = replace(config, encoder=encoder, data=replace(config.data, num_micro_batches=6))
     brief = counted(config, steps=1)
     monkeypatch.setattr(launch.plan.footprint, "REAL_PARTS", 99)
     assert brief.passing == pytest.approx(counted(config, steps=1).passing, rel=0.1)
@@ -212,7 +212,7 @@ def test_zero_divides_what_it_shards() -> None:
 def test_shares_are_what_weights_and_optimiser_take(demo_world: Path, tmp_path: Path) -> None:
     """Of two ranks, under every strategy, in every precision."""
     training = TrainerConfig(max_steps=4, devices=2, accelerator="cpu", checkpoint_every=0)
-    optimizer = OptimizerConfig(average=0.9)
+    optimizer = OptimizerConfig(ema_decay=0.9)
     training = replace(training, progress=False)
     # Wide enough that what an allocator adds to the smallest tensors, which plans count, is little.
     config = by_ids(demo_world, width=64, trainer=training, optimizer=optimizer)
@@ -263,7 +263,7 @@ def test_mistakes_in_settings_are_all_told(demo_world: Path) -> None:
     config = replace(
         config,
         encoder=replace(config.encoder, width=30, text=text, image=image),
-        data=replace(config.data, rows=0, encode_parts=0),
+        data=replace(config.data, rows=0, num_micro_batches=0),
         optimizer=OptimizerConfig(warmup_share=1.0),
         trainer=TrainerConfig(strategy="zero2", max_steps=100, checkpoint_every=500),
     )
@@ -275,7 +275,7 @@ def test_mistakes_in_settings_are_all_told(demo_world: Path) -> None:
         "warmup_share is 1",
         "checkpoint_every 500 is more than the 100 steps",
         "zero2 shards over 1 device",
-        "encode_parts is 0",
+        "num_micro_batches is 0",
         "rows is 0",
     ):
         assert told in lines

@@ -37,7 +37,8 @@ def test_an_encoder_trained_in_half_precision_is_stored_in_float32(
 
     _, parts = open_encoder(encoder)
     assert {
-        p.dtype.itemsize for p in (*parts.encoder.parameters(), *parts.history.parameters())
+        p.dtype.itemsize
+        for p in (*parts.encoder.parameters(), *parts.sequence_encoder.parameters())
     } == {4}
 
 

@@ -28,7 +28,7 @@ def test_only_our_lines_are_shown_of_a_pretraining_and_a_fine_tuning(
         environment.pop(name, None)
     text, image = text_checkpoint(tmp_path / "text"), image_checkpoint(tmp_path / "image")
     steps = ["--trainer.max_steps=2", "--data.rows=2"]
-    encoder, reader = tmp_path / "encoder", "--encoder.reader.max_history=8"
+    encoder, reader = tmp_path / "encoder", "--encoder.sequence.max_history=8"
     pretrain = ["pretrain", "--catalog.path", demo_world / "home", "--output", encoder, *steps]
     pretrain += ["--encoder.text.model", text, "--encoder.image.model", image, reader]
     pretrain += ["--data.max_broken=0.5"]

@@ -18,7 +18,7 @@ from pretrain.config import (
     ObjectivesConfig,
     PretrainConfig,
     PretrainDataConfig,
-    ReaderConfig,
+    SequenceConfig,
     TowerConfig,
     TrainerConfig,
 )
@@ -39,9 +39,9 @@ def pretraining(world: Path, **trainer: Any) -> PretrainConfig:
                 | {"num_attention_heads": 2, "intermediate_size": 64, "patch_size": 16},
                 image_size=32,
             ),
-            reader=ReaderConfig(layers=1, heads=2),
+            sequence=SequenceConfig(layers=1, heads=2),
         ),
-        objectives=ObjectivesConfig(pairs=0.5),
+        objectives=ObjectivesConfig(sigmoid=0.5),
         data=PretrainDataConfig(rows=2, row_length=8),
         trainer=TrainerConfig(**trainer),
     )

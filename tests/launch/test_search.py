@@ -27,7 +27,7 @@ from launch.search.space import Choice, Range, space_of
 from launch.search.study import JOURNAL, search_arms
 from launch.settings import load_settings
 from launch.trainer import build_trainer
-from pretrain.config import ReaderConfig, TrainerConfig
+from pretrain.config import SequenceConfig, TrainerConfig
 
 ARMS = {
     "ids": ArmConfig(transfer="scratch", features="id"),
@@ -44,7 +44,7 @@ def common(demo_world: Path) -> FinetuneConfig:
         catalog=CatalogConfig(path=str(demo_world / "wardrobe")),
         split=LAST,
         width=16,
-        user=ReaderConfig(layers=1, heads=2, max_history=6),
+        user=SequenceConfig(layers=1, heads=2, max_history=6),
         data=FinetuneDataConfig(rows=2),
         trainer=TrainerConfig(max_steps=3, progress=False),
         matrix_factorization=MatrixFactorizationConfig(width=8, batch_size=64, max_epochs=2),
@@ -284,7 +284,9 @@ def test_a_trial_that_diverges_counts_as_one(
 def test_a_rate_that_diverges_is_told_from_a_mistake(
     common: FinetuneConfig, tmp_path: Path
 ) -> None:
-    wild = replace(common, trainer=TrainerConfig(max_steps=60, give_up_after=2, progress=False))
+    wild = replace(
+        common, trainer=TrainerConfig(max_steps=60, max_nonfinite_steps=2, progress=False)
+    )
     space = {"matrix_factorization.learning_rate": [1e30, 1e36, "log"], "dropout": [0, 0.5]}
     arms = {"bpr": ArmConfig(model="bpr-mf")}
     with pytest.raises(VitrineError, match="all 1 trials of bpr diverged"):

@@ -733,7 +733,7 @@ encoder:
     image_size: 32
     config: {model_type: vit, hidden_size: 32, num_hidden_layers: 1, num_attention_heads: 2,
              intermediate_size: 64, patch_size: 16}
-  reader: {layers: 1, heads: 2}
+  sequence: {layers: 1, heads: 2}
 data: {rows: 2, max_broken: 0.2}
 trainer: {accelerator: cpu, max_steps: 150, checkpoint_every: 20, progress: false}
 """

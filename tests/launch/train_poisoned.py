@@ -74,7 +74,7 @@ def main(
         )
 
     config = ONCE["settings"](world, strategy, int(devices))
-    trainer = replace(config.trainer, give_up_after=3, checkpoint_every=1)
+    trainer = replace(config.trainer, max_nonfinite_steps=3, checkpoint_every=1)
     try:
         run_pretraining(replace(config, trainer=trainer), Path(output), build)
     except VitrineError as error:

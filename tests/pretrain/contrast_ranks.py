@@ -13,11 +13,11 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import pretrain.gather
+import pretrain.distributed
 from launch.cli import leave
-from pretrain.chunks import encode_in_parts
+from pretrain.distributed import gather_rows, world
 from pretrain.encoder import ItemVectors
-from pretrain.gather import gather_rows, world
+from pretrain.grad_cache import encode_in_micro_batches
 from pretrain.modalities import Content
 from pretrain.objectives import contrast as losses
 from pretrain.objectives.base import first_occurrences
@@ -64,7 +64,7 @@ def main(output: str, mutant: bool) -> None:
         dist.init_process_group("gloo")
     rank, ranks = world()
     if mutant:  # rows of other ranks come without gradient, as in some released trainers
-        losses.gather_rows = lambda rows: pretrain.gather.gather_rows(rows.detach())
+        losses.gather_rows = lambda rows: pretrain.distributed.gather_rows(rows.detach())
     inputs = world_of_inputs(torch.float32)
     results = {}
     for loss, chunk, parts in itertools.product(LOSSES, CHUNKS, PARTS):
@@ -103,7 +103,7 @@ class Linears(nn.Module):
         self.weights = weights
 
     def forward(self, content: Content) -> ItemVectors:
-        units = torch.stack(
+        projected_embeddings = torch.stack(
             [
                 scatter_present(F.normalize(side["values"] @ weight, dim=-1), side["present"])
                 for side, weight in zip(content.values(), self.weights, strict=True)
@@ -111,7 +111,9 @@ class Linears(nn.Module):
             dim=1,
         )
         present = torch.stack([side["present"] for side in content.values()], dim=1)
-        return ItemVectors(units[:, 0], units, units, present, present)
+        return ItemVectors(
+            projected_embeddings[:, 0], projected_embeddings, projected_embeddings, present, present
+        )
 
 
 def loss_of(
@@ -127,7 +129,7 @@ def loss_of(
     """One rank's value; its vectors come from `weights`, which all ranks share."""
     content = {side: rows_of(inputs, side, mine) for side in ("left", "right")}
     encoder: Any = Linears(weights)
-    left, right = encode_in_parts(encoder, content, parts).units.unbind(1)
+    left, right = encode_in_micro_batches(encoder, content, parts).projected_embeddings.unbind(1)
     ids = inputs["ids"]
     if loss != "behaviour":
         chosen = first_occurrences(ids, inputs["both"])[mine]

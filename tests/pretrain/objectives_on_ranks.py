@@ -42,7 +42,7 @@ def settings(world: str, strategy: str) -> PretrainConfig:
     return replace(
         config,
         encoder=replace(config.encoder, text=text, image=image, modality_dropout=0.2),
-        data=replace(config.data, rows=2, encode_parts=1),
+        data=replace(config.data, rows=2, num_micro_batches=1),
         trainer=replace(config.trainer, max_steps=2),
     )
 
@@ -74,7 +74,7 @@ def steps_of_ddp(world: str) -> dict[str, int]:
     catalog, split = load_split(config.catalog, config.split)
     pl.seed_everything(0, verbose=False)
     parts = new_encoder(config.encoder, catalog)
-    data = PretrainData(catalog, split, parts.reader(catalog), config.data, seed=0)
+    data = PretrainData(catalog, split, parts.content_loader(catalog), config.data, seed=0)
     batch = data.collate([data.rows[2 * dist.get_rank()], data.rows[2 * dist.get_rank() + 1]])
     found = {}
     for name, objectives in combinations():

@@ -19,8 +19,8 @@ from catalog.catalog import load_catalog
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
 from pretrain import embed
-from pretrain.artifact import EncoderParts, new_encoder
-from pretrain.config import EmbedConfig, EncoderConfig, ExtractConfig, ReaderConfig, TowerConfig
+from pretrain.artifact import EncoderBundle, new_encoder
+from pretrain.config import EmbedConfig, EncoderConfig, ExtractConfig, SequenceConfig, TowerConfig
 from pretrain.embed import batches_of, embed_items, run_embedding
 from pretrain.store import VectorWriter, open_vectors
 from pretrain.tokenizer import train_tokenizer
@@ -68,7 +68,7 @@ def encoder(shop: Path) -> Path:
         width=8,
         text=TowerConfig(config=BERT, vocab_size=60),
         image=None,
-        reader=ReaderConfig(layers=1, heads=2),
+        sequence=SequenceConfig(layers=1, heads=2),
     )
     parts = new_encoder(settings, catalog)
     with write_artifact(shop.parent / "encoder", kind="encoder") as staging:
@@ -109,8 +109,8 @@ def count_passes(monkeypatch: pytest.MonkeyPatch, stop_after: int = -1) -> list[
 def test_every_item_has_the_vector_it_has_alone(config: EmbedConfig, tmp_path: Path) -> None:
     output = run_embedding(config, tmp_path / "vectors")
     catalog = load_catalog(config.catalog)
-    parts = EncoderParts.load(Path(config.encoder))
-    reader = parts.reader(catalog)
+    parts = EncoderBundle.load(Path(config.encoder))
+    reader = parts.content_loader(catalog)
     found = stored(output)
     assert len(found) == NUM_ITEMS
     for item in (0, 5, 33, 69):
@@ -126,7 +126,7 @@ def test_every_item_has_the_vector_it_has_alone(config: EmbedConfig, tmp_path: P
 
 def test_batches_hold_like_lengths_within_the_budget(config: EmbedConfig) -> None:
     catalog = load_catalog(config.catalog)
-    reader = EncoderParts.load(Path(config.encoder)).reader(catalog)
+    reader = EncoderBundle.load(Path(config.encoder)).content_loader(catalog)
     items = np.arange(NUM_ITEMS)
     batches = list(batches_of(reader, items, 90))
     assert sorted(np.concatenate(batches).tolist()) == items.tolist()
@@ -192,7 +192,7 @@ def test_another_encoder_copies_nothing(
     config: EmbedConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_embedding(config, tmp_path / "vectors")
-    parts = EncoderParts.load(Path(config.encoder))
+    parts = EncoderBundle.load(Path(config.encoder))
     torch.nn.init.normal_(parts.encoder.heads["text"].weight)
     with write_artifact(tmp_path / "other", kind="encoder") as staging:
         parts.save(staging.path)
@@ -248,8 +248,8 @@ def test_extractors_give_what_the_model_itself_gives(config: EmbedConfig, tmp_pa
             states = model.eval()(**inputs, output_hidden_states=True).hidden_states
         np.testing.assert_allclose(found[item], states[1][0, 0], atol=1e-5)
     assert not found[5].any()
-    parts = EncoderParts.load(Path(config.encoder))
-    content = parts.reader(catalog).read(np.array([9]))["text"]
+    parts = EncoderBundle.load(Path(config.encoder))
+    content = parts.content_loader(catalog).read(np.array([9]))["text"]
     with torch.no_grad():
         states = parts.encoder.towers["text"].eval()(
             content["input_ids"], content["attention_mask"], output_hidden_states=True
@@ -294,8 +294,8 @@ def test_a_store_takes_rows_in_any_order(tmp_path: Path) -> None:
 
 def test_vectors_come_in_the_order_they_are_asked_for(config: EmbedConfig) -> None:
     catalog = load_catalog(config.catalog)
-    parts = EncoderParts.load(Path(config.encoder))
-    reader = parts.reader(catalog)
+    parts = EncoderBundle.load(Path(config.encoder))
+    reader = parts.content_loader(catalog)
     everything = np.empty((NUM_ITEMS, 8), dtype=np.float32)
     embed_items(parts.encoder, reader, everything, progress=False)
     asked = np.array([60, 2, 31, 5])

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 
 from catalog.errors import VitrineError
-from pretrain.chunks import check_parts, encode_in_parts, split_content
 from pretrain.encoder import ItemEncoder, ItemEncoderConfig, ItemVectors, MaskedGate
-from pretrain.history import HistoryEncoder, HistoryEncoderConfig
+from pretrain.grad_cache import check_micro_batches, encode_in_micro_batches, split_content
 from pretrain.modalities import Content
+from pretrain.sequence_encoder import SequenceEncoder, SequenceEncoderConfig
 from pretrain.towers import compile_layers, scatter_present
 
 BERT = {
@@ -85,7 +85,7 @@ def test_texts_grouped_by_length_are_read_as_if_padded_together(num_texts: int) 
     first = {key: value[:1] for key, value in content["text"].items()}
     picture = {key: value[:1] for key, value in content["image"].items()}
     alone = whole({"text": first, "image": picture})
-    torch.testing.assert_close(together.units[0], alone.units[0])
+    torch.testing.assert_close(together.projected_embeddings[0], alone.projected_embeddings[0])
     assert len(passes) == 4, "as many passes on every rank, however few texts it has"
     places = sum(rows * length for rows, length in passes)
     assert num_texts < 17 or places < content["text"]["input_ids"].numel()
@@ -110,7 +110,7 @@ def test_towers_start_with_their_own_initialisation(encoder: ItemEncoder) -> Non
 def test_an_item_without_a_modality_is_known_by_the_other_alone(encoder: ItemEncoder) -> None:
     vectors = encoder(batch([True, True], [True, False]))
     torch.testing.assert_close(vectors.item[1].norm(), torch.tensor(1.0))
-    assert vectors.units[1, 1].abs().sum() == 0
+    assert vectors.projected_embeddings[1, 1].abs().sum() == 0
     changed = batch([True, True], [True, False])
     changed["image"]["pixel_values"] *= -3
     again = encoder(changed)
@@ -156,7 +156,9 @@ def test_items_encoded_in_parts_have_one_batch_s_gradient_with_dropout_on(
     def gradients(encode: Callable[[], ItemVectors]) -> list[torch.Tensor]:
         torch.manual_seed(5)
         vectors = encode()
-        loss = (vectors.item @ vectors.item.T).square().sum() + vectors.units[:, 0].sum()
+        loss = (vectors.item @ vectors.item.T).square().sum() + vectors.projected_embeddings[
+            :, 0
+        ].sum()
         encoder.zero_grad()
         loss.backward()
         return [
@@ -166,27 +168,27 @@ def test_items_encoded_in_parts_have_one_batch_s_gradient_with_dropout_on(
 
     def whole() -> ItemVectors:
         encoded = [encoder(part) for part in split_content(content, parts)]
-        names = ("item", "units", "parts", "present", "shown")
+        names = ("item", "projected_embeddings", "modality_embeddings", "present", "visible_mask")
         return ItemVectors(*(torch.cat([getattr(e, n) for e in encoded]) for n in names))
 
     expected = gradients(whole)
     passes: list[None] = []
     counting = encoder.gate.register_forward_hook(lambda *_: passes.append(None))
-    cached = gradients(lambda: encode_in_parts(encoder, content, parts))
+    cached = gradients(lambda: encode_in_micro_batches(encoder, content, parts))
     counting.remove()
     assert len(passes) == 2 * parts  # nothing of the first run was kept
     assert len(cached) == len(expected) > 20
     for ours, theirs in zip(cached, expected, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=1e-10)
     torch.manual_seed(6)
-    assert not torch.equal(whole().item, encode_in_parts(encoder, content, parts).item)
+    assert not torch.equal(whole().item, encode_in_micro_batches(encoder, content, parts).item)
 
 
 def test_parts_leave_no_graph_of_the_towers_behind(encoder: ItemEncoder) -> None:
     content = batch([True] * 6, [True] * 6)
 
     def size_of_graph(parts: int) -> int:
-        found, waiting = set(), [encode_in_parts(encoder, content, parts).item.grad_fn]
+        found, waiting = set(), [encode_in_micro_batches(encoder, content, parts).item.grad_fn]
         while waiting:
             node = waiting.pop()
             if node is not None and node not in found:
@@ -203,7 +205,7 @@ def test_parts_are_run_again_in_the_precision_of_their_first_run(encoder: ItemEn
         lambda module, inputs, output: precisions.append(output.dtype)
     )
     with torch.autocast("cpu", torch.bfloat16):
-        vectors = encode_in_parts(encoder, batch([True] * 4, [True] * 4), 2)
+        vectors = encode_in_micro_batches(encoder, batch([True] * 4, [True] * 4), 2)
         other = encoder.projections["text"].linear(torch.ones(1, 32))
     (vectors.item.square().sum() + other.sum()).backward()
     assert precisions == [torch.bfloat16] * 5
@@ -220,8 +222,8 @@ def test_parts_that_are_frozen_but_for_the_heads_train_the_heads(encoder: ItemEn
     gradients = []
     for parts in (1, 2):
         encoder.zero_grad()
-        vectors = encode_in_parts(encoder, content, parts)
-        (vectors.units * vectors.item.unsqueeze(1)).sum().backward()
+        vectors = encode_in_micro_batches(encoder, content, parts)
+        (vectors.projected_embeddings * vectors.item.unsqueeze(1)).sum().backward()
         gradients.append([p.grad.clone() for p in encoder.parameters() if p.grad is not None])
     assert len(gradients[1]) == 4
     for cached, whole in zip(*reversed(gradients), strict=True):
@@ -229,20 +231,20 @@ def test_parts_that_are_frozen_but_for_the_heads_train_the_heads(encoder: ItemEn
 
 
 def test_what_cannot_be_encoded_in_parts_is_refused(encoder: ItemEncoder) -> None:
-    with pytest.raises(VitrineError, match=r"encode_parts is 0; give 1 or more"):
-        check_parts(encoder, 0)
+    with pytest.raises(VitrineError, match=r"num_micro_batches is 0; give 1 or more"):
+        check_micro_batches(encoder, 0)
     encoder.towers["text"].add_module("norm", torch.nn.BatchNorm1d(4))
-    check_parts(encoder, 1)
+    check_micro_batches(encoder, 1)
     with pytest.raises(VitrineError, match=r"towers\.text\.norm normalises over its batch"):
-        check_parts(encoder, 2)
+        check_micro_batches(encoder, 2)
 
 
 def test_parts_give_what_one_pass_gives(encoder: ItemEncoder) -> None:
     content = batch([True, False, True, False, False], [True, True, False, False, False])
     one = encoder.eval()(content)
-    several = encode_in_parts(encoder, content, 3)
+    several = encode_in_micro_batches(encoder, content, 3)
     torch.testing.assert_close(several.item, one.item)
-    torch.testing.assert_close(several.units, one.units)
+    torch.testing.assert_close(several.projected_embeddings, one.projected_embeddings)
     assert torch.equal(several.present, one.present)
 
 
@@ -262,13 +264,13 @@ def test_saved_and_loaded_is_the_same(encoder: ItemEncoder, tmp_path: Path) -> N
 
 
 @pytest.fixture
-def history() -> HistoryEncoder:
+def history() -> SequenceEncoder:
     torch.manual_seed(0)
-    config = HistoryEncoderConfig(width=16, num_layers=2, num_heads=2, max_history=8)
-    return HistoryEncoder(config).eval()
+    config = SequenceEncoderConfig(width=16, num_layers=2, num_heads=2, max_history=8)
+    return SequenceEncoder(config).eval()
 
 
-def test_a_state_never_sees_the_future(history: HistoryEncoder) -> None:
+def test_a_state_never_sees_the_future(history: SequenceEncoder) -> None:
     vectors = torch.randn(1, 6, 16)
     segments = torch.zeros(1, 6, dtype=torch.int64)
     states = history(vectors, segments)
@@ -278,7 +280,7 @@ def test_a_state_never_sees_the_future(history: HistoryEncoder) -> None:
     assert (changed[:, 4:] - states[:, 4:]).abs().max() > 1e-3
 
 
-def test_histories_are_read_in_half_precision_without_autocast(history: HistoryEncoder) -> None:
+def test_histories_are_read_in_half_precision_without_autocast(history: SequenceEncoder) -> None:
     """As under ZeRO with bf16-mixed, where the weights themselves are half precision."""
     vectors = F.normalize(torch.randn(1, 6, 16), dim=-1)
     segments = torch.zeros(1, 6, dtype=torch.int64)
@@ -288,7 +290,7 @@ def test_histories_are_read_in_half_precision_without_autocast(history: HistoryE
     torch.testing.assert_close(states.float(), expected, atol=0.05, rtol=0)
 
 
-def test_people_packed_in_one_row_are_read_as_if_alone(history: HistoryEncoder) -> None:
+def test_people_packed_in_one_row_are_read_as_if_alone(history: SequenceEncoder) -> None:
     vectors = torch.randn(1, 7, 16)
     packed = history(vectors, torch.tensor([[0, 0, 0, 1, 1, 1, -1]]))
     alone = history(vectors[:, 3:6], torch.zeros(1, 3, dtype=torch.int64))
@@ -297,7 +299,9 @@ def test_people_packed_in_one_row_are_read_as_if_alone(history: HistoryEncoder) 
     assert (mixed[:, 3:6] - alone).abs().max() > 1e-3
 
 
-def test_a_reader_without_correction_is_the_mean_of_what_was_taken(history: HistoryEncoder) -> None:
+def test_a_reader_without_correction_is_the_mean_of_what_was_taken(
+    history: SequenceEncoder,
+) -> None:
     vectors = F.normalize(torch.randn(1, 6, 16), dim=-1)
     segments = torch.tensor([[0, 0, 0, 1, 1, 1]])
     with torch.no_grad():

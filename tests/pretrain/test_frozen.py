@@ -17,19 +17,19 @@ from catalog.catalog import Catalog, load_catalog
 from catalog.config import CatalogConfig
 from launch.trainer import build_trainer
 from pretrain import frozen
-from pretrain.artifact import EncoderParts, new_encoder
+from pretrain.artifact import EncoderBundle, new_encoder
 from pretrain.config import (
     EncoderConfig,
     ObjectivesConfig,
     PretrainConfig,
     PretrainDataConfig,
-    ReaderConfig,
+    SequenceConfig,
     TowerConfig,
     TrainerConfig,
 )
-from pretrain.content import ContentReader
-from pretrain.frozen import frozen_towers, keep_frozen
-from pretrain.modalities.base import SAID
+from pretrain.content_loader import ItemContentLoader
+from pretrain.frozen import cache_frozen_features, frozen_towers
+from pretrain.modalities.base import CACHED_FEATURES
 from pretrain.run import run_pretraining
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -45,7 +45,7 @@ ENCODER = EncoderConfig(
         config={"model_type": "vit", "intermediate_size": 64, "patch_size": 16, **SMALL},
         image_size=32,
     ),
-    reader=ReaderConfig(heads=2),
+    sequence=SequenceConfig(heads=2),
 )
 
 
@@ -56,7 +56,7 @@ def shop(demo_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> C
 
 
 @pytest.fixture
-def parts(shop: Catalog) -> EncoderParts:
+def parts(shop: Catalog) -> EncoderBundle:
     torch.manual_seed(0)
     parts = new_encoder(ENCODER, shop)
     parts.encoder.eval()
@@ -80,41 +80,46 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @torch.no_grad()
-def vectors(parts: EncoderParts, reader: ContentReader, items: np.ndarray) -> torch.Tensor:
-    return parts.encoder(reader.read(items)).parts
+def vectors(parts: EncoderBundle, reader: ItemContentLoader, items: np.ndarray) -> torch.Tensor:
+    return parts.encoder(reader.read(items)).modality_embeddings
 
 
 @pytest.mark.parametrize("change", ["none", "shuffled", "lost"])
 def test_what_is_kept_is_what_the_tower_says(
-    change: str, parts: EncoderParts, shop: Catalog, passes: list[int]
+    change: str, parts: EncoderBundle, shop: Catalog, passes: list[int]
 ) -> None:
     assert frozen_towers(parts.encoder) == ["text"]
     order = np.random.default_rng(0).permutation(shop.num_items) if change == "shuffled" else None
-    asked, kept = parts.reader(shop, order), parts.reader(shop, order)
-    keep_frozen(parts.encoder, kept, progress=False)
+    asked, kept = parts.content_loader(shop, order), parts.content_loader(shop, order)
+    cache_frozen_features(parts.encoder, kept, progress=False)
     if change == "lost":
         for reader in (asked, kept):
-            reader.take_away("text", np.arange(shop.num_items) % 3 == 0)
+            reader.drop_modality("text", np.arange(shop.num_items) % 3 == 0)
     for items in (np.arange(shop.num_items), np.array([5, 3, 9]), np.array([3])):
         expected = vectors(parts, asked, items)
         passes.clear()
         torch.testing.assert_close(vectors(parts, kept, items), expected, atol=1e-5, rtol=1e-5)
         assert not passes
-        assert set(kept.read(items)["text"]) == {"present", "input_ids", "attention_mask", SAID}
+        assert set(kept.read(items)["text"]) == {
+            "present",
+            "input_ids",
+            "attention_mask",
+            CACHED_FEATURES,
+        }
 
 
 def test_a_catalog_is_read_once_by_the_same_weights(
-    parts: EncoderParts, shop: Catalog, passes: list[int]
+    parts: EncoderBundle, shop: Catalog, passes: list[int]
 ) -> None:
-    keep_frozen(parts.encoder, parts.reader(shop), progress=False)
+    cache_frozen_features(parts.encoder, parts.content_loader(shop), progress=False)
     assert sum(passes) >= shop.num_items - 10
     passes.clear()
-    keep_frozen(parts.encoder, parts.reader(shop), progress=False)
+    cache_frozen_features(parts.encoder, parts.content_loader(shop), progress=False)
     assert not passes
     with torch.no_grad():
         parts.encoder.towers["text"].embeddings.word_embeddings.weight[7, 0] += 1  # type: ignore[union-attr]
-    asked, kept = parts.reader(shop), parts.reader(shop)
-    keep_frozen(parts.encoder, kept, progress=False)
+    asked, kept = parts.content_loader(shop), parts.content_loader(shop)
+    cache_frozen_features(parts.encoder, kept, progress=False)
     assert passes, "other weights say something else"
     items = np.arange(shop.num_items)
     torch.testing.assert_close(
@@ -132,7 +137,7 @@ def test_another_interaction_reads_no_item_and_decodes_no_picture_again(
     def read(catalog: Catalog) -> None:
         torch.manual_seed(0)
         parts = new_encoder(ENCODER, catalog)
-        keep_frozen(parts.encoder, parts.reader(catalog), progress=False)
+        cache_frozen_features(parts.encoder, parts.content_loader(catalog), progress=False)
 
     first = load_catalog(config)
     read(first)
@@ -149,13 +154,13 @@ def test_another_interaction_reads_no_item_and_decodes_no_picture_again(
 
 
 def test_one_that_was_stopped_is_gone_on_from(
-    parts: EncoderParts, shop: Catalog, passes: list[int], monkeypatch: pytest.MonkeyPatch
+    parts: EncoderBundle, shop: Catalog, passes: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(frozen, "BLOCK", 16)
     blocks = frozen.batches_of
     begun: list[int] = []
 
-    def stopped(reader: ContentReader, items: np.ndarray, tokens: int) -> Iterator[np.ndarray]:
+    def stopped(reader: ItemContentLoader, items: np.ndarray, tokens: int) -> Iterator[np.ndarray]:
         begun.append(int(items[0]))
         if len(begun) == 3:
             raise KeyboardInterrupt
@@ -163,9 +168,9 @@ def test_one_that_was_stopped_is_gone_on_from(
 
     monkeypatch.setattr(frozen, "batches_of", stopped)
     with pytest.raises(KeyboardInterrupt):
-        keep_frozen(parts.encoder, parts.reader(shop), progress=False)
-    asked, kept = parts.reader(shop), parts.reader(shop)
-    keep_frozen(parts.encoder, kept, progress=False)
+        cache_frozen_features(parts.encoder, parts.content_loader(shop), progress=False)
+    asked, kept = parts.content_loader(shop), parts.content_loader(shop)
+    cache_frozen_features(parts.encoder, kept, progress=False)
     assert begun[:4] == [0, 16, 32, 32]
     items = np.arange(shop.num_items)
     torch.testing.assert_close(
@@ -183,9 +188,9 @@ def test_towers_that_learn_are_asked_each_time(shop: Catalog) -> None:
     assert frozen_towers(parts.encoder, without_text=True) == ["image"]
 
 
-@pytest.mark.parametrize("encode_parts", [1, 3])
+@pytest.mark.parametrize("num_micro_batches", [1, 3])
 def test_training_learns_the_same_from_it(
-    encode_parts: int,
+    num_micro_batches: int,
     shop: Catalog,
     tmp_path: Path,
     passes: list[int],
@@ -194,14 +199,16 @@ def test_training_learns_the_same_from_it(
     config = PretrainConfig(
         catalog=CatalogConfig(path=str(shop.folder)),
         encoder=ENCODER,
-        objectives=ObjectivesConfig(words=0.1),
-        data=PretrainDataConfig(rows=4, row_length=8, max_broken=0.2, encode_parts=encode_parts),
+        objectives=ObjectivesConfig(bag_of_words=0.1),
+        data=PretrainDataConfig(
+            rows=4, row_length=8, max_broken=0.2, num_micro_batches=num_micro_batches
+        ),
         trainer=TrainerConfig(max_steps=4, log_every=1, progress=False),
     )
     run_pretraining(config, tmp_path / "kept", build_trainer)
     once = sum(passes)
     passes.clear()
-    monkeypatch.setattr("pretrain.run.keep_frozen", lambda *_, **__: None)
+    monkeypatch.setattr("pretrain.run.cache_frozen_features", lambda *_, **__: None)
     run_pretraining(config, tmp_path / "asked", build_trainer)
     assert once <= shop.num_items < sum(passes)
     curves = [

@@ -23,8 +23,8 @@ from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
 from catalog.catalog import Catalog, load_catalog
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
-from pretrain.artifact import EncoderParts, new_encoder
-from pretrain.config import EncoderConfig, ModalityConfig, ReaderConfig, TowerConfig
+from pretrain.artifact import EncoderBundle, new_encoder
+from pretrain.config import EncoderConfig, ModalityConfig, SequenceConfig, TowerConfig
 from pretrain.modalities.text import Text
 
 BERT = {
@@ -127,8 +127,8 @@ def shop(folder: Path) -> Catalog:
 
 def only(**more: ModalityConfig) -> EncoderConfig:
     """An encoder without the usual text and image."""
-    config = EncoderConfig(width=8, text=None, image=None, more=more)
-    return replace(config, reader=ReaderConfig(layers=1, heads=2), modality_dropout=0.0)
+    config = EncoderConfig(width=8, text=None, image=None, extra_modalities=more)
+    return replace(config, sequence=SequenceConfig(layers=1, heads=2), modality_dropout=0.0)
 
 
 KINDS: dict[str, tuple[ModalityConfig, list[bool]]] = {
@@ -178,23 +178,23 @@ def test_a_kind_is_read_by_id_and_absent_where_it_is_absent(
     parts.encoder.eval()
     items = np.array([5, 3, 0, 1, 4, 2])
     with torch.no_grad():
-        content = parts.reader(shop).read(items)
+        content = parts.content_loader(shop).read(items)
         together = parts.encoder(content)
         assert together.present[:, 0].tolist() == [present[item] for item in items]
         # Nobody's vector depends on who else is in the batch, or on the batch's order.
         for place, item in enumerate(items):
-            alone = parts.encoder(parts.reader(shop).read(np.array([item])))
+            alone = parts.encoder(parts.content_loader(shop).read(np.array([item])))
             torch.testing.assert_close(alone.item[0], together.item[place], atol=1e-5, rtol=1e-5)
-        nothing = parts.encoder(parts.reader(shop).read(np.array([5]))).item[0]
+        nothing = parts.encoder(parts.content_loader(shop).read(np.array([5]))).item[0]
         for place, item in enumerate(items):
             if name in ("title", "decoder"):
                 continue
             same = torch.allclose(together.item[place], nothing, atol=1e-4)
             assert same == (not present[item])
     parts.save(tmp_path)
-    loaded = EncoderParts.load(tmp_path)
+    loaded = EncoderBundle.load(tmp_path)
     loaded.encoder.eval()
-    again = loaded.encoder(loaded.reader(shop).read(items)).item
+    again = loaded.encoder(loaded.content_loader(shop).read(items)).item
     torch.testing.assert_close(again, together.item, rtol=0, atol=0)
 
 
@@ -209,8 +209,8 @@ def test_all_kinds_go_into_one_vector_and_every_tower_learns(shop: Catalog) -> N
     parts = new_encoder(config, shop)
     assert parts.encoder.modalities == ["text", "image", *KINDS]
     assert "back" not in parts.encoder.towers, "it reads through the tower of image"
-    vectors = parts.encoder(parts.reader(shop).read(np.arange(6)))
-    (vectors.item.sum() + vectors.units.square().sum()).backward()
+    vectors = parts.encoder(parts.content_loader(shop).read(np.arange(6)))
+    (vectors.item.sum() + vectors.projected_embeddings.square().sum()).backward()
     for name, tower in parts.encoder.towers.items():
         gradients = [p.grad for p in tower.parameters() if p.grad is not None]
         # A LayerNorm at its start has no slope where only directions count; its weights get one.
@@ -219,7 +219,7 @@ def test_all_kinds_go_into_one_vector_and_every_tower_learns(shop: Catalog) -> N
 
 def test_what_a_sound_or_film_shows_decides_its_vector(shop: Catalog) -> None:
     parts = new_encoder(only(film=KINDS["film"][0], sound=KINDS["sound"][0]), shop)
-    content = parts.reader(shop).read(np.array([0, 3, 4]))
+    content = parts.content_loader(shop).read(np.array([0, 3, 4]))
     pixels = content["film"]["pixel_values"]
     assert pixels.shape == (3, 3, 3, 16, 16)  # items, frames, colours
     # Two frames make three: the first, one of them, the second.
@@ -236,7 +236,7 @@ def test_a_tower_that_hears_and_writes_is_taken_for_its_ears(shop: Catalog) -> N
     sound = ModalityConfig(kind="audio", config=WHISPER, source="audio", seconds=0.5)
     parts = new_encoder(only(sound=sound), shop)
     assert "decoder" not in dict(parts.encoder.towers["sound"].named_children())
-    found = parts.encoder(parts.reader(shop).read(np.arange(6)))
+    found = parts.encoder(parts.content_loader(shop).read(np.arange(6)))
     assert found.present[:, 0].tolist() == [True, False, True, True, True, False]
 
 
@@ -247,7 +247,7 @@ def test_any_layer_and_pooling_of_a_tower(shop: Catalog) -> None:
         settings = ModalityConfig(config=two_layers, source="title", vocab_size=60, **changes)
         parts = new_encoder(only(title=settings), shop)
         parts.encoder.eval()
-        return parts.encoder(parts.reader(shop).read(np.arange(6))).item
+        return parts.encoder(parts.content_loader(shop).read(np.arange(6))).item
 
     last = vectors()
     torch.testing.assert_close(vectors(layer=2), last)
@@ -291,12 +291,12 @@ def test_low_rank_updates_are_all_that_is_trained_and_end_up_in_the_weights(
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)
     parts.encoder.eval()
-    content = parts.reader(shop).read(np.arange(6))
+    content = parts.content_loader(shop).read(np.arange(6))
     before = parts.encoder(content).item
     merge_lora(parts.encoder)
     assert not [n for n, _ in parts.encoder.named_parameters() if "lora" in n or "base" in n]
     parts.save(tmp_path)
-    loaded = EncoderParts.load(tmp_path).encoder.eval()
+    loaded = EncoderBundle.load(tmp_path).encoder.eval()
     torch.testing.assert_close(loaded(content).item, before, atol=1e-5, rtol=1e-5)
 
 
@@ -344,7 +344,7 @@ def test_vectors_that_do_not_fit_the_catalog_are_refused(
     moved = replace(shop, folder=tmp_path)
     settings = only(v=ModalityConfig(kind="features", source="v.npy"))
     with pytest.raises(VitrineError, match=message):
-        new_encoder(settings, moved).reader(moved)
+        new_encoder(settings, moved).content_loader(moved)
 
 
 def test_what_embed_wrote_can_be_read_as_features(shop: Catalog, tmp_path: Path) -> None:
@@ -355,7 +355,7 @@ def test_what_embed_wrote_can_be_read_as_features(shop: Catalog, tmp_path: Path)
     pq.write_table(ids, tmp_path / "vectors" / "item_ids.parquet")
     moved = replace(shop, folder=tmp_path)
     parts = new_encoder(only(v=ModalityConfig(kind="features", source="vectors")), moved)
-    content = parts.reader(moved).read(np.array([0, 1, 5]))["v"]
+    content = parts.content_loader(moved).read(np.array([0, 1, 5]))["v"]
     assert content["present"].tolist() == [True, False, True]
     assert content["values"].argmax(dim=1).tolist() == [1, 0]
 
@@ -401,8 +401,8 @@ def test_places_of_modalities_and_attributes_survive_saving(shop: Catalog, tmp_p
     parts = new_encoder(only(**more), shop)
     torch.nn.init.normal_(parts.encoder.gate.prior)
     parts.save(tmp_path)
-    loaded = EncoderParts.load(tmp_path)
+    loaded = EncoderBundle.load(tmp_path)
     items = np.arange(6)
-    one, other = (p.encoder.eval()(p.reader(shop).read(items)) for p in (parts, loaded))
+    one, other = (p.encoder.eval()(p.content_loader(shop).read(items)) for p in (parts, loaded))
     assert loaded.encoder.modalities == ["zeta", "alpha"]
     torch.testing.assert_close(one.item, other.item, rtol=0, atol=0)

@@ -9,21 +9,21 @@ import torch.nn.functional as F
 
 from catalog.errors import VitrineError
 from pretrain.config import ObjectivesConfig
-from pretrain.modalities.text import next_token_nats
-from pretrain.module import tokens_of, weigh
+from pretrain.modalities.text import next_token_nll
+from pretrain.module import active_weights, tokens_of
 from pretrain.objectives import (
-    BehaviourContrast,
-    CoEngagedContrast,
+    BagOfWords,
+    CoEngagementContrast,
+    CrossModalContrast,
     EdgeContrast,
     FeatureReconstruction,
-    ModalityContrast,
-    NextToken,
+    LanguageModeling,
+    NextItemContrast,
     StepOutputs,
-    WordReconstruction,
 )
 from pretrain.objectives.base import first_occurrences
 from pretrain.objectives.contrast import contrast
-from pretrain.objectives.language import TiedHead
+from pretrain.objectives.language_modeling import TiedHead
 
 
 def unit(*shape: int) -> torch.Tensor:
@@ -38,14 +38,14 @@ def outputs() -> StepOutputs:
         states=unit(6, 4),
         segments=torch.tensor([0, 0, 0, 1, 1, 2]),
         log_popularity=torch.randn(6, dtype=torch.float64),
-        units=unit(6, 2, 4),
+        projected_embeddings=unit(6, 2, 4),
         present=torch.tensor([[1, 1, 1, 1, 0, 1], [1, 1, 1, 1, 1, 1]]).bool().T,
     )
 
 
 def test_behaviour_is_the_softmax_over_other_items_with_popularity_taken_out() -> None:
     step = outputs()
-    objective = BehaviourContrast(0.1).double()
+    objective = NextItemContrast(0.1).double()
     losses = []
     for slot in (0, 1, 3):  # the slots whose next one belongs to the same stretch
         wanted = slot + 1
@@ -69,7 +69,7 @@ def test_a_batch_estimates_the_softmax_over_every_item() -> None:
     chances = 1 / torch.arange(1, num_items + 1) ** 1.2
     chances /= chances.sum()
     items = F.normalize(torch.randn(num_items, 16), dim=-1).requires_grad_()
-    objective = BehaviourContrast(1 / 10)
+    objective = NextItemContrast(1 / 10)
     losses, gradients = torch.zeros(2), [torch.zeros_like(items), torch.zeros_like(items)]
     for _ in range(draws):
         ids = torch.multinomial(chances, 2 * pairs, replacement=True)
@@ -90,13 +90,13 @@ def test_a_batch_estimates_the_softmax_over_every_item() -> None:
 
 def test_each_item_counts_once_between_its_modalities() -> None:
     step = outputs()
-    assert step.units is not None
+    assert step.projected_embeddings is not None
     chosen = [0, 1, 3]  # 3, 5 and 8 at first sight; 9 has no text
-    text, image = step.units[chosen].unbind(1)
+    text, image = step.projected_embeddings[chosen].unbind(1)
     logits = 10 * text @ image.T
     labels = torch.arange(3)
     expected = (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
-    objective = ModalityContrast(0.1).double()
+    objective = CrossModalContrast(0.1).double()
     torch.testing.assert_close(objective(step), expected, atol=1e-6, rtol=0)
 
 
@@ -131,12 +131,12 @@ def test_a_key_that_does_not_count_leaves_the_softmax_altogether() -> None:
 def test_nothing_to_contrast_is_a_loss_of_zero_with_gradient() -> None:
     step = outputs()
     step.present = torch.zeros(6, 2, dtype=torch.bool)
-    assert step.units is not None
-    step.units.requires_grad_()
-    loss = ModalityContrast(0.1).double()(step)
+    assert step.projected_embeddings is not None
+    step.projected_embeddings.requires_grad_()
+    loss = CrossModalContrast(0.1).double()(step)
     assert loss.item() == 0
     loss.backward()
-    assert torch.isfinite(step.units.grad).all()
+    assert torch.isfinite(step.projected_embeddings.grad).all()
 
 
 def item_losses(step: StepOutputs, pairs: list[tuple[int, int]]) -> torch.Tensor:
@@ -156,7 +156,7 @@ def test_co_engaged_items_are_neighbours_in_a_history() -> None:
     step = outputs()
     # Slots 0–2 and 3–4 are stretches: each slot with the next, the last one with the one before.
     expected = item_losses(step, [(0, 1), (1, 2), (2, 1), (3, 4), (4, 3)])
-    found = CoEngagedContrast(0.1).double()(step)
+    found = CoEngagementContrast(0.1).double()(step)
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
 
 
@@ -171,7 +171,7 @@ def test_edges_link_the_two_slots_of_one_number() -> None:
 def test_an_item_is_not_its_own_partner() -> None:
     step = outputs()
     step.item_ids[1] = 3  # slots 0, 1, 2 hold one item now
-    found = CoEngagedContrast(0.1).double()(step)
+    found = CoEngagementContrast(0.1).double()(step)
     expected = item_losses(step, [(3, 4), (4, 3)])
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
 
@@ -179,19 +179,22 @@ def test_an_item_is_not_its_own_partner() -> None:
 def test_reconstruction_counts_what_was_hidden_and_moves_only_the_teller() -> None:
     step = outputs()
     assert step.present is not None
-    step.parts = torch.randn(6, 2, 4, dtype=torch.float64, requires_grad=True)
+    step.modality_embeddings = torch.randn(6, 2, 4, dtype=torch.float64, requires_grad=True)
     step.items.requires_grad_()
-    step.shown = step.present.clone()
-    step.shown[0, 1] = step.shown[5, 0] = False  # hidden; slot 4 has no text to hide
+    step.visible_mask = step.present.clone()
+    step.visible_mask[0, 1] = step.visible_mask[5, 0] = False  # hidden; slot 4 has no text to hide
     objective = FeatureReconstruction(4, 2).double()
     loss = objective(step)
     losses = [
-        1 - F.cosine_similarity(objective.tellers[m](step.items[i] * 2), step.parts[i, m], dim=0)
+        1
+        - F.cosine_similarity(
+            objective.prediction_heads[m](step.items[i] * 2), step.modality_embeddings[i, m], dim=0
+        )
         for i, m in ((0, 1), (5, 0))
     ]
     torch.testing.assert_close(loss, torch.stack(losses).mean())
     loss.backward()
-    assert step.parts.grad is None
+    assert step.modality_embeddings.grad is None
     assert step.items.grad is not None
     assert step.items.grad[[1, 2, 3, 4]].abs().sum() == 0
     assert (step.items.grad[[0, 5]].abs().sum(dim=1) > 0).all()
@@ -203,30 +206,32 @@ def test_next_tokens_are_told_as_by_a_plain_softmax() -> None:
     hidden = torch.randn(3, 5, 4, dtype=torch.float64)
     ids = torch.randint(11, (3, 5))
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 0, 0, 0, 0]])
-    found = next_token_nats(hidden, ids, mask, TiedHead(embedding.weight))
+    found = next_token_nll(hidden, ids, mask, TiedHead(embedding.weight))
     chances = (hidden @ embedding.weight.T).log_softmax(-1)
     for row, length in enumerate((5, 3, 1)):
-        nats = -sum(chances[row, t - 1, ids[row, t]] for t in range(1, length))
-        torch.testing.assert_close(found[row, 0], torch.as_tensor(nats).float(), atol=1e-5, rtol=0)
+        token_nll = -sum(chances[row, t - 1, ids[row, t]] for t in range(1, length))
+        torch.testing.assert_close(
+            found[row, 0], torch.as_tensor(token_nll).float(), atol=1e-5, rtol=0
+        )
         assert found[row, 1] == length - 1
 
 
 def test_each_text_is_told_once_in_a_batch() -> None:
     step = outputs()
-    step.nats = torch.tensor([[6.0, 2], [9, 3], [6, 2], [0, 0], [5, 5], [9, 3]])
-    assert NextToken(torch.nn.Identity())(step).item() == (6 + 9 + 5) / (2 + 3 + 5)
+    step.token_nll = torch.tensor([[6.0, 2], [9, 3], [6, 2], [0, 0], [5, 5], [9, 3]])
+    assert LanguageModeling(torch.nn.Identity())(step).item() == (6 + 9 + 5) / (2 + 3 + 5)
 
 
 def test_an_objective_that_was_asked_for_and_cannot_be_had_is_refused() -> None:
     defaults = ObjectivesConfig()
-    assert set(weigh(defaults, set())) == {"behaviour"}
-    assert set(weigh(defaults, {"tokens"})) == {"behaviour", "words"}
+    assert set(active_weights(defaults, set())) == {"next_item"}
+    assert set(active_weights(defaults, {"tokens"})) == {"next_item", "bag_of_words"}
     with pytest.raises(VitrineError, match=r"objectives\.edges is 1, but the catalog has no edges"):
-        weigh(replace(defaults, edges=1.0), {"tokens"})
+        active_weights(replace(defaults, edges=1.0), {"tokens"})
     with pytest.raises(VitrineError, match="the encoder has one modality only"):
-        weigh(replace(defaults, modalities=0.5), {"tokens"})
+        active_weights(replace(defaults, cross_modal=0.5), {"tokens"})
     with pytest.raises(VitrineError, match="no objective has a weight above 0"):
-        weigh(replace(defaults, behaviour=0.0), set())
+        active_weights(replace(defaults, next_item=0.0), set())
 
 
 def test_first_occurrences() -> None:
@@ -240,7 +245,7 @@ def test_words_are_told_from_the_vector_and_padding_is_not() -> None:
     step.tokens = torch.tensor(
         [[1, 2, -1], [3, -1, -1], [-1, -1, -1], [0, 0, 4], [2, 1, 0], [4, -1, -1]]
     )
-    objective = WordReconstruction(4, 5).double()
+    objective = BagOfWords(4, 5).double()
     losses = []
     for slot in (0, 1, 3, 4, 5):
         chances = objective.linear(step.items[slot] * 2).log_softmax(0)

@@ -10,9 +10,9 @@ from safetensors.numpy import load_file
 from torch import nn
 
 from catalog.errors import VitrineError
-from pretrain.chunks import check_compiled
 from pretrain.config import OptimizerConfig
 from pretrain.encoder import ItemEncoder, ItemEncoderConfig
+from pretrain.grad_cache import check_compiled
 from pretrain.optim import GuardedAdamW, layer_rates, make_optimizer
 from tests.pretrain.runs import facts, largest_difference, train
 
@@ -121,7 +121,7 @@ def test_weights_that_learn_in_turns_rise_and_fall_each_in_their_own() -> None:
     first, second = (nn.Parameter(torch.ones(2, 2)) for _ in range(2))
     config = OptimizerConfig(learning_rate=0.1, weight_decay=0.5, warmup_share=0.5)
     turns = {first: range(4), second: range(4, 12)}
-    made = make_optimizer([first, second], config, 12, turns=turns)
+    made = make_optimizer([first, second], config, 12, schedule_windows=turns)
     optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
     rates = []
     for _ in range(12):
@@ -143,14 +143,14 @@ def test_the_average_follows_the_weights_and_takes_their_place_at_the_end() -> N
     torch.manual_seed(0)
     weight = nn.Parameter(torch.randn(4))
     plain = nn.Parameter(weight.detach().clone())
-    averaged = GuardedAdamW([{"params": [weight]}], lr=0.1, average=0.9)
+    averaged = GuardedAdamW([{"params": [weight]}], lr=0.1, ema_decay=0.9)
     ordinary = GuardedAdamW([{"params": [plain]}], lr=0.1)
     expected = None
     for step in range(1, 41):
         gradient = torch.randn(4)
         weight.grad, plain.grad = gradient.clone(), gradient.clone()
-        averaged.leave_out = ordinary.leave_out = step == 38
-        averaged.finish = step == 40
+        averaged.skip_step = ordinary.skip_step = step == 38
+        averaged.apply_ema = step == 40
         before = plain.detach().clone()
         averaged.step()
         ordinary.step()
@@ -174,7 +174,7 @@ def weights(output: Path) -> dict[str, np.ndarray]:
 @pytest.fixture(scope="module")
 def alone(demo_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("averaged") / "encoder"
-    train(demo_world / "home", output, steps=6, every=0, average=0.5, layer_decay=0.7)
+    train(demo_world / "home", output, steps=6, every=0, ema_decay=0.5, layer_decay=0.7)
     return output
 
 
@@ -182,7 +182,7 @@ def alone(demo_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_shards_hold_their_part_of_the_average(
     strategy: str, alone: Path, demo_world: Path, tmp_path: Path
 ) -> None:
-    settings = {"steps": 6, "every": 0, "average": 0.5, "layer_decay": 0.7}
+    settings = {"steps": 6, "every": 0, "ema_decay": 0.5, "layer_decay": 0.7}
     output = tmp_path / "encoder"
     train(demo_world / "home", output, strategy=strategy, devices=2, **settings)
     assert facts(output)["kind"] == strategy
@@ -191,7 +191,7 @@ def test_shards_hold_their_part_of_the_average(
         if not name.endswith(("key.bias", "k_proj.bias")):  # of no effect: their gradient is noise
             np.testing.assert_allclose(mine[name], value, atol=2e-5, err_msg=name)
     bare = tmp_path / "bare"
-    train(demo_world / "home", bare, **(settings | {"average": 0.0}))
+    train(demo_world / "home", bare, **(settings | {"ema_decay": 0.0}))
     moved = weights(bare)
     assert max(np.abs(moved[name] - value).max() for name, value in theirs.items()) > 1e-4
 
@@ -199,14 +199,14 @@ def test_shards_hold_their_part_of_the_average(
 def test_layers_computed_twice_change_nothing(
     alone: Path, demo_world: Path, tmp_path: Path
 ) -> None:
-    settings = {"steps": 6, "every": 0, "average": 0.5, "layer_decay": 0.7}
-    train(demo_world / "home", tmp_path / "encoder", checkpoint_layers=True, **settings)
+    settings = {"steps": 6, "every": 0, "ema_decay": 0.5, "layer_decay": 0.7}
+    train(demo_world / "home", tmp_path / "encoder", activation_checkpointing=True, **settings)
     assert largest_difference(tmp_path / "encoder", alone) < 1e-6
 
 
 @pytest.mark.slow
 def test_compiled_towers_learn_the_same(alone: Path, demo_world: Path, tmp_path: Path) -> None:
-    settings = {"steps": 6, "every": 0, "average": 0.5, "layer_decay": 0.7}
+    settings = {"steps": 6, "every": 0, "ema_decay": 0.5, "layer_decay": 0.7}
     train(demo_world / "home", tmp_path / "encoder", compile=True, **settings)
     assert largest_difference(tmp_path / "encoder", alone) < 1e-4
 

@@ -22,7 +22,7 @@ from pretrain.config import (
     EncoderConfig,
     PretrainConfig,
     PretrainDataConfig,
-    ReaderConfig,
+    SequenceConfig,
     TowerConfig,
     TrainerConfig,
 )
@@ -89,7 +89,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> PretrainConfig:
             width=8,
             text=TowerConfig(config=BERT, vocab_size=80),
             image=TowerConfig(config=VIT, image_size=16),
-            reader=ReaderConfig(layers=1, heads=2),
+            sequence=SequenceConfig(layers=1, heads=2),
         ),
         data=PretrainDataConfig(rows=3, row_length=6, max_broken=0.5),
         trainer=TrainerConfig(max_steps=3, accelerator="cpu", progress=False, log_every=1),

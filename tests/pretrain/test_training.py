@@ -13,7 +13,7 @@ import torch
 from catalog.artifacts import open_artifact
 from catalog.catalog import load_catalog
 from catalog.config import CatalogConfig
-from pretrain.artifact import EncoderParts
+from pretrain.artifact import EncoderBundle
 from pretrain.embed import embed_items
 from tests.pretrain.runs import train as start
 
@@ -59,7 +59,7 @@ def test_two_ranks_lose_what_one_process_loses(
     assert facts["world_size"] == 2
     wanted = "DistributedDataParallel" if strategy == "ddp" else "DeepSpeedEngine"
     assert facts["engine"] == wanted
-    for name in ("loss", "loss/modalities", "loss/pairs", "loss/behaviour"):
+    for name in ("loss", "loss/cross_modal", "loss/sigmoid", "loss/next_item"):
         np.testing.assert_allclose(curves[name], alone[1][name], atol=1e-4)
 
 
@@ -67,9 +67,9 @@ def test_the_artifact_gives_the_same_vectors_whatever_else_is_embedded(
     alone: tuple[Path, dict], demo_world: Path
 ) -> None:
     artifact = open_artifact(alone[0], kind="encoder")
-    parts = EncoderParts.load(artifact.path)
+    parts = EncoderBundle.load(artifact.path)
     catalog = load_catalog(CatalogConfig(path=str(demo_world / "home")))
-    reader = parts.reader(catalog)
+    reader = parts.content_loader(catalog)
     vectors = np.empty((catalog.num_items, 32), dtype=np.float32)
     again = np.empty_like(vectors)
     embed_items(parts.encoder, reader, vectors, batch_tokens=2000, progress=False)

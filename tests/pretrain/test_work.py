@@ -16,7 +16,7 @@ from pretrain.config import (
     EncoderConfig,
     PretrainConfig,
     PretrainDataConfig,
-    ReaderConfig,
+    SequenceConfig,
     TowerConfig,
     TrainerConfig,
 )
@@ -168,10 +168,10 @@ def test_a_stopped_run_outlives_one_with_another_batch_and_goes_on_to_more_steps
     text = TowerConfig(
         config={"model_type": "bert", "intermediate_size": 64, **SMALL}, vocab_size=300
     )
-    reader = ReaderConfig(layers=1, heads=2, max_history=8)
+    sequence = SequenceConfig(layers=1, heads=2, max_history=8)
     config = PretrainConfig(
         catalog=CatalogConfig(path=str(demo_world / "home")),
-        encoder=EncoderConfig(width=32, text=text, image=None, reader=reader),
+        encoder=EncoderConfig(width=32, text=text, image=None, sequence=sequence),
         data=PretrainDataConfig(rows=4, row_length=8),
         trainer=TrainerConfig(max_steps=6, checkpoint_every=2, progress=False),
     )

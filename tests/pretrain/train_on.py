@@ -47,9 +47,9 @@ class Run:
     dropout: float = 0.0
     every_objective: bool = False
     """A decoder for words, and every objective that such an encoder allows."""
-    average: float = 0.0
+    ema_decay: float = 0.0
     layer_decay: float = 1.0
-    checkpoint_layers: bool = False
+    activation_checkpointing: bool = False
     compile: bool = False
     workers: int = 0
     max_broken: float = 0.1
@@ -179,7 +179,7 @@ def main(world: str, output: str, settings: str) -> int:
         config,
         encoder=replace(
             config.encoder,
-            reader=replace(config.encoder.reader, dropout=run.dropout),
+            sequence=replace(config.encoder.sequence, dropout=run.dropout),
             modality_dropout=run.dropout,
         ),
         data=replace(
@@ -187,11 +187,11 @@ def main(world: str, output: str, settings: str) -> int:
             rows=run.rows // run.devices,
             workers=run.workers,
             max_broken=run.max_broken,
-            encode_parts=1,
-            checkpoint_layers=run.checkpoint_layers,
+            num_micro_batches=1,
+            activation_checkpointing=run.activation_checkpointing,
             compile=run.compile,
         ),
-        optimizer=replace(config.optimizer, average=run.average, layer_decay=run.layer_decay),
+        optimizer=replace(config.optimizer, ema_decay=run.ema_decay, layer_decay=run.layer_decay),
         trainer=replace(
             config.trainer,
             max_steps=run.steps,

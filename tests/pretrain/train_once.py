@@ -19,7 +19,7 @@ from pretrain.config import (
     ObjectivesConfig,
     PretrainConfig,
     PretrainDataConfig,
-    ReaderConfig,
+    SequenceConfig,
     TowerConfig,
     TrainerConfig,
 )
@@ -55,15 +55,15 @@ def settings(world: str, strategy: str, devices: int) -> PretrainConfig:
             width=32,
             text=TowerConfig(config=text, vocab_size=300),
             image=TowerConfig(config=image, image_size=32),
-            reader=ReaderConfig(layers=1, heads=2, dropout=0.0),
+            sequence=SequenceConfig(layers=1, heads=2, dropout=0.0),
             modality_dropout=0.0,
         ),
-        objectives=ObjectivesConfig(pairs=0.5),
+        objectives=ObjectivesConfig(sigmoid=0.5),
         # Ranks cache gradients, one process does not: neither may make a difference.
         data=PretrainDataConfig(
             rows=GLOBAL_ROWS // devices,
             row_length=8,
-            encode_parts=1 if devices == 1 else 3,
+            num_micro_batches=1 if devices == 1 else 3,
             max_broken=0.1,
         ),
         trainer=TrainerConfig(

@@ -10,19 +10,19 @@ import torch.nn.functional as F
 from catalog.catalog import Catalog, load_catalog
 from catalog.config import CatalogConfig
 from launch.trainer import build_trainer
-from pretrain.artifact import EncoderParts, new_encoder
+from pretrain.artifact import EncoderBundle, new_encoder
 from pretrain.config import (
     EncoderConfig,
     OptimizerConfig,
     PretrainConfig,
     PretrainDataConfig,
-    ReaderConfig,
+    SequenceConfig,
     TowerConfig,
     TrainerConfig,
 )
+from pretrain.projection_init import initialize_projections, whiten
 from pretrain.retrieval import hold_out
 from pretrain.run import run_pretraining
-from pretrain.start import start_projections, whiten
 from pretrain.towers import Projection
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -35,7 +35,7 @@ ENCODER = EncoderConfig(
         config={"model_type": "vit", "intermediate_size": 64, "patch_size": 16, **SMALL},
         image_size=32,
     ),
-    reader=ReaderConfig(heads=2),
+    sequence=SequenceConfig(heads=2),
 )
 
 
@@ -45,12 +45,15 @@ def shop(demo_world: Path) -> Catalog:
 
 
 @torch.no_grad()
-def common(parts: EncoderParts, shop: Catalog, items: np.ndarray) -> list[float]:
+def common(parts: EncoderBundle, shop: Catalog, items: np.ndarray) -> list[float]:
     """Length of the mean direction of each modality's vectors: 1 where all items are alike."""
-    vectors = parts.encoder.eval()(parts.reader(shop).read(items))
+    vectors = parts.encoder.eval()(parts.content_loader(shop).read(items))
     return [
-        F.normalize(vectors.parts[vectors.present[:, place], place], dim=-1).mean(0).norm().item()
-        for place in range(vectors.parts.shape[1])
+        F.normalize(vectors.modality_embeddings[vectors.present[:, place], place], dim=-1)
+        .mean(0)
+        .norm()
+        .item()
+        for place in range(vectors.modality_embeddings.shape[1])
     ]
 
 
@@ -67,7 +70,7 @@ def test_items_stand_apart_in_every_modality_from_the_first_step(
         data=PretrainDataConfig(max_broken=0.2),
         trainer=TrainerConfig(max_steps=1, progress=False),
     )
-    parts = EncoderParts.load(run_pretraining(config, tmp_path / "encoder", build_trainer))
+    parts = EncoderBundle.load(run_pretraining(config, tmp_path / "encoder", build_trainer))
     assert max(common(parts, shop, items)) < 0.2
 
 
@@ -78,14 +81,14 @@ def test_the_sample_is_read_of_the_given_items_alone_and_is_the_same_on_every_ra
     for spoiled in (False, True):
         torch.manual_seed(0)
         parts = new_encoder(ENCODER, shop)
-        reader = parts.reader(shop)
+        reader = parts.content_loader(shop)
         given = np.arange(shop.num_items // 2)
         if spoiled:  # the others hold something else
             order = np.arange(shop.num_items)
             order[len(given) :] = 0
-            reader.order = order
+            reader.permutation = order
         torch.manual_seed(1)
-        start_projections(parts.encoder, reader, given, seed=3)
+        initialize_projections(parts.encoder, reader, given, seed=3)
         assert parts.encoder.training
         weights.append(parts.encoder.projections.state_dict())
     for name, value in weights[0].items():
@@ -125,6 +128,6 @@ def test_towers_are_left_as_they_were(shop: Catalog) -> None:
     parts = new_encoder(ENCODER, shop)
     encoder = parts.encoder
     before = {name: value.clone() for name, value in encoder.towers.state_dict().items()}
-    start_projections(encoder, parts.reader(shop), np.arange(20), seed=0)
+    initialize_projections(encoder, parts.content_loader(shop), np.arange(20), seed=0)
     for name, value in encoder.towers.state_dict().items():
         assert torch.equal(value, before[name])

@@ -7,13 +7,13 @@ from pretrain.config import ObjectivesConfig
 from pretrain.encoder import ItemEncoder
 from pretrain.objectives.base import ContrastiveObjective, StepOutputs
 from pretrain.objectives.contrast import sigmoid_contrast
-from pretrain.objectives.modalities import pairs
+from pretrain.objectives.cross_modal import pairs
 
 
-class PairSigmoid(ContrastiveObjective):
+class CrossModalSigmoid(ContrastiveObjective):
     """Every pair by itself: no rank holds another's vectors for longer than a moment."""
 
-    needs = ("units", "present")
+    needs = ("projected_embeddings", "present")
 
     def __init__(self) -> None:
         # Where most pairs do not belong together, these starts make the first loss small (§3.2).
@@ -21,7 +21,7 @@ class PairSigmoid(ContrastiveObjective):
         self.bias = nn.Parameter(torch.tensor([-10.0]))
 
     @classmethod
-    def build(cls, encoder: ItemEncoder, settings: ObjectivesConfig) -> "PairSigmoid":
+    def build(cls, encoder: ItemEncoder, settings: ObjectivesConfig) -> "CrossModalSigmoid":
         return cls()
 
     def forward(self, outputs: StepOutputs) -> Tensor:

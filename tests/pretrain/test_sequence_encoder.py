@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from catalog.errors import VitrineError
-from pretrain.config import ReaderConfig
-from pretrain.history import HistoryEncoder, new_reader
+from pretrain.config import SequenceConfig
+from pretrain.sequence_encoder import SequenceEncoder, new_sequence_encoder
 
 LLAMA = {
     "model_type": "llama",
@@ -19,18 +19,18 @@ LLAMA = {
 }
 GPT = {"model_type": "gpt2", "n_embd": 24, "n_layer": 1, "n_head": 2, "n_positions": 64}
 READERS = {
-    "attention": ReaderConfig(heads=2),
-    "hstu": ReaderConfig(heads=2, block="hstu"),
-    "without its mean": ReaderConfig(heads=2, recent=False),
-    "llama": ReaderConfig(heads=2, decoder=LLAMA),
-    "gpt2": ReaderConfig(heads=2, decoder=GPT),
+    "attention": SequenceConfig(heads=2),
+    "hstu": SequenceConfig(heads=2, block="hstu"),
+    "without its mean": SequenceConfig(heads=2, recent=False),
+    "llama": SequenceConfig(heads=2, decoder=LLAMA),
+    "gpt2": SequenceConfig(heads=2, decoder=GPT),
 }
 
 
 @pytest.fixture(params=READERS)
-def reader(request: pytest.FixtureRequest) -> HistoryEncoder:
+def reader(request: pytest.FixtureRequest) -> SequenceEncoder:
     torch.manual_seed(0)
-    reader = new_reader(READERS[request.param], width=16).eval()
+    reader = new_sequence_encoder(READERS[request.param], width=16).eval()
     with torch.no_grad():  # fresh weights are so small that nothing but the mean can be seen
         for parameter in reader.parameters():
             if parameter.dim() == 2:
@@ -44,14 +44,14 @@ def unit(*shape: int) -> torch.Tensor:
     return torch.nn.functional.normalize(torch.randn(*shape, 16), dim=-1)
 
 
-def test_histories_in_one_row_do_not_see_each_other(reader: HistoryEncoder) -> None:
+def test_histories_in_one_row_do_not_see_each_other(reader: SequenceEncoder) -> None:
     one, other = unit(1, 4), unit(1, 3)
     packed = reader(torch.cat([one, other], dim=1), torch.tensor([[0, 0, 0, 0, 1, 1, 1]]))
     alone = reader(other, torch.zeros(1, 3, dtype=torch.int64))
     torch.testing.assert_close(packed[:, 4:], alone, atol=1e-5, rtol=0)
 
 
-def test_a_state_knows_nothing_of_what_follows(reader: HistoryEncoder) -> None:
+def test_a_state_knows_nothing_of_what_follows(reader: SequenceEncoder) -> None:
     vectors = unit(2, 6)
     segments = torch.zeros(2, 6, dtype=torch.int64)
     before = reader(vectors, segments)
@@ -62,13 +62,13 @@ def test_a_state_knows_nothing_of_what_follows(reader: HistoryEncoder) -> None:
     assert (before[:, 4:] - after[:, 4:]).abs().amax(dim=-1).min().item() > 1e-3
 
 
-def test_the_order_counts(reader: HistoryEncoder) -> None:
+def test_the_order_counts(reader: SequenceEncoder) -> None:
     vectors, segments = unit(1, 5), torch.zeros(1, 5, dtype=torch.int64)
     turned = torch.cat([vectors[:, :4].flip(1), vectors[:, 4:]], dim=1)
     assert (reader(vectors, segments) - reader(turned, segments))[:, -1].abs().max().item() > 1e-4
 
 
-def test_states_have_unit_length_and_every_weight_learns(reader: HistoryEncoder) -> None:
+def test_states_have_unit_length_and_every_weight_learns(reader: SequenceEncoder) -> None:
     states = reader.train()(unit(2, 6), torch.zeros(2, 6, dtype=torch.int64))
     torch.testing.assert_close(states.norm(dim=-1), torch.ones(2, 6))
     (states * unit(2, 6)).sum().backward()
@@ -76,10 +76,10 @@ def test_states_have_unit_length_and_every_weight_learns(reader: HistoryEncoder)
     assert not idle
 
 
-def test_it_comes_back_as_it_was(reader: HistoryEncoder, tmp_path: Path) -> None:
+def test_it_comes_back_as_it_was(reader: SequenceEncoder, tmp_path: Path) -> None:
     vectors, segments = unit(2, 6), torch.zeros(2, 6, dtype=torch.int64)
     reader.save_pretrained(tmp_path)
-    again = HistoryEncoder.from_pretrained(tmp_path).eval()
+    again = SequenceEncoder.from_pretrained(tmp_path).eval()
     torch.testing.assert_close(again(vectors, segments), reader(vectors, segments))
 
 
@@ -91,7 +91,7 @@ def test_a_decoder_starts_from_its_checkpoint_and_keeps_no_words(tmp_path: Path)
     torch.manual_seed(1)
     original = AutoModel.from_config(make_config({**LLAMA, "vocab_size": 500}))
     original.save_pretrained(tmp_path)
-    reader = new_reader(ReaderConfig(heads=2, model=str(tmp_path)), width=16)
+    reader = new_sequence_encoder(SequenceConfig(heads=2, model=str(tmp_path)), width=16)
     assert reader.decoder is not None
     weights = reader.decoder.model.state_dict()
     for name, value in original.state_dict().items():
@@ -100,15 +100,15 @@ def test_a_decoder_starts_from_its_checkpoint_and_keeps_no_words(tmp_path: Path)
         else:
             assert torch.equal(weights[name], value), name
     reader.save_pretrained(tmp_path / "saved")
-    again = HistoryEncoder.from_pretrained(tmp_path / "saved")
+    again = SequenceEncoder.from_pretrained(tmp_path / "saved")
     vectors, segments = unit(1, 4), torch.zeros(1, 4, dtype=torch.int64)
     torch.testing.assert_close(again.eval()(vectors, segments), reader.eval()(vectors, segments))
 
 
 def test_what_cannot_be_built_is_refused_in_one_line() -> None:
     with pytest.raises(VitrineError, match="no reader of histories has blocks called 'lstm'"):
-        new_reader(ReaderConfig(block="lstm"), width=16)  # pyright: ignore[reportArgumentType]
+        new_sequence_encoder(SequenceConfig(block="lstm"), width=16)  # pyright: ignore[reportArgumentType]
     with pytest.raises(VitrineError, match="width 18 cannot be shared by 4 attention heads"):
-        new_reader(ReaderConfig(), width=18)
+        new_sequence_encoder(SequenceConfig(), width=18)
     with pytest.raises(VitrineError, match="needs a model_type"):
-        new_reader(ReaderConfig(decoder={"hidden_size": 8}), width=16)
+        new_sequence_encoder(SequenceConfig(decoder={"hidden_size": 8}), width=16)

@@ -25,7 +25,7 @@ COLOURS_APART = 10
 """So many of 255 levels may each channel's mean differ: the same shirt in red is another item."""
 
 
-def twin_groups(
+def duplicate_groups(
     num_items: int,
     item_text: Callable[[int], str | None],
     picture_of: Callable[[int], NDArray[np.uint8] | None],

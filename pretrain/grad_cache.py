@@ -25,21 +25,21 @@ from pretrain.modalities import Content
 from pretrain.shards import is_sharded
 
 
-def check_parts(encoder: ItemEncoder, parts: int) -> None:
+def check_micro_batches(encoder: ItemEncoder, parts: int) -> None:
     """Raises VitrineError where items cannot be encoded in so many parts with the same result."""
     if parts < 1:
-        raise VitrineError(f"data.encode_parts is {parts}; give 1 or more")
+        raise VitrineError(f"data.num_micro_batches is {parts}; give 1 or more")
     if parts == 1:
         return
     for name, module in encoder.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.weight.requires_grad:
             raise VitrineError(
-                f"data.encode_parts is {parts}, but {name} normalises over its batch, so parts would "
-                "not give the whole batch's vectors; use --data.encode_parts 1 or another tower"
+                f"data.num_micro_batches is {parts}, but {name} normalises over its batch, so parts would "
+                "not give the whole batch's vectors; use --data.num_micro_batches 1 or another tower"
             )
 
 
-def release_layer_by_layer(encoder: ItemEncoder) -> None:
+def enable_activation_checkpointing(encoder: ItemEncoder) -> None:
     """Checkpoints each layer of each tower (activation checkpointing).
 
     Under ZeRO-3, caching needs it too: what is computed again keeps the weights that were gathered
@@ -59,7 +59,7 @@ def check_compiled(compiled: bool, strategy: str) -> None:
         )
 
 
-def encode_in_parts(encoder: ItemEncoder, content: Content, parts: int) -> ItemVectors:
+def encode_in_micro_batches(encoder: ItemEncoder, content: Content, parts: int) -> ItemVectors:
     """As `encoder(content)`, in `parts` parts one after the other.
 
     `parts` must be the same on every rank: under ZeRO-3 each pass through a tower is one all ranks

@@ -6,17 +6,17 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from pretrain.objectives.base import ContrastiveObjective, StepOutputs, counted_once
+from pretrain.objectives.base import ContrastiveObjective, StepOutputs, first_occurrence_mask
 from pretrain.objectives.contrast import symmetric_contrast
 
 
-class ModalityContrast(ContrastiveObjective):
+class CrossModalContrast(ContrastiveObjective):
     """Mean over every two modalities.
 
     Each item counts once in the whole batch, however many slots it fills on however many ranks.
     """
 
-    needs = ("units", "present")
+    needs = ("projected_embeddings", "present")
 
     def forward(self, outputs: StepOutputs) -> Tensor:
         losses = [
@@ -28,8 +28,8 @@ class ModalityContrast(ContrastiveObjective):
 
 def pairs(outputs: StepOutputs) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """For every two modalities: both (slots, width), and which of this rank's slots count."""
-    assert outputs.units is not None
+    assert outputs.projected_embeddings is not None
     assert outputs.present is not None
-    for one, other in combinations(range(outputs.units.shape[1]), 2):
-        chosen = counted_once(outputs, outputs.present[:, one] & outputs.present[:, other])
-        yield outputs.units[:, one], outputs.units[:, other], chosen
+    for one, other in combinations(range(outputs.projected_embeddings.shape[1]), 2):
+        chosen = first_occurrence_mask(outputs, outputs.present[:, one] & outputs.present[:, other])
+        yield outputs.projected_embeddings[:, one], outputs.projected_embeddings[:, other], chosen

@@ -7,12 +7,12 @@ less liked for that: each negative stands for as many as were expected of it (`n
 import torch
 from torch import Tensor
 
-from pretrain.gather import gather_rows, world
+from pretrain.distributed import gather_rows, world
 from pretrain.objectives.base import ContrastiveObjective, StepOutputs, negatives_bias
 from pretrain.objectives.contrast import contrast
 
 
-class BehaviourContrast(ContrastiveObjective):
+class NextItemContrast(ContrastiveObjective):
     """The state after each slot against the item in the next one, among all items of all ranks."""
 
     def forward(self, outputs: StepOutputs) -> Tensor:

@@ -13,18 +13,18 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
 from catalog.errors import VitrineError
 from pretrain.blocks import BLOCKS, RecentMean, rotary
-from pretrain.config import ReaderConfig
+from pretrain.config import SequenceConfig
 from pretrain.hub import make_config, read_config
 from pretrain.shards import like_weights
 from pretrain.towers import build_tower, output_width
 
 
-class HistoryEncoderConfig(PretrainedConfig):
+class SequenceEncoderConfig(PretrainedConfig):
     """`block`: a name in `pretrain.blocks.BLOCKS`; `decoder`: a Hugging Face config, as a mapping with
     `model_type`, that reads instead of such blocks, and `model` the checkpoint it started from;
     `recent`: start as the mean of the history, `recency`: in which newer items weigh more."""
 
-    model_type = "vitrine-history-encoder"
+    model_type = "vitrine-sequence-encoder"
 
     def __init__(
         self,
@@ -81,17 +81,17 @@ class Decoder(nn.Module):
         return self.out_of(read.last_hidden_state)
 
 
-class HistoryEncoder(PreTrainedModel):
+class SequenceEncoder(PreTrainedModel):
     """A causal transformer over item vectors.
 
     Several people's stretches of history may share a row (packing): `segments` keeps them apart,
     and rotary positions, being relative, need no reset between them.
     """
 
-    config_class = HistoryEncoderConfig
+    config_class = SequenceEncoderConfig
     base_model_prefix = "history_encoder"
 
-    def __init__(self, config: HistoryEncoderConfig, pretrained: str = "") -> None:
+    def __init__(self, config: SequenceEncoderConfig, pretrained: str = "") -> None:
         """`pretrained` names the checkpoint that a decoder starts from."""
         super().__init__(config)
         self.input_scale = config.width**0.5  # unit vectors → unit variance, as layers expect
@@ -138,7 +138,7 @@ class HistoryEncoder(PreTrainedModel):
         )
 
 
-def new_reader(settings: ReaderConfig, width: int) -> HistoryEncoder:
+def new_sequence_encoder(settings: SequenceConfig, width: int) -> SequenceEncoder:
     """An untrained reader (a decoder may bring trained weights)."""
     if settings.block not in BLOCKS:
         raise VitrineError(
@@ -155,7 +155,7 @@ def new_reader(settings: ReaderConfig, width: int) -> HistoryEncoder:
         decoder = read_config(settings.model).to_dict()
     elif settings.decoder:
         decoder = make_config(settings.decoder, "reader of histories").to_dict()
-    config = HistoryEncoderConfig(
+    config = SequenceEncoderConfig(
         width=width,
         num_layers=settings.layers,
         num_heads=settings.heads,
@@ -167,7 +167,7 @@ def new_reader(settings: ReaderConfig, width: int) -> HistoryEncoder:
         decoder=decoder,
         model=settings.model,
     )
-    return HistoryEncoder(config, settings.model)
+    return SequenceEncoder(config, settings.model)
 
 
-AutoConfig.register(HistoryEncoderConfig.model_type, HistoryEncoderConfig)
+AutoConfig.register(SequenceEncoderConfig.model_type, SequenceEncoderConfig)

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pretrain.content import ContentReader, to_device
+from pretrain.content_loader import ItemContentLoader, to_device
 from pretrain.encoder import ItemEncoder
 from pretrain.towers import Projection
 
@@ -24,9 +24,9 @@ NOISE = 1e-10
 
 
 @torch.no_grad()
-def start_projections(
+def initialize_projections(
     encoder: ItemEncoder,
-    reader: ContentReader,
+    reader: ItemContentLoader,
     items: NDArray[np.integer],
     seed: int,
     device: torch.device | None = None,

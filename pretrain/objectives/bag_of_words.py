@@ -8,12 +8,12 @@ by modality dropout the picture must tell them (after learning from captions, Jo
 from torch import Tensor, nn
 
 from pretrain.config import ObjectivesConfig
+from pretrain.distributed import sum_over_ranks, world
 from pretrain.encoder import ItemEncoder
-from pretrain.gather import sum_over_ranks, world
 from pretrain.objectives.base import Objective, StepOutputs
 
 
-class WordReconstruction(Objective):
+class BagOfWords(Objective):
     """Cross-entropy of an item's tokens under one softmax over the vocabulary, mean over tokens."""
 
     needs = ("tokens",)
@@ -24,7 +24,7 @@ class WordReconstruction(Objective):
         self.linear = nn.Linear(width, vocab_size)
 
     @classmethod
-    def build(cls, encoder: ItemEncoder, settings: ObjectivesConfig) -> "WordReconstruction":
+    def build(cls, encoder: ItemEncoder, settings: ObjectivesConfig) -> "BagOfWords":
         assert encoder.text is not None
         _, text = encoder.text
         return cls(encoder.config.width, text.config.vocab_size)

@@ -13,9 +13,9 @@ from PIL import Image
 from catalog.catalog import load_catalog
 from catalog.config import CatalogConfig
 from pretrain.config import ModalityConfig
-from pretrain.content import ContentReader
+from pretrain.content_loader import ItemContentLoader
+from pretrain.duplicates import duplicate_groups
 from pretrain.modalities import MODALITIES
-from pretrain.twins import twin_groups
 
 Picture = NDArray[np.uint8]
 
@@ -35,7 +35,7 @@ def copied(shown: Picture) -> Picture:
 
 
 def groups_of(items: list[tuple[str | None, Picture | None]]) -> NDArray[np.int64]:
-    return twin_groups(len(items), lambda i: items[i][0], lambda i: items[i][1])
+    return duplicate_groups(len(items), lambda i: items[i][0], lambda i: items[i][1])
 
 
 def test_same_words_and_same_picture_are_twins_and_nothing_else_is() -> None:
@@ -96,7 +96,7 @@ def test_items_with_one_title_and_different_vectors_or_attributes_are_not_duplic
             name: MODALITIES[settings.kind].new(settings, catalog)[0]
             for name, settings in modalities.items()
         }
-        return ContentReader(catalog, kinds, {}).twin_groups().tolist()
+        return ItemContentLoader(catalog, kinds, {}).duplicate_groups().tolist()
 
     size = ModalityConfig(kind="attributes", source="size")
     clip = ModalityConfig(kind="features", source="clip.npy")
@@ -119,7 +119,12 @@ def test_items_of_another_category_are_not_duplicates(
     (tmp_path / "items.jsonl").write_text("\n".join(lines) + "\n")
     (tmp_path / "interactions.csv").write_text("user_id,item_id,timestamp\nu,i0,1\nu,i1,2\n")
     config = CatalogConfig(path=str(tmp_path), roles={"text": []})
-    assert ContentReader(load_catalog(config), {}, {}).twin_groups().tolist() == [0, 0, 2, 3]
+    assert ItemContentLoader(load_catalog(config), {}, {}).duplicate_groups().tolist() == [
+        0,
+        0,
+        2,
+        3,
+    ]
 
 
 def test_finding_duplicates_among_items_of_one_title_takes_linear_time() -> None:
@@ -128,7 +133,7 @@ def test_finding_duplicates_among_items_of_one_title_takes_linear_time() -> None
 
     def seconds(count: int) -> float:
         start = time.process_time()
-        groups = twin_groups(count, lambda item: "shirt", lambda item: pictures[item])
+        groups = duplicate_groups(count, lambda item: "shirt", lambda item: pictures[item])
         assert len(np.unique(groups)) == count
         return time.process_time() - start
 
@@ -139,5 +144,5 @@ def test_finding_duplicates_among_items_of_one_title_takes_linear_time() -> None
 def test_the_demo_world_lists_nothing_twice(demo_world: Path) -> None:
     catalog = load_catalog(CatalogConfig(path=str(demo_world / "home")))
     about = {"source": "image", "image_size": 32, "mean": [0.5] * 3, "std": [0.5] * 3}
-    reader = ContentReader(catalog, {"image": MODALITIES["image"](about)}, {})
-    assert len(np.unique(reader.twin_groups())) == catalog.num_items
+    reader = ItemContentLoader(catalog, {"image": MODALITIES["image"](about)}, {})
+    assert len(np.unique(reader.duplicate_groups())) == catalog.num_items

@@ -14,17 +14,17 @@ from torch import Tensor
 from catalog.atomic_write import replace_file
 from catalog.cache import cache_folder
 from catalog.catalog import Catalog
+from pretrain.duplicates import duplicate_groups, mixed, normalized
 from pretrain.modalities import Content, Modality, PictureSource, Processor, Source
-from pretrain.modalities.base import SAID, present_rows
+from pretrain.modalities.base import CACHED_FEATURES, present_rows
 from pretrain.modalities.text import TextSource
-from pretrain.twins import mixed, normalized, twin_groups
 
 TOKENS = ("input_ids", "attention_mask")
 BLOCK = 256
 """Items read at once where duplicates are looked for."""
 
 
-class ContentReader:
+class ItemContentLoader:
     """Item rows → the encoder's inputs.
 
     `order`, a permutation of the items, makes the shuffled-features control: item i is read as if
@@ -36,56 +36,56 @@ class ContentReader:
         catalog: Catalog,
         kinds: Mapping[str, Modality],
         processors: Mapping[str, Processor],
-        order: NDArray[np.int64] | None = None,
+        permutation: NDArray[np.int64] | None = None,
     ) -> None:
         self.catalog = catalog
         self.kinds = kinds
         self.sources: dict[str, Source] = {
             name: kind.open(catalog, processors.get(name)) for name, kind in kinds.items()
         }
-        self.order = order
-        self.lost: dict[str, NDArray[np.bool_]] = {}
-        self.kept: dict[str, NDArray[np.floating]] = {}
+        self.permutation = permutation
+        self.dropped: dict[str, NDArray[np.bool_]] = {}
+        self.cached: dict[str, NDArray[np.floating]] = {}
 
-    def read_only(self, names: set[str]) -> None:
+    def keep_modalities(self, names: set[str]) -> None:
         """From now on items seem to have nothing but these modalities."""
         for name in self.kinds.keys() - names:
-            self.take_away(name, np.ones(self.catalog.num_items, dtype=np.bool_))
+            self.drop_modality(name, np.ones(self.catalog.num_items, dtype=np.bool_))
 
-    def take_away(self, name: str, items: NDArray[np.bool_]) -> None:
+    def drop_modality(self, name: str, items: NDArray[np.bool_]) -> None:
         """From now on some items, bool (num_items,), seem to lack the modality `name`."""
-        self.lost[name] = items
+        self.dropped[name] = items
 
-    def keep(self, name: str, vectors: NDArray[np.floating]) -> None:
+    def use_cached_features(self, name: str, vectors: NDArray[np.floating]) -> None:
         """From now on what the tower says of a modality, (num_items, tower width), comes in its
         inputs' stead; a text's tokens come, too: there are losses that tell them."""
-        self.kept[name] = vectors
+        self.cached[name] = vectors
 
-    def of(self, name: str) -> "ContentReader":
+    def for_modality(self, name: str) -> "ItemContentLoader":
         """One of this modality alone, of each item's own, from the same files."""
         alone = copy.copy(self)
         alone.kinds, alone.sources = {name: self.kinds[name]}, {name: self.sources[name]}
-        alone.order, alone.lost, alone.kept = None, {}, {}
+        alone.permutation, alone.dropped, alone.cached = None, {}, {}
         return alone
 
     def read(self, items: NDArray[np.int64]) -> Content:
         """The content of n items."""
-        places = items if self.order is None else self.order[items]
+        places = items if self.permutation is None else self.permutation[items]
         content = {name: source.read(places) for name, source in self.sources.items()}
-        for name, vectors in self.kept.items():
-            content[name] = said_before(content[name], vectors, places)
-        for name, lost in self.lost.items():
+        for name, vectors in self.cached.items():
+            content[name] = with_cached_features(content[name], vectors, places)
+        for name, lost in self.dropped.items():
             content[name] = without(content[name], torch.from_numpy(lost[items]))
         return content
 
-    def prepare(self, items: NDArray[np.int64]) -> NDArray[np.int64]:
+    def prefetch(self, items: NDArray[np.int64]) -> NDArray[np.int64]:
         """Reads ahead what `read` will be asked for; int (n,), the tokens each item costs."""
-        if self.order is not None:
-            items = self.order[items]
+        if self.permutation is not None:
+            items = self.permutation[items]
         costs = np.zeros(len(items), dtype=np.int64)
         for name, source in self.sources.items():
-            lengths = source.prepare(items)
-            if name in self.kept:
+            lengths = source.prefetch(items)
+            if name in self.cached:
                 costs += 1
             else:
                 costs += self.kinds[name].tokens if lengths is None else lengths
@@ -96,8 +96,8 @@ class ContentReader:
         for source in self.sources.values():
             source.release()
 
-    def twin_groups(self) -> NDArray[np.int64]:
-        """int64 (num_items,): one number for items that are listed twice (see `pretrain.twins`): equal
+    def duplicate_groups(self) -> NDArray[np.int64]:
+        """int64 (num_items,): one number for items that are listed twice (see `pretrain.duplicates`): equal
         in category and in all that the encoder reads.
 
         Computed once for the catalog's items and what is read of them, and cached.
@@ -114,7 +114,7 @@ class ContentReader:
             def picture_of(item: int) -> NDArray[np.uint8] | None:
                 return None if pictures is None else pictures.picture_of(item)
 
-            groups = twin_groups(
+            groups = duplicate_groups(
                 self.catalog.num_items, self.catalog.item_text, picture_of, self._other_content()
             )
             kept.parent.mkdir(parents=True, exist_ok=True)
@@ -152,13 +152,13 @@ class ContentReader:
         return keys
 
 
-def said_before(
+def with_cached_features(
     inputs: dict[str, Tensor], vectors: NDArray[np.floating], places: NDArray[np.int64]
 ) -> dict[str, Tensor]:
     """A modality's inputs with what its tower says of the items at `places` instead of what it reads."""
     rows = present_rows(inputs["present"].numpy(), places)
     told = {key: inputs[key] for key in (*TOKENS, "present") if key in inputs}
-    return {**told, SAID: torch.from_numpy(np.asarray(vectors[rows], dtype=np.float32))}
+    return {**told, CACHED_FEATURES: torch.from_numpy(np.asarray(vectors[rows], dtype=np.float32))}
 
 
 def without(inputs: dict[str, Tensor], lost: Tensor) -> dict[str, Tensor]:

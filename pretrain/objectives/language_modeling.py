@@ -8,9 +8,9 @@ from transformers import PreTrainedModel
 
 from catalog.errors import VitrineError
 from pretrain.config import ObjectivesConfig
+from pretrain.distributed import sum_over_ranks, world
 from pretrain.encoder import ItemEncoder
-from pretrain.gather import sum_over_ranks, world
-from pretrain.objectives.base import Objective, StepOutputs, counted_once
+from pretrain.objectives.base import Objective, StepOutputs, first_occurrence_mask
 
 
 class TiedHead(nn.Linear):
@@ -23,24 +23,26 @@ class TiedHead(nn.Linear):
         self.bias = None
 
 
-class NextToken(Objective):
+class LanguageModeling(Objective):
     """Mean over tokens; each item counts once in the whole batch."""
 
-    needs = ("nats",)
+    needs = ("token_nll",)
 
     def __init__(self, head: nn.Module) -> None:
         super().__init__()
         self.head = head
 
     @classmethod
-    def build(cls, encoder: ItemEncoder, settings: ObjectivesConfig) -> "NextToken":
+    def build(cls, encoder: ItemEncoder, settings: ObjectivesConfig) -> "LanguageModeling":
         """The encoder's text tower gets a head, and tells how well it did (`ItemVectors.nats`)."""
         if encoder.text is None:
-            raise VitrineError("objectives.language tells words, but the encoder has no text tower")
+            raise VitrineError(
+                "objectives.language_modeling tells words, but the encoder has no text tower"
+            )
         name, text = encoder.text
         if not text.is_causal or text.about["layer"] != -1:
             raise VitrineError(
-                f"objectives.language needs a text tower that reads from left to right, but "
+                f"objectives.language_modeling needs a text tower that reads from left to right, but "
                 f"'{text.config.model_type}' sees all tokens at once; set the weight to 0, or take "
                 "a decoder such as gpt2 or qwen3, and its last layer"
             )
@@ -50,8 +52,8 @@ class NextToken(Objective):
         return cls(text.head)
 
     def forward(self, outputs: StepOutputs) -> Tensor:
-        assert outputs.nats is not None
-        chosen = counted_once(outputs, outputs.nats[:, 1] > 0)
-        nats, tokens = (outputs.nats * chosen.unsqueeze(1)).unbind(1)
+        assert outputs.token_nll is not None
+        chosen = first_occurrence_mask(outputs, outputs.token_nll[:, 1] > 0)
+        token_nll, tokens = (outputs.token_nll * chosen.unsqueeze(1)).unbind(1)
         total = sum_over_ranks(tokens.detach().sum()).clamp(min=1)
-        return nats.sum() * world()[1] / total
+        return token_nll.sum() * world()[1] / total

@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
-from pretrain.gather import gather_rows, world
+from pretrain.distributed import gather_rows, world
 from pretrain.objectives.base import ContrastiveObjective, StepOutputs, negatives_bias
 from pretrain.objectives.contrast import contrast
 
 
-class CoEngagedContrast(ContrastiveObjective):
+class CoEngagementContrast(ContrastiveObjective):
     """Each item of a history against its neighbour there, among all items of all ranks."""
 
     def forward(self, outputs: StepOutputs) -> Tensor:
