@@ -211,7 +211,23 @@ def _hash_users(
         found[kind]["kind"] = kind
         found[kind]["earlier"] = _earlier(whose, codes[thing], times)[wanted]
         found[kind]["hash"] = splitmix64(splitmix64(names[whose[wanted]]) ^ codes[thing[wanted]])
+    alone = _one_item_each(whose, contents[thing], thing)[wanted]
+    found[BY_CONTENT]["content"][~alone] = 0
     return found
+
+
+def _one_item_each(
+    whose: NDArray[np.int64], contents: NDArray[np.uint64], thing: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Whether no other item of the user has the same content, for each interaction, bool (n,).
+
+    Where one has (an item listed twice, both taken in the same second), content does not identify the
+    interaction.
+    """
+    pairs = splitmix64(whose.astype(np.uint64)) ^ contents
+    _, first = np.unique(splitmix64(pairs) ^ thing.astype(np.uint64), return_index=True)
+    distinct, num_items = np.unique(pairs[first], return_counts=True)
+    return num_items[np.searchsorted(distinct, pairs)] == 1
 
 
 def _earlier(

@@ -75,6 +75,20 @@ def test_the_same_split_shows_no_target_and_a_later_one_does(
     assert counts(InteractionSketch.training(shop, split), shop, split) == (30, 10)
 
 
+def test_an_item_listed_twice_is_not_known_by_its_content(world) -> None:
+    items = [*ITEMS, {"item_id": "again", "title": "Thing 0"}]
+    rows = histories(0, 30)
+    moment = rows[-1]["timestamp"] + 1000
+    rows += [
+        {"user_id": "u3", "item_id": item, "timestamp": moment} for item in ("i0", "i1", "again")
+    ]
+    shop = world(items, rows)
+    split = make_split(shop, LEAVE_ONE_OUT)
+    assert counts(InteractionSketch.training(shop, split), shop, split) == (30, 0)
+    split.train_end[3] += 2
+    assert counts(InteractionSketch.training(shop, split), shop, split) == (30, 1)
+
+
 EXPORTS: dict[str, Callable[[Rows, Rows], tuple[Rows, Rows]]] = {
     "as it was": lambda items, rows: (items, rows),
     "milliseconds": lambda items, rows: (
