@@ -14,7 +14,7 @@ from catalog.config import (
     PositiveInt,
     SplitConfig,
 )
-from finetune.semantic.config import SemanticConfig
+from finetune.semantic_ids.config import SemanticIdConfig
 from pretrain.config import OptimizerConfig, SequenceConfig, TrainerConfig
 
 Percent = Annotated[float, Bounds(0, 100, high_open=True)]
@@ -176,7 +176,7 @@ class FinetuneConfig:
     is new learns first."""
     alignment: NonNegativeFloat = 0.3
     """Weight of InfoNCE between the modalities of the items read in a step, where towers learn."""
-    semantic: SemanticConfig = field(default_factory=SemanticConfig)
+    semantic_ids: SemanticIdConfig = field(default_factory=SemanticIdConfig)
     """Where the model is `semantic-ids`: how items become codes, and codes lists."""
     validate_every: PositiveInt = 100
     """Steps between two looks at the validation targets; the best weights are kept."""

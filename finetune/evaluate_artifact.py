@@ -10,8 +10,8 @@ from finetune.artifact import SEMANTIC_IDS, catalog_settings
 from finetune.list_metrics import ListMetrics
 from finetune.metrics import summarize, target_slices
 from finetune.ranker import Ranker, load_ranker
-from finetune.semantic.artifact import load_semantic_ranker
-from finetune.semantic.ranker import SemanticRanker
+from finetune.semantic_ids.artifact import load_semantic_ranker
+from finetune.semantic_ids.ranker import SemanticRanker
 
 
 def load_any_ranker(

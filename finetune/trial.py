@@ -7,7 +7,7 @@ from catalog.splits import load_split, without_test_targets
 from finetune.baselines.run import fit_baseline
 from finetune.config import FinetuneConfig, Model
 from finetune.run import fit_each
-from finetune.semantic.run import fit_semantic_ids
+from finetune.semantic_ids.run import fit_semantic_ids
 from pretrain.run import TrainerFactory
 
 

@@ -11,7 +11,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 NUMERIC = {
-    "finetune": "baselines evaluate losses not_finite repeats semantic statistics cold_start bag_of_words",
+    "finetune": "bag_of_words baselines cold_start evaluate losses not_finite repeats semantic_ids "
+    "semantic_ranker statistics",
     "pretrain": "encoder objectives readers start",
     "generate": "conditioning decoding image solvers structure text",
     "benchmarks": "speed",

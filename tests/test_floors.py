@@ -11,9 +11,9 @@ import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
 from benchmarks.guidance import spearman
-from finetune.semantic.config import SemanticConfig
-from finetune.semantic.identifiers import make_identifiers
-from finetune.semantic.kmeans import assign, kmeans
+from finetune.semantic_ids.config import SemanticIdConfig
+from finetune.semantic_ids.kmeans import assign, kmeans
+from finetune.semantic_ids.tokenize import assign_semantic_ids
 from finetune.statistics import mean_interval, ratio_interval
 from generate.conditioning import VectorTokens
 from generate.image.codec import PatchCodec
@@ -136,8 +136,10 @@ def test_a_one_coloured_picture_is_not_marked(level: int) -> None:
 def test_items_that_are_all_alike_are_missed_by_nothing(tokenizer: Any) -> None:
     for size in (1.0, 1e3):
         vectors = jitter(size * torch.randn(16).repeat(60, 1))
-        config = SemanticConfig(tokenizer=tokenizer, levels=2, codes=4, tokenizer_steps=5)
-        found = make_identifiers(vectors, config, seed=0)
+        config = SemanticIdConfig(
+            tokenizer=tokenizer, num_levels=2, codebook_size=4, tokenizer_steps=5
+        )
+        found = assign_semantic_ids(vectors, config, seed=0)
         assert len(np.unique(found.codes, axis=0)) == 60
         error = found.metrics["reconstruction_error"]
         assert math.isfinite(error)

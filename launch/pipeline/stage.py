@@ -56,7 +56,7 @@ def recommender_stage(
     """Fits one arm and ranks its test targets."""
     from finetune.baselines.run import run_baseline
     from finetune.run import run_finetuning
-    from finetune.semantic.run import run_semantic_ids
+    from finetune.semantic_ids.run import run_semantic_ids
 
     def run() -> Path:
         if arm.model == "vitrine":

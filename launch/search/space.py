@@ -93,7 +93,7 @@ def _read_by(arm: ArmConfig) -> tuple[str, ...]:
 
 
 OF_OTHERS: dict[str, tuple[str, ...]] = {
-    "semantic-ids": ("optimizer.", "dropout", "semantic."),
+    "semantic-ids": ("optimizer.", "dropout", "semantic_ids."),
     "popularity": (),
     "item-knn": ("item_knn.",),
     "bpr-mf": ("matrix_factorization.",),
@@ -102,7 +102,7 @@ OF_OTHERS: dict[str, tuple[str, ...]] = {
 SEARCHABLE = (
     *_read_by(ArmConfig(features="content+id")),
     "item_knn.",
-    "semantic.",
+    "semantic_ids.",
     "matrix_factorization.",
 )
 

@@ -20,7 +20,7 @@ from finetune.ranker import Ranker
 from finetune.recommender import Recommender
 from finetune.run import run_finetuning
 from finetune.selection import BestWeights
-from finetune.semantic.run import run_semantic_ids
+from finetune.semantic_ids.run import run_semantic_ids
 from finetune.statistics import difference_interval, mean_interval, ratio_interval
 from launch.trainer import build_trainer
 from pretrain.artifact import EncoderBundle

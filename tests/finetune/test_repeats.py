@@ -17,9 +17,9 @@ from finetune.evaluate_artifact import evaluate_recommender
 from finetune.ranker import load_ranker
 from finetune.recommendations import recommend
 from finetune.run import run_finetuning
-from finetune.semantic.artifact import load_semantic_ranker
-from finetune.semantic.config import SemanticConfig
-from finetune.semantic.run import run_semantic_ids
+from finetune.semantic_ids.artifact import load_semantic_ranker
+from finetune.semantic_ids.config import SemanticIdConfig
+from finetune.semantic_ids.run import run_semantic_ids
 from launch.trainer import build_trainer
 from pretrain.config import OptimizerConfig, SequenceConfig, TrainerConfig
 from tests.finetune.test_odd_domains import write_shop
@@ -141,7 +141,13 @@ def test_semantic_ids_follow_the_protocol(
         transfer="frozen",
         features="content",
         user=None,
-        semantic=SemanticConfig(levels=2, codes=4, tokenizer_steps=5, beam=NUM_ITEMS, cold=0),
+        semantic_ids=SemanticIdConfig(
+            num_levels=2,
+            codebook_size=4,
+            tokenizer_steps=5,
+            beam_size=NUM_ITEMS,
+            num_cold_candidates=0,
+        ),
         trainer=replace(groceries.trainer, max_steps=2),
     )
     output = run_semantic_ids(config, tmp_path / "rank", build_trainer)

@@ -10,8 +10,8 @@ import pytorch_lightning as pl
 
 from finetune.config import FinetuneConfig, LoraConfig
 from finetune.run import run_finetuning
-from finetune.semantic.config import SemanticConfig
-from finetune.semantic.run import run_semantic_ids
+from finetune.semantic_ids.config import SemanticIdConfig
+from finetune.semantic_ids.run import run_semantic_ids
 from pretrain.config import TrainerConfig
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -70,6 +70,8 @@ def test_every_weight_that_is_to_be_trained_is_read(
 def test_semantic_ids_train_what_their_losses_read(
     cold: int, settings: FinetuneConfig, tmp_path: Path
 ) -> None:
-    semantic = SemanticConfig(levels=2, codes=8, beam=20, cold=cold)
-    config = replace(settings, semantic=semantic)
+    semantic = SemanticIdConfig(
+        num_levels=2, codebook_size=8, beam_size=20, num_cold_candidates=cold
+    )
+    config = replace(settings, semantic_ids=semantic)
     assert without_gradient(run_semantic_ids, config, tmp_path / "run") == []

@@ -49,14 +49,14 @@ def rankings(config: Any, folder: Path) -> dict[str, str]:
     from finetune.config import MatrixFactorizationConfig
     from finetune.ranker import load_ranker
     from finetune.run import run_finetuning
-    from finetune.semantic.config import SemanticConfig
-    from finetune.semantic.run import run_semantic_ids
+    from finetune.semantic_ids.config import SemanticIdConfig
+    from finetune.semantic_ids.run import run_semantic_ids
     from launch.trainer import build_trainer
 
     config = replace(
         config,
         split=SplitConfig(kind="leave-one-out"),
-        semantic=SemanticConfig(codes=8, levels=2),
+        semantic_ids=SemanticIdConfig(codebook_size=8, num_levels=2),
         matrix_factorization=MatrixFactorizationConfig(width=8, max_epochs=10),
         trainer=replace(config.trainer, log_every=1),
     )

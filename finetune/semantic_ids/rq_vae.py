@@ -5,11 +5,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from catalog.progress import track
-from finetune.semantic.kmeans import SAMPLE, assign, kmeans
+from finetune.semantic_ids.kmeans import SAMPLE, assign, kmeans
 
 BATCH = 1024
 LATENT = 32
-UNQUANTISED = 0.2
+WARMUP_SHARE = 0.2
 """Share of the steps before there are codes: k-means then begins from vectors that say something."""
 COMMITMENT = 0.25
 """Weight β of what draws a vector to its code, beside what draws the code to the vector."""
@@ -33,45 +33,55 @@ class RqVae(nn.Module):
         """Of `vectors` (n, width): their reconstruction (n, width), codes int64 (n, levels), and what
         was left before each level (n, levels, latent)."""
         latents = self.encoder(vectors)
-        left, codes, lefts = latents, [], []
+        residuals, codes, residuals_per_level = latents, [], []
         for book in self.codebooks:
-            nearest, _ = assign(left.detach(), book.detach())
+            nearest, _ = assign(residuals.detach(), book.detach())
             codes.append(nearest)
-            lefts.append(left)
-            left = left - book[nearest].detach()  # a code learns from its own level alone
-        quantised = latents - left
+            residuals_per_level.append(residuals)
+            residuals = residuals - book[nearest].detach()  # a code learns from its own level alone
+        quantised = latents - residuals
         through = latents + (quantised - latents).detach()  # the gradient skips the quantisation
-        return self.decoder(through), torch.stack(codes, dim=1), torch.stack(lefts, dim=1)
+        return (
+            self.decoder(through),
+            torch.stack(codes, dim=1),
+            torch.stack(residuals_per_level, dim=1),
+        )
 
     def loss(self, vectors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The mean over items of ‖x − x̂‖² + Σ ‖sg(r) − e‖² + β ‖r − sg(e)‖²; codes; what was left."""
-        rebuilt, codes, lefts = self(vectors)
+        rebuilt, codes, residuals_per_level = self(vectors)
         levels = torch.arange(codes.shape[1], device=codes.device)
         chosen = self.codebooks[levels, codes]
-        to_codes = (lefts.detach() - chosen).square().sum(dim=(1, 2))
-        commitment = (lefts - chosen.detach()).square().sum(dim=(1, 2))
+        to_codes = (residuals_per_level.detach() - chosen).square().sum(dim=(1, 2))
+        commitment = (residuals_per_level - chosen.detach()).square().sum(dim=(1, 2))
         missed = (rebuilt - vectors).square().sum(dim=1)
-        return (missed + to_codes + COMMITMENT * commitment).mean(), codes, lefts.detach()
+        return (
+            (missed + to_codes + COMMITMENT * commitment).mean(),
+            codes,
+            residuals_per_level.detach(),
+        )
 
     def plain_loss(self, vectors: Tensor) -> Tensor:
         """‖x − x̂‖² without codes between."""
         return (self.decoder(self.encoder(vectors)) - vectors).square().sum(dim=1).mean()
 
     @torch.no_grad()
-    def begin(self, vectors: Tensor, seed: int) -> None:
+    def initialize_codes(self, vectors: Tensor, seed: int) -> None:
         """Puts the codebooks where k-means finds the encoder's vectors."""
-        left = self.encoder(vectors)
+        residuals = self.encoder(vectors)
         for level, book in enumerate(self.codebooks):
-            book.copy_(kmeans(left, len(book), seed + level))
-            left = left - book[assign(left, book)[0]]
+            book.copy_(kmeans(residuals, len(book), seed + level))
+            residuals = residuals - book[assign(residuals, book)[0]]
 
     @torch.no_grad()
-    def revive(self, used: Tensor, lefts: Tensor, generator: torch.Generator) -> None:
+    def revive(self, used: Tensor, residuals_per_level: Tensor, generator: torch.Generator) -> None:
         """Moves codes not `used`, bool (levels, codes), onto what was left of random items (n, …)."""
         for level, book in enumerate(self.codebooks):
             dead = (~used[level]).nonzero().squeeze(1)
-            drawn = torch.randint(len(lefts), (len(dead),), generator=generator).to(book.device)
-            book[dead] = lefts[drawn, level]
+            drawn = torch.randint(len(residuals_per_level), (len(dead),), generator=generator).to(
+                book.device
+            )
+            book[dead] = residuals_per_level[drawn, level]
 
 
 def fit_rq_vae(
@@ -100,20 +110,20 @@ def fit_rq_vae(
         drawn = torch.randint(len(learned), (min(BATCH, len(learned)),), generator=generator)
         return learned[drawn.to(learned.device)]
 
-    begin_at = round(UNQUANTISED * steps) + 1
+    begin_at = round(WARMUP_SHARE * steps) + 1
     used = torch.zeros(levels, num_codes, dtype=torch.bool, device=vectors.device)
     for step in track(range(1, steps + 1), "Fitting the RQ-VAE", shown=progress):
         if step < begin_at:
             loss = model.plain_loss(draw())
         else:
             if step == begin_at:
-                model.begin(learned[few.to(learned.device)], seed)
-            loss, codes, lefts = model.loss(draw())
+                model.initialize_codes(learned[few.to(learned.device)], seed)
+            loss, codes, residuals_per_level = model.loss(draw())
             used |= F.one_hot(codes, num_codes).bool().any(dim=0)
             if (step - begin_at) % REVIVE_EVERY == REVIVE_EVERY - 1:
                 # A code that is moved at the very end would stay where it was put.
                 if step < steps - REVIVE_EVERY:
-                    model.revive(used, lefts, generator)
+                    model.revive(used, residuals_per_level, generator)
                 used.zero_()
         optimizer.zero_grad()
         loss.backward()

@@ -1,4 +1,4 @@
-"""What is stored of semantic ids, and how it becomes a shop again; nothing else is needed to load it."""
+"""Saves and loads the artifact of a semantic-id recommender; it is complete without its encoder."""
 
 from pathlib import Path
 
@@ -13,26 +13,26 @@ from catalog.artifacts import open_artifact
 from catalog.catalog import Catalog
 from finetune.artifact import check_ids, serves_repeats
 from finetune.recommender import Recommender
-from finetune.semantic.config import SemanticConfig
-from finetune.semantic.model import SemanticRecommender
-from finetune.semantic.ranker import SemanticRanker
-from finetune.semantic.trie import Trie
+from finetune.semantic_ids.config import SemanticIdConfig
+from finetune.semantic_ids.model import SemanticRecommender
+from finetune.semantic_ids.ranker import SemanticRanker
+from finetune.semantic_ids.trie import Trie
 from pretrain.embed import VECTORS_FILE
 from pretrain.sequence_encoder import SequenceEncoder, SequenceEncoderConfig
 from pretrain.shards import float32_state
 from pretrain.store import open_vectors
 
 CODES_FILE = "codes.safetensors"
-"""`codes` int32 (num_items, length), `sizes` (length,): of each level, `trained` uint8 (num_items,)."""
+"""`codes` int32 (num_items, length), `sizes` (length,): of each level, `warm_items` uint8 (num_items,)."""
 WEIGHTS_FILE = "model.safetensors"
 
 
-def save_model(model: SemanticRecommender, trained: NDArray[np.bool_], folder: Path) -> None:
-    """`trained` (num_items,): taken in training; the others join the beam's items."""
+def save_model(model: SemanticRecommender, warm_items: NDArray[np.bool_], folder: Path) -> None:
+    """Writes the weights and codes; `warm_items` bool (num_items,): those with training interactions."""
     arrays = {
         "codes": model.codes.cpu().numpy().astype(np.int32),
         "sizes": np.array(model.trie.sizes, dtype=np.int32),
-        "trained": trained.astype(np.uint8),
+        "warm_items": warm_items.astype(np.uint8),
     }
     save_arrays(arrays, folder / CODES_FILE)
     weights = {name: value.contiguous().cpu() for name, value in float32_state(model).items()}
@@ -41,20 +41,20 @@ def save_model(model: SemanticRecommender, trained: NDArray[np.bool_], folder: P
 
 
 def load_semantic_ranker(folder: str | Path, catalog: Catalog) -> SemanticRanker:
-    """A verified artifact of semantic ids as a shop; its item ids must be this catalog's."""
+    """The ranker of a verified semantic-ids artifact, whose item ids must be those of `catalog`."""
     artifact = open_artifact(Path(folder), kind="semantic-ids")
     check_ids(artifact, catalog)
     arrays = load_arrays(artifact.path / CODES_FILE)
     codes = arrays["codes"].astype(np.int64)
-    settings = SemanticConfig(**artifact.manifest["config"]["semantic"])
+    settings = SemanticIdConfig(**artifact.manifest["config"]["semantic_ids"])
     shape = SequenceEncoderConfig.from_pretrained(artifact.path / "history")
     model = SemanticRecommender(
         Recommender(None, SequenceEncoder(shape)),
         Trie(codes, arrays["sizes"].tolist()),
         torch.from_numpy(codes),
-        settings.layers,
+        settings.num_layers,
     )
     model.load_state_dict(load_file(artifact.path / WEIGHTS_FILE))
     vectors = open_vectors(artifact.path / VECTORS_FILE)
     repeats = serves_repeats(artifact.manifest["config"])
-    return SemanticRanker(model, vectors, arrays["trained"].astype(bool), settings, repeats)
+    return SemanticRanker(model, vectors, arrays["warm_items"].astype(bool), settings, repeats)

@@ -31,12 +31,12 @@ from finetune.run import (
     whiten,
 )
 from finetune.selection import BestWeights
-from finetune.semantic.artifact import save_model
-from finetune.semantic.identifiers import Identifiers, make_identifiers
-from finetune.semantic.model import SemanticRecommender
-from finetune.semantic.module import SemanticModule
-from finetune.semantic.ranker import SemanticRanker
-from finetune.semantic.trie import Trie
+from finetune.semantic_ids.artifact import save_model
+from finetune.semantic_ids.model import SemanticRecommender
+from finetune.semantic_ids.module import SemanticModule
+from finetune.semantic_ids.ranker import SemanticRanker
+from finetune.semantic_ids.tokenize import SemanticIds, assign_semantic_ids
+from finetune.semantic_ids.trie import Trie
 from pretrain.artifact import count_parameters
 from pretrain.curves import CurveRecorder
 from pretrain.run import TrainerFactory
@@ -62,7 +62,9 @@ def run_semantic_ids(config: FinetuneConfig, output: Path, build_trainer: Traine
         made = fitted.ranker(module if sharded else module.cpu())
         list_metrics = ListMetrics.from_split(catalog, split)
         ranking = made.rank_targets(catalog, split.test, list_metrics, progress)
-        alone = made.beam_alone().rank_targets(catalog, split.test, list_metrics, progress)
+        alone = made.without_cold_candidates().rank_targets(
+            catalog, split.test, list_metrics, progress
+        )
     with gathered_weights(module.model):
         if fitted.trainer.is_global_zero:
             with write_artifact(
@@ -89,7 +91,7 @@ def run_semantic_ids(config: FinetuneConfig, output: Path, build_trainer: Traine
 @dataclass
 class FittedIds(Fitted[SemanticModule]):
     ranker: Callable[[SemanticModule], SemanticRanker]
-    ids: Identifiers
+    ids: SemanticIds
 
 
 def fit_semantic_ids(
@@ -110,20 +112,20 @@ def fit_semantic_ids(
     reader = content_reader(config, catalog, parts)
     content = first_content(config, catalog, split, recommender.content_width, begun, reader)
     assert content is not None
-    counted = counted_items(config, split)
-    whiten(recommender.adaptor, content, catalog, reader, counted)
+    learned_items = counted_items(config, split)
+    whiten(recommender.adaptor, content, catalog, reader, learned_items)
     with torch.no_grad():
         vectors = recommender.adapt(content)
-    ids = make_identifiers(vectors, config.semantic, seed, progress, counted)
+    ids = assign_semantic_ids(vectors, config.semantic_ids, seed, progress, learned_items)
     trie, codes = Trie(ids.codes, ids.sizes), torch.from_numpy(ids.codes)
-    model = SemanticRecommender(recommender, trie, codes, config.semantic.layers)
-    model.begin(vectors)
+    model = SemanticRecommender(recommender, trie, codes, config.semantic_ids.num_layers)
+    model.initialize_codes(vectors)
 
     def ranker(module: SemanticModule) -> SemanticRanker:
         with torch.no_grad():
             dense = recommender.adapt(module.content).float().cpu().numpy()
         repeats = config.split.repeats == "rank"
-        return SemanticRanker(module.model, dense, split.warm_items, config.semantic, repeats)
+        return SemanticRanker(module.model, dense, split.warm_items, config.semantic_ids, repeats)
 
     def rank(module: SemanticModule, targets: Targets) -> Ranking:
         return ranker(module).rank_targets(catalog, targets)
@@ -145,7 +147,7 @@ def fit_semantic_ids(
         content,
         torch.from_numpy(split.train_counts),
         config.optimizer,
-        config.semantic.dense if config.semantic.cold else 0.0,
+        config.semantic_ids.dense_loss_weight if config.semantic_ids.num_cold_candidates else 0.0,
         negatives_of(config, catalog.num_items),
     )
     freeze_unused(module, data.brief_batch())
@@ -166,7 +168,7 @@ def fit_semantic_ids(
 
 
 def _check(config: FinetuneConfig) -> None:
-    settings = config.semantic
+    settings = config.semantic_ids
     if config.features in ("id", "content+id", "auto"):
         raise VitrineError(
             f"features '{config.features}' are vectors of ids, of which no semantic ids can be made; "
@@ -185,9 +187,16 @@ def _check(config: FinetuneConfig) -> None:
             raise VitrineError(
                 f"semantic ids are made of what the whole encoder says of each item; leave out --{name}"
             )
-    least = {"levels": 1, "codes": 2, "tokenizer_steps": 1, "layers": 0, "beam": 20, "cold": 0}
+    least = {
+        "num_levels": 1,
+        "codebook_size": 2,
+        "tokenizer_steps": 1,
+        "num_layers": 0,
+        "beam_size": 20,
+        "num_cold_candidates": 0,
+    }
     for name, number in least.items():
         given = getattr(settings, name)
         if given < number:
-            why = ", as lists are judged up to their twentieth place" if name == "beam" else ""
-            raise VitrineError(f"semantic.{name} is {given}; use {number} or more{why}")
+            why = ", because metrics cut lists off at 20" if name == "beam_size" else ""
+            raise VitrineError(f"semantic_ids.{name} is {given}; use {number} or more{why}")

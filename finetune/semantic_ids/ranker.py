@@ -1,8 +1,7 @@
-"""Semantic ids at work: lists for people, from the beam alone or ordered again by a dense score.
+"""Top-k lists from semantic ids: by beam search alone, or with cold items, reordered by dense score.
 
-The beam says what the history leads to among what was taken before. What nobody took in training is
-hard to reach by it, so the nearest of it by dense score joins in, and the dense score orders them all
-(LIGER, Yang et al., 2024).
+The beam search finds items with training interactions. Cold items have low likelihood, so those nearest
+by dense score join the beam's items, and the dense score orders all of them (LIGER, Yang et al., 2024).
 """
 
 from collections.abc import Sequence
@@ -21,42 +20,42 @@ from finetune.finite import check_finite_scores, nonfinite_cause
 from finetune.list_metrics import ListMetrics
 from finetune.metrics import Ranking
 from finetune.ranker import History
-from finetune.semantic.beam import beam_search
-from finetune.semantic.config import SemanticConfig
-from finetune.semantic.model import SemanticRecommender
+from finetune.semantic_ids.beam_search import beam_search
+from finetune.semantic_ids.config import SemanticIdConfig
+from finetune.semantic_ids.model import SemanticRecommender
 from finetune.tie_break import tie_keys
 
 CELLS = 2**21
-"""Beginnings × codes looked at together: what decides how many people are served at once."""
+"""Prefixes × codes scored together; it determines the number of users per batch."""
 ITEMS_AT_ONCE = 16_384
 
 
 class SemanticRanker:
-    """One domain's identifiers and dense vectors, and the model that reads and tells them."""
+    """The semantic ids and dense item vectors of one domain, and the model that decodes them."""
 
     def __init__(
         self,
         model: SemanticRecommender,
         item_vectors: NDArray[np.float32],
-        trained: NDArray[np.bool_],
-        config: SemanticConfig,
+        warm_items: NDArray[np.bool_],
+        config: SemanticIdConfig,
         repeats: bool = False,
     ) -> None:
-        """`item_vectors` float32 (num_items, width), unit length, of the dense score; may be
-        memory-mapped; `trained` bool (num_items,): taken in training; `repeats`: see `Ranker`."""
+        """`item_vectors` float32 (num_items, width), unit length, of the dense score; may be memory-mapped;
+        `warm_items` bool (num_items,): those with training interactions; `repeats`: see `Ranker`."""
         self.model = model.eval()
         self.repeats = repeats
-        self.trained, self.config = trained, config
+        self.warm_items, self.config = warm_items, config
         self.item_vectors = item_vectors
-        self.cold = np.flatnonzero(~trained)
+        self.cold = np.flatnonzero(~warm_items)
         self.max_history = int(model.recommender.history.config.max_history)
         self.keys = torch.from_numpy(tie_keys(len(item_vectors)))
-        self.user_batch_size = max(1, CELLS // (config.beam * max(model.trie.sizes)))
+        self.user_batch_size = max(1, CELLS // (config.beam_size * max(model.trie.sizes)))
 
-    def beam_alone(self) -> "SemanticRanker":
-        """The same without what nobody took in training, in the beam's own order."""
-        config = replace(self.config, cold=0)
-        return SemanticRanker(self.model, self.item_vectors, self.trained, config, self.repeats)
+    def without_cold_candidates(self) -> "SemanticRanker":
+        """The same ranker without cold items, in the order of the beam search."""
+        config = replace(self.config, num_cold_candidates=0)
+        return SemanticRanker(self.model, self.item_vectors, self.warm_items, config, self.repeats)
 
     @property
     def device(self) -> torch.device:
@@ -80,12 +79,12 @@ class SemanticRanker:
 
     def rank(self, history: History, k: int) -> list[tuple[int, float]]:
         """The k best items, best first, with their cosines; without cold items their log-likelihoods.
-        None of them is in the history, unless the shop `repeats`. Fewer where the beam finds fewer."""
+        None of them is in the history, unless `repeats`. Fewer than k if the beam finds fewer."""
         owned = history[:0] if self.repeats else history
         items = torch.from_numpy(np.asarray(owned, dtype=np.int64))
         states = self.user_states([history])
-        found, scores = self.lists(
-            states, (torch.zeros_like(items), items), max(k, self.config.beam)
+        found, scores = self.decode_lists(
+            states, (torch.zeros_like(items), items), max(k, self.config.beam_size)
         )
         pairs = zip(found[0].tolist(), scores[0].tolist(), strict=True)
         return [(item, score) for item, score in pairs if item >= 0][:k]
@@ -97,15 +96,15 @@ class SemanticRanker:
         list_metrics: ListMetrics | None = None,
         progress: bool = False,
     ) -> Ranking:
-        """Places of split targets in the lists, last of all where a list lacks them."""
+        """Ranks of split targets in the lists; the last rank of all candidates if a list lacks them."""
 
-        def listed(people: TargetBatch) -> Tensor:
-            return self.lists(
-                self.user_states(people.histories), people.excluded, self.config.beam
+        def decode(batch: TargetBatch) -> Tensor:
+            return self.decode_lists(
+                self.user_states(batch.histories), batch.excluded, self.config.beam_size
             )[0]
 
         return rank_lists(
-            listed,
+            decode,
             catalog,
             targets,
             list_metrics=list_metrics,
@@ -113,24 +112,24 @@ class SemanticRanker:
             progress=progress,
         )
 
-    def lists(
+    def decode_lists(
         self, states: Tensor, excluded: tuple[Tensor, Tensor], beam: int
     ) -> tuple[Tensor, Tensor]:
-        """Items, best first, and their scores, (people, n) each; -1 and -inf where there are fewer.
+        """Items, best first, and their scores, (users, n) each; -1 and -inf where there are fewer.
 
-        `states` (people, width); `excluded`: pairs (person, item) that no list may hold.
+        `states` (users, width); `excluded`: pairs (user, item) that a list must not contain.
         """
         there = excluded[0].to(self.device), excluded[1].to(self.device)
         items, scores = (x.cpu() for x in beam_search(self.model, states, beam, there))
-        if not self.config.cold:
+        if not self.config.num_cold_candidates:
             return items, scores
         states = states.cpu()
-        joining = self._nearest_cold(states, excluded)
-        joining[(joining.unsqueeze(2) == items.unsqueeze(1)).any(dim=2)] = -1
-        return self._by_dense_score(states, torch.cat([items, joining], dim=1))
+        cold_items = self._nearest_cold(states, excluded)
+        cold_items[(cold_items.unsqueeze(2) == items.unsqueeze(1)).any(dim=2)] = -1
+        return self._by_dense_score(states, torch.cat([items, cold_items], dim=1))
 
     def _by_dense_score(self, states: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
-        # In the order of the keys first, which a stable sort keeps among equals.
+        # Sorted by tie-breaking keys first; the stable sort by score keeps that order among ties.
         items = items.gather(1, self.keys[items].argsort(dim=1))
         vectors = torch.from_numpy(np.array(self.item_vectors[items.numpy()]))
         scores = (vectors @ states.unsqueeze(2)).squeeze(2)
@@ -140,7 +139,7 @@ class SemanticRanker:
         return items.gather(1, order), scores
 
     def _nearest_cold(self, states: Tensor, excluded: tuple[Tensor, Tensor]) -> Tensor:
-        """Those nearest to each state among what nobody took in training: int64 (people, ≤ num_cold)."""
+        """The cold items nearest to each state: int64 (users, ≤ num_cold_candidates), -1 for none."""
         best_scores = torch.empty(len(states), 0)
         best = torch.empty(len(states), 0, dtype=torch.int64)
         rows, items = excluded
@@ -149,11 +148,13 @@ class SemanticRanker:
             scores = states @ torch.from_numpy(np.array(self.item_vectors[part])).T
             check_finite_scores(scores)
             cold = torch.from_numpy(part)
-            places = torch.searchsorted(cold, items).clamp(max=len(cold) - 1)
-            inside = cold[places] == items
-            scores[rows[inside], places[inside]] = float("-inf")
+            columns = torch.searchsorted(cold, items).clamp(max=len(cold) - 1)
+            inside = cold[columns] == items
+            scores[rows[inside], columns[inside]] = float("-inf")
             best_scores = torch.cat([best_scores, scores], dim=1)
             best = torch.cat([best, cold.expand(len(states), -1)], dim=1)
-            best_scores, order = best_scores.topk(min(self.config.cold, best.shape[1]), dim=1)
+            best_scores, order = best_scores.topk(
+                min(self.config.num_cold_candidates, best.shape[1]), dim=1
+            )
             best = best.gather(1, order)
         return torch.where(best_scores.isfinite(), best, -1)
