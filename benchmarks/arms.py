@@ -29,9 +29,9 @@ from finetune.metrics import metric_values
 from finetune.statistics import Interval, difference_interval, mean_interval, ratio_interval
 from launch.compare.arms import default_arms
 from launch.compare.config import CompareConfig
+from launch.compare.convergence import steps_to_scratch, validation_curve
 from launch.compare.run import run_comparison
 from launch.pipeline.config import PipelineConfig
-from launch.report.pace import curve_of, pace
 from launch.settings import load_settings
 from launch.trainer import build_trainer
 from pretrain.config import PretrainConfig, TowerConfig
@@ -101,10 +101,10 @@ def fashion(output: Path) -> None:
     compared = compare_on_fashion(output)
     ndcg = {name: np.mean(compared.ndcg(name), axis=0) for name in compared.arms}
     runs = {name: [compared.folder(name, s) for s in SEEDS] for name in ("lora", "scratch")}
-    steps, budget = pace(runs["lora"], runs["scratch"])
+    steps, budget = steps_to_scratch(runs["lora"], runs["scratch"])
     reached = [budget * 2 if step is None else step for step in steps]  # never counts as twice
     share = float(np.mean(reached)) / budget
-    goals = [curve_of(folder)[-1][1] for folder in runs["scratch"]]
+    goals = [validation_curve(folder)[-1][1] for folder in runs["scratch"]]
     cold = compare_on_cold_fashion(output)
     recall = {name: np.mean(cold.of(name, "recall@10"), axis=0) for name in cold.arms}
     write_record(
@@ -215,7 +215,7 @@ class Compared:
         return self.of(name, "ndcg@10")
 
     def validation(self, name: str) -> float:
-        curves = [curve_of(self.folder(name, seed)) for seed in SEEDS]
+        curves = [validation_curve(self.folder(name, seed)) for seed in SEEDS]
         return float(np.mean([max(value for _, value in curve) for curve in curves]))
 
 

@@ -22,7 +22,7 @@ from finetune.metrics import metric_values
 from finetune.statistics import mean_interval, ratio_interval
 from launch.pipeline.config import PipelineConfig
 from launch.pipeline.run import run_stages
-from launch.report.gather import cold_targets
+from launch.report.protocol import cold_targets
 from launch.settings import load_settings
 from launch.trainer import build_trainer
 

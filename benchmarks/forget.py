@@ -83,7 +83,7 @@ def main() -> None:
             "generate/image/report.py",
             "generate/text/bulk.py",
             "generate/text/report.py",
-            "launch/report/gather.py",
+            "launch/pipeline/report.py",
         ],
         goal=[
             "files_with_them_before >= 8",

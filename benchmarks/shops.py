@@ -21,7 +21,7 @@ from finetune.statistics import difference_interval, mean_interval, ratio_interv
 from launch.pipeline.config import PipelineConfig
 from launch.pipeline.run import run_pipeline
 from launch.pipeline.stage import StageLog
-from launch.report.gather import cold_targets
+from launch.report.protocol import cold_targets
 from launch.settings import load_settings
 from launch.trainer import build_trainer
 

@@ -50,7 +50,7 @@ COMPARISON = [
     *PRETRAINING,
     "launch/compare/run.py",
     "launch/compare/contrasts.py",
-    "launch/report/pace.py",
+    "launch/compare/convergence.py",
 ]
 CHECKPOINTS = ["catalog/checksums.py", "launch/checkpoints.py", "launch/trainer.py"]
 IMAGES = [

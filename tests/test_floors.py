@@ -21,7 +21,7 @@ from generate.image.feature_metrics import centred, diversity, frechet_inception
 from generate.image.ip_adapter import EARLIEST, AdaptedDenoiser
 from generate.image.watermark import THRESHOLD, detect_watermark
 from generate.purchase_states import PurchaseStates
-from launch.report.gather import _ratio_claim
+from launch.pipeline.claims import ratio_claim
 from pretrain.data import log_sampling_chance
 from pretrain.modalities.attributes import spread_of
 from pretrain.projection_init import whiten
@@ -167,8 +167,8 @@ def test_a_ratio_of_nothing_to_nothing_says_nothing() -> None:
     found = ratio_interval(nothing, nothing)
     assert math.isnan(found.value)
     assert (found.low, found.high) == (0.0, math.inf)
-    assert not _ratio_claim("x", nothing, nothing, None).met
-    assert not _ratio_claim("x", nothing, nothing, 1.0).met
+    assert not ratio_claim("x", nothing, nothing, None).met
+    assert not ratio_claim("x", nothing, nothing, 1.0).met
     some = np.ones(20)
     assert ratio_interval(some, nothing).low == math.inf
     assert ratio_interval(nothing, some).high == 0

@@ -8,13 +8,15 @@ SAME_FOR_EVERY_SEED = ("popularity", "item-knn")
 """Models that a seed changes nothing of."""
 
 
-def questions(arms: dict[str, ArmConfig], reference: str = "") -> list[tuple[str, str, str]]:
-    """(what is asked, arm, against): the differences that are tested, as far as the arms are there."""
-    asked = [(f"pretraining ({name})", name, "scratch") for name in ("frozen", "lora", "full")]
+def planned_contrasts(
+    arms: dict[str, ArmConfig], reference: str = ""
+) -> list[tuple[str, str, str]]:
+    """(label, arm, against): the differences that are tested, as far as both arms are there."""
+    contrasts = [(f"pretraining ({name})", name, "scratch") for name in ("frozen", "lora", "full")]
     for name in ("scratch", "lora"):
-        asked.append((f"knowing the person ({name})", name, "popularity"))
-        asked.append((f"content instead of ids ({name})", name, "id"))
-    asked += [
+        contrasts.append((f"knowing the person ({name})", name, "popularity"))
+        contrasts.append((f"content instead of ids ({name})", name, "id"))
+    contrasts += [
         ("the items' own content", "lora", "shuffled"),
         ("ids beside content", "lora+id", "lora"),
         ("content beside ids", "lora+id", "id"),
@@ -25,23 +27,25 @@ def questions(arms: dict[str, ArmConfig], reference: str = "") -> list[tuple[str
     ]
     for name, arm in arms.items():
         if arm.modalities:
-            asked.append((f"what is known beside {arm.modalities}", "lora", name))
-            asked.append((f"{arm.modalities} instead of ids", name, "id"))
+            contrasts.append((f"what is known beside {arm.modalities}", "lora", name))
+            contrasts.append((f"{arm.modalities} instead of ids", name, "id"))
     for name, arm in arms.items():
         if arm.missing_percent and arm.imputation != "mask":
-            asked.append((f"a mask rather than {name}", f"mask {arm.missing_percent:g}%", name))
+            contrasts.append((f"a mask rather than {name}", f"mask {arm.missing_percent:g}%", name))
         elif arm.missing_percent:
-            asked.append((f"{arm.missing_percent:g} % missing", name, "whole"))
-    asked += [(f"{name} rather than {reference}", name, reference) for name in arms if reference]
-    found: dict[tuple[str, str], str] = {}
-    for what, ours, other in asked:
+            contrasts.append((f"{arm.missing_percent:g} % missing", name, "whole"))
+    contrasts += [
+        (f"{name} rather than {reference}", name, reference) for name in arms if reference
+    ]
+    by_pair: dict[tuple[str, str], str] = {}
+    for label, ours, other in contrasts:
         if ours in arms and other in arms and ours != other:
-            found.setdefault((ours, other), what)
-    return [(what, *pair) for pair, what in found.items()]
+            by_pair.setdefault((ours, other), label)
+    return [(label, *pair) for pair, label in by_pair.items()]
 
 
-def without_seed_noise(arms: Mapping[str, ArmConfig]) -> set[str]:
-    """Arms that come out the same with every seed: nothing of them is drawn, or nothing trained."""
+def seed_independent_arms(arms: Mapping[str, ArmConfig]) -> set[str]:
+    """Arms whose ranks are the same with every seed: nothing in them is random, or nothing is trained."""
     return {
         name
         for name, arm in arms.items()

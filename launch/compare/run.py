@@ -16,6 +16,7 @@ from finetune.config import ArmConfig
 from launch.compare.arms import chosen_arms
 from launch.compare.config import CompareConfig
 from launch.compare.contrasts import SAME_FOR_EVERY_SEED
+from launch.compare.report import write_comparison
 from launch.console import print_status
 from launch.pipeline.stage import Stage, recommender_stage
 from launch.search.result import SearchResult
@@ -50,8 +51,6 @@ def run_comparison(config: CompareConfig, output: Path, build_trainer: Any) -> P
         except (DivergenceError, NonFiniteError) as error:  # the others are compared all the same
             failed.setdefault(arm, f"seed {seed}: {error}")
             print_status(f"{place} failed: {error}")
-    from launch.report.comparison import write_comparison
-
     folders: dict[str, list[Path]] = {name: [] for name in arms}
     for name, _, stage in stages:
         if name not in failed:

@@ -12,9 +12,9 @@ from catalog.errors import VitrineError
 from catalog.progress import duration
 from launch.console import print_status
 from launch.pipeline.config import PipelineConfig
+from launch.pipeline.report import write_report
 from launch.pipeline.stage import StageLog
 from launch.pipeline.stages import pipeline_stages
-from launch.report.gather import write_report
 
 
 def run_pipeline(config: PipelineConfig, output: Path, build_trainer: Any) -> Path:

@@ -55,7 +55,7 @@ class ArmRow:
     """One line of the ranking table."""
 
     name: str
-    what: str
+    description: str
     """What it is, in a few words a newcomer understands."""
     ndcg: Interval
     metrics: dict[str, float]

@@ -59,7 +59,7 @@ def _group_row(label: str, num_columns: int) -> Html:
 
 
 def _arm_row(arm: ArmRow, columns: Sequence[str], ticks: list[float], look: str) -> Html:
-    what = tag("span", arm.what, class_="what") if arm.what else None
+    what = tag("span", arm.description, class_="what") if arm.description else None
     if arm.failed:
         rest = 5 + len(columns) + (arm.trials is not None)
         return tag(

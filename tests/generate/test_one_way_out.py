@@ -36,7 +36,7 @@ REVIEWED = {
     ("generate/image/score.py", "draw_for", "pipeline"),
     ("generate/image/sample_grid.py", "on_train_batch_end", "pipeline"),
     # An item's own picture, made small for the page.
-    ("launch/report/gather.py", "shown", "pixels.save"),
+    ("launch/report/item_cards.py", "page_image", "pixels.save"),
     # No pictures: curves, latents, checkpoints, keys, and what `vitrine doctor` tries a disk with.
     ("generate/text/run.py", "run_text_generator", "curves.save"),
     ("generate/image/run.py", "run_image_generator", "curves.save"),

@@ -20,13 +20,14 @@ from finetune.statistics import Interval
 from finetune.verdict import Difference, differences, say
 from launch.compare.arms import IMPUTATIONS, chosen_arms, default_arms
 from launch.compare.config import CompareConfig
-from launch.compare.contrasts import questions, without_seed_noise
+from launch.compare.contrasts import planned_contrasts, seed_independent_arms
+from launch.compare.convergence import CURVE, LEVEL, convergence_sentences, steps_to_scratch
+from launch.compare.page import comparison_page
+from launch.compare.results import Comparison
 from launch.compare.run import run_comparison
 from launch.pipeline.config import PipelineConfig
 from launch.pipeline.stage import Stage, recommender_stage
-from launch.report.comparison import Comparison, as_page
 from launch.report.contents import ArmRow
-from launch.report.pace import CURVE, LEVEL, pace, paces
 from launch.settings import load_settings
 from launch.trainer import build_trainer
 from pretrain.config import SequenceConfig, TrainerConfig
@@ -145,14 +146,16 @@ def test_an_arm_that_reads_text_alone_sees_no_picture(
     assert manifest["config"]["modalities"] == "text"
 
 
-def test_the_questions_are_those_the_arms_can_answer() -> None:
+def test_the_planned_contrasts_are_those_the_arms_can_answer() -> None:
     arms = default_arms(["text", "image"])
-    asked = questions(arms)
+    asked = planned_contrasts(arms)
     assert len({(ours, other) for _, ours, other in asked}) == len(asked)
     assert ("pretraining (full)", "full", "scratch") in asked
     assert ("what is known beside image", "lora", "image only") in asked
-    assert questions({"id": ArmConfig(), "popularity": ArmConfig()}) == []
-    assert questions({"a": ArmConfig(), "b": ArmConfig()}, "a") == [("b rather than a", "b", "a")]
+    assert planned_contrasts({"id": ArmConfig(), "popularity": ArmConfig()}) == []
+    assert planned_contrasts({"a": ArmConfig(), "b": ArmConfig()}, "a") == [
+        ("b rather than a", "b", "a")
+    ]
 
 
 def test_differences_are_called_real_only_after_correction() -> None:
@@ -187,7 +190,7 @@ def test_training_noise_is_in_the_verdict_or_said_to_be_unknown() -> None:
     (known,) = differences(single, [("a", "b")], same_for_every_seed=["b"])
     assert known.caveat == "training noise of a is not measured (one seed)"
     arms = default_arms(["text", "image"])
-    assert without_seed_noise(arms) == {"popularity", "item-knn", "zero-shot"}
+    assert seed_independent_arms(arms) == {"popularity", "item-knn", "zero-shot"}
 
 
 def readings(page: str) -> list[list[str]]:
@@ -205,11 +208,11 @@ def shown(differences_: list[Difference], failures: dict[str, str] | None = None
         title="Ways",
         protocol="",
         rows=[row, *lost],
-        asked=[(f"asked {n}", found) for n, found in enumerate(differences_)],
+        contrasts=[(f"contrast {n}", found) for n, found in enumerate(differences_)],
         sentences=["said"] * len(differences_),
         failures=[f"{name} failed: {why}" for name, why in (failures or {}).items()],
-        paces=[],
-        searched={},
+        convergence=[],
+        searches={},
     )
 
 
@@ -221,7 +224,7 @@ def test_the_page_gives_each_verdict_to_its_own_pair() -> None:
         Difference("full", "lora", up, 0.04, 0.12),
         Difference("text only", "id", up, 0.001, 0.002, single=("id",)),
     ]
-    rows = readings(as_page(shown(found)))
+    rows = readings(comparison_page(shown(found)))
     assert [row[1:3] for row in rows] == [[each.ours, each.theirs] for each in found]
     assert [row[-1] for row in rows] == ["✓ better", "✗ worse", "○ no difference", "○ better"]
     assert [row[3].split()[0] for row in rows] == ["0.0500", "−0.0500", "0.0500", "0.0500"]
@@ -303,7 +306,7 @@ def test_a_study_of_what_is_missing_compares_every_way(config: CompareConfig) ->
     assert len(arms) == 1 + 2 * len(IMPUTATIONS)
     assert arms["pagerank 30%"].settings(config.finetune).missing_modality.percent == 30
     assert arms["whole"].settings(config.finetune).missing_modality.percent == 0
-    asked = questions(arms)
+    asked = planned_contrasts(arms)
     assert ("a mask rather than drop 90%", "mask 90%", "drop 90%") in asked
     assert ("30 % missing", "mask 30%", "whole") in asked
     for wrong in ("some", "30,,60", "100", "-1"):
@@ -326,13 +329,13 @@ def test_how_soon_pretraining_is_where_scratch_ends(tmp_path: Path) -> None:
         "full": [run("full", 0, 0.1, 0.1, 0.19), run("full", 1, 0.1, 0.1, 0.1)],
     }
     arms = default_arms(["text"])
-    assert pace(folders["frozen"], folders["scratch"]) == ([100, 50], 150)
-    assert pace(folders["lora"], folders["scratch"]) == ([50, None], 150)
-    assert paces({name: arms[name] for name in folders}, folders) == [
+    assert steps_to_scratch(folders["frozen"], folders["scratch"]) == ([100, 50], 150)
+    assert steps_to_scratch(folders["lora"], folders["scratch"]) == ([50, None], 150)
+    assert convergence_sentences({name: arms[name] for name in folders}, folders) == [
         f"Pretraining (frozen) is at {LEVEL} after 75 of 150 steps.",
         f"Pretraining (lora) does not come to {LEVEL} within 150 steps in 1 of 2 runs.",
         f"Pretraining (full) does not come to {LEVEL} within 150 steps.",
     ]
-    assert paces({"lora": arms["lora"]}, folders) == []
+    assert convergence_sentences({"lora": arms["lora"]}, folders) == []
     (tmp_path / "lora" / "0" / "curves.json").unlink()
-    assert pace(folders["lora"], folders["scratch"]) == ([], 0)
+    assert steps_to_scratch(folders["lora"], folders["scratch"]) == ([], 0)

@@ -22,9 +22,9 @@ from finetune.config import ArmConfig
 from generate.forget import forget
 from generate.pseudonyms import opaque_id
 from launch.pipeline.config import PipelineConfig
+from launch.pipeline.report import write_report
 from launch.pipeline.run import run_stages
 from launch.pipeline.stage import Stage
-from launch.report.gather import write_report
 from launch.settings import load_settings
 from pretrain.config import PretrainConfig, PretrainDataConfig, TrainerConfig
 from pretrain.work import learned_request

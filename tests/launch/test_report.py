@@ -4,18 +4,13 @@ import base64
 import io
 import math
 import re
-import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from html.parser import HTMLParser
-from itertools import pairwise
-from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from finetune.statistics import Interval
-from launch.report.charts import interval_mark, line_chart, nice_ticks, tick_label
 from launch.report.contents import (
     ArmRow,
     Claim,
@@ -28,8 +23,6 @@ from launch.report.contents import (
     Report,
     RetrievalRow,
 )
-from launch.report.gallery import SHOWN_PIXELS, picture
-from launch.report.gather import _ratio_claim, content_claims, gather_controls, shown
 from launch.report.markup import Html, count, decimal, duration, percent, tag
 from launch.report.page import render_page
 from launch.report.tables import reading
@@ -208,96 +201,6 @@ def test_each_claim_is_marked_by_its_own_figure():
     assert "1 of 2 are met" in Reader(page).text
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "higher_is_better", "met"),
-    [
-        (0.1, 0.3, True, True),
-        (-0.1, 0.3, True, False),
-        (-0.3, -0.1, True, False),
-        (-0.3, -0.1, False, True),
-        (0.1, 0.3, False, False),
-        (-0.3, 0.1, False, False),
-    ],
-)
-def test_a_claim_on_content_is_met_only_beyond_doubt_and_in_its_direction(
-    low: float, high: float, higher_is_better: bool, met: bool
-):
-    some = Interval(0.5, 0.4, 0.6)
-    contrast = Interval((low + high) / 2, low, high)
-    row = ControlRow("m", some, some, some, contrast, "own − swapped", higher_is_better, 10)
-    (claim,) = content_claims([row])
-    assert claim.met is met
-    above_one = replace(
-        row, contrast=Interval(1 + low, 1 + low, 1 + high), contrast_name="own / swapped"
-    )
-    (claim,) = content_claims([above_one])
-    assert claim.met is met
-
-
-def test_a_claim_on_ranking_is_met_only_where_its_ratio_is():
-    ours = np.concatenate([np.ones(50), np.zeros(50)])
-    theirs = np.concatenate([np.ones(10), np.zeros(90)])
-    met = [
-        _ratio_claim("s", a, b, goal).met
-        for a, b, goal in (
-            (ours, theirs, 3.0),
-            (ours, theirs, 6.0),
-            (theirs, ours, 1.0),
-            (ours, theirs, None),
-            (theirs, ours, None),
-            (ours, ours, None),
-        )
-    ]
-    assert met == [True, False, False, True, False, False]
-
-
-def test_controls_are_gathered_under_their_own_names():
-    def interval(value: float) -> dict[str, float]:
-        return {"value": value, "low": value, "high": value}
-
-    scores = {
-        "images": {
-            "measures": {
-                "colours": {
-                    "own": interval(0.7),
-                    "swapped": interval(0.3),
-                    "none": interval(0.1),
-                    "contrast": interval(0.4),
-                    "contrast_name": "own − swapped",
-                    "higher_is_better": True,
-                    "people": 9,
-                }
-            }
-        },
-        "words": {
-            "likelihood": {
-                "title, item shown": {
-                    "own": {"nats_per_token": interval(2.0)},
-                    "swapped": {"nats_per_token": interval(3.0)},
-                    "none": {"nats_per_token": interval(4.0)},
-                    "swapped_minus_own": {"value": 1.0, "low": 0.5, "high": 2.0},
-                    "texts": 7,
-                }
-            },
-            "readings": {
-                "slogan": {
-                    "own": interval(0.6),
-                    "swapped": interval(0.2),
-                    "own_minus_swapped": interval(0.4),
-                    "texts": 5,
-                }
-            },
-        },
-    }
-    colours, nats, slogan = gather_controls(scores)
-    for row, own, swapped, nobody in ((colours, 0.7, 0.3, 0.1), (nats, 2.0, 3.0, 4.0)):
-        assert row.nobody is not None
-        assert (row.own.value, row.swapped.value, row.nobody.value) == (own, swapped, nobody)
-    assert (slogan.own.value, slogan.swapped.value, slogan.nobody) == (0.6, 0.2, None)
-    assert nats.contrast == Interval(-1.0, -2.0, -0.5)
-    assert (nats.higher_is_better, slogan.higher_is_better) == (False, True)
-
-
 def test_ranking_figures_are_shown_as_agreed():
     text = Reader(render_page(small_report())).text
     assert "0.1421[0.1300, 0.1500]" in text
@@ -330,53 +233,6 @@ def test_a_contrast_counts_only_if_its_interval_excludes_no_difference(
     assert reading(row, 0.0)[2] == words
 
 
-@pytest.mark.parametrize(
-    "points",
-    [
-        [[0.0, 1.0], [10.0, 0.5], [20.0, math.nan], [30.0, 0.4]],
-        [[5.0, 2.0]],
-        [[0.0, 3.0], [1.0, 3.0]],
-        [[float(step), math.sin(step)] for step in range(5000)],
-        [[0.0, 1e-7], [10.0, 3e-7]],
-        [[0.0, -4.0], [1000000.0, 12345.0]],
-    ],
-)
-def test_curves_are_drawn_inside_their_frame(points: list[list[float]]):
-    chart = line_chart(Curve("title", "loss", {"one": points}))
-    drawing = ElementTree.fromstring(chart)
-    width, height = map(float, drawing.attrib["viewBox"].split()[2:])
-    places = [
-        tuple(map(float, place.split(",")))
-        for line in drawing.iter("polyline")
-        for place in line.attrib["points"].split()
-    ]
-    places += [(float(c.attrib["cx"]), float(c.attrib["cy"])) for c in drawing.iter("circle")]
-    assert 1 <= len(places) <= 402
-    assert all(0 <= x <= width and 0 <= y <= height for x, y in places)
-    labels = [text.text for text in drawing.iter("text")]
-    assert len(set(labels)) >= 4  # ticks that can be told apart
-
-
-def test_a_curve_without_points_says_so():
-    assert "Nothing was logged" in line_chart(Curve("title", "loss", {"one": []}))
-
-
-@pytest.mark.parametrize(("low", "high"), [(0.0, 0.17), (3.0, 3.0), (-0.04, 0.001), (0, 12345)])
-def test_ticks_are_few_even_and_cover_the_figures(low: float, high: float):
-    ticks = nice_ticks(low, high)
-    steps = [round(b - a, 9) for a, b in pairwise(ticks)]
-    assert len(set(steps)) == 1
-    assert ticks[0] <= low
-    assert ticks[-1] >= high
-    assert 3 <= len(ticks) <= 8
-    assert len({tick_label(tick, ticks) for tick in ticks}) == len(ticks)
-
-
-def test_an_infinite_interval_ends_at_the_edge_of_its_chart():
-    mark = interval_mark(Interval(2.0, 1.0, math.inf), [0.0, 1.0, 2.0])
-    assert not re.search(r"inf|nan", mark.replace("interval", ""))
-
-
 def test_text_is_escaped_unless_it_is_html():
     assert tag("p", "1 < 2", Html("<b>x</b>")) == "<p>1 &lt; 2<b>x</b></p>"
     assert tag("p", class_='a"b', hidden=None) == '<p class="a&quot;b"></p>'
@@ -401,30 +257,3 @@ def test_numbers_are_written_for_readers():
         "1\u2009min 35\u2009s",
         "1\u2009h 23\u2009min",
     ]
-
-
-@pytest.mark.parametrize("kind", ["WEBP", "GIF", "BMP", "TIFF", "PNG", "JPEG"])
-@pytest.mark.parametrize("size", [(40, 20), (1200, 900)])
-def test_pictures_of_every_kind_are_shown_at_the_size_of_the_page(
-    kind: str, size: tuple[int, int], tmp_path: Path
-) -> None:
-    path = tmp_path / f"picture.{kind.lower()}"
-    noise = np.random.default_rng(0).integers(0, 255, (*size[::-1], 3), dtype=np.uint8)
-    Image.fromarray(noise).save(path)
-    data = shown(str(path))
-    assert data is not None
-    assert "no picture" not in str(picture(data, "a cup"))
-    with Image.open(io.BytesIO(data)) as small:
-        assert max(small.size) == min(max(size), SHOWN_PIXELS)
-        assert small.width / small.height == pytest.approx(size[0] / size[1], rel=0.02)
-    assert len(data) < 60_000
-    if max(size) <= SHOWN_PIXELS and kind in ("PNG", "JPEG"):
-        assert data == path.read_bytes()
-
-
-def test_a_picture_that_does_not_open_is_said_to_be_none(tmp_path: Path) -> None:
-    path = tmp_path / "half.png"
-    path.write_bytes(drawn()[:40])
-    assert shown(str(path)) is None
-    assert shown(str(tmp_path / "nowhere.png")) is None
-    assert shown(None) is None

@@ -3,15 +3,22 @@
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from finetune.statistics import Interval
-from launch.report import gather
-from launch.report.contents import ArmRow, ControlRow
-from launch.report.gather import _ratio_claim, content_claims, gather_controls, ranking_claims
+from launch.pipeline import report
+from launch.pipeline.claims import (
+    RankedTargets,
+    RatioGoals,
+    content_claims,
+    ranking_claims,
+    ratio_claim,
+)
+from launch.pipeline.measurements import control_rows
+from launch.report.contents import ControlRow
+from launch.report.protocol import FEW_COLD
 from launch.report.tables import controls_table
 
 
@@ -35,12 +42,12 @@ def shares(low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
 def test_a_ratio_is_met_from_its_goal_on_and_without_goal_above_one(
     ours: float, theirs: float, goal: float | None, met: bool
 ) -> None:
-    assert _ratio_claim("x", *shares(theirs, ours), goal).met is met
+    assert ratio_claim("x", *shares(theirs, ours), goal).met is met
 
 
 def test_without_a_goal_the_whole_interval_must_lie_above_one() -> None:
     noise = np.random.default_rng(0).random(40)
-    claim = _ratio_claim("x", noise + 0.01, np.random.default_rng(1).random(40), None)
+    claim = ratio_claim("x", noise + 0.01, np.random.default_rng(1).random(40), None)
     assert "1.0" in claim.figure.split("[")[0] or "0.9" in claim.figure.split("[")[0]
     assert not claim.met
 
@@ -72,25 +79,45 @@ def test_content_is_claimed_only_where_the_whole_interval_is_on_the_right_side(
 
 
 @pytest.mark.parametrize(
-    ("lora", "trained", "met"), [(0.96, 4, True), (0.94, 4, False), (0.96, 6, False)]
+    ("lora_ranks", "trained_share", "met"),
+    [([1] * 40, 0.04, True), ([1] * 36 + [20] * 4, 0.04, False), ([1] * 40, 0.06, False)],
 )
 def test_lora_is_close_to_full_only_with_few_weights_and_nearly_its_ndcg(
-    monkeypatch: pytest.MonkeyPatch, lora: float, trained: int, met: bool
+    lora_ranks: list[int], trained_share: float, met: bool
 ) -> None:
-    monkeypatch.setattr(gather, "cold_targets", lambda *_: np.zeros(40, dtype=bool))
-    shown = {"lora": lora, "full": 1.0, "popularity": 0.5}
-    monkeypatch.setattr(
-        gather, "metric_values", lambda name, users=None: {"ndcg@10": np.full(40, shown[name])}
+    ranks = {
+        "popularity": np.full(40, 5),
+        "lora": np.array(lora_ranks),
+        "full": np.ones(40, dtype=np.int64),
+    }
+    targets = ranked_targets(ranks)
+    claims = ranking_claims(targets, "lora", RatioGoals(), trained_share)
+    assert [claim.met for claim in claims] == [True, met]
+
+
+def test_claims_are_made_of_the_arms_that_are_there_and_of_enough_cold_targets() -> None:
+    """Each claim compares the headline arm with its own baseline, by its own goal."""
+    ranks = {
+        "content": np.ones(40, dtype=np.int64),
+        "popularity": np.full(40, 99),
+        "shuffled": np.full(40, 2),
+        "id": np.where(np.arange(40) < FEW_COLD, 99, 1),
+    }
+    goals = RatioGoals(popularity=3.0, shuffled=2.0, cold=5.0)
+    targets = ranked_targets(ranks, num_cold=FEW_COLD)
+    claims = ranking_claims(targets, "content", goals, 1.0)
+    assert [claim.met for claim in claims] == [True, False, True]
+    assert [claim.goal for claim in claims] == ["at least 3×", "at least 2×", "at least 5×"]
+    few = ranked_targets(ranks, num_cold=FEW_COLD - 1)
+    assert len(ranking_claims(few, "content", goals, 1.0)) == 2
+    assert (
+        len(ranking_claims(ranked_targets({**ranks, "full": ranks["id"]}), "id", goals, 1.0)) == 2
     )
-    split: Any = type("Split", (), {"test": type("Test", (), {"users": np.arange(40)})})
-    config: Any = type("Config", (), {"headline": "lora", "world": ""})
-    arms = [
-        ArmRow(name, "", Interval(shown[name], 0, 1), {}, trained if name == "lora" else 100, 100)
-        for name in ("lora", "full")
-    ]
-    ranks: Any = {name: name for name in shown}
-    claims = ranking_claims(config, arms, ranks, None, split)  # type: ignore[arg-type]
-    assert [claim.met for claim in claims] == [lora > 0.5, met]
+
+
+def ranked_targets(ranks: dict[str, np.ndarray], num_cold: int = 0) -> RankedTargets:
+    users = np.arange(40, dtype=np.int32)
+    return RankedTargets(ranks, users, is_cold=users < num_cold)
 
 
 def span(value: float) -> dict[str, float]:
@@ -134,7 +161,7 @@ SCORES = {
 
 
 def test_own_swapped_and_nobody_are_gathered_each_under_its_name() -> None:
-    pictures, likelihood, reading = gather_controls(json.loads(json.dumps(SCORES)))
+    pictures, likelihood, reading = control_rows(json.loads(json.dumps(SCORES)))
     for row, own, swapped in ((pictures, 0.7, 0.2), (likelihood, 1.1, 1.4), (reading, 0.9, 0.3)):
         assert (row.own.value, row.swapped.value) == (own, swapped), row.measure
     assert pictures.nobody is not None
@@ -147,7 +174,7 @@ def test_own_swapped_and_nobody_are_gathered_each_under_its_name() -> None:
 
 
 def test_the_page_shows_own_before_swapped_before_nobody() -> None:
-    table = controls_table(gather_controls(SCORES)[:1])
+    table = controls_table(control_rows(SCORES)[:1])
     places = [table.index(text) for text in ("own person", "somebody else", "nobody")]
     assert places == sorted(places)
     places = [table.index(f"{value:.3f}") for value in (0.7, 0.2, 0.1)]
@@ -157,7 +184,7 @@ def test_the_page_shows_own_before_swapped_before_nobody() -> None:
 def test_a_story_puts_what_was_made_under_whom_it_was_made_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gather, "card", lambda catalog, item: item)
+    monkeypatch.setattr(report, "item_card", lambda catalog, item: item)
     for told in ("own", "swapped", "none"):
         (tmp_path / f"x-{told}.png").write_bytes(told.encode())
     words = {told: f"words for {told}" for told in ("own", "swapped", "none")}
@@ -170,7 +197,7 @@ def test_a_story_puts_what_was_made_under_whom_it_was_made_for(
         "note": "",
         "creations": [{"item": 3, "files": "x", "words": words}],
     }
-    (made,) = gather._story(None, tmp_path, story).creations  # type: ignore[arg-type]
+    (made,) = report._story(None, tmp_path, story).creations  # type: ignore[arg-type]
     for name, told in (("own", "own"), ("swapped", "swapped"), ("nobody", "none")):
         assert getattr(made, name).picture == told.encode()
         assert getattr(made, name).words == f"words for {told}"
