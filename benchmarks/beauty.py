@@ -117,7 +117,7 @@ class Study:
             vectors=str(vectors),
             catalog=source,
             split=split,
-            user=SequenceConfig(heads=2, max_history=50, recency=0.5),
+            sequence=SequenceConfig(heads=2, max_history=50, recency=0.5),
             id_width=ID_WIDTH,
             data=FinetuneDataConfig(rows=64),
             optimizer=OptimizerConfig(weight_decay=0.0),

@@ -50,15 +50,15 @@ MOMENTS = (2, 4, 8, 16, 32, 64, 128)
 HISTORIES = (50, 100)
 """Items that both sides read of a history: what each is compared at."""
 RATE = {"ours": "optimizer.learning_rate", "rectools": "lr"}
-LENGTH = {"ours": "user.max_history", "rectools": "session_max_len"}
+LENGTH = {"ours": "sequence.max_history", "rectools": "session_max_len"}
 RATES = (0.001, 0.003, 0.01)
 """Tried first; as long as the best is at an end, one three times as far out is tried too."""
 SHAPES: dict[str, list[dict[str, Any]]] = {
     "ours": [
         {"width": 64},
-        {"width": 64, "user.dropout": 0.2},
+        {"width": 64, "sequence.dropout": 0.2},
         {"width": 128},
-        {"width": 128, "user.dropout": 0.3},
+        {"width": 128, "sequence.dropout": 0.3},
     ],
     "rectools": [
         {"n_factors": 64},

@@ -21,10 +21,10 @@ from catalog.catalog import Catalog, load_catalog
 from catalog.errors import VitrineError
 from catalog.memory import release_pages
 from catalog.progress import track
-from finetune.artifact import catalog_settings
 from finetune.config import IndexConfig
 from finetune.exact_search import search_exact
 from finetune.finite import check_finite_scores
+from finetune.manifest import catalog_settings
 from finetune.ranker import History, Ranker, load_ranker
 from finetune.tie_break import tie_keys
 

@@ -8,7 +8,7 @@ from typing import Any
 from huggingface_hub import EvalResult
 
 from catalog.config import CatalogConfig
-from finetune.artifact import has_own_encoder, without_towers
+from finetune.transfer import has_own_encoder, without_towers
 from pretrain.card import ABOUT_FILES, front_matter
 
 TOLD = {

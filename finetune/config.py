@@ -156,7 +156,7 @@ class FinetuneConfig:
     drawn ones (sampled), the batch's targets alone; auto: softmax up to 200,000 items, then sampled."""
     negatives: PositiveInt = 8192
     """Items drawn for each step of the sampled loss."""
-    user: SequenceConfig | None = None
+    sequence: SequenceConfig | None = None
     """What reads histories, untrained; null: the reader that was pretrained with the encoder."""
     width: PositiveInt = 64
     """Width d of vectors and states where there is no encoder."""

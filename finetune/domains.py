@@ -20,7 +20,8 @@ from torch import Tensor
 from catalog.artifacts import Artifact, open_artifact
 from catalog.atomic_write import replace_file
 from catalog.errors import VitrineError, did_you_mean
-from finetune.artifact import ADAPTER, check_base, serves_repeats
+from finetune.artifact import ADAPTER
+from finetune.manifest import check_base, serves_repeats
 from finetune.ranker import History, Ranker
 from finetune.recommender import Recommender
 from pretrain.artifact import open_encoder
@@ -129,11 +130,11 @@ def open_adapter(recommender: str | Path) -> Artifact:
     """A recommender artifact that is an adapter of a shared base, and nothing but that."""
     artifact = open_artifact(Path(recommender), kind="recommender")
     config: dict[str, Any] = artifact.manifest["config"]
-    own = config["user"] or config["bag_of_words"]
+    own = config["sequence"] or config["bag_of_words"]
     if config["transfer"] != "lora" or config["features"] != "content" or own:
         told = f"transfer {config['transfer']}, features {config['features']}"
         told += ", words" if config["bag_of_words"] else ""
-        told += ", a reader of its own" if config["user"] else ""
+        told += ", a sequence encoder of its own" if config["sequence"] else ""
         raise VitrineError(
             f"{recommender} was fitted with {told}; domains that share a base are fitted with "
             "--transfer lora --features content"

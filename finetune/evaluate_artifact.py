@@ -6,8 +6,8 @@ from catalog.artifacts import read_manifest
 from catalog.catalog import Catalog
 from catalog.errors import VitrineError
 from catalog.splits import load_split
-from finetune.artifact import SEMANTIC_IDS, catalog_settings
 from finetune.list_metrics import ListMetrics
+from finetune.manifest import SEMANTIC_IDS, catalog_settings
 from finetune.metrics import summarize, target_slices
 from finetune.ranker import Ranker, load_ranker
 from finetune.semantic_ids.artifact import load_semantic_ranker

@@ -19,17 +19,12 @@ from catalog.catalog import Catalog, load_catalog
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
 from catalog.memory import release_pages
-from finetune.artifact import (
-    COUNTS_FILE,
-    Assembled,
-    copy_weights,
-    has_own_encoder,
-    reassemble,
-    selected_modalities,
-    train_counts,
-)
+from finetune.artifact import copy_weights, load_assembled
+from finetune.assembly import AssembledRecommender
 from finetune.card import recommender_card
 from finetune.cold_start import impute_cold_embeddings
+from finetune.manifest import COUNTS_FILE, train_counts
+from finetune.transfer import has_own_encoder, selected_modalities
 from pretrain.embed import IDS_FILE, VECTORS_FILE, embed_items, write_ids
 from pretrain.modalities.features import align
 from pretrain.store import VectorWriter, open_vectors
@@ -127,7 +122,7 @@ def _vectors_of(
 ) -> NDArray[np.float32]:
     """Item vectors (len(added), width) of what the recommender has not met."""
     config = artifact.manifest["config"]
-    built = reassemble(artifact, encoder)
+    built = load_assembled(artifact, encoder)
     recommender = built.recommender.eval()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     nn.Module.to(recommender, device)
@@ -147,7 +142,7 @@ def _vectors_of(
 
 
 def _content_of(
-    added: NDArray[np.int64], catalog: Catalog, built: Assembled, modalities: str
+    added: NDArray[np.int64], catalog: Catalog, built: AssembledRecommender, modalities: str
 ) -> Tensor:
     """What the towers make of them, (len(added), content width)."""
     assert built.parts is not None

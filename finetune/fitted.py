@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from catalog.artifacts import Staging
 from catalog.catalog import Catalog
 from catalog.splits import Split
-from finetune.artifact import COUNTS_FILE
 from finetune.baselines.popularity import test_metrics
+from finetune.manifest import COUNTS_FILE
 from finetune.metrics import Ranking
 from finetune.selection import BestWeights
 from pretrain.artifact import count_parameters

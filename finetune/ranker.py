@@ -13,10 +13,11 @@ from catalog.artifacts import open_artifact
 from catalog.catalog import Catalog
 from catalog.errors import NonFiniteError, VitrineError
 from catalog.splits import Targets
-from finetune.artifact import check_ids, load_recommender, serves_repeats
+from finetune.artifact import load_recommender
 from finetune.evaluate import ScoreFunction, rank_targets
 from finetune.finite import check_finite_scores, nonfinite_cause
 from finetune.list_metrics import ListMetrics
+from finetune.manifest import check_ids, serves_repeats
 from finetune.metrics import Ranking
 from finetune.recommender import Recommender
 from finetune.tie_break import tie_keys, topk_with_tie_break

@@ -8,8 +8,8 @@ import numpy as np
 from catalog.catalog import Catalog, load_catalog
 from catalog.errors import VitrineError
 from finetune.ann_index import open_index
-from finetune.artifact import catalog_settings, train_counts
 from finetune.evaluate_artifact import load_any_ranker
+from finetune.manifest import catalog_settings, train_counts
 from finetune.ranker import Ranker
 from finetune.tie_break import tie_keys
 

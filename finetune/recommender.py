@@ -8,7 +8,6 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from catalog.errors import NonFiniteError
 from finetune.bag_of_words import BagOfWordsEmbedding
@@ -165,24 +164,3 @@ class Recommender(nn.Module):
         last = (lengths - 1).clamp(min=0)
         chosen = states[torch.arange(len(lengths), device=states.device), last]
         return chosen * (lengths > 0).unsqueeze(1)
-
-
-def set_trained(recommender: Recommender, transfer: str) -> None:
-    """Marks which weights a mode without LoRA trains: `frozen` keeps the towers, `zero-shot` all."""
-    if transfer == "zero-shot":
-        recommender.requires_grad_(False)
-    if transfer == "frozen" and recommender.encoder is not None:
-        recommender.encoder.requires_grad_(False)
-
-
-def linears_in(recommender: Recommender, *places: str) -> list[str]:
-    """Names of the linear layers in `places`: q, k, v, o and MLP of transformers."""
-    return [
-        name
-        for name, module in recommender.named_modules()
-        if isinstance(module, (nn.Linear, Conv1D)) and name.startswith(places)
-    ]
-
-
-WHOLE_WITH_LORA = ["adaptor", "gate", "recent", "temperature"]
-"""Small modules that LoRA training leaves whole: they have no low rank to exploit."""

@@ -17,17 +17,11 @@ from catalog.errors import NonFiniteError, VitrineError
 from catalog.interaction_sketch import SKETCH_FILE, InteractionSketch
 from catalog.memory import PeakMemory
 from catalog.splits import Split, Targets, load_split, target_rows
-from finetune.artifact import (
-    Assembled,
-    Start,
-    assemble,
-    save_weights,
-    selected_modalities,
-    start,
-    without_towers,
-)
+from finetune.artifact import save_weights
+from finetune.assembly import AssembledRecommender, assemble
 from finetune.cache import CacheRefresh
 from finetune.card import recommender_card
+from finetune.components import Components, build_components
 from finetune.config import Features, FinetuneConfig
 from finetune.data import FinetuneData
 from finetune.evaluate import check_test_targets
@@ -39,6 +33,7 @@ from finetune.module import FinetuneModule
 from finetune.ranker import Ranker
 from finetune.recommender import Adaptor
 from finetune.selection import BestWeights
+from finetune.transfer import selected_modalities, without_towers
 from pretrain.artifact import EncoderBundle, count_parameters
 from pretrain.content_loader import ItemContentLoader
 from pretrain.curves import CurveRecorder
@@ -59,7 +54,7 @@ MOST_IN_SOFTMAX = 200_000
 
 @dataclass
 class FittedDomain(Fitted[FinetuneModule]):
-    built: Assembled
+    built: AssembledRecommender
 
 
 def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerFactory) -> Path:
@@ -155,13 +150,13 @@ def fit(
     _check(config)
     pl.seed_everything(config.trainer.seed, verbose=False)
     counted = counted_items(config, split)
-    begun = start(config, catalog, counted)
+    components = build_components(config, catalog, counted)
     seen_targets = 0
-    if config.transfer != "scratch" and begun.base is not None:
-        seen_targets = check_targets(config, begun.base, catalog, split)
-    built = assemble(begun, config, catalog.num_items)
+    if config.transfer != "scratch" and components.base is not None:
+        seen_targets = check_targets(config, components.base, catalog, split)
+    built = assemble(components, config, catalog.num_items)
 
-    parts = begun.parts
+    parts = components.parts
     width = built.recommender.content_width
     reader = content_reader(config, catalog, parts)
     towers_learn = reader is not None and config.transfer not in ("zero-shot", "frozen")
@@ -174,12 +169,12 @@ def fit(
     if reader is not None and config.missing_modality.percent:
         lost = take_away(config.missing_modality, reader, config.trainer.seed)
         dropped = lost if config.missing_modality.imputation == "drop" else None
-    content = first_content(config, catalog, split, width, begun, reader)
+    content = first_content(config, catalog, split, width, components, reader)
     if content is not None:
         whiten(built.recommender.adaptor, content, catalog, reader, counted)
-    if begun.vocabulary is not None:
+    if components.vocabulary is not None:
         assert built.recommender.bag_of_words is not None
-        said = begun.vocabulary.read(catalog, None if reader is None else reader.permutation)
+        said = components.vocabulary.read(catalog, None if reader is None else reader.permutation)
         built.recommender.bag_of_words.set_items(said)
     curves = CurveRecorder(config.trainer.log_every)
 
@@ -201,7 +196,7 @@ def fit(
     best = BestWeights(rank, split.validation, config.validate_every, config.validation_users)
     title = f"Fine-tuning on {catalog.name} ({config.features}, {config.transfer})"
     made_from: dict[str, Any] = {
-        "parents": {} if begun.base is None else {"encoder": begun.base.path},
+        "parents": {} if components.base is None else {"encoder": components.base.path},
         "catalog": catalog.fingerprint,
     }
     work = work_folder(output, "recommender", config, "data.rows", **made_from)
@@ -212,7 +207,7 @@ def fit(
         split,
         reader if towers_learn else None,
         config.data,
-        row_length=begun.history.config.max_history,
+        row_length=components.history.config.max_history,
         seed=config.trainer.seed,
         held_out=dropped,
     )
@@ -355,7 +350,7 @@ def first_content(
     catalog: Catalog,
     split: Split,
     width: int,
-    begun: Start,
+    components: Components,
     reader: ItemContentLoader | None,
 ) -> torch.Tensor | None:
     """What items are known by before the first step: (num_items, width), or None for ids alone."""
@@ -365,12 +360,12 @@ def first_content(
         generator = torch.Generator().manual_seed(7)
         return F.normalize(torch.randn(catalog.num_items, width, generator=generator), dim=-1)
     if config.vectors:
-        assert begun.base is not None
-        made = np.array(vectors_made_with(config.vectors, begun.base, catalog))
+        assert components.base is not None
+        made = np.array(vectors_made_with(config.vectors, components.base, catalog))
         check_vectors(made, catalog, config.vectors)
         order = None if reader is None else reader.permutation
         return torch.from_numpy(made if order is None else made[order])
-    assert begun.parts is not None
+    assert components.parts is not None
     assert reader is not None
     if config.missing_modality.percent and config.missing_modality.imputation not in (
         "mask",
@@ -378,8 +373,8 @@ def first_content(
     ):
         shown = config.trainer.progress
         return filled_content(
-            config.missing_modality, begun.parts.encoder, reader, catalog, split, shown
+            config.missing_modality, components.parts.encoder, reader, catalog, split, shown
         )
     content = np.empty((catalog.num_items, width), dtype=np.float32)
-    embed_items(begun.parts.encoder, reader, content, progress=config.trainer.progress)
+    embed_items(components.parts.encoder, reader, content, progress=config.trainer.progress)
     return torch.from_numpy(content)

@@ -19,7 +19,7 @@ from catalog.catalog import load_catalog
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
 from catalog.interaction_sketch import SKETCH_FILE, InteractionSketch
-from finetune.artifact import train_counts
+from finetune.manifest import train_counts
 from launch.checkpoints import StateFile
 from pretrain.artifact import new_encoder
 from pretrain.config import EncoderConfig, ModalityConfig, TowerConfig

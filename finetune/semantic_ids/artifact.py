@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from catalog.artifacts import open_artifact
 from catalog.catalog import Catalog
-from finetune.artifact import check_ids, serves_repeats
+from finetune.manifest import check_ids, serves_repeats
 from finetune.recommender import Recommender
 from finetune.semantic_ids.config import SemanticIdConfig
 from finetune.semantic_ids.model import SemanticRecommender

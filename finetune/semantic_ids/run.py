@@ -14,7 +14,7 @@ from catalog.catalog import Catalog
 from catalog.errors import VitrineError
 from catalog.memory import PeakMemory
 from catalog.splits import Split, Targets, load_split
-from finetune.artifact import start
+from finetune.components import build_components
 from finetune.config import FinetuneConfig
 from finetune.data import FinetuneData
 from finetune.evaluate import check_test_targets
@@ -105,12 +105,12 @@ def fit_semantic_ids(
     _check(config)
     seed, progress = config.trainer.seed, config.trainer.progress
     pl.seed_everything(seed, verbose=False)
-    begun = start(config, catalog)
-    base, parts = begun.base, begun.parts
+    components = build_components(config, catalog)
+    base, parts = components.base, components.parts
     seen_targets = 0 if base is None else check_targets(config, base, catalog, split)
-    recommender = Recommender(None, begun.history)
+    recommender = Recommender(None, components.history)
     reader = content_reader(config, catalog, parts)
-    content = first_content(config, catalog, split, recommender.content_width, begun, reader)
+    content = first_content(config, catalog, split, recommender.content_width, components, reader)
     assert content is not None
     learned_items = counted_items(config, split)
     whiten(recommender.adaptor, content, catalog, reader, learned_items)
@@ -140,7 +140,12 @@ def fit_semantic_ids(
     title = f"Semantic ids on {catalog.name}"
     trainer = build_trainer(config.trainer, work, title, callbacks=[curves, best])
     data = FinetuneData(
-        catalog, split, None, config.data, row_length=begun.history.config.max_history, seed=seed
+        catalog,
+        split,
+        None,
+        config.data,
+        row_length=components.history.config.max_history,
+        seed=seed,
     )
     module = SemanticModule(
         model,

@@ -21,7 +21,8 @@ from torch import Tensor
 from catalog.artifacts import Artifact, local_folder, read_manifest
 from catalog.catalog import Catalog
 from catalog.splits import Split
-from finetune.artifact import assemble, start
+from finetune.assembly import assemble
+from finetune.components import build_components
 from finetune.config import FinetuneConfig
 from finetune.data import FinetuneBatch, FinetuneData
 from finetune.module import FinetuneModule
@@ -112,12 +113,12 @@ def _pretraining(config: PretrainConfig, catalog: Catalog, split: Split) -> Buil
 
 
 def _finetuning(config: FinetuneConfig, catalog: Catalog, split: Split) -> Built:
-    if config.user is not None:
-        config = replace(config, user=_unread(config.user))
+    if config.sequence is not None:
+        config = replace(config, sequence=_unread(config.sequence))
     if config.features == "auto":  # the larger of what it tries
         config = replace(config, features="content+id")
-    begun = start(config, catalog)
-    built = assemble(begun, config, catalog.num_items)
+    components = build_components(config, catalog)
+    built = assemble(components, config, catalog.num_items)
     encoder = built.recommender.encoder
     learns = encoder is not None and config.transfer not in ("zero-shot", "frozen")
     content = None
@@ -133,11 +134,11 @@ def _finetuning(config: FinetuneConfig, catalog: Catalog, split: Split) -> Built
         config.encoder_learning,
         negatives_of(config, catalog.num_items),
     )
-    length = begun.history.config.max_history
+    length = components.history.config.max_history
     rows = rows_of(config, catalog, split, length)
     shapes = None
-    if learns and begun.parts is not None and encoder is not None:
-        shapes = ContentShapes(catalog, begun.parts, frozen_towers(encoder))
+    if learns and components.parts is not None and encoder is not None:
+        shapes = ContentShapes(catalog, components.parts, frozen_towers(encoder))
     chooser = FinetuneData(catalog, split, None, config.data, row_length=length, seed=0)
 
     def batch(step: int) -> FinetuneBatch:

@@ -87,7 +87,7 @@ def _widths(config: StageConfig) -> list[Finding]:
     if isinstance(config, PretrainConfig):
         width, reader = config.encoder.width, config.encoder.sequence
     else:
-        width, reader = config.width, config.user
+        width, reader = config.width, config.sequence
     if reader is None or reader.model or reader.decoder or width % (2 * reader.heads) == 0:
         return []
     step = 2 * reader.heads
@@ -176,7 +176,7 @@ def _steps(config: StageConfig, split: Split) -> list[Finding]:
 def _row_length(config: StageConfig) -> int:
     if isinstance(config, PretrainConfig):
         return config.data.row_length
-    return config.user.max_history if config.user else 32
+    return config.sequence.max_history if config.sequence else 32
 
 
 def _negatives(config: StageConfig, catalog: Catalog) -> list[Finding]:

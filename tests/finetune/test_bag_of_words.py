@@ -13,10 +13,11 @@ from catalog.catalog import load_catalog
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
 from catalog.splits import make_split
-from finetune.artifact import load_recommender, train_counts
+from finetune.artifact import load_recommender
 from finetune.bag_of_words import BagOfWordsEmbedding, Vocabulary, words_of
 from finetune.config import FinetuneConfig
 from finetune.domains import open_adapter
+from finetune.manifest import train_counts
 from finetune.ranker import load_ranker
 from finetune.run import run_finetuning
 from launch.trainer import build_trainer
@@ -50,7 +51,7 @@ def test_an_item_is_the_weighted_sum_of_its_words(tmp_path: Path) -> None:
     vocabulary = Vocabulary.learn(catalog)
     assert vocabulary.words == ["acme", "nail"]  # the others are said of one item alone
     vectors = BagOfWordsEmbedding(2, 4)
-    vectors.read(vocabulary.read(catalog))
+    vectors.set_items(vocabulary.read(catalog))
     rarity = np.log(6 / np.array([3, 2]))
     expected = np.zeros((6, 4), dtype=np.float32)
     weight = vectors.weight.detach().numpy()
@@ -130,7 +131,7 @@ def test_words_join_ids_without_an_encoder(demo_world: Path, tmp_path: Path) -> 
         features="id",
         bag_of_words=True,
         width=16,
-        user=SequenceConfig(layers=1, heads=2, max_history=5, recency=0.5),
+        sequence=SequenceConfig(layers=1, heads=2, max_history=5, recency=0.5),
     )
     config = replace(config, trainer=replace(config.trainer, max_steps=2, progress=False))
     output = run_finetuning(config, tmp_path / "run", build_trainer)

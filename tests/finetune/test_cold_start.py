@@ -8,10 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from finetune.artifact import train_counts
 from finetune.bag_of_words import WordBags
 from finetune.cold_start import impute_cold_embeddings
 from finetune.config import FinetuneConfig
+from finetune.manifest import train_counts
 from finetune.recommender import Recommender
 from finetune.run import run_finetuning
 from launch.trainer import build_trainer

@@ -13,10 +13,10 @@ from catalog.artifacts import artifact_hash, open_artifact, write_artifact
 from catalog.catalog import load_catalog
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
-from finetune.artifact import train_counts
 from finetune.config import FinetuneConfig
 from finetune.evaluate_artifact import evaluate_recommender
 from finetune.extension import Extension, extend
+from finetune.manifest import train_counts
 from finetune.ranker import Ranker, load_ranker
 from finetune.recommendations import recommend
 from finetune.run import run_finetuning

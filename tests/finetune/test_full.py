@@ -11,10 +11,12 @@ import torch
 from catalog.artifacts import open_artifact
 from catalog.catalog import load_catalog
 from catalog.splits import make_split
-from finetune.artifact import assemble, read_curves, start
+from finetune.assembly import assemble
 from finetune.cache import CacheRefresh
+from finetune.components import build_components
 from finetune.config import FinetuneConfig
 from finetune.data import FinetuneBatch, FinetuneData
+from finetune.manifest import read_curves
 from finetune.module import FinetuneModule, without_common_shift
 from finetune.run import content_reader, first_content, run_finetuning
 from pretrain.towers import Projection
@@ -33,12 +35,14 @@ def module_of(config: FinetuneConfig) -> tuple[FinetuneModule, CacheRefresh]:
     """As a run begins, and what reads its cache anew."""
     catalog = load_catalog(config.catalog)
     split = make_split(catalog, config.split)
-    begun = start(config, catalog)
-    built = assemble(begun, config, catalog.num_items)
-    reader = content_reader(config, catalog, begun.parts)
-    content = first_content(config, catalog, split, built.recommender.content_width, begun, reader)
+    components = build_components(config, catalog)
+    built = assemble(components, config, catalog.num_items)
+    reader = content_reader(config, catalog, components.parts)
+    content = first_content(
+        config, catalog, split, built.recommender.content_width, components, reader
+    )
     assert content is not None
-    assert begun.parts is not None
+    assert components.parts is not None
     assert reader is not None
     built.recommender.adaptor.whiten(content)
     module = FinetuneModule(
@@ -49,16 +53,16 @@ def module_of(config: FinetuneConfig) -> tuple[FinetuneModule, CacheRefresh]:
         encoder_learning=config.encoder_learning,
     )
     module._trainer = SimpleNamespace(max_steps=STEPS)  # pyright: ignore[reportAttributeAccessIssue]
-    return module, CacheRefresh(begun.parts.encoder, reader)
+    return module, CacheRefresh(components.parts.encoder, reader)
 
 
 def batch_of(config: FinetuneConfig) -> FinetuneBatch:
     """Its first step's."""
     catalog = load_catalog(config.catalog)
     split = make_split(catalog, config.split)
-    begun = start(config, catalog)
-    reader = content_reader(config, catalog, begun.parts)
-    length = begun.history.config.max_history
+    components = build_components(config, catalog)
+    reader = content_reader(config, catalog, components.parts)
+    length = components.history.config.max_history
     data = FinetuneData(catalog, split, reader, config.data, row_length=length, seed=0)
     return data.collate([data.rows[row] for row in range(config.data.rows)])
 

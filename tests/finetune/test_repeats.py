@@ -47,7 +47,7 @@ def groceries(tmp_path_factory: pytest.TempPathFactory) -> FinetuneConfig:
         transfer="scratch",
         features="id",
         width=16,
-        user=SequenceConfig(layers=1, heads=2, max_history=6),
+        sequence=SequenceConfig(layers=1, heads=2, max_history=6),
         data=FinetuneDataConfig(rows=16),
         optimizer=OptimizerConfig(learning_rate=0.02),
         trainer=TrainerConfig(max_steps=60, progress=False),
@@ -140,7 +140,7 @@ def test_semantic_ids_follow_the_protocol(
         encoder=str(encoder),
         transfer="frozen",
         features="content",
-        user=None,
+        sequence=None,
         semantic_ids=SemanticIdConfig(
             num_levels=2,
             codebook_size=4,

@@ -17,8 +17,9 @@ from catalog.catalog import load_catalog
 from catalog.config import CatalogConfig, SplitConfig
 from catalog.errors import NonFiniteError, VitrineError
 from catalog.splits import make_split
-from finetune.artifact import encoder_settings, load_recommender, start
+from finetune.artifact import load_recommender
 from finetune.cache import CacheRefresh
+from finetune.components import build_components, untrained_encoder_config
 from finetune.config import FinetuneConfig, FinetuneDataConfig
 from finetune.data import FinetuneBatch
 from finetune.module import FinetuneModule
@@ -222,7 +223,7 @@ def replace_encoder(settings: FinetuneConfig, folder: Path) -> Path:
     from catalog.artifacts import write_artifact
 
     catalog = load_catalog(settings.catalog)
-    wanted = encoder_settings(open_artifact(Path(settings.encoder)))
+    wanted = untrained_encoder_config(open_artifact(Path(settings.encoder)))
     with write_artifact(
         folder / "other", kind="encoder", config={}, catalog=catalog.fingerprint
     ) as staging:
@@ -351,7 +352,7 @@ def test_ids_alone_need_no_encoder(demo_world: Path, tmp_path: Path) -> None:
         transfer="scratch",
         features="id",
         width=16,
-        user=SequenceConfig(layers=1, heads=2, max_history=5),
+        sequence=SequenceConfig(layers=1, heads=2, max_history=5),
         dropout=0.4,
         data=FinetuneDataConfig(rows=2),
         trainer=TrainerConfig(max_steps=2, progress=False),
@@ -376,8 +377,8 @@ def test_a_sample_stands_in_for_the_catalog(
 
 def test_dropout_can_be_set_for_a_pretrained_reader(settings: FinetuneConfig) -> None:
     catalog = load_catalog(settings.catalog)
-    begun = start(replace(settings, dropout=0.7), catalog)
-    rates = {m.p for m in begun.history.modules() if isinstance(m, torch.nn.Dropout)}
+    components = build_components(replace(settings, dropout=0.7), catalog)
+    rates = {m.p for m in components.history.modules() if isinstance(m, torch.nn.Dropout)}
     assert rates == {0.7}
 
 
@@ -540,6 +541,6 @@ def test_from_scratch_begins_as_pretraining_did(
     encoder = dict(base.manifest["config"]["encoder"])
     encoder["text"] = {**encoder["text"], **tower}
     changed = replace(base, manifest={**base.manifest, "config": {"encoder": encoder}})
-    found = encoder_settings(changed).text
+    found = untrained_encoder_config(changed).text
     assert found is not None
     assert (found.frozen, found.lora_rank) == (frozen, 0)

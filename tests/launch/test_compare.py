@@ -253,7 +253,7 @@ def test_without_an_encoder_ids_and_baselines_are_compared(
         finetune=FinetuneConfig(
             catalog=CatalogConfig(path=str(demo_world / "wardrobe")),
             width=16,
-            user=SequenceConfig(layers=1, heads=2, max_history=6),
+            sequence=SequenceConfig(layers=1, heads=2, max_history=6),
             data=FinetuneDataConfig(rows=2),
             trainer=TrainerConfig(max_steps=2, progress=False),
         ),

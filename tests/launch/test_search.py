@@ -44,7 +44,7 @@ def common(demo_world: Path) -> FinetuneConfig:
         catalog=CatalogConfig(path=str(demo_world / "wardrobe")),
         split=LAST,
         width=16,
-        user=SequenceConfig(layers=1, heads=2, max_history=6),
+        sequence=SequenceConfig(layers=1, heads=2, max_history=6),
         data=FinetuneDataConfig(rows=2),
         trainer=TrainerConfig(max_steps=3, progress=False),
         matrix_factorization=MatrixFactorizationConfig(width=8, batch_size=64, max_epochs=2),
