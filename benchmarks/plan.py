@@ -17,8 +17,8 @@ from benchmarks.record import RESULTS, write_record
 from catalog.config import CatalogConfig
 from catalog.demo import build_demo_world
 from finetune.config import FinetuneConfig, FinetuneDataConfig
-from launch.plan.build import StageConfig
-from launch.plan.probe import probe
+from launch.memory_plan.build import StageConfig
+from launch.memory_plan.probe import probe
 from launch.trainer import build_trainer
 from pretrain.config import (
     EncoderConfig,
@@ -61,7 +61,7 @@ def main() -> None:
         command="python -m benchmarks.plan",
         seeds=[0],
         figures={"largest_error": max(errors), "mean_error": float(np.mean(errors)), **figures},
-        sources=["launch/plan/*.py"],
+        sources=["launch/memory_plan/*.py"],
         goal=["largest_error <= 0.10"],
         note="Peak resident memory of a fresh process during two steps, beyond what it held when all was "
         "imported; what is freed goes back to the system at once. Random weights, the demo shop's rows, "

@@ -93,12 +93,12 @@ COMMANDS = {
     ),
     "catalog demo": ("launch.commands.catalog:catalog_demo", "Write the synthetic demo catalog"),
     "launch plan": (
-        "launch.plan.command:plan",
+        "launch.commands.memory_plan:plan",
         "Estimate the memory and time that a training needs on each device",
     ),
-    "launch rehearse": (
-        "launch.plan.command:rehearse",
-        "Dry run of one rank of many, in one process, without the others",
+    "launch simulate": (
+        "launch.commands.memory_plan:simulate",
+        "Simulate one rank of a multi-rank run in a single process",
     ),
 }
 """Name → (module:function, one line of help)."""

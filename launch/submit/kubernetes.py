@@ -11,8 +11,8 @@ from typing import Any
 from catalog.errors import VitrineError
 from catalog.yaml_files import dump_yaml
 from launch.submit.config import PORT, Job, LaunchOptions
-from launch.submit.hand_over import hand_over
 from launch.submit.local import AGENT, meet, processes
+from launch.submit.submission import submit_script
 
 GRACE = 60
 """Seconds between SIGTERM and SIGKILL, for the checkpoint."""
@@ -35,7 +35,7 @@ def submit_to_kubernetes(job: Job, options: LaunchOptions) -> None:
         )
     text = dump_yaml(manifests(job, options))
     path = Path(options.work) / f"{job.name}.yaml"
-    hand_over(text, path, ["kubectl", "apply", "-f"], options.dry_run)
+    submit_script(text, path, ["kubectl", "apply", "-f"], options.dry_run)
 
 
 def manifests(job: Job, options: LaunchOptions) -> list[Manifest]:

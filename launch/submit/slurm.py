@@ -10,8 +10,8 @@ from pathlib import Path
 
 from catalog.atomic_write import PROGRESS_FILE
 from launch.submit.config import GOES_ON, Job, LaunchOptions
-from launch.submit.hand_over import hand_over
 from launch.submit.local import AGENT, meet, processes
+from launch.submit.submission import submit_script
 
 MEETING_POINT = """\
 # Jobs that share a node meet at different ports.
@@ -70,7 +70,7 @@ exit "$code"
 def submit_to_slurm(job: Job, options: LaunchOptions) -> None:
     """Queues the job; with `dry_run`, prints the script instead."""
     text = batch_script(job, options, sys.executable, Path.cwd())
-    hand_over(text, Path(options.work) / f"{job.name}.sbatch", ["sbatch"], options.dry_run)
+    submit_script(text, Path(options.work) / f"{job.name}.sbatch", ["sbatch"], options.dry_run)
 
 
 def batch_script(job: Job, options: LaunchOptions, python: str, folder: Path) -> str:

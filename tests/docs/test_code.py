@@ -65,7 +65,7 @@ def test_a_command_parses(page: str, line: str) -> None:
     if not rest and Signature.of(load_command(name)).positional:
         return  # the command is only named
     parsed = parse_arguments(Signature.of(load_command(name)), rest)
-    if name in ("launch", "launch plan", "launch rehearse"):  # the stage's own options follow
+    if name in ("launch", "launch plan", "launch simulate"):  # the stage's own options follow
         stage = parsed["options"].stage.replace("-", " ")
         parse_arguments(Signature.of(load_command(stage)), parsed["rest"])
 

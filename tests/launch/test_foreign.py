@@ -97,7 +97,7 @@ OF_WEIGHTS: list[tuple[str, Callable[[Path], None], str]] = [
 
 
 def mistake(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """What is said: by a stage in its one line, by a plan among its findings."""
+    """What is said: by a stage in its one line, by a plan among its problems."""
     assert main([str(argument) for argument in arguments]) == 2
     told = capsys.readouterr()
     lines = [line for line in told.err.splitlines() if line.startswith("vitrine: ")]

@@ -15,7 +15,7 @@ from catalog.yaml_files import dump_yaml, parse_yaml
 from finetune.config import ArmConfig
 from launch.arguments import Signature
 from launch.cli import COMMANDS, load_command
-from launch.plan.config import STAGES
+from launch.memory_plan.config import STAGES
 from launch.settings import (
     apply_overrides,
     describe,

@@ -1,6 +1,6 @@
-"""Mistakes in a config that a long run would find out late: each a line of value, rule and remedy.
+"""Problems of a config that a long run would run into late: each a line of value, rule and remedy.
 
-All are collected, so that one look shows all.
+All are collected, so that one run of the command shows all.
 """
 
 import shutil
@@ -12,8 +12,8 @@ from catalog.catalog import Catalog
 from catalog.splits import Split
 from finetune.config import FinetuneConfig
 from finetune.run import negatives_of
-from launch.plan.build import StageConfig
-from launch.plan.devices import Device
+from launch.memory_plan.build import StageConfig
+from launch.memory_plan.devices import Device
 from pretrain.config import PretrainConfig, TowerConfig
 
 MOST_EPOCHS = 1000
@@ -22,23 +22,23 @@ FEW = 8
 
 
 @dataclass(frozen=True)
-class Finding:
-    line: str
-    wrong: bool = True
-    """False for what works, but is hardly meant."""
+class PlanProblem:
+    message: str
+    is_error: bool = True
+    """False: a warning, for what works but is hardly intended."""
 
 
-def check_settings(config: StageConfig) -> list[Finding]:
+def check_settings(config: StageConfig) -> list[PlanProblem]:
     """What can be said before anything is built."""
     return [*_heads(config), *_widths(config), *_schedule(config), *_strategy(config)]
 
 
-def check_data(config: StageConfig, catalog: Catalog, split: Split) -> list[Finding]:
+def check_data(config: StageConfig, catalog: Catalog, split: Split) -> list[PlanProblem]:
     """What the catalog's counts say."""
     return [*_steps(config, split), *_negatives(config, catalog), *_rows(config, catalog)]
 
 
-def _heads(config: StageConfig) -> list[Finding]:
+def _heads(config: StageConfig) -> list[PlanProblem]:
     found = []
     towers: dict[str, TowerConfig] = {}
     if isinstance(config, PretrainConfig):
@@ -59,7 +59,7 @@ def _heads(config: StageConfig) -> list[Finding]:
             and width % heads
         ):
             found.append(
-                Finding(
+                PlanProblem(
                     f"{where}.config.hidden_size {width} is not divisible by {heads} heads; try "
                     f"{width - width % heads} or {width - width % heads + heads}"
                 )
@@ -74,16 +74,16 @@ def _heads(config: StageConfig) -> list[Finding]:
             and size % patch
         ):
             found.append(
-                Finding(
+                PlanProblem(
                     f"{where}.image_size {size} is not divisible by patches of {patch}, so {size % patch} "
                     f"pixels at two sides are not seen; try {size - size % patch}",
-                    wrong=False,
+                    is_error=False,
                 )
             )
     return found
 
 
-def _widths(config: StageConfig) -> list[Finding]:
+def _widths(config: StageConfig) -> list[PlanProblem]:
     if isinstance(config, PretrainConfig):
         width, reader = config.encoder.width, config.encoder.sequence
     else:
@@ -92,71 +92,73 @@ def _widths(config: StageConfig) -> list[Finding]:
         return []
     step = 2 * reader.heads
     return [
-        Finding(
+        PlanProblem(
             f"width {width} cannot be shared by {reader.heads} attention heads of even width; try "
             f"{max(step, width - width % step)} or {width - width % step + step}"
         )
     ]
 
 
-def _schedule(config: StageConfig) -> list[Finding]:
+def _schedule(config: StageConfig) -> list[PlanProblem]:
     found = []
     steps, share = config.trainer.max_steps, config.optimizer.warmup_share
     if not 0 <= share < 1:
         found.append(
-            Finding(
+            PlanProblem(
                 f"optimizer.warmup_share is {share:g}, so the rate of {steps:,} steps only rises; give "
                 "a share from 0 to below 1"
             )
         )
     if config.trainer.checkpoint_every > steps > 0:
         found.append(
-            Finding(
+            PlanProblem(
                 f"trainer.checkpoint_every {config.trainer.checkpoint_every:,} is more than the "
                 f"{steps:,} steps, so a stopped run begins again; try {max(1, steps // 4):,}",
-                wrong=False,
+                is_error=False,
             )
         )
     if isinstance(config, FinetuneConfig) and config.validate_every > steps > 0:
         found.append(
-            Finding(
+            PlanProblem(
                 f"validate_every {config.validate_every:,} is more than the {steps:,} steps, so the last "
                 f"weights are taken for the best; try {max(1, steps // 10):,}",
-                wrong=False,
+                is_error=False,
             )
         )
     return found
 
 
-def _strategy(config: StageConfig) -> list[Finding]:
+def _strategy(config: StageConfig) -> list[PlanProblem]:
     trainer = config.trainer
     ranks = trainer.devices * trainer.nodes
     found = []
     if trainer.devices < 1 or trainer.nodes < 1:
         found.append(
-            Finding(
+            PlanProblem(
                 f"trainer.devices {trainer.devices} × trainer.nodes {trainer.nodes} is no device; "
                 "give 1 or more of each"
             )
         )
     if ranks == 1 and trainer.strategy in ("zero1", "zero2", "zero3"):
         found.append(
-            Finding(
+            PlanProblem(
                 f"trainer.strategy {trainer.strategy} shards over 1 device, which shards nothing; use "
                 "auto, or an offload strategy where memory is short",
-                wrong=False,
+                is_error=False,
             )
         )
     if isinstance(config, PretrainConfig) and config.data.num_micro_batches < 1:
         found.append(
-            Finding(f"data.num_micro_batches is {config.data.num_micro_batches}; give 1 or more")
+            PlanProblem(
+                f"data.num_micro_batches is {config.data.num_micro_batches}; give 1 or more"
+            )
         )
     if config.data.rows < 1:
-        found.append(Finding(f"data.rows is {config.data.rows}; give 1 or more"))
+        found.append(PlanProblem(f"data.rows is {config.data.rows}; give 1 or more"))
     return found
 
 
-def _steps(config: StageConfig, split: Split) -> list[Finding]:
+def _steps(config: StageConfig, split: Split) -> list[PlanProblem]:
     read = int(split.train_end.sum())
     each = config.data.rows * _row_length(config) * config.trainer.accumulate
     each *= config.trainer.devices * config.trainer.nodes
@@ -164,11 +166,11 @@ def _steps(config: StageConfig, split: Split) -> list[Finding]:
     if epochs <= MOST_EPOCHS:
         return []
     return [
-        Finding(
+        PlanProblem(
             f"trainer.max_steps {config.trainer.max_steps:,} × {each:,} slots a step read the {read:,} "
             f"training interactions {epochs:,.0f} times; at most {MOST_EPOCHS:,} are of use: try "
             f"{max(1, int(MOST_EPOCHS * read / each)):,}",
-            wrong=False,
+            is_error=False,
         )
     ]
 
@@ -179,14 +181,14 @@ def _row_length(config: StageConfig) -> int:
     return config.sequence.max_history if config.sequence else 32
 
 
-def _negatives(config: StageConfig, catalog: Catalog) -> list[Finding]:
+def _negatives(config: StageConfig, catalog: Catalog) -> list[PlanProblem]:
     ranks = config.trainer.devices * config.trainer.nodes
     if isinstance(config, PretrainConfig):
         slots = config.data.rows * config.data.row_length * ranks
         if slots >= FEW:
             return []
         return [
-            Finding(
+            PlanProblem(
                 f"data.rows {config.data.rows} × data.row_length {config.data.row_length} on {ranks} "
                 f"devices are {slots} items to tell apart, and contrast needs {FEW} or more; raise "
                 "data.rows"
@@ -195,7 +197,7 @@ def _negatives(config: StageConfig, catalog: Catalog) -> list[Finding]:
     drawn = negatives_of(config, catalog.num_items)
     if drawn and drawn > catalog.num_items:
         return [
-            Finding(
+            PlanProblem(
                 f"negatives {drawn:,} are more than the {catalog.num_items:,} items of "
                 f"{catalog.name}; use --loss softmax, which takes them all, or fewer"
             )
@@ -203,14 +205,14 @@ def _negatives(config: StageConfig, catalog: Catalog) -> list[Finding]:
     return []
 
 
-def _rows(config: StageConfig, catalog: Catalog) -> list[Finding]:
+def _rows(config: StageConfig, catalog: Catalog) -> list[PlanProblem]:
     if isinstance(config, FinetuneConfig):
         if config.data.encode_items > catalog.num_items:
             return [
-                Finding(
+                PlanProblem(
                     f"data.encode_items {config.data.encode_items:,} are more than the "
                     f"{catalog.num_items:,} items of {catalog.name}, all of which every step then reads",
-                    wrong=False,
+                    is_error=False,
                 )
             ]
         return []
@@ -218,25 +220,25 @@ def _rows(config: StageConfig, catalog: Catalog) -> list[Finding]:
     if length <= most:
         return []
     return [
-        Finding(
+        PlanProblem(
             f"data.row_length {length} is more than the {most} items that encoder.sequence.max_history "
             f"lets it read later, so positions are trained that are never used; try {most}",
-            wrong=False,
+            is_error=False,
         )
     ]
 
 
-def check_precision(precision: str, device: Device) -> list[Finding]:
+def check_precision(precision: str, device: Device) -> list[PlanProblem]:
     if precision.startswith("bf16") and not device.bfloat16:
         return [
-            Finding(
+            PlanProblem(
                 f"trainer.precision {precision} is slow on {device.name}, which has no bfloat16; use "
                 "16-mixed"
             )
         ]
     if precision.startswith("16") and not device.on_gpu:
         return [
-            Finding(
+            PlanProblem(
                 f"trainer.precision {precision} is made for GPUs, and {device.name} is none; use "
                 "bf16-mixed or 32-true"
             )
@@ -244,18 +246,18 @@ def check_precision(precision: str, device: Device) -> list[Finding]:
     return []
 
 
-def check_memory(peak: int, strategy: str, device: Device) -> list[Finding]:
+def check_memory(peak: int, strategy: str, device: Device) -> list[PlanProblem]:
     if peak <= device.memory:
         return []
     return [
-        Finding(
+        PlanProblem(
             f"{strategy} needs {peak / 2**30:.1f} GiB of each device, and {device.name} has "
             f"{device.memory / 2**30:.1f}; see the recommendation"
         )
     ]
 
 
-def check_disk(needs: dict[str, int], output: Path) -> list[Finding]:
+def check_disk(needs: dict[str, int], output: Path) -> list[PlanProblem]:
     """`needs`: bytes that will lie at `output`, by what they are."""
     place = output.absolute()
     while not place.exists():
@@ -265,15 +267,15 @@ def check_disk(needs: dict[str, int], output: Path) -> list[Finding]:
         return []
     told = ", ".join(f"{what} {size / 2**30:.1f}" for what, size in needs.items())
     return [
-        Finding(
+        PlanProblem(
             f"{output} needs {wanted / 2**30:.1f} GiB ({told}), and {place} has {free / 2**30:.1f} free; "
             "choose another --output, or make room"
         )
     ]
 
 
-def summary(findings: list[Finding]) -> dict[str, Any]:
+def summary(problems: list[PlanProblem]) -> dict[str, Any]:
     return {
-        "wrong": [finding.line for finding in findings if finding.wrong],
-        "unusual": [finding.line for finding in findings if not finding.wrong],
+        "errors": [problem.message for problem in problems if problem.is_error],
+        "warnings": [problem.message for problem in problems if not problem.is_error],
     }

@@ -16,7 +16,7 @@ class Device:
     on_gpu: bool
     bfloat16: bool
     """Whether it computes in bfloat16 as fast as in other halves."""
-    each: int
+    process_overhead: int
     """Bytes that a process holds before there is a model: CUDA's context and libraries, or Python's."""
     host: int | None = None
     """Bytes of the machine's own memory, where that is known."""

@@ -1,6 +1,6 @@
-"""Two real steps, in a process of their own, beside what was predicted of them.
+"""Measures two real training steps in a subprocess, to compare with the predicted memory.
 
-    python -m launch.plan.probe STAGE SETTINGS.yaml cpu|gpu
+    python -m launch.memory_plan.probe STAGE SETTINGS.yaml cpu|gpu
 
 On a CPU the peak of resident memory is read, beyond what the process held when all was imported; what
 is freed goes back to the system at once, so that it is what the tensors took.
@@ -45,7 +45,7 @@ class Probe:
 
 def probe(config: Any, on_gpu: bool = False) -> Probe:
     from catalog.splits import load_split
-    from launch.plan.footprint import footprint
+    from launch.memory_plan.footprint import footprint
 
     catalog, split = load_split(config.catalog, config.split)
     found = footprint(config, catalog, split, on_gpu=on_gpu, steps=STEPS, counted=STEPS)
@@ -57,7 +57,7 @@ def probe(config: Any, on_gpu: bool = False) -> Probe:
             [
                 sys.executable,
                 "-m",
-                "launch.plan.probe",
+                "launch.memory_plan.probe",
                 stage,
                 str(file),
                 "gpu" if on_gpu else "cpu",
@@ -80,8 +80,8 @@ def measure(config: Any, on_gpu: bool) -> dict[str, Any]:
 
     from catalog.memory import PeakMemory
     from catalog.splits import load_split
-    from launch.plan.build import build
-    from launch.plan.footprint import footprint, numbers_of, quiet
+    from launch.memory_plan.build import build_stage
+    from launch.memory_plan.footprint import default_dtype, footprint, silent_warnings
     from launch.trainer import build_trainer
 
     catalog, split = load_split(config.catalog, config.split)
@@ -98,15 +98,15 @@ def measure(config: Any, on_gpu: bool) -> dict[str, Any]:
         def __getitem__(self, step: int) -> Any:
             return self.batch(step)
 
-    with quiet(), tempfile.TemporaryDirectory() as folder:
+    with silent_warnings(), tempfile.TemporaryDirectory() as folder:
         trainer = build_trainer(config.trainer, Path(folder) / "first", "")
         _one_small_fit(trainer)
         gc.collect()
         if on_gpu:
             torch.cuda.reset_peak_memory_stats()
         memory = PeakMemory()
-        with numbers_of(config.trainer.precision):
-            built = build(config, catalog, split)
+        with default_dtype(config.trainer.precision):
+            built = build_stage(config, catalog, split)
         trainer = build_trainer(config.trainer, Path(folder) / "second", "")
         trainer.fit(built.module, DataLoader(Steps(built.batch), batch_size=None))
         if on_gpu:
@@ -141,7 +141,7 @@ def _one_small_fit(trainer: Any) -> None:
 
 
 def main(stage: str, file: str, where: str) -> None:
-    from launch.plan.config import STAGES
+    from launch.memory_plan.config import STAGES
     from launch.settings import load_settings
 
     config = load_settings(STAGES[stage], file, [])

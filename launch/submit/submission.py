@@ -8,7 +8,7 @@ from pathlib import Path
 from catalog.errors import VitrineError
 
 
-def hand_over(text: str, path: Path, command: list[str], dry_run: bool) -> None:
+def submit_script(text: str, path: Path, command: list[str], dry_run: bool) -> None:
     """Writes `text` to `path` and runs `command` on it; with `dry_run`, prints `text` instead.
 
     Raises VitrineError where the program is not there, or refuses.

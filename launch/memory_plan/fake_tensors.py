@@ -1,4 +1,4 @@
-"""Tensors with shapes and no content: the code of a step runs, and what it would hold is counted.
+"""Fake tensors, with shapes and no content: a training step runs on them, and its memory is counted.
 
 Formulas for a model's memory are one more copy of the model, and go wrong with every tower that is
 not BERT. Here the step itself is taken, its forward and backward pass and its optimiser, on tensors
@@ -21,16 +21,16 @@ from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 from torch.utils.weak import WeakIdKeyDictionary
 
 aten = torch.ops.aten
-GRADIENTS, PASSING = "gradients", "passing"
+GRADIENTS, ACTIVATIONS = "gradients", "activations"
 SMALLEST = 64
 """Bytes that the smallest tensor takes of an allocator."""
 
 
-class Hollow(TorchDispatchMode):
+class FakeTensorMeter(TorchDispatchMode):
     """While it is entered, new tensors of fractional numbers are hollow, and all bytes are counted.
 
-    `live` holds bytes by what they are for: `PASSING` until `name` says otherwise. `peak` is the most
-    there were at once since `begin`; `peak_passing` that of those with no other name.
+    `live` holds bytes by what they are for: `ACTIVATIONS` until `name` says otherwise. `peak` is the most
+    there were at once since `begin`; `peak_activations` that of those with no other name.
     """
 
     def __init__(self, hollow: bool = True) -> None:
@@ -45,7 +45,7 @@ class Hollow(TorchDispatchMode):
     def begin(self) -> None:
         """The peaks begin anew."""
         self.peak = self.total
-        self.peak_passing = self.live[PASSING]
+        self.peak_activations = self.live[ACTIVATIONS]
         self.at_peak = Counter(self.live)
 
     def name(self, tensors: Iterable[Tensor], name: str) -> int:
@@ -78,7 +78,7 @@ class Hollow(TorchDispatchMode):
         found = self._run(func, args, kwargs or {})
         for tensor in tree_flatten(found)[0]:
             if isinstance(tensor, Tensor):
-                self._keep(tensor, PASSING)
+                self._keep(tensor, ACTIVATIONS)
         return found
 
     def _keep(self, tensor: Tensor, name: str) -> None:
@@ -94,7 +94,7 @@ class Hollow(TorchDispatchMode):
         self.total += size
         if self.total > self.peak:
             self.peak, self.at_peak = self.total, Counter(self.live)
-        self.peak_passing = max(self.peak_passing, self.live[PASSING])
+        self.peak_activations = max(self.peak_activations, self.live[ACTIVATIONS])
 
     def _gone(self, entry: list[Any]) -> None:
         self.live[entry[0]] -= entry[1]
@@ -176,7 +176,7 @@ ANSWERS = {
 
 
 @contextmanager
-def hollow_weights() -> Iterator[Hollow]:
+def fake_weights() -> Iterator[FakeTensorMeter]:
     """Modules built within have weights without content, and steps taken within are counted."""
-    with Hollow() as mode:
+    with FakeTensorMeter() as mode:
         yield mode

@@ -1,4 +1,4 @@
-"""The plan of a training: what each strategy needs of a device, and what to take."""
+"""The memory plan of a training: what each strategy needs per device, and which fits."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -8,9 +8,9 @@ from typing import Any
 from catalog.catalog import Catalog
 from catalog.errors import VitrineError
 from catalog.splits import Split, load_split
-from launch.plan.build import StageConfig
-from launch.plan.checks import (
-    Finding,
+from launch.memory_plan.build import StageConfig
+from launch.memory_plan.checks import (
+    PlanProblem,
     check_data,
     check_disk,
     check_memory,
@@ -18,28 +18,28 @@ from launch.plan.checks import (
     check_settings,
     summary,
 )
-from launch.plan.devices import Device, find_device
-from launch.plan.footprint import Footprint, footprint, in_halves
-from launch.plan.shards import Share, share, strategies_for
+from launch.memory_plan.devices import Device, find_device
+from launch.memory_plan.footprint import Footprint, footprint, is_half_precision
+from launch.memory_plan.sharding import ShardedFootprint, shard_footprint, strategies_for
 from pretrain.config import PretrainConfig
 
 MARGIN = 0.1
 """Of a device's memory that is left free: allocators lose some of it to gaps."""
-MOST_PARTS = 64
+MAX_MICRO_BATCHES = 64
 
 
 @dataclass
-class Plan:
+class MemoryPlan:
     stage: str
     device: Device
     ranks: int
-    per_node: int
+    devices_per_node: int
     chosen: str
     """The strategy that the settings ask for."""
-    found: Footprint | None = None
-    """None where what is wrong keeps it from being built."""
-    shares: list[Share] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
+    footprint: Footprint | None = None
+    """None where an error keeps the stage from being built."""
+    sharded: list[ShardedFootprint] = field(default_factory=list)
+    problems: list[PlanProblem] = field(default_factory=list)
     recommended: str | None = None
     """The simplest strategy that fits."""
     settings: dict[str, Any] = field(default_factory=dict)
@@ -48,59 +48,60 @@ class Plan:
     """The largest data.rows that fits with it, about."""
 
     @property
-    def share(self) -> Share | None:
+    def shard_footprint(self) -> ShardedFootprint | None:
         """Of the strategy asked for."""
-        return next((share for share in self.shares if share.strategy == self.chosen), None)
+        return next((share for share in self.sharded if share.strategy == self.chosen), None)
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "stage": self.stage,
             "device": asdict(self.device),
             "ranks": self.ranks,
-            "one_process": self.found and {**asdict(self.found), "peak": self.found.peak},
+            "one_process": self.footprint
+            and {**asdict(self.footprint), "peak": self.footprint.peak},
             "strategies": [
                 {
                     **asdict(share),
                     "peak": share.peak,
-                    "fits": fits(share, self.device, self.per_node),
+                    "fits": fits(share, self.device, self.devices_per_node),
                 }
-                for share in self.shares
+                for share in self.sharded
             ],
             "recommended": self.recommended,
             "change": self.settings,
             "rows": self.rows,
-            **summary(self.findings),
+            **summary(self.problems),
         }
 
 
-def make_plan(config: StageConfig, device_name: str, output: Path) -> Plan:
+def make_memory_plan(config: StageConfig, device_name: str, output: Path) -> MemoryPlan:
     device = find_device(device_name)
     trainer = config.trainer
     ranks = max(1, trainer.devices * trainer.nodes)
-    plan = Plan(
+    plan = MemoryPlan(
         "pretrain" if isinstance(config, PretrainConfig) else "finetune",
         device,
         ranks,
         max(1, trainer.devices),
         _plain(trainer.strategy, ranks),
     )
-    plan.findings += check_settings(config) + check_precision(trainer.precision, device)
+    plan.problems += check_settings(config) + check_precision(trainer.precision, device)
     catalog, split = load_split(config.catalog, config.split)
-    plan.findings += check_data(config, catalog, split)
-    if any(finding.wrong for finding in plan.findings):
+    plan.problems += check_data(config, catalog, split)
+    if any(problem.is_error for problem in plan.problems):
         return plan  # what is built from such settings would say nothing
     try:
-        plan.found = footprint(config, catalog, split, on_gpu=device.on_gpu)
+        plan.footprint = footprint(config, catalog, split, on_gpu=device.on_gpu)
     except VitrineError as mistake:
-        plan.findings.append(Finding(str(mistake)))
+        plan.problems.append(PlanProblem(str(mistake)))
         return plan
-    plan.shares = _shares(config, plan.found, plan, strategies_for(ranks))
+    plan.sharded = _shares(config, plan.footprint, plan, strategies_for(ranks))
     if plan.share is None:
-        plan.shares += _shares(config, plan.found, plan, (plan.chosen,))
+        plan.sharded += _shares(config, plan.footprint, plan, (plan.chosen,))
     asked = plan.share
     assert asked is not None
-    plan.findings += check_memory(asked.peak, plan.chosen, device)
-    plan.findings += check_disk(_on_disk(config, catalog, plan.found), output)
+    plan.problems += check_memory(asked.peak, plan.chosen, device)
+    plan.problems += check_disk(_on_disk(config, catalog, plan.footprint), output)
     _recommend(plan, config, catalog, split)
     return plan
 
@@ -110,42 +111,50 @@ def _plain(strategy: str, ranks: int) -> str:
 
 
 def _shares(
-    config: StageConfig, found: Footprint, plan: Plan, strategies: tuple[str, ...]
-) -> list[Share]:
-    halves = in_halves(config.trainer.precision)
-    return [share(found, name, plan.ranks, plan.device, halves) for name in strategies]
+    config: StageConfig, found: Footprint, plan: MemoryPlan, strategies: tuple[str, ...]
+) -> list[ShardedFootprint]:
+    halves = is_half_precision(config.trainer.precision)
+    return [shard_footprint(found, name, plan.ranks, plan.device, halves) for name in strategies]
 
 
-def fits(share: Share, device: Device, per_node: int) -> bool:
+def fits(share: ShardedFootprint, device: Device, devices_per_node: int) -> bool:
     """With a margin; also into the machine's memory, where that is known."""
     room = share.peak <= (1 - MARGIN) * device.memory
-    return room and (device.host is None or share.host * per_node <= (1 - MARGIN) * device.host)
+    return room and (
+        device.host is None or share.host * devices_per_node <= (1 - MARGIN) * device.host
+    )
 
 
-def _recommend(plan: Plan, config: StageConfig, catalog: Catalog, split: Split) -> None:
+def _recommend(plan: MemoryPlan, config: StageConfig, catalog: Catalog, split: Split) -> None:
     """The simplest strategy that fits as it is, else with the least change that makes one fit."""
-    for change, changed in _gentler(config):
-        found = plan.found
+    for change, changed in _smaller_configs(config):
+        found = plan.footprint
         if change:
             found = footprint(changed, catalog, split, on_gpu=plan.device.on_gpu, steps=2)
         assert found is not None
         for each in _shares(changed, found, plan, strategies_for(plan.ranks)):
-            if fits(each, plan.device, plan.per_node):
+            if fits(each, plan.device, plan.devices_per_node):
                 plan.recommended, plan.settings = each.strategy, change
-                plan.rows = _most_rows(plan, changed, found, each, catalog, split)
+                plan.rows = _max_rows(plan, changed, found, each, catalog, split)
                 return
 
 
-def _gentler(config: StageConfig) -> Iterator[tuple[dict[str, Any], StageConfig]]:
+def _smaller_configs(config: StageConfig) -> Iterator[tuple[dict[str, Any], StageConfig]]:
     """Settings that take less and less, and learn the same as long as they can."""
     yield {}, config
     if isinstance(config, PretrainConfig):
         parts = max(2, 2 * config.data.num_micro_batches)
-        while parts <= MOST_PARTS:
+        while parts <= MAX_MICRO_BATCHES:
             yield {"data.num_micro_batches": parts}, _with(config, num_micro_batches=parts)
             parts *= 4
-        change = {"data.num_micro_batches": MOST_PARTS, "data.activation_checkpointing": True}
-        yield change, _with(config, num_micro_batches=MOST_PARTS, activation_checkpointing=True)
+        change = {
+            "data.num_micro_batches": MAX_MICRO_BATCHES,
+            "data.activation_checkpointing": True,
+        }
+        yield (
+            change,
+            _with(config, num_micro_batches=MAX_MICRO_BATCHES, activation_checkpointing=True),
+        )
         return
     items, rows = config.data.encode_items, config.data.rows
     while items > 8:
@@ -161,11 +170,11 @@ def _with(config: StageConfig, **data: Any) -> StageConfig:
     return replace(config, data=replace(config.data, **data))  # type: ignore[type-var]
 
 
-def _most_rows(
-    plan: Plan,
+def _max_rows(
+    plan: MemoryPlan,
     config: StageConfig,
     found: Footprint,
-    at_rows: Share,
+    at_rows: ShardedFootprint,
     catalog: Catalog,
     split: Split,
 ) -> int:
@@ -175,7 +184,7 @@ def _most_rows(
     if fewer == rows:
         return rows
     half = footprint(_with(config, rows=fewer), catalog, split, on_gpu=plan.device.on_gpu, steps=2)
-    slope = (found.passing - half.passing) / (rows - fewer)
+    slope = (found.activations - half.activations) / (rows - fewer)
     room = (1 - MARGIN) * plan.device.memory - at_rows.peak
     if slope <= 0:
         return rows

@@ -49,7 +49,7 @@ StageConfig = PretrainConfig | FinetuneConfig
 
 
 @dataclass
-class Built:
+class BuiltStage:
     """A stage's module, and its steps by number."""
 
     module: pl.LightningModule
@@ -61,19 +61,19 @@ class Built:
     """Step → the items that go through the towers."""
     cost: Callable[[NDArray[np.int64]], int]
     """Items → how many tokens and patches they are."""
-    best_kept: bool
+    keeps_best: bool
     """The weights that ranked best are kept beside those in training."""
 
 
-def build(config: StageConfig, catalog: Catalog, split: Split) -> Built:
-    """Within `Hollow` the module has no content, else it is a real one with random weights."""
-    with made_of_configs():
+def build_stage(config: StageConfig, catalog: Catalog, split: Split) -> BuiltStage:
+    """Within `FakeTensorMeter` the module has no content, else it is a real one with random weights."""
+    with without_weights():
         if isinstance(config, PretrainConfig):
             return _pretraining(config, catalog, split)
         return _finetuning(config, catalog, split)
 
 
-def _pretraining(config: PretrainConfig, catalog: Catalog, split: Split) -> Built:
+def _pretraining(config: PretrainConfig, catalog: Catalog, split: Split) -> BuiltStage:
     parts = new_encoder(replace(config.encoder, sequence=_unread(config.encoder.sequence)), catalog)
     edges = catalog.edges if config.objectives.edges else None
     module = PretrainModule(
@@ -89,7 +89,7 @@ def _pretraining(config: PretrainConfig, catalog: Catalog, split: Split) -> Buil
     )
     if config.data.activation_checkpointing:
         enable_activation_checkpointing(parts.encoder)
-    rows = rows_of(config, catalog, split)
+    rows = stage_rows(config, catalog, split)
     kept = frozen_towers(parts.encoder, bool(config.objectives.language_modeling))
     content = ContentShapes(catalog, parts, kept)
 
@@ -107,12 +107,12 @@ def _pretraining(config: PretrainConfig, catalog: Catalog, split: Split) -> Buil
     found, slots = np.unique(items.numpy(), return_inverse=True)
     slots = torch.from_numpy(slots).view_as(items)
     module.freeze_unused(PretrainBatch(items, segments, slots, links, content.of(found)))
-    return Built(
-        module, parts.encoder, batch, lambda step: distinct(step)[3], content.cost, best_kept=False
+    return BuiltStage(
+        module, parts.encoder, batch, lambda step: distinct(step)[3], content.cost, keeps_best=False
     )
 
 
-def _finetuning(config: FinetuneConfig, catalog: Catalog, split: Split) -> Built:
+def _finetuning(config: FinetuneConfig, catalog: Catalog, split: Split) -> BuiltStage:
     if config.sequence is not None:
         config = replace(config, sequence=_unread(config.sequence))
     if config.features == "auto":  # the larger of what it tries
@@ -135,7 +135,7 @@ def _finetuning(config: FinetuneConfig, catalog: Catalog, split: Split) -> Built
         negatives_of(config, catalog.num_items),
     )
     length = components.history.config.max_history
-    rows = rows_of(config, catalog, split, length)
+    rows = stage_rows(config, catalog, split, length)
     shapes = None
     if learns and components.parts is not None and encoder is not None:
         shapes = ContentShapes(catalog, components.parts, frozen_towers(encoder))
@@ -159,11 +159,11 @@ def _finetuning(config: FinetuneConfig, catalog: Catalog, split: Split) -> Built
         return np.empty(0, dtype=np.int64) if fresh is None else fresh.numpy()
 
     cost = shapes.cost if shapes else len
-    best_kept = len(split.validation) > 0
-    return Built(module, encoder if learns else None, batch, read, cost, best_kept)
+    keeps_best = len(split.validation) > 0
+    return BuiltStage(module, encoder if learns else None, batch, read, cost, keeps_best)
 
 
-def rows_of(config: StageConfig, catalog: Catalog, split: Split, length: int = 0) -> HistoryRows:
+def stage_rows(config: StageConfig, catalog: Catalog, split: Split, length: int = 0) -> HistoryRows:
     """The very rows that the stage reads."""
     if isinstance(config, FinetuneConfig):
         return HistoryRows(
@@ -256,7 +256,7 @@ def _unread(reader: SequenceConfig) -> SequenceConfig:
 
 
 @contextmanager
-def made_of_configs() -> Iterator[None]:
+def without_weights() -> Iterator[None]:
     """No weights are read meanwhile, and tokenizers learn from some texts only."""
 
     def fresh_tower(config: Any, pretrained: str = "") -> Any:
@@ -266,7 +266,7 @@ def made_of_configs() -> Iterator[None]:
         return learn(islice(texts, TEXTS_FOR_TOKENIZER), vocab_size)
 
     def shapes_of(folder: str | Path) -> tuple[Artifact, EncoderBundle]:
-        return open_shapes(folder)
+        return open_encoder_shapes(folder)
 
     from pretrain.modalities.text import train_tokenizer as learn
 
@@ -277,7 +277,7 @@ def made_of_configs() -> Iterator[None]:
         yield
 
 
-def open_shapes(folder: str | Path) -> tuple[Artifact, EncoderBundle]:
+def open_encoder_shapes(folder: str | Path) -> tuple[Artifact, EncoderBundle]:
     """An encoder artifact without its weights."""
     from pretrain.artifact import open_encoder
 

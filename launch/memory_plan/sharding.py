@@ -1,4 +1,4 @@
-"""What each strategy leaves on a device, from what one process alone would hold.
+"""The memory each sharding strategy needs per device, from the footprint of a single process.
 
 The arithmetic is that of ZeRO (Rajbhandari et al., 2020, §5) with what DeepSpeed and DDP add: a
 master copy of the weights, which like the moments is float32 whatever they compute in, and buckets
@@ -8,8 +8,8 @@ moments are as its weights are, and where these are halves (bf16-true), so are t
 
 from dataclasses import dataclass
 
-from launch.plan.devices import Device
-from launch.plan.footprint import Footprint
+from launch.memory_plan.devices import Device
+from launch.memory_plan.footprint import Footprint
 
 GPU_BUCKET = 200_000_000
 """Elements in each bucket, as Lightning asks DeepSpeed for; two of them where it overlaps."""
@@ -20,7 +20,7 @@ STRATEGIES = ("auto", "ddp", "zero1", "zero2", "zero3", "zero2-offload", "zero3-
 
 
 @dataclass(frozen=True)
-class Share:
+class ShardedFootprint:
     """Bytes of one device, and of the host's memory for it."""
 
     strategy: str
@@ -28,7 +28,7 @@ class Share:
     gradients: int
     optimizer: int
     buffers: int
-    passing: int
+    activations: int
     """Activations and the loss, at the worst moment."""
     buckets: int
     overhead: int
@@ -37,23 +37,25 @@ class Share:
     @property
     def peak(self) -> int:
         held = self.weights + self.gradients + self.optimizer + self.buffers
-        return held + self.passing + self.buckets + self.overhead
+        return held + self.activations + self.buckets + self.overhead
 
 
-def share(found: Footprint, strategy: str, ranks: int, device: Device, halves: bool) -> Share:
+def shard_footprint(
+    found: Footprint, strategy: str, ranks: int, device: Device, halves: bool
+) -> ShardedFootprint:
     """Of `ranks` processes that each take a step like `found`; `halves`: they compute in 16 bits."""
     if not strategy.startswith("zero"):
         buckets = found.trained_weights if ranks > 1 else 0
-        passing = found.peak - found.weights - found.buffers - found.optimizer - found.gradients
-        return Share(
+        activations = found.peak - found.weights - found.buffers - found.optimizer - found.gradients
+        return ShardedFootprint(
             strategy,
             found.weights,
             found.gradients,
             found.optimizer,
             found.buffers + found.best,
-            passing,
+            activations,
             buckets,
-            device.each,
+            device.process_overhead,
             0,
         )
     stage, offload = int(strategy[4]), strategy.endswith("offload")
@@ -76,23 +78,31 @@ def share(found: Footprint, strategy: str, ranks: int, device: Device, halves: b
     if stage == 3:
         gathered = min(whole, LIVE * size)
         weights = gathered + (0 if offload else whole // ranks)
-    passing = max(found.passing, found.update // ranks)
+    activations = max(found.activations, found.update // ranks)
     host = 0
     if offload:
         host = state + summed + kept + (whole // ranks if stage == 3 else 0)
-        return Share(
+        return ShardedFootprint(
             strategy,
             weights,
             0 if stage > 1 else kept,
             0,
             extra,
-            passing,
+            activations,
             buckets,
-            device.each,
+            device.process_overhead,
             host,
         )
-    return Share(
-        strategy, weights, kept + summed, state, extra, passing, buckets, device.each, host
+    return ShardedFootprint(
+        strategy,
+        weights,
+        kept + summed,
+        state,
+        extra,
+        activations,
+        buckets,
+        device.process_overhead,
+        host,
     )
 
 

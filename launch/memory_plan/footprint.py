@@ -1,4 +1,4 @@
-"""What one step of a stage holds, counted by taking it without content (see `launch.plan.hollow`)."""
+"""The memory footprint of one training step, measured on fake tensors (`launch.memory_plan.fake_tensors`)."""
 
 import warnings
 from collections.abc import Iterator
@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from catalog.catalog import Catalog
 from catalog.splits import Split
-from launch.plan.build import Built, StageConfig, build
-from launch.plan.hollow import SMALLEST, Hollow
+from launch.memory_plan.build import BuiltStage, StageConfig, build_stage
+from launch.memory_plan.fake_tensors import SMALLEST, FakeTensorMeter
 from pretrain.encoder import ItemEncoder
 
 WEIGHTS, BUFFERS = "weights", "buffers"
-REAL_PARTS = 4
+REAL_MICRO_BATCHES = 4
 """Parts of a step (GradCache) that are taken; further ones are alike, and hold no more at a time."""
 
 
@@ -42,7 +42,7 @@ class Footprint:
     """The most that passes (activations, loss, scratch) while the forward pass goes on."""
     backward: int
     """The most of it and of gradients together, in the backward pass."""
-    passing: int
+    activations: int
     """The most that passes at any time, gradients aside."""
     update: int
     """What the optimiser needs for a moment."""
@@ -77,8 +77,14 @@ def footprint(
 
     `on_gpu`: attention never holds its scores there, and the optimiser is one kernel.
     """
-    with quiet(), as_on(on_gpu), numbers_of(config.trainer.precision), staying(), Hollow() as mode:
-        built = build(config, catalog, split)
+    with (
+        silent_warnings(),
+        attention_as_on(on_gpu),
+        default_dtype(config.trainer.precision),
+        without_moving(),
+        FakeTensorMeter() as mode,
+    ):
+        built = build_stage(config, catalog, split)
         module = built.module
         parameters = list(module.parameters())
         trained = [p for p in parameters if p.requires_grad]
@@ -86,9 +92,9 @@ def footprint(
         buffers = mode.name(module.buffers(), BUFFERS)
         mode.follow(parameters)
         heaviest = sorted(range(steps), key=lambda step: -built.cost(built.read(step)))
-        alone(module)
+        detach_from_trainer(module)
         taken = [_one_step(mode, built, step, config) for step in heaviest[:counted]]
-        forward, backward, passing, slots = map(max, zip(*taken, strict=True))
+        forward, backward, activations, slots = map(max, zip(*taken, strict=True))
     learned = sum(map(size_of, trained))
     reached = [p for p in trained if p.grad is not None]  # an adaptor that no item needs is not
     gradients = sum(map(size_of, reached))
@@ -105,32 +111,34 @@ def footprint(
         optimizer=state,
         forward=forward,
         backward=backward,
-        passing=passing,
+        activations=activations,
         update=0 if on_gpu else 2 * max(map(size_of, trained), default=0),
-        best=learned if built.best_kept else 0,
+        best=learned if built.keeps_best else 0,
         items=len(built.read(heaviest[0])),
         slots=slots,
         bytes_each=parameters[0].element_size(),
     )
 
 
-def _one_step(mode: Hollow, built: Built, step: int, config: StageConfig) -> tuple[int, ...]:
+def _one_step(
+    mode: FakeTensorMeter, built: BuiltStage, step: int, config: StageConfig
+) -> tuple[int, ...]:
     module = built.module
     module.zero_grad()
     module.train()
     module.on_train_start()
     batch = built.batch(step)
     mode.begin()
-    with autocast(config.trainer.precision), few_parts(built.encoder):
+    with autocast(config.trainer.precision), few_micro_batches(built.encoder):
         loss: Any = module.training_step(batch, 0)
-        forward = mode.peak_passing
+        forward = mode.peak_activations
         mode.begin()
         if any(p.requires_grad for p in module.parameters()):
             loss.backward()
     del loss
     fixed = mode.at_peak[WEIGHTS] + mode.at_peak[BUFFERS]
-    passing = max(forward, mode.peak_passing)
-    return forward, mode.peak - fixed, passing, batch.items.numel()
+    activations = max(forward, mode.peak_activations)
+    return forward, mode.peak - fixed, activations, batch.items.numel()
 
 
 def size_of(tensor: Tensor) -> int:
@@ -144,7 +152,7 @@ def dtypes(precision: str) -> tuple[torch.dtype, bool]:
     return known.get(kind, torch.float32), how == "mixed"
 
 
-def in_halves(precision: str) -> bool:
+def is_half_precision(precision: str) -> bool:
     """Whether it computes in 16 bits, whatever weights are kept in."""
     return dtypes(precision)[0] in (torch.float16, torch.bfloat16)
 
@@ -155,7 +163,7 @@ def autocast(precision: str) -> Any:
 
 
 @contextmanager
-def numbers_of(precision: str) -> Iterator[None]:
+def default_dtype(precision: str) -> Iterator[None]:
     """Weights and content are of this kind, unless it is mixed."""
     kind, mixed = dtypes(precision)
     before = torch.get_default_dtype()
@@ -166,14 +174,14 @@ def numbers_of(precision: str) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def alone(module: pl.LightningModule) -> None:
+def detach_from_trainer(module: pl.LightningModule) -> None:
     """Lets a module take a step with no trainer around it."""
     nothing: Any = lambda *_, **__: None  # noqa: E731
     module.log = module.log_dict = nothing
 
 
 @contextmanager
-def few_parts(encoder: ItemEncoder | None) -> Iterator[None]:
+def few_micro_batches(encoder: ItemEncoder | None) -> Iterator[None]:
     """The parts of a step after the first ones only hand out what they would, without the towers."""
     if encoder is None:
         yield
@@ -185,7 +193,7 @@ def few_parts(encoder: ItemEncoder | None) -> Iterator[None]:
     def forward(content: Any) -> Any:
         learning = torch.is_grad_enabled()
         taken[learning] += 1
-        if taken[learning] <= REAL_PARTS or not like:
+        if taken[learning] <= REAL_MICRO_BATCHES or not like:
             found = true_forward(content)
             like[:] = [type(found), {n: _shape(v) for n, v in vars(found).items()}]
             return found
@@ -213,7 +221,7 @@ def _shape(value: Tensor | None) -> Any:
 
 
 @contextmanager
-def as_on(gpu: bool) -> Iterator[None]:
+def attention_as_on(gpu: bool) -> Iterator[None]:
     """On a GPU attention with dropout is one kernel, too, which keeps no scores."""
     if not gpu:
         yield
@@ -228,7 +236,7 @@ def as_on(gpu: bool) -> Iterator[None]:
 
 
 @contextmanager
-def staying() -> Iterator[None]:
+def without_moving() -> Iterator[None]:
     """Modules without content are moved nowhere; torch cannot exchange their weights in place."""
 
     def stay(module: nn.Module, *_: Any, **__: Any) -> nn.Module:
@@ -239,7 +247,7 @@ def staying() -> Iterator[None]:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def silent_warnings() -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")

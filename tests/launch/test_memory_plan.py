@@ -11,21 +11,27 @@ from typing import Any
 import pytest
 import torch
 
-import launch.plan.footprint
+import launch.memory_plan.footprint
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
 from catalog.splits import load_split
 from finetune.config import FinetuneConfig, FinetuneDataConfig
 from launch.cli import main
-from launch.plan.build import build
-from launch.plan.checks import check_data, check_disk, check_precision, check_settings
-from launch.plan.config import stage_settings
-from launch.plan.devices import DEVICES, Device, find_device
-from launch.plan.footprint import Footprint, alone, autocast, footprint, in_halves
-from launch.plan.hollow import PASSING, Hollow
-from launch.plan.plan import make_plan
-from launch.plan.probe import probe
-from launch.plan.shards import share
+from launch.memory_plan.build import build_stage
+from launch.memory_plan.checks import check_data, check_disk, check_precision, check_settings
+from launch.memory_plan.config import stage_settings
+from launch.memory_plan.devices import DEVICES, Device, find_device
+from launch.memory_plan.fake_tensors import ACTIVATIONS, FakeTensorMeter
+from launch.memory_plan.footprint import (
+    Footprint,
+    autocast,
+    detach_from_trainer,
+    footprint,
+    is_half_precision,
+)
+from launch.memory_plan.plan import make_memory_plan
+from launch.memory_plan.probe import probe
+from launch.memory_plan.sharding import shard_footprint
 from pretrain.config import (
     EncoderConfig,
     OptimizerConfig,
@@ -87,21 +93,21 @@ def test_a_hollow_step_takes_what_a_real_one_takes(demo_world: Path, kind: str) 
     found = counted(config, steps=1)
 
     catalog, split = load_split(config.catalog, config.split)
-    with Hollow(hollow=False) as mode:
-        built = build(config, catalog, split)
+    with FakeTensorMeter(hollow=False) as mode:
+        built = build_stage(config, catalog, split)
         module = built.module.train()
         mode.name(module.parameters(), "weights")
         mode.name(module.buffers(), "buffers")
         mode.follow(module.parameters())
-        alone(module)  # pyright: ignore[reportArgumentType]
+        detach_from_trainer(module)  # pyright: ignore[reportArgumentType]
         batch = built.batch(0)
         mode.begin()
         with autocast(config.trainer.precision):
             loss = built.module.training_step(batch, 0)
-            forward = mode.peak_passing
+            forward = mode.peak_activations
             mode.begin()
             loss.backward()
-        passing = max(forward, mode.peak_passing)
+        activations = max(forward, mode.peak_activations)
     trained = [p for p in module.parameters() if p.requires_grad]
     optimizer = make_optimizer(trained, config.optimizer, 10)["optimizer"]
     optimizer.step()
@@ -112,14 +118,14 @@ def test_a_hollow_step_takes_what_a_real_one_takes(demo_world: Path, kind: str) 
     gradients = sum(max(64, p.grad.nbytes) for p in trained if p.grad is not None)
     assert found.gradients == gradients
     assert found.optimizer == pytest.approx(sum(x.nbytes for x in states), rel=0.05)
-    assert found.passing == pytest.approx(passing, rel=0.02)
+    assert found.activations == pytest.approx(activations, rel=0.02)
 
 
 def test_what_autograd_saves_is_what_the_forward_pass_is_said_to_hold(demo_world: Path) -> None:
     config = pretraining(demo_world)
     found = counted(config, steps=1)
-    built = build(config, *load_split(config.catalog, config.split))
-    alone(built.module.train())  # pyright: ignore[reportArgumentType]
+    built = build_stage(config, *load_split(config.catalog, config.split))
+    detach_from_trainer(built.module.train())  # pyright: ignore[reportArgumentType]
     own = {p.untyped_storage().data_ptr() for p in built.module.parameters()}
     saved: dict[int, int] = {}
 
@@ -142,12 +148,12 @@ def test_further_parts_hold_no_more(demo_world: Path, monkeypatch: pytest.Monkey
     encoder = replace(config.encoder, text=text, image=None)
     config = replace(config, encoder=encoder, data=replace(config.data, num_micro_batches=6))
     brief = counted(config, steps=1)
-    monkeypatch.setattr(launch.plan.footprint, "REAL_PARTS", 99)
-    assert brief.passing == pytest.approx(counted(config, steps=1).passing, rel=0.1)
+    monkeypatch.setattr(launch.memory_plan.footprint, "REAL_MICRO_BATCHES", 99)
+    assert brief.activations == pytest.approx(counted(config, steps=1).activations, rel=0.1)
 
 
 def test_masks_without_content_count_everywhere() -> None:
-    with Hollow():
+    with FakeTensorMeter():
         hollow = torch.randn(3, 4)
         known = torch.tensor([True, False, True])
         assert hollow[known].shape == (2, 4)
@@ -156,17 +162,17 @@ def test_masks_without_content_count_everywhere() -> None:
 
 
 def test_hollow_tensors_are_counted_until_they_go() -> None:
-    with Hollow() as mode:
+    with FakeTensorMeter() as mode:
         held = torch.zeros(1000)
-        passing = held + 1
-        assert mode.live[PASSING] == 8000
-        del passing
-        assert mode.live[PASSING] == 4000
+        activations = held + 1
+        assert mode.live[ACTIVATIONS] == 8000
+        del activations
+        assert mode.live[ACTIVATIONS] == 4000
         for _ in range(3):  # one after the other takes no more than one
-            passing = held + 1
-            del passing
+            activations = held + 1
+            del activations
         mode.name([held], "weights")
-        assert mode.live == {"weights": 4000, PASSING: 0}
+        assert mode.live == {"weights": 4000, ACTIVATIONS: 0}
         assert mode.peak == 8000
 
 
@@ -180,19 +186,19 @@ FOOTPRINT = Footprint(
     optimizer=8000,
     forward=500,
     backward=4700,
-    passing=700,
+    activations=700,
     update=0,
     best=0,
     items=1,
     slots=1,
     bytes_each=4,
 )
-BARE = Device("bare", 10**9, on_gpu=True, bfloat16=True, each=0)
+BARE = Device("bare", 10**9, on_gpu=True, bfloat16=True, process_overhead=0)
 
 
 def test_zero_divides_what_it_shards() -> None:
     def at(strategy: str, ranks: int = 4, halves: bool = False) -> Any:
-        return share(FOOTPRINT, strategy, ranks, BARE, halves)
+        return shard_footprint(FOOTPRINT, strategy, ranks, BARE, halves)
 
     alone, ddp = at("auto", ranks=1), at("ddp")
     assert alone.peak == 4000 + 8000 + 4700
@@ -234,7 +240,7 @@ def test_shares_are_what_weights_and_optimiser_take(demo_world: Path, tmp_path: 
         planned = counted(
             replace(config, trainer=replace(config.trainer, precision=precision)), steps=1
         )
-        told = share(planned, strategy, 2, BARE, in_halves(precision))
+        told = shard_footprint(planned, strategy, 2, BARE, is_half_precision(precision))
         assert told.optimizer == pytest.approx(measured["optimizer"], rel=0.05), name
         gathered = 2 * measured["weights"] if strategy == "zero3" else 0  # for as long as used
         assert told.weights == pytest.approx(measured["weights"] + gathered, rel=0.05), name
@@ -246,14 +252,16 @@ def test_zero_keeps_its_master_copy_and_moments_whole_where_weights_are_halves()
     true = replace(FOOTPRINT, **halves, best=2000, bytes_each=2)
     mixed = replace(FOOTPRINT, best=4000)
     for strategy in ("zero1", "zero2", "zero3", "zero2-offload", "zero3-offload"):
-        assert share(true, strategy, 4, BARE, True) == share(mixed, strategy, 4, BARE, True)
-    assert share(true, "zero2", 4, BARE, True).optimizer == 1000 + 2000
-    assert share(true, "zero3", 4, BARE, True).buffers == 0, "no rank has weights to keep"
-    assert share(true, "ddp", 4, BARE, True).optimizer == 4000
+        assert shard_footprint(true, strategy, 4, BARE, True) == shard_footprint(
+            mixed, strategy, 4, BARE, True
+        )
+    assert shard_footprint(true, "zero2", 4, BARE, True).optimizer == 1000 + 2000
+    assert shard_footprint(true, "zero3", 4, BARE, True).buffers == 0, "no rank has weights to keep"
+    assert shard_footprint(true, "ddp", 4, BARE, True).optimizer == 4000
 
 
 def wrong(config: Any) -> list[str]:
-    return [finding.line for finding in check_settings(config)]
+    return [problem.message for problem in check_settings(config)]
 
 
 def test_mistakes_in_settings_are_all_told(demo_world: Path) -> None:
@@ -285,7 +293,7 @@ def test_mistakes_in_settings_are_all_told(demo_world: Path) -> None:
 def test_mistakes_against_the_data_are_told(demo_world: Path) -> None:
     def told(config: Any) -> str:
         found = check_data(config, *load_split(config.catalog, config.split))
-        return "\n".join(finding.line for finding in found)
+        return "\n".join(problem.message for problem in found)
 
     usual = pretraining(demo_world, trainer=TrainerConfig(max_steps=10))
     assert told(usual) == ""
@@ -300,11 +308,11 @@ def test_mistakes_against_the_data_are_told(demo_world: Path) -> None:
 
 
 def test_devices_and_disks_are_looked_at(tmp_path: Path) -> None:
-    old = Device("old", 10**9, on_gpu=True, bfloat16=False, each=0)
-    assert "no bfloat16" in check_precision("bf16-mixed", old)[0].line
+    old = Device("old", 10**9, on_gpu=True, bfloat16=False, process_overhead=0)
+    assert "no bfloat16" in check_precision("bf16-mixed", old)[0].message
     assert check_precision("bf16-mixed", DEVICES["h100"]) == []
-    assert "made for GPUs" in check_precision("16-mixed", replace(old, on_gpu=False))[0].line
-    assert "free" in check_disk({"weights": 10**18}, tmp_path / "not" / "there")[0].line
+    assert "made for GPUs" in check_precision("16-mixed", replace(old, on_gpu=False))[0].message
+    assert "free" in check_disk({"weights": 10**18}, tmp_path / "not" / "there")[0].message
     assert check_disk({"weights": 1}, tmp_path) == []
     with pytest.raises(VitrineError, match="no device 'h10' is known"):
         find_device("h10")
@@ -314,14 +322,16 @@ def test_a_plan_recommends_the_simplest_that_fits(
     demo_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = pretraining(demo_world, trainer=TrainerConfig(devices=4, accelerator="cpu"))
-    plan = make_plan(config, "h100", tmp_path)
+    plan = make_memory_plan(config, "h100", tmp_path)
     assert plan.recommended == plan.chosen == "ddp"
     assert plan.rows is not None
     assert plan.rows > config.data.rows
     assert plan.share is not None
-    small = replace(DEVICES["h100"], memory=plan.share.peak, each=DEVICES["h100"].each)
+    small = replace(
+        DEVICES["h100"], memory=plan.share.peak, process_overhead=DEVICES["h100"].process_overhead
+    )
     monkeypatch.setitem(DEVICES, "h100", small)
-    tight = make_plan(config, "h100", tmp_path)  # no margin is left
+    tight = make_memory_plan(config, "h100", tmp_path)  # no margin is left
     assert tight.recommended is None or tight.settings
     assert json.loads(json.dumps(tight.to_dict()))["strategies"][0]["fits"] is False
 
@@ -333,7 +343,7 @@ def test_the_command_shows_all_that_is_wrong(
     broken = ["--encoder.text.config.hidden_size", "126", "--encoder.width", "100"]
     assert main([*command, *broken]) == 2
     told = capsys.readouterr()
-    assert told.out.count("wrong: ") == 2
+    assert told.out.count("error: ") == 2
     assert told.err.startswith("vitrine: 2 of ")
     assert main([*command, "--trainer.max_stps", "3"]) == 2
     assert "Did you mean 'trainer.max_steps'?" in capsys.readouterr().err
@@ -347,7 +357,7 @@ def test_settings_are_the_stage_s_own(tmp_path: Path) -> None:
         "encoder:\n  image:\n  text: {config: {model_type: gpt2, n_embd: 8}}\ntrainer:\n"
     )
     from launch.arguments import Signature, parse_arguments
-    from launch.plan.command import plan
+    from launch.commands.memory_plan import plan
 
     given = ["pretrain", "--config", str(file), "--encoder.text.config.n_layer=3", "--data.rows=5"]
     given += ["--catalog.path", "0123"]
@@ -359,7 +369,7 @@ def test_settings_are_the_stage_s_own(tmp_path: Path) -> None:
 
 
 def test_the_commands_bring_no_torch() -> None:
-    code = "import launch.plan.command, sys; sys.exit('torch' in sys.modules)"
+    code = "import launch.commands.memory_plan, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -1,4 +1,4 @@
-"""Options of `vitrine launch plan` and `rehearse`, and settings of whichever stage is named."""
+"""Options of `vitrine launch plan` and `simulate`, and settings of whichever stage is named."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +29,7 @@ class PlanOptions:
 
 
 @dataclass(frozen=True)
-class RehearseOptions:
+class SimulateOptions:
     stage: str
     """pretrain or finetune; its own settings follow, as without `launch`."""
     config: str | None = None

@@ -1,0 +1,1 @@
+"""Simulation of one rank of a multi-rank run (`vitrine launch simulate`)."""
