@@ -26,7 +26,7 @@ from catalog.demo import build_demo_world
 from catalog.errors import VitrineError
 from finetune.config import FinetuneConfig, FinetuneDataConfig
 from finetune.run import run_finetuning
-from launch.checkpoints import newest_sound
+from launch.checkpoints import newest_valid_checkpoint
 from launch.events import Events, read_events
 from launch.trainer import build_trainer
 from pretrain.config import (
@@ -136,7 +136,7 @@ def make(folder: Path) -> dict[str, Kept]:
     )
 
     def of_checkpoint(copy: Path) -> str:
-        found = newest_sound(copy, Events(copy))
+        found = newest_valid_checkpoint(copy, Events(copy))
         if found is not None and found.name == "step=8":
             return ""
         logged = any(event["event"] == "fallback" for event in read_events(copy))

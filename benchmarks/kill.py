@@ -24,7 +24,7 @@ from benchmarks.record import write_record
 from benchmarks.sources import CHECKPOINTS
 from catalog.errors import VitrineError
 from launch import checkpoints
-from launch.checkpoints import Checkpoints, clear_away, newest_sound
+from launch.checkpoints import Checkpoints, clean_up, newest_valid_checkpoint
 from launch.trainer import build_trainer
 from pretrain.config import TrainerConfig
 from pretrain.work import checkpoints_in
@@ -63,9 +63,9 @@ def at_the_save(run: Path) -> Iterator[tuple[Path, dict[str, Save]]]:
     """A training that stands before its second checkpoint: its folder, and ways to write it."""
     found: list[Any] = []
 
-    def hold(self: Checkpoints, trainer: Any, step: int, aside: bool) -> None:
+    def hold(self: Checkpoints, trainer: Any, step: int, background: bool) -> None:
         if step == OLD:
-            write(self, trainer, step, aside)
+            write(self, trainer, step, background)
             return
         found.append((self, trainer))
         raise _AtTheSave
@@ -188,7 +188,7 @@ def copy_of(run: Path, root: Path | None = None) -> Iterator[Path]:
 
 def loaded(folder: Path) -> tuple[int, bool]:
     """The step a run would go on from, and whether its state is all of that step."""
-    found = newest_sound(folder)
+    found = newest_valid_checkpoint(folder)
     assert found is not None
     state = torch.load(found / "state", weights_only=True)
     return state["global_step"], found.name == f"step={state['global_step']}"
@@ -249,7 +249,7 @@ def _judge(folder: Path, figures: dict[str, Any]) -> None:
     figures["mixtures"] += not whole
     figures["old"] += step == OLD
     figures["new"] += step == NEW
-    clear_away(folder / "checkpoints", step)
+    clean_up(folder / "checkpoints", step)
     names = [path.name for path in (folder / "checkpoints").iterdir()]
     figures["leftovers"] += any(re.fullmatch(r"step=\d+", name) is None for name in names)
 

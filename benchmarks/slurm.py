@@ -22,7 +22,7 @@ import yaml
 
 from benchmarks.record import write_record
 from catalog.demo import build_demo_world
-from launch.submit.config import GOES_ON, Job, LaunchOptions
+from launch.submit.config import RESUMABLE, Job, LaunchOptions
 from launch.submit.slurm import batch_script
 
 NODES = ("n1", "n2")
@@ -120,7 +120,7 @@ def main() -> None:
         command="python -m benchmarks.slurm",
         seeds=[0],
         figures={"slurm": version, **figures},
-        sources=["launch/stopping.py", "launch/submit/*.py", "launch/trainer.py"],
+        sources=["launch/graceful_stop.py", "launch/submit/*.py", "launch/trainer.py"],
         goal=[
             "jobs_requeued == 1",
             f"steps == {STEPS}",
@@ -175,7 +175,7 @@ def cluster() -> Iterator[str]:
 def two_nodes(folder: Path) -> dict[str, int]:
     """A job on both nodes is told of its end and queued again; another is cancelled."""
     stub = folder / "stub"
-    stub.write_text(STUB.format(python=sys.executable, goes_on=GOES_ON))
+    stub.write_text(STUB.format(python=sys.executable, goes_on=RESUMABLE))
     stub.chmod(0o755)
     job = Job("stub", (("pretrain",),), nodes=2, devices=1, gpus=False, cpus=1, restarts=0)
     options = LaunchOptions("pretrain", work=".")

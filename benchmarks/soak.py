@@ -26,7 +26,7 @@ from benchmarks.sources import CHECKPOINTS
 from catalog.demo import build_demo_world
 from finetune.statistics import mean_interval
 from launch.events import read_events
-from launch.submit.config import GOES_ON
+from launch.submit.config import RESUMABLE
 from tests.pretrain.runs import SCRIPT, facts, losses_by_step
 
 SEEDS, STEPS, EVERY = 20, 2000, 25
@@ -56,8 +56,8 @@ def main() -> None:
         sources=[
             *CHECKPOINTS,
             "benchmarks/shards.py",
-            "launch/guard.py",
-            "launch/stopping.py",
+            "launch/nonfinite_guard.py",
+            "launch/graceful_stop.py",
             "launch/watchdog.py",
             "pretrain/quarantine.py",
         ],
@@ -220,7 +220,7 @@ def live(
             if agent.poll() is None:
                 agent.terminate()
                 agent.wait()
-        if agent.returncode not in (0, GOES_ON):
+        if agent.returncode not in (0, RESUMABLE):
             raise AssertionError(log.read_text()[-3000:])
     assert not left, f"{output} ended before it was struck"
     stops = [event for event in events_of(output) if event["event"] == "stop"]

@@ -27,14 +27,14 @@ from catalog.atomic_write import fsync_file, fsync_folders, publish, signal_prog
 from catalog.checksums import Checksums, checksum_mismatch, compute_checksums, dumps_with_checksum
 from catalog.errors import VitrineError
 from launch.events import Events
-from launch.stopping import StopWhenAsked
+from launch.graceful_stop import GracefulStop
 from launch.strategies import kind_of
 from pretrain.distributed import gather_objects, world
 from pretrain.work import CHECKPOINT, WRITTEN, checkpoints_in, written
 
 STATE = "state"
 """In a checkpoint: a file of Lightning's, or under ZeRO a folder of DeepSpeed's."""
-PARTIAL, GONE, SPOILT = ".partial", ".gone", ".spoilt"
+PARTIAL, GONE, CORRUPT = ".partial", ".gone", ".corrupt"
 """Ends of names beside checkpoints: not whole yet; about to be removed; not what was written."""
 
 
@@ -44,7 +44,7 @@ class Checkpoints(Checkpoint):
     A module whose `frozen_is_unchanged` says so has no frozen weight in them: a run that goes on has
     those from where it had them at first, and beside an adapter of a few MB they would be gigabytes.
 
-    `aside`: without ZeRO, a copy of the state is written by a thread while training goes on.
+    `background`: without ZeRO, a copy of the state is written by a thread while training goes on.
 
     Lightning calls callbacks of this kind last, when all others have seen the step.
     """
@@ -54,45 +54,47 @@ class Checkpoints(Checkpoint):
         folder: Path,
         every: int,
         keep: int,
-        stop: StopWhenAsked,
+        stop: GracefulStop,
         events: Events,
-        aside: bool = False,
+        background: bool = False,
     ) -> None:
         self.folder = folder / "checkpoints"
         self.every = every
         self.keep = keep
         self.stop = stop
         self.events = events
-        self.aside = aside
+        self.background = background
         self.writer: threading.Thread | None = None
         self.fault: BaseException | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self.leaves_out = getattr(pl_module, "frozen_is_unchanged", False)
-        pl_module.strict_loading = not self.leaves_out  # `on_load_checkpoint` is, about the rest
+        self.excludes_frozen = getattr(pl_module, "frozen_is_unchanged", False)
+        pl_module.strict_loading = (
+            not self.excludes_frozen
+        )  # `on_load_checkpoint` is, about the rest
         if isinstance(trainer.strategy, DeepSpeedStrategy):
-            trainer.strategy.exclude_frozen_parameters = self.leaves_out
+            trainer.strategy.exclude_frozen_parameters = self.excludes_frozen
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        for name in frozen(pl_module) if self.leaves_out else ():
+        for name in frozen_names(pl_module) if self.excludes_frozen else ():
             checkpoint.get("state_dict", {}).pop(name, None)
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        if not self.leaves_out or "state_dict" not in checkpoint:
+        if not self.excludes_frozen or "state_dict" not in checkpoint:
             return  # Lightning or DeepSpeed are strict themselves
-        wanted = pl_module.state_dict().keys() - frozen(pl_module)
-        different = wanted ^ (checkpoint["state_dict"].keys() - frozen(pl_module))
+        wanted = pl_module.state_dict().keys() - frozen_names(pl_module)
+        different = wanted ^ (checkpoint["state_dict"].keys() - frozen_names(pl_module))
         if different:
             raise RuntimeError(f"the checkpoint is of other weights: {sorted(different)[:3]}")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.latest = trainer.global_step
         if trainer.is_global_zero:
-            clear_away(self.folder, self.latest)
+            clean_up(self.folder, self.latest)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
@@ -102,7 +104,7 @@ class Checkpoints(Checkpoint):
             return
         asked = self.stop.agreed
         if self.every and (step % self.every == 0 or asked):
-            self._write(trainer, step, aside=self.aside and not asked)
+            self._write(trainer, step, background=self.background and not asked)
             self.latest = step
         if asked:
             self._finish()
@@ -126,7 +128,7 @@ class Checkpoints(Checkpoint):
             fault, self.fault = self.fault, None
             raise fault
 
-    def _write(self, trainer: pl.Trainer, step: int, aside: bool) -> None:
+    def _write(self, trainer: pl.Trainer, step: int, background: bool) -> None:
         self._finish()
         began = perf_counter()
         final = self.folder / f"step={step}"
@@ -139,27 +141,27 @@ class Checkpoints(Checkpoint):
         io = trainer.strategy.checkpoint_io
         shared = isinstance(trainer.strategy, DeepSpeedStrategy)
         if isinstance(io, StateFile):
-            io.holds_back = aside
-        with reported(partial, self.folder, trainer):
+            io.holds_copy = background
+        with report_write_errors(partial, self.folder, trainer):
             if trainer.is_global_zero:
                 shutil.rmtree(partial, ignore_errors=True)
                 partial.mkdir(parents=True)
             trainer.strategy.barrier()
             trainer.save_checkpoint(partial / STATE)  # all ranks have written when it returns
-            if aside:
+            if background:
                 if isinstance(io, StateFile) and trainer.is_global_zero:
-                    what = (io.held, partial, final, facts, trainer, began)
-                    self.writer = threading.Thread(target=self._write_aside, args=what)
+                    what = (io.held_state, partial, final, facts, trainer, began)
+                    self.writer = threading.Thread(target=self._write_in_background, args=what)
                     self.writer.start()
                 return
             sums: Checksums = {}
             if shared or trainer.is_global_zero:
-                sums = sums_together(partial) if shared else compute_checksums(partial)
+                sums = checksums_over_ranks(partial) if shared else compute_checksums(partial)
             if trainer.is_global_zero:
                 self._complete(partial, final, {**facts, "files": sums}, began)
         trainer.strategy.barrier()
 
-    def _write_aside(
+    def _write_in_background(
         self,
         state: dict[str, Any],
         partial: Path,
@@ -169,7 +171,7 @@ class Checkpoints(Checkpoint):
         began: float,
     ) -> None:
         try:
-            with reported(partial, self.folder, trainer):
+            with report_write_errors(partial, self.folder, trainer):
                 save_state(state, partial / STATE)
                 self._complete(
                     partial, final, {**facts, "files": compute_checksums(partial)}, began
@@ -198,15 +200,15 @@ class StateFile(TorchCheckpointIO):
     What is read may be anybody's file: it is tensors and plain values, or refused.
     """
 
-    holds_back = False
-    held: dict[str, Any]
+    holds_copy = False
+    held_state: dict[str, Any]
 
     @override
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
-        if self.holds_back:
-            self.held = tree_map_only(Tensor, lambda x: x.detach().cpu().clone(), checkpoint)
+        if self.holds_copy:
+            self.held_state = tree_map_only(Tensor, lambda x: x.detach().cpu().clone(), checkpoint)
         else:
             save_state(checkpoint, Path(path))
 
@@ -223,13 +225,13 @@ def save_state(state: dict[str, Any], path: Path) -> None:
         torch.save(state, file)
 
 
-def sums_together(folder: Path) -> Checksums:
+def checksums_over_ranks(folder: Path) -> Checksums:
     """Those of all files below, each rank reading a share of them."""
     shares = gather_objects(compute_checksums(folder, *world()))
     return {name: facts for share in shares for name, facts in share.items()}
 
 
-def fault_of(checkpoint: Path) -> str:
+def checkpoint_fault(checkpoint: Path) -> str:
     """What is wrong with a checkpoint, in a few words; "" where it is what was written."""
     try:
         return checksum_mismatch(checkpoint, written(checkpoint)["files"])
@@ -237,7 +239,7 @@ def fault_of(checkpoint: Path) -> str:
         return f"{WRITTEN} cannot be read ({type(error).__name__})"
 
 
-def newest_sound(work: Path, events: Events | None = None) -> Path | None:
+def newest_valid_checkpoint(work: Path, events: Events | None = None) -> Path | None:
     """The newest checkpoint that is what was written; those passed over are named.
 
     VitrineError where there are checkpoints, and none is sound, or where they cannot be listed: to
@@ -246,13 +248,13 @@ def newest_sound(work: Path, events: Events | None = None) -> Path | None:
     found = checkpoints_in(work)
     faults = []
     for checkpoint in reversed(found):
-        fault = fault_of(checkpoint)
+        fault = checkpoint_fault(checkpoint)
         if not fault:
             return checkpoint
         faults.append(f"{checkpoint}: {fault}")
         if events is not None:
-            events.write("fallback", passed_over=checkpoint.name, why=fault)
-            print(f"vitrine: passed over a spoilt checkpoint, {faults[-1]}", file=sys.stderr)
+            events.write("fallback", skipped=checkpoint.name, why=fault)
+            print(f"vitrine: skipped a corrupt checkpoint, {faults[-1]}", file=sys.stderr)
     if found:
         raise VitrineError(
             f"no checkpoint in {work} is what was written ({'; '.join(faults)}); remove the folder to "
@@ -261,7 +263,7 @@ def newest_sound(work: Path, events: Events | None = None) -> Path | None:
     return None
 
 
-def clear_away(folder: Path, step: int) -> None:
+def clean_up(folder: Path, step: int) -> None:
     """Removes what killed writers left; puts aside what is newer than where a run goes on, as spoilt."""
     if not folder.is_dir():
         return
@@ -270,7 +272,7 @@ def clear_away(folder: Path, step: int) -> None:
         if match is None:
             shutil.rmtree(path, ignore_errors=True)
         elif int(match[1]) > step:
-            path.rename(path.with_name(path.name + SPOILT))
+            path.rename(path.with_name(path.name + CORRUPT))
 
 
 def remove(checkpoint: Path) -> None:
@@ -281,7 +283,7 @@ def remove(checkpoint: Path) -> None:
     shutil.rmtree(gone)
 
 
-class reported:
+class report_write_errors:
     """Says in one line, with the bytes wanted, why a checkpoint could not be written."""
 
     def __init__(self, partial: Path, folder: Path, trainer: pl.Trainer) -> None:
@@ -296,8 +298,8 @@ class reported:
         if not isinstance(error, OSError | RuntimeError):
             return
         free = shutil.disk_usage(self.folder).free
-        needed = bytes_of(self.trainer)
-        said = first_of(error, OSError)
+        needed = state_bytes(self.trainer)
+        said = first_cause(error, OSError)
         if said is None and free >= needed:
             return
         if self.trainer.is_global_zero:
@@ -311,14 +313,14 @@ class reported:
         ) from error
 
 
-def first_of(error: BaseException | None, kind: type[BaseException]) -> BaseException | None:
+def first_cause(error: BaseException | None, kind: type[BaseException]) -> BaseException | None:
     """What lies behind an error: torch's writer has its own word for a write that failed."""
     while error is not None and not isinstance(error, kind):
         error = error.__cause__ or error.__context__
     return error
 
 
-def bytes_of(trainer: pl.Trainer) -> int:
+def state_bytes(trainer: pl.Trainer) -> int:
     """About what a rank's state takes: weights, and what the optimiser keeps of them."""
     module = trainer.lightning_module
     tensors = [p for p in module.parameters() if p.requires_grad]
@@ -328,7 +330,7 @@ def bytes_of(trainer: pl.Trainer) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def frozen(module: torch.nn.Module) -> set[str]:
+def frozen_names(module: torch.nn.Module) -> set[str]:
     """Names of the weights that are not trained, in its state; shared ones by each of their names."""
     named = module.named_parameters(remove_duplicate=False)
     return {name for name, parameter in named if not parameter.requires_grad}

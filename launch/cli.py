@@ -132,12 +132,12 @@ def main(arguments: list[str] | None = None) -> int:
         from catalog.errors import AllRanksError, VitrineError
 
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            print(f"vitrine: {no_room(error)}", file=sys.stderr)
+            print(f"vitrine: {disk_full_message(error)}", file=sys.stderr)
             return 2
         if not isinstance(error, VitrineError):
             raise
-        stopping = sys.modules.get("launch.stopping")
-        if stopping is not None and isinstance(error, stopping.Stopped):
+        stopping = sys.modules.get("launch.graceful_stop")
+        if stopping is not None and isinstance(error, stopping.StoppedError):
             return stopping.end(error)
         if not isinstance(error, AllRanksError):
             print(f"vitrine: {error}", file=sys.stderr)
@@ -260,7 +260,7 @@ def _entry(head: str, doc: str) -> str:
     return f"  {head}\n{body}" if doc else f"  {head}"
 
 
-def no_room(error: OSError) -> str:
+def disk_full_message(error: OSError) -> str:
     """What a full disk means for the person."""
     where = error.filename or "the disk of the output"
     return f"{where}: {error.strerror}; make room, and start the same command again to go on"
@@ -271,7 +271,7 @@ def _interrupted() -> int:
     return 130
 
 
-def leave(code: int = 0) -> NoReturn:
+def exit_process(code: int = 0) -> NoReturn:
     """Ends the process; at once where it shared a training with others.
 
     Threads that gloo and DeepSpeed leave running were seen to abort the interpreter's own ending, now
@@ -287,10 +287,10 @@ def leave(code: int = 0) -> NoReturn:
 
 def run() -> NoReturn:
     """The `vitrine` command."""
-    from launch.quiet import keep_libraries_quiet
+    from launch.library_logging import redirect_library_logs
 
-    keep_libraries_quiet()
-    leave(main())
+    redirect_library_logs()
+    exit_process(main())
 
 
 if __name__ == "__main__":

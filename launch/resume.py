@@ -12,7 +12,7 @@ from pathlib import Path
 import torch.distributed as dist
 
 from catalog.errors import AllRanksError, VitrineError
-from launch.checkpoints import fault_of, newest_sound
+from launch.checkpoints import checkpoint_fault, newest_valid_checkpoint
 from launch.events import Events
 from pretrain.distributed import gather_objects, world
 from pretrain.work import checkpoints_in, seal_of, written
@@ -37,7 +37,7 @@ def choose_checkpoint(work: Path, events: Events | None = None) -> Path | None:
     """
     rank, ranks = world()
     if ranks == 1:
-        return newest_sound(work, events)
+        return newest_valid_checkpoint(work, events)
     mine = _choice(work, events) if rank == 0 else Choice("")
     choice = gather_objects(mine)[0]
     problem = choice.error or _difference(work, choice)
@@ -55,7 +55,7 @@ def choose_checkpoint(work: Path, events: Events | None = None) -> Path | None:
 def _choice(work: Path, events: Events | None) -> Choice:
     folder = str(work.resolve())
     try:
-        checkpoint = newest_sound(work, events)
+        checkpoint = newest_valid_checkpoint(work, events)
         if checkpoint is None:
             return Choice(folder)
         return Choice(folder, checkpoint.name, written(checkpoint)["step"], seal_of(checkpoint))
@@ -83,7 +83,7 @@ def _difference(work: Path, choice: Choice) -> str:
         found = f"only {', '.join(held)}" if held else "no checkpoint"
         return f"holds {found} in {folder}, but {resumes}; {remedy}"
     checkpoint = work / "checkpoints" / choice.name
-    fault = fault_of(checkpoint)
+    fault = checkpoint_fault(checkpoint)
     if fault:
         return f"cannot use {checkpoint}: {fault}; {resumes}; {remedy}"
     if (seal := seal_of(checkpoint)) != choice.seal:

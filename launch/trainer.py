@@ -14,15 +14,15 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from typing_extensions import override
 
 from catalog.errors import VitrineError, one_line_message
-from launch.buffers import BuffersOnce
+from launch.broadcast_buffers import BroadcastBuffersOnce
 from launch.checkpoints import STATE, Checkpoints, SeedEachStep, StateFile
 from launch.events import Events
-from launch.guard import StepGuard
+from launch.graceful_stop import GracefulStop
 from launch.loggers import make_loggers
-from launch.meter import Meter
+from launch.nonfinite_guard import NonFiniteGuard
 from launch.resume import choose_checkpoint
-from launch.stopping import StopWhenAsked
 from launch.strategies import ElasticDeepSpeedStrategy, kind_of, make_strategy
+from launch.throughput import ThroughputMonitor
 from launch.training_progress import TrainingProgress
 from launch.watchdog import Watchdog
 from pretrain.config import TrainerConfig
@@ -112,14 +112,14 @@ def build_trainer(
     check_running(config)
     rank = int(os.environ.get("RANK", 0))
     events = Events(folder, rank)
-    stop = StopWhenAsked(events)
-    meter = Meter(config.log_every)
+    stop = GracefulStop(events)
+    meter = ThroughputMonitor(config.log_every)
     added: list[pl.Callback] = [
         stop,
         meter,
-        StepGuard(config.max_nonfinite_steps, stop, events),
+        NonFiniteGuard(config.max_nonfinite_steps, stop, events),
         SeedEachStep(config.seed),
-        BuffersOnce(),
+        BroadcastBuffersOnce(),
     ]
     if config.progress:
         added.append(TrainingProgress(title, meter))

@@ -5,7 +5,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from catalog.progress import ProgressDisplay
-from launch.meter import Meter
+from launch.throughput import ThroughputMonitor
 
 
 class TrainingProgress(pl.Callback):
@@ -15,7 +15,7 @@ class TrainingProgress(pl.Callback):
     A batch with `num_samples` also shows the speed, over all ranks.
     """
 
-    def __init__(self, title: str, meter: Meter) -> None:
+    def __init__(self, title: str, meter: ThroughputMonitor) -> None:
         self.title = title
         self.meter = meter
         self.display: ProgressDisplay | None = None

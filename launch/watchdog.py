@@ -23,13 +23,13 @@ import pytorch_lightning as pl
 
 from catalog import progress
 from launch.events import Events
-from launch.stopping import StopWhenAsked
+from launch.graceful_stop import GracefulStop
 
 EXIT_CODE = 76
 """Of a process that was ended for not moving."""
 GRACE = 20.0
 """Seconds that a step may take once a signal has asked for the end."""
-BEGINNING = 4.0
+STARTUP_FACTOR = 4.0
 """Until the first step a rank may take so many time-outs: shards are made, or converted, by one for all."""
 LATE = 3.0
 """A rank that has not said for so many beats that it lives is stopped, or gone; a pause longer than so
@@ -37,7 +37,7 @@ many is not counted, for then this process itself was asleep."""
 
 
 @dataclass
-class Beat:
+class Heartbeat:
     """Where a rank is; it writes one now and then, and `count` differs each time."""
 
     rank: int
@@ -49,24 +49,24 @@ class Beat:
 
 
 @dataclass(frozen=True)
-class Sighting:
+class RankStatus:
     """What one rank knows of another, by its own clock: those of two machines need not agree."""
 
-    beat: Beat
-    begun: bool
+    beat: Heartbeat
+    started: bool
     """Has written since the observer began; what lies there otherwise is of an earlier start, whose
     process may by now be anybody's."""
     silent: float
     """Seconds of observation in which it has written nothing new."""
 
 
-class Others:
+class RankObserver:
     """Looks at what the ranks of a run write into a folder."""
 
     def __init__(self, folder: Path, ranks: int) -> None:
         self.folder = folder
         self.texts = [self._read(rank) for rank in range(ranks)]
-        self.begun = [False] * ranks
+        self.started = [False] * ranks
         self.since: list[float | None] = [None] * ranks
         """When the observer first saw what is there now."""
 
@@ -75,20 +75,20 @@ class Others:
         for rank, before in enumerate(self.texts):
             text = self._read(rank)
             if text != before:
-                self.texts[rank], self.begun[rank] = text, True
+                self.texts[rank], self.started[rank] = text, True
             if text != before or self.since[rank] is None:
                 self.since[rank] = now
 
-    def sightings(self, now: float) -> list[Sighting]:
+    def statuses(self, now: float) -> list[RankStatus]:
         """One of each rank, as of the last look."""
         found = []
-        for rank, (text, begun, since) in enumerate(
-            zip(self.texts, self.begun, self.since, strict=True)
+        for rank, (text, started, since) in enumerate(
+            zip(self.texts, self.started, self.since, strict=True)
         ):
-            beat = Beat(rank)
+            beat = Heartbeat(rank)
             with contextlib.suppress(ValueError, TypeError):
-                beat = Beat(**json.loads(text)) if begun else beat
-            found.append(Sighting(beat, begun, 0.0 if since is None else now - since))
+                beat = Heartbeat(**json.loads(text)) if started else beat
+            found.append(RankStatus(beat, started, 0.0 if since is None else now - since))
         return found
 
     def _read(self, rank: int) -> str:
@@ -107,22 +107,22 @@ class Watchdog(pl.Callback):
     """
 
     def __init__(
-        self, folder: Path, timeout: float, stop: StopWhenAsked, events: Events, rank: int
+        self, folder: Path, timeout: float, stop: GracefulStop, events: Events, rank: int
     ) -> None:
         self.folder = folder / "ranks"
         self.timeout = timeout
         self.stop = stop
         self.events = events
-        self.beat = Beat(rank, host=platform.node(), process=os.getpid())
+        self.beat = Heartbeat(rank, host=platform.node(), process=os.getpid())
         self.pause = min(1.0, timeout / 10)
         self.late = LATE * max(1.0, self.pause)
         self.ended = threading.Event()
-        self.moves = 0
+        self.num_progress = 0
         self.thread: threading.Thread | None = None
 
-    def move(self, doing: str = "", step: int = -1) -> None:
+    def report_progress(self, doing: str = "", step: int = -1) -> None:
         """This rank has come on."""
-        self.moves += 1
+        self.num_progress += 1
         if doing:
             self.beat.doing = doing
         if step >= 0:
@@ -133,30 +133,30 @@ class Watchdog(pl.Callback):
         """From before ranks first wait for each other, which no hook of Lightning's is."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.ranks = trainer.world_size
-        self.move("starting", trainer.global_step)
-        progress.LISTENERS.append(self.move)
+        self.report_progress("starting", trainer.global_step)
+        progress.LISTENERS.append(self.report_progress)
         self.thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self.thread.start()
         try:
             yield
         finally:
             self.ended.set()
-            progress.LISTENERS.remove(self.move)
+            progress.LISTENERS.remove(self.report_progress)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.move("starting", trainer.global_step)
+        self.report_progress("starting", trainer.global_step)
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        self.move("forward", trainer.global_step)
+        self.report_progress("forward", trainer.global_step)
 
     def on_before_backward(self, *_: Any) -> None:
-        self.move("backward")
+        self.report_progress("backward")
 
     def on_before_optimizer_step(self, *_: Any) -> None:
-        self.move("optimizer step")
+        self.report_progress("optimizer step")
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        self.move("between steps", trainer.global_step)
+        self.report_progress("between steps", trainer.global_step)
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
@@ -164,9 +164,9 @@ class Watchdog(pl.Callback):
         self.ended.set()
 
     def _watch(self) -> None:
-        self.others = Others(self.folder, self.ranks)
-        self.clock = self.moved_at = 0.0
-        self.moves_seen = self.moves
+        self.others = RankObserver(self.folder, self.ranks)
+        self.clock = self.progress_at = 0.0
+        self.progress_seen = self.num_progress
         self._write()
         before = time.monotonic()
         while not self.ended.wait(self.pause):
@@ -177,20 +177,20 @@ class Watchdog(pl.Callback):
     def _tick(self, passed: float) -> None:
         """Looks at this rank, and at the others when patience is about to end; gives up when it has."""
         self.clock += min(passed, LATE * self.pause)
-        if self.moves != self.moves_seen:
-            self.moves_seen, self.moved_at = self.moves, self.clock
+        if self.num_progress != self.progress_seen:
+            self.progress_seen, self.progress_at = self.num_progress, self.clock
         self._write()
-        still = self.clock - self.moved_at
-        allowed = self.timeout * (BEGINNING if self.beat.doing == "starting" else 1)
-        if self.stop.asked is not None and not self.stop.agreed:  # then a checkpoint is written
-            still = min(still, time.monotonic() - self.stop.asked_at)
+        still = self.clock - self.progress_at
+        allowed = self.timeout * (STARTUP_FACTOR if self.beat.doing == "starting" else 1)
+        if self.stop.received is not None and not self.stop.agreed:  # then a checkpoint is written
+            still = min(still, time.monotonic() - self.stop.received_at)
             allowed = min(allowed, GRACE)
         if still > allowed - 2 * self.late:
             self.others.look(self.clock)
         if still > allowed:
-            sightings = self.others.sightings(self.clock)
-            sightings[self.beat.rank] = Sighting(self.beat, begun=True, silent=0.0)
-            self._give_up(still, sightings)
+            statuses = self.others.statuses(self.clock)
+            statuses[self.beat.rank] = RankStatus(self.beat, started=True, silent=0.0)
+            self._give_up(still, statuses)
 
     def _write(self) -> None:
         self.beat.count += 1
@@ -202,13 +202,13 @@ class Watchdog(pl.Callback):
         except OSError:
             pass  # a full disk is for others to report
 
-    def _give_up(self, still: float, sightings: list[Sighting]) -> None:
+    def _give_up(self, still: float, statuses: list[RankStatus]) -> None:
         where = f"step {self.beat.step}, {self.beat.doing}"
-        behind = behind_of(sightings, self.late)
+        behind = rank_behind(statuses, self.late)
         blame = ""
         if behind is not None:
             last = f"last heard of at step {behind.beat.step}, {behind.beat.doing}"
-            last = last if behind.begun else "which has not begun"
+            last = last if behind.started else "which has not started"
             blame = f"; it waits for rank {behind.beat.rank}, {last}"
         told = f"rank {self.beat.rank} has not moved for {still:.0f} s ({where}){blame}"
         sys.stderr.write(f"vitrine: {told}; its threads were at:\n")
@@ -224,10 +224,10 @@ class Watchdog(pl.Callback):
             self._kill(behind)
         os._exit(EXIT_CODE)
 
-    def _kill(self, other: Sighting) -> None:
+    def _kill(self, other: RankStatus) -> None:
         """One that is stopped hears no other signal, and whoever started it would wait for it."""
         beat, silent = other.beat, other.silent > self.late
-        if silent and other.begun and beat.rank != self.beat.rank and beat.host == self.beat.host:
+        if silent and other.started and beat.rank != self.beat.rank and beat.host == self.beat.host:
             with contextlib.suppress(OSError):
                 os.kill(beat.process, signal.SIGKILL)
 
@@ -235,19 +235,19 @@ class Watchdog(pl.Callback):
 ORDER = ("starting", "forward", "backward", "optimizer step", "between steps")
 
 
-def behind_of(sightings: list[Sighting], late: float) -> Sighting | None:
+def rank_behind(statuses: list[RankStatus], late: float) -> RankStatus | None:
     """The rank the others wait for: one that no longer says it lives, else the one least far on.
 
     None where all are equally far.
     """
-    silent = [each for each in sightings if each.silent > late]
+    silent = [each for each in statuses if each.silent > late]
     if silent:
-        return min(silent, key=lambda each: (each.begun, -each.silent, far(each)))
-    places = {far(each) for each in sightings}
-    return min(sightings, key=far) if len(places) > 1 else None
+        return min(silent, key=lambda each: (each.started, -each.silent, position(each)))
+    places = {position(each) for each in statuses}
+    return min(statuses, key=position) if len(places) > 1 else None
 
 
-def far(sighting: Sighting) -> tuple[int, int]:
+def position(status: RankStatus) -> tuple[int, int]:
     """How far on a rank is; where ranks wait for each other, the least far holds up the rest."""
-    beat = sighting.beat
+    beat = status.beat
     return beat.step, ORDER.index(beat.doing) if beat.doing in ORDER else len(ORDER)

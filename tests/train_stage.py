@@ -21,7 +21,7 @@ from generate.image.config import ImageConfig
 from generate.image.run import run_image_generator
 from generate.text.config import TextConfig
 from generate.text.run import run_text_generator
-from launch.cli import leave
+from launch.cli import exit_process
 from launch.settings import load_settings
 from launch.strategies import kind_of
 from launch.trainer import build_trainer
@@ -85,4 +85,4 @@ def main(stage: str, settings: str, output: str, strategy: str, devices: str, ki
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
-    leave()
+    exit_process()

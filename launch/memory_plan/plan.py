@@ -43,7 +43,7 @@ class MemoryPlan:
     recommended: str | None = None
     """The simplest strategy that fits."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """Others to change with it, by their keys."""
+    """RankObserver to change with it, by their keys."""
     rows: int | None = None
     """The largest data.rows that fits with it, about."""
 

@@ -14,34 +14,34 @@ import sys
 from collections.abc import Collection
 from typing import Any
 
-from launch.submit.config import GOES_ON, INTERRUPTED, MISTAKE, NOTHING_KEPT
+from launch.submit.config import INTERRUPTED, NOT_RESUMABLE, RESUMABLE, USER_ERROR
 
-PASSED_ON = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-ON_PURPOSE = (GOES_ON, NOTHING_KEPT, MISTAKE, INTERRUPTED)
+FORWARDED_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+FINAL_STATUSES = (RESUMABLE, NOT_RESUMABLE, USER_ERROR, INTERRUPTED)
 """Statuses after which nothing is started again."""
-OWN_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
+DISABLE_SHARED_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
 """By default processes meet in a store of the agent's, where those that were started again find the
 addresses of those before and wait for them in vain (pytorch issue 135712)."""
-LOUDNESS = "TORCH_CPP_LOG_LEVEL"
+CPP_LOG_LEVEL = "TORCH_CPP_LOG_LEVEL"
 
 
-class Messenger:
+class SignalForwarder:
     """Passes signals on to the processes, and remembers that there was one."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.signalled = False
         self.agent: Any = None
 
     def listen(self, agent: Any = None) -> None:
         self.agent = agent
-        for number in PASSED_ON:
-            signal.signal(number, self._pass_on)
+        for number in FORWARDED_SIGNALS:
+            signal.signal(number, self._forward)
 
-    def _pass_on(self, number: int, _: Any) -> None:
-        self.asked = True
+    def _forward(self, number: int, _: Any) -> None:
+        self.signalled = True
         running = [process for process in self._processes() if process.poll() is None]
         if not running:  # none began, so nothing is lost
-            raise SystemExit(INTERRUPTED if number == signal.SIGINT else GOES_ON)
+            raise SystemExit(INTERRUPTED if number == signal.SIGINT else RESUMABLE)
         for process in running:
             process.send_signal(number)
 
@@ -52,39 +52,41 @@ class Messenger:
 
 def main(arguments: list[str]) -> int:
     """Runs until all processes have ended; returns the status for all of them."""
-    messenger = Messenger()
-    messenger.listen()
-    quiet = LOUDNESS not in os.environ
-    os.environ.setdefault(LOUDNESS, "FATAL")
+    forwarder = SignalForwarder()
+    forwarder.listen()
+    quiet = CPP_LOG_LEVEL not in os.environ
+    os.environ.setdefault(CPP_LOG_LEVEL, "FATAL")
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.elastic.rendezvous import RendezvousError
     from torch.distributed.launcher import api
 
-    api.LocalElasticAgent = _agent_class(messenger)  # type: ignore[attr-defined]
+    api.LocalElasticAgent = _agent_class(forwarder)  # type: ignore[attr-defined]
     if quiet:  # of the agent alone, which says itself when nodes cannot meet
-        del os.environ[LOUDNESS]
-    os.environ[OWN_STORE] = "1"
-    asked = run.parse_args(arguments)
-    if asked.nproc_per_node.isdecimal():
-        cores = len(os.sched_getaffinity(0)) // int(asked.nproc_per_node)
+        del os.environ[CPP_LOG_LEVEL]
+    os.environ[DISABLE_SHARED_STORE] = "1"
+    options = run.parse_args(arguments)
+    if options.nproc_per_node.isdecimal():
+        cores = len(os.sched_getaffinity(0)) // int(options.nproc_per_node)
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores)))
     try:
-        run.run(asked)
+        run.run(options)
     except ChildFailedError as error:
         codes = [failure.exitcode for failure in error.failures.values()]
-        return one_status(codes, messenger.asked)
+        return combined_status(codes, forwarder.signalled)
     except SignalException:  # before the processes could listen
-        return GOES_ON
+        return RESUMABLE
     except RendezvousError as error:
-        where, met = asked.rdzv_endpoint, messenger.agent is not None
-        print(f"vitrine: {lost(where, met)} ({type(error).__name__})", file=sys.stderr)
-        return GOES_ON if met else MISTAKE
+        where, met = options.rdzv_endpoint, forwarder.agent is not None
+        print(
+            f"vitrine: {rendezvous_failure(where, met)} ({type(error).__name__})", file=sys.stderr
+        )
+        return RESUMABLE if met else USER_ERROR
     return 0
 
 
-def lost(where: str, met: bool) -> str:
+def rendezvous_failure(where: str, met: bool) -> str:
     """That the nodes cannot meet, and what to do; `met` says whether they once did."""
     if met:
         return f"lost {where}, where the nodes meet; start the same command again on every node"
@@ -94,33 +96,33 @@ def lost(where: str, met: bool) -> str:
     )
 
 
-def one_status(codes: Collection[int], asked: bool) -> int:
+def combined_status(codes: Collection[int], signalled: bool) -> int:
     """What to end with, of the statuses of processes that failed (negative: killed by a signal).
 
     What one of them did on purpose counts before what the others made of its leaving.
     """
-    for status in ON_PURPOSE:
+    for status in FINAL_STATUSES:
         if status in codes:
             return status
-    if asked and any(-number in codes for number in PASSED_ON):
-        return GOES_ON  # told to stop before they listened
+    if signalled and any(-number in codes for number in FORWARDED_SIGNALS):
+        return RESUMABLE  # told to stop before they listened
     first = next(iter(codes))
     return first if first > 0 else 128 - first
 
 
-def _agent_class(messenger: Messenger) -> type:
+def _agent_class(forwarder: SignalForwarder) -> type:
     from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 
     class Agent(LocalElasticAgent):
         def _start_workers(self, worker_group: Any) -> dict[int, Any]:
             started = super()._start_workers(worker_group)  # type: ignore[call-arg]
-            messenger.listen(self)  # overrules the handlers that torch has just put in
+            forwarder.listen(self)  # overrules the handlers that torch has just put in
             return started
 
         def _monitor_workers(self, worker_group: Any) -> Any:
             result = super()._monitor_workers(worker_group)  # type: ignore[call-arg]
             codes = {failure.exitcode for failure in result.failures.values()}
-            if messenger.asked or codes.intersection(ON_PURPOSE):
+            if forwarder.signalled or codes.intersection(FINAL_STATUSES):
                 self._remaining_restarts = 0
             return result
 

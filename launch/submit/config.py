@@ -5,13 +5,13 @@ from typing import Literal
 
 from catalog.config import NonNegativeInt, PositiveInt
 
-GOES_ON = 75
+RESUMABLE = 75
 """Status of a stage that a signal stopped: it goes on when started again (EX_TEMPFAIL)."""
-MISTAKE = 2
+USER_ERROR = 2
 """Status of a stage that reported a mistake in one line; starting it again would say the same."""
 INTERRUPTED = 130
 """Status of a stage that a person stopped with Ctrl-C."""
-NOTHING_KEPT = 77
+NOT_RESUMABLE = 77
 """Status of a stage that a signal stopped, and that keeps nothing to go on from: started again, it
 would begin at its first step."""
 PORT = 29500

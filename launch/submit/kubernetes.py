@@ -11,7 +11,7 @@ from typing import Any
 from catalog.errors import VitrineError
 from catalog.yaml_files import dump_yaml
 from launch.submit.config import PORT, Job, LaunchOptions
-from launch.submit.local import AGENT, meet, processes
+from launch.submit.local import AGENT, process_arguments, rendezvous_arguments
 from launch.submit.submission import submit_script
 
 GRACE = 60
@@ -50,7 +50,7 @@ def manifests(job: Job, options: LaunchOptions) -> list[Manifest]:
 
 def pytorch_job(name: str, run: tuple[str, ...], job: Job, options: LaunchOptions) -> Manifest:
     """`kubeflow.org/v1`. The operator restarts pods in place and makes a service for each."""
-    where = meet(job.nodes, f"{name}-worker-0:{PORT}", name)
+    where = rendezvous_arguments(job.nodes, f"{name}-worker-0:{PORT}", name)
     return {
         "apiVersion": "kubeflow.org/v1",
         "kind": "PyTorchJob",
@@ -81,7 +81,7 @@ def pytorch_job(name: str, run: tuple[str, ...], job: Job, options: LaunchOption
 
 def job_set(name: str, run: tuple[str, ...], job: Job, options: LaunchOptions) -> Manifest:
     """`jobset.x-k8s.io/v1alpha2`. The controller restarts all pods when one has failed."""
-    where = meet(job.nodes, f"{name}-{WORKERS}-0-0.{name}:{PORT}", name)
+    where = rendezvous_arguments(job.nodes, f"{name}-{WORKERS}-0-0.{name}:{PORT}", name)
     pod = {"restartPolicy": "OnFailure", **_pod(where, run, job, options)}
     workers = {
         "parallelism": job.nodes,
@@ -107,7 +107,7 @@ def _metadata(name: str, options: LaunchOptions) -> Manifest:
 
 
 def _pod(where: list[str], run: tuple[str, ...], job: Job, options: LaunchOptions) -> Manifest:
-    command = ["python", *AGENT, *where, *processes(job), *run]
+    command = ["python", *AGENT, *where, *process_arguments(job), *run]
     resources: Manifest = {"requests": {"cpu": str(job.cpus * job.devices)}}
     if job.gpus:
         resources["limits"] = {"nvidia.com/gpu": job.devices}

@@ -41,11 +41,11 @@ def start_here(job: Job, options: LaunchOptions) -> None:
 
 def agent_command(job: Job, python: str, endpoint: str) -> list[str]:
     """Starts the processes of one machine; those of several meet at `endpoint`."""
-    where = meet(job.nodes, endpoint, job.name)
-    return [python, *AGENT, *where, *processes(job), *job.runs[0]]
+    where = rendezvous_arguments(job.nodes, endpoint, job.name)
+    return [python, *AGENT, *where, *process_arguments(job), *job.runs[0]]
 
 
-def meet(nodes: int, endpoint: str, name: str) -> list[str]:
+def rendezvous_arguments(nodes: int, endpoint: str, name: str) -> list[str]:
     """Where the agents of a job find each other, and what they call it."""
     if nodes == 1:
         return ["--standalone"]
@@ -57,7 +57,7 @@ def meet(nodes: int, endpoint: str, name: str) -> list[str]:
     ]
 
 
-def processes(job: Job) -> list[str]:
+def process_arguments(job: Job) -> list[str]:
     """How many each agent starts, and of what; the stage and its arguments follow."""
     return [
         f"--nproc-per-node={job.devices}",

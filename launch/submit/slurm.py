@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 from catalog.atomic_write import PROGRESS_FILE
-from launch.submit.config import GOES_ON, Job, LaunchOptions
-from launch.submit.local import AGENT, meet, processes
+from launch.submit.config import RESUMABLE, Job, LaunchOptions
+from launch.submit.local import AGENT, process_arguments, rendezvous_arguments
 from launch.submit.submission import submit_script
 
-MEETING_POINT = """\
+RENDEZVOUS = """\
 # Jobs that share a node meet at different ports.
 host=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 port=$((20000 + SLURM_JOB_ID % 10000))
@@ -41,7 +41,7 @@ done
 
 # A job that keeps nothing, twice in a row, would begin again for ever.
 again=
-if [ "$code" -eq GOES_ON ] && [ "${SLURM_RESTART_COUNT:-0}" -lt REQUEUES ]; then
+if [ "$code" -eq RESUMABLE ] && [ "${SLURM_RESTART_COUNT:-0}" -lt REQUEUES ]; then
     if [ -e "$VITRINE_PROGRESS_FILE" ]; then
         again=yes
         rm -f "$VITRINE_PROGRESS_FILE.none"
@@ -78,17 +78,19 @@ def batch_script(job: Job, options: LaunchOptions, python: str, folder: Path) ->
     srun = ["srun", "--kill-on-bad-exit=0", f"--cpus-per-task={job.cpus * job.devices}"]
     start = [
         shlex.join([*srun, python, *AGENT]),
-        *meet(job.nodes, '"$host:$port"', '"$SLURM_JOB_ID"'),  # for the shell to fill in
-        shlex.join(processes(job)),
+        *rendezvous_arguments(
+            job.nodes, '"$host:$port"', '"$SLURM_JOB_ID"'
+        ),  # for the shell to fill in
+        shlex.join(process_arguments(job)),
         '"${stage[@]}" &',
     ]
     file = shlex.quote(f"{folder / options.work}/{job.name}")
     keep = KEEP.format(name=PROGRESS_FILE, file=file)
-    watch = WATCH.replace("GOES_ON", str(GOES_ON)).replace("REQUEUES", str(options.requeues))
+    watch = WATCH.replace("RESUMABLE", str(RESUMABLE)).replace("REQUEUES", str(options.requeues))
     parts = [
         "\n".join(["#!/bin/bash", *_directives(job, options, folder)]) + "\n",
         _stage(job.runs),
-        *([MEETING_POINT] if job.nodes > 1 else []),
+        *([RENDEZVOUS] if job.nodes > 1 else []),
         keep,
         " ".join(start) + "\n" + watch,
     ]

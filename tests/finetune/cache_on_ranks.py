@@ -18,7 +18,7 @@ from finetune.cache import CacheRefresh
 from finetune.config import FinetuneConfig
 from finetune.module import FinetuneModule
 from finetune.run import run_finetuning
-from launch.cli import leave
+from launch.cli import exit_process
 from launch.settings import load_settings
 from launch.trainer import build_trainer
 from pretrain.artifact import open_encoder
@@ -103,4 +103,4 @@ def main(settings: str, output: str) -> None:
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
-    leave()
+    exit_process()

@@ -18,7 +18,7 @@ from finetune.cache import CacheRefresh
 from finetune.config import FinetuneConfig, LoraConfig
 from finetune.module import FinetuneModule
 from finetune.run import run_finetuning
-from launch.buffers import constant_buffers
+from launch.broadcast_buffers import constant_buffers
 from tests.finetune.test_unused import Looked, Looking
 from tests.stages import write_settings
 

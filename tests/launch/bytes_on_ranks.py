@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 from finetune.config import FinetuneConfig
 from finetune.run import run_finetuning
-from launch.cli import leave
+from launch.cli import exit_process
 from launch.settings import load_settings
 from launch.trainer import build_trainer
 from pretrain.optim import innermost
@@ -69,4 +69,4 @@ def main(settings: str, output: str) -> None:
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
-    leave()
+    exit_process()

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from catalog.errors import VitrineError
 from launch import checkpoints
-from launch.checkpoints import StateFile, fault_of, newest_sound
+from launch.checkpoints import StateFile, checkpoint_fault, newest_valid_checkpoint
 from launch.events import Events, read_events
 from launch.trainer import build_trainer
 from pretrain.config import TrainerConfig
@@ -41,20 +41,20 @@ def trained(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-@pytest.mark.parametrize("aside", [False, True])
-def test_the_newest_stay_whole_and_are_gone_on_from(aside: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("background", [False, True])
+def test_the_newest_stay_whole_and_are_gone_on_from(background: bool, tmp_path: Path) -> None:
     whole = train(tmp_path / "whole", 16)
     folder = tmp_path / "run"
-    train(folder, 12, async_checkpoint=aside, checkpoint_keep=2)
+    train(folder, 12, async_checkpoint=background, checkpoint_keep=2)
     assert steps_in(folder) == ["step=8", "step=12"]
-    assert [fault_of(path) for path in checkpoints_in(folder)] == ["", ""]
-    assert train(folder, 16, async_checkpoint=aside) == whole[12:]
+    assert [checkpoint_fault(path) for path in checkpoints_in(folder)] == ["", ""]
+    assert train(folder, 16, async_checkpoint=background) == whole[12:]
     happened = [event["event"] for event in read_events(folder)]
     assert happened == ["start", *["checkpoint"] * 3, "end", "resume", "start", "checkpoint", "end"]
     assert not [p for p in (folder / "checkpoints").iterdir() if p.suffix]
 
 
-def test_one_written_aside_holds_the_state_of_its_step(
+def test_one_written_in_the_background_holds_the_state_of_its_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However late the thread comes to write it."""
@@ -96,7 +96,7 @@ def spoil(checkpoint: Path, fault: str, dice: random.Random) -> None:
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_spoilt_one_is_passed_over_and_named(
+def test_a_spoilt_one_is_skipped_and_named(
     fault: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = train(tmp_path / "whole", 16)
@@ -104,16 +104,16 @@ def test_a_spoilt_one_is_passed_over_and_named(
         folder = tmp_path / f"copy-{seed}"
         shutil.copytree(trained, folder)
         spoil(folder / "checkpoints" / "step=12", fault, random.Random(seed))
-        found = newest_sound(folder, Events(folder))
+        found = newest_valid_checkpoint(folder, Events(folder))
         assert found is not None
         assert found.name == "step=8", f"{fault}, seed {seed}"
-        assert "passed over a spoilt checkpoint" in capsys.readouterr().err
+        assert "skipped a corrupt checkpoint" in capsys.readouterr().err
     assert train(folder, 16) == whole[8:]
-    assert [e["passed_over"] for e in read_events(folder) if e["event"] == "fallback"] == (
+    assert [e["skipped"] for e in read_events(folder) if e["event"] == "fallback"] == (
         ["step=12"] * 2
     )
     assert steps_in(folder) == ["step=12", "step=16"]
-    assert fault_of(folder / "checkpoints" / "step=12") == ""
+    assert checkpoint_fault(folder / "checkpoints" / "step=12") == ""
 
 
 def test_where_none_is_sound_nothing_is_thrown_away(trained: Path) -> None:
@@ -131,9 +131,9 @@ def test_what_killed_writers_left_is_swept(trained: Path) -> None:
     assert sorted(p.name for p in (trained / "checkpoints").iterdir()) == ["step=12", "step=16"]
 
 
-@pytest.mark.parametrize("aside", [False, True])
+@pytest.mark.parametrize("background", [False, True])
 def test_a_full_disk_is_one_line_with_path_and_bytes(
-    aside: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    background: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save, written = checkpoints.save_state, []
 
@@ -150,7 +150,7 @@ def test_a_full_disk_is_one_line_with_path_and_bytes(
         match=r"cannot write the checkpoint .*step=8: .*No space.*needs about [1-9][\d,]+ bytes.*"
         r"step=4 stands; make room",
     ):
-        train(tmp_path / "run", 12, async_checkpoint=aside)
+        train(tmp_path / "run", 12, async_checkpoint=background)
     assert steps_in(tmp_path / "run") == ["step=4"]
     whole = train(tmp_path / "whole", 12)
     assert train(tmp_path / "run", 12) == whole[4:]

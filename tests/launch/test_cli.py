@@ -160,12 +160,12 @@ def test_a_process_that_shared_a_training_does_not_end_by_what_libraries_left(
     script = f"""
 import atexit, os, sys
 import torch.distributed as dist
-from launch.cli import leave
+from launch.cli import exit_process
 if {shared}:
     dist.init_process_group("gloo", init_method="file://{tmp_path}/store", rank=0, world_size=1)
 atexit.register(os.abort)  # stands for a thread that nobody joined
 print("written")
-leave(3)
+exit_process(3)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=120)
     assert done.stdout == b"written\n"

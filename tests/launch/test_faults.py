@@ -14,8 +14,8 @@ import pytest
 
 from launch.cli import main
 from launch.events import Events, read_events
-from launch.stopping import Stopped, StopWhenAsked
-from launch.submit.config import GOES_ON, NOTHING_KEPT
+from launch.graceful_stop import GracefulStop, StoppedError
+from launch.submit.config import NOT_RESUMABLE, RESUMABLE
 from launch.watchdog import EXIT_CODE
 from pretrain.work import checkpoints_in
 
@@ -94,7 +94,7 @@ def test_who_insists_with_ctrl_c_is_obeyed_at_once(tmp_path: Path) -> None:
 def test_without_checkpoints_it_does_not_say_that_it_goes_on(tmp_path: Path) -> None:
     """A scheduler that queues a job again at 75 would begin this one at step 0, time after time."""
     status, told, _ = run(tmp_path / "run", signal="SIGTERM", every=0)
-    assert status == NOTHING_KEPT != GOES_ON
+    assert status == NOT_RESUMABLE != RESUMABLE
     assert "there is no checkpoint, as trainer.checkpoint_every is 0" in told
 
 
@@ -105,8 +105,8 @@ def test_without_checkpoints_it_does_not_say_that_it_goes_on(tmp_path: Path) -> 
 def test_only_what_goes_on_says_so_to_the_scheduler(
     asked: str, written: bool, code: int, tmp_path: Path
 ) -> None:
-    stop, trainer = StopWhenAsked(Events(tmp_path)), SimpleNamespace(is_global_zero=True)
-    stop.asked = signal.Signals[asked]
+    stop, trainer = GracefulStop(Events(tmp_path)), SimpleNamespace(is_global_zero=True)
+    stop.received = signal.Signals[asked]
     stopped = stop.stopped(trainer, 8, written)  # type: ignore[arg-type]
     assert stopped.code == code
     assert ("goes on from there" in str(stopped)) == written
@@ -149,7 +149,7 @@ def test_a_rank_that_never_begins_is_named(tmp_path: Path) -> None:
     status, told, _ = run(tmp_path / "run", late=60, rank=1, devices=2, timeout=1.0)
     assert status != 0
     assert "vitrine: rank 0 has not moved for 4 s (step 0, starting)" in told
-    assert "; it waits for rank 1, which has not begun" in told
+    assert "; it waits for rank 1, which has not started" in told
     assert "init_process_group" in told, "its stack"
 
 
@@ -173,7 +173,7 @@ def test_the_command_ends_with_the_status_that_schedulers_know(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def stop(_: list[str]) -> None:
-        raise Stopped("stopped by SIGTERM after step 6", 75)
+        raise StoppedError("stopped by SIGTERM after step 6", 75)
 
     monkeypatch.setattr("launch.cli.dispatch", stop)
     assert main(["pretrain"]) == 75

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.checkpoints import newest_sound
+from launch.checkpoints import newest_valid_checkpoint
 from pretrain.work import WRITTEN
 from tests.launch.test_checkpoints import train
 from tests.launch.test_faults import losses, run, steps_in
@@ -136,4 +136,4 @@ def test_a_folder_that_cannot_be_listed_is_not_an_empty_one(
 
     monkeypatch.setattr(Path, "iterdir", fail)
     with pytest.raises(VitrineError, match=r"cannot be listed \(.*Permission denied"):
-        newest_sound(trained)
+        newest_valid_checkpoint(trained)

@@ -22,8 +22,8 @@ from launch.arguments import Signature
 from launch.cli import load_command, main
 from launch.settings import describe, field_types
 from launch.submit import local
-from launch.submit.agent import one_status
-from launch.submit.config import GOES_ON, Job, LaunchOptions
+from launch.submit.agent import combined_status
+from launch.submit.config import RESUMABLE, Job, LaunchOptions
 from launch.submit.kubernetes import manifests
 from launch.submit.slurm import batch_script
 from launch.submit.stage import STAGES, read_job
@@ -537,7 +537,7 @@ def batch(shims: Path) -> Callable[..., subprocess.Popen[str]]:
 def test_a_job_that_goes_on_is_queued_again_and_no_other(code: int, batch: Any) -> None:
     assert batch(code).wait(30) == code
     found = [line for line in calls("scontrol") if "requeue" in line]
-    assert found == (["scontrol requeue 7"] if code == GOES_ON else [])
+    assert found == (["scontrol requeue 7"] if code == RESUMABLE else [])
 
 
 def test_a_cancelled_job_is_not_queued_again(batch: Any) -> None:
@@ -599,7 +599,7 @@ def wait_for(holds: Callable[[], object], seconds: float = 60) -> None:
 
 
 @pytest.mark.parametrize(
-    ("codes", "asked", "status"),
+    ("codes", "signalled", "status"),
     [
         ([1, -15], False, 1),
         ([-9], False, 137),
@@ -611,13 +611,15 @@ def wait_for(holds: Callable[[], object], seconds: float = 60) -> None:
         ([1], True, 1),
     ],
 )
-def test_one_status_stands_for_all_processes(codes: list[int], asked: bool, status: int) -> None:
-    assert one_status(codes, asked) == status
+def test_one_status_stands_for_all_processes(
+    codes: list[int], signalled: bool, status: int
+) -> None:
+    assert combined_status(codes, signalled) == status
 
 
 def test_the_status_of_a_stopped_training_is_that_of_the_training() -> None:
-    stopping = pytest.importorskip("launch.stopping")
-    assert stopping.GOES_ON == GOES_ON
+    stopping = pytest.importorskip("launch.graceful_stop")
+    assert stopping.RESUMABLE == RESUMABLE
 
 
 MEMBER = """
@@ -714,8 +716,8 @@ def test_a_signal_before_anything_began_ends_quietly(
     number: signal.Signals, status: int, tmp_path: Path
 ) -> None:
     code = (
-        "import os, signal, sys; from launch.submit import agent; listen = agent.Messenger.listen;"
-        f"agent.Messenger.listen = lambda self: (listen(self), os.kill(os.getpid(), {int(number)}));"
+        "import os, signal, sys; from launch.submit import agent; listen = agent.SignalForwarder.listen;"
+        f"agent.SignalForwarder.listen = lambda self: (listen(self), os.kill(os.getpid(), {int(number)}));"
         "sys.exit(agent.main([]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
@@ -761,7 +763,7 @@ def test_a_training_on_two_devices_stops_when_told_and_goes_on(
     try:
         wait_for(checkpoints, 240)
         running.send_signal(signal.SIGUSR1)
-        assert running.wait(120) == GOES_ON, told.read_text()
+        assert running.wait(120) == RESUMABLE, told.read_text()
     finally:
         running.terminate()
         running.wait()

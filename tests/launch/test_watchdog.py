@@ -14,26 +14,26 @@ from torch.utils.data import DataLoader
 
 from launch import watchdog
 from launch.events import Events
-from launch.stopping import StopWhenAsked
+from launch.graceful_stop import GracefulStop
 from launch.trainer import build_trainer
-from launch.watchdog import EXIT_CODE, Beat, Others, Sighting, Watchdog, behind_of
+from launch.watchdog import EXIT_CODE, Heartbeat, RankObserver, RankStatus, Watchdog, rank_behind
 from pretrain.config import TrainerConfig
 from tests.launch.train_toy import Numbers, Toy
 
 LATE = 3.0
 
 
-def sightings(*places: tuple[int, str, float]) -> list[Sighting]:
+def statuses(*places: tuple[int, str, float]) -> list[RankStatus]:
     """Of ranks 0, 1, …: step, what they do, seconds without a sign of life."""
     return [
-        Sighting(Beat(rank, step, doing), True, silent)
+        RankStatus(Heartbeat(rank, step, doing), True, silent)
         for rank, (step, doing, silent) in enumerate(places)
     ]
 
 
 def test_the_rank_behind_is_the_silent_one_or_the_one_least_far() -> None:
     def behind(*places: tuple[int, str, float]) -> int | None:
-        found = behind_of(sightings(*places), LATE)
+        found = rank_behind(statuses(*places), LATE)
         return found and found.beat.rank
 
     assert behind((5, "backward", 0), (5, "backward", 10), (5, "backward", 0.5)) == 1
@@ -44,18 +44,18 @@ def test_the_rank_behind_is_the_silent_one_or_the_one_least_far() -> None:
 
 def test_a_rank_that_has_not_begun_is_blamed_before_one_that_is_silent() -> None:
     late = [
-        Sighting(Beat(0, 3), True, 0),
-        Sighting(Beat(1, 3), True, 9),
-        Sighting(Beat(2), False, 5),
+        RankStatus(Heartbeat(0, 3), True, 0),
+        RankStatus(Heartbeat(1, 3), True, 9),
+        RankStatus(Heartbeat(2), False, 5),
     ]
-    found = behind_of(late, LATE)
+    found = rank_behind(late, LATE)
     assert found is not None
     assert found.beat.rank == 2
 
 
 def write(folder: Path, **facts: Any) -> None:
     folder.mkdir(exist_ok=True)
-    beat = Beat(**facts)
+    beat = Heartbeat(**facts)
     (folder / f"{beat.rank}.json").write_text(json.dumps(asdict(beat)))
 
 
@@ -63,7 +63,7 @@ def test_others_are_judged_by_the_observers_clock_alone(tmp_path: Path) -> None:
     """Whatever their files say of time, and whenever those were written."""
     write(tmp_path, rank=0, count=1)
     write(tmp_path, rank=1, count=8, process=1)
-    others = Others(tmp_path, 3)
+    others = RankObserver(tmp_path, 3)
     for now in range(10):
         if now < 4:
             write(tmp_path, rank=0, step=7, count=2 + now)
@@ -71,8 +71,8 @@ def test_others_are_judged_by_the_observers_clock_alone(tmp_path: Path) -> None:
         for path in tmp_path.iterdir():
             os.utime(path, (time.time() + 1e6 * now,) * 2)
         others.look(float(now))
-    found = others.sightings(9.0)
-    assert [each.begun for each in found] == [True, False, True]
+    found = others.statuses(9.0)
+    assert [each.started for each in found] == [True, False, True]
     assert [each.silent for each in found] == [6.0, 9.0, 0.0]
     assert (found[0].beat.step, found[1].beat.process) == (7, 0), "an earlier start's is not told"
 
@@ -98,17 +98,22 @@ def killed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 def give_up(
     folder: Path, ranks: dict[int, dict[str, Any]], alive: set[int], stale: tuple[int, ...] = ()
 ) -> None:
-    """Rank 0 loses patience; `ranks` have begun, `alive` of them write on until then.
+    """Rank 0 loses patience; `ranks` have started, `alive` of them write on until then.
 
     Of `stale` ranks there is what an earlier start left.
     """
     events = Events(folder)
-    dog = Watchdog(folder, 30.0, StopWhenAsked(events), events, 0)
+    dog = Watchdog(folder, 30.0, GracefulStop(events), events, 0)
     dog.folder.mkdir(parents=True)
     dog.ranks = 4
     for rank in stale:
         write(dog.folder, rank=rank, step=7, host=HERE, process=100 + rank, count=9)
-    dog.others, dog.clock, dog.moved_at, dog.moves_seen = Others(dog.folder, 4), 0.0, 0.0, 0
+    dog.others, dog.clock, dog.progress_at, dog.progress_seen = (
+        RankObserver(dog.folder, 4),
+        0.0,
+        0.0,
+        0,
+    )
     dog.move("forward", 7)
     for count in range(60):
         for rank, facts in ranks.items():

@@ -20,8 +20,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from catalog.errors import AllRanksError, VitrineError
-from launch.cli import leave
-from launch.stopping import Stopped, end
+from launch.cli import exit_process
+from launch.graceful_stop import StoppedError, end
 from launch.trainer import build_trainer
 from pretrain.config import TrainerConfig
 from tests.launch.train_toy import Numbers, Record, Toy
@@ -103,7 +103,7 @@ def main(output: str, settings: str) -> int:
     numbers = Numbers(trainer.global_rank, trainer.world_size)
     try:
         trainer.fit(Toy(), DataLoader(numbers, batch_size=None))
-    except Stopped as stop:
+    except StoppedError as stop:
         return end(stop)
     except VitrineError as error:
         if not isinstance(error, AllRanksError):
@@ -115,4 +115,4 @@ def main(output: str, settings: str) -> int:
 
 
 if __name__ == "__main__":
-    leave(main(*sys.argv[1:]))
+    exit_process(main(*sys.argv[1:]))

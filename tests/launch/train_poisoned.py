@@ -18,7 +18,7 @@ import pytorch_lightning as pl
 import torch
 
 from catalog.errors import VitrineError
-from launch.cli import leave
+from launch.cli import exit_process
 from launch.trainer import build_trainer
 from pretrain.run import run_pretraining
 from pretrain.shards import gathered_weights
@@ -87,4 +87,4 @@ def main(
 
 
 if __name__ == "__main__":
-    leave(main(*sys.argv[1:]))
+    exit_process(main(*sys.argv[1:]))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from launch.cli import leave
+from launch.cli import exit_process
 from launch.trainer import build_trainer
 from pretrain.config import TrainerConfig
 
@@ -89,4 +89,4 @@ def main(strategy: str, devices: str, output: str) -> None:
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
-    leave()
+    exit_process()

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import pretrain.distributed
-from launch.cli import leave
+from launch.cli import exit_process
 from pretrain.distributed import gather_rows, world
 from pretrain.encoder import ItemVectors
 from pretrain.grad_cache import encode_in_micro_batches
@@ -152,4 +152,4 @@ def loss_of(
 
 if __name__ == "__main__":
     main(sys.argv[1], "--mutant" in sys.argv)
-    leave()
+    exit_process()

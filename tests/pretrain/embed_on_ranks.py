@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from catalog.config import CatalogConfig
-from launch.cli import leave
+from launch.cli import exit_process
 from pretrain import embed
 from pretrain.config import EmbedConfig
 
@@ -33,4 +33,4 @@ def main(catalog: str, encoder: str, output: str) -> None:
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
-    leave()
+    exit_process()

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from catalog.splits import load_split
-from launch.cli import leave
+from launch.cli import exit_process
 from launch.trainer import build_trainer
 from pretrain.artifact import new_encoder
 from pretrain.config import ObjectivesConfig, PretrainConfig, TowerConfig
@@ -121,4 +121,4 @@ def main(world: str, output: str, strategy: str) -> None:
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
-    leave()
+    exit_process()

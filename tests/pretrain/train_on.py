@@ -22,8 +22,8 @@ import pytorch_lightning as pl
 import torch
 
 import launch.checkpoints
-from launch.cli import leave
-from launch.stopping import Stopped, end
+from launch.cli import exit_process
+from launch.graceful_stop import StoppedError, end
 from launch.trainer import build_trainer
 from pretrain.config import ObjectivesConfig
 from pretrain.data import PretrainBatch, PretrainData
@@ -212,10 +212,10 @@ def main(world: str, output: str, settings: str) -> int:
 
     try:
         run_pretraining(config, Path(output), build)
-    except Stopped as stop:
+    except StoppedError as stop:
         return end(stop)
     return 0
 
 
 if __name__ == "__main__":
-    leave(main(*sys.argv[1:]))
+    exit_process(main(*sys.argv[1:]))

@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 import torch
 
 from catalog.config import CatalogConfig
-from launch.cli import leave
+from launch.cli import exit_process
 from launch.trainer import build_trainer
 from pretrain.config import (
     EncoderConfig,
@@ -112,4 +112,4 @@ def main(world: str, output: str, strategy: str, devices: str) -> None:
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
-    leave()
+    exit_process()

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from catalog.errors import DivergenceError
 from launch.events import Events
-from launch.stopping import StopWhenAsked
+from launch.graceful_stop import GracefulStop
 from pretrain.distributed import sum_over_ranks
 from pretrain.optim import GuardedAdamW, innermost
 
 
-class StepGuard(pl.Callback):
+class NonFiniteGuard(pl.Callback):
     """Looks at each gradient where it arises, before ranks and shards mix it.
 
     So it does not matter who reduces or keeps it afterwards (DDP, ZeRO 1, 2, 3): the ranks agree on
@@ -26,7 +26,7 @@ class StepGuard(pl.Callback):
     row end the run with `DivergenceError`. Whether one of them was asked to stop travels beside that bit.
     """
 
-    def __init__(self, max_nonfinite_steps: int, stop: StopWhenAsked, events: Events) -> None:
+    def __init__(self, max_nonfinite_steps: int, stop: GracefulStop, events: Events) -> None:
         self.max_nonfinite_steps = max_nonfinite_steps
         self.stop = stop
         self.events = events
@@ -41,16 +41,16 @@ class StepGuard(pl.Callback):
         self.in_a_row, self.skipped = state_dict["in_a_row"], state_dict["skipped"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.strange = torch.zeros(1, device=pl_module.device)
+        self.num_nonfinite = torch.zeros(1, device=pl_module.device)
         self.optimizer = innermost(trainer.optimizers[0])
         if isinstance(self.optimizer, GuardedAdamW):
             for parameter in pl_module.parameters():
                 if parameter.requires_grad:
-                    parameter.register_hook(self._look)
+                    parameter.register_hook(self._count_nonfinite)
 
-    def _look(self, gradient: Tensor) -> None:
+    def _count_nonfinite(self, gradient: Tensor) -> None:
         # A sum is finite only if all its terms are; no step waits for the device here.
-        self.strange += ~gradient.detach().sum(dtype=torch.float32).isfinite()
+        self.num_nonfinite += ~gradient.detach().sum(dtype=torch.float32).isfinite()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -63,18 +63,18 @@ class StepGuard(pl.Callback):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any
     ) -> None:
-        asked = self.strange.new_full((1,), float(self.stop.asked is not None))
-        strange, stop = sum_over_ranks(torch.cat([self.strange, asked])).tolist()
+        asked = self.num_nonfinite.new_full((1,), float(self.stop.received is not None))
+        num_nonfinite, stop = sum_over_ranks(torch.cat([self.num_nonfinite, asked])).tolist()
         self.stop.agreed |= stop > 0
-        here = bool(self.strange > 0)
-        self.strange.zero_()
+        here = bool(self.num_nonfinite > 0)
+        self.num_nonfinite.zero_()
         if not isinstance(self.optimizer, GuardedAdamW):
             return
         self.optimizer.apply_ema = trainer.global_step + 1 >= trainer.max_steps
-        self.skip_step |= strange > 0
+        self.skip_step |= num_nonfinite > 0
         self.optimizer.skip_step = self.skip_step
         if here:
-            self._tell(trainer, pl_module)
+            self._report(trainer, pl_module)
         if self.accumulating:
             return  # DeepSpeed's engine comes here with every batch of a step
         if not self.skip_step:
@@ -89,13 +89,13 @@ class StepGuard(pl.Callback):
                 "named above, or lower --optimizer.learning_rate; --trainer.max_nonfinite_steps allows more"
             )
 
-    def _tell(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def _report(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         suspects = getattr(pl_module, "suspects", None)
         items = suspects(self.batch) if suspects is not None else ""
-        self.events.write("left_out", step=trainer.global_step, why=f"not finite{items}")
+        self.events.write("skipped_step", step=trainer.global_step, why=f"not finite{items}")
         # In one piece: several ranks may write at this moment.
         sys.stderr.write(
-            f"step {trainer.global_step} left out on all ranks: the gradient of rank "
+            f"step {trainer.global_step} skipped on all ranks: the gradient of rank "
             f"{trainer.global_rank} is not finite{items}\n"
         )
         sys.stderr.flush()

@@ -2,7 +2,7 @@
 
 Schedulers send SIGTERM or SIGUSR1 some time before they kill; a person presses Ctrl-C. The handler
 only remembers it, so that no signal, nor a second one, meets half-written state. Ranks agree on the
-step (`launch.guard` carries the bit), as signals reach them at different moments.
+step (`launch.nonfinite_guard` carries the bit), as signals reach them at different moments.
 """
 
 import signal
@@ -15,13 +15,13 @@ import pytorch_lightning as pl
 
 from catalog.errors import VitrineError
 from launch.events import Events
-from launch.submit.config import GOES_ON, INTERRUPTED, NOTHING_KEPT
+from launch.submit.config import INTERRUPTED, NOT_RESUMABLE, RESUMABLE
 from pretrain.distributed import world
 
-ASKS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
-class Stopped(VitrineError):
+class StoppedError(VitrineError):
     """A run that ended because it was asked to, with a checkpoint where any are written."""
 
     def __init__(self, message: str, code: int) -> None:
@@ -29,20 +29,22 @@ class Stopped(VitrineError):
         self.code = code
 
 
-class StopWhenAsked(pl.Callback):
+class GracefulStop(pl.Callback):
     """Keeps what signals asked for; `Checkpoints` acts on it."""
 
     def __init__(self, events: Events) -> None:
         self.events = events
-        self.asked: signal.Signals | None = None
-        self.asked_at = 0.0
+        self.received: signal.Signals | None = None
+        self.received_at = 0.0
         self.agreed = False
         """All ranks know that one was asked, and end after this step."""
-        self.before: dict[signal.Signals, Any] = {}
+        self.previous_handlers: dict[signal.Signals, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if threading.current_thread() is threading.main_thread():
-            self.before = {name: signal.signal(name, self._note) for name in ASKS}
+            self.previous_handlers = {
+                name: signal.signal(name, self._note) for name in STOP_SIGNALS
+            }
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._restore()
@@ -54,20 +56,20 @@ class StopWhenAsked(pl.Callback):
 
     def _note(self, number: int, _: Any) -> None:
         name = signal.Signals(number)
-        if self.asked is None:
-            self.asked, self.asked_at = name, time.monotonic()
+        if self.received is None:
+            self.received, self.received_at = name, time.monotonic()
             return
         if name == signal.SIGINT:  # a person who insists
             raise KeyboardInterrupt
 
     def _restore(self) -> None:
-        for name, handler in self.before.items():
+        for name, handler in self.previous_handlers.items():
             signal.signal(name, handler)
-        self.before = {}
+        self.previous_handlers = {}
 
-    def stopped(self, trainer: pl.Trainer, step: int, written: bool) -> Stopped:
+    def stopped(self, trainer: pl.Trainer, step: int, written: bool) -> StoppedError:
         """What to raise once everything is on disk."""
-        name = "another rank's signal" if self.asked is None else self.asked.name
+        name = "another rank's signal" if self.received is None else self.received.name
         if trainer.is_global_zero:
             self.events.write("stop", step=step, signal=name, checkpoint=written)
         kept = (
@@ -75,13 +77,13 @@ class StopWhenAsked(pl.Callback):
             if written
             else "there is no checkpoint, as trainer.checkpoint_every is 0: the same command begins at step 0"
         )
-        code = GOES_ON if written else NOTHING_KEPT
-        if self.asked == signal.SIGINT:
+        code = RESUMABLE if written else NOT_RESUMABLE
+        if self.received == signal.SIGINT:
             code = INTERRUPTED
-        return Stopped(f"stopped by {name} after step {step}; {kept}", code)
+        return StoppedError(f"stopped by {name} after step {step}; {kept}", code)
 
 
-def end(stop: Stopped) -> int:
+def end(stop: StoppedError) -> int:
     """Says why a run ended, on rank zero alone; the exit status."""
     if world()[0] == 0:
         print(f"vitrine: {stop}", file=sys.stderr)

@@ -16,7 +16,7 @@ COUNTED = 2
 """The step, from where a run begins, whose operations are counted: the first ones compile and warm up."""
 
 
-class Meter(pl.Callback):
+class ThroughputMonitor(pl.Callback):
     """Every `every` steps tells the loggers `samples_per_second`, `memory_gib`, `grad_norm`, and `mfu`
     on devices whose peak is known.
 
@@ -31,7 +31,7 @@ class Meter(pl.Callback):
         self.operations = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.first = self.told = trainer.global_step
+        self.first = self.last_logged = trainer.global_step
         self.samples = 0
         self.since = time.perf_counter()
         self.norm = float("nan")
@@ -65,13 +65,13 @@ class Meter(pl.Callback):
     ) -> None:
         self.samples += int(getattr(batch, "num_samples", 0)) * trainer.world_size
         step = trainer.global_step
-        if step == self.told or not self._is_due(step):
+        if step == self.last_logged or not self._is_due(step):
             return
         if isinstance(trainer.strategy, DeepSpeedStrategy):
             norm = trainer.strategy.deepspeed_engine.get_global_grad_norm()
             self.norm = float("nan") if norm is None else float(norm)
         seconds = time.perf_counter() - self.since
-        each = seconds / (step - self.told)
+        each = seconds / (step - self.last_logged)
         self.latest = {"grad_norm": self.norm, "memory_gib": memory_gib(pl_module.device)}
         if self.samples:
             self.latest["samples_per_second"] = self.samples / seconds
@@ -80,7 +80,7 @@ class Meter(pl.Callback):
         if trainer.is_global_zero:
             for logger in trainer.loggers:
                 logger.log_metrics(self.latest, step - 1)  # as Lightning counts them
-        self.samples, self.told, self.since = 0, step, time.perf_counter()
+        self.samples, self.last_logged, self.since = 0, step, time.perf_counter()
 
     def _is_due(self, step: int) -> bool:
         return step % self.every == 0

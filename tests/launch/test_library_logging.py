@@ -51,7 +51,7 @@ def test_only_our_lines_are_shown_of_a_pretraining_and_a_fine_tuning(
 
 def test_a_log_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
     code = (
-        "from launch.quiet import keep_libraries_quiet; keep_libraries_quiet();"
+        "from launch.library_logging import redirect_library_logs; redirect_library_logs();"
         "import logging, warnings; logging.getLogger('x').error('lost'); warnings.warn('lost')"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -26,7 +26,7 @@ def log_path() -> Path:
     return Path(os.environ.get("VITRINE_LOG") or cache_folder() / "library.log")
 
 
-def keep_libraries_quiet() -> None:
+def redirect_library_logs() -> None:
     """For a process that is the command; before any library is imported.
 
     Libraries make their loggers when they are imported, each with a handler of its own, so it is the

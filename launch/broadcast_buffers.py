@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from pretrain.distributed import broadcast_rows
 
 
-class BuffersOnce(pl.Callback):
+class BroadcastBuffersOnce(pl.Callback):
     """Sends buffers from rank 0 once, before the first step, under every strategy."""
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

@@ -56,7 +56,7 @@ def test_a_poisoned_step_changes_nothing_and_the_run_goes_on(
     assert all(math.isfinite(total) for total in sums)
     changed = [before != after for before, after in pairwise(sums)]
     assert changed == [step != 3 for step in range(1, STEPS)]
-    told = f"step 3 left out on all ranks: the gradient of rank {devices - 1} is not finite; "
+    told = f"step 3 skipped on all ranks: the gradient of rank {devices - 1} is not finite; "
     assert told in done.stderr, done.stderr[-3000:]
     if poison == "image":
         assert f"{told}the image of items (rows)" in done.stderr
