@@ -88,7 +88,7 @@ def main() -> None:
         command="python -m benchmarks.beauty",
         seeds=SEEDS,
         figures=figures,
-        sources=[*FINETUNING, "finetune/bag_of_words.py", "pretrain/embed.py"],
+        sources=[*FINETUNING, "finetune/bag_of_words.py", "pretrain/embed_items.py"],
         goal=goal,
         note=f"S3-Rec's file; the last item of each person for test, the one before for validation, "
         f"all items ranked but those in the history. Each person's mean over the seeds, 95 % "

@@ -23,7 +23,8 @@ from benchmarks.record import ROOT, write_record
 from catalog.catalog import load_catalog
 from catalog.config import CatalogConfig
 from pretrain.config import EmbedConfig, EncoderConfig, ExtractConfig, TowerConfig
-from pretrain.embed import batches_of, run_embedding
+from pretrain.embed import run_embedding
+from pretrain.embed_items import length_sorted_batches
 
 FASHION = ROOT.parent / "shared" / "data" / "fashion"
 ROUNDS = 7
@@ -52,9 +53,11 @@ def main() -> None:
         figures=figures,
         sources=[
             "benchmarks/contrast.py",
+            "pretrain/block_store.py",
             "pretrain/embed.py",
+            "pretrain/embed_items.py",
             "pretrain/encoder.py",
-            "pretrain/store.py",
+            "pretrain/vector_file.py",
             "pretrain/towers.py",
         ],
         goal=[
@@ -78,8 +81,8 @@ def speed() -> dict[str, Any]:
     )
 
     from pretrain.content_loader import ItemContentLoader
-    from pretrain.embed import content_hashes
     from pretrain.extract import Extractors
+    from pretrain.vectors_artifact import content_hashes
 
     path = str(get_model_path())
     catalog = load_catalog(CatalogConfig(path=str(FASHION)))
@@ -92,7 +95,7 @@ def speed() -> dict[str, Any]:
     @torch.no_grad()
     def ours(items: np.ndarray) -> np.ndarray:
         found = np.empty((len(items), extractors.width("minilm")), dtype=np.float32)
-        for batch in batches_of(reader, items, budget):
+        for batch in length_sorted_batches(reader, items, budget):
             content = reader.read(batch)
             content_hashes(content)
             vectors, _ = extractors("minilm", content)

@@ -145,7 +145,7 @@ class Study:
             settings.objectives,
             settings.optimizer,
             data.log_popularity,
-            data.twins,
+            data.duplicate_ids,
         )
         trainer = build_trainer(
             replace(settings.trainer, seed=seed),
@@ -174,7 +174,7 @@ class Study:
             found["unlisted"][there] = ask(some, np.flatnonzero(listed)).ranks
         whole = parts.content_loader(self.catalog)
         for line in between_modalities(parts.encoder, whole, np.flatnonzero(self.held_out)):
-            found[line.asks] = line.ranks
+            found[line.task] = line.ranks
         return found
 
     def prepare(
@@ -183,6 +183,7 @@ class Study:
         """An untrained encoder, what it is to read of the items, and what training reads."""
         pl.seed_everything(seed, verbose=False)
         parts = new_encoder(self.config.encoder, self.catalog)
+        parts.encoder.train()  # pretrained towers are loaded in evaluation mode
         reader = parts.content_loader(self.catalog)
         missing = self.missing(share, seed)
         hide_pictures(reader, missing, black=arm == "zeros")
@@ -204,7 +205,9 @@ class Study:
         for arm in ARMS:
             parts, _, data = self.prepare(arm, 0, SEEDS[0])
             batch = data.collate([data.rows[row] for row in range(self.config.data.rows)])
-            starts.append([*parts.encoder.parameters(), data.twins, *tensors_of(vars(batch))])
+            starts.append(
+                [*parts.encoder.parameters(), data.duplicate_ids, *tensors_of(vars(batch))]
+            )
         for start in starts[1:]:
             assert all(map(torch.equal, starts[0], start))
 

@@ -38,8 +38,9 @@ from launch.settings import load_settings
 from launch.trainer import build_trainer
 from pretrain.artifact import open_encoder
 from pretrain.config import EmbedConfig
-from pretrain.embed import run_embedding, vectors_made_with
+from pretrain.embed import run_embedding
 from pretrain.run import run_pretraining
+from pretrain.vectors_artifact import load_item_vectors
 
 LIBRARIES = ["cornac==3.0.1", "implicit==0.7.3", f"torch=={torch.__version__.split('+')[0]}"]
 PEER = ROOT / "runs" / "peers-rivals"
@@ -192,7 +193,7 @@ def fit_rival(
 def _write_shop(name: str, folder: Path) -> None:
     catalog, split = shop(name)
     base, _ = open_encoder(settings(name).encoder)
-    vectors = torch.from_numpy(np.array(vectors_made_with(settings(name).vectors, base, catalog)))
+    vectors = torch.from_numpy(np.array(load_item_vectors(settings(name).vectors, base, catalog)))
     np.savez(
         folder / "shop.npz",
         num_items=catalog.num_items,

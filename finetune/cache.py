@@ -6,7 +6,7 @@ import pytorch_lightning as pl
 
 from finetune.module import FinetuneModule
 from pretrain.content_loader import ItemContentLoader
-from pretrain.embed import embed_on_ranks
+from pretrain.embed_items import embed_on_ranks
 from pretrain.encoder import ItemEncoder
 
 
@@ -32,7 +32,6 @@ class CacheRefresh(pl.Callback):
         assert module.content is not None
         embed_on_ranks(self.encoder, self.reader, module.content)
         module.recommender.adaptor.whiten(module.content)
-        module.train(module.training)  # reading put dropout of low-rank updates out of work
         self.read_at = step
 
     def on_train_batch_end(

@@ -25,9 +25,9 @@ from finetune.manifest import check_base, serves_repeats
 from finetune.ranker import History, Ranker
 from finetune.recommender import Recommender
 from pretrain.artifact import open_encoder
-from pretrain.embed import VECTORS_FILE
 from pretrain.hub import foreign
-from pretrain.store import open_vectors
+from pretrain.vector_file import open_vectors
+from pretrain.vectors_artifact import VECTORS_FILE
 
 STORE_FILE = "domains.json"
 

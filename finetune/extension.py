@@ -25,9 +25,10 @@ from finetune.card import recommender_card
 from finetune.cold_start import impute_cold_embeddings
 from finetune.manifest import COUNTS_FILE, train_counts
 from finetune.transfer import has_own_encoder, selected_modalities
-from pretrain.embed import IDS_FILE, VECTORS_FILE, embed_items, write_ids
+from pretrain.embed_items import embed_items
 from pretrain.modalities.features import align
-from pretrain.store import VectorWriter, open_vectors
+from pretrain.vector_file import VectorWriter, open_vectors
+from pretrain.vectors_artifact import IDS_FILE, VECTORS_FILE, write_ids
 
 EXTENDS = "extends"
 """In an extended recommender's config: the hashes of those it has its weights and vectors from."""

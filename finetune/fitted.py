@@ -17,8 +17,8 @@ from finetune.metrics import Ranking
 from finetune.selection import BestWeights
 from pretrain.artifact import count_parameters
 from pretrain.curves import CurveRecorder
-from pretrain.embed import VECTORS_FILE, write_ids
-from pretrain.store import save_vectors
+from pretrain.vector_file import save_vectors
+from pretrain.vectors_artifact import VECTORS_FILE, write_ids
 
 Module = TypeVar("Module", bound=pl.LightningModule)
 

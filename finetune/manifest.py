@@ -13,7 +13,7 @@ from catalog.artifacts import Artifact, open_artifact, read_manifest
 from catalog.catalog import Catalog
 from catalog.config import CatalogConfig, SplitConfig
 from catalog.errors import VitrineError
-from pretrain.embed import IDS_FILE
+from pretrain.vectors_artifact import IDS_FILE
 
 SEMANTIC_IDS = "semantic-ids"
 """The artifact kind of recommenders that decode semantic ids."""

@@ -18,7 +18,7 @@ from catalog.splits import Split
 from finetune.baselines.item_knn import USUAL_SHRINK, ItemKNN
 from finetune.config import FinetuneConfig, MissingModalityConfig
 from pretrain.content_loader import ItemContentLoader
-from pretrain.embed import embed_items
+from pretrain.embed_items import embed_items
 from pretrain.encoder import ItemEncoder
 
 NEIGHBOURS = 20

@@ -21,9 +21,9 @@ from finetune.manifest import check_ids, serves_repeats
 from finetune.metrics import Ranking
 from finetune.recommender import Recommender
 from finetune.tie_break import tie_keys, topk_with_tie_break
-from pretrain.embed import VECTORS_FILE
 from pretrain.modalities.image import Picture
-from pretrain.store import open_vectors
+from pretrain.vector_file import open_vectors
+from pretrain.vectors_artifact import VECTORS_FILE
 
 History = NDArray[np.integer]
 

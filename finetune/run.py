@@ -37,11 +37,12 @@ from finetune.transfer import selected_modalities, without_towers
 from pretrain.artifact import EncoderBundle, count_parameters
 from pretrain.content_loader import ItemContentLoader
 from pretrain.curves import CurveRecorder
-from pretrain.embed import check_vectors, embed_items, vectors_made_with
+from pretrain.embed_items import embed_items
 from pretrain.frozen import cache_frozen_features
 from pretrain.projection_init import initialize_projections
 from pretrain.run import TrainerFactory
 from pretrain.shards import gathered_weights, is_sharded
+from pretrain.vectors_artifact import check_vectors, load_item_vectors
 from pretrain.work import clear_work, learned_request, work_folder
 
 TO_CHOOSE_FROM: tuple[Features, ...] = ("content", "content+id")
@@ -361,7 +362,7 @@ def first_content(
         return F.normalize(torch.randn(catalog.num_items, width, generator=generator), dim=-1)
     if config.vectors:
         assert components.base is not None
-        made = np.array(vectors_made_with(config.vectors, components.base, catalog))
+        made = np.array(load_item_vectors(config.vectors, components.base, catalog))
         check_vectors(made, catalog, config.vectors)
         order = None if reader is None else reader.permutation
         return torch.from_numpy(made if order is None else made[order])

@@ -8,6 +8,7 @@ import torch
 
 from catalog.splits import Targets
 from finetune.metrics import Ranking, mean_ndcg
+from pretrain.eval_mode import eval_mode
 
 
 def trained_weights(module: pl.LightningModule) -> dict[str, torch.nn.Parameter]:
@@ -80,9 +81,8 @@ class BestWeights(pl.Callback):
         weights = self.weights(module)
         if len(self.targets.users) == 0 or any(hasattr(p, "ds_id") for p in weights.values()):
             return
-        training = module.training
-        ranking = self.rank(module, self.targets)
-        module.train(training)
+        with eval_mode(module):
+            ranking = self.rank(module, self.targets)
         ndcg = mean_ndcg(ranking)
         self.curve.append([step, ndcg])
         if self.best is None or ndcg > self.best:

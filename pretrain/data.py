@@ -44,7 +44,7 @@ class PretrainData(pl.LightningDataModule):
         self,
         catalog: Catalog,
         split: Split,
-        reader: ItemContentLoader,
+        loader: ItemContentLoader,
         config: PretrainDataConfig,
         seed: int,
         edges: NDArray[np.int32] | None = None,
@@ -52,7 +52,7 @@ class PretrainData(pl.LightningDataModule):
     ) -> None:
         """`edges` (e, 2): linked items to learn from, or None; `held_out` bool (num_items,)."""
         super().__init__()
-        self.reader = reader
+        self.loader = loader
         self.config = config
         self.rows = HistoryRows(
             catalog.interactions,
@@ -65,7 +65,7 @@ class PretrainData(pl.LightningDataModule):
             config.edges_share,
             held_out,
         )
-        self.twins = torch.from_numpy(reader.duplicate_groups())
+        self.duplicate_ids = torch.from_numpy(loader.duplicate_groups())
         self.log_popularity = torch.from_numpy(
             log_sampling_chance(catalog, split, config.uniform_share, edges, self.rows.edges_share)
         )
@@ -91,7 +91,7 @@ class PretrainData(pl.LightningDataModule):
         items, segments, links = stack_rows(rows)
         # Each distinct item goes through the towers once, however many slots it fills.
         distinct, slots = np.unique(items.numpy(), return_inverse=True)
-        content = self.reader.read(distinct)
+        content = self.loader.read(distinct)
         slots = torch.from_numpy(slots).view_as(items)
         return PretrainBatch(items, segments, slots, links, content)
 

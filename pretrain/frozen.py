@@ -1,7 +1,7 @@
-"""What frozen towers say of every item: read once, kept on disk, and looked up in every step.
+"""Cached frozen features: a frozen tower encodes each item once, and every step reads the cache.
 
-A tower that stands still says the same of an item each time it is asked. So it reads a catalog once,
-for all runs on this machine that begin with the same weights; steps then cost what is trained.
+A frozen tower gives the same features for an item in every step. So it runs over a catalog once, for all
+runs on this machine that start from the same weights; a step then costs only what is trained.
 """
 
 import hashlib
@@ -14,21 +14,22 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from torch import nn
 
-from catalog.atomic_write import signal_progress
 from catalog.cache import cache_folder
 from catalog.catalog import Catalog
-from catalog.progress import track
+from pretrain.block_store import BlockStore
 from pretrain.content_loader import ItemContentLoader, to_device
-from pretrain.embed import BATCH_TOKENS, BLOCK, batches_of
+from pretrain.embed_items import BATCH_TOKENS, BLOCK, length_sorted_batches
 from pretrain.encoder import ItemEncoder
+from pretrain.eval_mode import eval_mode
 from pretrain.modalities import Modality, Text
-from pretrain.store import VectorWriter, open_vectors, shared_array
+from pretrain.vector_file import open_vectors
 
-VECTORS = "vectors.safetensors"
+VECTORS = "vectors"
+"""The name of the vectors in the store."""
 
 
 def frozen_towers(encoder: ItemEncoder, without_text: bool = False) -> list[str]:
-    """The modalities whose towers have weights of which none is trained; or of them those but text."""
+    """The modalities whose towers have weights and train none of them; `without_text` leaves out text."""
     return [
         name
         for name, kind in encoder.kinds.items()
@@ -44,27 +45,27 @@ def _is_frozen(tower: nn.Module) -> bool:
 
 def cache_frozen_features(
     encoder: ItemEncoder,
-    reader: ItemContentLoader,
+    loader: ItemContentLoader,
     device: torch.device | None = None,
     *,
     without_text: bool = False,
     progress: bool = True,
 ) -> None:
-    """From now on `reader` hands out what frozen towers say of items, and they are not run again.
+    """Lets `loader` return cached features of frozen towers, which then are not run again.
 
-    Each process calls it; one at a time reads what is missing, and one that was stopped is gone on
-    from. `device` is where towers run meanwhile; `without_text` where each token is to be told.
+    Each process calls it. One process at a time fills the cache, and resumes where another was stopped.
+    `device` is where towers run meanwhile; `without_text` where losses of single tokens need the tower.
     """
     for name in frozen_towers(encoder, without_text):
-        folder = cache_folder() / "towers" / _key(encoder, name, reader.catalog)
+        folder = cache_folder() / "towers" / _key(encoder, name, loader.catalog)
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / "lock"):
-            _read_missing(encoder, name, reader, folder, device, progress)
-        reader.use_cached_features(name, open_vectors(folder / VECTORS))
+            _fill_cache(encoder, name, loader, folder, device, progress)
+        loader.use_cached_features(name, open_vectors(folder / f"{VECTORS}.safetensors"))
 
 
 def _key(encoder: ItemEncoder, name: str, catalog: Catalog) -> str:
-    """Equal where the same weights read the same content in the same way."""
+    """Equal where the same weights encode the same content in the same way."""
     about = json.dumps([catalog.content_fingerprint, encoder.kinds[name].about], sort_keys=True)
     digest = hashlib.blake2b(about.encode(), digest_size=12)
     weights = encoder.towers[encoder.reads_through(name)].state_dict()
@@ -75,38 +76,32 @@ def _key(encoder: ItemEncoder, name: str, catalog: Catalog) -> str:
 
 
 @torch.no_grad()
-def _read_missing(
+def _fill_cache(
     encoder: ItemEncoder,
     name: str,
-    reader: ItemContentLoader,
+    loader: ItemContentLoader,
     folder: Path,
     device: torch.device | None,
     progress: bool,
 ) -> None:
-    kind: Modality = encoder.kinds[name]
-    num_items = reader.catalog.num_items
-    store = VectorWriter(folder / VECTORS, num_items, kind.width)
-    done = shared_array(folder / "done.npy", (-(-num_items // BLOCK),), np.uint8)
-    if store.is_new:
-        done[:] = 0
-    missing = np.flatnonzero(done == 0).tolist()
-    if missing:
-        before, training = encoder.device, encoder.training
-        encoder.to(device or before)  # pyright: ignore[reportArgumentType]
-        encoder.eval()
-        alone = reader.for_modality(name)
-        title = f"Reading {name} once through its frozen tower"
-        for block in track(missing, title, shown=progress):
-            items = np.arange(block * BLOCK, min((block + 1) * BLOCK, num_items), dtype=np.int64)
-            for batch in batches_of(alone, items, BATCH_TOKENS):
+    """Runs the frozen tower of modality `name` over the items that are not in the cache yet."""
+    modality: Modality = encoder.kinds[name]
+    store = BlockStore(folder, loader.catalog.num_items, BLOCK)
+    vectors = store.add_vectors(VECTORS, modality.width)
+    if not store.is_complete:
+        alone = loader.for_modality(name)
+
+        def encode_block(items: NDArray[np.int64]) -> None:
+            for batch in length_sorted_batches(alone, items, BATCH_TOKENS):
                 content = to_device(alone.read(batch), encoder.device, encoder.dtype)
-                has_it: NDArray[np.bool_] = content[name]["present"].cpu().numpy()
-                if has_it.any():
-                    store.write(batch[has_it], encoder.read(name, content).float().cpu().numpy())
-            store.flush()
-            done[block] = 1
-            done.flush()
-            signal_progress()
+                present: NDArray[np.bool_] = content[name]["present"].cpu().numpy()
+                if present.any():
+                    vectors.write(batch[present], encoder.read(name, content).float().cpu().numpy())
+
+        before = encoder.device
+        encoder.to(device or before)  # pyright: ignore[reportArgumentType]
+        with eval_mode(encoder):
+            title = f"Caching features of the frozen {name} tower"
+            store.fill(encode_block, title, progress=progress)
         encoder.to(before)  # pyright: ignore[reportArgumentType]
-        encoder.train(training)
     store.close()

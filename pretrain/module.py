@@ -30,7 +30,7 @@ class PretrainModule(pl.LightningModule):
     """Weights that are not trained are those it was built with: checkpoints leave them out."""
 
     log_popularity: Tensor
-    twins: Tensor
+    duplicate_ids: Tensor
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class PretrainModule(pl.LightningModule):
         objectives: ObjectivesConfig,
         optimizer: OptimizerConfig,
         log_popularity: Tensor,
-        twins: Tensor,
+        duplicate_ids: Tensor,
         num_micro_batches: int = 1,
         activation_checkpointing: bool = False,
         linked: bool = False,
@@ -58,7 +58,7 @@ class PretrainModule(pl.LightningModule):
         )
         self.optimizer_config = optimizer
         self.register_buffer("log_popularity", log_popularity, persistent=False)
-        self.register_buffer("twins", twins, persistent=False)
+        self.register_buffer("duplicate_ids", duplicate_ids, persistent=False)
 
     def forward(self, batch: PretrainBatch) -> StepOutputs:
         distinct = encode_in_micro_batches(self.encoder, batch.content, self.num_micro_batches)
@@ -67,7 +67,7 @@ class PretrainModule(pl.LightningModule):
         states = self.sequence_encoder(vectors, batch.segments)
         ids = batch.items.flatten()
         return StepOutputs(
-            item_ids=self.twins[ids],
+            item_ids=self.duplicate_ids[ids],
             items=vectors.flatten(0, 1),
             states=states.flatten(0, 1),
             segments=batch.segments.flatten(),

@@ -13,11 +13,11 @@ QUARANTINE_FILE = "quarantine.jsonl"
 class Quarantine:
     """Items whose picture, sound, … is broken; they count as not having it."""
 
-    def __init__(self, catalog: Catalog, reader: ItemContentLoader) -> None:
+    def __init__(self, catalog: Catalog, loader: ItemContentLoader) -> None:
         self.catalog = catalog
         self.broken = [
             (name, item, reason)
-            for name, source in reader.sources.items()
+            for name, source in loader.sources.items()
             for item, reason in sorted(source.broken.items())
         ]
 

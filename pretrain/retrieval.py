@@ -20,15 +20,16 @@ from catalog.errors import NonFiniteError, VitrineError
 from catalog.hashing import hash_ids
 from catalog.splits import Split, Targets, target_rows
 from pretrain.content_loader import ItemContentLoader, to_device
-from pretrain.embed import embed_items
+from pretrain.embed_items import embed_items
 from pretrain.encoder import ItemEncoder
+from pretrain.eval_mode import eval_mode
 from pretrain.sequence_encoder import SequenceEncoder
 from pretrain.shards import passes_of
 
 CUTOFFS = (1, 5, 10)
-MOST_HELD_OUT = 1000
-MOST_PEOPLE = 2000
-MOST_CANDIDATES = 50_000
+MAX_HELD_OUT = 1000
+MAX_USERS = 2000
+MAX_CANDIDATES = 50_000
 """Of a larger catalog so many items, the targets among them, are candidates; the report says so."""
 CHUNK = 256
 
@@ -37,7 +38,7 @@ CHUNK = 256
 class Retrieval:
     """One line of the report."""
 
-    asks: str
+    task: str
     """text → image, history → next item, …"""
     candidates: int
     ranks: NDArray[np.int64]
@@ -62,7 +63,7 @@ class Retrieval:
         if self.popular is not None:
             beside += f", popularity {figures['popularity R@10']:.3f}"
         return (
-            f"{self.asks:<24} {recalls}   (R@10 of {beside}; {len(self.ranks):,} of "
+            f"{self.task:<24} {recalls}   (R@10 of {beside}; {len(self.ranks):,} of "
             f"{self.candidates:,})"
         )
 
@@ -72,7 +73,7 @@ def hold_out(catalog: Catalog, share: float) -> NDArray[np.bool_]:
     if not 0 <= share <= 0.5:
         raise VitrineError(f"data.held_out is {share:g}; give a share from 0 to 0.5")
     chosen = np.zeros(catalog.num_items, dtype=bool)
-    wanted = min(MOST_HELD_OUT, round(share * catalog.num_items))
+    wanted = min(MAX_HELD_OUT, round(share * catalog.num_items))
     if not wanted:
         return chosen
     hashes = hash_ids(catalog.items["item_id"][:], key=b"vitrine held out")
@@ -87,21 +88,21 @@ class RetrievalReport(pl.Callback):
     """
 
     def __init__(
-        self, reader: ItemContentLoader, split: Split, held_out: NDArray[np.bool_]
+        self, loader: ItemContentLoader, split: Split, held_out: NDArray[np.bool_]
     ) -> None:
-        self.reader = reader
+        self.loader = loader
         self.split = split
         self.held_out = held_out
-        self.found: list[Retrieval] = []
+        self.results: list[Retrieval] = []
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         encoder, sequence_encoder = pl_module.encoder, pl_module.sequence_encoder
         with passes_of(trainer):
-            self.found = retrieval_report(
+            self.results = retrieval_report(
                 encoder,
                 sequence_encoder,
-                self.reader,
-                self.reader.catalog,
+                self.loader,
+                self.loader.catalog,
                 self.split,
                 self.held_out,
             )
@@ -111,33 +112,29 @@ class RetrievalReport(pl.Callback):
 def retrieval_report(
     encoder: ItemEncoder,
     sequence_encoder: SequenceEncoder,
-    reader: ItemContentLoader,
+    loader: ItemContentLoader,
     catalog: Catalog,
     split: Split,
     held_out: NDArray[np.bool_],
 ) -> list[Retrieval]:
     """Every two modalities, both ways, and next items of the validation part."""
-    modes = encoder.training, sequence_encoder.training
-    encoder.eval()
-    sequence_encoder.eval()
-    found = between_modalities(encoder, reader, np.flatnonzero(held_out))
     targets = _some(split.validation)
-    if len(targets):
-        found.append(next_items(encoder, sequence_encoder, reader, catalog, split, targets))
-    encoder.train(modes[0])
-    sequence_encoder.train(modes[1])
+    with eval_mode(encoder, sequence_encoder):
+        found = between_modalities(encoder, loader, np.flatnonzero(held_out))
+        if len(targets):
+            found.append(next_items(encoder, sequence_encoder, loader, catalog, split, targets))
     return found
 
 
 @torch.no_grad()
 def between_modalities(
-    encoder: ItemEncoder, reader: ItemContentLoader, items: NDArray[np.int64]
+    encoder: ItemEncoder, loader: ItemContentLoader, items: NDArray[np.int64]
 ) -> list[Retrieval]:
     """Every two modalities, both ways, among those of `items` that have both."""
     projected_embeddings, present = [], []
     device = next(encoder.parameters()).device
     for start in range(0, len(items), CHUNK):
-        content = reader.read(items[start : start + CHUNK])
+        content = loader.read(items[start : start + CHUNK])
         vectors = encoder(to_device(content, device, encoder.dtype))
         projected_embeddings.append(vectors.projected_embeddings.float().cpu())
         present.append(vectors.present.cpu())
@@ -151,7 +148,7 @@ def between_modalities(
             continue
         for asking, asked in ((one, other), (other, one)):
             own = torch.arange(int(both.sum()))
-            ranks = places(all_units[both, asking], all_units[both, asked], own)
+            ranks = target_ranks(all_units[both, asking], all_units[both, asked], own)
             names = encoder.modalities
             found.append(Retrieval(f"{names[asking]} → {names[asked]}", len(own), ranks))
     return found
@@ -161,7 +158,7 @@ def between_modalities(
 def next_items(
     encoder: ItemEncoder,
     sequence_encoder: SequenceEncoder,
-    reader: ItemContentLoader,
+    loader: ItemContentLoader,
     catalog: Catalog,
     split: Split,
     targets: Targets,
@@ -177,7 +174,7 @@ def next_items(
     # Vectors of what is read and what may come: a row each, however often it occurs.
     needed = np.union1d(candidates, np.concatenate(read)).astype(np.int64)
     vectors = np.empty((len(needed), encoder.config.width), dtype=np.float32)
-    embed_items(encoder, reader, vectors, items=needed, title="Retrieval report")
+    embed_items(encoder, loader, vectors, items=needed, title="Retrieval report")
     table = torch.from_numpy(vectors)
     states = []
     for start in range(0, len(read), CHUNK):
@@ -194,13 +191,13 @@ def next_items(
         states.append(read_states[torch.arange(len(part)), last])
     own = torch.from_numpy(np.searchsorted(candidates, wanted))
     gallery = table[torch.from_numpy(np.searchsorted(needed, candidates))]
-    ranks = places(torch.cat(states), gallery, own)
+    ranks = target_ranks(torch.cat(states), gallery, own)
     counts = torch.from_numpy(split.train_counts[candidates].astype(np.float32)).unsqueeze(1)
-    popular = places(torch.ones(len(own), 1), counts, own)
+    popular = target_ranks(torch.ones(len(own), 1), counts, own)
     return Retrieval("history → next item", len(candidates), ranks, popular)
 
 
-def places(queries: Tensor, candidates: Tensor, own: Tensor) -> NDArray[np.int64]:
+def target_ranks(queries: Tensor, candidates: Tensor, own: Tensor) -> NDArray[np.int64]:
     """Each query's place for its own candidate, by inner product; int64 (queries,), 1 is the best.
 
     Counted in chunks: [queries × candidates] is never held. Equals are ordered by a fixed key.
@@ -226,15 +223,15 @@ def places(queries: Tensor, candidates: Tensor, own: Tensor) -> NDArray[np.int64
 def _some(targets: Targets) -> Targets:
     """At most 2,000 of the targets that have a history, evenly drawn."""
     targets = targets.take(targets.history_lengths > 0).first_per_user()
-    if len(targets.users) <= MOST_PEOPLE:
+    if len(targets.users) <= MAX_USERS:
         return targets
-    chosen = np.random.default_rng(0).permutation(len(targets.users))[:MOST_PEOPLE]
+    chosen = np.random.default_rng(0).permutation(len(targets.users))[:MAX_USERS]
     return targets.take(np.sort(chosen))
 
 
 def _candidates(wanted: NDArray[np.int64], num_items: int) -> NDArray[np.int64]:
     """All items or, of too many, the wanted and others at random; ascending."""
-    if num_items <= MOST_CANDIDATES:
+    if num_items <= MAX_CANDIDATES:
         return np.arange(num_items)
-    room = MOST_CANDIDATES - len(np.unique(wanted))
+    room = MAX_CANDIDATES - len(np.unique(wanted))
     return np.union1d(wanted, np.random.default_rng(0).choice(num_items, room, replace=False))

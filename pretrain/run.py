@@ -2,17 +2,20 @@
 
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytorch_lightning as pl
+import torch
 
 from catalog.artifacts import write_artifact
+from catalog.catalog import Catalog
 from catalog.interaction_sketch import InteractionSketch
-from catalog.splits import load_split
-from pretrain.artifact import count_parameters, new_encoder
+from catalog.splits import Split, load_split
+from pretrain.artifact import EncoderBundle, count_parameters, new_encoder
 from pretrain.card import encoder_card
 from pretrain.config import PretrainConfig
+from pretrain.content_loader import ItemContentLoader
 from pretrain.curves import CurveRecorder
 from pretrain.data import PretrainData
 from pretrain.frozen import cache_frozen_features
@@ -31,80 +34,115 @@ TrainerFactory = Callable[..., pl.Trainer]
 
 
 def run_pretraining(config: PretrainConfig, output: Path, build_trainer: TrainerFactory) -> Path:
-    """Trains an item encoder on the training part of a catalog's histories and its content.
+    """Trains an item encoder on a catalog's items and the training part of its histories.
 
-    Returns the artifact's folder: the encoder in Hugging Face layout, `history/` beside it,
-    `curves.json`, and the manifest.
+    Returns the artifact's folder: the item encoder in Hugging Face layout, the sequence encoder in
+    `sequence_encoder/`, `curves.json`, and the manifest.
     """
     catalog, split = load_split(config.catalog, config.split)
     pl.seed_everything(config.trainer.seed, verbose=False)
     check_compiled(config.data.compile, config.trainer.strategy)
-    parts = new_encoder(config.encoder, catalog)
-    reader = parts.content_loader(catalog)
-    quarantine = Quarantine(catalog, reader)
+    bundle = new_encoder(config.encoder, catalog)
+    bundle.encoder.train()  # pretrained towers are loaded in evaluation mode
+    loader = bundle.content_loader(catalog)
+    quarantine = Quarantine(catalog, loader)
     quarantine.check(config.data.max_broken)
-    edges = catalog.edges if config.objectives.edges else None
     held_out = hold_out(catalog, config.data.held_out)
     curves = CurveRecorder(config.trainer.log_every)
-    report = RetrievalReport(reader, split, held_out)
+    report = RetrievalReport(loader, split, held_out)
     work = work_folder(output, "encoder", config, "data.rows", catalog=catalog.fingerprint)
     title = f"Pretraining on {catalog.name}"
     trainer = build_trainer(config.trainer, work, title, callbacks=[curves, report])
-    data = PretrainData(catalog, split, reader, config.data, config.trainer.seed, edges, held_out)
-    device = trainer.strategy.root_device
+    edges = catalog.edges if config.objectives.edges else None
+    data = PretrainData(catalog, split, loader, config.data, config.trainer.seed, edges, held_out)
+    module = _prepare_module(config, bundle, loader, data, trainer.strategy.root_device)
+    if config.trainer.max_steps:  # with 0 steps the towers stay as they are
+        module.freeze_unused(data.brief_batch())
+        trainer.fit(module, data)
+    results = _Results(catalog, split, quarantine, curves, report)
+    with gathered_weights(bundle.encoder, bundle.sequence_encoder):
+        if trainer.is_global_zero:
+            _save(config, output, bundle, results, count_parameters(module), trainer.global_step)
+            clear_work(work)
+    trainer.strategy.barrier()
+    return output
+
+
+def _prepare_module(
+    config: PretrainConfig,
+    bundle: EncoderBundle,
+    loader: ItemContentLoader,
+    data: PretrainData,
+    device: torch.device,
+) -> PretrainModule:
+    """Caches frozen features, initializes projections, and builds the module that is trained."""
     cache_frozen_features(
-        parts.encoder,
-        reader,
+        bundle.encoder,
+        loader,
         device,
         without_text=bool(config.objectives.language_modeling),
         progress=config.trainer.progress,
     )
-    initialize_projections(parts.encoder, reader, data.readable, config.trainer.seed, device)
+    initialize_projections(bundle.encoder, loader, data.readable, config.trainer.seed, device)
     if config.data.compile:
-        compile_layers(parts.encoder)
-    module = PretrainModule(
-        parts.encoder,
-        parts.sequence_encoder,
+        compile_layers(bundle.encoder)
+    return PretrainModule(
+        bundle.encoder,
+        bundle.sequence_encoder,
         config.objectives,
         config.optimizer,
         data.log_popularity,
-        data.twins,
+        data.duplicate_ids,
         config.data.num_micro_batches,
         config.data.activation_checkpointing,
-        linked=edges is not None,
+        linked=data.rows.edges is not None,
     )
-    if config.trainer.max_steps:  # else the towers stay as they came
-        module.freeze_unused(data.brief_batch())
-        trainer.fit(module, data)
-    with gathered_weights(parts.encoder, parts.sequence_encoder):
-        if trainer.is_global_zero:
-            metrics = {
-                "parameters": count_parameters(module),
-                "steps": trainer.global_step,
-                "quarantined": len(quarantine),
-                **{name: points[-1][1] for name, points in curves.curves.items()},
-            }
-            with write_artifact(
-                output,
-                kind="encoder",
-                config=asdict(config),
-                catalog=catalog.fingerprint,
-                split=split.describe(),
-                metrics=metrics,
-                request=learned_request("encoder", asdict(config), catalog=catalog.fingerprint),
-                card=encoder_card,
-            ) as staging:
-                merge_lora(parts.encoder)
-                for line in report.found:
-                    print(line, file=sys.stderr, flush=True)
-                    staging.metrics[f"retrieval/{line.asks}"] = line.figures()
-                parts.save(staging.path)
-                quarantine.save(staging.path)
-                sketch = InteractionSketch.empty()
-                if trainer.global_step:  # else nothing was learned from any history
-                    sketch = InteractionSketch.training(catalog, split)
-                sketch.save(staging.path)
-                curves.save(staging.path / "curves.json")
-            clear_work(work)
-    trainer.strategy.barrier()
-    return output
+
+
+@dataclass(frozen=True)
+class _Results:
+    """What a run leaves beside the weights."""
+
+    catalog: Catalog
+    split: Split
+    quarantine: Quarantine
+    curves: CurveRecorder
+    report: RetrievalReport
+
+
+def _save(
+    config: PretrainConfig,
+    output: Path,
+    bundle: EncoderBundle,
+    results: _Results,
+    num_parameters: int,
+    steps: int,
+) -> None:
+    """Writes the encoder artifact after `steps` optimizer steps."""
+    catalog, split = results.catalog, results.split
+    with write_artifact(
+        output,
+        kind="encoder",
+        config=asdict(config),
+        catalog=catalog.fingerprint,
+        split=split.describe(),
+        metrics={
+            "parameters": num_parameters,
+            "steps": steps,
+            "quarantined": len(results.quarantine),
+            **{name: points[-1][1] for name, points in results.curves.curves.items()},
+        },
+        request=learned_request("encoder", asdict(config), catalog=catalog.fingerprint),
+        card=encoder_card,
+    ) as staging:
+        merge_lora(bundle.encoder)
+        for retrieval in results.report.results:
+            print(retrieval, file=sys.stderr, flush=True)
+            staging.metrics[f"retrieval/{retrieval.task}"] = retrieval.figures()
+        bundle.save(staging.path)
+        results.quarantine.save(staging.path)
+        sketch = InteractionSketch.empty()
+        if steps:  # without a step nothing was learned from any history
+            sketch = InteractionSketch.training(catalog, split)
+        sketch.save(staging.path)
+        results.curves.save(staging.path / "curves.json")

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from pretrain.eval_mode import eval_mode
 
 
 def parameters_of(loss: Tensor) -> set[Tensor]:
@@ -37,16 +39,12 @@ def freeze_unused(module: pl.LightningModule, batch: Any) -> list[str]:
     trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
     if not trained:
         return []
-    modes = {part: part.training for part in module.modules()}
     silent: Any = lambda *_, **__: None  # noqa: E731
     vars(module).update(log=silent, log_dict=silent)  # there is no trainer yet
     try:
-        nn.Module.train(module, False)
-        with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+        with eval_mode(module), torch.enable_grad(), torch.random.fork_rng(devices=[]):
             loss: Any = module.training_step(batch, 0)
     finally:
-        for part, training in modes.items():
-            part.training = training
         for name in ("log", "log_dict"):
             del vars(module)[name]
     used = parameters_of(loss)

@@ -23,7 +23,7 @@ from finetune.manifest import train_counts
 from launch.checkpoints import StateFile
 from pretrain.artifact import new_encoder
 from pretrain.config import EncoderConfig, ModalityConfig, TowerConfig
-from pretrain.store import open_vectors
+from pretrain.vector_file import open_vectors
 
 ROOMS = ("catalog", "pretrain", "finetune", "generate", "launch")
 ROOT = Path(__file__).parents[1]

@@ -158,8 +158,8 @@ def large_batches(
 def prepare(who: Contender, size: Size, pairs: int, device: str) -> None:
     """Gives it a batch, and its module the tables of that many items."""
     who.batch = batch_of(size, pairs, device, who.titles)
-    if hasattr(who.model, "twins"):
-        who.model.twins = torch.arange(pairs, device=device)
+    if hasattr(who.model, "duplicate_ids"):
+        who.model.duplicate_ids = torch.arange(pairs, device=device)
         who.model.log_popularity = torch.zeros(pairs, device=device)
 
 

@@ -39,8 +39,9 @@ from finetune.run import check_targets
 from finetune.selection import BestWeights
 from pretrain.artifact import EncoderBundle, count_parameters, open_encoder
 from pretrain.curves import CurveRecorder
-from pretrain.embed import check_vectors, embed_items, vectors_made_with
+from pretrain.embed_items import embed_items
 from pretrain.run import TrainerFactory
+from pretrain.vectors_artifact import check_vectors, load_item_vectors
 from pretrain.work import clear_work, learned_request, work_folder
 
 LEAST_STEPS = 50
@@ -248,7 +249,7 @@ def _content(
     (num_items, width)."""
     vectors = np.empty((catalog.num_items, parts.sequence_encoder.config.width), dtype=np.float32)
     if config.vectors:
-        vectors[:] = vectors_made_with(config.vectors, base, catalog)
+        vectors[:] = load_item_vectors(config.vectors, base, catalog)
         check_vectors(vectors, catalog, config.vectors)
     else:
         shown = config.trainer.progress

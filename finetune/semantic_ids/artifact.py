@@ -17,10 +17,10 @@ from finetune.semantic_ids.config import SemanticIdConfig
 from finetune.semantic_ids.model import SemanticRecommender
 from finetune.semantic_ids.ranker import SemanticRanker
 from finetune.semantic_ids.trie import Trie
-from pretrain.embed import VECTORS_FILE
 from pretrain.sequence_encoder import SequenceEncoder, SequenceEncoderConfig
 from pretrain.shards import float32_state
-from pretrain.store import open_vectors
+from pretrain.vector_file import open_vectors
+from pretrain.vectors_artifact import VECTORS_FILE
 
 CODES_FILE = "codes.safetensors"
 """`codes` int32 (num_items, length), `sizes` (length,): of each level, `warm_items` uint8 (num_items,)."""

@@ -23,7 +23,7 @@ from catalog.catalog import Catalog
 from catalog.errors import VitrineError
 from catalog.memory import release_pages
 from catalog.progress import track
-from pretrain import store
+from pretrain import vector_file
 from pretrain.config import ModalityConfig
 from pretrain.hub import foreign
 from pretrain.modalities.base import Modality, Processor, Source, mask_of, present_rows
@@ -129,14 +129,14 @@ def open_vectors(path: Path) -> tuple[NDArray[np.floating], pa.Array]:
 
 def _open_vectors(path: Path) -> tuple[NDArray[np.floating], pa.Array]:
     if path.is_dir():
-        vectors = store.open_vectors(path / "item_vectors.safetensors")
+        vectors = vector_file.open_vectors(path / "item_vectors.safetensors")
         ids = pq.read_table(path / "item_ids.parquet")["item_id"].combine_chunks()
     elif path.suffix == ".parquet":
         return _from_parquet(path)
     elif path.suffix == ".npy":
         vectors, ids = _mapped(path), _ids_beside(path)
     elif path.suffix == ".safetensors":
-        vectors, ids = store.open_vectors(path), _ids_beside(path)
+        vectors, ids = vector_file.open_vectors(path), _ids_beside(path)
     else:
         raise VitrineError(f"{path} is none of {FORMATS}")
     if vectors.ndim != 2 or vectors.dtype.kind != "f":

@@ -23,7 +23,7 @@ from launch.settings import load_settings
 from launch.trainer import build_trainer
 from pretrain.artifact import open_encoder
 from pretrain.content_loader import ItemContentLoader
-from pretrain.embed import embed_items
+from pretrain.embed_items import embed_items
 from pretrain.encoder import ItemEncoder
 
 sent: Counter[str] = Counter()

@@ -23,8 +23,8 @@ from finetune.run import run_finetuning
 from launch.trainer import build_trainer
 from pretrain.artifact import EncoderBundle
 from pretrain.config import SequenceConfig
-from pretrain.embed import embed_items
-from pretrain.store import open_vectors
+from pretrain.embed_items import embed_items
+from pretrain.vector_file import open_vectors
 
 
 def shop_of(folder: Path, titles: list[str]) -> Path:

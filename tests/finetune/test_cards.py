@@ -20,7 +20,7 @@ from finetune.run import run_finetuning
 from launch.cli import main
 from launch.trainer import build_trainer
 from pretrain import ItemEncoder
-from pretrain.store import open_vectors
+from pretrain.vector_file import open_vectors
 
 CODE = re.compile(r"```python\n(.*?)```", re.DOTALL)
 

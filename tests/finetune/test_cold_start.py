@@ -16,7 +16,7 @@ from finetune.recommender import Recommender
 from finetune.run import run_finetuning
 from launch.trainer import build_trainer
 from pretrain.sequence_encoder import SequenceEncoder, SequenceEncoderConfig
-from pretrain.store import open_vectors
+from pretrain.vector_file import open_vectors
 
 
 def recommender_with(num_words: int) -> Recommender:

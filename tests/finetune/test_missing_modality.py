@@ -17,8 +17,8 @@ from finetune.run import run_finetuning
 from launch.trainer import build_trainer
 from pretrain.artifact import EncoderBundle
 from pretrain.content_loader import without
-from pretrain.embed import embed_items
-from pretrain.store import open_vectors
+from pretrain.embed_items import embed_items
+from pretrain.vector_file import open_vectors
 
 WALK = torch.tensor(
     [  # 0 – 1 – 2 – 3 in a row, 4 alone

@@ -24,9 +24,10 @@ from finetune.semantic_ids.run import run_semantic_ids
 from finetune.statistics import difference_interval, mean_interval, ratio_interval
 from launch.trainer import build_trainer
 from pretrain.artifact import EncoderBundle
-from pretrain.embed import check_vectors, embed_items
+from pretrain.embed_items import embed_items
 from pretrain.retrieval import places
 from pretrain.sequence_encoder import SequenceEncoder, SequenceEncoderConfig
+from pretrain.vectors_artifact import check_vectors
 from tests.finetune.test_odd_domains import histories, write_shop
 
 WIDTH = 8

@@ -29,10 +29,12 @@ from finetune.recommender import Adaptor, Recommender
 from finetune.run import run_finetuning
 from pretrain.artifact import EncoderBundle, new_encoder
 from pretrain.config import EmbedConfig, SequenceConfig, TrainerConfig
-from pretrain.embed import embed_items, run_embedding, vectors_made_with
+from pretrain.embed import run_embedding
+from pretrain.embed_items import embed_items
 from pretrain.hub import make_config
 from pretrain.sequence_encoder import SequenceEncoder, SequenceEncoderConfig
-from pretrain.store import open_vectors
+from pretrain.vector_file import open_vectors
+from pretrain.vectors_artifact import load_item_vectors
 from pretrain.work import learned_request
 
 LLAMA = {
@@ -126,9 +128,9 @@ def test_vectors_made_before_serve_as_the_start(
     base = open_artifact(settings.encoder)
     home = load_catalog(CatalogConfig(path=str(Path(settings.catalog.path).parent / "home")))
     with pytest.raises(VitrineError, match="were made with another catalog than"):
-        vectors_made_with(vectors, base, home)
+        load_item_vectors(vectors, base, home)
     with pytest.raises(VitrineError, match="were made with another encoder than"):
-        vectors_made_with(vectors, open_artifact(runs["frozen"]), load_catalog(settings.catalog))
+        load_item_vectors(vectors, open_artifact(runs["frozen"]), load_catalog(settings.catalog))
 
 
 def test_only_what_a_mode_trains_is_stored(runs: dict[str, Path]) -> None:

@@ -18,15 +18,16 @@ from pretrain.config import EmbedConfig
 def main(catalog: str, encoder: str, output: str) -> None:
     torch.set_num_threads(1)
     embed.BLOCK = 16
-    run = embed.EmbeddingPass.run
+    run = embed.EmbeddingRun.run
 
-    def told(self: embed.EmbeddingPass, rank: int, ranks: int) -> None:
+    def told(self: embed.EmbeddingRun, rank: int, ranks: int) -> None:
         facts = Path(output).with_name(f"rank{rank}.json")
-        mine = [b for b in range(rank, len(self.done), ranks) if not self.done[b]]
-        facts.write_text(json.dumps({"ranks": ranks, "blocks": mine}))
+        facts.write_text(
+            json.dumps({"ranks": ranks, "blocks": self.store.pending_blocks(rank, ranks)})
+        )
         run(self, rank, ranks)
 
-    embed.EmbeddingPass.run = told
+    embed.EmbeddingRun.run = told
     config = EmbedConfig(encoder=encoder, catalog=CatalogConfig(path=catalog))
     embed.run_embedding(config, Path(output))
 

@@ -80,7 +80,12 @@ def steps_of_ddp(world: str) -> dict[str, int]:
     for name, objectives in combinations():
         own = copy.deepcopy(parts)
         module = PretrainModule(
-            own.encoder, own.history, objectives, config.optimizer, data.log_popularity, data.twins
+            own.encoder,
+            own.sequence_encoder,
+            objectives,
+            config.optimizer,
+            data.log_popularity,
+            data.duplicate_ids,
         )
         module.freeze_unused(data.brief_batch())
         wrapped = DistributedDataParallel(Step(module))

@@ -54,8 +54,8 @@ def test_same_words_and_same_picture_are_twins_and_nothing_else_is() -> None:
             (None, None),
         ]
     )
-    twins = {(a, b) for a in range(10) for b in range(a) if groups[a] == groups[b]}
-    assert twins == {(1, 0), (4, 3)}
+    duplicates = {(a, b) for a in range(10) for b in range(a) if groups[a] == groups[b]}
+    assert duplicates == {(1, 0), (4, 3)}
 
 
 def test_copies_are_found_and_other_pictures_under_the_same_words_are_not() -> None:
@@ -144,5 +144,5 @@ def test_finding_duplicates_among_items_of_one_title_takes_linear_time() -> None
 def test_the_demo_world_lists_nothing_twice(demo_world: Path) -> None:
     catalog = load_catalog(CatalogConfig(path=str(demo_world / "home")))
     about = {"source": "image", "image_size": 32, "mean": [0.5] * 3, "std": [0.5] * 3}
-    reader = ItemContentLoader(catalog, {"image": MODALITIES["image"](about)}, {})
-    assert len(np.unique(reader.duplicate_groups())) == catalog.num_items
+    loader = ItemContentLoader(catalog, {"image": MODALITIES["image"](about)}, {})
+    assert len(np.unique(loader.duplicate_groups())) == catalog.num_items

@@ -21,9 +21,10 @@ from catalog.errors import VitrineError
 from pretrain import embed
 from pretrain.artifact import EncoderBundle, new_encoder
 from pretrain.config import EmbedConfig, EncoderConfig, ExtractConfig, SequenceConfig, TowerConfig
-from pretrain.embed import batches_of, embed_items, run_embedding
-from pretrain.store import VectorWriter, open_vectors
+from pretrain.embed import run_embedding
+from pretrain.embed_items import embed_items, length_sorted_batches
 from pretrain.tokenizer import train_tokenizer
+from pretrain.vector_file import VectorWriter, open_vectors
 
 BERT = {
     "model_type": "bert",
@@ -92,17 +93,15 @@ def stored(output: Path) -> dict[str, np.ndarray]:
 def count_passes(monkeypatch: pytest.MonkeyPatch, stop_after: int = -1) -> list[int]:
     """Items that went through the towers, pass by pass; may raise as Ctrl-C does."""
     passes: list[int] = []
-    write = embed.EmbeddingPass._write
+    write = embed.EmbeddingRun._write
 
-    def told(
-        self: embed.EmbeddingPass, name: str, items: np.ndarray, vectors: torch.Tensor
-    ) -> None:
+    def told(self: embed.EmbeddingRun, name: str, items: np.ndarray, vectors: torch.Tensor) -> None:
         if len(passes) == stop_after:
             raise KeyboardInterrupt
         passes.append(len(items))
         write(self, name, items, vectors)
 
-    monkeypatch.setattr(embed.EmbeddingPass, "_write", told)
+    monkeypatch.setattr(embed.EmbeddingRun, "_write", told)
     return passes
 
 
@@ -110,12 +109,12 @@ def test_every_item_has_the_vector_it_has_alone(config: EmbedConfig, tmp_path: P
     output = run_embedding(config, tmp_path / "vectors")
     catalog = load_catalog(config.catalog)
     parts = EncoderBundle.load(Path(config.encoder))
-    reader = parts.content_loader(catalog)
+    loader = parts.content_loader(catalog)
     found = stored(output)
     assert len(found) == NUM_ITEMS
     for item in (0, 5, 33, 69):
         with torch.no_grad():
-            alone = parts.encoder.eval()(reader.read(np.array([item]))).item[0].numpy()
+            alone = parts.encoder.eval()(loader.read(np.array([item]))).item[0].numpy()
         np.testing.assert_allclose(found[f"i{item:03}"], alone, atol=1e-5)
     assert open_artifact(output, kind="vectors").manifest["metrics"] == {
         "items": NUM_ITEMS,
@@ -126,13 +125,13 @@ def test_every_item_has_the_vector_it_has_alone(config: EmbedConfig, tmp_path: P
 
 def test_batches_hold_like_lengths_within_the_budget(config: EmbedConfig) -> None:
     catalog = load_catalog(config.catalog)
-    reader = EncoderBundle.load(Path(config.encoder)).content_loader(catalog)
+    loader = EncoderBundle.load(Path(config.encoder)).content_loader(catalog)
     items = np.arange(NUM_ITEMS)
-    batches = list(batches_of(reader, items, 90))
+    batches = list(length_sorted_batches(loader, items, 90))
     assert sorted(np.concatenate(batches).tolist()) == items.tolist()
     padded = needed = 0
     for batch in batches:
-        mask = reader.read(batch)["text"]["attention_mask"]
+        mask = loader.read(batch)["text"]["attention_mask"]
         assert mask.numel() <= 90 or len(batch) == 1
         padded += mask.numel()
         needed += int(mask.sum())
@@ -295,10 +294,10 @@ def test_a_store_takes_rows_in_any_order(tmp_path: Path) -> None:
 def test_vectors_come_in_the_order_they_are_asked_for(config: EmbedConfig) -> None:
     catalog = load_catalog(config.catalog)
     parts = EncoderBundle.load(Path(config.encoder))
-    reader = parts.content_loader(catalog)
+    loader = parts.content_loader(catalog)
     everything = np.empty((NUM_ITEMS, 8), dtype=np.float32)
-    embed_items(parts.encoder, reader, everything, progress=False)
+    embed_items(parts.encoder, loader, everything, progress=False)
     asked = np.array([60, 2, 31, 5])
     some = np.empty((4, 8), dtype=np.float32)
-    embed_items(parts.encoder, reader, some, items=asked, progress=False)
+    embed_items(parts.encoder, loader, some, items=asked, progress=False)
     np.testing.assert_allclose(some, everything[asked], atol=1e-5)

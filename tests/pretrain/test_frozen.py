@@ -80,8 +80,8 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @torch.no_grad()
-def vectors(parts: EncoderBundle, reader: ItemContentLoader, items: np.ndarray) -> torch.Tensor:
-    return parts.encoder(reader.read(items)).modality_embeddings
+def vectors(parts: EncoderBundle, loader: ItemContentLoader, items: np.ndarray) -> torch.Tensor:
+    return parts.encoder(loader.read(items)).modality_embeddings
 
 
 @pytest.mark.parametrize("change", ["none", "shuffled", "lost"])
@@ -93,8 +93,8 @@ def test_what_is_kept_is_what_the_tower_says(
     asked, kept = parts.content_loader(shop, order), parts.content_loader(shop, order)
     cache_frozen_features(parts.encoder, kept, progress=False)
     if change == "lost":
-        for reader in (asked, kept):
-            reader.drop_modality("text", np.arange(shop.num_items) % 3 == 0)
+        for loader in (asked, kept):
+            loader.drop_modality("text", np.arange(shop.num_items) % 3 == 0)
     for items in (np.arange(shop.num_items), np.array([5, 3, 9]), np.array([3])):
         expected = vectors(parts, asked, items)
         passes.clear()
@@ -157,16 +157,16 @@ def test_one_that_was_stopped_is_gone_on_from(
     parts: EncoderBundle, shop: Catalog, passes: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(frozen, "BLOCK", 16)
-    blocks = frozen.batches_of
+    blocks = frozen.length_sorted_batches
     begun: list[int] = []
 
-    def stopped(reader: ItemContentLoader, items: np.ndarray, tokens: int) -> Iterator[np.ndarray]:
+    def stopped(loader: ItemContentLoader, items: np.ndarray, tokens: int) -> Iterator[np.ndarray]:
         begun.append(int(items[0]))
         if len(begun) == 3:
             raise KeyboardInterrupt
-        return blocks(reader, items, tokens)
+        return blocks(loader, items, tokens)
 
-    monkeypatch.setattr(frozen, "batches_of", stopped)
+    monkeypatch.setattr(frozen, "length_sorted_batches", stopped)
     with pytest.raises(KeyboardInterrupt):
         cache_frozen_features(parts.encoder, parts.content_loader(shop), progress=False)
     asked, kept = parts.content_loader(shop), parts.content_loader(shop)

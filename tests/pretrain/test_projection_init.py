@@ -81,14 +81,14 @@ def test_the_sample_is_read_of_the_given_items_alone_and_is_the_same_on_every_ra
     for spoiled in (False, True):
         torch.manual_seed(0)
         parts = new_encoder(ENCODER, shop)
-        reader = parts.content_loader(shop)
+        loader = parts.content_loader(shop)
         given = np.arange(shop.num_items // 2)
         if spoiled:  # the others hold something else
             order = np.arange(shop.num_items)
             order[len(given) :] = 0
-            reader.permutation = order
+            loader.permutation = order
         torch.manual_seed(1)
-        initialize_projections(parts.encoder, reader, given, seed=3)
+        initialize_projections(parts.encoder, loader, given, seed=3)
         assert parts.encoder.training
         weights.append(parts.encoder.projections.state_dict())
     for name, value in weights[0].items():

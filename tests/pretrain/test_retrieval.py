@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from catalog.interactions import Interactions
-from pretrain.retrieval import Retrieval, hold_out, places
+from pretrain.retrieval import Retrieval, hold_out, target_ranks
 from pretrain.rows import HistoryRows
 
 
@@ -68,15 +68,15 @@ def test_places_are_those_of_a_full_sort() -> None:
     for query in range(600):
         order = sorted(range(90), key=lambda c: (-float(scores[query, c]), keys[c]))
         expected.append(order.index(int(own[query])) + 1)
-    np.testing.assert_array_equal(places(queries, candidates, own), expected)
+    np.testing.assert_array_equal(target_ranks(queries, candidates, own), expected)
 
 
 def test_vectors_that_are_all_the_same_do_no_better_than_chance() -> None:
     same = torch.ones(400, 4)
-    ranks = places(same, same, torch.arange(400))
+    ranks = target_ranks(same, same, torch.arange(400))
     figures = Retrieval("text → image", 400, ranks).figures()
     assert figures["R@10"] == figures["chance R@10"] == 10 / 400
-    perfect = places(torch.eye(50), torch.eye(50), torch.arange(50))
+    perfect = target_ranks(torch.eye(50), torch.eye(50), torch.arange(50))
     assert Retrieval("text → image", 50, perfect, ranks).figures()["R@1"] == 1
     assert "popularity" in str(Retrieval("text → image", 50, perfect, ranks))
 

@@ -14,7 +14,7 @@ from catalog.artifacts import open_artifact
 from catalog.catalog import load_catalog
 from catalog.config import CatalogConfig
 from pretrain.artifact import EncoderBundle
-from pretrain.embed import embed_items
+from pretrain.embed_items import embed_items
 from tests.pretrain.runs import train as start
 
 SCRIPT = Path(__file__).with_name("train_once.py")
@@ -69,11 +69,11 @@ def test_the_artifact_gives_the_same_vectors_whatever_else_is_embedded(
     artifact = open_artifact(alone[0], kind="encoder")
     parts = EncoderBundle.load(artifact.path)
     catalog = load_catalog(CatalogConfig(path=str(demo_world / "home")))
-    reader = parts.content_loader(catalog)
+    loader = parts.content_loader(catalog)
     vectors = np.empty((catalog.num_items, 32), dtype=np.float32)
     again = np.empty_like(vectors)
-    embed_items(parts.encoder, reader, vectors, batch_tokens=2000, progress=False)
-    embed_items(parts.encoder, reader, again, batch_tokens=100, progress=False)
+    embed_items(parts.encoder, loader, vectors, batch_tokens=2000, progress=False)
+    embed_items(parts.encoder, loader, again, batch_tokens=100, progress=False)
     np.testing.assert_allclose(vectors, again, atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     assert not torch.isnan(torch.from_numpy(vectors)).any()
