@@ -7,12 +7,14 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from benchmarks.record import write_record
-from catalog.catalog import load_catalog
+from catalog.catalog import Catalog, load_catalog
 from catalog.config import CatalogConfig
 from catalog.demo import build_demo_world
 from finetune.config import FinetuneConfig, FinetuneDataConfig
@@ -63,29 +65,7 @@ def main() -> None:
 
 def measure(folder: Path) -> dict[str, float]:
     world = build_demo_world(folder / "world", num_items=120, num_users=90)
-    encoder = run_pretraining(
-        PretrainConfig(
-            catalog=CatalogConfig(path=str(world / "home")),
-            encoder=EncoderConfig(
-                text=TowerConfig(
-                    config={"model_type": "bert", "intermediate_size": 1536, **BERT},
-                    vocab_size=30_522,
-                ),
-                image=TowerConfig(
-                    config={
-                        "model_type": "vit",
-                        "intermediate_size": 768,
-                        "patch_size": 16,
-                        **VIT,
-                    }
-                ),
-            ),
-            data=PretrainDataConfig(rows=2, max_broken=0.2),
-            trainer=TrainerConfig(max_steps=1, progress=False),
-        ),
-        folder / "encoder",
-        build_trainer,
-    )
+    encoder = pretrain_untrained_encoder(world, folder / "encoder")
     config = FinetuneConfig(
         encoder=str(encoder),
         catalog=CatalogConfig(path=str(world / "wardrobe")),
@@ -93,22 +73,69 @@ def measure(folder: Path) -> dict[str, float]:
         trainer=TrainerConfig(max_steps=3, progress=False),
         validate_every=3,
     )
-    names = [f"domain {number}" for number in range(DOMAINS)]
-    folders = {}
-    for seed, name in enumerate(names):
-        seeded = replace(config, trainer=replace(config.trainer, seed=seed))
-        folders[name] = run_finetuning(seeded, folder / name, build_trainer)
+    adapters = finetune_domains(config, folder)
     catalog = load_catalog(config.catalog)
     histories = [np.asarray(catalog.interactions.history(user)) for user in range(32)]
     domains = Domains(encoder)
-    for name in names:
-        domains.add(name, folders[name])
-    alone, loads = {}, []
-    for name in names:
+    for name, path in adapters.items():
+        domains.add(name, path)
+    alone, load_seconds = load_alone(adapters, catalog, histories)
+    figures = swap_adapters(domains, alone, histories)
+    adapter = adapters["domain 0"] / "adapter" / "adapter_model.safetensors"
+    return {
+        **figures,
+        "load_ms": 1000 * float(np.median(load_seconds)),
+        "base_parameters": count_parameters(domains.recommender),
+        "adapter_mib": adapter.stat().st_size / 2**20,
+        "adapter_share": adapter.stat().st_size / (encoder / "model.safetensors").stat().st_size,
+    }
+
+
+def pretrain_untrained_encoder(world: Path, output: Path) -> Path:
+    """An encoder artifact after a single step."""
+    text = {"model_type": "bert", "intermediate_size": 1536, **BERT}
+    image = {"model_type": "vit", "intermediate_size": 768, "patch_size": 16, **VIT}
+    config = PretrainConfig(
+        catalog=CatalogConfig(path=str(world / "home")),
+        encoder=EncoderConfig(
+            text=TowerConfig(config=text, vocab_size=30_522), image=TowerConfig(config=image)
+        ),
+        data=PretrainDataConfig(rows=2, max_broken=0.2),
+        trainer=TrainerConfig(max_steps=1, progress=False),
+    )
+    return run_pretraining(config, output, build_trainer)
+
+
+def finetune_domains(config: FinetuneConfig, folder: Path) -> dict[str, Path]:
+    """One LoRA adapter for each domain, each with a seed of its own: name → artifact."""
+    return {
+        (name := f"domain {seed}"): run_finetuning(
+            replace(config, trainer=replace(config.trainer, seed=seed)),
+            folder / name,
+            build_trainer,
+        )
+        for seed in range(DOMAINS)
+    }
+
+
+def load_alone(
+    adapters: dict[str, Path], catalog: Catalog, histories: list[np.ndarray]
+) -> tuple[dict[str, tuple[Tensor, Any]], list[float]]:
+    """Each domain loaded with a base of its own: name → (user states, a list), and seconds to load."""
+    outputs, seconds = {}, []
+    for name, path in adapters.items():
         started = perf_counter()
-        ranker = load_ranker(folders[name], catalog)
-        loads.append(perf_counter() - started)
-        alone[name] = (ranker.user_states(histories), ranker.rank(histories[0], 10))
+        ranker = load_ranker(path, catalog)
+        seconds.append(perf_counter() - started)
+        outputs[name] = (ranker.user_states(histories), ranker.rank(histories[0], 10))
+    return outputs, seconds
+
+
+def swap_adapters(
+    domains: Domains, alone: dict[str, tuple[Tensor, Any]], histories: list[np.ndarray]
+) -> dict[str, float]:
+    """Swap times in random order, and how many swaps ranked differently from a domain loaded alone."""
+    names = list(alone)
     seconds, states, lists = [], 0, 0
     order = np.random.default_rng(0).permutation(np.tile(np.arange(DOMAINS), SWAPS // DOMAINS))
     for number in order:
@@ -118,17 +145,12 @@ def measure(folder: Path) -> dict[str, float]:
         seconds.append(perf_counter() - started)
         states += not torch.equal(ranker.user_states(histories), alone[names[number]][0])
         lists += ranker.rank(histories[0], 10) != alone[names[number]][1]
-    adapter = folders[names[0]] / "adapter" / "adapter_model.safetensors"
     return {
         "slowest_swap_ms": 1000 * max(seconds),
         "median_swap_ms": 1000 * float(np.median(seconds)),
-        "load_ms": 1000 * float(np.median(loads)),
         "swaps": len(seconds),
         "differing_states": states,
         "differing_lists": lists,
-        "base_parameters": count_parameters(domains.recommender),
-        "adapter_mib": adapter.stat().st_size / 2**20,
-        "adapter_share": adapter.stat().st_size / (encoder / "model.safetensors").stat().st_size,
     }
 
 

@@ -1,4 +1,4 @@
-"""Flips one bit, or cuts the end off, in everything that a run reads back: is it noticed?
+"""Checks that corruption is detected: flips one bit or truncates each kind of file that a run reads back.
 
 python -m benchmarks.bitflip    # about 2 minutes on one core
 """
@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -47,30 +48,31 @@ SMALL = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
 @dataclass(frozen=True)
-class Kept:
-    """Something on disk, and how it is read back: a folder to what was noticed, or ""."""
+class DamageTarget:
+    """A folder on disk and the function that reads it back."""
 
     folder: Path
     files: str
-    """A pattern: which of its files are spoilt."""
-    notice: Callable[[Path], str]
+    """Pattern of the files that are damaged."""
+    detect: Callable[[Path], str]
+    """Reads a copy of the folder; returns how the damage was detected, "" where it was not."""
 
 
 def main() -> None:
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         os.environ["VITRINE_CACHE"] = str(folder / "cache")
-        kept = make(folder)
+        targets = write_targets(folder)
         figures: dict[str, int] = {"places": 0, "unnoticed": 0, "unlogged_fallbacks": 0}
-        dice = random.Random(0)
-        for what, thing in kept.items():
-            figures[f"{what}_unnoticed"] = 0
+        rng = random.Random(0)
+        for name, target in targets.items():
+            figures[f"{name}_unnoticed"] = 0
             for place in range(2 * PLACES):
-                with spoilt(thing, dice, cut=place % 2 == 1) as copy:
-                    noticed = thing.notice(copy)
+                with damaged(target, rng, cut=place % 2 == 1) as copy:
+                    noticed = target.detect(copy)
                 figures["places"] += 1
-                figures[f"{what}_unnoticed"] += not noticed
+                figures[f"{name}_unnoticed"] += not noticed
                 figures["unnoticed"] += not noticed
                 figures["unlogged_fallbacks"] += noticed == "unlogged"
         write_record(
@@ -83,7 +85,7 @@ def main() -> None:
             sources=[
                 *CHECKPOINTS,
                 "catalog/artifacts.py",
-                "catalog/catalog.py",
+                "catalog/converted_cache.py",
                 "catalog/atomic_write.py",
             ],
             goal=["places >= 200", "unnoticed == 0", "unlogged_fallbacks == 0"],
@@ -94,94 +96,102 @@ def main() -> None:
         )
 
 
-def make(folder: Path) -> dict[str, Kept]:
+def write_targets(folder: Path) -> dict[str, DamageTarget]:
+    """A checkpoint, an adapter, embeddings and a converted catalog, and how each is verified."""
     world = build_demo_world(folder / "world", num_items=80, num_users=60)
     quick = TrainerConfig(max_steps=2, progress=False, log_to="csv")
-    text = {"model_type": "bert", "intermediate_size": 128, **SMALL}
-    image = {"model_type": "vit", "intermediate_size": 128, "patch_size": 16, **SMALL}
-    encoder = run_pretraining(
-        PretrainConfig(
-            catalog=CatalogConfig(path=str(world / "home")),
-            encoder=EncoderConfig(
-                text=TowerConfig(config=text), image=TowerConfig(config=image, image_size=32)
-            ),
-            data=PretrainDataConfig(rows=2, max_broken=0.2),
-            trainer=quick,
-        ),
-        folder / "encoder",
-        build_trainer,
-    )
+    encoder = pretrain_small_encoder(world, folder / "encoder", quick)
     wardrobe = CatalogConfig(path=str(world / "wardrobe"))
-    shop = run_finetuning(
-        FinetuneConfig(
-            encoder=str(encoder),
-            catalog=wardrobe,
-            data=FinetuneDataConfig(rows=4, encode_items=8),
-            trainer=quick,
-            validate_every=2,
-        ),
-        folder / "shop",
-        build_trainer,
+    config = FinetuneConfig(
+        encoder=str(encoder),
+        catalog=wardrobe,
+        data=FinetuneDataConfig(rows=4, encode_items=8),
+        trainer=quick,
+        validate_every=2,
     )
+    recommender = run_finetuning(config, folder / "recommender", build_trainer)
     vectors = run_embedding(EmbedConfig(encoder=str(encoder), catalog=wardrobe), folder / "vectors")
-    run = folder / "run"
-    config = TrainerConfig(
-        max_steps=8, accelerator="cpu", checkpoint_every=4, progress=False, log_to="csv"
-    )
-    build_trainer(config, run, "Toy").fit(Toy(), DataLoader(Numbers(0, 1), batch_size=None))
     (converted,) = (
         path
         for path in (folder / "cache" / "catalogs").iterdir()
         if path.name.startswith(load_catalog(wardrobe).fingerprint[:24])
     )
-
-    def of_checkpoint(copy: Path) -> str:
-        found = newest_valid_checkpoint(copy, Events(copy))
-        if found is not None and found.name == "step=8":
-            return ""
-        logged = any(event["event"] == "fallback" for event in read_events(copy))
-        return "passed over" if logged else "unlogged"
-
-    def of_artifact(copy: Path) -> str:
-        try:
-            open_artifact(copy)
-        except VitrineError as error:
-            return str(error)
-        return ""
-
-    def of_catalog(copy: Path) -> str:
-        aside = converted.with_name("aside")
-        converted.rename(aside)
-        shutil.copytree(copy, converted)
-        told = io.StringIO()
-        with contextlib.redirect_stderr(told):
-            load_catalog(wardrobe)
-        shutil.rmtree(converted)
-        aside.rename(converted)
-        return told.getvalue()
-
+    verify_catalog = partial(reopen_converted_catalog, wardrobe, converted)
+    run = train_with_checkpoints(folder / "run")
     return {
-        "checkpoint": Kept(run, "checkpoints/step=8/*", of_checkpoint),
-        "adapter": Kept(shop, "adapter/*", of_artifact),
-        "embeddings": Kept(vectors, "*", of_artifact),
-        "catalog": Kept(converted, "*", of_catalog),
+        "checkpoint": DamageTarget(run, "checkpoints/step=8/*", reopen_checkpoint),
+        "adapter": DamageTarget(recommender, "adapter/*", reopen_artifact),
+        "embeddings": DamageTarget(vectors, "*", reopen_artifact),
+        "catalog": DamageTarget(converted, "*", verify_catalog),
     }
 
 
+def pretrain_small_encoder(world: Path, output: Path, trainer: TrainerConfig) -> Path:
+    text = {"model_type": "bert", "intermediate_size": 128, **SMALL}
+    image = {"model_type": "vit", "intermediate_size": 128, "patch_size": 16, **SMALL}
+    config = PretrainConfig(
+        catalog=CatalogConfig(path=str(world / "home")),
+        encoder=EncoderConfig(
+            text=TowerConfig(config=text), image=TowerConfig(config=image, image_size=32)
+        ),
+        data=PretrainDataConfig(rows=2, max_broken=0.2),
+        trainer=trainer,
+    )
+    return run_pretraining(config, output, build_trainer)
+
+
+def train_with_checkpoints(run: Path) -> Path:
+    """A toy training with checkpoints of steps 4 and 8."""
+    config = TrainerConfig(
+        max_steps=8, accelerator="cpu", checkpoint_every=4, progress=False, log_to="csv"
+    )
+    build_trainer(config, run, "Toy").fit(Toy(), DataLoader(Numbers(0, 1), batch_size=None))
+    return run
+
+
+def reopen_checkpoint(copy: Path) -> str:
+    found = newest_valid_checkpoint(copy, Events(copy))
+    if found is not None and found.name == "step=8":
+        return ""
+    logged = any(event["event"] == "fallback" for event in read_events(copy))
+    return "passed over" if logged else "unlogged"
+
+
+def reopen_artifact(copy: Path) -> str:
+    try:
+        open_artifact(copy)
+    except VitrineError as error:
+        return str(error)
+    return ""
+
+
+def reopen_converted_catalog(config: CatalogConfig, converted: Path, copy: Path) -> str:
+    """Puts the damaged copy in place of the cached catalog while it is loaded."""
+    aside = converted.with_name("aside")
+    converted.rename(aside)
+    shutil.copytree(copy, converted)
+    stderr = io.StringIO()
+    with contextlib.redirect_stderr(stderr):
+        load_catalog(config)
+    shutil.rmtree(converted)
+    aside.rename(converted)
+    return stderr.getvalue()
+
+
 @contextlib.contextmanager
-def spoilt(thing: Kept, dice: random.Random, cut: bool) -> Iterator[Path]:
-    """A copy of its folder, beside it, with one fault at a place drawn evenly over all bytes."""
-    copy = thing.folder.with_name(f"{thing.folder.name}-copy")
-    shutil.copytree(thing.folder, copy)
-    files = [p for p in list_files(copy) if p.relative_to(copy).match(thing.files)]
+def damaged(target: DamageTarget, rng: random.Random, cut: bool) -> Iterator[Path]:
+    """A copy of the folder, beside it, with one bit flipped or cut off at a random byte."""
+    copy = target.folder.with_name(f"{target.folder.name}-copy")
+    shutil.copytree(target.folder, copy)
+    files = [p for p in list_files(copy) if p.relative_to(copy).match(target.files)]
     files = [p for p in files if p.stat().st_size and p.name != "README.md"]
-    (path,) = dice.choices(files, [p.stat().st_size for p in files])
+    (path,) = rng.choices(files, [p.stat().st_size for p in files])
     content = bytearray(path.read_bytes())
-    at = dice.randrange(len(content))
+    at = rng.randrange(len(content))
     if cut:
         content = content[:at]
     else:
-        content[at] ^= 1 << dice.randrange(8)
+        content[at] ^= 1 << rng.randrange(8)
     path.write_bytes(bytes(content))
     try:
         yield copy

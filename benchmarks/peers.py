@@ -1,7 +1,10 @@
-"""Peers to measure against: fetched beside the project, never among its dependencies."""
+"""Peer libraries to measure against: installed beside the project, never among its dependencies."""
 
+import os
 import subprocess
 import sys
+import venv
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.record import ROOT
@@ -28,8 +31,7 @@ FOLDER = ROOT / "runs" / "peers"
 
 
 def make_peers_importable(*names: str) -> Path:
-    """Installs peers, all or those that are named, into a folder of their own once, and puts it last on
-    the import path."""
+    """Installs peers (all, or those named) once into a folder of their own, the last of the import path."""
     wanted = [f"{name}=={PEERS[name]}" for name in names or PEERS]
     note = FOLDER / "installed.txt"
     installed = note.read_text().split() if note.exists() else []
@@ -53,3 +55,27 @@ def _stand_in_for_torchvision() -> None:
     for name in ("nms", "qnms"):
         library.define(f"{name}(Tensor boxes, Tensor scores, float threshold) -> Tensor")
     globals()["_library"] = library  # as long as it lives, the operators are defined
+
+
+def peer_python(folder: Path, requirements: Sequence[str]) -> Path:
+    """The interpreter of a virtual environment with exactly these requirements, created once."""
+    python, installed = folder / "bin" / "python", folder / "installed.txt"
+    if not installed.exists() or installed.read_text().split() != list(requirements):
+        venv.create(folder, with_pip=True, clear=True)
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *requirements], check=True)
+        installed.write_text("\n".join(requirements))
+    return python
+
+
+def run_single_threaded(command: Sequence[str], **environment: str) -> None:
+    """Runs a command with one OpenMP thread; RuntimeError with its stderr where it fails."""
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command[:4])} failed:\n{done.stderr}")

@@ -6,10 +6,7 @@ python -m benchmarks.rivals    # about three quarters of an hour of CPU time; re
 import argparse
 import hashlib
 import json
-import os
-import subprocess
 import tempfile
-import venv
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -21,6 +18,7 @@ from numpy.typing import NDArray
 
 from benchmarks.beauty import as_it_came
 from benchmarks.figures import figure_name
+from benchmarks.peers import peer_python, run_single_threaded
 from benchmarks.record import ROOT, write_record
 from benchmarks.sources import RANKING
 from catalog.artifacts import open_artifact
@@ -180,7 +178,12 @@ def fit_rival(
         kept.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:
             _write_shop(name, Path(folder))
-            _call([str(rival_python()), str(script), folder, model, json.dumps(asked)])
+            python = peer_python(PEER, LIBRARIES)
+            run_single_threaded(
+                [str(python), str(script), folder, model, json.dumps(asked)],
+                OPENBLAS_NUM_THREADS="1",
+                PYTHONPATH="",
+            )
             best = json.loads((Path(folder) / "validation.json").read_text())
             ranks = _ranks_of(name, np.load(Path(folder) / "scores.npy"))
         partial = kept.with_suffix(".partial.npz")
@@ -217,29 +220,6 @@ def _ranks_of(name: str, scores: NDArray[np.float32]) -> NDArray[np.int64]:
         return of_all[people, part]
 
     return rank_targets(score, catalog, split.test).ranks
-
-
-def _call(command: list[str]) -> None:
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": ""},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command[:4])} failed:\n{done.stderr}")
-
-
-def rival_python() -> Path:
-    """The interpreter of an environment with the libraries, made once."""
-    python, done = PEER / "bin" / "python", PEER / "installed.txt"
-    if not done.exists() or done.read_text().split() != LIBRARIES:
-        venv.create(PEER, with_pip=True, clear=True)
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *LIBRARIES], check=True)
-        done.write_text("\n".join(LIBRARIES))
-    return python
 
 
 def ndcg(ranks: list[NDArray[np.int64]]) -> NDArray[np.float64]:

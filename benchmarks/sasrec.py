@@ -6,12 +6,9 @@ python -m benchmarks.sasrec    # some hours of CPU time, nearly all of them the 
 import argparse
 import hashlib
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
-import venv
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -24,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.contrast import ratio_of_medians
+from benchmarks.peers import peer_python, run_single_threaded
 from benchmarks.record import ROOT, commit, write_record
 from benchmarks.sources import FINETUNING
 from catalog.catalog import Catalog, load_catalog
@@ -39,7 +37,7 @@ from launch.settings import load_settings
 from launch.trainer import build_trainer
 from pretrain.config import TrainerConfig
 
-RECTOOLS = "rectools[torch]==0.19.0"
+REQUIREMENTS = ["rectools[torch]==0.19.0", f"torch=={torch.__version__.split('+')[0]}"]
 PEER = ROOT / "runs" / "peers-rectools"
 MOVIES = ROOT.parent / "shared" / "data" / "ml-100k"
 SEEDS = (0, 1, 2)
@@ -152,7 +150,8 @@ def train_once(who: str, settings: dict[str, Any]) -> Curve:
 
 
 def _train_ours(folder: Path, settings: dict[str, Any]) -> Curve:
-    _call([sys.executable, "-m", "benchmarks.sasrec", "--cell", str(folder), json.dumps(settings)])
+    command = [sys.executable, "-m", "benchmarks.sasrec", "--cell", str(folder)]
+    run_single_threaded([*command, json.dumps(settings)], OMP_WAIT_POLICY="PASSIVE")
     with np.load(folder / "curve.npz") as found:
         return Curve(**found)
 
@@ -171,36 +170,13 @@ def _train_rectools(folder: Path, settings: dict[str, Any]) -> Curve:
         test_positions=split.test.positions,
     )
     script = Path(__file__).with_name("rectools_sasrec.py")
-    _call([str(rectools_python()), str(script), str(folder), json.dumps(settings)])
+    python = peer_python(PEER, REQUIREMENTS)
+    command = [str(python), str(script), str(folder), json.dumps(settings)]
+    run_single_threaded(command, OMP_WAIT_POLICY="PASSIVE")
     seconds = json.loads((folder / "seconds.json").read_text())
     found = [_rank_states(folder / f"{look}.npz") for look in range(1, len(seconds) + 1)]
     validation, test = (np.stack(values) for values in zip(*found, strict=True))
     return Curve(np.array(seconds), validation, test)
-
-
-def _call(command: list[str]) -> None:
-    """OMP_NUM_THREADS as both sides have it; what they say is shown where they fail."""
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command[:3])} failed:\n{done.stderr}")
-
-
-def rectools_python() -> Path:
-    """The interpreter of an environment with RecTools and what it pins, made once."""
-    python, done = PEER / "bin" / "python", PEER / "installed.txt"
-    wanted = [RECTOOLS, f"torch=={torch.__version__.split('+')[0]}"]
-    if not done.exists() or done.read_text().split() != wanted:
-        venv.create(PEER, with_pip=True, clear=True)
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *wanted], check=True)
-        done.write_text("\n".join(wanted))
-    return python
 
 
 def _rank_states(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -6,6 +6,7 @@ python -m benchmarks.words real    # films, then garments
 
 import argparse
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,57 @@ def scores_of(config: PipelineConfig, output: Path, asked: ScoreConfig) -> tuple
     return folder, json.loads((folder / SCORES_FILE).read_text())
 
 
+class DemoFigures:
+    """The demo's figures of each seed, and the worst of all seeds."""
+
+    def __init__(self) -> None:
+        self.by_seed: dict[str, Any] = {}
+        self.worst: dict[str, float] = {}
+
+    def keep_worst(
+        self, name: str, value: float, worse: Callable[[float, float], float] = min
+    ) -> None:
+        self.worst[name] = worse(self.worst.get(name, value), value)
+
+    def add_likelihood(self, seed: int, scores: dict[str, Any]) -> None:
+        """Perplexity under each condition, and identification among users, with the item hidden."""
+        self.keep_worst("people", scores["people"])
+        for task in ("description", "review", "reason"):
+            found = scores["likelihood"][f"{task}, item hidden"]
+            self.keep_worst(f"{task}_people", found["texts"])
+            for condition in ("own", "swapped", "none"):
+                perplexity = found[condition]["perplexity"]
+                self.by_seed[f"{task}_perplexity_{condition}_seed{seed}"] = perplexity
+            gap = interval(found["swapped_minus_own"])
+            self.by_seed[f"{task}_swapped_minus_own_seed{seed}"] = gap
+            self.keep_worst(f"{task}_swapped_minus_own_worst_low", gap.low)
+            identified = scores["identified"][f"{task}, item hidden"]
+            share = identified["share"]
+            self.by_seed[f"{task}_identified_seed{seed}"] = interval(share)
+            over_chance = share["value"] / identified["chance"]
+            self.keep_worst(f"{task}_identified_over_chance", over_chance)
+
+    def add_readings(self, seed: int, scores: dict[str, Any]) -> None:
+        """How often generated texts name the user's own aspect, under each condition."""
+        for task in ("review", "reason"):
+            gap = scores["likelihood"][f"{task}, item shown"]["swapped_minus_own"]["low"]
+            self.keep_worst(f"{task}_item_shown_swapped_minus_own_worst_low", gap)
+            reading = scores["readings"][f"{task.capitalize()} names the person's aspect"]
+            self.by_seed[f"{task}_names_aspect_own_seed{seed}"] = interval(reading["own"])
+            self.by_seed[f"{task}_names_aspect_swapped_seed{seed}"] = interval(reading["swapped"])
+            ratio = interval(reading["own_over_swapped"])
+            self.by_seed[f"{task}_aspect_own_over_swapped_seed{seed}"] = ratio
+            self.keep_worst(f"{task}_aspect_own_over_swapped_worst_low", ratio.low)
+
+    def add_written(self, seed: int, scores: dict[str, Any]) -> None:
+        """Unsupported claims of generated texts."""
+        for task, found in scores["written"].items():
+            own = found["strict"]["catalogs_own"]
+            self.by_seed[f"{task}_unsupported_seed{seed}"] = found["unsupported_claims"]
+            self.by_seed[f"{task}_catalogs_own_strict_seed{seed}"] = own
+            self.keep_worst("catalogs_own_strict_worst", own, max)
+
+
 def record_demo(output: Path, seeds: tuple[int, ...]) -> None:
     text = TextConfig(
         tasks=("title", "description", "review", "reason"),
@@ -76,50 +128,20 @@ def record_demo(output: Path, seeds: tuple[int, ...]) -> None:
         truth="{output}/world/ground_truth",
         write=WriteConfig(strict=True),
     )
-    figures: dict[str, Any] = {}
-    worst: dict[str, float] = {}
-
-    def worse(name: str, value: float, keep: Any = min) -> None:
-        worst[name] = keep(worst.get(name, value), value)
-
+    figures = DemoFigures()
     for seed in seeds:
         config = settings_of("demo", seed, text=text)
         _, scores = scores_of(config, output / f"demo-{seed}", asked)
-        worse("people", scores["people"])
-        for task in ("description", "review", "reason"):
-            found = scores["likelihood"][f"{task}, item hidden"]
-            worse(f"{task}_people", found["texts"])
-            for told in ("own", "swapped", "none"):
-                figures[f"{task}_perplexity_{told}_seed{seed}"] = found[told]["perplexity"]
-            gap = interval(found["swapped_minus_own"])
-            figures[f"{task}_swapped_minus_own_seed{seed}"] = gap
-            worse(f"{task}_swapped_minus_own_worst_low", gap.low)
-            whose = scores["identified"][f"{task}, item hidden"]
-            figures[f"{task}_identified_seed{seed}"] = interval(whose["share"])
-            worse(f"{task}_identified_over_chance", whose["share"]["value"] / whose["chance"])
-        for task in ("review", "reason"):
-            found = scores["likelihood"][f"{task}, item shown"]
-            worse(
-                f"{task}_item_shown_swapped_minus_own_worst_low", found["swapped_minus_own"]["low"]
-            )
-            reading = scores["readings"][f"{task.capitalize()} names the person's aspect"]
-            figures[f"{task}_names_aspect_own_seed{seed}"] = interval(reading["own"])
-            figures[f"{task}_names_aspect_swapped_seed{seed}"] = interval(reading["swapped"])
-            ratio = interval(reading["own_over_swapped"])
-            figures[f"{task}_aspect_own_over_swapped_seed{seed}"] = ratio
-            worse(f"{task}_aspect_own_over_swapped_worst_low", ratio.low)
-        for task, found in scores["written"].items():
-            strict = found["strict"]
-            figures[f"{task}_unsupported_seed{seed}"] = found["unsupported_claims"]
-            figures[f"{task}_catalogs_own_strict_seed{seed}"] = strict["catalogs_own"]
-            worse("catalogs_own_strict_worst", strict["catalogs_own"], max)
+        figures.add_likelihood(seed, scores)
+        figures.add_readings(seed, scores)
+        figures.add_written(seed, scores)
     write_record(
         "text-demo",
         claim="Words of the demo world's people are likelier told themselves than told a stranger, "
         "tell them from among twenty, and name what the person looks for.",
         command="python -m benchmarks.words demo",
         seeds=list(seeds),
-        figures={**worst, **figures},
+        figures={**figures.worst, **figures.by_seed},
         sources=[*TEXTS, *TEXT_SCORES, "configs/pipeline/demo.yaml"],
         goal=[
             "people >= 300",

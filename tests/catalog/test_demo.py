@@ -126,7 +126,7 @@ def test_a_killed_build_is_built_anew(tmp_path: Path) -> None:
     running.mkdir()
     world = build_demo_world(tmp_path / "world", num_items=NUM_ITEMS, num_users=5)
     assert sorted(path.name for path in tmp_path.iterdir()) == [running.name, "world"]
-    assert sorted(path.name for path in world.iterdir()) == ["home", "ground_truth", "wardrobe"]
+    assert sorted(path.name for path in world.iterdir()) == ["ground_truth", "home", "wardrobe"]
 
 
 def test_a_build_that_fails_leaves_no_world(
@@ -344,7 +344,7 @@ def test_truth_answers_in_indices_and_helps_with_ids(small: Path) -> None:
     assert (len(truth.materials), len(truth.moods)) == (len(MATERIALS), len(MOODS))
     with pytest.raises(VitrineError, match="Did you mean 'h000"):
         truth.palette_of_item("home", "h00099")
-    with pytest.raises(VitrineError, match="no truth"):
+    with pytest.raises(VitrineError, match="no ground truth"):
         DemoGroundTruth.load(small / "home")
 
 

@@ -32,7 +32,7 @@ def main(folder: Path) -> None:
     from tests.stages import finetuning_of, pretrain_small
 
     digests: dict[str, Any] = {"machine": machine()}
-    world = build_demo_world(folder / "world", num_items=80, num_people=60)
+    world = build_demo_world(folder / "world", num_items=80, num_users=60)
     encoder = pretrain_small(world, folder / "encoder", steps=6)
     digests["pretrain curves"] = curves(encoder)
     digests |= rankings(finetuning_of(encoder, world), folder)
