@@ -23,7 +23,7 @@ from launch.trainer import build_trainer
 from pretrain.config import TrainerConfig
 
 SEEDS = (0, 1, 2)
-STAGES = ("world", "pretrain", "finetune", "words")
+STAGES = ("world", "pretrain", "finetune", "text")
 PEOPLE = 500
 SAMPLES = "samples.md"
 """Three people of each shop side by side. It holds the shops' own words, so it stays with the run."""

@@ -30,5 +30,5 @@ def test_it_loads_and_begins_with_what_it_is_for(path: Path) -> None:
     assert path.read_text().startswith("# ")
     if isinstance(settings, PipelineConfig):
         assert settings.headline in settings.arms
-        assert set(settings.expected_seconds) >= {"pretrain", "words", "image", "showcase"}
+        assert set(settings.expected_seconds) >= {"pretrain", "text", "image", "showcase"}
         assert all(arm.what for arm in settings.arms.values())

@@ -34,7 +34,7 @@ class PipelineConfig:
     arms: dict[str, ArmConfig] = field(default_factory=dict)
     """The recommenders to compare, by name."""
     headline: str = "lora"
-    """The arm that words and pictures are made from."""
+    """The arm that the text and image generators are trained with."""
     text: TextConfig = field(default_factory=TextConfig)
     image: ImageConfig = field(default_factory=ImageConfig)
     showcase: ShowcaseConfig = field(default_factory=ShowcaseConfig)

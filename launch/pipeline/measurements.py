@@ -87,11 +87,11 @@ def _image_rows(scores: dict[str, Any]) -> Iterator[ControlRow]:
             measure=measure,
             own=Interval(**figures["own"]),
             swapped=Interval(**figures["swapped"]),
-            nobody=Interval(**figures["none"]),
+            unconditional=Interval(**figures["none"]),
             contrast=Interval(**figures["contrast"]),
             contrast_name=figures["contrast_name"],
             higher_is_better=figures["higher_is_better"],
-            people=figures["people"],
+            num_users=figures["people"],
         )
 
 
@@ -100,17 +100,17 @@ def _likelihood_rows(likelihoods: dict[str, Any]) -> Iterator[ControlRow]:
         if "own" not in figures:
             continue
         task, item = name.split(", item ")
-        what = "next item's own words" if task == "description" else f"true {task}"
+        what = "next item's own text" if task == "description" else f"true {task}"
         difference = Interval(**figures["swapped_minus_own"])
         yield ControlRow(
-            measure=f"Nats a token of the {what}, item {item}",
+            measure=f"Negative log-likelihood (nats per token) of the {what}, item {item}",
             own=Interval(**figures["own"]["nats_per_token"]),
             swapped=Interval(**figures["swapped"]["nats_per_token"]),
-            nobody=Interval(**figures["none"]["nats_per_token"]),
+            unconditional=Interval(**figures["none"]["nats_per_token"]),
             contrast=Interval(-difference.value, -difference.high, -difference.low),
             contrast_name="own − swapped",
             higher_is_better=False,
-            people=figures["texts"],
+            num_users=figures["texts"],
         )
 
 
@@ -122,11 +122,11 @@ def _identification_rows(readings: dict[str, Any]) -> Iterator[ControlRow]:
             measure=name,
             own=Interval(**figures["own"]),
             swapped=Interval(**figures["swapped"]),
-            nobody=None,
+            unconditional=None,
             contrast=Interval(**figures["own_minus_swapped"]),
             contrast_name="own − swapped",
             higher_is_better=True,
-            people=figures["texts"],
+            num_users=figures["texts"],
         )
 
 
@@ -139,12 +139,12 @@ def read_retrieval(output: Path) -> list[RetrievalRow]:
             continue
         rows.append(
             RetrievalRow(
-                asks=name.removeprefix("retrieval/"),
+                query=name.removeprefix("retrieval/"),
                 recalls={k: figures[k] for k in figures if k.startswith("R@")},
                 chance=figures["chance R@10"],
                 popularity=figures.get("popularity R@10"),
-                queries=figures["queries"],
-                candidates=figures["candidates"],
+                num_queries=figures["queries"],
+                num_candidates=figures["candidates"],
             )
         )
     return rows
@@ -168,6 +168,6 @@ def read_curves(config: PipelineConfig, output: Path) -> list[Curve]:
         Curve("Pretraining", "loss", read(output / "encoder")),
         Curve("Fine-tuning", "loss", of_arms("loss")),
         Curve("Fine-tuning, validation", "NDCG@10", of_arms("validation NDCG@10")),
-        Curve("Words", "loss", read(output / "text")),
-        Curve("Pictures", "loss", read(output / "image")),
+        Curve("Text generator", "loss", read(output / "text")),
+        Curve("Image generator", "loss", read(output / "image")),
     ]

@@ -24,10 +24,10 @@ from launch.report.contents import (
     ArmRow,
     Claim,
     ControlRow,
-    Creation,
-    Made,
-    PersonStory,
+    Generated,
+    GeneratedItem,
     Report,
+    UserStory,
 )
 from launch.report.item_cards import item_card
 from launch.report.page import render_page
@@ -61,13 +61,13 @@ def build_report(config: PipelineConfig, output: Path, seconds: dict[str, float]
             f"{len(split.test):,} targets; "
             f"{split.cold_fractions['test']:.0%} of them were never bought in training (cold). "
             f"{CONTENT_READ[config.finetune.content_statistics]} "
-            "Bars are 95 % bootstrap intervals over people, one training run each; training noise is "
+            "Bars are 95 % bootstrap intervals over users, one training run each; training noise is "
             "not measured."
         ),
         arms=arms,
         controls=controls,
         retrieval=read_retrieval(output),
-        people=[_story(catalog, showcase.path, story) for story in content["people"]],
+        user_stories=[_story(catalog, showcase.path, story) for story in content["people"]],
         stages=list(seconds.items()),
         notes=_notes(arms, controls),
     )
@@ -87,37 +87,41 @@ def _ranking_claims(
 
 
 def _window(catalog: Catalog) -> list[int]:
-    """Items for a first impression: a fixed draw of those with a picture that opens."""
+    """Items for a first impression: a fixed draw of those with an image that opens."""
     drawn = np.random.default_rng(3).permutation(catalog.num_items)
     shown = (int(item) for item in drawn if catalog.item_image(int(item), 32) is not None)
     return [item for item, _ in zip(shown, range(12), strict=False)]
 
 
-def _story(catalog: Catalog, folder: Path, story: dict[str, Any]) -> PersonStory:
-    creations = []
-    for creation in story["creations"]:
-        files = {told: folder / f"{creation['files']}-{told}.png" for told in creation["words"]}
-        made = {  # a picture that might not be shown, or was of a user who is forgotten, is missing
-            told: Made(files[told].read_bytes() if files[told].exists() else None, words)
-            for told, words in creation["words"].items()
+def _story(catalog: Catalog, folder: Path, story: dict[str, Any]) -> UserStory:
+    generated_items = []
+    for generated in story["creations"]:
+        # The image of an unsafe sample, or of a user who was erased, is missing.
+        by_condition = {
+            condition: Generated(_read(folder / f"{generated['files']}-{condition}.png"), text)
+            for condition, text in generated["words"].items()
         }
-        creations.append(
-            Creation(
-                item=item_card(catalog, creation["item"]),
-                own=made["own"],
-                swapped=made["swapped"],
-                nobody=made["none"],
+        generated_items.append(
+            GeneratedItem(
+                item=item_card(catalog, generated["item"]),
+                own=by_condition["own"],
+                swapped=by_condition["swapped"],
+                unconditional=by_condition["none"],
                 swapped_with=story["partner"],
             )
         )
-    return PersonStory(
-        person=story["user"],
+    return UserStory(
+        user=story["user"],
         history=[item_card(catalog, item) for item in story["history"]],
         recommended=[item_card(catalog, item) for item in story["recommended"]],
         bought_next=item_card(catalog, story["bought_next"]),
-        creations=creations,
+        generated_items=generated_items,
         note=story["note"],
     )
+
+
+def _read(path: Path) -> bytes | None:
+    return path.read_bytes() if path.exists() else None
 
 
 def _facts(
@@ -127,7 +131,7 @@ def _facts(
     return [
         ("shop", catalog.name),
         ("items", f"{catalog.num_items:,}"),
-        ("people", f"{catalog.num_users:,}"),
+        ("users", f"{catalog.num_users:,}"),
         ("interactions", f"{len(catalog.interactions):,}"),
         ("test targets", f"{len(split.test):,}"),
         ("encoder", f"{encoder['parameters']:,} parameters, {encoder['steps']:,} steps"),
@@ -135,10 +139,10 @@ def _facts(
 
 
 def _notes(arms: list[ArmRow], controls: list[ControlRow]) -> list[str]:
-    """What a careful reader should know; what fell short stands in the claims, unmet."""
+    """Limitations of this run; goals that were not reached stand in the claims, unmet."""
     notes = [
-        "Each arm was trained once with one seed; the intervals are over people, not over seeds.",
-        "Everything under “made for” is generated. It is not a picture of an item on sale.",
+        "Each arm was trained once with one seed; the intervals are over users, not over seeds.",
+        "Everything under “made for” and “unconditional” is generated. It is no image of an item on sale.",
     ]
     if seen := [arm.name for arm in arms if arm.seen_targets]:
         notes.insert(

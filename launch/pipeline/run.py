@@ -42,8 +42,8 @@ def run_stages(
     if config.arms[config.headline].kind != "recommender":
         raise VitrineError(
             f"headline '{config.headline}' is a {config.arms[config.headline].kind} arm "
-            f"(model {config.arms[config.headline].model}), from which neither words nor pictures are "
-            "made; name an arm whose model is vitrine"
+            f"(model {config.arms[config.headline].model}), for which no generators can be "
+            "trained; name an arm whose model is vitrine"
         )
     print_status(f"{config.title} → {output}")
     output.mkdir(parents=True, exist_ok=True)

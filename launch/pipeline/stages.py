@@ -54,7 +54,7 @@ def pipeline_stages(config: PipelineConfig, output: Path, build_trainer: Any) ->
     base = {"recommender": recommender}
     stages += [
         Stage(
-            "words",
+            "text",
             output / "text",
             "text-generator",
             asdict(text),

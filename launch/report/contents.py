@@ -11,43 +11,45 @@ class ItemCard:
 
     title: str
     category: str = ""
-    picture: bytes | None = None
+    image: bytes | None = None
     """PNG or JPEG; None where the item has none."""
     score: float | None = None
 
 
 @dataclass
-class Made:
-    """What was generated for one item and one reader."""
+class Generated:
+    """Image and text generated for one item under one condition."""
 
-    picture: bytes | None
-    words: str
+    image: bytes | None
+    text: str
 
 
 @dataclass
-class Creation:
-    """One item, dressed three ways: only the first knows the person."""
+class GeneratedItem:
+    """What was generated for one item: conditioned on the user, on another user, unconditional."""
 
     item: ItemCard
-    own: Made
-    swapped: Made
-    nobody: Made
+    own: Generated
+    swapped: Generated
+    unconditional: Generated
     swapped_with: str = ""
-    """Opaque id of the other person."""
+    """Pseudonym of the other user."""
 
 
 @dataclass
-class PersonStory:
-    person: str
-    """Opaque id."""
+class UserStory:
+    """A user's history, recommendations and generated items."""
+
+    user: str
+    """Pseudonym."""
     history: list[ItemCard]
     """Oldest first; the latest few."""
     recommended: list[ItemCard]
     bought_next: ItemCard | None
-    """What they truly took next (test), if known."""
-    creations: list[Creation]
+    """The test target, if known."""
+    generated_items: list[GeneratedItem]
     note: str = ""
-    """E.g. the demo world's truth about this person, shown as a caption."""
+    """A caption, such as the demo world's ground truth about this user."""
 
 
 @dataclass
@@ -82,20 +84,20 @@ class ControlRow:
     measure: str
     own: Interval
     swapped: Interval
-    nobody: Interval | None
+    unconditional: Interval | None
     contrast: Interval
     """The paired comparison of own with swapped."""
     contrast_name: str
     """`own − swapped` or `own / swapped`."""
     higher_is_better: bool
-    people: int
+    num_users: int
 
 
 @dataclass
 class RetrievalRow:
     """What the encoder finds among what its training never read."""
 
-    asks: str
+    query: str
     """text → image, history → next item, …"""
     recalls: dict[str, float]
     """R@1, R@5, R@10."""
@@ -103,8 +105,8 @@ class RetrievalRow:
     """R@10 of a blind guess."""
     popularity: float | None
     """R@10 of what is bought most."""
-    queries: int
-    candidates: int
+    num_queries: int
+    num_candidates: int
 
 
 @dataclass
@@ -140,7 +142,7 @@ class Report:
     """How the ranking table was measured."""
     arms: list[ArmRow]
     controls: list[ControlRow]
-    people: list[PersonStory]
+    user_stories: list[UserStory]
     retrieval: list[RetrievalRow] = field(default_factory=list)
     stages: list[tuple[str, float]] = field(default_factory=list)
     """(stage, seconds)."""

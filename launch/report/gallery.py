@@ -1,45 +1,45 @@
-"""Shows items and what was made of them: the window's strip and one story for each person."""
+"""HTML of items and generated items: a strip of the catalog, and one story for each user."""
 
 import base64
 from collections.abc import Sequence
 
-from launch.report.contents import Creation, ItemCard, Made, PersonStory
+from launch.report.contents import Generated, GeneratedItem, ItemCard, UserStory
 from launch.report.markup import Child, Html, decimal, tag
 
-PICTURE_KINDS = {
+MEDIA_TYPES = {
     b"\x89PNG\r\n\x1a\n": "image/png",
     b"\xff\xd8\xff": "image/jpeg",
 }
 
 
-SHOWN_PIXELS = 224
-"""Of a picture's longer side: twice what the page gives it, for screens with small pixels."""
+MAX_PIXELS = 224
+"""Of an image's longer side: twice its size on the page, for screens with small pixels."""
 
 
-def kind_of_picture(data: bytes | None) -> str | None:
+def image_media_type(data: bytes | None) -> str | None:
     """Its media type, if it is one that the page embeds."""
-    return next((k for start, k in PICTURE_KINDS.items() if data and data.startswith(start)), None)
+    return next((k for start, k in MEDIA_TYPES.items() if data and data.startswith(start)), None)
 
 
-def picture(data: bytes | None, alt: str) -> Html:
-    """The picture inside the page; a placeholder where there is none, or none that we know."""
-    kind = kind_of_picture(data)
+def image_tag(data: bytes | None, alt: str) -> Html:
+    """The image embedded in the page; a placeholder where it is missing or of an unknown type."""
+    kind = image_media_type(data)
     if data is None or kind is None:
-        hint = "no picture"
-        return tag("span", hint, class_="picture missing", role="img", aria_label=f"{alt}: {hint}")
+        hint = "no image"
+        return tag("span", hint, class_="image missing", role="img", aria_label=f"{alt}: {hint}")
     source = f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
     return tag(
         "img",
         src=source,
         alt=alt,
-        class_="picture",
-        width=SHOWN_PIXELS // 2,
-        height=SHOWN_PIXELS // 2,
+        class_="image",
+        width=MAX_PIXELS // 2,
+        height=MAX_PIXELS // 2,
     )
 
 
 def item_figure(item: ItemCard, mark: Html | None = None, note: Child = None) -> Html:
-    """Picture, title, category; `mark` lies on the picture's corner, `note` under the words."""
+    """Image, title, category; `mark` lies on the image's corner, `note` under the text."""
     name = item.title or item.category or "untitled item"
     caption = [
         tag("span", item.title or "(no title)", class_="title", dir="auto"),
@@ -48,7 +48,7 @@ def item_figure(item: ItemCard, mark: Html | None = None, note: Child = None) ->
     ]
     return tag(
         "figure",
-        tag("div", picture(item.picture, name), mark, class_="frame"),
+        tag("div", image_tag(item.image, name), mark, class_="frame"),
         tag("figcaption", caption),
         class_="item",
     )
@@ -61,38 +61,38 @@ def window(items: Sequence[ItemCard]) -> Html:
     return tag("div", awning, tag("div", shelf, class_="glass"), class_="shop-window")
 
 
-def person_story(story: PersonStory) -> Html:
-    """One person from left to right in time, then what was made for them."""
+def user_story(story: UserStory) -> Html:
+    """One user's history, recommendations and target, then what was generated for them."""
     return tag(
         "article",
-        tag("h3", "Person ", tag("span", story.person, class_="person-id")),
-        tag("p", story.note, class_="truth", dir="auto") if story.note else None,
+        tag("h3", "User ", tag("span", story.user, class_="user-id")),
+        tag("p", story.note, class_="ground-truth", dir="auto") if story.note else None,
         _history(story),
         tag("div", _recommended(story), _bought_next(story), class_="future"),
-        _creations(story),
-        class_="person",
+        _generated_items(story),
+        class_="user",
     )
 
 
-def _history(story: PersonStory) -> Html:
+def _history(story: UserStory) -> Html:
     if not story.history:
-        strip = tag("p", "Nothing yet: this person is new to the shop.", class_="quiet")
-        return tag("section", tag("h4", "What they took so far"), strip)
+        strip = tag("p", "Nothing yet: this user is new to the shop.", class_="quiet")
+        return tag("section", tag("h4", "Bought so far"), strip)
     strip = tag("ol", [tag("li", item_figure(item)) for item in story.history], class_="strip")
     ends = [tag("span", "oldest"), tag("span", class_="arrow"), tag("span", "newest")]
     time = tag("p", ends, class_="time", aria_hidden="true")
-    heading = tag("h4", "What they took so far", tag("small", "oldest first"))
+    heading = tag("h4", "Bought so far", tag("small", "oldest first"))
     return tag("section", heading, strip, time)
 
 
-def _bought_next(story: PersonStory) -> Html | None:
+def _bought_next(story: UserStory) -> Html | None:
     if story.bought_next is None:
         return None
-    heading = tag("h4", "What they truly took next", tag("small", "hidden from the model"))
+    heading = tag("h4", "Bought next", tag("small", "hidden from the model"))
     return tag("section", heading, item_figure(story.bought_next), class_="next")
 
 
-def _recommended(story: PersonStory) -> Html | None:
+def _recommended(story: UserStory) -> Html | None:
     if not story.recommended:
         return None
     entries = []
@@ -100,12 +100,12 @@ def _recommended(story: PersonStory) -> Html | None:
         hit = story.bought_next is not None and _same_item(item, story.bought_next)
         notes = [
             _score(item.score),
-            tag("span", "✓ taken next", class_="hit-mark") if hit else None,
+            tag("span", "✓ bought next", class_="hit-mark") if hit else None,
         ]
         number = tag("span", tag("span", "rank ", class_="spoken"), str(rank), class_="rank")
         figure = item_figure(item, mark=number, note=notes)
         entries.append(tag("li", figure, class_="hit" if hit else None))
-    heading = tag("h4", "What is recommended", tag("small", "best first"))
+    heading = tag("h4", "Recommended", tag("small", "best first"))
     return tag("section", heading, tag("ol", entries, class_="strip"))
 
 
@@ -116,48 +116,54 @@ def _score(score: float | None) -> Html | None:
 
 
 def _same_item(one: ItemCard, other: ItemCard) -> bool:
-    """Cards carry no id: the same words and, where there is one, the same picture."""
-    return (one.title, one.category, one.picture) == (other.title, other.category, other.picture)
+    """Cards carry no id: the same text and, where there is one, the same image."""
+    return (one.title, one.category, one.image) == (other.title, other.category, other.image)
 
 
-def _creations(story: PersonStory) -> Html | None:
-    if not story.creations:
+def _generated_items(story: UserStory) -> Html | None:
+    if not story.generated_items:
         return None
-    heading = tag("h4", "What was made for them", tag("small", "words and pictures by the model"))
-    return tag("section", heading, [_creation(creation) for creation in story.creations])
+    heading = tag("h4", "Generated for them", tag("small", "texts and images by the model"))
+    return tag(
+        "section", heading, [_generated_item(generated) for generated in story.generated_items]
+    )
 
 
-def _creation(creation: Creation) -> Html:
-    item = creation.item
+def _generated_item(generated: GeneratedItem) -> Html:
+    item = generated.item
     name = item.title or item.category or "this item"
-    other = tag("span", creation.swapped_with, class_="person-id")
-    for_other = ["made for ", other] if creation.swapped_with else "made for somebody else"
+    other = tag("span", generated.swapped_with, class_="user-id")
+    for_other = ["made for ", other] if generated.swapped_with else "made for another user"
     original = tag(
         "figure",
-        tag("p", "in the catalog", class_="reader"),
-        tag("div", picture(item.picture, name), class_="frame"),
+        tag("p", "in the catalog", class_="condition"),
+        tag("div", image_tag(item.image, name), class_="frame"),
         tag("figcaption", tag("span", item.title or "(no title)", class_="title", dir="auto")),
         class_="item original",
     )
     return tag(
         "div",
         original,
-        _made(creation.own, "made for this person", f"{name}, made for this person", "own"),
-        _made(creation.swapped, for_other, f"{name}, made for somebody else", "swapped"),
-        _made(creation.nobody, "made for nobody", f"{name}, made for nobody", "nobody"),
-        class_="creation",
+        _generated(generated.own, "made for this user", f"{name}, made for this user", "own"),
+        _generated(generated.swapped, for_other, f"{name}, made for another user", "swapped"),
+        _generated(
+            generated.unconditional, "unconditional", f"{name}, unconditional", "unconditional"
+        ),
+        class_="generated-item",
         role="group",
         aria_label=f"{name}, four ways",
     )
 
 
-def _made(made: Made, reader: str | list[Html | str], alt: str, look: str) -> Html:
-    words = tag("q", made.words, dir="auto") if made.words else tag("span", "no words")
+def _generated(
+    generated: Generated, condition: str | list[Html | str], alt: str, look: str
+) -> Html:
+    text = tag("q", generated.text, dir="auto") if generated.text else tag("span", "no text")
     return tag(
         "figure",
-        tag("p", reader, class_="reader"),
-        tag("div", picture(made.picture, f"Generated: {alt}"), class_="frame"),
+        tag("p", condition, class_="condition"),
+        tag("div", image_tag(generated.image, f"Generated: {alt}"), class_="frame"),
         tag("span", "generated", class_="badge"),
-        tag("figcaption", words, class_="words"),
+        tag("figcaption", text, class_="text"),
         class_=f"item {look}",
     )

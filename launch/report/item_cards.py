@@ -11,27 +11,27 @@ from catalog.images import read_image, read_image_shape
 from launch.report.contents import (
     ItemCard,
 )
-from launch.report.gallery import SHOWN_PIXELS, kind_of_picture
+from launch.report.gallery import MAX_PIXELS, image_media_type
 
 
 def item_card(catalog: Catalog, item: int) -> ItemCard:
-    """An item as the catalog has it, its picture no larger than the page shows it."""
+    """An item as the catalog has it, its image no larger than the page shows it."""
     row = catalog.items[item]
     title = row["title"] or f"({row['item_id']}, no title)"
-    return ItemCard(title=title, category=row["category"] or "", picture=page_image(row["image"]))
+    return ItemCard(title=title, category=row["category"] or "", image=page_image(row["image"]))
 
 
 def page_image(path: str | None) -> bytes | None:
-    """An image file of any kind as PNG or JPEG, `SHOWN_PIXELS` a side at most; None where it is
+    """An image file of any kind as PNG or JPEG, `MAX_PIXELS` a side at most; None where it is
     missing or broken."""
     if not path:
         return None
     try:
         height, width = read_image_shape(path)
-        if max(height, width) <= SHOWN_PIXELS and kind_of_picture(Path(path).read_bytes()):
+        if max(height, width) <= MAX_PIXELS and image_media_type(Path(path).read_bytes()):
             read_image(path, 32)  # opens to its end
             return Path(path).read_bytes()
-        scale = min(1.0, SHOWN_PIXELS / max(height, width))
+        scale = min(1.0, MAX_PIXELS / max(height, width))
         size = max(1, round(height * scale)), max(1, round(width * scale))
         pixels = Image.fromarray(read_image(path, size))
     except BrokenFileError:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from launch.report.charts import line_chart, share_bar
 from launch.report.contents import Claim, Curve, Report
-from launch.report.gallery import person_story, window
+from launch.report.gallery import user_story, window
 from launch.report.markup import Child, Html, duration, percent, tag
 from launch.report.tables import controls_table, ranking_table, retrieval_table
 
@@ -16,7 +16,7 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 FLOW = [
     (
         "catalog",
-        "What the shop sells – words and pictures – and what each person took, in order of time.",
+        "The items of the shop – text and images – and each user’s interactions, in order of time.",
         '<rect x="6" y="6" width="15" height="15" rx="2"/><rect x="27" y="6" width="15" height="15"'
         ' rx="2"/><rect x="6" y="27" width="15" height="15" rx="2"/><circle cx="34.5" cy="34.5"'
         ' r="7.5" class="fill"/>',
@@ -30,14 +30,14 @@ FLOW = [
     ),
     (
         "finetune",
-        "It follows each person from item to item and learns what they are likely to want next.",
+        "It learns from each user’s history which item they are likely to buy next.",
         '<path d="M4 32L14 20L24 27L33 15"/><circle cx="4" cy="32" r="2.5" class="fill"/><circle'
         ' cx="14" cy="20" r="2.5" class="fill"/><circle cx="24" cy="27" r="2.5" class="fill"/>'
         '<circle cx="37" cy="11" r="6" stroke-dasharray="3 2.4"/>',
     ),
     (
         "generate",
-        "It dresses one item for one person: a new picture and a few words, made for them.",
+        "It generates an image and a text of one item, conditioned on one user.",
         '<rect x="6" y="6" width="36" height="26" rx="2"/><path d="M10 28l9-11 7 8 5-5 7 8"/>'
         '<path d="M6 38H42M6 43H28"/><path d="M33 10v6M30 13h6"/>',
     ),
@@ -47,15 +47,15 @@ FLOW = [
 def render_page(report: Report) -> str:
     """One HTML page, readable from top to bottom by someone who never saw the project."""
     sections = [
-        ("window", "The window", _window(report)),
-        ("people", "Made for a person", _people(report)),
-        ("claims", "What this run claims", _claims(report.claims)),
-        ("retrieval", "What the encoder finds", _retrieval(report)),
-        ("ranking", "How well it ranks", _ranking(report)),
-        ("controls", "Does the person matter?", _controls(report)),
-        ("curves", "How it learned", _curves(report.curves)),
-        ("time", "Where the time went", _stages(report.stages)),
-        ("notes", "What to be careful about", _notes(report.notes)),
+        ("window", "The catalog", _window(report)),
+        ("users", "Generated for a user", _user_stories(report)),
+        ("claims", "Claims", _claims(report.claims)),
+        ("retrieval", "Retrieval with the encoder", _retrieval(report)),
+        ("ranking", "Ranking quality", _ranking(report)),
+        ("controls", "Does the user condition matter?", _controls(report)),
+        ("curves", "Loss curves", _curves(report.curves)),
+        ("time", "Time by stage", _stages(report.stages)),
+        ("notes", "Limitations", _notes(report.notes)),
     ]
     return document(report.title, _hero(report), sections, tag("p", _footer()))
 
@@ -125,22 +125,22 @@ def _window(report: Report) -> list[Html]:
     return parts
 
 
-def _people(report: Report) -> list[Html]:
-    if not report.people:
+def _user_stories(report: Report) -> list[Html]:
+    if not report.user_stories:
         return []
     look = [
-        tag("li", "First see what the person took, and what connects it: colours, shapes, moods."),
+        tag("li", "First see what the user bought, and what connects it: colours, shapes, moods."),
         tag("li", "The recommendations should feel like the next page of that story."),
         tag(
             "li",
             "Then compare four versions of one item. ",
-            tag("strong", "Made for this person"),
-            " should lean towards their history; made for somebody else, towards another’s; ",
-            "made for nobody shows what the model does when it is told of no one.",
+            tag("strong", "Generated for this user"),
+            " should lean towards their history; made for another user, towards another’s; ",
+            "unconditional shows what the model does when it is told of no one.",
         ),
     ]
     intro = _lead(
-        "Each story is one person of the shop, known only by an opaque id. ",
+        "Each story is one user of the shop, known only by a pseudonym. ",
         "How to look at it:",
     )
     caution = tag(
@@ -149,7 +149,7 @@ def _people(report: Report) -> list[Html]:
         "further down.",
         class_="quiet",
     )
-    stories = [person_story(story) for story in report.people]
+    stories = [user_story(story) for story in report.user_stories]
     return [intro, tag("ol", look, class_="look"), caution, *stories]
 
 
@@ -180,7 +180,7 @@ def _retrieval(report: Report) -> list[Html]:
     intro = _lead(
         "Asked of the encoder as pretraining left it, in the shop it was trained on. Between an ",
         "item’s modalities: items that no step of training read; one of their modalities asks for ",
-        "the other. From histories: what people took after the training’s end. R@10 is the share ",
+        "the other. From histories: what users bought after the end of training. R@10 is the share ",
         "of questions whose answer is among the first ten.",
     )
     return [intro, retrieval_table(report.retrieval)]
@@ -190,10 +190,10 @@ def _ranking(report: Report) -> list[Html]:
     if not report.arms:
         return []
     intro = _lead(
-        "An item that each person truly took was hidden, and the shop’s items were ranked for ",
+        "An item that each user bought was hidden, and the shop’s items were ranked for ",
         "them. NDCG@10 is 1 where the hidden item always comes first and 0 where it never is ",
-        "among the first ten. The line through each dot is its 95 % interval over people; where ",
-        "two lines do not overlap, the difference is unlikely to be the luck of which people were ",
+        "among the first ten. The line through each dot is its 95 % interval over users; where ",
+        "two lines do not overlap, the difference is unlikely to be the luck of which users were ",
         "asked. The luck of one training is not in it: vitrine compare --seeds measures that.",
     )
     protocol = tag("p", report.protocol, class_="protocol") if report.protocol else None
@@ -204,9 +204,9 @@ def _controls(report: Report) -> list[Html]:
     if not report.controls:
         return []
     intro = _lead(
-        "The same items were dressed three times: for their own person, for somebody else, and ",
-        "for nobody. Only if the first beats the second has the model really used the person. ",
-        "Small figures are 95 % intervals over people.",
+        "Images and texts of the same items were generated three times: conditioned on their own ",
+        "user, on another user, and unconditional. Only if the first beats the second does the model ",
+        "use the user condition. Small figures are 95 % intervals over users.",
     )
     return [intro, controls_table(report.controls)]
 
@@ -255,6 +255,6 @@ def _notes(notes: Sequence[str]) -> list[Html]:
 
 def _footer() -> str:
     return (
-        "Pictures and words marked “generated” were made by a model and show no real product. "
+        "Images and texts marked “generated” were made by a model and show no real product. "
         "People appear under opaque ids only."
     )

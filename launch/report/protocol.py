@@ -1,4 +1,4 @@
-"""The evaluation protocol in words, and which metrics and targets a report shows."""
+"""The evaluation protocol as text, and which metrics and targets a report shows."""
 
 from collections.abc import Sequence
 
@@ -14,27 +14,27 @@ FEW_COLD = 20
 REPEAT_COLUMNS = ("new/recall@10", "repeated/recall@10")
 PROTOCOL = {
     "global-time": (
-        "One moment divides past from future for everybody; what a person bought first after it is "
+        "One moment divides past from future for all users; what a user bought first after it is "
         "the target"
     ),
-    "leave-one-out": "Each person's last item is the target",
+    "leave-one-out": "Each user's last item is the target",
     "random": (
-        "Each person's interactions are dealt to training, validation and test at random; one of the "
+        "Each user's interactions are assigned to training, validation and test at random; one of the "
         "test part is the target, the training part the history"
     ),
     "given": (
-        "The table itself says what is held out; what a person took first of its test part is the "
+        "The table itself says what is held out; what a user bought first of its test part is the "
         "target, the training part the history"
     ),
 }
 CONTENT_READ = {
     "catalog": (
         "Whitening, vocabulary and semantic ids are computed from the content of all items of the "
-        "catalog, also of those that nobody took before the test period; no interaction of that "
+        "catalog, also of those that no user bought before the test period; no interaction of that "
         "period is read."
     ),
     "trained": (
-        "Whitening, vocabulary and semantic ids are computed from the content of items that were taken "
+        "Whitening, vocabulary and semantic ids are computed from the content of items that were bought "
         "in training."
     ),
 }

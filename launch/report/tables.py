@@ -27,7 +27,7 @@ def ranking_table(arms: Sequence[ArmRow]) -> Html:
     ticks = interval_scale([arm.ndcg for arm in arms if not arm.failed])
     searched = any(arm.trials is not None for arm in arms)
     heads: list[Child] = [
-        tag("th", "What ranks the items", scope="col"),
+        tag("th", "Recommender", scope="col"),
         tag("th", "NDCG@10", scope="col", class_="number"),
         tag("th", tag("span", "with its 95 % interval"), interval_axis(ticks), scope="col"),
         [tag("th", name, scope="col", class_="number") for name in columns],
@@ -102,7 +102,7 @@ def _trained(arm: ArmRow) -> list[Html] | str:
 def search_table(searches: Mapping[str, SearchResult]) -> Html:
     """A row for each setting that was searched, under the arm it was searched for."""
     heads = [
-        tag("th", "What was searched", scope="col"),
+        tag("th", "Hyperparameter", scope="col"),
         tag("th", "between", scope="col"),
         tag("th", "chosen", scope="col", class_="number"),
     ]
@@ -127,7 +127,7 @@ def retrieval_table(rows: Sequence[RetrievalRow]) -> Html:
     """One row for each thing that asks for another, beside chance and popularity."""
     names = [*rows[0].recalls, "chance, R@10", "popularity, R@10"]
     heads = [
-        tag("th", "What asks for what", scope="col"),
+        tag("th", "Query → answer", scope="col"),
         *(tag("th", name, scope="col", class_="number") for name in names),
     ]
     body = tag("tbody", [_retrieval_row(row) for row in rows])
@@ -135,8 +135,8 @@ def retrieval_table(rows: Sequence[RetrievalRow]) -> Html:
 
 
 def _retrieval_row(row: RetrievalRow) -> Html:
-    about = f"{count(row.queries)} questions, {count(row.candidates)} candidates"
-    what = [tag("span", row.asks, class_="arm"), tag("span", about, class_="what")]
+    about = f"{count(row.num_queries)} queries, {count(row.num_candidates)} candidates"
+    what = [tag("span", row.query, class_="arm"), tag("span", about, class_="what")]
     popularity = MISSING if row.popularity is None else percent(row.popularity)
     return tag(
         "tr",
@@ -148,8 +148,8 @@ def _retrieval_row(row: RetrievalRow) -> Html:
 
 
 def controls_table(rows: Sequence[ControlRow]) -> Html:
-    """Own, swapped and no person side by side, with the paired contrast read out in words."""
-    names = ["Measure", "own person", "somebody else", "nobody", "own against somebody else"]
+    """Own, swapped and unconditional side by side, with the paired contrast in words."""
+    names = ["Measure", "own user", "another user", "unconditional", "own against another user"]
     heads = [
         tag("th", name, scope="col", class_="number" if 0 < index < 4 else None)
         for index, name in enumerate([*names, "reading"])
@@ -160,7 +160,7 @@ def controls_table(rows: Sequence[ControlRow]) -> Html:
 
 def _control_row(row: ControlRow) -> Html:
     direction = "higher is better" if row.higher_is_better else "lower is better"
-    about = f"{direction}; {count(row.people)} people"
+    about = f"{direction}; {count(row.num_users)} users"
     neutral = 1.0 if "/" in row.contrast_name else 0.0
     ticks = interval_scale([row.contrast], neutral)
     measure = [
@@ -175,13 +175,13 @@ def _control_row(row: ControlRow) -> Html:
         tag("span", f"dashed: {neutral:.0f}, no difference", class_="bounds"),
     ]
     mark, look, words = reading(row, neutral)
-    nobody = _figure(row.nobody, 3) if row.nobody else MISSING
+    unconditional = _figure(row.unconditional, 3) if row.unconditional else MISSING
     return tag(
         "tr",
         tag("th", measure, scope="row"),
         tag("td", _figure(row.own, 3), class_="number"),
         tag("td", _figure(row.swapped, 3), class_="number"),
-        tag("td", nobody, class_="number"),
+        tag("td", unconditional, class_="number"),
         tag("td", contrast, class_="contrast"),
         tag("td", tag("span", f"{mark} {words}", class_=f"reading {look}")),
     )

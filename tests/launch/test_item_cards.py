@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from launch.report.gallery import SHOWN_PIXELS, picture
+from launch.report.gallery import MAX_PIXELS, image_tag
 from launch.report.item_cards import page_image
 
 
@@ -21,12 +21,12 @@ def test_images_of_every_kind_are_embedded_at_the_size_of_the_page(
     Image.fromarray(noise).save(path)
     data = page_image(str(path))
     assert data is not None
-    assert "no picture" not in str(picture(data, "a cup"))
+    assert "no image" not in str(image_tag(data, "a cup"))
     with Image.open(io.BytesIO(data)) as small:
-        assert max(small.size) == min(max(size), SHOWN_PIXELS)
+        assert max(small.size) == min(max(size), MAX_PIXELS)
         assert small.width / small.height == pytest.approx(size[0] / size[1], rel=0.02)
     assert len(data) < 60_000
-    if max(size) <= SHOWN_PIXELS and kind in ("PNG", "JPEG"):
+    if max(size) <= MAX_PIXELS and kind in ("PNG", "JPEG"):
         assert data == path.read_bytes()
 
 

@@ -192,7 +192,7 @@ def test_the_page_has_a_row_for_a_baseline_and_no_curve(finished: Path) -> None:
 
 def test_a_changed_setting_redoes_its_stage_and_what_hangs_on_it(finished: Path) -> None:
     ran = finish(finished, "--text.trainer.max_steps", "3")
-    assert ran == ["words", "showcase"]
+    assert ran == ["text", "showcase"]
 
 
 @pytest.mark.fault

@@ -15,13 +15,13 @@ from launch.report.contents import (
     ArmRow,
     Claim,
     ControlRow,
-    Creation,
     Curve,
+    Generated,
+    GeneratedItem,
     ItemCard,
-    Made,
-    PersonStory,
     Report,
     RetrievalRow,
+    UserStory,
 )
 from launch.report.markup import Html, count, decimal, duration, percent, tag
 from launch.report.page import render_page
@@ -37,12 +37,17 @@ def drawn(kind: str = "PNG") -> bytes:
     return file.getvalue()
 
 
-def small_report(word: str = "mug", picture: bytes | None = None) -> Report:
-    item = ItemCard(word, word, picture, 0.5)
+def small_report(word: str = "mug", image: bytes | None = None) -> Report:
+    item = ItemCard(word, word, image, 0.5)
     other = ItemCard("other", "lamps", None)
-    made = Made(picture, word)
-    story = PersonStory(
-        word, [item, other], [other, item], item, [Creation(item, made, made, made, word)], word
+    generated = Generated(image, word)
+    story = UserStory(
+        word,
+        [item, other],
+        [other, item],
+        item,
+        [GeneratedItem(item, generated, generated, generated, word)],
+        word,
     )
     arms = [
         ArmRow(word, word, Interval(0.14213, 0.13, 0.15), {word: 0.25}, 12, 1000, 95.0),
@@ -62,7 +67,7 @@ def small_report(word: str = "mug", picture: bytes | None = None) -> Report:
         protocol=word,
         arms=arms,
         controls=controls,
-        people=[story],
+        user_stories=[story],
         stages=[(word, 2.0), ("other", 8.0)],
         notes=[word],
         retrieval=[
@@ -111,7 +116,7 @@ def test_untrusted_words_stay_words_wherever_they_stand():
 
 
 def test_the_page_needs_nothing_but_itself():
-    page = render_page(small_report(picture=drawn()))
+    page = render_page(small_report(image=drawn()))
     read = Reader(page)
     pointed = [a[key] or "" for _, a in read.tags for key in ("src", "href") if key in a]
     assert pointed
@@ -131,24 +136,24 @@ def test_every_link_on_the_page_leads_to_a_section():
     assert all(link.removeprefix("#") in anchors for link in links)
 
 
-def test_pictures_are_inside_the_page_and_described():
-    pictures = [
+def test_images_are_inside_the_page_and_described():
+    images = [
         a
         for name, a in Reader(render_page(small_report("mug", drawn("JPEG")))).tags
         if name == "img"
     ]
-    assert len(pictures) == 8
-    assert all(a["alt"] for a in pictures)
-    start, _, data = (pictures[0]["src"] or "").partition(",")
+    assert len(images) == 8
+    assert all(a["alt"] for a in images)
+    start, _, data = (images[0]["src"] or "").partition(",")
     assert start == "data:image/jpeg;base64"
     assert base64.b64decode(data) == drawn("JPEG")
 
 
-@pytest.mark.parametrize("picture", [None, b"", b"<svg onload='alert(1)'/>"])
-def test_missing_or_unknown_pictures_become_a_placeholder(picture: bytes | None):
-    page = render_page(small_report(picture=picture))
+@pytest.mark.parametrize("image", [None, b"", b"<svg onload='alert(1)'/>"])
+def test_missing_or_unknown_images_become_a_placeholder(image: bytes | None):
+    page = render_page(small_report(image=image))
     assert "<img" not in page
-    assert "no picture" in page
+    assert "no image" in page
 
 
 def test_a_report_with_nothing_in_it_is_still_a_page():
@@ -160,7 +165,7 @@ def test_a_report_with_nothing_in_it_is_still_a_page():
 
 def test_the_gallery_comes_before_the_figures():
     page = render_page(small_report())
-    order = [page.index(f'id="{anchor}"') for anchor in ("window", "people", "claims", "ranking")]
+    order = [page.index(f'id="{anchor}"') for anchor in ("window", "users", "claims", "ranking")]
     assert order == sorted(order)
 
 
@@ -179,14 +184,14 @@ def cells(page: str, label: str) -> list[list[str]]:
     return [[re.sub(r"<[^>]*>", " ", cell).strip() for cell in row] for row in found]
 
 
-def test_own_swapped_and_nobody_stand_under_their_own_heads():
-    own, swapped, nobody = (Interval(value, value, value) for value in (0.7, 0.3, 0.1))
+def test_own_swapped_and_unconditional_stand_under_their_own_heads():
+    own, swapped, unconditional = (Interval(value, value, value) for value in (0.7, 0.3, 0.1))
     contrast = Interval(0.4, 0.2, 0.6)
-    row = ControlRow("colours", own, swapped, nobody, contrast, "own − swapped", True, 10)
+    row = ControlRow("colours", own, swapped, unconditional, contrast, "own − swapped", True, 10)
     report = small_report()
     report.controls = [row, replace(row, contrast=Interval(-0.4, -0.6, -0.2))]
     heads, first, second = cells(render_page(report), "Controls")
-    assert heads[1:4] == ["own person", "somebody else", "nobody"]
+    assert heads[1:4] == ["own user", "another user", "unconditional"]
     assert [cell.split()[0] for cell in first[1:4]] == ["0.700", "0.300", "0.100"]
     assert first[-1] == "✓ better with one’s own state"
     assert second[-1] == "✗ worse with one’s own state"
@@ -210,7 +215,7 @@ def test_ranking_figures_are_shown_as_agreed():
 
 
 def test_recommended_item_that_was_taken_next_is_marked_once():
-    assert Reader(render_page(small_report(picture=drawn()))).text.count("✓ taken next") == 1
+    assert Reader(render_page(small_report(image=drawn()))).text.count("✓ bought next") == 1
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from launch.report.tables import controls_table
 
 
 def shares(low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
-    """Values of 40 people on both sides, theirs with mean `low`, ours with mean `high`."""
+    """Values of 40 users on both sides, theirs with mean `low`, ours with mean `high`."""
     return np.full(40, high), np.full(40, low)
 
 
@@ -160,22 +160,22 @@ SCORES = {
 }
 
 
-def test_own_swapped_and_nobody_are_gathered_each_under_its_name() -> None:
-    pictures, likelihood, reading = control_rows(json.loads(json.dumps(SCORES)))
-    for row, own, swapped in ((pictures, 0.7, 0.2), (likelihood, 1.1, 1.4), (reading, 0.9, 0.3)):
+def test_own_swapped_and_unconditional_are_gathered_each_under_its_name() -> None:
+    images, likelihood, reading = control_rows(json.loads(json.dumps(SCORES)))
+    for row, own, swapped in ((images, 0.7, 0.2), (likelihood, 1.1, 1.4), (reading, 0.9, 0.3)):
         assert (row.own.value, row.swapped.value) == (own, swapped), row.measure
-    assert pictures.nobody is not None
-    assert pictures.nobody.value == 0.1
-    assert likelihood.nobody is not None
-    assert likelihood.nobody.value == 1.3
+    assert images.unconditional is not None
+    assert images.unconditional.value == 0.1
+    assert likelihood.unconditional is not None
+    assert likelihood.unconditional.value == 1.3
     assert likelihood.contrast == Interval(-0.3, -0.35, -0.25), "own less swapped: lower is better"
     assert not likelihood.higher_is_better
-    assert all(claim.met for claim in content_claims([pictures, likelihood, reading]))
+    assert all(claim.met for claim in content_claims([images, likelihood, reading]))
 
 
-def test_the_page_shows_own_before_swapped_before_nobody() -> None:
+def test_the_page_shows_own_before_swapped_before_unconditional() -> None:
     table = controls_table(control_rows(SCORES)[:1])
-    places = [table.index(text) for text in ("own person", "somebody else", "nobody")]
+    places = [table.index(text) for text in ("own user", "another user", "unconditional")]
     assert places == sorted(places)
     places = [table.index(f"{value:.3f}") for value in (0.7, 0.2, 0.1)]
     assert places == sorted(places)
@@ -197,7 +197,7 @@ def test_a_story_puts_what_was_made_under_whom_it_was_made_for(
         "note": "",
         "creations": [{"item": 3, "files": "x", "words": words}],
     }
-    (made,) = report._story(None, tmp_path, story).creations  # type: ignore[arg-type]
-    for name, told in (("own", "own"), ("swapped", "swapped"), ("nobody", "none")):
-        assert getattr(made, name).picture == told.encode()
-        assert getattr(made, name).words == f"words for {told}"
+    (generated,) = report._story(None, tmp_path, story).generated_items  # type: ignore[arg-type]
+    for name, told in (("own", "own"), ("swapped", "swapped"), ("unconditional", "none")):
+        assert getattr(generated, name).image == told.encode()
+        assert getattr(generated, name).text == f"words for {told}"

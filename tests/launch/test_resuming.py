@@ -17,7 +17,7 @@ from launch.trainer import build_trainer
 pytestmark = pytest.mark.slow
 
 MADE = ["encoder", "recommenders/lora", "recommenders/id", "text", "image"]
-STAGES = ("world", "pretrain", "finetune", "words", "image")
+STAGES = ("world", "pretrain", "finetune", "text", "image")
 
 
 class StopOnce(pl.Callback):
