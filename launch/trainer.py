@@ -110,25 +110,8 @@ def build_trainer(
     """
     _quieten()
     check_running(config)
-    rank = int(os.environ.get("RANK", 0))
-    events = Events(folder, rank)
-    stop = GracefulStop(events)
-    meter = ThroughputMonitor(config.log_every)
-    added: list[pl.Callback] = [
-        stop,
-        meter,
-        NonFiniteGuard(config.max_nonfinite_steps, stop, events),
-        SeedEachStep(config.seed),
-        BroadcastBuffersOnce(),
-    ]
-    if config.progress:
-        added.append(TrainingProgress(title, meter))
-    watchdog = None
-    if config.hang_timeout:
-        watchdog = Watchdog(folder, config.hang_timeout, stop, events, rank)
-        added.append(watchdog)
-    every, keep, aside = config.checkpoint_every, config.checkpoint_keep, config.async_checkpoint
-    added.append(Checkpoints(folder, every, keep, stop, events, aside))
+    events = Events(folder, int(os.environ.get("RANK", 0)))
+    own, watchdog = _callbacks(config, folder, title, events)
     settings: dict[str, Any] = {
         "max_steps": config.max_steps,
         "max_epochs": -1,
@@ -140,7 +123,7 @@ def build_trainer(
         "gradient_clip_val": config.gradient_clip or None,
         "accumulate_grad_batches": config.accumulate,
         "log_every_n_steps": config.log_every,
-        "callbacks": [*callbacks, *added],
+        "callbacks": [*callbacks, *own],
         "logger": make_loggers(config.log_to, folder, title),
         "default_root_dir": folder,
         "enable_progress_bar": False,
@@ -159,6 +142,34 @@ def build_trainer(
         ) from error
     trainer.title, trainer.events, trainer.watchdog = title, events, watchdog
     return trainer
+
+
+def _callbacks(
+    config: TrainerConfig, folder: Path, title: str, events: Events
+) -> tuple[list[pl.Callback], Watchdog | None]:
+    """The callbacks of every training, checkpoints last; and the watchdog among them."""
+    stop = GracefulStop(events)
+    monitor = ThroughputMonitor(config.log_every)
+    callbacks: list[pl.Callback] = [
+        stop,
+        monitor,
+        NonFiniteGuard(config.max_nonfinite_steps, stop, events),
+        SeedEachStep(config.seed),
+        BroadcastBuffersOnce(),
+    ]
+    if config.progress:
+        callbacks.append(TrainingProgress(title, monitor))
+    watchdog = None
+    if config.hang_timeout:
+        watchdog = Watchdog(folder, config.hang_timeout, stop, events, events.rank)
+        callbacks.append(watchdog)
+    every, keep, background = (
+        config.checkpoint_every,
+        config.checkpoint_keep,
+        config.async_checkpoint,
+    )
+    callbacks.append(Checkpoints(folder, every, keep, stop, events, background))
+    return callbacks, watchdog
 
 
 def check_running(config: TrainerConfig) -> None:

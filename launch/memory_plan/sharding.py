@@ -45,64 +45,55 @@ def shard_footprint(
 ) -> ShardedFootprint:
     """Of `ranks` processes that each take a step like `found`; `halves`: they compute in 16 bits."""
     if not strategy.startswith("zero"):
-        buckets = found.trained_weights if ranks > 1 else 0
-        activations = found.peak - found.weights - found.buffers - found.optimizer - found.gradients
-        return ShardedFootprint(
-            strategy,
-            found.weights,
-            found.gradients,
-            found.optimizer,
-            found.buffers + found.best,
-            activations,
-            buckets,
-            device.process_overhead,
-            0,
-        )
-    stage, offload = int(strategy[4]), strategy.endswith("offload")
-    size = 2 if halves else 4
+        return _replicated(found, strategy, ranks, device)
+    return _zero(found, strategy, ranks, device, size=2 if halves else 4)
 
-    def as_numbers_of(size: int, counted: int) -> int:
-        return counted * size // found.bytes_each
 
-    whole = as_numbers_of(size, found.weights)  # the module's own, in what it computes in
-    trained = as_numbers_of(size, found.trained_weights)
-    master = as_numbers_of(4, found.trained_weights) // ranks
-    state = master + as_numbers_of(4, found.optimizer) // ranks
-    # Where no rank holds whole weights, those that ranked best are not kept.
-    extra = found.buffers + (0 if stage == 3 else as_numbers_of(size, found.best))
-    kept = trained if stage == 1 else trained // ranks
-    summed = master  # gradients of a rank's own weights, flat, for its step
-    bucket = min_bucket(device)
-    buckets = bucket * size * (2 if device.on_gpu else 1)
-    weights = whole
-    if stage == 3:
-        gathered = min(whole, LIVE * size)
-        weights = gathered + (0 if offload else whole // ranks)
-    activations = max(found.activations, found.update // ranks)
-    host = 0
-    if offload:
-        host = state + summed + kept + (whole // ranks if stage == 3 else 0)
-        return ShardedFootprint(
-            strategy,
-            weights,
-            0 if stage > 1 else kept,
-            0,
-            extra,
-            activations,
-            buckets,
-            device.process_overhead,
-            host,
-        )
+def _replicated(found: Footprint, strategy: str, ranks: int, device: Device) -> ShardedFootprint:
+    """One process, or DDP: each rank holds everything, and DDP its gradient buckets."""
+    steady = found.weights + found.buffers + found.optimizer + found.gradients
     return ShardedFootprint(
         strategy,
-        weights,
-        kept + summed,
-        state,
-        extra,
-        activations,
-        buckets,
-        device.process_overhead,
-        host,
+        weights=found.weights,
+        gradients=found.gradients,
+        optimizer=found.optimizer,
+        buffers=found.buffers + found.best,
+        activations=found.peak - steady,
+        buckets=found.trained_weights if ranks > 1 else 0,
+        overhead=device.process_overhead,
+        host=0,
+    )
+
+
+def _zero(
+    found: Footprint, strategy: str, ranks: int, device: Device, size: int
+) -> ShardedFootprint:
+    """ZeRO 1, 2 or 3, with or without offload; weights are of `size` bytes."""
+    stage, offload = int(strategy[4]), strategy.endswith("offload")
+
+    def in_bytes(size: int, counted: int) -> int:
+        return counted * size // found.bytes_each
+
+    whole = in_bytes(size, found.weights)  # the module's own, in what it computes in
+    trained = in_bytes(size, found.trained_weights)
+    master = in_bytes(4, found.trained_weights) // ranks
+    state = master + in_bytes(4, found.optimizer) // ranks
+    reduced = trained if stage == 1 else trained // ranks
+    flat = master  # gradients of a rank's own weights, flat, for its step
+    gathered = min(whole, LIVE * size) if stage == 3 else whole
+    shard = whole // ranks if stage == 3 else 0
+    gradients = 0 if stage > 1 else reduced
+    return ShardedFootprint(
+        strategy,
+        weights=gathered if offload else gathered + shard,
+        gradients=gradients if offload else reduced + flat,
+        optimizer=0 if offload else state,
+        # Where no rank holds whole weights, those that ranked best are not kept.
+        buffers=found.buffers + (0 if stage == 3 else in_bytes(size, found.best)),
+        activations=max(found.activations, found.update // ranks),
+        buckets=min_bucket(device) * size * (2 if device.on_gpu else 1),
+        overhead=device.process_overhead,
+        host=state + flat + reduced + shard if offload else 0,
     )
 
 

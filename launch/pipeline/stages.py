@@ -5,60 +5,73 @@ from pathlib import Path
 from typing import Any
 
 from catalog.config import CatalogConfig, SplitConfig
-from finetune.config import ArmConfig
 from launch.pipeline.config import PipelineConfig, WorldConfig
 from launch.pipeline.stage import Stage, recommender_stage
 
 
 def pipeline_stages(config: PipelineConfig, output: Path, build_trainer: Any) -> list[Stage]:
     """All stages in order, with every path filled in."""
+    stages = [] if config.world is None else [_world_stage(config.world, output / "world")]
+    stages.append(_pretraining_stage(config, output, build_trainer))
+    for name, arm in config.arms.items():
+        shared = replace(
+            config.finetune,
+            encoder=str(output / "encoder"),
+            catalog=_placed(config.finetune.catalog, output),
+        )
+        folder = output / "recommenders" / name
+        stages.append(recommender_stage(name, arm, arm.settings(shared), folder, build_trainer))
+    return stages + _generation_stages(config, output, build_trainer)
+
+
+def _placed(catalog: CatalogConfig, output: Path) -> CatalogConfig:
+    return replace(catalog, path=catalog.path.replace("{output}", str(output)))
+
+
+def _pretraining_stage(config: PipelineConfig, output: Path, build_trainer: Any) -> Stage:
+    from pretrain.run import run_pretraining
+
+    encoder = output / "encoder"
+    settings = replace(config.pretrain, catalog=_placed(config.pretrain.catalog, output))
+    return Stage(
+        "pretrain",
+        encoder,
+        "encoder",
+        asdict(settings),
+        {},
+        lambda: run_pretraining(settings, encoder, build_trainer),
+    )
+
+
+def _generation_stages(config: PipelineConfig, output: Path, build_trainer: Any) -> list[Stage]:
+    """The text generator, the image generator and the showcase, for the headline arm."""
     from generate.image.run import run_image_generator
     from generate.showcase import run_showcase
     from generate.text.run import run_text_generator
-    from pretrain.run import run_pretraining
 
-    def placed(catalog: CatalogConfig) -> CatalogConfig:
-        return replace(catalog, path=catalog.path.replace("{output}", str(output)))
-
-    encoder = output / "encoder"
-    pretrain = replace(config.pretrain, catalog=placed(config.pretrain.catalog))
-    stages = [] if config.world is None else [_world_stage(config.world, output / "world")]
-    stages += [
-        Stage(
-            "pretrain",
-            encoder,
-            "encoder",
-            asdict(pretrain),
-            {},
-            lambda: run_pretraining(pretrain, encoder, build_trainer),
-        )
-    ]
-    domain = placed(config.finetune.catalog)
-    for name, arm in config.arms.items():
-        stages.append(_arm_stage(config, name, arm, domain, encoder, output, build_trainer))
     recommender = output / "recommenders" / config.headline
-    made: dict[str, SplitConfig | CatalogConfig] = {
-        "catalog": domain,
+    data: dict[str, SplitConfig | CatalogConfig] = {
+        "catalog": _placed(config.finetune.catalog, output),
         "split": config.finetune.split,
     }
-    text = replace(config.text, recommender=str(recommender), **made)
-    image = replace(config.image, recommender=str(recommender), **made)
+    text = replace(config.text, recommender=str(recommender), **data)
+    image = replace(config.image, recommender=str(recommender), **data)
+    parents = {"recommender": recommender}
     showcase = replace(
         config.showcase,
         recommender=str(recommender),
         text=str(output / "text"),
         image=str(output / "image"),
         truth=config.showcase.truth.replace("{output}", str(output.resolve())),
-        **made,
+        **data,
     )
-    base = {"recommender": recommender}
-    stages += [
+    return [
         Stage(
             "text",
             output / "text",
             "text-generator",
             asdict(text),
-            base,
+            parents,
             lambda: run_text_generator(text, output / "text", build_trainer),
         ),
         Stage(
@@ -66,7 +79,7 @@ def pipeline_stages(config: PipelineConfig, output: Path, build_trainer: Any) ->
             output / "image",
             "image-generator",
             asdict(image),
-            base,
+            parents,
             lambda: run_image_generator(image, output / "image", build_trainer),
         ),
         Stage(
@@ -74,11 +87,10 @@ def pipeline_stages(config: PipelineConfig, output: Path, build_trainer: Any) ->
             output / "showcase",
             "showcase",
             asdict(showcase),
-            {**base, "text": output / "text", "image": output / "image"},
+            {**parents, "text": output / "text", "image": output / "image"},
             lambda: run_showcase(showcase, output / "showcase"),
         ),
     ]
-    return stages
 
 
 def _world_stage(world: WorldConfig, folder: Path) -> Stage:
@@ -94,16 +106,3 @@ def _world_stage(world: WorldConfig, folder: Path) -> Stage:
         lambda: build_demo_world(folder, **settings),
         lambda: is_built(folder, **settings),
     )
-
-
-def _arm_stage(
-    config: PipelineConfig,
-    name: str,
-    arm: ArmConfig,
-    domain: CatalogConfig,
-    encoder: Path,
-    output: Path,
-    build_trainer: Any,
-) -> Stage:
-    settings = arm.settings(replace(config.finetune, encoder=str(encoder), catalog=domain))
-    return recommender_stage(name, arm, settings, output / "recommenders" / name, build_trainer)
