@@ -24,8 +24,8 @@ from benchmarks.sources import RANKING
 from catalog.artifacts import open_artifact
 from catalog.catalog import Catalog
 from catalog.splits import Split, load_split
+from finetune.baselines.fit_matrix_factorization import standardize
 from finetune.baselines.item_knn import TRIED_K, TRIED_SHRINK
-from finetune.baselines.run import standardised
 from finetune.config import ArmConfig, FinetuneConfig, MatrixFactorizationConfig, Model
 from finetune.evaluate import rank_targets
 from finetune.metrics import metric_values
@@ -207,7 +207,7 @@ def _write_shop(name: str, folder: Path) -> None:
         validation_positions=split.validation.positions,
         test_users=split.test.users,
         test_positions=split.test.positions,
-        content=standardised(vectors.float()).numpy(),
+        content=standardize(vectors.float()).numpy(),
     )
 
 

@@ -27,6 +27,8 @@ Model = Literal["vitrine", "popularity", "item-knn", "bpr-mf", "vbpr", "semantic
 
 TOWER_RATE = 0.2
 """Of low-rank updates, and of towers that begin untrained."""
+MAX_FULL_SOFTMAX = 200_000
+"""Items up to which `loss: auto` is the full softmax."""
 FULL_TOWER_RATE = 0.005
 """Of pretrained weights: at four times this rate a pretrained text tower already ranked worse than a
 frozen one (`benchmarks/transfer.py`)."""
@@ -189,6 +191,12 @@ class FinetuneConfig:
     )
     """The baselines bpr-mf and vbpr only: they are trained until validation stops improving, whatever
     the trainer's steps and the optimiser's settings are."""
+
+    def num_negatives(self, num_items: int) -> int | None:
+        """Negatives sampled in each step; None for the full softmax over the catalog."""
+        if self.loss == "softmax" or (self.loss == "auto" and num_items <= MAX_FULL_SOFTMAX):
+            return None
+        return 0 if self.loss == "in-batch" else self.negatives
 
     @property
     def encoder_learning(self) -> EncoderLearning:

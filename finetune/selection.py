@@ -1,6 +1,7 @@
 """Model selection on validation NDCG@10: keeps the best weights, and stops training early."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as pl
@@ -16,8 +17,20 @@ def trained_weights(module: pl.LightningModule) -> dict[str, torch.nn.Parameter]
     return {name: p for name, p in module.named_parameters() if p.requires_grad}
 
 
+@dataclass(frozen=True)
+class Validation:
+    """When validation targets are ranked, and when training stops early."""
+
+    every: int
+    """Steps between two validations."""
+    max_users: int
+    """Users whose targets are ranked, at most."""
+    patience: int = 0
+    """Early stopping after this many validations without a better one; 0: none."""
+
+
 class BestWeights(pl.Callback):
-    """Validates every `validate_every` steps on up to `max_users` users; restores the best weights at last.
+    """Ranks validation targets as `validation` says, and restores the best weights at the end.
 
     Under ZeRO-3, where no rank holds whole weights, and without validation targets the last weights are
     kept, the curve stays empty and `best` None. A score that is not finite raises NonFiniteError
@@ -28,17 +41,13 @@ class BestWeights(pl.Callback):
         self,
         rank: Callable[[Any, Targets], Ranking],
         targets: Targets,
-        validate_every: int,
-        max_users: int,
-        patience: int = 0,
+        validation: Validation,
         weights: Callable[[Any], Mapping[str, torch.nn.Parameter]] = trained_weights,
     ) -> None:
-        """`rank` ranks targets with the module in training; `weights` are those that it ranks with;
-        `patience`: early stopping after this many validations without a better one, 0 for none."""
-        self.targets = targets.sample_users(max_users)
+        """`rank` ranks targets with the module in training; `weights` are those that it ranks with."""
+        self.targets = targets.sample_users(validation.max_users)
         self.rank = rank
-        self.validate_every = validate_every
-        self.patience = patience
+        self.validation = validation
         self.weights = weights
         self.curve: list[list[float]] = []
         self.best: float | None = None  # no validation yet
@@ -56,7 +65,7 @@ class BestWeights(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
     ) -> None:
         step = trainer.global_step
-        due = step % self.validate_every == 0 or step == trainer.max_steps
+        due = step % self.validation.every == 0 or step == trainer.max_steps
         if due and (not self.curve or self.curve[-1][0] != step):
             self.validate(pl_module, step)
             trainer.should_stop |= self.should_stop
@@ -68,7 +77,7 @@ class BestWeights(pl.Callback):
     def should_stop(self) -> bool:
         """Whether `patience` validations in a row have not improved on the best one."""
         waited = sum(step > self.best_step for step, _ in self.curve)
-        return 0 < self.patience <= waited
+        return 0 < self.validation.patience <= waited
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         weights = self.weights(pl_module)

@@ -1,4 +1,4 @@
-"""Tries settings: how well they rank the validation targets, in a catalog that has no test targets."""
+"""One trial of a hyperparameter search: validation NDCG@10 of a model, in a catalog without test targets."""
 
 from pathlib import Path
 
@@ -6,18 +6,19 @@ from catalog.errors import VitrineError
 from catalog.splits import load_split, without_test_targets
 from finetune.baselines.run import fit_baseline
 from finetune.config import FinetuneConfig, Model
-from finetune.run import fit_each
-from finetune.semantic_ids.run import fit_semantic_ids
+from finetune.fit import fit_each
+from finetune.fitting import FitRequest
+from finetune.semantic_ids.fit import fit_semantic_ids
 from pretrain.run import TrainerFactory
 
 
 def run_trial(
     model: Model, config: FinetuneConfig, output: Path, build_trainer: TrainerFactory
 ) -> float:
-    """NDCG@10 of the validation targets; nothing is kept but checkpoints beside `output` meanwhile.
+    """NDCG@10 of the validation targets; leaves no artifact, only checkpoints beside `output` meanwhile.
 
-    Test targets, and what people took after them, are cut off before anything is trained: however
-    many settings are tried, none can be chosen by them. Raises VitrineError without validation targets.
+    Test targets and later interactions are removed before training, so that no number of trials can
+    select settings by them. Raises VitrineError without validation targets.
     """
     catalog, split = load_split(config.catalog, config.split)
     if not len(split.validation):
@@ -26,15 +27,13 @@ def run_trial(
             "nothing else; set another split, or search.trials: 0"
         )
     catalog, split = without_test_targets(catalog, split)
+    request = FitRequest(config, catalog, split, output, build_trainer)
     if model == "vitrine":
-        tried = fit_each(config, catalog, split, output, build_trainer).values()
-        scores = [fitted.best.best for fitted in tried]
+        scores = [fitted.training.best.best for fitted in fit_each(request).values()]
     elif model == "semantic-ids":
-        scores = [fit_semantic_ids(config, catalog, split, output, build_trainer).best.best]
+        scores = [fit_semantic_ids(request).training.best.best]
     else:
-        scores = [
-            fit_baseline(model, config, catalog, split, output, build_trainer).validation_ndcg
-        ]
+        scores = [fit_baseline(model, request).validation_ndcg]
     if None in scores:
         raise VitrineError(
             f"no validation target was ranked in training (trainer.strategy {config.trainer.strategy}), "

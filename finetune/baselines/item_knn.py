@@ -13,7 +13,7 @@ from finetune.evaluate import ScoreFunction
 
 TRIED_K, TRIED_SHRINK = (20, 50, 100, 200, 500), (0.0, 10.0, 30.0, 100.0)
 """What validation chooses between where settings leave it open."""
-USUAL_K, USUAL_SHRINK = 100, 10.0
+DEFAULT_K, DEFAULT_SHRINK = 100, 10.0
 """Where it is open and there are no validation targets."""
 MOST_KEPT = 2**27
 """Neighbours of all items together that may be tried: 1.5 GB."""

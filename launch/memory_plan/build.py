@@ -26,7 +26,6 @@ from finetune.components import build_components
 from finetune.config import FinetuneConfig
 from finetune.data import FinetuneBatch, FinetuneData
 from finetune.module import FinetuneModule
-from finetune.run import negatives_of
 from pretrain.artifact import SEQUENCE_FOLDER, EncoderBundle, new_encoder
 from pretrain.config import PretrainConfig, SequenceConfig
 from pretrain.data import PretrainBatch
@@ -132,7 +131,7 @@ def _finetuning(config: FinetuneConfig, catalog: Catalog, split: Split) -> Built
         config.optimizer,
         config.alignment,
         config.encoder_learning,
-        negatives_of(config, catalog.num_items),
+        config.num_negatives(catalog.num_items),
     )
     length = components.history.config.max_history
     rows = stage_rows(config, catalog, split, length)

@@ -11,7 +11,6 @@ from typing import Any
 from catalog.catalog import Catalog
 from catalog.splits import Split
 from finetune.config import FinetuneConfig
-from finetune.run import negatives_of
 from launch.memory_plan.build import StageConfig
 from launch.memory_plan.devices import Device
 from pretrain.config import PretrainConfig, TowerConfig
@@ -194,7 +193,7 @@ def _negatives(config: StageConfig, catalog: Catalog) -> list[PlanProblem]:
                 "data.rows"
             )
         ]
-    drawn = negatives_of(config, catalog.num_items)
+    drawn = config.num_negatives(catalog.num_items)
     if drawn and drawn > catalog.num_items:
         return [
             PlanProblem(

@@ -23,6 +23,7 @@ from finetune.baselines.matrix_factorization import MatrixFactorization, Pairs
 from finetune.baselines.run import fit_baseline, run_baseline
 from finetune.config import FinetuneConfig, ItemKNNConfig, MatrixFactorizationConfig, Model
 from finetune.evaluate import rank_targets
+from finetune.fitting import FitRequest
 from finetune.metrics import mean_ndcg
 from launch.trainer import build_trainer
 from pretrain.config import TrainerConfig
@@ -109,7 +110,7 @@ def test_an_item_is_its_own_neighbour_only_where_repeats_are_ranked(
     lists = {}
     for repeats in ("drop", "mask", "rank"):
         by = replace(split, config=SplitConfig(repeats=repeats))  # pyright: ignore[reportArgumentType]
-        fitted = fit_baseline("item-knn", config, shop, by, tmp_path, build_trainer)
+        fitted = fit_baseline("item-knn", FitRequest(config, shop, by, tmp_path, build_trainer))
         lists[repeats] = fitted.rank(replace(split.test, repeats="rank"))
     own = [
         len(set(split.test.history(shop.interactions, n).tolist())) for n in range(len(split.test))
@@ -144,10 +145,12 @@ def test_the_neighbours_kept_are_those_that_rank_validation_best(
         order = (
             -1 if backwards else 1
         )  # the best may be the first that is tried, but not both times
-        monkeypatch.setattr("finetune.baselines.run.TRIED_K", TRIED_K[::order])
-        monkeypatch.setattr("finetune.baselines.run.TRIED_SHRINK", TRIED_SHRINK[::order])
+        monkeypatch.setattr("finetune.baselines.fit_item_knn.TRIED_K", TRIED_K[::order])
+        monkeypatch.setattr("finetune.baselines.fit_item_knn.TRIED_SHRINK", TRIED_SHRINK[::order])
         settings = replace(config, item_knn=given)
-        fitted = fit_baseline("item-knn", settings, shop, split, tmp_path, build_trainer)
+        fitted = fit_baseline(
+            "item-knn", FitRequest(settings, shop, split, tmp_path, build_trainer)
+        )
         allowed = {
             (k, shrink): value
             for (k, shrink), value in every.items()
@@ -279,7 +282,7 @@ def run_with(callback: pl.Callback, config: FinetuneConfig, output: Path) -> Pat
 def test_training_ends_when_validation_has_not_improved_for_as_long_as_patience_says(
     config: FinetuneConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("finetune.baselines.run.LEAST_STEPS", 1)
+    monkeypatch.setattr("finetune.baselines.fit_matrix_factorization.MIN_VALIDATE_EVERY", 1)
     seen = EveryStep()
     patient = replace(QUICK, patience=3, max_epochs=400, learning_rate=0.1)
     output = run_with(seen, replace(config, matrix_factorization=patient), tmp_path / "run")
@@ -290,8 +293,8 @@ def test_training_ends_when_validation_has_not_improved_for_as_long_as_patience_
     assert metrics["best_step"] == steps[-4]
     assert metrics["validation_ndcg@10"] == max(values)
     assert len(seen.trained) == steps[-1]
-    assert metrics["passes"] == 3 + int(np.argmax(values)) + 1
-    assert metrics["passes"] < 400
+    assert metrics["epochs"] == 3 + int(np.argmax(values)) + 1
+    assert metrics["epochs"] < 400
 
 
 def test_the_average_of_the_weights_is_what_is_kept(config: FinetuneConfig, tmp_path: Path) -> None:
@@ -311,7 +314,7 @@ def test_the_average_of_the_weights_is_what_is_kept(config: FinetuneConfig, tmp_
 def test_a_baseline_that_was_stopped_ends_as_if_it_had_not_been(
     config: FinetuneConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("finetune.baselines.run.LEAST_STEPS", 1)
+    monkeypatch.setattr("finetune.baselines.fit_matrix_factorization.MIN_VALIDATE_EVERY", 1)
     trainer = replace(config.trainer, checkpoint_every=1)
     config = replace(config, matrix_factorization=replace(QUICK, patience=2), trainer=trainer)
     whole = run_with(EveryStep(), config, tmp_path / "whole")
@@ -328,10 +331,10 @@ def test_a_baseline_that_was_stopped_ends_as_if_it_had_not_been(
 def test_a_baseline_stopped_after_its_last_validation_trains_no_further(
     config: FinetuneConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("finetune.baselines.run.LEAST_STEPS", 1)
+    monkeypatch.setattr("finetune.baselines.fit_matrix_factorization.MIN_VALIDATE_EVERY", 1)
     trainer = replace(config.trainer, checkpoint_every=1)
     config = replace(config, matrix_factorization=replace(QUICK, patience=2), trainer=trainer)
-    monkeypatch.setattr("finetune.baselines.run.clear_work", lambda work: None)
+    monkeypatch.setattr("finetune.baselines.fit_matrix_factorization.clear_work", lambda work: None)
     run_with(EveryStep(), config, tmp_path / "run")
     ranks = np.load(tmp_path / "run" / "test_ranks.npy")
     shutil.rmtree(tmp_path / "run")

@@ -16,9 +16,11 @@ from finetune.cache import CacheRefresh
 from finetune.components import build_components
 from finetune.config import FinetuneConfig
 from finetune.data import FinetuneBatch, FinetuneData
+from finetune.fitting import FitRequest
+from finetune.item_content import build_content_loader, initial_embeddings
 from finetune.manifest import read_curves
 from finetune.module import FinetuneModule, without_common_shift
-from finetune.run import content_reader, first_content, run_finetuning
+from finetune.run import run_finetuning
 from pretrain.towers import Projection
 from tests.finetune.test_transfer import build_trainer
 from tests.stages import train, write_settings
@@ -37,10 +39,10 @@ def module_of(config: FinetuneConfig) -> tuple[FinetuneModule, CacheRefresh]:
     split = make_split(catalog, config.split)
     components = build_components(config, catalog)
     built = assemble(components, config, catalog.num_items)
-    reader = content_reader(config, catalog, components.parts)
-    content = first_content(
-        config, catalog, split, built.recommender.content_width, components, reader
-    )
+    reader = build_content_loader(config, catalog, components.parts)
+    request = FitRequest(config, catalog, split, Path(), build_trainer)
+    width = built.recommender.content_width
+    content = initial_embeddings(request, components, reader, width)
     assert content is not None
     assert components.parts is not None
     assert reader is not None
@@ -61,7 +63,7 @@ def batch_of(config: FinetuneConfig) -> FinetuneBatch:
     catalog = load_catalog(config.catalog)
     split = make_split(catalog, config.split)
     components = build_components(config, catalog)
-    reader = content_reader(config, catalog, components.parts)
+    reader = build_content_loader(config, catalog, components.parts)
     length = components.history.config.max_history
     data = FinetuneData(catalog, split, reader, config.data, row_length=length, seed=0)
     return data.collate([data.rows[row] for row in range(config.data.rows)])

@@ -12,7 +12,12 @@ from catalog.catalog import load_catalog
 from catalog.errors import VitrineError
 from catalog.splits import make_split
 from finetune.config import FinetuneConfig, MissingModalityConfig
-from finetune.missing_modality import filled_content, over_the_graph, take_away, walk_over
+from finetune.missing_modality import (
+    drop_modality_at_random,
+    imputed_embeddings,
+    item_graph,
+    propagate,
+)
 from finetune.run import run_finetuning
 from launch.trainer import build_trainer
 from pretrain.artifact import EncoderBundle
@@ -35,19 +40,19 @@ KNOWN = torch.tensor([True, True, False, False, False])
 
 def test_neighbours_are_one_step_away() -> None:
     asked = MissingModalityConfig(imputation="neighbours")
-    found = over_the_graph(asked, VALUES, KNOWN, WALK.to_sparse())
+    found = propagate(asked, VALUES, KNOWN, WALK.to_sparse())
     assert found[2:].flatten().tolist() == [4.0, 6.0, 6.0]  # 3 and 4 reach nobody: the mean
 
 
 def test_hops_go_on_from_what_was_filled_in() -> None:
     asked = MissingModalityConfig(imputation="multi-hop", hops=2)
-    found = over_the_graph(asked, VALUES, KNOWN, WALK.to_sparse())
+    found = propagate(asked, VALUES, KNOWN, WALK.to_sparse())
     assert found[2:].flatten().tolist() == [4.0, 4.0, 6.0]
 
 
 def test_pagerank_is_that_of_a_walk_that_starts_again() -> None:
     asked = MissingModalityConfig(imputation="pagerank", restart=0.3)
-    found = over_the_graph(asked, VALUES, KNOWN, WALK.to_sparse())
+    found = propagate(asked, VALUES, KNOWN, WALK.to_sparse())
     # Where a walk from each item ends that stops at every step with chance 0.3: a Neumann series.
     ends = 0.3 * torch.linalg.inv(torch.eye(5) - 0.7 * WALK)[:, KNOWN]
     expected = (ends @ VALUES[KNOWN]) / ends.sum(dim=1, keepdim=True)
@@ -79,13 +84,13 @@ def test_only_those_that_lost_it_are_filled_in(settings: FinetuneConfig) -> None
     for imputation in ("mean", "zeros", "neighbours"):
         asked = MissingModalityConfig(percent=40, imputation=imputation)
         reader = parts.content_loader(catalog)
-        lost = take_away(asked, reader, seed=3)
-        less = take_away(replace(asked, percent=20), parts.content_loader(catalog), seed=3)
+        lost = drop_modality_at_random(asked, reader, seed=3)
+        less = drop_modality_at_random(
+            replace(asked, percent=20), parts.content_loader(catalog), seed=3
+        )
         assert round(0.4 * len(lost)) == lost.sum()
         assert lost[less].all()
-        found[imputation] = filled_content(
-            asked, parts.encoder, reader, catalog, split, False
-        ).numpy()
+        found[imputation] = imputed_embeddings(asked, parts.encoder, reader, split).numpy()
         embed_items(parts.encoder, reader, masked, progress=False)
         whole_image = parts.content_loader(catalog).read(np.arange(catalog.num_items))["image"][
             "present"
@@ -100,7 +105,7 @@ def test_only_those_that_lost_it_are_filled_in(settings: FinetuneConfig) -> None
 
 def test_steps_of_the_graph_are_shares(settings: FinetuneConfig) -> None:
     catalog = load_catalog(settings.catalog)
-    walk = walk_over(catalog, make_split(catalog, settings.split)).to_dense()
+    walk = item_graph(catalog, make_split(catalog, settings.split)).to_dense()
     sums = walk.sum(dim=1)
     assert ((sums - 1).abs().lt(1e-5) | (sums == 0)).all()
     assert ((walk > 0) == (walk.T > 0)).all()

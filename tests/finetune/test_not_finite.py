@@ -19,13 +19,13 @@ from finetune.config import FinetuneConfig
 from finetune.ranker import Ranker
 from finetune.recommender import Recommender
 from finetune.run import run_finetuning
-from finetune.selection import BestWeights
+from finetune.selection import BestWeights, Validation
 from finetune.semantic_ids.run import run_semantic_ids
 from finetune.statistics import difference_interval, mean_interval, ratio_interval
 from launch.trainer import build_trainer
 from pretrain.artifact import EncoderBundle
 from pretrain.embed_items import embed_items
-from pretrain.retrieval import places
+from pretrain.retrieval import target_ranks
 from pretrain.sequence_encoder import SequenceEncoder, SequenceEncoderConfig
 from pretrain.vectors_artifact import check_vectors
 from tests.finetune.test_odd_domains import histories, write_shop
@@ -121,7 +121,7 @@ def test_weights_are_not_selected_by_a_score_that_is_not_finite(settings: Finetu
     def rank(module: Any, targets: Any) -> Any:
         return shop.rank_targets(catalog, targets)
 
-    best = BestWeights(rank, split.validation, validate_every=1, max_users=20)
+    best = BestWeights(rank, split.validation, Validation(every=1, max_users=20))
     module: Any = torch.nn.Linear(2, 2)
     best.validate(module, 1)
     assert best.best is not None
@@ -166,7 +166,7 @@ def test_the_retrieval_report_does_not_compare_what_is_not_finite() -> None:
     candidates = torch.rand(5, 3)
     candidates[2] = float("nan")
     with pytest.raises(NonFiniteError, match=r"of 1 candidates and 0 queries"):
-        places(torch.rand(4, 3), candidates, torch.arange(4))
+        target_ranks(torch.rand(4, 3), candidates, torch.arange(4))
 
 
 def test_pictures_are_not_judged_by_features_that_are_not_finite() -> None:

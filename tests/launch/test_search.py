@@ -18,6 +18,7 @@ from catalog.errors import DivergenceError, VitrineError
 from catalog.reorder import reorder_histories
 from catalog.splits import Split, load_split, make_split, target_rows, without_test_targets
 from finetune.config import ArmConfig, FinetuneConfig, FinetuneDataConfig, MatrixFactorizationConfig
+from finetune.fitting import FitRequest
 from launch.compare.arms import default_arms
 from launch.compare.config import CompareConfig
 from launch.compare.run import run_comparison
@@ -182,8 +183,8 @@ def test_a_trial_is_handed_no_test_target(
     monkeypatch.setattr(finetune.trial, fits, record)
     with pytest.raises(VitrineError, match="all 1 trials"):
         search_arms(SearchConfig(1), common, {arm: ARMS[arm]}, tmp_path, build_trainer)
-    (split,) = [argument for argument in handed if isinstance(argument, Split)]
-    (catalog,) = [argument for argument in handed if isinstance(argument, Catalog)]
+    (request,) = [argument for argument in handed if isinstance(argument, FitRequest)]
+    catalog, split = request.catalog, request.split
     whole, real = load_split(common.catalog, common.split)
     assert len(split.test) == 0 < len(real.test)
     assert len(catalog.interactions) == len(whole.interactions) - len(real.test)
