@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from benchmarks.record import write_record
 from finetune.statistics import Interval
-from generate.text.decoding import Decoder, Request
+from generate.text.decoding import Decoder, DecodingRequest
 
 SHAPES = {
     "llama": {
@@ -89,7 +89,7 @@ def equal_to_alone(kind: str, seed: int) -> int:
     """How many of the requests are written alike alone and beside the others."""
     model, rng = make_model(kind), np.random.default_rng(seed)
     requests = [
-        Request(
+        DecodingRequest(
             torch.randn(int(rng.integers(1, 41)), WIDTH),
             seed=int(rng.integers(2**31)),
             temperature=(0.0, 0.7, 1.3)[place % 3],
@@ -98,15 +98,17 @@ def equal_to_alone(kind: str, seed: int) -> int:
         )
         for place in range(REQUESTS)
     ]
-    mixed = Decoder(model, end=END, slots=SLOTS).write(requests)
-    one = [Decoder(model, end=END, slots=1).write([request])[0] for request in requests]
+    mixed = Decoder(model, end=END, max_batch_size=SLOTS).generate(requests)
+    one = [Decoder(model, end=END, max_batch_size=1).generate([request])[0] for request in requests]
     return sum(ours == theirs for ours, theirs in zip(mixed, one, strict=True))
 
 
 def steps_until_used() -> int:
     """After a request under way is cancelled, until the first token of one that waited."""
-    decoder = Decoder(make_model("llama"), end=-1, slots=4)
-    numbers = [decoder.submit(Request(torch.randn(4, WIDTH), n, 0.0, 1.0, 50)) for n in range(5)]
+    decoder = Decoder(make_model("llama"), end=-1, max_batch_size=4)
+    numbers = [
+        decoder.submit(DecodingRequest(torch.randn(4, WIDTH), n, 0.0, 1.0, 50)) for n in range(5)
+    ]
     for _ in range(3):
         decoder.step()
     decoder.cancel(numbers[1])
@@ -121,13 +123,13 @@ def ragged_load(model: torch.nn.Module) -> dict[str, object]:
     lengths = np.minimum(rng.geometric(1 / 32, REQUESTS), 200)
     prefixes = torch.randn(REQUESTS, 10, WIDTH)
     requests = [
-        Request(prefix, 0, 0.0, 1.0, int(length))
+        DecodingRequest(prefix, 0, 0.0, 1.0, int(length))
         for prefix, length in zip(prefixes, lengths, strict=True)
     ]
     total = int(lengths.sum())
 
     def ours() -> None:
-        written = Decoder(model, end=-1, slots=SLOTS).write(requests)
+        written = Decoder(model, end=-1, max_batch_size=SLOTS).generate(requests)
         assert [len(text) for text in written] == lengths.tolist()
 
     def static() -> None:
@@ -135,11 +137,11 @@ def ragged_load(model: torch.nn.Module) -> dict[str, object]:
             part = requests[start : start + SLOTS]
             longest = max(request.max_tokens for request in part)
             padded = [replace(request, max_tokens=longest) for request in part]
-            Decoder(model, end=-1, slots=SLOTS).write(padded)
+            Decoder(model, end=-1, max_batch_size=SLOTS).generate(padded)
 
     def shrinking() -> None:
         for start in range(0, REQUESTS, SLOTS):
-            Decoder(model, end=-1, slots=SLOTS).write(requests[start : start + SLOTS])
+            Decoder(model, end=-1, max_batch_size=SLOTS).generate(requests[start : start + SLOTS])
 
     def generate() -> None:
         for start in range(0, REQUESTS, SLOTS):
@@ -157,10 +159,10 @@ def ragged_load(model: torch.nn.Module) -> dict[str, object]:
 
 def alone(model: torch.nn.Module) -> dict[str, object]:
     prefix, length = torch.randn(1, 10, WIDTH), 128
-    request = Request(prefix[0], 0, 0.0, 1.0, length)
+    request = DecodingRequest(prefix[0], 0, 0.0, 1.0, length)
     seconds = in_turns(
         [
-            lambda: Decoder(model, end=-1, slots=1).write([request]),
+            lambda: Decoder(model, end=-1, max_batch_size=1).generate([request]),
             lambda: generate_with(model, prefix, length),
         ]
     )

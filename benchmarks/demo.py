@@ -146,7 +146,7 @@ def record_content(seed: int, output: Path, command: str) -> None:
             *TEXTS,
             "configs/pipeline/demo.yaml",
             "generate/showcase.py",
-            "generate/truth.py",
+            "generate/evaluation/ground_truth.py",
         ],
         goal=[
             "palette_people >= 200",

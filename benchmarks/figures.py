@@ -20,18 +20,18 @@ def content_figures(folder: Path) -> dict[str, Any]:
     showcase = open_artifact(folder, kind="showcase")
     scores = json.loads((showcase.path / "showcase.json").read_text())["scores"]
     figures: dict[str, Any] = {}
-    for name, measure in scores["images"]["measures"].items():
+    for name, measure in scores["image"]["measures"].items():
         key = PICTURE_MEASURES[name]
         figures[f"{key}_people"] = measure["people"]
         for told in ("own", "swapped", "none", "contrast"):
             _interval(figures, f"{key}_{told}", measure[told])
-    for name, words in scores["words"]["likelihood"].items():
+    for name, words in scores["text"]["likelihood"].items():
         key = figure_name(name)
         figures[f"words_{key}_people"] = words["texts"]
         for told in ("own", "swapped", "none"):
             figures[f"words_{key}_perplexity_{told}"] = words[told]["perplexity"]
         _interval(figures, f"words_{key}_swapped_minus_own", words["swapped_minus_own"])
-    for name, reading in scores["words"]["readings"].items():
+    for name, reading in scores["text"]["readings"].items():
         for told in ("own", "swapped"):
             _interval(figures, f"words_{figure_name(name)}_{told}", reading[told])
     return figures

@@ -30,8 +30,8 @@ from generate.image.config import ImageBatchConfig, ImageScoreConfig
 from generate.image.report import run_image_scores
 from generate.provenance import verify
 from generate.pseudonyms import KEY_VARIABLE, known_keys, rotate_user_key
-from generate.text.bulk import write_for_all
-from generate.text.config import BulkConfig, ScoreConfig
+from generate.text.batch_job import write_texts
+from generate.text.config import TextBatchConfig, TextScoreConfig
 from generate.text.report import run_text_scores
 from launch.cli import main as vitrine
 from launch.pipeline.config import PipelineConfig
@@ -73,7 +73,7 @@ def main() -> None:
         seeds=[0],
         figures=figures,
         sources=[
-            "generate/everybody.py",
+            "generate/batch_job.py",
             "generate/forget.py",
             "generate/provenance.py",
             "generate/pseudonyms.py",
@@ -81,7 +81,7 @@ def main() -> None:
             "generate/image/batch_job.py",
             "generate/image/sampler.py",
             "generate/image/report.py",
-            "generate/text/bulk.py",
+            "generate/text/batch_job.py",
             "generate/text/report.py",
             "launch/pipeline/report.py",
         ],
@@ -116,7 +116,12 @@ def make_shops(folder: Path) -> PipelineConfig:
     split = SplitConfig(kind="leave-one-out")
     seed = seed_with_loner(wardrobe, split)
     shown = replace(
-        config.showcase, people=SHOWN, scored_people=24, creations=1, truth="", seed=seed
+        config.showcase,
+        num_users=SHOWN,
+        num_scored_users=24,
+        items_per_user=1,
+        ground_truth="",
+        seed=seed,
     )
     return replace(
         config,
@@ -169,13 +174,13 @@ def add_loner(shop: Path) -> None:
 def make_everything(config: PipelineConfig, runs: Path) -> None:
     text, image = str(runs / "text"), str(runs / "image")
     run_pipeline(config, runs, build_trainer)
-    write_for_all(BulkConfig(text, items="top:2"), runs / "texts")
+    write_texts(TextBatchConfig(text, items="top:2"), runs / "texts")
     sample_image(image, user=LONER, item="own-1", output=runs / "one.png")
     rotate_user_key()
     run_image_batch_job(ImageBatchConfig(image, items="top:2"), runs / "images")
     sample_image(image, user=LONER, item="own-2", output=runs / "two.png")
     seed = config.showcase.seed
-    samples = ScoreConfig(people=24, written=24, samples=SHOWN, seed=seed)
+    samples = TextScoreConfig(num_users=24, num_generated=24, num_sample_users=SHOWN, seed=seed)
     run_text_scores(Path(text), samples, runs / "text-scores")
     shown = ImageScoreConfig(
         num_users=24, num_contact_sheet_users=SHOWN, classifier_steps=50, seed=seed

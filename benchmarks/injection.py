@@ -23,12 +23,12 @@ from catalog.config import CatalogConfig
 from catalog.demo.ground_truth import DemoGroundTruth
 from catalog.progress import track
 from finetune.statistics import difference_interval, mean_interval
-from generate.text import open_writer
+from generate.requests import HistoryPrefix
+from generate.text import load_writer
 from generate.text.clean import clean_text
 from generate.text.config import TextConfig, WriteConfig
-from generate.text.prompts import Past
 from generate.text.tokenizer import Tokenizer, plain_ids, reserved_ids, train_tokenizer
-from generate.text.writer import Writer
+from generate.text.writer import BatchWriter
 from launch.pipeline.run import run_stages
 from launch.trainer import build_trainer
 from pretrain.config import TrainerConfig
@@ -118,7 +118,7 @@ def main() -> None:
         "learn from them, read them, and write about the items they are on. Special tokens: ids that "
         "all poisoned texts give in the generator's own tokenizer and in one with chat tokens; if read "
         "as they come: the same texts given to the tokenizers plainly. Said: in any of "
-        f"{len(TASKS)} tasks, {SEEDS} seeds, for somebody and for nobody, temperature 0.7, no --strict; "
+        f"{len(TASKS)} tasks, {SEEDS} seeds, for users and unconditional, temperature 0.7, unverified; "
         "where the poisoned title is the item's own, in reviews, as a title or description that gives it "
         "is the catalog's word (restated). "
         "About the item: of texts that name a kind of thing, those that name the item's own, by the "
@@ -131,7 +131,10 @@ def main() -> None:
 def attack(output: Path) -> dict[str, Any]:
     """Two shops, alike but for the payloads, each with its own recommender and generator."""
     text = TextConfig(
-        tasks=TASKS, history_items=4, history_tokens=128, trainer=TrainerConfig(max_steps=2000)
+        tasks=TASKS,
+        num_history_items=4,
+        max_history_tokens=128,
+        trainer=TrainerConfig(max_steps=2000),
     )
     left_alone = settings_of("demo", 0, text=text)
     clean, poisoned = output / "clean", output / "poisoned"
@@ -150,7 +153,7 @@ def attack(output: Path) -> dict[str, Any]:
     if not (poisoned / "encoder").exists():
         (poisoned / "encoder").symlink_to(Path("..") / "clean" / "encoder")
     run_stages(attacked, poisoned, build_trainer, STAGES[1:])
-    reads, control = open_writer(poisoned / "text"), open_writer(clean / "text")
+    reads, control = load_writer(poisoned / "text"), load_writer(clean / "text")
     return {**read(reads, attempts), **write(reads, control, attempts, truth)}
 
 
@@ -198,15 +201,18 @@ def poison(shop: Path, truth: DemoGroundTruth) -> list[Attempt]:
     return attempts
 
 
-def read(writer: Writer, attempts: Sequence[Attempt]) -> dict[str, int]:
+def read(writer: BatchWriter, attempts: Sequence[Attempt]) -> dict[str, int]:
     """What the poisoned texts are once they are read."""
     tokenizers = [writer.generator.tokenizer, chat_tokenizer()]
     texts = [attempt.payload for attempt in attempts]
     raw = list(texts)
     for attempt in attempts:
         for user in people_with(writer, attempt):
-            past = Past(user, len(writer.catalog.interactions.history(user)))
-            texts += [writer.prompts.said(past), writer.prompts.told(past, attempt.item)]
+            prefix = HistoryPrefix(user, len(writer.catalog.interactions.history(user)))
+            texts += [
+                writer.prompts.style_text(prefix),
+                writer.prompts.history_text(prefix, attempt.item),
+            ]
     return {
         "attempts": len(attempts),
         "texts_read": len(texts),
@@ -238,7 +244,7 @@ def chat_tokenizer() -> Tokenizer:
 
 
 def write(
-    writer: Writer, control: Writer, attempts: Sequence[Attempt], truth: DemoGroundTruth
+    writer: BatchWriter, control: BatchWriter, attempts: Sequence[Attempt], truth: DemoGroundTruth
 ) -> dict[str, Any]:
     """The same requests in the shop with the payloads and in the one without."""
     figures: dict[str, Any] = {"texts_written": 0, "own_poisoned_titles_restated": 0}
@@ -277,7 +283,7 @@ def write(
     return {**figures, "about_the_item_lost": lost}
 
 
-def written_about(writer: Writer, attempt: Attempt, truth: DemoGroundTruth) -> str:
+def written_about(writer: BatchWriter, attempt: Attempt, truth: DemoGroundTruth) -> str:
     """Id of the attempt's item; where its title is to stand in what is told of a history, of the one
     most like it that is no thing of the kind it names."""
     items, vectors = writer.catalog.items, writer.ranker.item_vectors
@@ -291,7 +297,7 @@ def written_about(writer: Writer, attempt: Attempt, truth: DemoGroundTruth) -> s
 
 
 def written(
-    writer: Writer, item: str, people: Sequence[str | None], number: int
+    writer: BatchWriter, item: str, people: Sequence[str | None], number: int
 ) -> Iterator[tuple[str, str]]:
     """(Task, text) about an item."""
     for user in people:
@@ -301,7 +307,7 @@ def written(
                 yield task, one.text
 
 
-def people_with(writer: Writer, attempt: Attempt) -> list[int]:
+def people_with(writer: BatchWriter, attempt: Attempt) -> list[int]:
     """Who took the item; of a poisoned review who wrote it."""
     interactions = writer.catalog.interactions
     rows = np.flatnonzero(np.asarray(interactions.items) == attempt.item)

@@ -23,6 +23,7 @@ from catalog.config import SplitConfig
 from catalog.demo.ground_truth import DemoGroundTruth
 from catalog.reorder import reorder_histories
 from catalog.splits import make_split
+from generate.evaluation.users import sample_users
 from generate.image.attribute_classifier import ImageAttributeClassifier
 from generate.image.config import CodecConfig, ImageConfig, ImageScoreConfig, SamplingConfig
 from generate.image.feature_metrics import kernel_inception_distance
@@ -32,7 +33,6 @@ from generate.image.report import JUDGE, SCORES_FILE, run_image_scores
 from generate.image.sampler import ImageSampler, load_image_sampler
 from generate.image.score import encode_catalog_images, sample_siblings
 from generate.text.facts import attribute_columns
-from generate.text.score import choose_people
 from launch.pipeline.config import PipelineConfig
 from launch.pipeline.run import run_stages
 from launch.trainer import build_trainer
@@ -84,7 +84,8 @@ def scores_of(
     trainer: TrainerFactory = build_trainer,
 ) -> dict[str, Any]:
     run_stages(config, output, trainer, STAGES)
-    placed = replace(asked, truth=asked.truth.replace("{output}", str(output)))
+    truth = asked.ground_truth.replace("{output}", str(output))
+    placed = replace(asked, ground_truth=truth)
     folder = output / "image-scores"
     if not scored(folder, output / "image", placed):
         run_image_scores(output / "image", placed, folder)
@@ -109,9 +110,9 @@ def measured(scores: dict[str, Any]) -> dict[str, Any]:
         contrast = "over" if "/" in found["contrast_name"] else "minus"
         figures[f"{READ[name]}_own_{contrast}_swapped"] = interval(found["contrast"])
     judged = scores["encoder_metrics"]
-    figures["identified"] = interval(judged["identified"]["share"])
+    figures["identified"] = interval(judged["identified"]["accuracy"])
     figures["identified_over_chance"] = (
-        judged["identified"]["share"]["value"] / judged["identified"]["chance"]
+        judged["identified"]["accuracy"]["value"] / judged["identified"]["chance"]
     )
     for name in (
         "kid",
@@ -156,7 +157,7 @@ def created(output: Path) -> dict[str, float]:
 
 def record_demo(output: Path, seeds: tuple[int, ...]) -> None:
     image = ImageConfig(trainer=TrainerConfig(max_steps=STEPS))
-    asked = ImageScoreConfig(num_users=PEOPLE, truth="{output}/world/ground_truth")
+    asked = ImageScoreConfig(num_users=PEOPLE, ground_truth="{output}/world/ground_truth")
     figures: dict[str, Any] = {}
     worst: dict[str, float] = {}
     for seed in seeds:
@@ -278,7 +279,7 @@ def requests_of(generator: Path, number: int) -> Requests:
     sampler = load_image_sampler(generator)
     settings = SplitConfig(**open_artifact(generator).manifest["config"]["split"])
     catalog = reorder_histories(sampler.catalog, settings)
-    people = choose_people(sampler.ranker, catalog, make_split(catalog, settings), number)
+    people = sample_users(sampler.ranker, catalog, make_split(catalog, settings), number)
     items = sample_siblings(sampler.ranker, catalog, people.items)
     return Requests(
         sampler, people, items, torch.from_numpy(np.array(sampler.ranker.item_vectors[items]))

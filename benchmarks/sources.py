@@ -79,22 +79,25 @@ IMAGE_SCORES = [
 TEXTS = [
     "generate/conditioning.py",
     "generate/next_items.py",
+    "generate/requests.py",
     "generate/text/clean.py",
     "generate/text/data.py",
     "generate/text/decoding.py",
     "generate/text/model.py",
     "generate/text/module.py",
     "generate/text/prompts.py",
-    "generate/text/vouched.py",
+    "generate/text/vocabulary_filter.py",
     "generate/text/writer.py",
 ]
 TEXT_SCORES = [
+    "generate/evaluation/*.py",
     "generate/text/facts.py",
-    "generate/text/faithful.py",
-    "generate/text/identify.py",
-    "generate/text/judge.py",
+    "generate/text/faithfulness.py",
+    "generate/text/likelihood.py",
     "generate/text/score.py",
-    "generate/text/strict.py",
+    "generate/text/similarity.py",
+    "generate/text/text_metrics.py",
+    "generate/text/verification.py",
 ]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.record import write_record
 from benchmarks.sources import CHECKPOINTS, TEXTS
 from catalog.demo import build_demo_world
-from generate.text import open_writer
+from generate.text import load_writer
 from generate.text.config import TextConfig, WriteConfig
 from pretrain.config import TrainerConfig
 from tests.pretrain.runs import differing_bytes, largest_difference
@@ -54,7 +54,7 @@ def killed_and_not(world: Path, folder: Path) -> dict[str, float]:
     train(settings, broken, "zero2", 2, kill_at=KILL_AT, stage="text")
     ran = train(settings, broken, "zero2", 2, stage="text")
     train(settings, one, stage="text")
-    words = {output: words_of(output) for output in (whole, broken, one)}
+    words = {output: texts_of(output) for output in (whole, broken, one)}
     return {
         "same_words": same(words[whole], words[broken]),
         "distinct_words": len(set(words[whole])),
@@ -88,8 +88,8 @@ def text_settings(world: Path, folder: Path, steps: int = STEPS, every: int = EV
     return write_settings(config, folder / "text.yaml")
 
 
-def words_of(generator: Path, requests: int = REQUESTS) -> list[str]:
-    writer = open_writer(generator)
+def texts_of(generator: Path, requests: int = REQUESTS) -> list[str]:
+    writer = load_writer(generator)
     catalog = writer.catalog
     return [
         writer.write(

@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.record import write_record
 from benchmarks.sources import TEXT_SCORES, TEXTS
 from finetune.statistics import Interval
-from generate.text.config import ScoreConfig, TextConfig, WriteConfig
+from generate.text.config import TextConfig, TextScoreConfig, WriteConfig
 from generate.text.report import SAMPLES_FILE, SCORES_FILE, run_text_scores
 from launch.pipeline.config import PipelineConfig
 from launch.pipeline.run import run_stages
@@ -59,9 +59,9 @@ def settings_of(shop: str, seed: int, **generator: Any) -> PipelineConfig:
     )
 
 
-def scores_of(config: PipelineConfig, output: Path, asked: ScoreConfig) -> tuple[Path, Any]:
+def scores_of(config: PipelineConfig, output: Path, asked: TextScoreConfig) -> tuple[Path, Any]:
     run_stages(config, output, build_trainer, STAGES)
-    placed = replace(asked, truth=asked.truth.replace("{output}", str(output)))
+    placed = replace(asked, ground_truth=asked.ground_truth.replace("{output}", str(output)))
     folder = run_text_scores(output / "text", placed, output / "text-scores")
     return folder, json.loads((folder / SCORES_FILE).read_text())
 
@@ -80,7 +80,7 @@ class DemoFigures:
 
     def add_likelihood(self, seed: int, scores: dict[str, Any]) -> None:
         """Perplexity under each condition, and identification among users, with the item hidden."""
-        self.keep_worst("people", scores["people"])
+        self.keep_worst("people", scores["num_users"])
         for task in ("description", "review", "reason"):
             found = scores["likelihood"][f"{task}, item hidden"]
             self.keep_worst(f"{task}_people", found["texts"])
@@ -90,7 +90,7 @@ class DemoFigures:
             gap = interval(found["swapped_minus_own"])
             self.by_seed[f"{task}_swapped_minus_own_seed{seed}"] = gap
             self.keep_worst(f"{task}_swapped_minus_own_worst_low", gap.low)
-            identified = scores["identified"][f"{task}, item hidden"]
+            identified = scores["identification"][f"{task}, item hidden"]
             share = identified["share"]
             self.by_seed[f"{task}_identified_seed{seed}"] = interval(share)
             over_chance = share["value"] / identified["chance"]
@@ -101,7 +101,7 @@ class DemoFigures:
         for task in ("review", "reason"):
             gap = scores["likelihood"][f"{task}, item shown"]["swapped_minus_own"]["low"]
             self.keep_worst(f"{task}_item_shown_swapped_minus_own_worst_low", gap)
-            reading = scores["readings"][f"{task.capitalize()} names the person's aspect"]
+            reading = scores["readings"][f"{task.capitalize()} names the user's aspect"]
             self.by_seed[f"{task}_names_aspect_own_seed{seed}"] = interval(reading["own"])
             self.by_seed[f"{task}_names_aspect_swapped_seed{seed}"] = interval(reading["swapped"])
             ratio = interval(reading["own_over_swapped"])
@@ -110,7 +110,7 @@ class DemoFigures:
 
     def add_written(self, seed: int, scores: dict[str, Any]) -> None:
         """Unsupported claims of generated texts."""
-        for task, found in scores["written"].items():
+        for task, found in scores["generated"].items():
             own = found["strict"]["catalogs_own"]
             self.by_seed[f"{task}_unsupported_seed{seed}"] = found["unsupported_claims"]
             self.by_seed[f"{task}_catalogs_own_strict_seed{seed}"] = own
@@ -122,11 +122,11 @@ def record_demo(output: Path, seeds: tuple[int, ...]) -> None:
         tasks=("title", "description", "review", "reason"),
         trainer=TrainerConfig(max_steps=2000),
     )
-    asked = ScoreConfig(
-        people=PEOPLE,
-        written=PEOPLE,
-        truth="{output}/world/ground_truth",
-        write=WriteConfig(strict=True),
+    asked = TextScoreConfig(
+        num_users=PEOPLE,
+        num_generated=PEOPLE,
+        ground_truth="{output}/world/ground_truth",
+        write=WriteConfig(verify_claims=True),
     )
     figures = DemoFigures()
     for seed in seeds:
@@ -158,9 +158,9 @@ def record_demo(output: Path, seeds: tuple[int, ...]) -> None:
         "differences are named so. A person is known by their history and, for all words, by what they "
         "said before; swapped has both of a stranger's. reason is what the person said of the item. "
         "The aspect is read by rule from words written about the true next item. unsupported: claims "
-        "that the product's own check (generate/text/faithful.py) does not find borne out in what is "
-        "written without --strict; tests/generate/test_faithful.py measures its errors against the "
-        "world's truth. What --strict lets through is not judged here, for nothing but that check "
+        "that the product's own check (generate/text/faithfulness.py) does not find borne out in what is "
+        "written without verification; tests/generate/test_faithfulness.py measures its errors against the "
+        "world's truth. What verification accepts is not judged here, for nothing but that check "
         "could; catalogs_own: texts for which no try passed it and the catalog's own words were taken.",
     )
 
@@ -174,18 +174,18 @@ def record_real(output: Path) -> None:
     pages = []
     for shop, asked_text in text.items():
         placed = replace(asked_text, trainer=TrainerConfig(max_steps=3000))
-        asked = ScoreConfig(people=PEOPLE, written=PEOPLE)
+        asked = TextScoreConfig(num_users=PEOPLE, num_generated=PEOPLE)
         folder, scores = scores_of(settings_of(shop, 0, text=placed), output / shop, asked)
         pages.append((folder / SAMPLES_FILE).read_text(encoding="utf8"))
-        figures[f"{shop}_people"] = scores["people"]
-        for task, found in scores["written"].items():
+        figures[f"{shop}_people"] = scores["num_users"]
+        for task, found in scores["generated"].items():
             likelihood = scores["likelihood"][f"{task}, item hidden"]
             for told in ("own", "swapped", "none"):
                 figures[f"{shop}_{task}_perplexity_{told}"] = likelihood[told]["perplexity"]
             for told in ("swapped", "none"):
                 gap = interval(likelihood[f"{told}_minus_own"])
                 figures[f"{shop}_{task}_{told}_minus_own"] = gap
-            whose = scores["identified"][f"{task}, item hidden"]["share"]
+            whose = scores["identification"][f"{task}, item hidden"]["accuracy"]
             figures[f"{shop}_{task}_identified_among_20"] = interval(whose)
             for hidden in (False, True):
                 likeness = (found["item_hidden"] if hidden else found)["rouge_l"]

@@ -1,7 +1,7 @@
 """Conditions a generator on a user state and an item vector: prefix tokens, whitening, condition dropout."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from pretrain.shards import like_weights
 
+Condition = Literal["own", "swapped", "none"]
+CONDITIONS: tuple[Condition, ...] = ("own", "swapped", "none")
+"""Conditioned on the user, conditioned on another user (the control), and unconditional."""
 NOISE = 1e-10
 """Variance below this share of the mean square is float32 rounding error."""
 

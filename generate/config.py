@@ -1,8 +1,20 @@
-"""Settings of the showcase: for whom it makes words and pictures, and how they are judged."""
+"""Settings shared by batch jobs, and those of the showcase; imports no torch."""
 
 from dataclasses import dataclass, field
 
 from catalog.config import CatalogConfig, PositiveInt, Seed, SplitConfig
+
+
+@dataclass(frozen=True)
+class BatchJobConfig:
+    generator: str = ""
+    """Folder of a generator artifact."""
+    recommender: str = ""
+    """A recommender extended from the one the generator was trained with, to know its items."""
+    items: str = "top:3"
+    """Items for each user: `top:K` for the best K of their ranking, or item ids separated by commas."""
+    users: str = ""
+    """A file with a user id on each line; empty: all users."""
 
 
 @dataclass(frozen=True)
@@ -15,13 +27,13 @@ class ShowcaseConfig:
     """Folder of an image-generator artifact."""
     catalog: CatalogConfig = field(default_factory=CatalogConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
-    people: PositiveInt = 6
-    """People on the page."""
-    creations: PositiveInt = 2
-    """Items dressed for each of them."""
-    scored_people: PositiveInt = 240
-    """People over whom own, swapped and no person are compared."""
-    truth: str = ""
-    """Folder of the demo world's truth; empty where nobody knows it."""
+    num_users: PositiveInt = 6
+    """Users on the page."""
+    items_per_user: PositiveInt = 2
+    """Items with a text and an image for each of them."""
+    num_scored_users: PositiveInt = 240
+    """Users over whom the conditions own, swapped and none are compared."""
+    ground_truth: str = ""
+    """Folder of the demo world's ground truth; empty where it is unknown."""
     seed: Seed = 0
-    """Chooses people, partners and noise."""
+    """Chooses users, swapped users and noise."""

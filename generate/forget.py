@@ -26,7 +26,7 @@ from catalog.artifacts import MANIFEST, edit_artifact, read_manifest
 from catalog.atomic_write import fsync_file, remove_leftovers, replace_file
 from catalog.cache import cache_folder
 from catalog.errors import VitrineError
-from generate.everybody import USER_KEY
+from generate.batch_job import USER_KEY
 from generate.provenance import FIELD, verify
 from generate.pseudonyms import KEY_VARIABLE, UserKey, known_keys
 
@@ -245,11 +245,11 @@ class _Pruned:
             return [self._walk(one) for one in value if not self._goes(one)]
         if not isinstance(value, dict):
             return value
-        if value.get("partner") in self.names.all:
+        if value.get("swapped_user") in self.names.all:
             self.count += 1
             value = value | {
-                "partner": "",
-                "creations": list(map(self._unswapped, value["creations"])),
+                "swapped_user": "",
+                "generated": list(map(self._without_swapped, value["generated"])),
             }
         if isinstance(examples := value.get("examples"), list) and any(
             isinstance(one, str) for one in examples
@@ -262,12 +262,12 @@ class _Pruned:
         if not isinstance(entry, dict) or entry.get("user") not in self.names.all:
             return False
         self.count += 1
-        self.pictures += [f"{one['files']}-*.png" for one in entry.get("creations", [])]
+        self.pictures += [f"{one['files']}-*.png" for one in entry.get("generated", [])]
         return True
 
-    def _unswapped(self, creation: dict[str, Any]) -> dict[str, Any]:
-        self.pictures.append(f"{creation['files']}-swapped.png")
-        return creation | {"words": creation["words"] | {"swapped": ""}}
+    def _without_swapped(self, generated: dict[str, Any]) -> dict[str, Any]:
+        self.pictures.append(f"{generated['files']}-swapped.png")
+        return generated | {"texts": generated["texts"] | {"swapped": ""}}
 
 
 def _users_of(picture: Path) -> tuple[set[str], str | None]:

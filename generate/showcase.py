@@ -1,51 +1,64 @@
-"""Dresses the window: words and pictures for a few people to look at, scores over many to believe.
+"""The showcase: texts and images for a few users to look at, and scores over many users.
 
-Every comparison holds all else equal: the same item, the same seed; told the person, told somebody
-else, told nobody.
+Every comparison holds all else equal (the same item, the same seed) but the condition: the user, another
+user, or none.
 """
 
 import json
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from rich.progress import Progress
 
 from catalog.artifacts import open_artifact, write_artifact
 from catalog.catalog import Catalog
 from catalog.splits import load_split
 from finetune.ranker import load_ranker
+from generate.conditioning import CONDITIONS
 from generate.config import ShowcaseConfig
+from generate.evaluation.ground_truth import GroundTruth, load_ground_truth
+from generate.evaluation.intervals import Figures
+from generate.evaluation.users import EvaluationUsers, sample_users
 from generate.image.best_of_n import SampledImage
 from generate.image.near_copies import TrainingImageIndex
 from generate.image.sampler import ImageSampler, load_defaults, load_pipeline
 from generate.image.score import score_images
 from generate.pseudonyms import opaque_id, user_key
-from generate.text.model import TextGenerator
-from generate.text.prompts import Prompts
-from generate.text.score import People, choose_people, score_texts
-from generate.truth import Truth, demo_truth
+from generate.requests import GenerationRequest, stack_states
+from generate.text.checkpoint import load_text_generator
+from generate.text.config import TextScoreConfig, WriteConfig
+from generate.text.score import TextScoreInputs, score_texts
+from generate.text.writer import BatchWriter
 from pretrain.work import learned_request
 
 HISTORY_SHOWN = 7
 RECOMMENDED_SHOWN = 5
-TOLD = ("own", "swapped", "none")
+MAX_SCORED_TEXTS = 200
+
+
+@dataclass(frozen=True)
+class Generators:
+    """What the showcase generates with."""
+
+    writer: BatchWriter
+    sampler: ImageSampler
 
 
 def run_showcase(config: ShowcaseConfig, output: Path) -> Path:
-    """Makes the gallery and the scores; returns the artifact's folder.
+    """Generates the gallery and the scores; returns the artifact's folder.
 
-    `showcase.json` holds `people` (pseudonyms, rows of items, what was written) and `scores`; the
-    pictures lie beside it, signed, as PPP-C-own.png, …-swapped.png, …-none.png. Where nothing that was
-    drawn may be shown, the file is missing and `refused` says why.
+    `showcase.json` holds `users` (pseudonyms, item rows, generated texts) and `scores`; the images lie
+    beside it, signed, as UUU-C-own.png, …-swapped.png, …-none.png. Where every image was refused, the file
+    is missing and `refused` has the reason.
     """
     catalog, split = load_split(config.catalog, config.split)
     ranker = load_ranker(config.recommender, catalog)
     text = open_artifact(Path(config.text), kind="text-generator")
     image = open_artifact(Path(config.image), kind="image-generator")
-    writer = TextGenerator.from_pretrained(text.path).eval()
+    generator = load_text_generator(text.path)
+    writer = BatchWriter(generator, catalog, ranker, text.hash, config.split, split)
     sampler = ImageSampler(
         load_pipeline(image.path),
         catalog,
@@ -54,8 +67,8 @@ def run_showcase(config: ShowcaseConfig, output: Path) -> Path:
         image.hash,
         TrainingImageIndex.load(image.path),
     )
-    truth = demo_truth(config.truth, catalog) if config.truth else None
-    people = choose_people(ranker, catalog, split, config.scored_people, config.seed)
+    truth = load_ground_truth(config.ground_truth, catalog) if config.ground_truth else None
+    users = sample_users(ranker, catalog, split, config.num_scored_users, config.seed)
     parents = {"recommender": config.recommender, "text": text.path, "image": image.path}
     with write_artifact(
         output,
@@ -67,101 +80,115 @@ def run_showcase(config: ShowcaseConfig, output: Path) -> Path:
         user_key=user_key().fingerprint,
         request=learned_request("showcase", asdict(config), parents, catalog.fingerprint),
     ) as staging:
-        with Progress(transient=True) as progress:
-            stories = make_gallery(config, people, writer, sampler, staging.path, truth)
-            task = progress.add_task("Scoring pictures", total=3 * len(people.users))
-            images = score_images(
-                sampler.pipeline,
-                ranker,
-                catalog,
-                people,
-                sampler.defaults,
-                readings=truth.picture_readings() if truth else {},
-                seed=config.seed,
-                progress=lambda done: progress.advance(task, done),
-            )
-        words = score_texts(
-            writer,
-            ranker,
-            catalog,
-            split,
-            readings=truth.text_readings() if truth else {},
-            people=config.scored_people,
-            written=min(config.scored_people, 200),
+        stories = make_gallery(config, users, Generators(writer, sampler), staging.path, truth)
+        text_config = TextScoreConfig(
+            num_users=config.num_scored_users,
+            num_generated=min(config.num_scored_users, MAX_SCORED_TEXTS),
             seed=config.seed,
         )
-        content = {"people": stories, "scores": {"images": images, "words": words}}
+        inputs = TextScoreInputs(truth.text_readings() if truth else {})
+        scores = {
+            "image": _score_images(config, users, sampler, truth),
+            "text": score_texts(writer, split, text_config, inputs),
+        }
+        content = {"users": stories, "scores": scores}
         (staging.path / "showcase.json").write_text(json.dumps(content, indent=1))
     return output
 
 
+def _score_images(
+    config: ShowcaseConfig, users: EvaluationUsers, sampler: ImageSampler, truth: GroundTruth | None
+) -> Figures:
+    with Progress(transient=True) as progress:
+        task = progress.add_task("Scoring images", total=len(CONDITIONS) * len(users))
+        return score_images(
+            sampler.pipeline,
+            sampler.ranker,
+            sampler.catalog,
+            users,
+            sampler.defaults,
+            readings=truth.image_readings() if truth else {},
+            seed=config.seed,
+            progress=lambda done: progress.advance(task, done),
+        )
+
+
 def make_gallery(
     config: ShowcaseConfig,
-    people: People,
-    writer: TextGenerator,
-    sampler: ImageSampler,
+    users: EvaluationUsers,
+    generators: Generators,
     folder: Path,
-    truth: Truth | None,
-) -> list[dict[str, Any]]:
-    """The first people among the scored: their history, list, and creations."""
-    catalog, ranker = sampler.catalog, sampler.ranker
-    task = "review" if "review" in writer.tasks else writer.tasks[0]
-    prompts = Prompts(catalog, ranker, writer.history_items)
-    stories = []
-    for place in range(min(config.people, len(people.users))):
-        history = people.histories[place]
-        user = str(catalog.user_ids[int(people.users[place])])
-        partner = str(catalog.user_ids[int(people.users[people.partners[place]])])
-        drawn_for = {"own": user, "swapped": partner, "none": None}
+    truth: GroundTruth | None,
+) -> list[Figures]:
+    """The first of the scored users: history, recommendations, and generated texts and images."""
+    catalog, ranker = generators.sampler.catalog, generators.sampler.ranker
+    stories: list[Figures] = []
+    for index in range(min(config.num_users, len(users))):
+        history = users.histories[index]
+        user = str(catalog.user_ids[int(users.users[index])])
+        swapped_user = str(catalog.user_ids[int(users.users[users.swapped[index]])])
         ranked = [item for item, _ in ranker.rank(np.asarray(history), RECOMMENDED_SHOWN)]
-        creations = []
-        for number, item in enumerate(_items_to_dress(ranked, catalog, config, place)):
-            words, pictures = _dress(people, place, item, prompts, writer, task, sampler)
-            name, item_id = f"{place:03}-{number}", str(catalog.items[item]["item_id"])
-            for told, drawn in pictures.items():
+        generated = []
+        for number, item in enumerate(_items_to_show(ranked, catalog, config, index)):
+            files = f"{index:03}-{number}"
+            texts, images = _generate(users, index, item, generators)
+            of_condition = {"own": user, "swapped": swapped_user, "none": None}
+            item_id = str(catalog.items[item]["item_id"])
+            for condition, drawn in images.items():
                 if drawn.picture is not None:
-                    content = sampler.to_signed_png(drawn.picture, (drawn_for[told], item_id))
-                    (folder / f"{name}-{told}.png").write_bytes(content)
-            refused = {told: one.refused for told, one in pictures.items() if one.refused}
-            creations.append({"item": item, "words": words, "files": name, "refused": refused})
+                    request = of_condition[condition], item_id
+                    content = generators.sampler.to_signed_png(drawn.picture, request)
+                    (folder / f"{files}-{condition}.png").write_bytes(content)
+            refused = {name: one.refused for name, one in images.items() if one.refused}
+            generated.append({"item": item, "texts": texts, "files": files, "refused": refused})
         stories.append(
             {
                 "user": opaque_id(user),
-                "partner": opaque_id(partner),
+                "swapped_user": opaque_id(swapped_user),
                 "history": [int(item) for item in history[-HISTORY_SHOWN:]],
                 "recommended": ranked,
-                "bought_next": int(people.items[place]),
-                "creations": creations,
-                "task": task,
-                "note": truth.note(user) if truth else "",
+                "next_item": int(users.items[index]),
+                "generated": generated,
+                "task": _task(generators.writer),
+                "ground_truth": truth.describe_user(user) if truth else "",
             }
         )
     return stories
 
 
-def _items_to_dress(
-    ranked: list[int], catalog: Catalog, config: ShowcaseConfig, place: int
+def _items_to_show(
+    ranked: list[int], catalog: Catalog, config: ShowcaseConfig, index: int
 ) -> list[int]:
-    """The best recommendation, then items drawn at random, which the person's taste must carry."""
-    rng = np.random.default_rng([config.seed, place])
-    drawn = rng.permutation(catalog.num_items)[: config.creations]
-    return [ranked[0], *(int(item) for item in drawn)][: config.creations]
+    """The best recommendation, then random items, for which only the user's taste can speak."""
+    rng = np.random.default_rng([config.seed, index])
+    drawn = rng.permutation(catalog.num_items)[: config.items_per_user]
+    return [ranked[0], *(int(item) for item in drawn)][: config.items_per_user]
 
 
-def _dress(
-    people: People,
-    place: int,
-    item: int,
-    prompts: Prompts,
-    writer: TextGenerator,
-    task: str,
-    sampler: ImageSampler,
+def _task(writer: BatchWriter) -> str:
+    tasks = writer.generator.tasks
+    return "review" if "review" in tasks else tasks[0]
+
+
+def _generate(
+    users: EvaluationUsers, index: int, item: int, generators: Generators
 ) -> tuple[dict[str, str], dict[str, SampledImage]]:
-    """One item three ways: words and a picture for each of TOLD."""
-    states = torch.stack([people.states[told][place] for told in TOLD])
-    pasts = [people.pasts[told][place] for told in TOLD]
-    items, seeds = [item] * len(TOLD), [place] * len(TOLD)
-    conditions = prompts.make(states, pasts, items)
-    texts = writer.write(conditions, task, seeds=seeds)
-    pictures = sampler.sample_rows(states, items, seeds, sampler.defaults)
-    return dict(zip(TOLD, texts, strict=True)), dict(zip(TOLD, pictures, strict=True))
+    """A text and an image of one item under each condition, from the same seed."""
+    requests = list(_requests(users, index, item))
+    texts = generators.writer.write_batch(requests, _task(generators.writer), WriteConfig())
+    sampler = generators.sampler
+    images = sampler.sample_rows(
+        stack_states(requests),
+        [request.item for request in requests],
+        [request.seed for request in requests],
+        sampler.defaults,
+    )
+    return (
+        {name: text.text for name, text in zip(CONDITIONS, texts, strict=True)},
+        dict(zip(CONDITIONS, images, strict=True)),
+    )
+
+
+def _requests(users: EvaluationUsers, index: int, item: int) -> Iterator[GenerationRequest]:
+    for condition in CONDITIONS:
+        yield from users.requests(condition, [item], [index], [index])

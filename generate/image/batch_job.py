@@ -1,4 +1,4 @@
-"""Pictures for everybody: one of each of a person's best items (see `generate.everybody`)."""
+"""Batch generation of images: one for each of every user's best items (see `generate.batch_job`)."""
 
 # pyright: reportAttributeAccessIssue=false
 # pyarrow makes the functions of its compute module when it is imported; no checker sees them.
@@ -10,17 +10,20 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from generate.everybody import (
+from generate.batch_job import (
+    BatchJob,
+    ItemSelection,
     Row,
-    make_for_all,
+    build_requests,
+    init_processes,
+    parse_items,
     read_rows,
-    start_processes,
-    wanted_items,
-    wanted_rows,
+    run_batch_job,
 )
 from generate.image.config import ImageBatchConfig
 from generate.image.sampler import ImageSampler, load_image_sampler
 from generate.pseudonyms import opaque_id
+from generate.requests import stack_states
 
 KIND = "images"
 SCHEMA = pa.schema(
@@ -34,56 +37,50 @@ SCHEMA = pa.schema(
         "refused": pa.string(),
     }
 )
-"""user: `generate.pseudonyms.opaque_id` of who it is for; rank: of the item in the person's list, the
-best first; image: a signed PNG, as Hugging Face's datasets keep pictures, null where what was drawn was
+"""user: `generate.pseudonyms.opaque_id` of the user; rank: position of the item in the user's ranking, 0
+for the best; image: a signed PNG, as Hugging Face's datasets keep pictures, null where what was drawn was
 `refused`."""
 
 
 def run_image_batch_job(config: ImageBatchConfig, output: Path) -> Path:
-    """Writes an `images` artifact: `images.parquet`, a row for each person and item."""
-    state = start_processes()
+    """Writes an `images` artifact: `images.parquet`, a row for each user and item."""
+    state = init_processes()
     sampler = load_image_sampler(config.generator, recommender=config.recommender)
     sampler.pipeline.to(state.device)
-    items = wanted_items(config.items, sampler.catalog)
-    return make_for_all(
-        KIND,
-        SCHEMA,
-        config,
-        sampler.catalog,
-        lambda users: sample_block(sampler, users, items, config),
-        count_rejected,
-        output,
-    )
+    items = parse_items(config.items, sampler.catalog)
+
+    def sample_rows(users: NDArray[np.int64]) -> list[Row]:
+        return sample_part(sampler, users, items, config)
+
+    job = BatchJob(KIND, SCHEMA, sample_rows, count_rejected)
+    return run_batch_job(job, config, sampler.catalog, output)
 
 
-def sample_block(
-    sampler: ImageSampler,
-    users: NDArray[np.int64],
-    items: tuple[int, list[int]],
-    config: ImageBatchConfig,
+def sample_part(
+    sampler: ImageSampler, users: NDArray[np.int64], items: ItemSelection, config: ImageBatchConfig
 ) -> list[Row]:
-    """Rows of these people. What is drawn depends on the seed, the person and the item alone."""
+    """Output rows of these users. An image depends on the seed, the user and the item alone."""
     catalog = sampler.catalog
-    wanted, states, _ = wanted_rows(catalog, sampler.ranker, users, items, config.sampling.seed)
+    requests = build_requests(catalog, sampler.ranker, users, items, config.sampling.seed)
     drawn = sampler.sample_rows(
-        states[[one.state for one in wanted]],
-        [one.item for one in wanted],
-        [one.seed for one in wanted],
+        stack_states(requests),
+        [request.item for request in requests],
+        [request.seed for request in requests],
         config.sampling,
     )
     ids = catalog.items.data.column("item_id")
-    rows = []
-    for one, found in zip(wanted, drawn, strict=True):
-        user, item = str(catalog.user_ids[one.user]), ids[one.item].as_py()
-        person, content = opaque_id(user), None
+    rows: list[Row] = []
+    for request, found in zip(requests, drawn, strict=True):
+        user, item = str(catalog.user_ids[request.prefix.user]), ids[request.item].as_py()
+        pseudonym, content = opaque_id(user), None
         if found.picture is not None:
-            content = sampler.finish(found.picture, (user, item), config.sampling)
-        name = f"{person}-{one.place}-{config.sampling.mode}.png"
+            content = sampler.to_signed_png(found.picture, (user, item), config.sampling)
+        name = f"{pseudonym}-{request.rank}-{config.sampling.mode}.png"
         rows.append(
             {
-                "user": person,
+                "user": pseudonym,
                 "item_id": item,
-                "rank": one.place,
+                "rank": request.rank,
                 "mode": config.sampling.mode,
                 "image": content and {"bytes": content, "path": name},
                 "seed": found.seed,

@@ -14,6 +14,7 @@ from catalog.config import (
     SplitConfig,
 )
 from finetune.config import LoraConfig
+from generate.config import BatchJobConfig
 from pretrain.config import OptimizerConfig, TrainerConfig
 
 
@@ -85,15 +86,7 @@ class SamplingConfig:
 
 
 @dataclass(frozen=True)
-class ImageBatchConfig:
-    generator: str = ""
-    """Folder of an image-generator artifact."""
-    recommender: str = ""
-    """Folder of a recommender extended from the generator's own, with new items."""
-    items: str = "top:3"
-    """Items for each user: their top k by rank, or item ids separated by commas."""
-    users: str = ""
-    """File with a user id on each line; empty: all users."""
+class ImageBatchConfig(BatchJobConfig):
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
 
@@ -108,7 +101,7 @@ class ImageScoreConfig:
     trains a small attribute classifier on the catalog's own labels and reports its accuracy."""
     classifier_steps: PositiveInt = 600
     """Training steps of that attribute classifier."""
-    truth: str = ""
+    ground_truth: str = ""
     """Folder of the demo world's ground truth; empty for other catalogs."""
     seed: Seed63 = 0
     """Seed of the choice of users, their swap partners, and the noise."""

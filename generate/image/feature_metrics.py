@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from generate.text.identify import draw_strangers
+from generate.evaluation.identification import draw_candidates, identification_hits
 
 
 def centred(features: Tensor, known: Tensor) -> Tensor:
@@ -63,10 +63,8 @@ def mean_features(features: Tensor, groups: Sequence[Sequence[int]]) -> Tensor:
 def identified(
     pictures: Tensor, people: Tensor, users: NDArray[np.integer], among: int, seed: int = 0
 ) -> NDArray[np.float64]:
-    """Whether each picture (n, width) is nearer to its own person (n, width) than to each of `among` − 1
-    strangers: (n,), 1 or 0; ties share what there is."""
-    strangers = draw_strangers(users, among - 1, seed)
-    asked = torch.from_numpy(np.concatenate([np.arange(len(users))[:, None], strangers], axis=1))
-    near = torch.einsum("nd,nad->na", pictures.double(), people.double()[asked])
-    best = near >= near.max(1, keepdim=True).values - 1e-9
-    return (best[:, 0] / best.sum(1)).numpy()
+    """Whether each picture (n, width) is nearer to its own user (n, width) than to each of `among` − 1
+    other users: (n,), 1 or 0; ties share a hit."""
+    candidates = torch.from_numpy(draw_candidates(users, among, seed))
+    near = torch.einsum("nd,nad->na", pictures.double(), people.double()[candidates])
+    return identification_hits(near >= near.max(1, keepdim=True).values - 1e-9)

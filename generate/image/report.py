@@ -14,6 +14,9 @@ from catalog.artifacts import open_artifact, write_artifact
 from catalog.config import CatalogConfig, SplitConfig
 from catalog.errors import VitrineError
 from catalog.splits import load_split
+from generate.conditioning import CONDITIONS
+from generate.evaluation.ground_truth import load_ground_truth
+from generate.evaluation.users import EvaluationUsers, sample_users
 from generate.image.attribute_classifier import (
     ImageEncoder,
     PretrainedImageEncoder,
@@ -21,10 +24,8 @@ from generate.image.attribute_classifier import (
 )
 from generate.image.config import ImageScoreConfig
 from generate.image.sampler import ImageSampler, load_image_sampler
-from generate.image.score import TOLD, reference_items, sample_siblings, score_images
+from generate.image.score import reference_items, sample_siblings, score_images
 from generate.pseudonyms import user_key
-from generate.text.score import People, choose_people
-from generate.truth import demo_truth
 
 SCORES_FILE, SHEET_FILE, JUDGE = "scores.json", "contact-sheet.png", "judge"
 HISTORY_SHOWN = 4
@@ -44,8 +45,8 @@ def run_image_scores(folder: Path, config: ImageScoreConfig, output: Path) -> Pa
         CatalogConfig(**settings["catalog"]), SplitConfig(**settings["split"])
     )
     sampler = load_image_sampler(artifact.path)
-    truth = demo_truth(config.truth, catalog) if config.truth else None
-    people = choose_people(sampler.ranker, catalog, split, config.num_users, config.seed)
+    truth = load_ground_truth(config.ground_truth, catalog) if config.ground_truth else None
+    people = sample_users(sampler.ranker, catalog, split, config.num_users, config.seed)
     eyes: ImageEncoder
     checked: dict[str, float] = {}
     if config.image_encoder:
@@ -65,14 +66,14 @@ def run_image_scores(folder: Path, config: ImageScoreConfig, output: Path) -> Pa
         user_key=user_key().fingerprint,
     ) as staging:
         with Progress(transient=True) as progress:
-            task = progress.add_task("Drawing", total=len(TOLD) * len(people.users))
+            task = progress.add_task("Drawing", total=len(CONDITIONS) * len(people.users))
             scores = score_images(
                 sampler.pipeline,
                 sampler.ranker,
                 catalog,
                 people,
                 config.sampling,
-                readings=truth.picture_readings() if truth else {},
+                readings=truth.image_readings() if truth else {},
                 eyes=eyes,
                 training_images=sampler.training_images,
                 seed=config.seed,
@@ -91,7 +92,9 @@ def run_image_scores(folder: Path, config: ImageScoreConfig, output: Path) -> Pa
     return output
 
 
-def contact_sheet(sampler: ImageSampler, people: People, config: ImageScoreConfig) -> Image.Image:
+def contact_sheet(
+    sampler: ImageSampler, people: EvaluationUsers, config: ImageScoreConfig
+) -> Image.Image:
     """A row for each person: what they took last, the item asked for, then concepts of it for them, for a
     stranger and for nobody, and the item itself before a ground made for them."""
     items = sample_siblings(sampler.ranker, sampler.catalog, people.items, config.seed).tolist()
@@ -101,7 +104,7 @@ def contact_sheet(sampler: ImageSampler, people: People, config: ImageScoreConfi
         [_picture(sampler, item) for item in items],
     ]
     names = [*["took"] * HISTORY_SHOWN, "the item"]
-    for told, name in zip(TOLD, ("for them", "for a stranger", "for nobody"), strict=True):
+    for told, name in zip(CONDITIONS, ("for them", "for a stranger", "for nobody"), strict=True):
         drawn = sampler.sample_rows(people.states[told], items, seeds, config.sampling)
         columns.append([one.picture for one in drawn])
         names.append(name)
@@ -112,7 +115,7 @@ def contact_sheet(sampler: ImageSampler, people: People, config: ImageScoreConfi
     return _sheet(columns, names)
 
 
-def _last_taken(people: People) -> Iterator[list[int | None]]:
+def _last_taken(people: EvaluationUsers) -> Iterator[list[int | None]]:
     for back in range(HISTORY_SHOWN, 0, -1):
         yield [int(taken[-back]) if len(taken) >= back else None for taken in people.histories]
 
@@ -158,7 +161,7 @@ def describe_scores(scores: Mapping[str, Any]) -> str:
 def _lines(scores: Mapping[str, Any]) -> Iterator[str]:
     yield f"{scores['people']:,} people"
     for name, found in scores["measures"].items():
-        told = ", ".join(f"{one} {found[one]['value']:.3f}" for one in TOLD)
+        told = ", ".join(f"{one} {found[one]['value']:.3f}" for one in CONDITIONS)
         gap = found["contrast"]
         interval = f"{gap['value']:.3f} [{gap['low']:.3f}, {gap['high']:.3f}]"
         yield f"{name}: {told}; {found['contrast_name']} {interval}"
@@ -166,8 +169,8 @@ def _lines(scores: Mapping[str, Any]) -> Iterator[str]:
     if "identified" in judged:
         whose = judged["identified"]
         yield (
-            f"told from among {whose['among']} people by their picture: "
-            f"{whose['share']['value']:.3f} (chance {whose['chance']:.3f})"
+            f"told from among {whose['num_candidates']} people by their picture: "
+            f"{whose['accuracy']['value']:.3f} (chance {whose['chance']:.3f})"
         )
     if "kid" in judged:
         yield (

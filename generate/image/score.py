@@ -5,7 +5,7 @@ Knows nothing about a made-up world: truth comes in, if at all, as functions tha
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +16,10 @@ from torch import Tensor
 from catalog.catalog import Catalog
 from catalog.errors import NonFiniteError
 from finetune.statistics import Interval, difference_interval, mean_interval, ratio_interval
-from generate.conditioning import Ranker
+from generate.conditioning import CONDITIONS, Ranker
+from generate.evaluation.identification import NUM_CANDIDATES, identification_figures
+from generate.evaluation.readings import Reading, reading_hits
+from generate.evaluation.users import EvaluationUsers
 from generate.image.attribute_classifier import ImageEncoder
 from generate.image.config import SamplingConfig
 from generate.image.feature_metrics import (
@@ -30,9 +33,7 @@ from generate.image.feature_metrics import (
 from generate.image.near_copies import TrainingImageIndex
 from generate.image.pipeline import PersonalImagePipeline, pipeline_arguments
 from generate.image.siblings import Siblings
-from generate.text.identify import AMONG, identification
 
-TOLD = ("own", "swapped", "none")
 RECENT = 8
 """Latest pictures of a history that stand for the person."""
 LEAST_REAL = 4
@@ -40,42 +41,27 @@ LEAST_REAL = 4
 LEVELS = 4
 """Levels of each colour channel in a histogram."""
 Pictures = Mapping[str, list[Image.Image]]
-"""For each of TOLD, one picture a person."""
+"""For each of CONDITIONS, one picture a person."""
 
 
-class People(Protocol):
-    """Test targets, one a person, as `generate.text.score.choose_people` finds them."""
-
-    users: NDArray[np.integer]
-    histories: Sequence[NDArray[np.integer]]
-    items: NDArray[np.integer]
-    states: dict[str, Tensor]
-    """float32 (people, width) for each of TOLD."""
-
-
-class Reading(Protocol):
-    """Something a picture should show its person."""
-
-    read: Callable[[NDArray[np.uint8]], Any]
-    """Pixels (size, size, 3) → label."""
-    labels: list[Any]
-    """(num_users,): what each of the catalog's people should find; None leaves a person out."""
+ImageReadings = Mapping[str, Reading[NDArray[np.uint8]]]
+"""Name → what an image should show of its user."""
 
 
 def score_images(
     pipeline: PersonalImagePipeline,
     ranker: Ranker,
     catalog: Catalog,
-    people: Any,
+    people: EvaluationUsers,
     config: SamplingConfig | None = None,
     *,
-    readings: Mapping[str, Any] | None = None,
+    readings: ImageReadings | None = None,
     eyes: ImageEncoder | None = None,
     training_images: TrainingImageIndex | None = None,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
-    """Figures over `people` (see `People`), three pictures each; `readings` maps names to `Reading`.
+    """Figures over `people` (see `EvaluationUsers`), three pictures each; `readings` maps names to `Reading`.
 
     Everybody is drawn another item of their next item's kind, so that the item's vector gives away
     neither colours nor pattern. Returns {"people": count, "measures": {name: {"own", "swapped",
@@ -99,15 +85,14 @@ def score_images(
 
 
 def score_drawn(
-    drawn: Pictures, catalog: Catalog, people: Any, readings: Mapping[str, Any]
+    drawn: Pictures, catalog: Catalog, people: EvaluationUsers, readings: ImageReadings
 ) -> dict[str, Any]:
-    """What rules on pixels say of pictures of `people`, for each of TOLD."""
+    """What rules on pixels say of pictures of `people`, for each of CONDITIONS."""
     users = [int(user) for user in people.users]
     histories = [history[-RECENT:] for history in people.histories]
     measures: dict[str, Any] = {}
     for name, reading in readings.items():
-        labels = [reading.labels[user] for user in users]
-        figures = measure_reading(drawn, reading.read, labels)
+        figures = measure_reading(drawn, reading, people)
         measures[f"{name} of the person is in the picture"] = figures
     for name, looks in (
         ("Colours shared with what they bought before", histories),
@@ -124,7 +109,7 @@ def score_with_encoder(
     drawn: Pictures,
     items: NDArray[np.integer],
     catalog: Catalog,
-    people: Any,
+    people: EvaluationUsers,
     eyes: ImageEncoder,
     seed: int = 0,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -167,10 +152,10 @@ def score_with_encoder(
                 told: (part[places] * aims).sum(1).double().numpy() for told, part in known.items()
             }
             measures[name] = _figures(near, "own − swapped")
-            if name.endswith("before") and len(places) > AMONG:
+            if name.endswith("before") and len(places) > NUM_CANDIDATES:
                 users = np.asarray(people.users)[places]
-                hits = identified(known["own"][places], aims, users, AMONG, seed)
-                judged["identified"] = identification(hits)
+                hits = identified(known["own"][places], aims, users, NUM_CANDIDATES, seed)
+                judged["identified"] = identification_figures(hits)
     judged |= {"diversity": diversity(known["own"]), "diversity_real": diversity(units)}
     if len(reference) < LEAST_REAL:
         return judged, measures
@@ -182,7 +167,7 @@ def score_with_encoder(
     return judged, measures
 
 
-def reference_items(people: Any, items: NDArray[np.integer]) -> list[int]:
+def reference_items(people: EvaluationUsers, items: NDArray[np.integer]) -> list[int]:
     """Items whose pictures those of `people` are compared with: recent ones, asked for, and next."""
     recent = (item for history in people.histories for item in history[-RECENT:].tolist())
     return sorted({*recent, *items.tolist(), *people.items.tolist()})
@@ -219,7 +204,7 @@ def draw_for(
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, list[Image.Image]]:
-    """Each item (people,) drawn under each of TOLD's states, from the same noise every time."""
+    """Each item (people,) drawn under each of CONDITIONS's states, from the same noise every time."""
     vectors = torch.from_numpy(np.array(ranker.item_vectors[items]))
     return {
         told: pipeline(
@@ -229,24 +214,16 @@ def draw_for(
             **pipeline_arguments(config),
             progress=progress,
         )
-        for told in TOLD
+        for told in CONDITIONS
     }
 
 
 def measure_reading(
-    drawn: Pictures, read: Callable[[NDArray[np.uint8]], Any], labels: Sequence[Any]
+    drawn: Pictures, reading: Reading[NDArray[np.uint8]], people: EvaluationUsers
 ) -> dict[str, Any]:
-    """Shares of the people (people,) whose label is read in their picture."""
-    known = [place for place, label in enumerate(labels) if label is not None]
-    return _figures(
-        {
-            told: np.array(
-                [read(np.asarray(pictures[place])) == labels[place] for place in known], float
-            )
-            for told, pictures in drawn.items()
-        },
-        "own / swapped",
-    )
+    """Shares of the users with a label whose label is read in their picture."""
+    pixels = {told: [np.asarray(one) for one in pictures] for told, pictures in drawn.items()}
+    return _figures(reading_hits(reading, people, pixels), "own / swapped")
 
 
 def measure_colours(
@@ -285,7 +262,7 @@ def colour_histogram(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 def _figures(values: Mapping[str, NDArray[np.float64]], contrast_name: str) -> dict[str, Any]:
-    """`values` (people,) for each of TOLD, as means and a contrast; empty for fewer than 2 people."""
+    """`values` (people,) for each of CONDITIONS, as means and a contrast; empty for fewer than 2 people."""
     own, swapped = values["own"], values["swapped"]
     if len(own) < 2:
         return {}

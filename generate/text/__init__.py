@@ -1,15 +1,13 @@
-"""Words for a person and an item: training a generator, writing with it, scoring what it writes."""
+"""Text generation for a user and an item: training, writing, and scoring what is written."""
 
 import importlib
-from typing import Any
 
 _HOMES = {
-    "Reading": "generate.text.score",
+    "BatchWriter": "generate.text.writer",
     "TextConfig": "generate.text.config",
     "TextGenerator": "generate.text.model",
     "WriteConfig": "generate.text.config",
-    "Writer": "generate.text.writer",
-    "open_writer": "generate.text.writer",
+    "load_writer": "generate.text.writer",
     "run_text_generator": "generate.text.run",
     "score_texts": "generate.text.score",
     "write": "generate.text.writer",
@@ -17,7 +15,7 @@ _HOMES = {
 __all__ = sorted(_HOMES)
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     # Lazy: reading a stage's settings must not import torch.
     if name not in _HOMES:
         raise AttributeError(f"module 'generate.text' has no attribute '{name}'")

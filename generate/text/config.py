@@ -14,6 +14,7 @@ from catalog.config import (
     SplitConfig,
 )
 from finetune.config import LoraConfig
+from generate.config import BatchJobConfig
 from pretrain.config import OptimizerConfig, TrainerConfig
 
 
@@ -39,38 +40,39 @@ class TextConfig:
     split: SplitConfig = field(default_factory=SplitConfig)
     """Only the training part of each history is read."""
     model: str = ""
-    """A Hugging Face causal language model, by name or folder, kept frozen under LoRA; empty builds
-    from `config`."""
+    """A Hugging Face causal language model, by name or folder, frozen under LoRA; empty builds one from
+    `config`."""
     config: dict[str, Any] = field(default_factory=_small_llama)
     """A Hugging Face config as a mapping with `model_type`; used where `model` is empty."""
     vocab_size: PositiveInt = 1024
-    """Size of the tokenizer trained on the catalog's words; used where `model` is empty."""
+    """Size of the tokenizer trained on the catalog's texts; used where `model` is empty."""
     lora: LoraConfig = field(default_factory=LoraConfig)
-    """Low-rank updates of a pretrained model."""
+    """LoRA of a pretrained model."""
     lora_steps: NonNegativeInt = 0
-    """Of a pretrained model: so many steps in which its updates learn alone, person and item hidden but
-    for what is told in words; then they rest, and the prefix tokens learn (CoLLM, Zhang et al. 2023).
-    0: all learn together."""
+    """Steps in which LoRA of a pretrained model is trained alone, with user and item conditions dropped
+    but for the history as text; then LoRA is frozen and the prefix tokens are trained (CoLLM, Zhang et
+    al. 2023). 0: all are trained together."""
     num_user_tokens: NonNegativeInt = 4
-    """Prefix tokens made from the user state."""
+    """Prefix tokens projected from the user state."""
     num_item_tokens: NonNegativeInt = 4
-    """Prefix tokens made from the item vector."""
-    num_voice_tokens: NonNegativeInt = 2
-    """Prefix tokens made from what the person said before; none where the catalog has no reviews."""
-    history_items: NonNegativeInt = 0
-    """Of each history so many items are told in words too, those most like the item; for models large
-    enough to read them."""
-    history_tokens: PositiveInt = 128
-    """Tokens kept of what is told in words."""
+    """Prefix tokens projected from the item vector."""
+    num_style_tokens: NonNegativeInt = 2
+    """User style tokens: prefix tokens computed from the user's earlier reviews; none where the catalog
+    has no reviews."""
+    num_history_items: NonNegativeInt = 0
+    """Titles of each history that go into the prompt as text, those most similar to the item; for models
+    large enough to read them."""
+    max_history_tokens: PositiveInt = 128
+    """Longest history text in the prompt, in tokens."""
     tasks: tuple[str, ...] = ("description", "review")
     """What to learn to write: title, description, headline, keywords, review, reason, or a YAML file of
-    your own (see generate/text/tasks); a task the catalog has no words for is left out."""
+    your own (see generate/text/tasks); a task for which the catalog has no texts is left out."""
     drop_user: Fraction = 0.1
-    """Chance that a training text hides its person."""
+    """Probability that the user condition of a training text is dropped."""
     drop_item: Fraction = 0.4
-    """Chance that a training text hides its item, so that the person must explain it."""
+    """Probability that the item condition of a training text is dropped, so that the user must explain it."""
     max_tokens: PositiveInt = 64
-    """Tokens kept of each text, its end included."""
+    """Longest training text, in tokens, its end token included."""
     batch_size: PositiveInt = 32
     """Texts in one step on each device."""
     workers: NonNegativeInt = 0
@@ -82,52 +84,44 @@ class TextConfig:
 @dataclass(frozen=True)
 class WriteConfig:
     temperature: NonNegativeFloat = 0.7
-    """Above 1 flattens, below 1 sharpens each choice of a token; 0 always takes the likeliest."""
+    """Sampling temperature; 0 is greedy decoding."""
     top_p: FractionAboveZero = 0.9
-    """Choose among the likeliest tokens that together hold this share of the probability."""
+    """Nucleus sampling: choose among the most likely tokens that together hold this probability."""
     max_tokens: PositiveInt = 64
     """Longest text, in tokens."""
     seed: Seed63 = 0
-    """The same request with the same seed gives the same words."""
-    strict: bool = False
-    """Only what the catalog bears out: values, numbers and telling words of its texts and reviews. A
-    text that claims anything else is tried anew; in the end those of its sentences are left that hold,
-    or the catalog's own words are taken."""
-    tries: PositiveInt = 8
-    """Texts that are written for one request, at most, with strict."""
+    """The same request with the same seed gives the same text."""
+    verify_claims: bool = False
+    """Faithfulness: accept only texts whose claims (attribute values, numbers, distinctive words) the
+    catalog's texts and reviews support. A text with an unsupported claim is generated again; after
+    `max_attempts` its supported sentences are kept, or the catalog's own text is the fallback."""
+    max_attempts: PositiveInt = 8
+    """With `verify_claims`: most texts that are generated for one request."""
     engine: Literal["vitrine", "vllm"] = "vitrine"
-    """What writes: our own decoder, or vLLM on a GPU (the vllm extra)."""
+    """Inference engine: our own decoder, or vLLM on a GPU (the vllm extra)."""
 
 
 @dataclass(frozen=True)
-class BulkConfig:
-    generator: str = ""
-    """Folder of a text-generator artifact."""
-    recommender: str = ""
-    """One extended from the recommender it was trained with, to know its items."""
+class TextBatchConfig(BatchJobConfig):
     task: str = "description"
     """What to write."""
-    items: str = "top:3"
-    """About what: each person's so many best items, or ids with commas between."""
-    users: str = ""
-    """For whom: a file with an id on each line; empty: everybody."""
     write: WriteConfig = field(default_factory=WriteConfig)
 
 
 @dataclass(frozen=True)
-class ScoreConfig:
-    people: PositiveInt = 500
-    """Test targets over which true texts are scored, at most."""
-    written: NonNegativeInt = 200
-    """And over which texts are written, at most."""
-    samples: NonNegativeInt = 3
-    """People side by side in samples.md, each about the next item of each."""
-    judge: str = ""
-    """A text encoder on the Hugging Face hub, or a folder, that nothing was conditioned on, to say how
-    near words are to items and histories; shared words say so in any case."""
-    truth: str = ""
-    """Folder of the demo world's truth; empty where nobody knows it."""
+class TextScoreConfig:
+    num_users: PositiveInt = 500
+    """Most test targets over which the likelihood of true texts is scored."""
+    num_generated: NonNegativeInt = 200
+    """Most test targets over which generated texts are scored."""
+    num_sample_users: NonNegativeInt = 3
+    """Users side by side in samples.md, each with a text about the next item of each."""
+    text_encoder: str = ""
+    """A text encoder on the Hugging Face hub, or a folder, that nothing was conditioned on, to measure
+    similarity to items and histories; tf-idf similarity is measured in any case."""
+    ground_truth: str = ""
+    """Folder of the demo world's ground truth; empty where it is unknown."""
     seed: Seed63 = 0
-    """Chooses people, strangers and noise."""
+    """Chooses users, swapped users and noise."""
     write: WriteConfig = field(default_factory=WriteConfig)
-    """strict: what is left when only what the catalog bears out may be said is scored too."""
+    """With `verify_claims`, the fallback rate of verified texts is scored as well."""

@@ -1,4 +1,4 @@
-"""Feeds the text generator: texts of next items, with the person and the item they belong to."""
+"""Feeds the text generator: true texts with the user and the item they belong to, conditions dropped."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,28 +12,29 @@ from torch.utils.data import DataLoader, Dataset
 
 from generate.conditioning import Ranker
 from generate.next_items import NextItem, NextItemPairs
+from generate.requests import HistoryPrefix
 from generate.text.config import TextConfig
 from generate.text.model import TextGenerator
-from generate.text.prompts import Past, Prompts
-from generate.text.tasks import Words
+from generate.text.prompts import Prompts
+from generate.text.task_texts import TaskTexts
 from pretrain.rows import order_for
 
 
 class TextBatch(NamedTuple):
-    """In the order in which `TextGenerator` takes them."""
+    """The arguments of `TextGenerator.forward`, in its order."""
 
     user_states: Tensor
-    """float32 (batch, width); zeros where the person is hidden."""
+    """float32 (batch, width); zeros where the user condition is dropped."""
     item_vectors: Tensor
-    """float32 (batch, width); zeros where the item is hidden."""
-    voice_ids: Tensor
-    """int (batch, said): what each person said before, filled up with −100."""
+    """float32 (batch, width); zeros where the item condition is dropped."""
+    style_ids: Tensor
+    """int (batch, longest): tokens of each user's earlier reviews, padded with −100."""
     task_ids: Tensor
     """int (batch,)."""
     token_ids: Tensor
-    """int (batch, longest): what is told in words, then the text; filled up with −100."""
+    """int (batch, longest): the history as text, then the text; padded with −100."""
     labels: Tensor
-    """The same, with −100 for what is told."""
+    """The same, with −100 for the history."""
 
     @property
     def num_samples(self) -> int:
@@ -45,92 +46,96 @@ class TextRow:
     pair: NextItem
     task: int
     text: str
-    user_shown: bool
-    item_shown: bool
-    in_words_alone: bool
-    """The person is told by what they took, not by vectors, and the item not at all."""
+    keep_user: bool
+    keep_item: bool
+    lora_only: bool
+    """Whether the row is of `lora_steps`: the user is given by the history as text alone, the item not."""
 
 
 class TextRows(Dataset[TextRow]):
-    """Texts to learn from: tasks take turns, each in endless shuffled passes over its own texts.
+    """Texts to learn from: tasks alternate, each in endless shuffled passes over its own texts.
 
-    Row r is a function of (seed, r) alone, with what it hides: any rank can make any row, and a run
-    that resumes at row r reads exactly what it would have read. Each condition is hidden by its own
-    coin, so that all four cases are learned.
+    Row r is a function of (seed, r) alone, with the conditions it drops: any rank can make any row, and a
+    run that resumes at row r reads exactly what it would have read. Each condition is dropped
+    independently, so that all four combinations are trained.
     """
 
     def __init__(
         self,
-        words: Words,
+        texts: TaskTexts,
         pairs: NextItemPairs,
         seed: int = 0,
         drop_user: float = 0.0,
         drop_item: float = 0.0,
     ) -> None:
-        self.in_words_alone = 0
-        """So many rows, the first, are told in words alone."""
-        self.words = words
+        self.num_lora_only = 0
+        """Rows, from the first on, that are of `lora_steps`."""
+        self.texts = texts
         self.pairs = pairs
-        self.tasks = tuple(words.tasks)
+        self.tasks = tuple(texts.tasks)
         self.seed = seed
-        self.drop = (drop_user, drop_item)
-        self.places = [np.flatnonzero(with_words(words, task, pairs)) for task in words.tasks]
-        """Of each task: places among the pairs, (its texts,)."""
+        self.drop_probs = (drop_user, drop_item)
+        self.indices = [np.flatnonzero(texts.has_text(task, pairs)) for task in texts.tasks]
+        """Of each task: indices of the pairs that have a text, (num_texts,)."""
         self._orders: dict[int, tuple[int, NDArray[np.int64]]] = {}
 
     @property
     def num_texts(self) -> int:
-        return sum(len(places) for places in self.places)
+        return sum(len(indices) for indices in self.indices)
 
     def __getitem__(self, row: int) -> TextRow:
-        turn, task = divmod(row, len(self.tasks))
-        place = int(
-            self._ordered(task, turn // len(self.places[task]))[turn % len(self.places[task])]
-        )
-        one = slice(place, place + 1)
-        text = self.words.texts_of(
+        number, task = divmod(row, len(self.tasks))
+        epoch, position = divmod(number, len(self.indices[task]))
+        index = int(self._order(task, epoch)[position])
+        one = slice(index, index + 1)
+        text = self.texts.texts_of(
             self.tasks[task], self.pairs.users[one], self.pairs.positions[one]
         )[0]
         assert text is not None
-        coins = np.random.default_rng((self.seed, row)).random(2)
-        user_shown, item_shown = coins >= self.drop
-        alone = row < self.in_words_alone
+        drawn = np.random.default_rng((self.seed, row)).random(2)
+        keep_user, keep_item = drawn >= self.drop_probs
+        lora_only = row < self.num_lora_only
         return TextRow(
-            self.pairs[place], task, text, bool(user_shown), bool(item_shown) and not alone, alone
+            self.pairs[index],
+            task,
+            text,
+            bool(keep_user),
+            bool(keep_item) and not lora_only,
+            lora_only,
         )
 
-    def _ordered(self, task: int, epoch: int) -> NDArray[np.int64]:
-        """The task's places in the order of its `epoch`-th pass; the latest order is kept."""
+    def _order(self, task: int, epoch: int) -> NDArray[np.int64]:
+        """The task's indices, shuffled for an epoch; the order of the latest epoch is cached."""
         if task not in self._orders or self._orders[task][0] != epoch:
             rng = np.random.default_rng((self.seed, task, epoch))
-            self._orders[task] = epoch, rng.permutation(self.places[task])
+            self._orders[task] = epoch, rng.permutation(self.indices[task])
         return self._orders[task][1]
 
 
 class TextData(pl.LightningDataModule):
-    """Only the training part of each history is ever read."""
+    """Reads the training part of each history, and nothing else."""
 
     def __init__(
         self,
-        words: Words,
+        texts: TaskTexts,
         ranker: Ranker,
         pairs: NextItemPairs,
         generator: TextGenerator,
         config: TextConfig,
     ) -> None:
         super().__init__()
-        self.prompts = Prompts(words.catalog, ranker, generator.history_items)
+        self.prompts = Prompts(texts.catalog, ranker, generator.settings.num_history_items)
         self.ranker = ranker
         self.generator = generator
         self.config = config
-        self.rows = TextRows(words, pairs, config.trainer.seed, config.drop_user, config.drop_item)
+        self.rows = TextRows(texts, pairs, config.trainer.seed, config.drop_user, config.drop_item)
 
     def train_dataloader(self) -> DataLoader:
         assert self.trainer is not None
         rows_of_step = (
             self.config.batch_size * self.trainer.world_size * self.trainer.accumulate_grad_batches
         )
-        self.rows.in_words_alone = self.config.lora_steps * rows_of_step
+        self.rows.num_lora_only = self.config.lora_steps * rows_of_step
         return DataLoader(
             self.rows,
             batch_sampler=order_for(self.trainer, self.config.batch_size),
@@ -142,25 +147,29 @@ class TextData(pl.LightningDataModule):
     def collate(self, rows: list[TextRow]) -> TextBatch:
         user_states = self.ranker.user_states([row.pair.history for row in rows])
         item_vectors = np.stack([self.ranker.item_vectors[row.pair.item] for row in rows])
-        pasts = [
-            Past(row.pair.user, len(row.pair.history)) if row.user_shown else Past() for row in rows
+        prefixes = [
+            HistoryPrefix(row.pair.user, len(row.pair.history))
+            if row.keep_user
+            else HistoryPrefix()
+            for row in rows
         ]
         histories = None
-        if self.prompts.history_items:
-            shown = [row.pair.item if row.item_shown else None for row in rows]
+        if self.prompts.num_history_items:
             histories = [
-                self.prompts.told(past, item) for past, item in zip(pasts, shown, strict=True)
+                self.prompts.history_text(prefix, row.pair.item if row.keep_item else None)
+                for row, prefix in zip(rows, prefixes, strict=True)
             ]
-        voices = [
-            "" if row.in_words_alone else self.prompts.said(past)
-            for row, past in zip(rows, pasts, strict=True)
+        style_texts = [
+            "" if row.lora_only else self.prompts.style_text(prefix)
+            for row, prefix in zip(rows, prefixes, strict=True)
         ]
-        users_shown = [[row.user_shown and not row.in_words_alone] for row in rows]
+        keep_user = torch.tensor([[row.keep_user and not row.lora_only] for row in rows])
+        keep_item = torch.tensor([[row.keep_item] for row in rows])
         token_ids, labels = self.generator.tokens(histories, [row.text for row in rows])
         return TextBatch(
-            user_states * torch.tensor(users_shown),
-            torch.from_numpy(item_vectors) * torch.tensor([[row.item_shown] for row in rows]),
-            self.generator.voice_ids(voices, len(rows)),
+            user_states * keep_user,
+            torch.from_numpy(item_vectors) * keep_item,
+            self.generator.style_ids(style_texts, len(rows)),
             torch.tensor([row.task for row in rows]),
             token_ids,
             labels,
@@ -170,15 +179,3 @@ class TextData(pl.LightningDataModule):
         self, batch: TextBatch, device: torch.device, dataloader_idx: int
     ) -> TextBatch:
         return TextBatch(*(part.to(device) for part in batch))
-
-
-def with_words(
-    words: Words, task: str, pairs: NextItemPairs, chunk: int = 4096
-) -> NDArray[np.bool_]:
-    """Which pairs have a text for the task: bool (num_pairs,)."""
-    found = np.zeros(len(pairs), dtype=bool)
-    for start in range(0, len(pairs), chunk):
-        part = slice(start, start + chunk)
-        texts = words.texts_of(task, pairs.users[part], pairs.positions[part])
-        found[part] = [text is not None for text in texts]
-    return found

@@ -1,7 +1,7 @@
-"""Words by vLLM on GPUs: the same prefixes in another engine (the `vllm` extra).
+"""vLLM as inference engine on GPUs, with the same prefix embeddings (the `vllm` extra).
 
-Its draws are its own: there, too, a request and its seed say what is written, but not the very words
-that our own decoder writes.
+It samples in its own way: a request with its seed is deterministic there too, but gives another text than
+our own decoder.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from catalog.errors import VitrineError
-from generate.text.decoding import Request
-from generate.text.model import ADAPTER, LANGUAGE_MODEL, TOKENIZER, TextGenerator
+from generate.text.checkpoint import ADAPTER, LANGUAGE_MODEL, TOKENIZER
+from generate.text.decoding import DecodingRequest
+from generate.text.model import TextGenerator
 
-SEEDS = 2**31
-"""vLLM draws from 32-bit seeds."""
+NUM_SEEDS = 2**31
+"""vLLM takes 32-bit seeds."""
 
 
 def vllm_engine(
     generator: TextGenerator, folder: Path, **options: Any
-) -> Callable[[Sequence[Request]], list[list[int]]]:
-    """Writes requests as `Decoder.write` does; `folder` is the generator's, `options` are `vllm.LLM`'s.
+) -> Callable[[Sequence[DecodingRequest]], list[list[int]]]:
+    """A function like `Decoder.generate`; `folder` is the generator's, `options` are those of `vllm.LLM`.
 
     Raises VitrineError where vLLM is not installed.
     """
@@ -34,30 +35,30 @@ def vllm_engine(
     model, adapter = str(folder / LANGUAGE_MODEL), None
     if generator.base:
         model, adapter = generator.base.name, LoRARequest("vitrine", 1, str(folder / ADAPTER))
-        options |= {"enable_lora": True, "max_lora_rank": generator.rank}
+        options |= {"enable_lora": True, "max_lora_rank": generator.lora_rank}
     llm = LLM(model=model, tokenizer=str(folder / TOKENIZER), enable_prompt_embeds=True, **options)
-    forbidden = set(generator.forbidden())
+    forbidden = set(generator.forbidden_tokens())
     allowed = [
         token
         for token in range(generator.language_model.config.vocab_size)
         if token not in forbidden
     ]
 
-    def write(requests: Sequence[Request]) -> list[list[int]]:
+    def generate(requests: Sequence[DecodingRequest]) -> list[list[int]]:
         settings = [
             SamplingParams(
                 temperature=request.temperature,
                 top_p=request.top_p,
                 max_tokens=request.max_tokens,
-                seed=request.seed % SEEDS,
+                seed=request.seed % NUM_SEEDS,
                 stop_token_ids=[generator.end],
                 allowed_token_ids=allowed,
             )
             for request in requests
         ]
         prompts = [{"prompt_embeds": request.prefix.detach().cpu()} for request in requests]
-        found = llm.generate(prompts, settings, lora_request=adapter)
-        tokens = [list(one.outputs[0].token_ids) for one in found]
+        outputs = llm.generate(prompts, settings, lora_request=adapter)
+        tokens = [list(one.outputs[0].token_ids) for one in outputs]
         return [ids[:-1] if ids and ids[-1] == generator.end else ids for ids in tokens]
 
-    return write
+    return generate

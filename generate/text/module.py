@@ -1,4 +1,4 @@
-"""Trains a text generator: the likelihood of each token of a text, given its person and item."""
+"""Trains a text generator by token NLL: cross-entropy of each token, given user and item."""
 
 from typing import Any
 
@@ -13,32 +13,36 @@ from pretrain.optim import make_optimizer
 
 class TextModule(pl.LightningModule):
     frozen_is_unchanged = True
-    """Weights that are not trained are those it was built with: checkpoints leave them out."""
+    """Frozen weights keep their initial values, so that checkpoints leave them out."""
 
     def __init__(
         self, generator: TextGenerator, optimizer: OptimizerConfig, lora_steps: int = 0
     ) -> None:
-        """In the first `lora_steps` the language model's weights learn, after them all others."""
+        """`lora_steps`: steps in which LoRA is trained alone; all other weights are trained after them."""
         super().__init__()
         self.generator = generator
         self.optimizer = optimizer
         self.lora_steps = lora_steps
 
     def training_step(self, batch: TextBatch, batch_idx: int) -> Tensor:
-        losses, counts = self.generator(*batch)
-        # Nats per token of the whole step: ranks' texts differ in length, and their gradients are
-        # averaged, so each divides by the mean of what all of them have.
-        tokens = self.all_gather(counts.sum())
-        assert isinstance(tokens, Tensor)
-        loss = losses.sum() / tokens.float().mean()
+        nll, counts = self.generator(*batch)
+        # NLL per token of the whole step: ranks' texts differ in length, and their gradients are
+        # averaged, so each rank divides by the mean number of tokens of all ranks.
+        num_tokens = self.all_gather(counts.sum())
+        assert isinstance(num_tokens, Tensor)
+        loss = nll.sum() / num_tokens.float().mean()
         self.log("loss", loss, sync_dist=True, batch_size=len(counts))
         return loss
 
     def configure_optimizers(self) -> Any:
         steps = self.trainer.max_steps
-        turns: dict[nn.Parameter, range] = {}
+        schedule_windows: dict[nn.Parameter, range] = {}
         if self.lora_steps:
             first, second = range(self.lora_steps), range(self.lora_steps, steps)
             language_model = set(self.generator.language_model.parameters())
-            turns = {p: first if p in language_model else second for p in self.parameters()}
-        return make_optimizer(self.parameters(), self.optimizer, steps, schedule_windows=turns)
+            schedule_windows = {
+                p: first if p in language_model else second for p in self.parameters()
+            }
+        return make_optimizer(
+            self.parameters(), self.optimizer, steps, schedule_windows=schedule_windows
+        )

@@ -1,129 +1,115 @@
-"""What a text is written from: whom it is for, and what it is about."""
+"""Builds the conditions of a text generator: user state, item vector, history and earlier reviews."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from catalog.catalog import Catalog
 from generate.conditioning import Ranker
+from generate.requests import GenerationRequest, HistoryPrefix, stack_item_vectors, stack_states
 from generate.text.clean import short_title
 
-Indices = NDArray[np.integer]
-SAID = 8
-"""Reviews by which a person's voice is known, the newest."""
-LOOKED_AT = 100
-"""Interactions among which they are sought, the newest."""
+MAX_STYLE_REVIEWS = 8
+"""Reviews that user style tokens are computed from, the newest."""
+MAX_STYLE_INTERACTIONS = 100
+"""Interactions that are searched for these reviews, the newest."""
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """A row for each text; None: of no text."""
+    """Conditions of a batch of texts, a row for each; None: the condition is missing for all."""
 
     user_states: Tensor | None = None
-    """float (texts, width); a row of zeros: for nobody in particular."""
+    """float (texts, width); a row of zeros: unconditional."""
     item_vectors: Tensor | None = None
-    """float (texts, width); a row of zeros: about nothing in particular."""
+    """float (texts, width); a row of zeros: no item is given."""
     histories: Sequence[str] | None = None
-    """What each person took before, in words; an empty one is not told."""
-    voices: Sequence[str] | None = None
-    """What each person said before, one after another; an empty one: nothing."""
-    own: Sequence[str] | None = None
-    """What the catalog says of each item, not told, but free to be said."""
+    """Each user's history as text, for the prompt; empty: no history."""
+    style_texts: Sequence[str] | None = None
+    """Each user's earlier reviews, joined, for the user style tokens; empty: none."""
+    item_texts: Sequence[str] | None = None
+    """All columns of each item as text: words that the vocabulary filter lets through."""
 
-    def take(self, places: Sequence[int]) -> "Conditions":
+    def take(self, indices: Sequence[int]) -> "Conditions":
         return Conditions(
-            None if self.user_states is None else self.user_states[places],
-            None if self.item_vectors is None else self.item_vectors[places],
-            None if self.histories is None else [self.histories[place] for place in places],
-            None if self.voices is None else [self.voices[place] for place in places],
-            None if self.own is None else [self.own[place] for place in places],
+            None if self.user_states is None else self.user_states[indices],
+            None if self.item_vectors is None else self.item_vectors[indices],
+            _take(self.histories, indices),
+            _take(self.style_texts, indices),
+            _take(self.item_texts, indices),
         )
 
 
-@dataclass(frozen=True)
-class Past:
-    """What a person did before."""
-
-    user: int | None = None
-    """Row of the person; None: nobody in particular."""
-    length: int = 0
-    """So many interactions of theirs, the first."""
+def _take(texts: Sequence[str] | None, indices: Sequence[int]) -> list[str] | None:
+    return None if texts is None else [texts[index] for index in indices]
 
 
 class Prompts:
-    """Makes conditions of people and items of one shop."""
+    """Builds conditions from requests, with the texts of one catalog."""
 
-    def __init__(self, catalog: Catalog, ranker: Ranker, history_items: int = 0) -> None:
-        """Of each history `history_items` are told in words; with 0 none."""
+    def __init__(self, catalog: Catalog, ranker: Ranker, num_history_items: int = 0) -> None:
+        """`num_history_items` titles of each history go into the prompt; with 0 none."""
         self.catalog = catalog
         self.ranker = ranker
-        self.history_items = history_items
-        self._own = lru_cache(maxsize=65_536)(self._read_own)
+        self.num_history_items = num_history_items
+        self._item_text = lru_cache(maxsize=65_536)(self._read_item_text)
         self._title = lru_cache(maxsize=65_536)(self._read_title)
 
-    def make(
-        self, user_states: Tensor, pasts: Sequence[Past], items: Sequence[int] | None
-    ) -> Conditions:
-        """For people of these states (texts, width) and pasts, about these items (rows)."""
-        vectors = words = own = None
-        if items is not None:
-            vectors = torch.from_numpy(np.array(self.ranker.item_vectors[list(items)]))
-            own = [self._own(int(item)) for item in items]
-        if self.history_items:
-            asked = [None] * len(pasts) if items is None else items
-            words = [self.told(past, item) for past, item in zip(pasts, asked, strict=True)]
-        return Conditions(user_states, vectors, words, [self.said(past) for past in pasts], own)
+    def make(self, requests: Sequence[GenerationRequest]) -> Conditions:
+        """Conditions of requests, a row for each."""
+        histories = None
+        if self.num_history_items:
+            histories = [self.history_text(request.prefix, request.item) for request in requests]
+        return Conditions(
+            stack_states(requests),
+            stack_item_vectors(requests, self.ranker),
+            histories,
+            [self.style_text(request.prefix) for request in requests],
+            ["" if one.item is None else self._item_text(int(one.item)) for one in requests],
+        )
 
-    def history(self, past: Past) -> Indices:
-        """Rows of items, oldest first."""
-        if past.user is None:
-            return np.empty(0, dtype=np.int32)
-        return self.catalog.interactions.history(past.user)[: past.length]
-
-    def said(self, past: Past) -> str:
-        """The newest reviews of the person, oldest first."""
+    def style_text(self, prefix: HistoryPrefix) -> str:
+        """The user's newest reviews, oldest first."""
         texts = self.catalog.interactions.reviews
-        if texts is None or past.user is None:
+        if texts is None or prefix.user is None:
             return ""
-        end = int(self.catalog.interactions.offsets[past.user]) + past.length
-        found: list[str] = []
-        for row in range(end - 1, end - 1 - min(past.length, LOOKED_AT), -1):
-            if len(found) == SAID:
+        end = int(self.catalog.interactions.offsets[prefix.user]) + prefix.length
+        reviews: list[str] = []
+        for row in range(end - 1, end - 1 - min(prefix.length, MAX_STYLE_INTERACTIONS), -1):
+            if len(reviews) == MAX_STYLE_REVIEWS:
                 break
             if text := texts[row]:
-                found.append(text)
-        return " ".join(reversed(found))
+                reviews.append(text)
+        return " ".join(reversed(reviews))
 
-    def told(self, past: Past, item: int | None) -> str:
-        """Titles of those items of a history that are most like `item`, or of the newest without
-        one, oldest first; empty for an empty history."""
-        history = self.history(past)
+    def history_text(self, prefix: HistoryPrefix, item: int | None) -> str:
+        """Titles of the items of a history that are most similar to `item` (the newest ones where it is
+        None), oldest first; empty for an empty history."""
+        history = prefix.items(self.catalog)
         if not len(history):
             return ""
-        chosen = np.arange(len(history))[-self.history_items :]
-        if item is not None and len(history) > self.history_items:
+        chosen = np.arange(len(history))[-self.num_history_items :]
+        if item is not None and len(history) > self.num_history_items:
             vectors = np.asarray(self.ranker.item_vectors[history])
-            likeness = vectors @ np.asarray(self.ranker.item_vectors[item])
-            chosen = np.sort(np.argsort(-likeness, kind="stable")[: self.history_items])
+            similarity = vectors @ np.asarray(self.ranker.item_vectors[item])
+            most_similar = np.argsort(-similarity, kind="stable")[: self.num_history_items]
+            chosen = np.sort(most_similar)
         titles = [title for row in history[chosen] if (title := self._title(int(row)))]
         return f"took: {'; '.join(titles)}" if titles else ""
 
-    def _read_own(self, item: int) -> str:
-        """All its columns, as words."""
+    def _read_item_text(self, item: int) -> str:
+        """All columns of the item, joined."""
         (row,) = self.catalog.columns.slice(item, 1).to_pylist()
         (roles,) = self.catalog.items.data.slice(item, 1).to_pylist()
-        said = {**row, **roles}.values()
-        return " ".join(str(value) for value in said if value is not None)
+        values = {**row, **roles}.values()
+        return " ".join(str(value) for value in values if value is not None)
 
     def _read_title(self, item: int) -> str:
         """The title, or the beginning of the text, as data: see `short_title`."""
+        text = None
         if self.catalog.has_column("title"):
             text = self.catalog.column("title")[item].as_py()
-        else:
-            text = None
         return short_title(text or self.catalog.item_text(item) or "")

@@ -1,4 +1,4 @@
-"""Words for one person and one item, from artifacts on disk: what the command and a page call."""
+"""Writes texts for requests, from artifacts on disk: what the command, batch jobs and evaluation call."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,55 +12,64 @@ from catalog.catalog import Catalog
 from catalog.config import CatalogConfig, SplitConfig
 from catalog.errors import VitrineError
 from catalog.reorder import reorder_histories
-from catalog.splits import make_split
+from catalog.splits import Split, make_split
 from generate.conditioning import Ranker
 from generate.ranker import load_catalog_and_ranker
+from generate.requests import GenerationRequest, user_requests
+from generate.text.checkpoint import load_text_generator
 from generate.text.config import WriteConfig
-from generate.text.faithful import Checker
+from generate.text.faithfulness import ClaimChecker
 from generate.text.model import TextGenerator
-from generate.text.prompts import Past, Prompts
-from generate.text.strict import write_checked
-from generate.text.tasks import Words
+from generate.text.prompts import Prompts
+from generate.text.task_texts import TaskTexts
+from generate.text.verification import ClaimVerifier, VerifiedText
 
 
 @dataclass(frozen=True)
-class Written:
+class GeneratedText:
     text: str
     task: str
     user: str | None
-    """The person's id; None where the text is for nobody in particular."""
+    """Id of the user; None: unconditional."""
     item: str | None
-    """The item's id; None where the person's taste is all there is to go by."""
+    """Id of the item; None: the text is about whatever suits the user."""
     seed: int
-    own: bool
-    """Whether the words are the catalog's own, as with `strict` no other was borne out."""
+    from_catalog: bool
+    """Whether the text is the catalog's own: the fallback of `verify_claims`."""
+    attempts: int
+    """Texts that were generated until this one was accepted."""
     generator: str
-    """Content hash of the generator's artifact: what is generated says what made it."""
+    """Content hash of the generator's artifact."""
 
 
 @dataclass(eq=False)
-class Writer:
-    """A text generator with its catalog and its shop."""
+class BatchWriter:
+    """A text generator with the catalog and the recommender it was trained with."""
 
     generator: TextGenerator
     catalog: Catalog
     ranker: Ranker
     hash: str
-    split: SplitConfig
-    """Of the training part a check reads the reviews."""
+    split_config: SplitConfig
+    """Claims are verified against reviews of its training part."""
+    split: Split | None = None
+    """The split that `catalog` is arranged for; None: histories of `catalog` are whole, as served."""
 
     @cached_property
-    def checker(self) -> Checker:
-        read = reorder_histories(self.catalog, self.split)
-        return Checker(read, make_split(read, self.split))
+    def checker(self) -> ClaimChecker:
+        if self.split is not None:
+            return ClaimChecker(self.catalog, self.split)
+        arranged = reorder_histories(self.catalog, self.split_config)
+        return ClaimChecker(arranged, make_split(arranged, self.split_config))
 
     @cached_property
     def prompts(self) -> Prompts:
-        return Prompts(self.catalog, self.ranker, self.generator.history_items)
+        return Prompts(self.catalog, self.ranker, self.generator.settings.num_history_items)
 
     @cached_property
-    def own(self) -> Words:
-        return Words(self.checker.catalog, self.generator.learned, self.checker.facts)
+    def catalog_texts(self) -> TaskTexts:
+        tasks = self.generator.settings.tasks
+        return TaskTexts(self.checker.catalog, tasks, self.checker.facts)
 
     def write(
         self,
@@ -69,58 +78,58 @@ class Writer:
         task: str = "description",
         config: WriteConfig | None = None,
         num_texts: int = 1,
-    ) -> list[Written]:
-        """Texts about an item for a person, either of which may be None; seeds count up.
+    ) -> list[GeneratedText]:
+        """Texts about an item for a user, either of which may be None; seeds count up.
 
-        Raises VitrineError for ids the catalog lacks and tasks the generator has not learned.
+        Raises VitrineError for ids the catalog lacks and tasks the generator was not trained on.
         """
         config = config or WriteConfig()
+        if item is None and config.verify_claims:
+            raise VitrineError("verify_claims checks a text against an item; name one with --item.")
         seeds = range(config.seed, config.seed + num_texts)
-        if item is None and config.strict:
-            raise VitrineError("strict checks words against an item; name one with --item.")
-        state, past = self._person(user)
-        row = None if item is None else self.catalog.item_index(item)
-        texts = self.write_rows(
-            state.expand(num_texts, -1),
-            [past] * num_texts,
-            None if row is None else [row] * num_texts,
-            task,
-            seeds,
-            config,
-        )
+        requests = user_requests(self.catalog, self.ranker, user, item, seeds)
+        return self.write_batch(requests, task, config)
+
+    def write_batch(
+        self, requests: Sequence[GenerationRequest], task: str, config: WriteConfig
+    ) -> list[GeneratedText]:
+        """One text for each request; their seeds overrule that of `config`.
+
+        With `verify_claims`, and if every request names an item, only texts are accepted whose claims the
+        catalog supports.
+        """
         return [
-            Written(text, task, user, item, seed, own, self.hash)
-            for (text, own), seed in zip(texts, seeds, strict=True)
+            GeneratedText(
+                verified.text,
+                task,
+                *self._ids(request),
+                request.seed,
+                verified.from_catalog,
+                verified.attempts,
+                self.hash,
+            )
+            for request, verified in zip(requests, self._write(requests, task, config), strict=True)
         ]
 
-    def write_rows(
-        self,
-        states: Tensor,
-        pasts: Sequence[Past],
-        items: Sequence[int] | None,
-        task: str,
-        seeds: Sequence[int],
-        config: WriteConfig,
-    ) -> list[tuple[str, bool]]:
-        """A text for each of `states` (texts, width) and `pasts` about each of `items` (rows), and whether
-        it is the catalog's own."""
-        conditions = self.prompts.make(states, pasts, items)
-        if not config.strict or items is None:
+    def _write(
+        self, requests: Sequence[GenerationRequest], task: str, config: WriteConfig
+    ) -> list[VerifiedText]:
+        conditions = self.prompts.make(requests)
+        seeds = [request.seed for request in requests]
+        items = [request.item for request in requests if request.item is not None]
+        if not config.verify_claims or len(items) < len(requests):
             texts = self.generator.write(conditions, task, seeds=seeds, config=config)
-            return [(text, False) for text in texts]
-        if config.tries < 1:
-            raise VitrineError(f"tries is {config.tries}; give 1 or more.")
-        checked = write_checked(
-            self.generator,
-            self.checker,
-            self.own,
-            conditions,
-            items,
-            task,
-            seeds=seeds,
-            config=config,
-        )
-        return [(one.text, one.own) for one in checked]
+            return [VerifiedText(text, (), 1, from_catalog=False) for text in texts]
+        if config.max_attempts < 1:
+            raise VitrineError(f"max_attempts is {config.max_attempts}; give 1 or more.")
+        verifier = ClaimVerifier(self.generator, self.checker, self.catalog_texts)
+        return verifier.write(conditions, items, task, seeds=seeds, config=config)
+
+    def text_nll(
+        self, requests: Sequence[GenerationRequest], task: str, texts: Sequence[str]
+    ) -> tuple[Tensor, Tensor]:
+        """Summed NLL (nats) and number of tokens of given texts for requests: (requests,) both."""
+        return self.generator.text_nll(self.prompts.make(requests), task, texts)
 
     def stream(
         self,
@@ -129,48 +138,49 @@ class Writer:
         task: str = "description",
         config: WriteConfig | None = None,
     ) -> Iterator[str]:
-        """The first text of `write`, piece by piece; checked words, and another
-        engine's, come in one."""
+        """The first text of `write`, streamed in pieces; in one piece with `verify_claims` or vLLM."""
         config = config or WriteConfig()
-        if config.strict or self.generator.engine:
+        if config.verify_claims or self.generator.engine:
             yield self.write(user, item, task, config)[0].text
             return
-        state, past = self._person(user)
-        items = None if item is None else [self.catalog.item_index(item)]
-        conditions = self.prompts.make(state[None], [past], items)
+        conditions = self.prompts.make(
+            user_requests(self.catalog, self.ranker, user, item, [config.seed])
+        )
         (request,) = self.generator.requests(conditions, task, seeds=[config.seed], config=config)
-        yield from self.generator.stream(request, conditions.own[0] if conditions.own else "")
+        yield from self.generator.stream(
+            request, conditions.item_texts[0] if conditions.item_texts else ""
+        )
 
-    def _person(self, user: str | None) -> tuple[Tensor, Past]:
-        """State (width,), zeros of nobody, and past."""
-        past = Past()
-        if user is not None:
-            row = self.catalog.user_index(user)
-            past = Past(row, len(self.catalog.interactions.history(row)))
-        return self.ranker.user_states([self.prompts.history(past)])[0], past
+    def _ids(self, request: GenerationRequest) -> tuple[str | None, str | None]:
+        user, item = request.prefix.user, request.item
+        return (
+            None if user is None else str(self.catalog.user_ids[user]),
+            None if item is None else self.catalog.items.data.column("item_id")[item].as_py(),
+        )
 
 
-def open_writer(
+def load_writer(
     folder: str | Path,
     catalog: CatalogConfig | None = None,
     recommender: str | Path = "",
-    beside: Writer | None = None,
+    shared_base: BatchWriter | None = None,
     engine: str = "vitrine",
-) -> Writer:
+) -> BatchWriter:
     """The writer of a text-generator artifact; `catalog` and `recommender` as in `load_catalog_and_ranker`.
 
-    `beside`: a writer of other tasks, or for another domain, on the same pretrained language model,
-    which then is in memory once; each puts its own adapter in place when its turn comes.
+    `shared_base`: a writer for other tasks, or another domain, on the same pretrained language model,
+    which is then held in memory once; each activates its own LoRA adapter when it writes (adapter swap).
     """
     artifact = open_artifact(Path(folder), kind="text-generator")
     read, ranker = load_catalog_and_ranker(artifact, catalog, recommender)
     split = SplitConfig(**artifact.manifest["config"]["split"])
-    generator = TextGenerator.from_pretrained(artifact.path, beside.generator if beside else None)
+    base = shared_base.generator if shared_base else None
+    generator = load_text_generator(artifact.path, base)
     if engine == "vllm":
         from generate.text.engine import vllm_engine
 
         generator.engine = vllm_engine(generator, artifact.path)
-    return Writer(generator, read, ranker, artifact.hash, split)
+    return BatchWriter(generator, read, ranker, artifact.hash, split)
 
 
 def write(
@@ -182,7 +192,7 @@ def write(
     config: WriteConfig | None = None,
     recommender: str | Path = "",
 ) -> str:
-    """One text, straight from the artifact's folder; for several, keep `open_writer`'s Writer."""
+    """One text, straight from the artifact's folder; for several, keep `load_writer`'s BatchWriter."""
     engine = (config or WriteConfig()).engine
-    writer = open_writer(folder, recommender=recommender, engine=engine)
+    writer = load_writer(folder, recommender=recommender, engine=engine)
     return writer.write(user, item, task, config)[0].text

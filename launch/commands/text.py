@@ -4,14 +4,14 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from generate.text.config import BulkConfig, ScoreConfig, TextConfig, WriteConfig
+from generate.text.config import TextBatchConfig, TextConfig, TextScoreConfig, WriteConfig
 from launch.commands.output import print_output_path
 
 
 @dataclass(frozen=True)
 class TrainTextOptions:
     output: str = "runs/text"
-    """Folder of the text generator that is made."""
+    """Output folder of the text generator."""
 
 
 def train_text(options: TrainTextOptions, settings: TextConfig) -> None:
@@ -29,7 +29,7 @@ class EvaluateTextOptions:
     """Folder of the scores (scores.json) and the samples (samples.md)."""
 
 
-def evaluate_text(options: EvaluateTextOptions, settings: ScoreConfig) -> None:
+def evaluate_text(options: EvaluateTextOptions, settings: TextScoreConfig) -> None:
     from generate.text.report import describe_scores, run_text_scores
 
     output = run_text_scores(Path(options.generator), settings, Path(options.output))
@@ -42,28 +42,28 @@ class GenerateTextOptions:
     generator: str
     """Folder of a text-generator artifact."""
     user: str | None = None
-    """For whom, by id; nobody in particular without."""
+    """Id of the user the text is for; without it, the text is unconditional."""
     item: str | None = None
-    """About what, by id."""
+    """Id of the item the text is about."""
     task: str = "description"
     """What to write."""
     recommender: str = ""
-    """One extended from the recommender it was trained with (`vitrine extend`), to know its items."""
+    """A recommender extended from the one it was trained with (`vitrine extend`), to know its items."""
     all_users: bool = False
-    """For everybody, into a folder; goes on where it was, and shares the work under torchrun."""
+    """Batch generation for all users, into a folder; resumes where it stopped, shares work under torchrun."""
     users: str = ""
-    """With --all_users: only for those in this file, one id on each line."""
+    """With --all_users: only the users in this file, one id on each line."""
     items: str = "top:3"
-    """With --all_users: each person's so many best items, or ids with commas between."""
+    """With --all_users: items for each user, `top:K` for their best K, or ids separated by commas."""
     output: str = "runs/texts"
-    """With --all_users: folder of the texts that are written."""
+    """With --all_users: output folder of the texts."""
 
 
 def generate_text(options: GenerateTextOptions, settings: WriteConfig) -> None:
     if options.all_users:
-        from generate.text.bulk import write_for_all
+        from generate.text.batch_job import write_texts
 
-        config = BulkConfig(
+        config = TextBatchConfig(
             generator=options.generator,
             recommender=options.recommender,
             task=options.task,
@@ -71,11 +71,11 @@ def generate_text(options: GenerateTextOptions, settings: WriteConfig) -> None:
             users=options.users,
             write=settings,
         )
-        print_output_path(write_for_all(config, Path(options.output)))
+        print_output_path(write_texts(config, Path(options.output)))
         return
-    from generate.text import open_writer
+    from generate.text import load_writer
 
-    writer = open_writer(options.generator, recommender=options.recommender, engine=settings.engine)
+    writer = load_writer(options.generator, recommender=options.recommender, engine=settings.engine)
     for piece in writer.stream(options.user, options.item, options.task, settings):
         print(piece, end="", flush=True)
     print()

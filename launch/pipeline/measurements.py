@@ -75,9 +75,9 @@ def _columns(names: list[str], metrics: dict[str, Any], prefix: str) -> dict[str
 def control_rows(scores: dict[str, Any]) -> list[ControlRow]:
     """Scores conditioned on the user, on another user, and unconditional: images, then texts."""
     return [
-        *_image_rows(scores["images"]),
-        *_likelihood_rows(scores["words"]["likelihood"]),
-        *_identification_rows(scores["words"].get("readings", {})),
+        *_image_rows(scores["image"]),
+        *_likelihood_rows(scores["text"]["likelihood"]),
+        *_identification_rows(scores["text"].get("readings", {})),
     ]
 
 
@@ -104,9 +104,9 @@ def _likelihood_rows(likelihoods: dict[str, Any]) -> Iterator[ControlRow]:
         difference = Interval(**figures["swapped_minus_own"])
         yield ControlRow(
             measure=f"Negative log-likelihood (nats per token) of the {what}, item {item}",
-            own=Interval(**figures["own"]["nats_per_token"]),
-            swapped=Interval(**figures["swapped"]["nats_per_token"]),
-            unconditional=Interval(**figures["none"]["nats_per_token"]),
+            own=Interval(**figures["own"]["token_nll"]),
+            swapped=Interval(**figures["swapped"]["token_nll"]),
+            unconditional=Interval(**figures["none"]["token_nll"]),
             contrast=Interval(-difference.value, -difference.high, -difference.low),
             contrast_name="own − swapped",
             higher_is_better=False,

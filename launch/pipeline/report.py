@@ -67,7 +67,7 @@ def build_report(config: PipelineConfig, output: Path, seconds: dict[str, float]
         arms=arms,
         controls=controls,
         retrieval=read_retrieval(output),
-        user_stories=[_story(catalog, showcase.path, story) for story in content["people"]],
+        user_stories=[_story(catalog, showcase.path, story) for story in content["users"]],
         stages=list(seconds.items()),
         notes=_notes(arms, controls),
     )
@@ -95,11 +95,11 @@ def _window(catalog: Catalog) -> list[int]:
 
 def _story(catalog: Catalog, folder: Path, story: dict[str, Any]) -> UserStory:
     generated_items = []
-    for generated in story["creations"]:
+    for generated in story["generated"]:
         # The image of an unsafe sample, or of a user who was erased, is missing.
         by_condition = {
             condition: Generated(_read(folder / f"{generated['files']}-{condition}.png"), text)
-            for condition, text in generated["words"].items()
+            for condition, text in generated["texts"].items()
         }
         generated_items.append(
             GeneratedItem(
@@ -107,16 +107,16 @@ def _story(catalog: Catalog, folder: Path, story: dict[str, Any]) -> UserStory:
                 own=by_condition["own"],
                 swapped=by_condition["swapped"],
                 unconditional=by_condition["none"],
-                swapped_with=story["partner"],
+                swapped_with=story["swapped_user"],
             )
         )
     return UserStory(
         user=story["user"],
         history=[item_card(catalog, item) for item in story["history"]],
         recommended=[item_card(catalog, item) for item in story["recommended"]],
-        bought_next=item_card(catalog, story["bought_next"]),
+        bought_next=item_card(catalog, story["next_item"]),
         generated_items=generated_items,
-        note=story["note"],
+        note=story["ground_truth"],
     )
 
 

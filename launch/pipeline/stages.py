@@ -62,7 +62,7 @@ def _generation_stages(config: PipelineConfig, output: Path, build_trainer: Any)
         recommender=str(recommender),
         text=str(output / "text"),
         image=str(output / "image"),
-        truth=config.showcase.truth.replace("{output}", str(output.resolve())),
+        ground_truth=config.showcase.ground_truth.replace("{output}", str(output.resolve())),
         **data,
     )
     return [

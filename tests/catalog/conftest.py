@@ -58,7 +58,7 @@ class World(Protocol):
 def world(tmp_path: Path, cache: Path) -> World:
     """Writes a catalog folder and loads it; what is left out is ITEMS and INTERACTIONS."""
 
-    class Writer:
+    class BatchWriter:
         folder = tmp_path / "shop"
 
         def __call__(
@@ -74,7 +74,7 @@ def world(tmp_path: Path, cache: Path) -> World:
             write_table(self.folder / f"interactions.{suffix}", interactions)
             return load_catalog(CatalogConfig(str(self.folder), **config))
 
-    return Writer()
+    return BatchWriter()
 
 
 @pytest.fixture(autouse=True)

@@ -172,7 +172,8 @@ def test_the_retrieval_report_does_not_compare_what_is_not_finite() -> None:
 def test_pictures_are_not_judged_by_features_that_are_not_finite() -> None:
     from PIL import Image
 
-    from generate.image.score import TOLD, score_with_encoder
+    from generate.conditioning import CONDITIONS
+    from generate.image.score import score_with_encoder
 
     class Blind:
         def features(self, pictures: Any) -> torch.Tensor:
@@ -188,6 +189,6 @@ def test_pictures_are_not_judged_by_features_that_are_not_finite() -> None:
     people: Any = SimpleNamespace(
         users=np.array([0, 1]), histories=[np.array([1]), np.array([2])], items=np.array([3, 4])
     )
-    drawn = {told: [Image.new("RGB", (4, 4))] * 2 for told in TOLD}
+    drawn = {told: [Image.new("RGB", (4, 4))] * 2 for told in CONDITIONS}
     with pytest.raises(NonFiniteError, match=r"picture for user bob \(own\) are not finite"):
         score_with_encoder(drawn, people.items, catalog, people, Blind())

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from generate.text.decoding import Decoder, Request, choose_tokens
+from generate.text.decoding import Decoder, DecodingRequest, sample_tokens
 
 WIDTH, VOCABULARY, END = 32, 200, 5
 MODELS = {
@@ -30,12 +30,12 @@ def make_model(kind: str = "llama") -> nn.Module:
     return AutoModelForCausalLM.from_config(config).eval()
 
 
-def some_requests(number: int) -> list[Request]:
+def some_requests(number: int) -> list[DecodingRequest]:
     """Of all lengths and temperatures."""
     draws = torch.Generator().manual_seed(0)
     sizes = torch.randint(1, 20, (number, 2), generator=draws).tolist()
     return [
-        Request(
+        DecodingRequest(
             torch.randn(length, WIDTH, generator=draws),
             seed=place,
             temperature=(0.0, 0.7, 1.5)[place % 3],
@@ -49,9 +49,11 @@ def some_requests(number: int) -> list[Request]:
 @pytest.mark.parametrize("kind", MODELS)
 def test_each_of_many_mixed_requests_is_written_as_alone(kind: str) -> None:
     model, requests = make_model(kind), some_requests(64)
-    alone = [Decoder(model, end=END, slots=1).write([request])[0] for request in requests]
-    assert Decoder(model, end=END, slots=8).write(requests) == alone
-    assert Decoder(model, end=END, slots=64).write(requests[::-1]) == alone[::-1]
+    alone = [
+        Decoder(model, end=END, max_batch_size=1).generate([request])[0] for request in requests
+    ]
+    assert Decoder(model, end=END, max_batch_size=8).generate(requests) == alone
+    assert Decoder(model, end=END, max_batch_size=64).generate(requests[::-1]) == alone[::-1]
     assert len({tuple(tokens) for tokens in alone}) > 32
     short = [len(t) < r.max_tokens for t, r in zip(alone, requests, strict=True)]
     assert any(short) or kind == "gpt2", "some end by themselves"
@@ -60,29 +62,33 @@ def test_each_of_many_mixed_requests_is_written_as_alone(kind: str) -> None:
 def test_what_is_masked_matters(monkeypatch: pytest.MonkeyPatch) -> None:
     """The test above would see a decoder that lets rows look at what fills them up."""
     model, requests = make_model(), some_requests(16)
-    alone = [Decoder(model, end=END, slots=1).write([request])[0] for request in requests]
+    alone = [
+        Decoder(model, end=END, max_batch_size=1).generate([request])[0] for request in requests
+    ]
     monkeypatch.setattr(Decoder, "_masks", lambda *_: {})
-    assert Decoder(model, end=END, slots=8).write(requests) != alone
+    assert Decoder(model, end=END, max_batch_size=8).generate(requests) != alone
 
 
 def test_a_cancelled_request_makes_room_at_once() -> None:
     model, requests = make_model(), some_requests(6)
-    requests = [Request(r.prefix, r.seed, 0.0, 0.9, 30) for r in requests]
-    alone = [Decoder(model, end=-1, slots=1).write([request])[0] for request in requests]
-    decoder = Decoder(model, end=-1, slots=2)
+    requests = [DecodingRequest(r.prefix, r.seed, 0.0, 0.9, 30) for r in requests]
+    alone = [
+        Decoder(model, end=-1, max_batch_size=1).generate([request])[0] for request in requests
+    ]
+    decoder = Decoder(model, end=-1, max_batch_size=2)
     numbers = [decoder.submit(request) for request in requests]
     written: dict[int, list[int]] = {number: [] for number in numbers}
     for step in range(200):
         if step == 3:
-            decoder.cancel(numbers[0])  # under way
-            decoder.cancel(numbers[4])  # waiting
+            decoder.cancel(numbers[0])  # active
+            decoder.cancel(numbers[4])  # queued
             before = len(written[numbers[2]])
         for number, token in decoder.step():
             if token is not None:
                 written[number].append(token)
         if step == 3:
             assert (before, len(written[numbers[2]])) == (0, 1), "the next one has its slot"
-        assert len(decoder.rows) <= 2
+        assert len(decoder.active) <= 2
         if not decoder.busy:
             break
     assert written[numbers[0]] == alone[0][:3]
@@ -95,10 +101,10 @@ def test_a_cancelled_request_makes_room_at_once() -> None:
 
 def test_tokens_come_as_they_are_drawn_and_each_request_ends_once() -> None:
     model, requests = make_model(), some_requests(5)
-    whole = Decoder(model, end=END, slots=3).write(requests)
+    whole = Decoder(model, end=END, max_batch_size=3).generate(requests)
     written: list[list[int]] = [[] for _ in requests]
     ended: list[int] = []
-    for place, token in Decoder(model, end=END, slots=3).stream(requests):
+    for place, token in Decoder(model, end=END, max_batch_size=3).stream(requests):
         assert place not in ended
         if token is None:
             ended.append(place)
@@ -110,9 +116,9 @@ def test_tokens_come_as_they_are_drawn_and_each_request_ends_once() -> None:
 
 def test_the_cache_keeps_only_what_its_rows_need() -> None:
     model = make_model()
-    decoder = Decoder(model, end=-1, slots=2)
-    long = decoder.submit(Request(torch.randn(40, WIDTH), 0, 0.0, 0.9, 50))
-    decoder.submit(Request(torch.randn(3, WIDTH), 1, 0.0, 0.9, 50))
+    decoder = Decoder(model, end=-1, max_batch_size=2)
+    long = decoder.submit(DecodingRequest(torch.randn(40, WIDTH), 0, 0.0, 0.9, 50))
+    decoder.submit(DecodingRequest(torch.randn(3, WIDTH), 1, 0.0, 0.9, 50))
     decoder.step()
     assert decoder.cache.get_seq_length() == 41
     decoder.cancel(long)
@@ -126,7 +132,7 @@ def test_rounding_hardly_moves_a_draw() -> None:
     rounded = logits + 1e-6 * torch.randn(200, 5000, generator=draws)
 
     def chosen(asked: torch.Tensor) -> torch.Tensor:
-        return choose_tokens(
+        return sample_tokens(
             asked, 1.0, 0.95, [torch.Generator().manual_seed(n) for n in range(200)]
         )
 
@@ -136,9 +142,17 @@ def test_rounding_hardly_moves_a_draw() -> None:
 def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
     likely = torch.tensor([0.5, 0.25, 0.15, 0.1])
     generator = torch.Generator().manual_seed(0)
-    drawn = choose_tokens(likely.log().expand(8000, 4), 1.0, 1.0, [generator] * 8000)
+    drawn = sample_tokens(likely.log().expand(8000, 4), 1.0, 1.0, [generator] * 8000)
     torch.testing.assert_close(drawn.bincount() / 8000, likely, atol=0.02, rtol=0)
-    kept = choose_tokens(likely.log().expand(8000, 4), 1.0, 0.7, [generator] * 8000)
+    kept = sample_tokens(likely.log().expand(8000, 4), 1.0, 0.7, [generator] * 8000)
     torch.testing.assert_close(
         kept.bincount(minlength=4) / 8000, torch.tensor([2 / 3, 1 / 3, 0, 0]), atol=0.02, rtol=0
     )
+
+
+def test_top_p_excludes_unlikely_tokens_and_temperature_zero_is_greedy() -> None:
+    logits = torch.log(torch.tensor([[0.05, 0.5, 0.3, 0.15]])).repeat(300, 1)
+    draws = [torch.Generator().manual_seed(seed) for seed in range(300)]
+    assert set(sample_tokens(logits, 1.0, 0.8, draws).tolist()) == {1, 2}
+    assert set(sample_tokens(logits, 1.0, 1.0, draws).tolist()) == {0, 1, 2, 3}
+    assert set(sample_tokens(logits, 0.0, 1.0, draws).tolist()) == {1}

@@ -16,7 +16,7 @@ from catalog.cache import cache_folder
 from catalog.catalog import load_catalog
 from catalog.config import CatalogConfig, SplitConfig
 from catalog.errors import VitrineError
-from generate import everybody
+from generate import batch_job
 from generate.config import ShowcaseConfig
 from generate.forget import Forgotten, forget
 from generate.image import run_image_generator, sample_image
@@ -33,8 +33,8 @@ from generate.image.report import run_image_scores
 from generate.provenance import verify
 from generate.pseudonyms import known_keys, opaque_id, rotate_user_key
 from generate.showcase import run_showcase
-from generate.text.bulk import write_for_all
-from generate.text.config import BulkConfig, ScoreConfig, TextConfig, WriteConfig
+from generate.text.batch_job import write_texts
+from generate.text.config import TextBatchConfig, TextConfig, TextScoreConfig, WriteConfig
 from generate.text.report import run_text_scores
 from generate.text.run import run_text_generator
 from pretrain.config import TrainerConfig
@@ -116,7 +116,7 @@ def made(everything: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> M
     for file in (runs / "images" / "images.parquet", *runs.glob("broken.work/*.parquet")):
         rows = pq.read_table(file).to_pylist()
         pictures += [row["image"]["bytes"] for row in rows if row["user"] in mine]
-    story = json.loads((runs / "showcase" / "showcase.json").read_text())["people"]
+    story = json.loads((runs / "showcase" / "showcase.json").read_text())["users"]
     (place,) = [place for place, one in enumerate(story) if one["user"] in mine]
     pictures += [file.read_bytes() for file in (runs / "showcase").glob(f"{place:03}-*.png")]
     return Made(runs, tmp_path / "shop", pictures)
@@ -136,7 +136,7 @@ def make_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VITRINE_USER_KEY", str(tmp_path / "users.key"))
     for module in ("text.run", "image.run", "ranker", "showcase"):
         monkeypatch.setattr(f"generate.{module}.load_ranker", lambda *_: FakeRanker())
-    monkeypatch.setattr(everybody, "BLOCK", 2)
+    monkeypatch.setattr(batch_job, "USERS_PER_PART", 2)
     runs, models = tmp_path / "runs", tmp_path / "models"
     with write_artifact(models / "recommender", "recommender") as staging:
         (staging / "weights").write_text("none")
@@ -166,24 +166,26 @@ def make_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     image = run_image_generator(looks, models / "image", build_trainer)
     write = WriteConfig(temperature=1.5, max_tokens=8)
-    write_for_all(BulkConfig(str(text), items="top:2", write=write), runs / "texts")
+    write_texts(TextBatchConfig(str(text), items="top:2", write=write), runs / "texts")
     run_image_batch_job(ImageBatchConfig(str(image), items="i0,i7", sampling=DRAW), runs / "images")
     sample_image(image, user=GONE, item="i3", output=runs / "one.png")
     broken = ImageBatchConfig(str(image), items="i1", sampling=DRAW)
     with monkeypatch.context() as patched:
-        patched.setattr(everybody, "write_artifact", _stop)
+        patched.setattr(batch_job, "write_artifact", _stop)
         with pytest.raises(KeyboardInterrupt):
             run_image_batch_job(broken, runs / "broken")
     rotate_user_key()
     sample_image(image, user=GONE, item="i4", output=runs / "two.png")
     sample_image(image, user="u1", item="i4", output=runs / "other.png")
-    scores = ScoreConfig(people=6, written=6, samples=6, write=write)
+    scores = TextScoreConfig(num_users=6, num_generated=6, num_sample_users=6, write=write)
     run_text_scores(text, scores, runs / "text-scores")
     shown = ImageScoreConfig(
         num_users=6, num_contact_sheet_users=6, classifier_steps=1, sampling=DRAW
     )
     run_image_scores(image, shown, runs / "image-scores")
-    everyone = ShowcaseConfig(text=str(text), image=str(image), people=6, scored_people=6, **common)
+    everyone = ShowcaseConfig(
+        text=str(text), image=str(image), num_users=6, num_scored_users=6, **common
+    )
     run_showcase(everyone, runs / "showcase")
     table = {"arm": ["lora"] * 6, "user_id": USERS, "rank": range(6)}
     pq.write_table(pa.table(table), runs / "targets.parquet")
@@ -208,15 +210,15 @@ def test_who_is_forgotten_is_in_no_byte_under_a_rotated_key_too(made: Made) -> N
     for kind in ("texts", "images", "showcase", "text-scores", "image-scores"):
         open_artifact(made.runs / kind, kind=kind)
     assert (made.runs / "other.png").exists()
-    found = json.loads((made.runs / "showcase" / "showcase.json").read_text())["people"]
+    found = json.loads((made.runs / "showcase" / "showcase.json").read_text())["users"]
     assert {one["user"] for one in found} == set(others.values())
     for one in found:
-        for creation in one["creations"]:
+        for generated in one["generated"]:
             files = {
-                file.name[-8:] for file in (made.runs / "showcase").glob(f"{creation['files']}-*")
+                file.name[-8:] for file in (made.runs / "showcase").glob(f"{generated['files']}-*")
             }
-            assert len(files) == (3 if one["partner"] else 2)
-            assert bool(creation["words"]["swapped"]) <= bool(one["partner"])
+            assert len(files) == (3 if one["swapped_user"] else 2)
+            assert bool(generated["texts"]["swapped"]) <= bool(one["swapped_user"])
     assert len(pq.read_table(made.runs / "texts" / "texts.parquet")) == 5 * 2
     assert len(pq.read_table(made.runs / "targets.parquet")) == 5
     again = forget(GONE, made.runs)

@@ -16,6 +16,7 @@ from torch import Tensor
 from catalog.errors import VitrineError
 from catalog.images import read_image
 from catalog.splits import Targets
+from generate.evaluation.readings import Reading
 from generate.image.codec import PatchCodec, peak_signal_to_noise
 from generate.image.config import CodecConfig, DenoiserConfig, ImageConfig, SamplingConfig
 from generate.image.data import ImageData
@@ -516,9 +517,9 @@ def test_scores_tell_own_from_swapped(
         items=np.array([world.interactions.history(user)[5] for user in users]),
         states=states,
     )
-    colour = SimpleNamespace(
+    colour = Reading(
         read=lambda pixels: "red" if _redness(Image.fromarray(pixels)) > 0 else "blue",
-        labels=[None if user == 3 else ("red", "blue")[user % 2] for user in users],
+        label=lambda user, item: None if user == 3 else ("red", "blue")[user % 2],
     )
     done: list[int] = []
     scores = score_images(

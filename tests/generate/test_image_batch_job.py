@@ -15,7 +15,7 @@ from transformers import ViTConfig, ViTForImageClassification
 
 from catalog.artifacts import open_artifact
 from catalog.errors import VitrineError
-from generate import everybody
+from generate.conditioning import CONDITIONS
 from generate.forget import forget
 from generate.image import batch_job
 from generate.image.attribute_classifier import SIZE, ImageAttributeClassifier, _fit
@@ -75,7 +75,7 @@ FEW = SamplingConfig(steps=2, reject_near_copies=False)
 def test_everybodys_pictures_are_those_each_would_get_and_go_on_where_they_were(
     generator: Path, sampler: ImageSampler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(everybody, "BLOCK", 2)
+    monkeypatch.setattr("generate.batch_job.USERS_PER_PART", 2)
     users = [str(user) for user in sampler.catalog.user_ids[:5]]
     (tmp_path / "some.txt").write_text("\n".join(users))
     asked = ImageBatchConfig(
@@ -94,15 +94,15 @@ def test_everybodys_pictures_are_those_each_would_get_and_go_on_where_they_were(
         again = sampler.sample([(user, row["item_id"])], replace(FEW, seed=row["seed"]))[0]
         assert np.array_equal(np.asarray(again), np.asarray(Image.open(tmp_path / "one.png")))
 
-    sample_block, drawn = batch_job.sample_block, []
+    sample_part, drawn = batch_job.sample_part, []
 
     def stop_after_two(sampler: ImageSampler, users: np.ndarray, *rest):
         if len(drawn) == 2:
             raise KeyboardInterrupt
         drawn.append(users.tolist())
-        return sample_block(sampler, users, *rest)
+        return sample_part(sampler, users, *rest)
 
-    monkeypatch.setattr(batch_job, "sample_block", stop_after_two)
+    monkeypatch.setattr(batch_job, "sample_part", stop_after_two)
     with pytest.raises(KeyboardInterrupt):
         batch_job.run_image_batch_job(asked, tmp_path / "broken")
     drawn.clear()
@@ -110,7 +110,7 @@ def test_everybodys_pictures_are_those_each_would_get_and_go_on_where_they_were(
     assert len(drawn) == 1
     # But for its signature, which says nothing of when, each is the same.
     assert batch_job.read_images(broken).to_pylist() == rows
-    assert open_artifact(whole).manifest["metrics"] == {"people": 5, "images": 10, "refused": 0}
+    assert open_artifact(whole).manifest["metrics"] == {"users": 5, "images": 10, "refused": 0}
 
 
 def test_forgetting_says_what_learned_from_everybody(
@@ -279,7 +279,7 @@ def test_pictures_are_compared_with_none_that_the_judge_learned_from() -> None:
     from types import SimpleNamespace
 
     from generate.image.attribute_classifier import train_attribute_classifier
-    from generate.image.score import TOLD, reference_items, score_with_encoder
+    from generate.image.score import reference_items, score_with_encoder
 
     rng = np.random.default_rng(0)
     drawn = rng.integers(0, 255, (40, SIZE, SIZE, 3), dtype=np.uint8)
@@ -304,7 +304,7 @@ def test_pictures_are_compared_with_none_that_the_judge_learned_from() -> None:
     judge, _ = train_attribute_classifier(catalog, 2, progress=False, without=compared)
     assert not set(judge.learned) & set(compared)
     assert len(judge.learned) == 22
-    pictures = {told: [Image.fromarray(drawn[item]) for item in asked] for told in TOLD}
+    pictures = {told: [Image.fromarray(drawn[item]) for item in asked] for told in CONDITIONS}
     judged, _ = score_with_encoder(pictures, asked, catalog, people, judge)
     assert judged["reference_pictures"] == 18
     judge.learned = np.arange(10)

@@ -30,7 +30,7 @@ REVIEWED = {
     ("generate/image/sample_grid.py", "log_grid", "logger.log_image"),
     ("generate/image/sampler.py", "sample_image", "Path(output).write_bytes"),
     ("generate/image/report.py", "run_image_scores", "(staging.path / SHEET_FILE).write_bytes"),
-    ("generate/showcase.py", "make_gallery", "(folder / f'{name}-{told}.png').write_bytes"),
+    ("generate/showcase.py", "make_gallery", "(folder / f'{files}-{condition}.png').write_bytes"),
     # Drawn to be checked and marked (the sampler), measured and dropped (scores), or marked (samples).
     ("generate/image/sampler.py", "_draw", "self.pipeline"),
     ("generate/image/score.py", "draw_for", "pipeline"),

@@ -16,7 +16,8 @@ from catalog.interactions import Interactions
 from catalog.splits import make_split
 from generate.next_items import NextItemPairs
 from generate.text.facts import Facts, attribute_columns, words_of
-from generate.text.tasks import Task, Words, load_task, tasks_with_words
+from generate.text.task_texts import TaskTexts, tasks_with_texts
+from generate.text.tasks import Task, load_task
 
 COLOURS = ["black", "Black", "red", "blue", "red", "green", "black", "blue"]
 KINDS = ["coat", "coat", "hat", "hat", "scarf", "scarf", "coat", "hat"]
@@ -70,8 +71,8 @@ def catalog() -> Catalog:
 
 def text(catalog: Catalog, task: str | Task, user: int, position: int) -> str | None:
     found = task if isinstance(task, Task) else load_task(task)
-    words = Words(catalog, [found])
-    return words.texts_of(found.name, np.array([user]), np.array([position]))[0]
+    texts = TaskTexts(catalog, [found])
+    return texts.texts_of(found.name, np.array([user]), np.array([position]))[0]
 
 
 @pytest.mark.parametrize(
@@ -145,14 +146,14 @@ def test_words_are_told_from_numbers_and_quotes() -> None:
     ("content", "told"),
     [
         ("[", "line 1: "),
-        ("words: ['{title}']\nwords: ['{text}']", "line 2: the key 'words'"),
-        ("about: x", "it takes `about`, one line, and `words`"),
-        ("words: []", "it takes `about`"),
-        ("words: [always the same]", "with at least one {field}"),
-        ("words: ['{title']", "a template is malformed"),
-        ("words: ['{price:.2f}']", "names alone, without `:` or `!`"),
-        ("words: ['{title!x}']", "names alone"),
-        ("{words: ['{title}'], more: 1}", "it takes `about`"),
+        ("templates: ['{title}']\ntemplates: ['{text}']", "line 2: the key 'templates'"),
+        ("description: x", "it takes `description`, one line, and `templates`"),
+        ("templates: []", "it takes `description`"),
+        ("templates: [always the same]", "with at least one {field}"),
+        ("templates: ['{title']", "a template is malformed"),
+        ("templates: ['{price:.2f}']", "names alone, without `:` or `!`"),
+        ("templates: ['{title!x}']", "names alone"),
+        ("{templates: ['{title}'], more: 1}", "it takes `description`"),
     ],
 )
 def test_a_file_that_is_no_task_is_one_line(content: str, told: str, tmp_path: Path) -> None:
@@ -166,16 +167,16 @@ def test_a_file_that_is_no_task_is_one_line(content: str, told: str, tmp_path: P
 
 def test_a_task_of_ones_own_is_a_file(catalog: Catalog, tmp_path: Path) -> None:
     path = tmp_path / "label.yaml"
-    path.write_text("about: what hangs on it\nwords: '{colour} {title}, {price}'\n")
+    path.write_text("description: what hangs on it\ntemplates: '{colour} {title}, {price}'\n")
     task = load_task(str(path))
     assert (task.name, task.about, task.personal) == ("label", "what hangs on it", False)
     assert text(catalog, task, 0, 2) == "blue The hat, 13"
     pairs = NextItemPairs(catalog, make_split(catalog, SplitConfig(kind="leave-one-out")))
-    words, wordless = tasks_with_words(catalog, ("title", str(path)), pairs)
-    assert (list(words.tasks), wordless) == (["title", "label"], ())
-    path.write_text("words: '{color} {title}'\n")
+    texts, without = tasks_with_texts(catalog, ("title", str(path)), pairs)
+    assert (list(texts.tasks), without) == (["title", "label"], ())
+    path.write_text("templates: '{color} {title}'\n")
     with pytest.raises(VitrineError, match=r"\{color\}, which the catalog clothes .*'colour'"):
-        Words(catalog, [load_task(str(path))])
+        TaskTexts(catalog, [load_task(str(path))])
 
 
 def test_a_misspelt_task_is_told_with_the_nearest() -> None:

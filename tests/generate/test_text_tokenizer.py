@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from catalog.columns import TITLE
 from generate.text.clean import clean_text, short_title
+from generate.text.text_metrics import distinct, near_copies
 from generate.text.tokenizer import (
     SPECIAL_TOKENS,
     Tokenizer,
@@ -16,7 +17,6 @@ from generate.text.tokenizer import (
     reserved_ids,
     train_tokenizer,
 )
-from generate.text.variety import distinct, near_copies
 
 
 @pytest.fixture(scope="module")

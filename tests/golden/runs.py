@@ -78,10 +78,10 @@ def rankings(config: Any, folder: Path) -> dict[str, str]:
 
 
 def texts(folder: Path) -> dict[str, str]:
-    """Curves of a text generator and what it writes, plain and strict."""
+    """Curves of a text generator and what it writes, with and without verified claims."""
     from generate.text.config import TextConfig, WriteConfig
     from generate.text.run import run_text_generator
-    from generate.text.writer import open_writer
+    from generate.text.writer import load_writer
     from launch.trainer import build_trainer
     from pretrain.config import TrainerConfig
 
@@ -93,13 +93,15 @@ def texts(folder: Path) -> dict[str, str]:
         trainer=TrainerConfig(max_steps=6, log_every=1, progress=False, accelerator="cpu"),
     )
     artifact = run_text_generator(config, folder / "text", build_trainer)
-    opened = open_writer(artifact)
+    opened = load_writer(artifact)
     users, items = opened.catalog.user_ids, opened.catalog.items["item_id"]
     texts = [
-        opened.write(user, str(items[row]), task, WriteConfig(strict=strict, tries=2))[0].text
+        opened.write(
+            user, str(items[row]), task, WriteConfig(verify_claims=verify_claims, max_attempts=2)
+        )[0].text
         for row, user in enumerate([None, str(users[0]), str(users[1])])
         for task in ("description", "review")
-        for strict in (False, True)
+        for verify_claims in (False, True)
     ]
     return {
         "text curves": curves(artifact),

@@ -166,7 +166,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_page_shows_people_and_what_was_made_for_them(finished: Path) -> None:
     page = (finished / "report.html").read_text(encoding="utf8")
-    people = json.loads((finished / "showcase" / "showcase.json").read_text())["people"]
+    people = json.loads((finished / "showcase" / "showcase.json").read_text())["users"]
     assert len(people) == 2
     for person in people:
         assert person["user"] in page
@@ -228,7 +228,7 @@ def test_who_is_forgotten_is_on_no_page_and_the_page_is_made_again_without(
 ) -> None:
     """Last in this file: it changes what the tests above look at."""
     monkeypatch.setenv("VITRINE_CACHE", str(finished.parent / "cache"))
-    story = json.loads((finished / "showcase" / "showcase.json").read_text())["people"][0]
+    story = json.loads((finished / "showcase" / "showcase.json").read_text())["users"][0]
     users = load_catalog(CatalogConfig(path=str(finished / "world" / "wardrobe"))).user_ids.tolist()
     (gone,) = [user for user in users if opaque_id(user) == story["user"]]
     done = forget(gone, finished)

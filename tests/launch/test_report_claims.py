@@ -125,7 +125,7 @@ def span(value: float) -> dict[str, float]:
 
 
 SCORES = {
-    "images": {
+    "image": {
         "measures": {
             "palette": {
                 "own": span(0.7),
@@ -138,12 +138,12 @@ SCORES = {
             }
         }
     },
-    "words": {
+    "text": {
         "likelihood": {
             "review, item hidden": {
-                "own": {"nats_per_token": span(1.1)},
-                "swapped": {"nats_per_token": span(1.4)},
-                "none": {"nats_per_token": span(1.3)},
+                "own": {"token_nll": span(1.1)},
+                "swapped": {"token_nll": span(1.4)},
+                "none": {"token_nll": span(1.3)},
                 "swapped_minus_own": {"value": 0.3, "low": 0.25, "high": 0.35},
                 "texts": 5,
             }
@@ -190,12 +190,12 @@ def test_a_story_puts_what_was_made_under_whom_it_was_made_for(
     words = {told: f"words for {told}" for told in ("own", "swapped", "none")}
     story = {
         "user": "u",
-        "partner": "v",
+        "swapped_user": "v",
         "history": [1],
         "recommended": [2],
-        "bought_next": 3,
-        "note": "",
-        "creations": [{"item": 3, "files": "x", "words": words}],
+        "next_item": 3,
+        "ground_truth": "",
+        "generated": [{"item": 3, "files": "x", "texts": words}],
     }
     (generated,) = report._story(None, tmp_path, story).generated_items  # type: ignore[arg-type]
     for name, told in (("own", "own"), ("swapped", "swapped"), ("unconditional", "none")):

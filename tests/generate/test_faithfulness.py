@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,11 +16,11 @@ from catalog.interactions import Interactions
 from catalog.splits import load_split, make_split, target_rows
 from generate.text.config import WriteConfig
 from generate.text.facts import Facts
-from generate.text.faithful import Checker, Claim, unsupported_share
+from generate.text.faithfulness import Claim, ClaimChecker, unsupported_share
 from generate.text.prompts import Conditions
-from generate.text.strict import seed_of, write_checked
+from generate.text.verification import ClaimVerifier, attempt_seed
 
-PEOPLE, ITEMS = 60, 24
+NUM_USERS, ITEMS = 60, 24
 COLOURS, KINDS = ("crimson", "navy", "olive"), ("coat", "hat")
 BANDS = ("a bargain", "fair", "a luxury")
 SYNONYMS = {"crimson": "ruby", "navy": "midnight", "olive": "moss"}
@@ -34,7 +33,7 @@ def catalog() -> Catalog:
     colours = [COLOURS[item % 3] for item in range(ITEMS)]
     kinds = [KINDS[item // 3 % 2] for item in range(ITEMS)]
     prices = [20.0 + (item * 7) % ITEMS for item in range(ITEMS)]
-    items = rng.integers(ITEMS, size=PEOPLE * 10)
+    items = rng.integers(ITEMS, size=NUM_USERS * 10)
     ends = ("i wear it every day", "so pleased", "it fits", "my sister wants one")
     reviews = [
         f"a {SYNONYMS[colours[item]]} {kinds[item]}, {ends[row % 4]}"
@@ -60,11 +59,11 @@ def catalog() -> Catalog:
                 "image": [None] * ITEMS,
             }
         ),
-        user_ids=np.array([f"p{n}" for n in range(PEOPLE)]),
+        user_ids=np.array([f"p{n}" for n in range(NUM_USERS)]),
         interactions=Interactions(
-            offsets=np.arange(PEOPLE + 1) * 10,
+            offsets=np.arange(NUM_USERS + 1) * 10,
             items=items.astype(np.int32),
-            times=np.tile(np.arange(10), PEOPLE),
+            times=np.tile(np.arange(10), NUM_USERS),
             reviews=reviews,
         ),
         roles={"items": {"item_id": "item_id"}},
@@ -72,9 +71,9 @@ def catalog() -> Catalog:
 
 
 @pytest.fixture(scope="module")
-def checker(catalog: Catalog) -> Checker:
+def checker(catalog: Catalog) -> ClaimChecker:
     facts = Facts(catalog, common=0.5)  # of three colours each is a third
-    return Checker(catalog, make_split(catalog, SplitConfig(kind="leave-one-out")), facts)
+    return ClaimChecker(catalog, make_split(catalog, SplitConfig(kind="leave-one-out")), facts)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +84,7 @@ def checker(catalog: Catalog) -> Checker:
         ("a navy one", {"navy": "unsupported"}),
         ("it has 0 buttons and costs 20.00, 20", dict.fromkeys(("0", "20.00", "20"), "supported")),
         ("only 19,99 for 3 of them", {"19,99": "unsupported", "3": "unsupported"}),
-        ("so ruby", {"ruby": "supported"}),  # what people call crimson
+        ("so ruby", {"ruby": "supported"}),  # what reviews call crimson
         ("so moss", {"moss": "unsupported"}),
         ("a bargain, it fits", {"bargain": "supported"}),
         ("a luxury, it fits", {"luxury": "unsupported"}),
@@ -99,37 +98,37 @@ def checker(catalog: Catalog) -> Checker:
         ("size 1.0.2 of 12.05.2024", {"1.0.2": "unsupported", "12.05.2024": "unsupported"}),
     ],
 )
-def test_each_claim_is_judged(checker: Checker, text: str, claims: dict[str, str]) -> None:
+def test_each_claim_gets_its_verdict(
+    checker: ClaimChecker, text: str, claims: dict[str, str]
+) -> None:
     found = {claim.words: claim.verdict for claim in checker.check(text, 0)}
     assert found == claims
 
 
-def test_what_was_said_after_training_bears_nothing_out(catalog: Catalog) -> None:
-    """The last review of each person is a test target's."""
-    taken = catalog.interactions
-    assert taken.reviews is not None
-    texts = list(taken.reviews)
-    for last in taken.offsets[1:] - 1:
+def test_reviews_after_training_are_no_evidence(catalog: Catalog) -> None:
+    """The last review of each user is a test target's."""
+    interactions = catalog.interactions
+    assert interactions.reviews is not None
+    texts = list(interactions.reviews)
+    for last in interactions.offsets[1:] - 1:
         texts[last] = "with velvet 77"
-    told = replace(catalog, interactions=replace(taken, reviews=texts))
-    checker = Checker(told, make_split(told, SplitConfig(kind="leave-one-out")))
-    item = int(taken.items[-1])
+    reviewed = replace(catalog, interactions=replace(interactions, reviews=texts))
+    checker = ClaimChecker(reviewed, make_split(reviewed, SplitConfig(kind="leave-one-out")))
+    item = int(interactions.items[-1])
     assert checker.check("77", item) == [Claim("77", "unsupported", "number")]
-    assert not checker.tells_apart("velvet")
+    assert not checker.is_distinctive("velvet")
 
 
-class Parrot:
-    """Says what its seed tells it to, of the first person's item."""
+class ScriptedGenerator:
+    """A text generator whose texts are given by their seeds."""
 
-    learned = ()
-
-    def __init__(self, said: dict[int, str]) -> None:
-        self.said = said
-        self.asked: list[int] = []
+    def __init__(self, texts: dict[int, str]) -> None:
+        self.texts = texts
+        self.seeds: list[int] = []
 
     def write(self, *_: object, seeds: list[int], **__: object) -> list[str]:
-        self.asked += seeds
-        return [self.said.get(seed, "navy") for seed in seeds]
+        self.seeds += seeds
+        return [self.texts.get(seed, "navy") for seed in seeds]
 
 
 def test_dates_sizes_and_prices_that_are_none(catalog: Catalog) -> None:
@@ -140,7 +139,7 @@ def test_dates_sizes_and_prices_that_are_none(catalog: Catalog) -> None:
     prices = [float("nan"), float("inf"), *[20.0] * (ITEMS - 2)]
     items = catalog.items.remove_columns(["text", "price"])
     items = items.add_column("text", texts).add_column("price", prices)
-    checker = Checker(replace(catalog, columns=columns, items=items))
+    checker = ClaimChecker(replace(catalog, columns=columns, items=items))
 
     def verdicts(text: str, item: int = 0) -> dict[str, str]:
         return {claim.words: claim.verdict for claim in checker.check(text, item)}
@@ -152,7 +151,7 @@ def test_dates_sizes_and_prices_that_are_none(catalog: Catalog) -> None:
     assert verdicts("true to size") == {}, "yes and no are no values"
 
 
-def shop_of(texts: list[str], catalog: Catalog) -> Checker:
+def checker_of(texts: list[str], catalog: Catalog) -> ClaimChecker:
     """A checker of items known by these texts alone."""
     blank = [None] * len(texts)
     items = {
@@ -161,13 +160,13 @@ def shop_of(texts: list[str], catalog: Catalog) -> Checker:
         **dict.fromkeys(("text", "category", "image"), blank),
     }
     columns = pa.table({"item_id": items["item_id"]})
-    told = replace(catalog, columns=columns, items=Dataset.from_dict(items))
-    return Checker(told, facts=Facts(told, common=0.5))
+    listed = replace(catalog, columns=columns, items=Dataset.from_dict(items))
+    return ClaimChecker(listed, facts=Facts(listed, common=0.5))
 
 
-def test_a_number_is_borne_out_by_its_own_unit_alone(catalog: Catalog) -> None:
+def test_a_number_is_supported_by_its_own_unit_alone(catalog: Catalog) -> None:
     cord, cable = "Pack of 12, 5 m cord of 1,299.50 g", "A 0.5 l jug, 10 x 20 cm, 3 to 5 kg, $49.90"
-    checker = shop_of([cord, cable, "12 m cord", "x"], catalog)
+    checker = checker_of([cord, cable, "12 m cord", "x"], catalog)
 
     def verdicts(text: str, item: int) -> list[str]:
         return [c.verdict for c in checker.check(text, item) if c.about == "number"]
@@ -182,10 +181,10 @@ def test_a_number_is_borne_out_by_its_own_unit_alone(catalog: Catalog) -> None:
         assert verdicts(text, 1) == ["unsupported"], text
 
 
-def test_what_is_denied_is_not_borne_out_by_what_is_affirmed(catalog: Catalog) -> None:
+def test_a_negated_claim_is_not_supported_by_an_affirmed_one(catalog: Catalog) -> None:
     texts = ["Free of nickel, lead and cadmium", "With nickel", "nickel-free clasp", "x", "lead, y"]
-    checker = shop_of(texts, catalog)
-    for text, borne_out in (
+    checker = checker_of(texts, catalog)
+    for text, supported in (
         ("contains nickel", [False, True, False]),
         ("free of nickel", [True, False, True]),
         ("nickel-free", [True, False, True]),
@@ -194,13 +193,13 @@ def test_what_is_denied_is_not_borne_out_by_what_is_affirmed(catalog: Catalog) -
         ("it doesn't contain nickel", [True, False, True]),
         ("not only nickel", [False, True, False]),
     ):
-        assert [checker.supports(text, item) for item in range(3)] == borne_out, text
+        assert [checker.supports(text, item) for item in range(3)] == supported, text
 
 
 def test_scripts_without_spaces_are_checked_too(catalog: Catalog) -> None:
     coat, shoes = "青い革のコート、10 cm", "赤い絹の靴"
     thai = ("เสื้อหนังสีน้ำเงิน", "รองเท้าผ้าไหมสีแดง")  # a blue leather coat, red silk shoes
-    checker = shop_of([coat, shoes, coat, shoes, *thai, *thai], catalog)
+    checker = checker_of([coat, shoes, coat, shoes, *thai, *thai], catalog)
     assert checker.supports("革のコートです", 0)
     assert not checker.supports(shoes, 0)
     assert not checker.supports("赤い革", 0)
@@ -210,56 +209,63 @@ def test_scripts_without_spaces_are_checked_too(catalog: Catalog) -> None:
     assert not checker.supports(thai[1], 4)
 
 
-def test_strict_tries_again_and_then_takes_the_catalogs_own(
-    checker: Checker, monkeypatch: pytest.MonkeyPatch
+def test_unsupported_texts_are_generated_again_and_then_replaced_by_the_catalogs(
+    checker: ClaimChecker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("generate.text.strict.own_words", lambda words, task, item: f"own {item}")
-    parrot = Parrot({7: "crimson", seed_of(8, 1): "ruby it is"})
+    monkeypatch.setattr(
+        "generate.text.verification.catalog_text", lambda texts, task, item: f"own {item}"
+    )
+    generator = ScriptedGenerator({7: "crimson", attempt_seed(8, 1): "ruby it is"})
+    verifier = ClaimVerifier(generator, checker, None)  # type: ignore[arg-type]
     states = torch.zeros(3, 4)
-    texts = write_checked(
-        parrot,
-        checker,
-        None,
+    texts = verifier.write(
         Conditions(states, states),
         [0, 0, 3],
         "review",
         seeds=[7, 8, 9],
-        config=WriteConfig(strict=True, tries=3),
+        config=WriteConfig(verify_claims=True, max_attempts=3),
     )
     assert [one.text for one in texts] == ["crimson", "ruby it is", "own 3"]
-    assert [(one.tried, one.own) for one in texts] == [(1, False), (2, False), (3, True)]
-    assert len(parrot.asked) == 3 + 2 + 1
-    assert len(set(parrot.asked)) == 6
+    assert [(one.attempts, one.from_catalog) for one in texts] == [
+        (1, False),
+        (2, False),
+        (3, True),
+    ]
+    assert len(generator.seeds) == 3 + 2 + 1
+    assert len(set(generator.seeds)) == 6
 
 
-def test_of_texts_that_claim_too_much_strict_keeps_the_sentences_that_hold(
-    checker: Checker, monkeypatch: pytest.MonkeyPatch
+def test_supported_sentences_are_kept_where_no_whole_text_is_supported(
+    checker: ClaimChecker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("generate.text.strict.own_words", lambda words, task, item: f"own {item}")
-    texts = {
-        1: "It is navy. It is crimson.",
-        seed_of(1, 1): "It is crimson! And navy. Such ruby.",
-        2: "Worn once. It is navy.",
-    }
-    config = WriteConfig(strict=True, tries=2)
-    parrot: Any = Parrot(texts)
-    first, second = write_checked(
-        parrot, checker, None, Conditions(), [0, 0], "review", seeds=[1, 2], config=config
+    monkeypatch.setattr(
+        "generate.text.verification.catalog_text", lambda texts, task, item: f"own {item}"
     )
-    assert (first.text, first.tried, first.own) == ("It is crimson! Such ruby.", 2, False)
+    generator = ScriptedGenerator(
+        {
+            1: "It is navy. It is crimson.",
+            attempt_seed(1, 1): "It is crimson! And navy. Such ruby.",
+            2: "Worn once. It is navy.",
+        }
+    )
+    config = WriteConfig(verify_claims=True, max_attempts=2)
+    verifier = ClaimVerifier(generator, checker, None)  # type: ignore[arg-type]
+    first, second = verifier.write(Conditions(), [0, 0], "review", seeds=[1, 2], config=config)
+    assert first.text == "It is crimson! Such ruby."
+    assert (first.attempts, first.from_catalog) == (2, False)
     assert {claim.verdict for claim in first.claims} == {"supported"}
-    assert (second.text, second.own) == ("own 0", True), "what is left claims nothing"
+    assert (second.text, second.from_catalog) == ("own 0", True), "the rest claims nothing"
 
 
-def test_in_the_demo_world_wrong_reviews_are_found_out(demo_world: Path) -> None:
-    """Of reviews of other items, read by who knows the truth: few wrong ones pass, most true ones do."""
+def test_in_the_demo_world_wrong_reviews_are_detected(demo_world: Path) -> None:
+    """Reviews against other items, by the ground truth: few wrong ones pass, most true ones do."""
     from catalog.config import CatalogConfig
     from catalog.demo import build_demo_world
 
     folder = build_demo_world(demo_world.parent / "larger", num_items=600, num_users=900)
     truth = DemoGroundTruth.load(folder)
     catalog, split = load_split(CatalogConfig(path=str(folder / "home")), SplitConfig())
-    checker = Checker(catalog, split)
+    checker = ClaimChecker(catalog, split)
     ids = catalog.items["item_id"][:]
     rng = np.random.default_rng(0)
     passed: dict[bool, list[bool]] = {True: [], False: []}
