@@ -11,8 +11,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 NUMERIC = {
-    "finetune": "bag_of_words baselines cold_start evaluate losses not_finite repeats semantic_ids "
-    "semantic_ranker statistics",
+    "finetune": "bag_of_words baselines cold_start evaluate list_metrics losses metrics not_finite "
+    "repeats semantic_ids semantic_ranker statistics",
     "pretrain": "encoder objectives readers start",
     "generate": "conditioning decoding image solvers structure text",
     "benchmarks": "speed",
