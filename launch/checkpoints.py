@@ -243,7 +243,7 @@ def newest_valid_checkpoint(work: Path, events: Events | None = None) -> Path | 
     """The newest checkpoint that is what was written; those passed over are named.
 
     VitrineError where there are checkpoints, and none is sound, or where they cannot be listed: to
-    start afresh is for a person to say.
+    start afresh is for the user to decide.
     """
     found = checkpoints_in(work)
     faults = []

@@ -107,9 +107,9 @@ COMMANDS = {
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit status.
 
-    2 after a mistake of the person's (one line, no traceback), 75 where a training was stopped by a
+    2 after a user error (one line, no traceback), 75 where a training was stopped by a
     signal and goes on when started again, 77 where it was and keeps nothing to go on from, 130 after
-    Ctrl-C, 141 where nobody reads the output any more. Anything else that goes wrong is a bug, and keeps
+    Ctrl-C, 141 where the reader of the output is gone. Anything else that goes wrong is a bug, and keeps
     its traceback.
     """
     # Threads that wait by spinning slow each other down many times over on a shared machine; read
@@ -198,7 +198,7 @@ def overview() -> str:
         [
             "usage: vitrine COMMAND [options]",
             "",
-            "Learns a shop's items and its people, and dresses the window for each person.",
+            "Pretrains item encoders, fine-tunes recommenders, generates texts and images for each user.",
             "",
             *lines,
             "",
@@ -261,7 +261,7 @@ def _entry(head: str, doc: str) -> str:
 
 
 def disk_full_message(error: OSError) -> str:
-    """What a full disk means for the person."""
+    """The message for a full disk: where, why, and how to go on."""
     where = error.filename or "the disk of the output"
     return f"{where}: {error.strerror}; make room, and start the same command again to go on"
 

@@ -1,7 +1,7 @@
-"""`vitrine doctor`: looks at a machine before a run does, and says what would go wrong.
+"""`vitrine doctor`: checks a machine for what would make a run fail.
 
-One line a finding: how bad, what was looked at, what was found, what to do. The checks are in
-`launch/checks`; one that fails itself is a finding too.
+One line for each result: level, name of the check, message, remedy. The checks are in `launch/checks`;
+a check that raises is a result too.
 """
 
 import json
@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from launch.checks import Finding
+from launch.checks import CheckResult
 
-Check = Callable[[], Iterable[Finding]]
+Check = Callable[[], Iterable[CheckResult]]
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,13 @@ class DoctorOptions:
 
 
 def doctor(options: DoctorOptions) -> None:
-    """Prints its findings; ends with status 1 where one of them is a failure."""
-    findings = examine(checks(Path(options.work)))
+    """Prints its results; ends with status 1 where one of them is a failure."""
+    results = examine(checks(Path(options.work)))
     if options.json:
-        print(json.dumps([asdict(finding) for finding in findings], indent=1))
+        print(json.dumps([asdict(result) for result in results], indent=1))
     else:
-        print("\n".join(lines(findings)))
-    if any(finding.level == "fail" for finding in findings):
+        print("\n".join(lines(results)))
+    if any(result.level == "fail" for result in results):
         raise SystemExit(1)
 
 
@@ -50,31 +50,35 @@ def checks(work: Path) -> dict[str, Check]:
         "names": network.names,
         "limits": folders.limits,
     }
-    for look in (folders.space, folders.keeps, folders.speed, folders.sharing, folders.clock):
+    for look in (folders.space, folders.durability, folders.speed, folders.sharing, folders.clock):
         named[look.__name__] = partial(look, work)
     return named
 
 
-def examine(named: dict[str, Check]) -> list[Finding]:
-    """All findings. The checks run side by side, as some only wait for others to answer."""
+def examine(named: dict[str, Check]) -> list[CheckResult]:
+    """All results. The checks run side by side, as some only wait for others to answer."""
     with ThreadPoolExecutor(max_workers=len(named)) as pool:
-        found = pool.map(_isolated, named, named.values())
-        return [finding for findings in found for finding in findings]
+        by_check = pool.map(_isolated, named, named.values())
+        return [result for results in by_check for result in results]
 
 
-def lines(findings: list[Finding]) -> list[str]:
-    wide = max(len(finding.what) for finding in findings)
+def lines(results: list[CheckResult]) -> list[str]:
+    wide = max(len(result.name) for result in results)
     return [
-        f"{finding.level:4}  {finding.what:{wide}}  {finding.found}"
-        + (f"  → {finding.remedy}" if finding.remedy else "")
-        for finding in findings
+        f"{result.level:4}  {result.name:{wide}}  {result.message}"
+        + (f"  → {result.remedy}" if result.remedy else "")
+        for result in results
     ]
 
 
-def _isolated(name: str, check: Check) -> list[Finding]:
+def _isolated(name: str, check: Check) -> list[CheckResult]:
     try:
         return list(check())
     except Exception as error:
-        said = " ".join(str(error).split()) or "no reason given"
-        found = f"could not be looked at: {type(error).__name__}: {said}"
-        return [Finding("fail", name, found, "see what it says; a bug, if it makes no sense")]
+        reason = " ".join(str(error).split()) or "no reason given"
+        message = f"the check failed: {type(error).__name__}: {reason}"
+        return [
+            CheckResult(
+                "fail", name, message, "read the message; report a bug if it makes no sense"
+            )
+        ]

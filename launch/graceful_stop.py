@@ -1,6 +1,6 @@
 """Ends a run when it is asked to: after the step in hand, with a checkpoint, on every rank alike.
 
-Schedulers send SIGTERM or SIGUSR1 some time before they kill; a person presses Ctrl-C. The handler
+Schedulers send SIGTERM or SIGUSR1 some time before they kill; a user presses Ctrl-C. The handler
 only remembers it, so that no signal, nor a second one, meets half-written state. Ranks agree on the
 step (`launch.nonfinite_guard` carries the bit), as signals reach them at different moments.
 """
@@ -59,7 +59,7 @@ class GracefulStop(pl.Callback):
         if self.received is None:
             self.received, self.received_at = name, time.monotonic()
             return
-        if name == signal.SIGINT:  # a person who insists
+        if name == signal.SIGINT:  # the second Ctrl-C
             raise KeyboardInterrupt
 
     def _restore(self) -> None:

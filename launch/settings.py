@@ -1,4 +1,4 @@
-"""Turns a YAML file and dotted overrides into one frozen dataclass; after that, nobody parses.
+"""Turns a YAML file and dotted overrides into one frozen dataclass; nothing is parsed after that.
 
 The classes live in each room's `config.py`. Every field has a default, so a file says only what it
 changes. Keys are checked here, so that a misspelt one is answered with the nearest known one, and so

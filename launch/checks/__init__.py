@@ -1,14 +1,14 @@
-"""What `vitrine doctor` looks at; each check yields findings, and knows nothing of the others."""
+"""The checks of `vitrine doctor`; each yields results, and knows nothing of the others."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One line of the doctor's."""
+class CheckResult:
+    """One line that `vitrine doctor` prints."""
 
     level: Literal["ok", "warn", "fail"]
-    what: str
-    found: str
+    name: str
+    message: str
     remedy: str = ""

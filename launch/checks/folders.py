@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from launch.checks import Finding
+from launch.checks import CheckResult
 
 GB = 1e9
 LITTLE_SPACE, NO_SPACE = 20 * GB, 2 * GB
@@ -20,7 +20,7 @@ SLOW = 20e6
 PROBE = 16_000_000
 SKEW = 5
 """Seconds between two clocks."""
-LOST = {
+EPHEMERAL = {
     "tmpfs": "it lies in memory, and is gone with the machine",
     "ramfs": "it lies in memory, and is gone with the machine",
     "overlay": "it lies in the container's own layer, and is gone with it",
@@ -28,35 +28,35 @@ LOST = {
 MOUNTS = Path("/proc/self/mounts")
 
 
-def space(work: Path) -> Iterator[Finding]:
+def space(work: Path) -> Iterator[CheckResult]:
     from catalog.cache import cache_folder
 
     for what, folder in (("space for runs", work), ("space for the cache", cache_folder())):
         disk = os.statvfs(existing(folder))
         free = disk.f_bavail * disk.f_frsize
-        found = f"{free / GB:.1f} GB free at {folder}"
+        message = f"{free / GB:.1f} GB free at {folder}"
         remedy = "make room, or another --work; $VITRINE_CACHE moves the cache"
         if free < NO_SPACE:
-            yield Finding("fail", what, found, remedy)
+            yield CheckResult("fail", what, message, remedy)
         elif free < LITTLE_SPACE:
-            yield Finding("warn", what, f"{found}; checkpoints take more", remedy)
+            yield CheckResult("warn", what, f"{message}; checkpoints take more", remedy)
         elif disk.f_files and not disk.f_favail:
-            yield Finding("fail", what, f"no more files can be made at {folder}", remedy)
+            yield CheckResult("fail", what, f"no more files can be made at {folder}", remedy)
         else:
-            yield Finding("ok", what, found)
+            yield CheckResult("ok", what, message)
 
 
-def keeps(work: Path) -> Iterator[Finding]:
+def durability(work: Path) -> Iterator[CheckResult]:
     """Whether what lies there outlives the machine or the container."""
     kind = filesystem(existing(work))
-    if kind in LOST:
-        found = f"{work} is {kind}: {LOST[kind]}"
-        yield Finding("warn", "file system", found, "a volume or a disk for --work")
+    if kind in EPHEMERAL:
+        message = f"{work} is {kind}: {EPHEMERAL[kind]}"
+        yield CheckResult("warn", "file system", message, "a volume or a disk for --work")
     else:
-        yield Finding("ok", "file system", f"{work} is {kind}")
+        yield CheckResult("ok", "file system", f"{work} is {kind}")
 
 
-def speed(work: Path) -> Iterator[Finding]:
+def speed(work: Path) -> Iterator[CheckResult]:
     with _probe(work) as path:
         content = os.urandom(PROBE)
         started = time.perf_counter()
@@ -65,14 +65,14 @@ def speed(work: Path) -> Iterator[Finding]:
             file.flush()
             os.fsync(file.fileno())
         rate = PROBE / (time.perf_counter() - started)
-    found = f"{rate / 1e6:,.0f} MB/s to {work}"
+    message = f"{rate / 1e6:,.0f} MB/s to {work}"
     if rate < SLOW:
-        yield Finding("warn", "writing", found, "a faster disk, or a larger checkpoint_every")
+        yield CheckResult("warn", "writing", message, "a faster disk, or a larger checkpoint_every")
     else:
-        yield Finding("ok", "writing", found)
+        yield CheckResult("ok", "writing", message)
 
 
-def sharing(work: Path) -> Iterator[Finding]:
+def sharing(work: Path) -> Iterator[CheckResult]:
     """What artifacts and caches lean on: rename, locks, and files mapped into memory."""
     promises: dict[str, Callable[[Path], bool]] = {
         "rename": _renames,
@@ -86,40 +86,42 @@ def sharing(work: Path) -> Iterator[Finding]:
             except OSError as error:
                 problem = str(error)
         if problem:
-            found = f"{what} at {work}: {problem}"
-            yield Finding(
-                "fail", what, found, "another file system for --work (not FUSE on objects)"
+            message = f"{what} at {work}: {problem}"
+            yield CheckResult(
+                "fail", what, message, "another file system for --work (not FUSE on objects)"
             )
         else:
-            yield Finding("ok", what, f"as they should be at {work}")
+            yield CheckResult("ok", what, f"as they should be at {work}")
 
 
-def clock(work: Path) -> Iterator[Finding]:
+def clock(work: Path) -> Iterator[CheckResult]:
     """Who is older is told by times that several machines write."""
     with _probe(work) as path:
         path.write_bytes(b"now")
         skew = abs(path.stat().st_mtime - time.time())
     if skew > SKEW:
-        found = f"{skew:.0f} s between this machine and the file system at {work}"
-        yield Finding("warn", "clock", found, "NTP (chrony, timedatectl set-ntp true) on both")
+        message = f"{skew:.0f} s between this machine and the file system at {work}"
+        yield CheckResult(
+            "warn", "clock", message, "NTP (chrony, timedatectl set-ntp true) on both"
+        )
     else:
-        yield Finding("ok", "clock", f"{skew:.1f} s from that of the file system at {work}")
+        yield CheckResult("ok", "clock", f"{skew:.1f} s from that of the file system at {work}")
 
 
-def limits() -> Iterator[Finding]:
+def limits() -> Iterator[CheckResult]:
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if 0 <= files < FEW_FILES:
-        yield Finding("warn", "open files", f"at most {files}", "ulimit -n 65536")
+        yield CheckResult("warn", "open files", f"at most {files}", "ulimit -n 65536")
     else:
-        yield Finding("ok", "open files", f"at most {files}")
+        yield CheckResult("ok", "open files", f"at most {files}")
     shared = os.statvfs("/dev/shm")
     size = shared.f_blocks * shared.f_frsize
-    found = f"/dev/shm has {size / GB:.2f} GB"
+    message = f"/dev/shm has {size / GB:.2f} GB"
     if size < LITTLE_SHARED_MEMORY:
         remedy = "docker --shm-size 8g, or --data.workers 0"
-        yield Finding("warn", "shared memory", f"{found}; loader processes fill it", remedy)
+        yield CheckResult("warn", "shared memory", f"{message}; loader processes fill it", remedy)
     else:
-        yield Finding("ok", "shared memory", found)
+        yield CheckResult("ok", "shared memory", message)
 
 
 def existing(folder: Path) -> Path:

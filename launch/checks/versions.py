@@ -8,22 +8,22 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from launch.checks import Finding
+from launch.checks import CheckResult
 
 CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"
 """In a checkout; an installed wheel has none."""
-TOLD = ("torch", "pytorch-lightning", "deepspeed", "transformers", "peft", "diffusers")
+SHOWN = ("torch", "pytorch-lightning", "deepspeed", "transformers", "peft", "diffusers")
 
 
-def python() -> Iterator[Finding]:
+def python() -> Iterator[CheckResult]:
     wanted, here = metadata("vitrine")["Requires-Python"], platform.python_version()
     if SpecifierSet(wanted).contains(here, prereleases=True):
-        yield Finding("ok", "python", here)
+        yield CheckResult("ok", "python", here)
     else:
-        yield Finding("fail", "python", f"{here}, {wanted} is needed", "PYTHON=… ./install")
+        yield CheckResult("fail", "python", f"{here}, {wanted} is needed", "PYTHON=… ./install")
 
 
-def packages() -> Iterator[Finding]:
+def packages() -> Iterator[CheckResult]:
     """What pyproject.toml asks for, in its ranges; what constraints.txt says, to the digit."""
     here: dict[str, str] = {}
     broken = False
@@ -35,18 +35,18 @@ def packages() -> Iterator[Finding]:
             here[name] = version(name)
         except PackageNotFoundError:
             broken = True
-            yield Finding("fail", name, "not installed", remedy)
+            yield CheckResult("fail", name, "not installed", remedy)
             continue
         if not requirement.specifier.contains(here[name], prereleases=True):
             broken = True
-            yield Finding("fail", name, f"{here[name]} is not {requirement.specifier}", remedy)
+            yield CheckResult("fail", name, f"{here[name]} is not {requirement.specifier}", remedy)
     if not broken:
-        told = ", ".join(f"{name} {here[name]}" for name in TOLD if name in here)
-        yield Finding("ok", "packages", f"{told}; all {len(here)} in their ranges")
+        told = ", ".join(f"{name} {here[name]}" for name in SHOWN if name in here)
+        yield CheckResult("ok", "packages", f"{told}; all {len(here)} in their ranges")
     yield from _beside_constraints(here)
 
 
-def _beside_constraints(here: dict[str, str]) -> Iterator[Finding]:
+def _beside_constraints(here: dict[str, str]) -> Iterator[CheckResult]:
     if not CONSTRAINTS.is_file():
         return
     lines = CONSTRAINTS.read_text(encoding="utf-8").splitlines()
@@ -58,4 +58,4 @@ def _beside_constraints(here: dict[str, str]) -> Iterator[Finding]:
     ]
     if others:
         remedy = "./install takes the versions seen working together"
-        yield Finding("warn", "constraints", ", ".join(others), remedy)
+        yield CheckResult("warn", "constraints", ", ".join(others), remedy)

@@ -23,7 +23,7 @@ def catalog_check(options: CatalogCheckOptions, settings: CatalogConfig) -> None
 @dataclass(frozen=True)
 class CatalogDemoOptions:
     folder: str
-    """Where the demo world goes."""
+    """Folder to write the demo world to."""
 
 
 def catalog_demo(options: CatalogDemoOptions, settings: WorldConfig) -> None:

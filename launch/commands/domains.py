@@ -6,25 +6,25 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class DomainsOptions:
     store: str = "runs/domains"
-    """Folder that remembers them."""
+    """Folder of the domain store."""
 
 
 @dataclass(frozen=True)
 class DomainOptions:
     name: str
-    """What the domain is called."""
+    """Name of the domain."""
     store: str = "runs/domains"
-    """Folder that remembers them."""
+    """Folder of the domain store."""
 
 
 @dataclass(frozen=True)
 class AddDomainOptions:
     name: str
-    """What the domain is to be called."""
+    """Name of the domain."""
     recommender: str
-    """Folder of a recommender artifact, fitted with LoRA."""
+    """Folder of a recommender artifact, trained with LoRA."""
     store: str = "runs/domains"
-    """Folder that remembers them."""
+    """Folder of the domain store."""
 
 
 def domains_add(options: AddDomainOptions) -> None:

@@ -12,7 +12,7 @@ class EvaluateOptions:
     part: str = "test"
     """Targets to rank: test or validation."""
     output: str = ""
-    """A JSON file for the figures; empty: they are only printed."""
+    """A JSON file for the metrics; empty: they are only printed."""
 
 
 def evaluate(options: EvaluateOptions) -> None:

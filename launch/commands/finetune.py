@@ -11,9 +11,9 @@ from launch.commands.output import print_output_path
 @dataclass(frozen=True)
 class FinetuneOptions:
     output: str = "runs/recommender"
-    """Folder of the recommender that is made."""
+    """Folder of the recommender."""
     model: Model = "vitrine"
-    """A recommender of ours, by dense vectors (vitrine) or by semantic ids, or a baseline."""
+    """A recommender by dense embeddings (vitrine) or semantic ids, or a baseline."""
 
 
 def finetune(options: FinetuneOptions, settings: FinetuneConfig) -> None:
@@ -29,21 +29,23 @@ class ExtendOptions:
     recommender: str
     """Folder of a recommender artifact."""
     catalog: str = ""
-    """Folder of the newer catalog; empty: the one it learned from, as it is now."""
+    """Folder of the newer catalog; empty: the catalog it was trained on, as it is now."""
     encoder: str = ""
-    """Folder of its encoder, where that is no longer where it was."""
+    """Folder of its encoder, if that was moved."""
     output: str = "runs/extended"
-    """Folder of the recommender that is made."""
+    """Folder of the recommender."""
 
 
 def extend(options: ExtendOptions) -> None:
     from finetune.extension import extend as extend_recommender
 
-    found = extend_recommender(
+    extended = extend_recommender(
         options.recommender, options.output, options.catalog, options.encoder or None
     )
-    told = f"{found.kept:,} items as they were, {found.added:,} added, {found.removed:,} removed"
-    if found.dropped:
-        told += f"; {found.dropped:,} interactions with items that are gone were left out"
-    print(told, file=sys.stderr)
-    print_output_path(found.path)
+    line = (
+        f"{extended.kept:,} items unchanged, {extended.added:,} added, {extended.removed:,} removed"
+    )
+    if extended.dropped:
+        line += f"; {extended.dropped:,} interactions with removed items were dropped"
+    print(line, file=sys.stderr)
+    print_output_path(extended.path)

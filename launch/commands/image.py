@@ -11,7 +11,7 @@ from launch.commands.output import print_output_path
 @dataclass(frozen=True)
 class TrainImageOptions:
     output: str = "runs/image"
-    """Folder of the image generator that is made."""
+    """Folder of the image generator."""
 
 
 def train_image(options: TrainImageOptions, settings: ImageConfig) -> None:
@@ -26,7 +26,7 @@ class EvaluateImageOptions:
     generator: str
     """Folder of an image-generator artifact."""
     output: str = "runs/image-scores"
-    """Folder of the scores (scores.json) and the pictures side by side (contact-sheet.png)."""
+    """Folder of the scores (scores.json) and the images side by side (contact-sheet.png)."""
 
 
 def evaluate_image(options: EvaluateImageOptions, settings: ImageScoreConfig) -> None:
@@ -42,19 +42,19 @@ class GenerateImageOptions:
     generator: str
     """Folder of an image-generator artifact."""
     user: str | None = None
-    """For whom, by id; nobody in particular without."""
+    """Id of the user to condition on; without it, generation is unconditional."""
     item: str | None = None
-    """Of what, by id."""
-    output: str = "runs/picture.png"
-    """The picture's file."""
+    """Id of the item."""
+    output: str = "runs/image.png"
+    """File of the image; with --all_users, folder of the images."""
     recommender: str = ""
-    """One extended from the recommender it was trained with (`vitrine extend`), to know its items."""
+    """A recommender extended (`vitrine extend`) from the one the generator was trained with."""
     all_users: bool = False
-    """For everybody, into a folder; goes on where it was, and shares the work under torchrun."""
+    """Batch generation for all users, into a folder; resumes, and shares the work under torchrun."""
     users: str = ""
-    """With --all_users: only for those in this file, one id on each line."""
+    """With --all_users: a file of user ids, one on each line; empty: all users."""
     items: str = "top:3"
-    """With --all_users: each person's so many best items, or ids with commas between."""
+    """With --all_users: top:K, the K best items of each user, or item ids with commas between."""
 
 
 def generate_image(options: GenerateImageOptions, settings: SamplingConfig) -> None:

@@ -11,11 +11,11 @@ from launch.pipeline.config import PipelineConfig, WorldConfig
 @dataclass(frozen=True)
 class DemoOptions:
     fast: bool = False
-    """A smaller shop and shorter training, to see the way in a minute or two."""
+    """A smaller shop and shorter training: a minute or two."""
     output: str = ""
-    """Folder for everything that is made; runs/demo, or runs/demo-fast with --fast."""
+    """Folder of all outputs; runs/demo, or runs/demo-fast with --fast."""
     seed: Seed = 0
-    """The shop and its people are a function of it."""
+    """Seed of the demo world."""
     open: bool = False
     """Open the page in a browser at the end."""
 
@@ -46,7 +46,7 @@ class RunOptions:
     config: str
     """A YAML file, or one that comes with Vitrine, by its name."""
     output: str = "runs/pipeline"
-    """Folder for everything that is made."""
+    """Folder of all outputs."""
 
 
 def run(options: RunOptions, settings: PipelineConfig) -> None:

@@ -10,7 +10,7 @@ from pretrain.config import EmbedConfig, PretrainConfig
 @dataclass(frozen=True)
 class PretrainOptions:
     output: str = "runs/encoder"
-    """Folder of the encoder that is made."""
+    """Folder of the encoder."""
 
 
 def pretrain(options: PretrainOptions, settings: PretrainConfig) -> None:
@@ -23,7 +23,7 @@ def pretrain(options: PretrainOptions, settings: PretrainConfig) -> None:
 @dataclass(frozen=True)
 class EmbedOptions:
     output: str = "runs/vectors"
-    """Folder of the vectors that are made."""
+    """Folder of the embeddings."""
 
 
 def embed(options: EmbedOptions, settings: EmbedConfig) -> None:

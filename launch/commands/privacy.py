@@ -7,7 +7,7 @@ from pathlib import Path
 @dataclass(frozen=True)
 class ForgetOptions:
     folder: str
-    """Below which artifacts are looked for."""
+    """Folder below which artifacts are searched."""
     user: str
     """The user's id."""
     key: str = ""
@@ -25,16 +25,20 @@ def forget(options: ForgetOptions) -> None:
     for path in (*done.files, *done.caches):
         print(f"{path}: removed")
     if not (done.rows or done.files or done.caches):
-        print(f"nothing below {options.folder} was made for {options.user}")
+        print(f"nothing below {options.folder} was generated for {options.user}")
     for place in done.learned:
-        print(f"{place}: its training may have seen what they did; train it again without")
+        print(
+            f"{place}: it may have been trained on their interactions; train it again without them"
+        )
     for file in done.left:
-        print(f"{file}: holds their id and was not made for them; remove it there yourself")
+        print(
+            f"{file}: contains their id and was not written by Vitrine for them; remove it there yourself"
+        )
 
 
 @dataclass(frozen=True)
 class RotateKeyOptions:
-    """Nothing to choose: the file is the one that VITRINE_USER_KEY names."""
+    """No options: the environment variable VITRINE_USER_KEY names the file."""
 
 
 def rotate_key(options: RotateKeyOptions) -> None:

@@ -9,9 +9,9 @@ from catalog.errors import VitrineError
 @dataclass(frozen=True)
 class VerifyOptions:
     file: str
-    """A PNG or JPEG."""
+    """An image file, PNG or JPEG."""
     signer: str = ""
-    """Fingerprint of the key that ought to have signed it; this machine's own without."""
+    """Fingerprint of the key that ought to have signed it; without it, this machine's own."""
 
 
 def verify(options: VerifyOptions) -> None:
@@ -23,10 +23,10 @@ def verify(options: VerifyOptions) -> None:
         raise VitrineError(f"{options.file} holds no signature of Vitrine's.")
     if not verdict.untouched:
         raise VitrineError(f"{options.file} was changed since it was signed.")
-    wanted = options.signer or fingerprint()
-    if verdict.signer != wanted:
+    expected = options.signer or fingerprint()
+    if verdict.signer != expected:
         raise VitrineError(
-            f"{options.file} was signed by the key {verdict.signer}, not by {wanted}; if you know that "
+            f"{options.file} was signed by the key {verdict.signer}, not by {expected}; if you know that "
             f"key, say so with --signer {verdict.signer}."
         )
     print(f"signed by {verdict.signer}, untouched")

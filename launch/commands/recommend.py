@@ -14,15 +14,15 @@ class RecommendOptions:
     recommender: str
     """Folder of a recommender artifact, or of several domains (`vitrine domains`)."""
     user: str | None = None
-    """Whom to recommend to, by id."""
+    """Id of the user."""
     history: str | None = None
-    """Or somebody unknown, by what they have: item ids with commas between."""
+    """Or the history of an unknown user: item ids with commas between."""
     k: PositiveInt = 10
     """Length of the list."""
     domain: str = ""
-    """Of several domains: which; empty: the one in use."""
+    """Name of the domain, of several; empty: the one in use."""
     index: str = ""
-    """Folder of an index of its items (`vitrine index`); empty: every item is scored."""
+    """Folder of an index of its items (`vitrine index`); empty: all items are scored."""
 
 
 def recommend(options: RecommendOptions) -> None:
@@ -41,7 +41,7 @@ def recommend(options: RecommendOptions) -> None:
     )
     if found.source == "popularity":
         print(
-            "no history to go by: these are the items taken most often in training",
+            "no history: these are the most popular items of training",
             file=sys.stderr,
         )
     print(f"by {found.source}")
@@ -55,9 +55,9 @@ class IndexOptions:
     recommender: str
     """Folder of a recommender artifact."""
     encoder: str = ""
-    """Folder of its encoder, where that is no longer where it was."""
+    """Folder of its encoder, if that was moved."""
     output: str = "runs/index"
-    """Folder of the index that is made."""
+    """Folder of the index."""
 
 
 def index(options: IndexOptions, settings: IndexConfig) -> None:

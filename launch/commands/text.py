@@ -46,7 +46,7 @@ class GenerateTextOptions:
     item: str | None = None
     """Id of the item the text is about."""
     task: str = "description"
-    """What to write."""
+    """The writing task, such as description or review."""
     recommender: str = ""
     """A recommender extended from the one it was trained with (`vitrine extend`), to know its items."""
     all_users: bool = False

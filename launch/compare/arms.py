@@ -12,55 +12,60 @@ from launch.compare.config import CompareConfig
 
 IMPUTATIONS: dict[Imputation, str] = {
     "mask": "masked in the fusion",
-    "drop": "items without {} are in no training row",
-    "zeros": "the tower says nothing of them",
-    "mean": "the mean {} stands in",
-    "neighbours": "the mean {} of items taken together with them",
+    "drop": "items without {} are left out of training",
+    "zeros": "a zero embedding",
+    "mean": "the mean {} embedding",
+    "neighbours": "the mean {} embedding of co-purchased items",
     "multi-hop": "the same over several hops",
-    "pagerank": "the same, weighed by personalised PageRank",
+    "pagerank": "the same, weighted by personalised PageRank",
 }
 
 
 def chosen_arms(config: CompareConfig) -> dict[str, ArmConfig]:
-    """The arms that were asked for; VitrineError where there are none, or not such."""
+    """The selected arms by name; VitrineError for names that do not exist."""
     if config.seeds < 1:
         raise VitrineError(f"seeds is {config.seeds}; give 1 or more")
     if config.missing:
         arms = missing_arms(_percents(config.missing), config.finetune.missing_modality.modality)
     else:
         arms = config.arms or default_arms(_modalities(config.finetune.encoder))
-    wanted = [name.strip() for name in config.include.split(",") if name.strip()] or list(arms)
-    for name in wanted:
+    selected = [name.strip() for name in config.include.split(",") if name.strip()] or list(arms)
+    for name in selected:
         if name not in arms:
             raise VitrineError(
                 f"there is no arm {name!r} among those to compare.{did_you_mean(name, arms)} "
                 f"All of them: {', '.join(arms)}"
             )
-    if config.reference and config.reference not in wanted:
+    if config.reference and config.reference not in selected:
         raise VitrineError(
-            f"reference is {config.reference!r}, which is not among the arms compared: {', '.join(wanted)}"
+            f"reference is {config.reference!r}, which is not among the arms compared: {', '.join(selected)}"
         )
-    return {name: arms[name] for name in wanted}
+    return {name: arms[name] for name in selected}
 
 
 def default_arms(modalities: list[str]) -> dict[str, ArmConfig]:
-    """Those that an encoder of these modalities allows; without an encoder, those that need none."""
+    """The arms that an encoder of these modalities allows; without an encoder, those that need none."""
     arms = {
-        "popularity": ArmConfig(model="popularity", description="what most people took"),
-        "item-knn": ArmConfig(model="item-knn", description="what others took who took the same"),
-        "bpr-mf": ArmConfig(model="bpr-mf", description="a vector for each person and each item"),
+        "popularity": ArmConfig(model="popularity", description="the items most users bought"),
+        "item-knn": ArmConfig(
+            model="item-knn", description="items that are bought by the same users"
+        ),
+        "bpr-mf": ArmConfig(
+            model="bpr-mf",
+            description="matrix factorisation: an embedding for each user and each item",
+        ),
         "id": ArmConfig(
             transfer="scratch",
             features="id",
-            description="our reader of histories, a vector for each item",
+            description="our sequence encoder, a learned embedding for each item",
         ),
     }
     if not modalities:
         return arms
-    words = ArmConfig(
-        features="content+id", bag_of_words=True, description="the same, and one for each word"
+    bag_of_words = ArmConfig(
+        features="content+id", bag_of_words=True, description="the same, and a bag of words"
     )
-    arms["vbpr"] = ArmConfig(model="vbpr", description="bpr-mf, and the pretrained item vectors")
+    arms["vbpr"] = ArmConfig(model="vbpr", description="bpr-mf, and the pretrained item embeddings")
     if len(modalities) > 1:
         for name in modalities:
             arms[f"{name} only"] = ArmConfig(
@@ -69,27 +74,29 @@ def default_arms(modalities: list[str]) -> dict[str, ArmConfig]:
     return arms | {
         "semantic-ids": ArmConfig(
             model="semantic-ids",
-            description="items as codes of the pretrained vectors, told one by one",
+            description="items as codes of the pretrained embeddings, decoded one by one",
         ),
         "shuffled": ArmConfig(
             features="shuffled", description="lora, reading other items' content"
         ),
         "zero-shot": ArmConfig(
-            transfer="zero-shot", description="as pretrained, nothing trained here"
+            transfer="zero-shot", description="as pretrained, nothing fine-tuned"
         ),
         "scratch": ArmConfig(transfer="scratch", description="the same model, not pretrained"),
-        "frozen": ArmConfig(transfer="frozen", description="pretrained towers that stand still"),
+        "frozen": ArmConfig(transfer="frozen", description="frozen pretrained towers"),
         "lora": ArmConfig(
             transfer="lora", description="low-rank updates of the pretrained weights"
         ),
-        "full": ArmConfig(transfer="full", description="all pretrained weights trained on"),
-        "lora+id": ArmConfig(features="content+id", description="lora, and a vector for each item"),
-        **({"lora+id+words": words} if "text" in modalities else {}),
+        "full": ArmConfig(transfer="full", description="all pretrained weights fine-tuned"),
+        "lora+id": ArmConfig(
+            features="content+id", description="lora, and an embedding for each item"
+        ),
+        **({"lora+id+words": bag_of_words} if "text" in modalities else {}),
     }
 
 
 def missing_arms(percents: list[float], modality: str) -> dict[str, ArmConfig]:
-    """Each way to do without, at each share that is missing, the towers standing still."""
+    """Each imputation at each percentage of missing items, with frozen towers."""
     arms = {"whole": ArmConfig(transfer="frozen", description="as the catalog is")}
     for percent in percents:
         for imputation, description in IMPUTATIONS.items():
@@ -103,7 +110,7 @@ def missing_arms(percents: list[float], modality: str) -> dict[str, ArmConfig]:
 
 
 def _percents(listed: str) -> list[float]:
-    """Those above 0, where nothing is to be done about."""
+    """The percentages above 0."""
     try:
         percents = [float(part) for part in listed.split(",")]
     except ValueError:

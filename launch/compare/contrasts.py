@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from finetune.config import ArmConfig
 
 SAME_FOR_EVERY_SEED = ("popularity", "item-knn")
-"""Models that a seed changes nothing of."""
+"""Models whose result does not depend on the seed."""
 
 
 def planned_contrasts(
@@ -14,20 +14,20 @@ def planned_contrasts(
     """(label, arm, against): the differences that are tested, as far as both arms are there."""
     contrasts = [(f"pretraining ({name})", name, "scratch") for name in ("frozen", "lora", "full")]
     for name in ("scratch", "lora"):
-        contrasts.append((f"knowing the person ({name})", name, "popularity"))
+        contrasts.append((f"personalisation ({name})", name, "popularity"))
         contrasts.append((f"content instead of ids ({name})", name, "id"))
     contrasts += [
         ("the items' own content", "lora", "shuffled"),
         ("ids beside content", "lora+id", "lora"),
         ("content beside ids", "lora+id", "id"),
-        ("words beside both", "lora+id+words", "lora+id"),
-        ("content and words beside ids", "lora+id+words", "id"),
+        ("bag of words beside both", "lora+id+words", "lora+id"),
+        ("content and bag of words beside ids", "lora+id+words", "id"),
         ("semantic ids instead of dense vectors", "semantic-ids", "lora"),
         ("semantic ids instead of ids", "semantic-ids", "id"),
     ]
     for name, arm in arms.items():
         if arm.modalities:
-            contrasts.append((f"what is known beside {arm.modalities}", "lora", name))
+            contrasts.append((f"modalities beside {arm.modalities}", "lora", name))
             contrasts.append((f"{arm.modalities} instead of ids", name, "id"))
     for name, arm in arms.items():
         if arm.missing_percent and arm.imputation != "mask":

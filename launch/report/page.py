@@ -145,7 +145,7 @@ def _user_stories(report: Report) -> list[Html]:
     )
     caution = tag(
         "p",
-        "A handful of stories shows what to look for; whether it holds for everybody is measured ",
+        "A handful of stories shows what to look for; whether it holds for all users is measured ",
         "further down.",
         class_="quiet",
     )

@@ -38,7 +38,7 @@ def search_arms(
 ) -> dict[str, SearchResult]:
     """Searches every arm that has something to search; what the journal holds is not tried again.
 
-    An arm all of whose trials diverged comes into `failed`, with the reason; without that, DivergenceError
+    An arm all of whose trials diverged is added to `failed`, with the reason; without that, DivergenceError
     is raised. Raises VitrineError for a
     space that makes no sense, without Optuna, and on several devices.
     """
@@ -63,17 +63,17 @@ def search_arms(
         ) from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     output.mkdir(parents=True, exist_ok=True)
-    found = {}
+    results = {}
     for name, space in spaces.items():
         if space:
             search = ArmSearch(name, arms[name], config, common, space, output, build_trainer)
             try:
-                found[name] = search.run()
+                results[name] = search.run()
             except DivergenceError as error:
                 if failed is None:
                     raise
                 failed[name] = str(error)
-    return found
+    return results
 
 
 class ArmSearch:
@@ -111,7 +111,7 @@ class ArmSearch:
         """Tries what is missing of the trials; DivergenceError where none of them came to a figure."""
         while len(self._ended()) < self.config.trials:
             trial = self._next()
-            print_status(f"[{self._place(trial)}] {_told(trial.params)}")
+            print_status(f"[{self._place(trial)}] {_in_words(trial.params)}")
             score = self._try(trial)
             print_status(
                 f"[{self._place(trial)}] {'diverged' if score is None else f'{score:.4f}'}"
@@ -137,7 +137,7 @@ class ArmSearch:
         from catalog.catalog import load_catalog
         from pretrain.work import what_is_learned
 
-        asked = {
+        request = {
             "model": self.arm.model,
             "settings": what_is_learned(asdict(self.settings)),
             "space": {name: repr(range_) for name, range_ in self.space.items()},
@@ -145,7 +145,7 @@ class ArmSearch:
         encoder = self.settings.encoder
         parents = {"encoder": Path(encoder)} if encoder else {}
         return request_hash(
-            "search", asked, parents, load_catalog(self.settings.catalog).fingerprint
+            "search", request, parents, load_catalog(self.settings.catalog).fingerprint
         )
 
     def _ended(self) -> "list[FrozenTrial]":
@@ -164,8 +164,8 @@ class ArmSearch:
         seed = self.config.seed * 100_003 + number
         self.study.sampler = TPESampler(n_startup_trials=RANDOM_TRIALS, seed=seed)
         ranges = {name: _distribution(range_) for name, range_ in self.space.items()}
-        asked = self.study.ask(ranges)
-        return self.study.get_trials()[asked.number]
+        trial = self.study.ask(ranges)
+        return self.study.get_trials()[trial.number]
 
     def _try(self, trial: "FrozenTrial") -> float | None:
         """The trial's figure, entered in the journal; None where its training diverged."""
@@ -202,5 +202,5 @@ def _distribution(range_: Range | Choice) -> "BaseDistribution":
     return FloatDistribution(range_.low, range_.high, log=range_.log)
 
 
-def _told(values: Mapping[str, Any]) -> str:
+def _in_words(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {in_short(value)}" for name, value in values.items())

@@ -1,4 +1,4 @@
-"""What `vitrine launch` is asked for, and what becomes of it; imports no torch."""
+"""Options of `vitrine launch`, the job made from them, and exit statuses; imports no torch."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,14 +6,14 @@ from typing import Literal
 from catalog.config import NonNegativeInt, PositiveInt
 
 RESUMABLE = 75
-"""Status of a stage that a signal stopped: it goes on when started again (EX_TEMPFAIL)."""
+"""Status of a stage that a signal stopped: it resumes when started again (EX_TEMPFAIL)."""
 USER_ERROR = 2
 """Status of a stage that reported a mistake in one line; starting it again would say the same."""
 INTERRUPTED = 130
-"""Status of a stage that a person stopped with Ctrl-C."""
+"""Status of a stage that the user stopped with Ctrl-C."""
 NOT_RESUMABLE = 77
-"""Status of a stage that a signal stopped, and that keeps nothing to go on from: started again, it
-would begin at its first step."""
+"""Status of a stage that a signal stopped, and that has no checkpoint: started again, it begins at its first
+step."""
 PORT = 29500
 """Where the processes of a job meet, on its first node."""
 
@@ -24,7 +24,7 @@ class LaunchOptions:
     """pretrain, finetune, embed, compare, train-text, train-image or run; its own options and settings
     follow, as without `launch`."""
     on: Literal["local", "slurm", "kubernetes"] = "local"
-    """Where."""
+    """Where the stage runs."""
     nodes: NonNegativeInt = 0
     """Machines; 0: as trainer.nodes says."""
     devices: NonNegativeInt = 0

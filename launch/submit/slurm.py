@@ -53,7 +53,7 @@ if [ "$code" -eq RESUMABLE ] && [ "${SLURM_RESTART_COUNT:-0}" -lt REQUEUES ]; th
     fi
 fi
 
-# A job that somebody cancelled is not RUNNING any more, and stays cancelled.
+# A job that was cancelled (scancel) is not RUNNING any more, and stays cancelled.
 if [ "$again" ]; then
     state=$(squeue --noheader --format=%T --jobs="$SLURM_JOB_ID")
     if [ "$state" = RUNNING ]; then

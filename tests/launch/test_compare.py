@@ -151,7 +151,7 @@ def test_the_planned_contrasts_are_those_the_arms_can_answer() -> None:
     asked = planned_contrasts(arms)
     assert len({(ours, other) for _, ours, other in asked}) == len(asked)
     assert ("pretraining (full)", "full", "scratch") in asked
-    assert ("what is known beside image", "lora", "image only") in asked
+    assert ("modalities beside image", "lora", "image only") in asked
     assert planned_contrasts({"id": ArmConfig(), "popularity": ArmConfig()}) == []
     assert planned_contrasts({"a": ArmConfig(), "b": ArmConfig()}, "a") == [
         ("b rather than a", "b", "a")

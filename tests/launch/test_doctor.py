@@ -14,23 +14,23 @@ from types import SimpleNamespace
 
 import pytest
 
-from launch.checks import Finding, devices, folders, network, versions
+from launch.checks import CheckResult, devices, folders, network, versions
 from launch.cli import main
 from launch.doctor import checks, examine, lines
 
 Patch = pytest.MonkeyPatch
 
 
-def level(findings: Iterator[Finding], what: str) -> str:
+def level(results: Iterator[CheckResult], what: str) -> str:
     """How bad; whatever is not fine has to say what to do."""
-    found = {finding.what: finding for finding in findings}
+    found = {result.name: result for result in results}
     assert found[what].level == "ok" or found[what].remedy
     return found[what].level
 
 
 def test_a_healthy_folder_and_its_machine_are_fine(tmp_path: Path) -> None:
-    for findings in (folders.speed(tmp_path), folders.sharing(tmp_path), folders.clock(tmp_path)):
-        assert {finding.level for finding in findings} == {"ok"}
+    for results in (folders.speed(tmp_path), folders.sharing(tmp_path), folders.clock(tmp_path)):
+        assert {result.level for result in results} == {"ok"}
     assert not list(tmp_path.iterdir())
 
 
@@ -50,10 +50,10 @@ def test_packages_out_of_range_missing_or_never_seen_are_named(monkeypatch: Patc
         return wrong.get(name) or real(name)
 
     monkeypatch.setattr(versions, "version", version)
-    found = {finding.what: finding for finding in versions.packages()}
+    found = {result.name: result for result in versions.packages()}
     assert found["torch"].level == found["peft"].level == "fail"
-    assert "1.13.0 is not" in found["torch"].found
-    assert "rich 14.0.1" in found["constraints"].found
+    assert "1.13.0 is not" in found["torch"].message
+    assert "rich 14.0.1" in found["constraints"].message
     assert found["constraints"].level == "warn"
     assert "packages" not in found
 
@@ -62,9 +62,9 @@ def test_gpus_that_torch_cannot_use_fail(monkeypatch: Patch) -> None:
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(devices, "_say", lambda *_: "570.1\n570.1\n")
+    monkeypatch.setattr(devices, "_output_of", lambda *_: "570.1\n570.1\n")
     assert level(devices.gpus(), "gpus") == "fail"
-    monkeypatch.setattr(devices, "_say", lambda *_: "")
+    monkeypatch.setattr(devices, "_output_of", lambda *_: "")
     assert level(devices.gpus(), "gpus") == "ok"
 
 
@@ -76,8 +76,8 @@ def test_gpus_without_bf16_or_nccl_or_of_two_kinds_are_told(monkeypatch: Patch) 
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda n: f"card {n}")
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
     monkeypatch.setattr(torch.distributed, "is_nccl_available", lambda: False)
-    monkeypatch.setattr(devices, "_say", lambda *_: "")
-    levels = {finding.what: finding.level for finding in devices.gpus()}
+    monkeypatch.setattr(devices, "_output_of", lambda *_: "")
+    levels = {result.name: result.level for result in devices.gpus()}
     assert levels == {"gpus": "ok", "gpus alike": "warn", "bf16": "warn", "nccl": "fail"}
 
 
@@ -87,7 +87,7 @@ def test_another_cuda_toolkit_than_torch_has_is_told(monkeypatch: Patch) -> None
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.version, "cuda", "12.8")
     for said, expected in (("release 13.0, V13", "warn"), ("", "warn"), ("release 12.4", "ok")):
-        monkeypatch.setattr(devices, "_say", lambda *_, said=said: said)
+        monkeypatch.setattr(devices, "_output_of", lambda *_, said=said: said)
         assert level(devices._cuda_compiler(), "nvcc") == expected
 
 
@@ -137,12 +137,12 @@ def test_processes_that_do_not_meet_fail(tmp_path: Path, monkeypatch: Patch) -> 
     python.write_text("#!/bin/sh\nexec sleep 60\n")
     python.chmod(0o755)
     monkeypatch.setattr(network.sys, "executable", str(python))
-    monkeypatch.setattr(network, "PATIENCE", 0.2)
+    monkeypatch.setattr(network, "TIMEOUT", 0.2)
     assert level(network.gloo(), "gloo") == "fail"
     python.write_text("#!/bin/sh\necho no interface >&2; exit 1\n")
-    monkeypatch.setattr(network, "PATIENCE", 10)
+    monkeypatch.setattr(network, "TIMEOUT", 10)
     (found,) = network.gloo()
-    assert (found.level, found.found) == ("fail", "no interface")
+    assert (found.level, found.message) == ("fail", "no interface")
 
 
 def test_a_machine_that_nobody_finds_is_told(monkeypatch: Patch) -> None:
@@ -190,8 +190,8 @@ def test_a_folder_that_will_not_last_is_told(
     point = str(work).replace(" ", r"\040")
     mounts.write_text(f"disk / overlay rw 0 0\nit {point} {kind} rw 0 0\n")
     monkeypatch.setattr(folders, "MOUNTS", mounts)
-    assert level(folders.keeps(work / "not" / "yet"), "file system") == expected
-    assert level(folders.keeps(tmp_path), "file system") == "warn"
+    assert level(folders.durability(work / "not" / "yet"), "file system") == expected
+    assert level(folders.durability(tmp_path), "file system") == "warn"
 
 
 def test_a_slow_disk_is_told(tmp_path: Path, monkeypatch: Patch) -> None:
@@ -210,7 +210,7 @@ def refuses(*_: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "name", "fault", "what"),
+    ("module", "name", "fault", "check"),
     [
         (os, "replace", copies, "rename"),
         (os, "fsync", refuses, "rename"),
@@ -223,13 +223,13 @@ def test_a_file_system_that_breaks_a_promise_fails(
     module: object,
     name: str,
     fault: Callable[..., None],
-    what: str,
+    check: str,
     tmp_path: Path,
     monkeypatch: Patch,
 ) -> None:
     monkeypatch.setattr(module, name, fault)
-    found = {finding.what: finding.level for finding in folders.sharing(tmp_path)}
-    assert found.pop(what) == "fail"
+    found = {result.name: result.level for result in folders.sharing(tmp_path)}
+    assert found.pop(check) == "fail"
     assert set(found.values()) == {"ok"}
 
 
@@ -254,14 +254,14 @@ def test_low_limits_are_told(monkeypatch: Patch) -> None:
 
 
 def test_a_check_that_fails_itself_is_a_finding_and_the_others_go_on(tmp_path: Path) -> None:
-    def broken() -> Iterator[Finding]:
-        yield Finding("ok", "broken", "so far")
+    def broken() -> Iterator[CheckResult]:
+        yield CheckResult("ok", "broken", "so far")
         raise KeyError("what\nnow")
 
     named = {"broken": broken, "clock": lambda: folders.clock(tmp_path)}
     told = examine(named)
-    assert [finding.level for finding in told] == ["fail", "ok"]
-    assert "KeyError" in told[0].found
+    assert [result.level for result in told] == ["fail", "ok"]
+    assert "KeyError" in told[0].message
     assert len(lines(told)) == 2
     assert not any("\n" in line for line in lines(told))
 
@@ -276,21 +276,21 @@ def test_a_folder_that_cannot_be_written_fails_without_a_traceback(
     named = {name: look for name, look in checks(tmp_path).items() if name == "clock"}
     (found,) = examine(named)
     assert found.level == "fail"
-    assert str(tmp_path) in found.found
+    assert str(tmp_path) in found.message
 
 
 def test_the_command_ends_with_1_where_something_fails(monkeypatch: Patch, capsys) -> None:
-    finding = Finding("warn", "a", "found", "remedy")
-    monkeypatch.setattr("launch.doctor.checks", lambda _: {"a": lambda: [finding]})
+    result = CheckResult("warn", "a", "found", "remedy")
+    monkeypatch.setattr("launch.doctor.checks", lambda _: {"a": lambda: [result]})
     assert main(["doctor"]) == 0
     assert capsys.readouterr().out == "warn  a  found  → remedy\n"
-    bad = Finding("fail", "b", "found", "remedy")
+    bad = CheckResult("fail", "b", "found", "remedy")
     monkeypatch.setattr("launch.doctor.checks", lambda _: {"a": lambda: [bad]})
     with pytest.raises(SystemExit) as stop:
         main(["doctor", "--json"])
     assert stop.value.code == 1
     assert json.loads(capsys.readouterr().out) == [
-        {"level": "fail", "what": "b", "found": "found", "remedy": "remedy"}
+        {"level": "fail", "name": "b", "message": "found", "remedy": "remedy"}
     ]
 
 
