@@ -38,7 +38,7 @@ from pretrain.config import PretrainConfig, TowerConfig
 from pretrain.run import run_pretraining
 
 SEEDS = (0, 1, 2)
-SPLITS = ("leave-one-out", "global-time")
+SPLITS = ("leave-one-out", "temporal")
 SINGLE = ("text only", "image only")
 EVERYTHING = "lora+id+words"
 FULL = ("full", "full gently")
@@ -232,8 +232,8 @@ def compare_on_movies(output: Path, split: str, include: Sequence[str] = ()) -> 
 
 def compare_on_fashion(output: Path, include: Sequence[str] = ()) -> Compared:
     """`include`: only these arms; empty: all."""
-    encoder = pretrained_on_movies(output, "global-time")
-    config = settings("fashion", "global-time")
+    encoder = pretrained_on_movies(output, "temporal")
+    config = settings("fashion", "temporal")
     config = replace(config, finetune=replace(config.finetune, validate_every=50))
     names = ("popularity", "item-knn", "id", "shuffled", "scratch", "frozen", "lora", "full")
     arms = {n: arm for n, arm in default_arms(["text", "image"]).items() if n in names}
@@ -248,7 +248,7 @@ def gently(arms: dict[str, ArmConfig]) -> dict[str, ArmConfig]:
 
 
 def compare_on_cold_fashion(output: Path) -> Compared:
-    encoder = pretrained_on_movies(output, "global-time")
+    encoder = pretrained_on_movies(output, "temporal")
     config = settings("fashion", "given")
     shop = with_cold_items(config.finetune.catalog, output / "fashion-cold-shop")
     finetune = replace(config.finetune, catalog=replace(config.finetune.catalog, path=str(shop)))

@@ -42,7 +42,7 @@ ARMS = {
     "zeros": "a missing picture is a black one, in training and after",
 }
 SETTINGS = [
-    "--pretrain.split.kind=global-time",
+    "--pretrain.split.kind=temporal",
     "--pretrain.encoder.width=64",
     "--pretrain.encoder.image.image_size=32",
     "--pretrain.encoder.image.config.hidden_size=64",

@@ -153,10 +153,10 @@ def _split(catalog: Catalog) -> tuple[dict[str, str], list[Finding]]:
     given, findings = _given_split(catalog)
     try:
         split = make_split(catalog, SplitConfig(repeats="mask"))
-        rule = "global-time split"
+        rule = "temporal split"
     except VitrineError:
         split = make_split(catalog, SplitConfig(kind="leave-one-out", repeats="mask"))
-        rule = "leave-one-out split (the times allow no global-time split)"
+        rule = "leave-one-out split (the times allow no temporal split)"
     facts = {
         "split": rule,
         "targets": f"{len(split.validation):,} for validation, {len(split.test):,} for test",

@@ -63,13 +63,13 @@ class CatalogConfig:
 
 @dataclass(frozen=True)
 class SplitConfig:
-    kind: Literal["global-time", "leave-one-out", "random", "given"] = "global-time"
+    kind: Literal["temporal", "leave-one-out", "random", "given"] = "temporal"
     """One moment divides past from future for everybody, each person's last item is held out, each
     person's interactions are dealt at random, or a column of the interactions says what is held out."""
     validation_fraction: Fraction = 0.1
-    """global-time: share of the interactions between the two moments; random: of each person's."""
+    """temporal: share of the interactions between the two moments; random: of each person's."""
     test_fraction: Fraction = 0.1
-    """global-time: share of the interactions after the second moment; random: of each person's."""
+    """temporal: share of the interactions after the second moment; random: of each person's."""
     min_history: NonNegativeInt = 1
     """A target counts only if the person has at least this many interactions before it."""
     seed: Seed = 0

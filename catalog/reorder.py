@@ -1,8 +1,8 @@
-"""Puts each person's training interactions first, for splits that are not cuts through time.
+"""Reorders each user's interactions by subset, for random and given splits.
 
-Everything that learns reads a history up to a position. Where training interactions lie between those
-held out, no position divides them, so the histories themselves are put in another order: training,
-validation, test. Nothing that reads a prefix then needs to know how the split came about.
+Training reads a history up to a position. Where held-out interactions lie between training interactions,
+no position divides them, so the histories themselves are reordered: training, validation, test. Code
+that reads a prefix then needs no knowledge of the split.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -33,28 +33,28 @@ SUBSET_NAMES = {
     "test": TEST,
     "testing": TEST,
 }
-"""What a table may call the parts, in small or large letters."""
+"""Names of the subsets in a split column, compared in lower case."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ReorderedInteractions(Interactions):
-    """Histories in the order training, validation, test; the training part in the order of time."""
+    """Histories in the order training, validation, test; the training part is ordered by time."""
 
     config: SplitConfig
-    """The split they are arranged for; no other may be made of them."""
+    """The split they are reordered for; `make_split` refuses any other."""
     parts: NDArray[np.int8]
     """(num_interactions,): TRAIN, VALIDATION or TEST."""
     source_rows: NDArray[np.int64]
-    """(num_interactions,): where each lies in the catalog's own order."""
+    """(num_interactions,): row of each interaction in the catalog's own order."""
 
 
 def reorder_histories(catalog: Catalog, config: SplitConfig) -> Catalog:
-    """The catalog as the split reads it: itself, or for random and given splits with `ReorderedInteractions`.
+    """The catalog with `ReorderedInteractions` for random and given splits; otherwise the catalog itself.
 
-    random deals each person's interactions out by the shares, rounded down; who has too few for a
-    part still gives it one, the test part first, as long as one is left to learn from (as RecBole's
-    random split by ratio does). given goes by the interactions' column `split`.
-    Raises VitrineError for impossible shares, and where the column is missing or says something else.
+    random assigns each user's interactions by the fractions, rounded down; a user with too few for a
+    subset still gives it one, the test subset first, as long as one is left for training (as in
+    RecBole's random split by ratio). given follows the interactions' column `split`.
+    Raises VitrineError for impossible fractions, and where the column is missing or holds other values.
     """
     if config.kind not in SPLITTERS:
         return catalog
@@ -66,7 +66,7 @@ def reorder_histories(catalog: Catalog, config: SplitConfig) -> Catalog:
         offsets=own.offsets,
         items=own.items[rows],
         times=own.times[rows],
-        reviews=None if own.reviews is None else _Picked(own.reviews, rows),
+        reviews=None if own.reviews is None else _ReorderedTexts(own.reviews, rows),
         ratings=None if own.ratings is None else own.ratings[rows],
         config=config,
         parts=parts[rows],
@@ -76,7 +76,7 @@ def reorder_histories(catalog: Catalog, config: SplitConfig) -> Catalog:
 
 
 def check_fractions(config: SplitConfig) -> None:
-    """VitrineError unless both shares are above 0 and leave something to learn from."""
+    """Raises VitrineError unless both fractions are above 0 and leave some training data."""
     validation, test = config.validation_fraction, config.test_fraction
     if validation <= 0 or test <= 0 or validation + test >= 1:
         raise VitrineError(
@@ -86,7 +86,7 @@ def check_fractions(config: SplitConfig) -> None:
 
 
 Assignment = tuple[NDArray[np.int8], NDArray[np.int64]]
-"""Each interaction's part, and its place within the person's part, (num_interactions,) each."""
+"""Each interaction's subset, and its place within the user's subset: (num_interactions,) each."""
 
 
 def _random(catalog: Catalog, users: NDArray[np.int64], config: SplitConfig) -> Assignment:
@@ -102,33 +102,33 @@ def _random(catalog: Catalog, users: NDArray[np.int64], config: SplitConfig) -> 
     keys = np.random.default_rng(config.seed).permutation(len(users))
     drawn = np.empty_like(keys)
     drawn[np.lexsort((keys, users))] = np.arange(len(users))
-    drawn -= catalog.interactions.offsets[users]  # each one's place in the person's own draw
+    drawn -= catalog.interactions.offsets[users]  # place in the user's own random order
     parts = (drawn >= left[users]).astype(np.int8) + (drawn >= (left + sizes[:, 0])[users])
-    # What is held out stays as it was drawn: the first of a part is then any of them.
+    # Held-out interactions stay in drawn order: the first of a subset is then a random one.
     return parts.astype(np.int8), np.where(parts == TRAIN, np.arange(len(users)), keys)
 
 
 def _given(catalog: Catalog, users: NDArray[np.int64], config: SplitConfig) -> Assignment:
-    said = catalog.interactions.split_labels
-    if said is None:
+    labels = catalog.interactions.split_labels
+    if labels is None:
         raise VitrineError(
-            f"the interactions of {catalog.name} have no column that says their part; add a column "
+            f"the interactions of {catalog.name} have no split column; add a column "
             "split that holds train, validation and test, name it with roles: {split: <column>}, or "
             "set another split.kind."
         )
-    names = pa.array(list(SUBSET_NAMES), said.type)
-    found = pc.index_in(pc.utf8_lower(said), value_set=names)
+    names = pa.array(list(SUBSET_NAMES), labels.type)
+    found = pc.index_in(pc.utf8_lower(labels), value_set=names)
     if found.null_count:
-        first = said[pc.index(pc.is_null(found), True).as_py()].as_py()
+        first = labels[pc.index(pc.is_null(found), True).as_py()].as_py()
         raise VitrineError(
-            f"the split column of {catalog.name} says {'nothing' if first is None else repr(first)} "
+            f"the split column of {catalog.name} holds {'nothing' if first is None else repr(first)} "
             f"in the first of {found.null_count:,} rows; write train, validation or test in each."
         )
     parts = np.array(list(SUBSET_NAMES.values()), dtype=np.int8)[found.to_numpy()]
     for part, name in ((TRAIN, "train"), (TEST, "test")):
         if not (parts == part).any():
             raise VitrineError(
-                f"the split column of {catalog.name} says {name} nowhere; a split needs both train "
+                f"the split column of {catalog.name} never holds {name}; a split needs both train "
                 "and test, or set another split.kind."
             )
     return parts, np.arange(len(users))
@@ -140,8 +140,8 @@ SPLITTERS: dict[str, Callable[[Catalog, NDArray[np.int64], SplitConfig], Assignm
 }
 
 
-class _Picked(Sequence[str | None]):
-    """Texts in another order, each still read when asked for."""
+class _ReorderedTexts(Sequence[str | None]):
+    """Texts in another order, each read on access."""
 
     def __init__(self, texts: Sequence[str | None], rows: NDArray[np.int64]) -> None:
         self.texts, self.rows = texts, rows

@@ -1,4 +1,4 @@
-"""Divides histories into training, validation and test; knows nothing about learning them."""
+"""Splits histories into training, validation and test: temporal, leave-one-out, random or given."""
 
 import hashlib
 from dataclasses import asdict, dataclass, field, replace
@@ -24,15 +24,18 @@ from catalog.reorder import (
 
 @dataclass(frozen=True, eq=False)
 class Targets:
-    """Held-out items: the item at `positions`, after the first `history_lengths`; of a random or given split
-    a person may have several."""
+    """Held-out items, each to be predicted from the first `history_lengths` interactions of its user.
+
+    A user has at most one in a temporal or leave-one-out split, and may have several in a random or
+    given split.
+    """
 
     users: NDArray[np.int32]
     """(num_targets,), ascending."""
     positions: NDArray[np.int32]
-    """(num_targets,): place in the person's own history."""
+    """(num_targets,): position in the user's own history."""
     visible_lengths: NDArray[np.int32] | None = None
-    """(num_targets,): `history_lengths`, where what lies between history and target must stay unseen."""
+    """(num_targets,): `history_lengths`, where interactions between history and target must stay unseen."""
     repeats: str = "drop"
     """Whether items of the history are candidates; see `SplitConfig.repeats`."""
 
@@ -41,33 +44,33 @@ class Targets:
 
     @property
     def history_lengths(self) -> NDArray[np.int32]:
-        """(num_targets,): how many interactions, from the person's first, are the history."""
+        """(num_targets,): number of interactions, from the user's first, that are the history."""
         return self.positions if self.visible_lengths is None else self.visible_lengths
 
     def take(self, chosen: NDArray[np.integer] | NDArray[np.bool_]) -> "Targets":
-        """Those at the places, or of the mask, `chosen`."""
+        """The targets at these indices, or of this mask."""
         lengths = None if self.visible_lengths is None else self.visible_lengths[chosen]
         return Targets(self.users[chosen], self.positions[chosen], lengths, self.repeats)
 
     def first_per_user(self) -> "Targets":
-        """The first one of every person."""
+        """The first target of each user."""
         return self.take(np.unique(self.users, return_index=True)[1])
 
-    def sample_users(self, most: int) -> "Targets":
-        """All of at most so many people, evenly drawn, always the same."""
-        people = np.unique(self.users)
-        drawn = np.random.default_rng(0).permutation(len(people))[:most]
-        return self.take(np.isin(self.users, people[drawn]))
+    def sample_users(self, max_users: int) -> "Targets":
+        """All targets of at most `max_users` users, drawn uniformly, always the same ones."""
+        users = np.unique(self.users)
+        drawn = np.random.default_rng(0).permutation(len(users))[:max_users]
+        return self.take(np.isin(self.users, users[drawn]))
 
-    def history(self, interactions: Interactions, place: int) -> NDArray[np.int32]:
-        """The items before target number `place`, oldest first: int32 (length,)."""
-        begin = interactions.offsets[self.users[place]]
-        return interactions.items[begin : begin + self.history_lengths[place]]
+    def history(self, interactions: Interactions, index: int) -> NDArray[np.int32]:
+        """The items before target number `index`, oldest first: int32 (length,)."""
+        begin = interactions.offsets[self.users[index]]
+        return interactions.items[begin : begin + self.history_lengths[index]]
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """What is learned from and what is held out; a training history is items[:train_end]."""
+    """Training, validation and test parts of all histories; a training history is items[:train_end]."""
 
     config: SplitConfig
     train_end: NDArray[np.int32]
@@ -77,22 +80,22 @@ class Split:
     train_counts: NDArray[np.int64]
     """(num_items,): how often each item occurs in training."""
     cut_times: tuple[int, int] | None = None
-    """global-time: the first moments of validation and of test, in the catalog's unit of time."""
+    """Temporal split: the first times of validation and of test, in the catalog's unit of time."""
     cold_fractions: dict[str, float] = field(default_factory=dict)
-    """validation, test → share of targets whose item never occurs in training."""
+    """validation, test → fraction of cold-start targets, whose item never occurs in training."""
     source_rows: NDArray[np.int64] | None = None
-    """random, given: where each interaction lies in the catalog's own order (see `reorder_histories`)."""
+    """Random and given splits: row of each interaction before reordering."""
     num_repeated: dict[str, int] = field(default_factory=dict)
-    """validation, test → targets whose item is in the history before it; `repeats: drop` left them out."""
+    """validation, test → number of targets that are in their own history; `repeats: drop` removes them."""
 
     @property
     def warm_items(self) -> NDArray[np.bool_]:
-        """(num_items,): occurs at least once in training; the others are "cold"."""
+        """bool (num_items,): items that occur in training; the others are cold."""
         return self.train_counts > 0
 
     @property
     def hash(self) -> str:
-        """sha256 of what is held out; equal for equal splits, however they came about."""
+        """sha256 of the held-out positions; equal for equal splits, whatever their settings."""
         digest = hashlib.sha256()
         for array in (
             self.train_end,
@@ -116,7 +119,7 @@ class Split:
         return users, positions.astype(np.int32)
 
     def describe(self) -> dict[str, Any]:
-        """For a manifest: the rule, the cuts, the counts, the shares of cold targets, the hash."""
+        """For a manifest: settings, cut times, counts, fractions of cold targets, and the hash."""
         return {
             **asdict(self.config),
             "cut_times": list(self.cut_times) if self.cut_times else None,
@@ -134,29 +137,29 @@ class Split:
 
 
 def load_split(catalog: CatalogConfig, split: SplitConfig) -> tuple[Catalog, Split]:
-    """The catalog with its histories as the split reads them, and the split.
+    """Loads a catalog, reorders its histories where the split needs it, and splits them.
 
     Raises VitrineError as `load_catalog`, `reorder_histories` and `make_split` do.
     """
-    read = reorder_histories(load_catalog(catalog), split)
-    return read, make_split(read, split)
+    reordered = reorder_histories(load_catalog(catalog), split)
+    return reordered, make_split(reordered, split)
 
 
 def make_split(catalog: Catalog, config: SplitConfig) -> Split:
     """Splits every history into training, validation and test parts.
 
-    global-time: two moments, chosen so that about the wanted shares of all interactions lie after
-    them; a target is the person's first item of its period. leave-one-out: a person's last item is
-    the test target and the one before it the validation target; who has fewer than three
-    interactions, or too short a history for a test target, is kept whole for training. random, given:
-    every item of a person's validation or test part is a target, once, its history their training part
-    alone. Targets that are in their own history are left out where `repeats` is drop.
-    Raises VitrineError for settings that cannot work, and for global-time without moments.
+    temporal: two times, chosen so that about the given fractions of all interactions are later; a
+    target is the user's first item of its period. leave-one-out: a user's last item is the test
+    target and the one before it the validation target; histories of fewer than three interactions,
+    or too short for a test target, are training data. random, given: each item of a user's
+    validation or test part is a target once, and its history is the user's training part.
+    `repeats: drop` removes targets that are in their own history.
+    Raises VitrineError for impossible settings, and for a temporal split without timestamps.
     """
     kinds = {
-        "global-time": _global_time,
-        "leave-one-out": _leave_one_out,
-        **dict.fromkeys(SPLITTERS, _parts),
+        "temporal": _temporal_split,
+        "leave-one-out": _leave_one_out_split,
+        **dict.fromkeys(SPLITTERS, _reordered_split),
     }
     if config.kind not in kinds:
         raise VitrineError(
@@ -167,7 +170,7 @@ def make_split(catalog: Catalog, config: SplitConfig) -> Split:
     interactions = catalog.interactions
     arranged = interactions if isinstance(interactions, ReorderedInteractions) else None
     if (arranged and arranged.config) != (config if config.kind in SPLITTERS else None):
-        raise ValueError("positions of a split mean nothing in histories not arranged for it")
+        raise ValueError("the histories were not reordered for this split")
     if config.repeats not in REPEATS:
         raise VitrineError(
             f"split.repeats {config.repeats!r} is unknown.{did_you_mean(config.repeats, REPEATS)}"
@@ -194,10 +197,10 @@ def make_split(catalog: Catalog, config: SplitConfig) -> Split:
 
 
 REPEATS = ("drop", "mask", "rank")
-Places = tuple[NDArray[np.int32], Targets, Targets, tuple[int, int] | None]
+SplitParts = tuple[NDArray[np.int32], Targets, Targets, tuple[int, int] | None]
 
 
-def _leave_one_out(catalog: Catalog, config: SplitConfig) -> Places:
+def _leave_one_out_split(catalog: Catalog, config: SplitConfig) -> SplitParts:
     lengths = np.diff(catalog.interactions.offsets)
     held_out = lengths >= max(3, config.min_history + 1)
     ends = np.where(held_out, lengths - 2, lengths)
@@ -209,11 +212,11 @@ def _leave_one_out(catalog: Catalog, config: SplitConfig) -> Places:
     )
 
 
-def _global_time(catalog: Catalog, config: SplitConfig) -> Places:
+def _temporal_split(catalog: Catalog, config: SplitConfig) -> SplitParts:
     if not catalog.has_timestamps:
         raise VitrineError(
-            f"the catalog {catalog.name} orders each person's items but has no dates, so no moment "
-            "divides past from future; set split.kind: leave-one-out."
+            f"the catalog {catalog.name} orders each user's items but has no timestamps, so it cannot be "
+            "split by time; set split.kind: leave-one-out."
         )
     interactions = catalog.interactions
     first, second = _choose_cuts(interactions.times, config)
@@ -230,49 +233,49 @@ def _global_time(catalog: Catalog, config: SplitConfig) -> Places:
     )
 
 
-def _parts(catalog: Catalog, config: SplitConfig) -> Places:
+def _reordered_split(catalog: Catalog, config: SplitConfig) -> SplitParts:
     interactions = catalog.interactions
     assert isinstance(interactions, ReorderedInteractions)
-    ends = _sums(interactions, interactions.parts == TRAIN)
+    ends = _count_per_user(interactions, interactions.parts == TRAIN)
     users = np.repeat(np.arange(catalog.num_users), np.diff(interactions.offsets))
     positions = np.arange(len(interactions)) - interactions.offsets[users]
 
     def targets(part: int) -> Targets:
         chosen = np.flatnonzero((interactions.parts == part) & (ends[users] >= config.min_history))
-        # An item that a user took twice in this part is one target: the ideal ranking lists it once.
+        # A repeated item of one part is one target: the ideal ranking lists it once.
         pairs = users[chosen] * catalog.num_items + interactions.items[chosen]
         chosen = chosen[np.sort(np.unique(pairs, return_index=True)[1])]
-        who = users[chosen]
-        lengths = ends[who].astype(np.int32)
-        return Targets(who.astype(np.int32), positions[chosen].astype(np.int32), lengths)
+        owners = users[chosen]
+        lengths = ends[owners].astype(np.int32)
+        return Targets(owners.astype(np.int32), positions[chosen].astype(np.int32), lengths)
 
     return ends.astype(np.int32), targets(VALIDATION), targets(TEST), None
 
 
 def _choose_cuts(times: NDArray[np.int64], config: SplitConfig) -> tuple[int, int]:
-    """The two moments with the nearest shares after them; what happens at once stays together."""
+    """The two cut times with the nearest fractions after them; equal times stay together."""
     check_fractions(config)
     validation, test = config.validation_fraction, config.test_fraction
-    moments, counts = np.unique(times, return_counts=True)
-    if len(moments) < 3:
+    distinct, counts = np.unique(times, return_counts=True)
+    if len(distinct) < 3:
         raise VitrineError(
-            f"all interactions happen at {len(moments)} distinct times, and a global-time split "
+            f"all interactions happen at {len(distinct)} distinct times, and a temporal split "
             "needs three; set split.kind: leave-one-out."
         )
     after = counts[::-1].cumsum()[::-1] / counts.sum()  # (num_moments,) share at or after each
     second = int(np.argmin(np.abs(after[2:] - test))) + 2
     first = int(np.argmin(np.abs(after[1:second] - test - validation))) + 1
-    return int(moments[first]), int(moments[second])
+    return int(distinct[first]), int(distinct[second])
 
 
-def _count_before(interactions: Interactions, moment: int) -> NDArray[np.int64]:
-    """How many of each person's interactions lie before the moment: (num_users,)."""
-    return _sums(interactions, interactions.times < moment)
+def _count_before(interactions: Interactions, time: int) -> NDArray[np.int64]:
+    """Number of each user's interactions before a time: (num_users,)."""
+    return _count_per_user(interactions, interactions.times < time)
 
 
-def _sums(interactions: Interactions, counted: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """How many of each person's interactions are `counted` (num_interactions,): (num_users,)."""
-    earlier = np.concatenate([[0], np.cumsum(counted)])
+def _count_per_user(interactions: Interactions, mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Number of each user's interactions where `mask` (num_interactions,) is true: (num_users,)."""
+    earlier = np.concatenate([[0], np.cumsum(mask)])
     return earlier[interactions.offsets[1:]] - earlier[interactions.offsets[:-1]]
 
 
@@ -281,9 +284,9 @@ def _targets(chosen: NDArray[np.bool_], positions: NDArray[np.int64]) -> Targets
 
 
 def without_test_targets(catalog: Catalog, split: Split) -> tuple[Catalog, Split]:
-    """Both as they would be had nobody yet taken a test target, or anything after it.
+    """The catalog and the split without test targets, and without all interactions after them.
 
-    What chooses among settings is given this: it cannot look at test targets, as there are none.
+    A hyperparameter search is given these, so that it cannot see the test targets.
     """
     interactions = catalog.interactions
     ends = np.diff(interactions.offsets).astype(np.int32)
@@ -300,30 +303,32 @@ def without_test_targets(catalog: Catalog, split: Split) -> tuple[Catalog, Split
 
 
 def target_rows(interactions: Interactions, targets: Targets) -> NDArray[np.int64]:
-    """The rows of the interactions that are to be predicted: int64 (targets,)."""
+    """Rows of the interactions that are to be predicted: int64 (num_targets,)."""
     return interactions.offsets[targets.users] + targets.positions
 
 
 def repeated_target_mask(interactions: Interactions, targets: Targets) -> NDArray[np.bool_]:
-    """Which targets' items are in the history before them: bool (targets,)."""
+    """Targets whose item is in the history before them: bool (num_targets,)."""
     num_items = int(interactions.items.max(initial=0)) + 1
     users = np.repeat(np.arange(len(interactions.offsets) - 1), np.diff(interactions.offsets))
     pairs = users * num_items + interactions.items
-    known, first = np.unique(pairs, return_index=True)  # where each user first met each item
+    unique, first = np.unique(
+        pairs, return_index=True
+    )  # each user's first interaction with each item
     rows = target_rows(interactions, targets)
-    met = first[np.searchsorted(known, pairs[rows])]
-    return met < interactions.offsets[targets.users] + targets.history_lengths
+    first_rows = first[np.searchsorted(unique, pairs[rows])]
+    return first_rows < interactions.offsets[targets.users] + targets.history_lengths
 
 
 def training_mask(interactions: Interactions, ends: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Which interactions lie before their person's `ends` (num_users,): bool (num_interactions,)."""
+    """Interactions before their user's `ends` (num_users,): bool (num_interactions,)."""
     lengths = np.diff(interactions.offsets)
     positions = np.arange(len(interactions)) - np.repeat(interactions.offsets[:-1], lengths)
     return positions < np.repeat(ends, lengths)
 
 
 def train_user_items(catalog: Catalog, split: Split) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(people, items), int64 (num_pairs,) each: what everybody took in training, person by person."""
+    """(users, items), int64 (num_pairs,) each: all training interactions, user by user."""
     interactions = catalog.interactions
     mask = training_mask(interactions, split.train_end)
     users = np.repeat(np.arange(catalog.num_users), np.diff(interactions.offsets))

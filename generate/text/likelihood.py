@@ -73,7 +73,7 @@ def _batch_nll(
     condition: Condition,
     indices: list[int],
 ) -> tuple[NDArray[np.float32], NDArray[np.integer]]:
-    """Summed NLL and number of tokens of the texts at `indices`; NotFinite where a sum is not finite."""
+    """Summed NLL and number of tokens of the texts at `indices`; NonFiniteError where a sum is not finite."""
     items = users.items[indices].tolist() if true.with_item else [None] * len(indices)
     requests = users.requests(condition, items, [0] * len(indices), indices)
     nll, counts = writer.text_nll(requests, true.task, true.of(indices))

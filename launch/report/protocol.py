@@ -13,7 +13,7 @@ FEW_COLD = 20
 """With fewer targets never bought in training, what is said of them is chance."""
 REPEAT_COLUMNS = ("new/recall@10", "repeated/recall@10")
 PROTOCOL = {
-    "global-time": (
+    "temporal": (
         "One moment divides past from future for all users; what a user bought first after it is "
         "the target"
     ),

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -86,7 +87,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def histories(catalog: Catalog) -> dict[str, list[str]]:
-    """Everybody's history, people and items by id."""
+    """All users' histories, users and items by id."""
     ids = catalog.items["item_id"][:]
     return {
         str(user): [ids[item] for item in catalog.interactions.history(row)]
@@ -97,3 +98,18 @@ def histories(catalog: Catalog) -> dict[str, list[str]]:
 @pytest.fixture(name="histories")
 def histories_fixture():
     return histories
+
+
+@pytest.fixture
+def catalog_of(world: World) -> Callable[..., Catalog]:
+    """{user: {time: item}} → a catalog of ten items."""
+
+    def build(histories: dict[str, dict[int, int]], time: str = "timestamp") -> Catalog:
+        rows = [
+            {"user_id": user, "item_id": str(item), time: moment}
+            for user, history in histories.items()
+            for moment, item in history.items()
+        ]
+        return world([{"item_id": str(n)} for n in range(10)], rows)
+
+    return build

@@ -29,7 +29,7 @@ def write(path: Path, content: str = "weights", kind: str = "encoder", **more) -
 
 
 def test_an_artifact_opens_with_all_it_was_told(tmp_path):
-    split = {"kind": "global-time"}
+    split = {"kind": "temporal"}
     with write_artifact(
         tmp_path / "a",
         "encoder",

@@ -107,7 +107,7 @@ def test_rows_somebody_marked_as_suspect_are_counted(shop):
     assert whats(report) == "2 items are marked in the column Picture_Suspected"
 
 
-def test_a_split_that_tests_nobody_is_a_finding(shop, tmp_path):
+def test_a_split_without_test_targets_is_a_finding(shop, tmp_path):
     shop()
     rows = [f"u{n},i0,{n}" for n in range(20)]
     (shop.folder / "interactions.csv").write_text("\n".join(["user_id,item_id,time", *rows]) + "\n")

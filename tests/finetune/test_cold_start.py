@@ -52,7 +52,7 @@ def test_who_has_words_needs_nobody() -> None:
 
 
 def test_a_domain_stores_them(settings: FinetuneConfig, tmp_path: Path) -> None:
-    split = replace(settings.split, kind="global-time", test_fraction=0.3, validation_fraction=0.2)
+    split = replace(settings.split, kind="temporal", test_fraction=0.3, validation_fraction=0.2)
     config = replace(settings, features="content+id", id_width=8, split=split)
     run = run_finetuning(config, tmp_path / "run", build_trainer)
     vectors, taken = open_vectors(run / "item_vectors.safetensors"), train_counts(run) > 0

@@ -190,7 +190,7 @@ def test_a_trial_is_handed_no_test_target(
     assert len(catalog.interactions) == len(whole.interactions) - len(real.test)
 
 
-@pytest.mark.parametrize("kind", ["leave-one-out", "global-time", "random"])
+@pytest.mark.parametrize("kind", ["leave-one-out", "temporal", "random"])
 def test_without_test_targets_a_catalog_ends_before_them(common: FinetuneConfig, kind: Any) -> None:
     config = SplitConfig(kind)
     whole = reorder_histories(load_catalog(common.catalog), config)
