@@ -21,7 +21,7 @@ from benchmarks.contrast import Step, assert_equal, rise_of_peak, speed_figures
 from benchmarks.record import ROOT, write_record
 from benchmarks.steps import GIVE_BACK
 from catalog.splits import Targets
-from finetune.losses import catalog_cross_entropy
+from finetune.losses import full_softmax_loss
 from finetune.metrics import metric_values
 from finetune.ranker import Ranker
 from finetune.recommender import Recommender
@@ -124,7 +124,7 @@ def softmax_ways(positions: int, items: int) -> dict[str, Step]:
     by_itself = torch.nn.LinearCrossEntropyOptions()
     by_hand = torch.nn.LinearCrossEntropyOptions(batch_chunk_size=BY_HAND)
     return {
-        "ours": lambda: step(lambda: catalog_cross_entropy(states, vectors, targets, scale)),
+        "ours": lambda: step(lambda: full_softmax_loss(states, vectors, targets, scale)),
         "naive": lambda: step(lambda: torch_s(None)),
         "chunked": lambda: step(lambda: torch_s(by_itself)),
         "chunked_by_hand": lambda: step(lambda: torch_s(by_hand)),

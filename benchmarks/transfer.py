@@ -177,7 +177,7 @@ def taken_back(ablation: Ablation) -> Iterator[None]:
         if ablation.whitening_fixed:
             patches.enter_context(patch.object(Adaptor, "whiten", once))
         if ablation.shift_kept:
-            target = "finetune.module.without_common_shift"
+            target = "finetune.module.remove_common_shift"
             patches.enter_context(patch(target, lambda fresh, _: fresh))
         if ablation.dropout:
             patches.enter_context(patch.object(FinetuneModule, "train", with_dropout))

@@ -1,4 +1,4 @@
-"""One step of fine-tuning: refresh some item vectors through the towers, predict every next item."""
+"""Training step of fine-tuning: encode some items with gradient, predict every next item of the batch."""
 
 from typing import Any, Self
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from finetune.cold_start import impute_cold_embeddings
 from finetune.config import EncoderLearning
 from finetune.data import FinetuneBatch
-from finetune.losses import catalog_cross_entropy, draw_negatives, sampled_cross_entropy
+from finetune.losses import full_softmax_loss, sample_negatives, sampled_softmax_loss
 from finetune.recommender import Recommender
 from pretrain.config import OptimizerConfig
 from pretrain.distributed import gather_rows
@@ -23,19 +23,18 @@ ALIGNMENT_TEMPERATURE = 0.07
 
 
 class FinetuneModule(pl.LightningModule):
-    """End to end at the price of a few items a step.
+    """End-to-end training at the cost of a few encoded items per step.
 
-    `content` caches what the towers make of every item. A step reads `encode_items` items through
-    the towers with gradient, puts them into the cache, and takes the softmax over the whole catalog:
-    the fresh items meet every position, as positives and as negatives, and the others stand in with
-    the vectors they had when they were last read.
+    `content` caches the content embeddings of all items. A step encodes `encode_items` items with
+    gradient, writes them into the cache, and takes the softmax over the whole catalog: the fresh items
+    are positives and negatives of every position; all others have their cached embeddings.
     """
 
     frozen_is_unchanged = True
-    """Weights that are not trained are those it was built with: checkpoints leave them out."""
+    """Frozen weights equal those the module was built with, so checkpoints leave them out."""
 
     content: Tensor | None
-    taken: Tensor
+    item_counts: Tensor
     candidates: Tensor
 
     def __init__(
@@ -48,12 +47,11 @@ class FinetuneModule(pl.LightningModule):
         encoder_learning: EncoderLearning | None = None,
         negatives: int | None = None,
     ) -> None:
-        """`content` float32 (num_items, width), or None where ids alone stand for items.
+        """`content` float32 (num_items, width), or None for id embeddings alone.
 
-        `train_counts` int (num_items,): how often each item was taken in training. Those never taken
-        are no candidates there: most were not for sale yet, and as negatives in every softmax they
-        would learn one thing, to be ranked last. `negatives`: items drawn for each step beside its
-        targets; None for the softmax over all.
+        `train_counts` int (num_items,): training interactions of each item. Cold items (count 0) are no
+        candidates in training: most were not for sale yet, and as negatives of every softmax they would
+        only learn to rank last. `negatives`: sampled per step beside the targets; None: full softmax.
         """
         super().__init__()
         self.recommender = recommender
@@ -64,39 +62,42 @@ class FinetuneModule(pl.LightningModule):
         encoder = recommender.encoder
         towers_learn = encoder is not None and any(p.requires_grad for p in encoder.parameters())
         self.register_buffer("content", content, persistent=towers_learn)
-        self.register_buffer("taken", train_counts.float(), persistent=False)
-        # Found once: on a GPU each step would wait for their number.
+        self.register_buffer("item_counts", train_counts.float(), persistent=False)
+        # Computed once: on a GPU each step would wait for their number.
         candidates = train_counts.nonzero().squeeze(1)
         self.register_buffer("candidates", candidates, persistent=False)
 
     def item_vectors(self) -> Tensor:
-        """(num_items, width), unit length, from the cache. Ids that learned nothing, of items never
-        taken, say nothing: beside content their neighbours' stand in for them."""
+        """(num_items, width), unit length, from the cache. A cold item's untrained id embedding is replaced:
+        by the imputed one (`finetune.cold_start`) where it is concatenated to content, else by zeros."""
         recommender, content = self.recommender, self.content
         vectors = recommender.adapt(content)
         if recommender.id_vectors is None or content is None or not len(self.candidates):
             return vectors
-        rows = (self.taken == 0).nonzero().squeeze(1)
+        rows = (self.item_counts == 0).nonzero().squeeze(1)
         if recommender.beside:
-            known, taken = vectors.detach().float().cpu().numpy(), (self.taken > 0).cpu().numpy()
-            ids = impute_cold_embeddings(recommender, content[rows], rows, known, taken)
+            known, item_counts = (
+                vectors.detach().float().cpu().numpy(),
+                (self.item_counts > 0).cpu().numpy(),
+            )
+            ids = impute_cold_embeddings(recommender, content[rows], rows, known, item_counts)
         else:
             ids = content.new_zeros(len(rows), vectors.shape[1])
         return vectors.index_copy(0, rows, recommender.adapt(content[rows], rows, ids))
 
     def freeze_unused(self, batch: FinetuneBatch) -> list[str]:
-        """See `pretrain.unused`; the cache stays as it is."""
-        kept = None
+        """Freezes weights that no step reads (`pretrain.unused`); leaves the cache unchanged."""
+        cached = None
         if batch.fresh is not None and self.content is not None:
-            kept = self.content[batch.fresh]
+            cached = self.content[batch.fresh]
         try:
             return freeze_unused(self, batch)
         finally:
-            if kept is not None and self.content is not None and batch.fresh is not None:
-                self.content[batch.fresh] = kept
+            if cached is not None and self.content is not None and batch.fresh is not None:
+                self.content[batch.fresh] = cached
 
     def on_train_start(self) -> None:
-        self.train()  # weights come from disk in evaluation mode, and a resumed run must not begin so
+        self.train()  # loaded weights are in evaluation mode, also in a resumed run
 
     def training_step(self, batch: FinetuneBatch, batch_idx: int) -> Tensor:
         fresh, aligned = None, None
@@ -104,19 +105,19 @@ class FinetuneModule(pl.LightningModule):
             assert self.recommender.encoder is not None
             assert self.content is not None
             encoded = self.recommender.encoder(batch.content)
-            fresh = without_common_shift(encoded.item, self.content[batch.fresh])
-            # Every rank puts every rank's items into its cache, so that the caches stay the same.
+            fresh = remove_common_shift(encoded.item, self.content[batch.fresh])
+            # Every rank writes all ranks' items into its cache, so that all caches stay equal.
             rows, read = gather_rows(batch.fresh), gather_rows(fresh.detach())
             self.content.index_copy_(0, rows, read.to(self.content.dtype))
             if self.alignment and self.recommender.encoder.pairs:
-                losses = [align(encoded, *two) for two in self.recommender.encoder.pairs]
+                losses = [alignment_loss(encoded, *two) for two in self.recommender.encoder.pairs]
                 aligned = torch.stack(losses).mean()
-        tell = self._among_all if self.negatives is None else self._among_some
-        loss = tell(batch, fresh, self.negatives or 0)
+        next_item_loss = self.full_softmax if self.negatives is None else self.sampled_softmax
+        loss = next_item_loss(batch, fresh, self.negatives or 0)
         self.log("loss", loss, sync_dist=True, batch_size=len(batch.items))
         return loss if aligned is None else loss + self.alignment * aligned
 
-    def _among_all(self, batch: FinetuneBatch, fresh: Tensor | None, _: int) -> Tensor:
+    def full_softmax(self, batch: FinetuneBatch, fresh: Tensor | None, _: int) -> Tensor:
         content = self.content
         if fresh is not None:
             assert content is not None
@@ -124,42 +125,42 @@ class FinetuneModule(pl.LightningModule):
             content = content.index_copy(0, batch.fresh, fresh)
         vectors = self.recommender.adapt(content)
         states = self.recommender.history(vectors[batch.items], batch.segments)
-        return catalog_cross_entropy(
+        return full_softmax_loss(
             states[:, :-1][batch.followed],
             vectors,
             batch.items[:, 1:][batch.followed],
             self.recommender.temperature(),
-            self.taken > 0,
+            self.item_counts > 0,
         )
 
-    def _among_some(self, batch: FinetuneBatch, fresh: Tensor | None, negatives: int) -> Tensor:
-        """Touches no more items than are read and drawn, however large the catalog."""
+    def sampled_softmax(self, batch: FinetuneBatch, fresh: Tensor | None, negatives: int) -> Tensor:
+        """Embeds only the items of the batch and the sampled negatives, however large the catalog."""
         targets = batch.items[:, 1:][batch.followed]
-        drawn, log_expected = draw_negatives(targets, self.taken, self.candidates, negatives)
-        rows, places = torch.cat([batch.items.flatten(), drawn]).unique(return_inverse=True)
+        drawn, log_q = sample_negatives(targets, self.item_counts, self.candidates, negatives)
+        rows, positions = torch.cat([batch.items.flatten(), drawn]).unique(return_inverse=True)
         content = None if self.content is None else self.content[rows]
         if fresh is not None:
             assert content is not None
             assert batch.fresh is not None
-            content = renewed(content, rows, batch.fresh, fresh)
+            content = replace_fresh(content, rows, batch.fresh, fresh)
         vectors = self.recommender.adapt(content, rows)
-        read = places[: batch.items.numel()].view_as(batch.items)
-        states = self.recommender.history(vectors[read], batch.segments)
-        asked = torch.cat([read[:, 1:][batch.followed], places[batch.items.numel() :]])
-        return sampled_cross_entropy(
+        history = positions[: batch.items.numel()].view_as(batch.items)
+        states = self.recommender.history(vectors[history], batch.segments)
+        keys = torch.cat([history[:, 1:][batch.followed], positions[batch.items.numel() :]])
+        return sampled_softmax_loss(
             states[:, :-1][batch.followed],
-            vectors[asked],
+            vectors[keys],
             targets,
             drawn,
-            log_expected,
+            log_q,
             self.recommender.temperature(),
         )
 
     def configure_optimizers(self) -> Any:
-        """Discriminative rates, and a warm-up in which the encoder's rate is 0.
+        """AdamW with discriminative learning rates, and a warm-up in which the encoder's rate is 0.
 
-        The encoder's weights keep their gradients meanwhile: DDP and ZeRO wait for every one of them,
-        and AdamW's moments are those of the present loss when the encoder begins to move.
+        The encoder's weights keep their gradients during the warm-up: DDP and ZeRO wait for each of them,
+        and AdamW's moments are up to date when the encoder starts to learn.
         """
         config, steps = self.optimizer_config, self.trainer.max_steps
         encoder, learning = self.recommender.encoder, self.encoder_learning
@@ -171,8 +172,8 @@ class FinetuneModule(pl.LightningModule):
         return make_optimizer(self.parameters(), config, steps, rates, windows)
 
     def train(self, mode: bool = True) -> Self:
-        """Towers stay in evaluation mode: vectors with dropout would not match those in the cache. Where
-        dropout of their low-rank updates is asked for (`lora.dropout`), it alone is at work."""
+        """Towers stay in evaluation mode: embeddings with dropout would not match the cached ones. Only the
+        dropout of their low-rank updates (`lora.dropout`) is active."""
         super().train(mode)
         if self.recommender.encoder is not None:
             self.recommender.encoder.eval()
@@ -182,11 +183,11 @@ class FinetuneModule(pl.LightningModule):
         return self
 
 
-def without_common_shift(fresh: Tensor, cached: Tensor) -> Tensor:
-    """`fresh` item vectors without what all ranks' have moved by together since they were cached.
+def remove_common_shift(fresh: Tensor, cached: Tensor) -> Tensor:
+    """`fresh` embeddings minus the mean shift, over all ranks, from their `cached` values.
 
-    `fresh` and `cached` (n, width) are of the same items. A shift all items share tells none of them
-    apart, and the next whitening takes it off. Until then it would mark the few fresh items among the
+    `fresh` and `cached` (n, width) are of the same items. A shift that all items share distinguishes none
+    of them, and the next whitening removes it. Until then it would mark the few fresh items among the
     cached ones, and the towers would learn that mark.
     """
     moved = gather_rows(fresh - cached.to(fresh.dtype))
@@ -196,7 +197,7 @@ def without_common_shift(fresh: Tensor, cached: Tensor) -> Tensor:
 def encoder_rates(
     encoder: ItemEncoder, learning: EncoderLearning, layer_decay: float = 1.0
 ) -> dict[nn.Parameter, float]:
-    """Each weight of the encoder → its share of the learning rate; lower layers' falls by `layer_decay`."""
+    """Learning rate factor of each encoder weight; it falls by `layer_decay` per layer downwards."""
     decayed = layer_rates(encoder, layer_decay)
     towers = set(encoder.towers.parameters())
     return {
@@ -206,15 +207,15 @@ def encoder_rates(
     }
 
 
-def renewed(content: Tensor, rows: Tensor, fresh_rows: Tensor, fresh: Tensor) -> Tensor:
-    """`content` of `rows` (n,), with `fresh` vectors for those among `fresh_rows` (ascending)."""
-    places = torch.searchsorted(fresh_rows, rows).clamp(max=len(fresh_rows) - 1)
-    is_fresh = (fresh_rows[places] == rows).unsqueeze(1)
-    return torch.where(is_fresh, fresh[places].to(content.dtype), content)
+def replace_fresh(content: Tensor, rows: Tensor, fresh_rows: Tensor, fresh: Tensor) -> Tensor:
+    """`content` of `rows` (n,), with the `fresh` embeddings for those in `fresh_rows` (ascending)."""
+    positions = torch.searchsorted(fresh_rows, rows).clamp(max=len(fresh_rows) - 1)
+    is_fresh = (fresh_rows[positions] == rows).unsqueeze(1)
+    return torch.where(is_fresh, fresh[positions].to(content.dtype), content)
 
 
-def align(encoded: ItemVectors, one: int, other: int) -> Tensor:
-    """Symmetric InfoNCE (CLIP) among one rank's fresh items that have both modalities."""
+def alignment_loss(encoded: ItemVectors, one: int, other: int) -> Tensor:
+    """Symmetric InfoNCE (CLIP) between two modalities of one rank's fresh items that have both."""
     both = encoded.present[:, one] & encoded.present[:, other]
     units = encoded.projected_embeddings[both]
     logits = units[:, one] @ units[:, other].T / ALIGNMENT_TEMPERATURE

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from finetune.data import FinetuneBatch
-from finetune.losses import catalog_cross_entropy, draw_negatives, sampled_cross_entropy
+from finetune.losses import full_softmax_loss, sample_negatives, sampled_softmax_loss
 from finetune.semantic_ids.model import SemanticRecommender
 from pretrain.config import OptimizerConfig
 from pretrain.distributed import sum_over_ranks, world
@@ -19,7 +19,7 @@ class SemanticModule(pl.LightningModule):
     scores (LIGER, Yang et al., 2024). Cold items are candidates in neither."""
 
     content: Tensor
-    taken: Tensor
+    item_counts: Tensor
     candidates: Tensor
     candidate_counts: Tensor
 
@@ -39,7 +39,7 @@ class SemanticModule(pl.LightningModule):
         self.negatives = negatives
         self.optimizer_config = optimizer
         self.register_buffer("content", content, persistent=False)
-        self.register_buffer("taken", train_counts.float(), persistent=False)
+        self.register_buffer("item_counts", train_counts.float(), persistent=False)
         candidates = train_counts.nonzero().squeeze(1)
         self.register_buffer("candidates", candidates, persistent=False)
         self.register_buffer(
@@ -69,10 +69,10 @@ class SemanticModule(pl.LightningModule):
         scale = recommender.temperature()
         if self.negatives is None:
             vectors = recommender.adapt(self.content)
-            return catalog_cross_entropy(states, vectors, targets, scale, self.taken > 0)
-        drawn, log_expected = draw_negatives(targets, self.taken, self.candidates, self.negatives)
+            return full_softmax_loss(states, vectors, targets, scale, self.item_counts > 0)
+        drawn, log_q = sample_negatives(targets, self.item_counts, self.candidates, self.negatives)
         vectors = recommender.adapt(self.content[torch.cat([targets, drawn])])
-        return sampled_cross_entropy(states, vectors, targets, drawn, log_expected, scale)
+        return sampled_softmax_loss(states, vectors, targets, drawn, log_q, scale)
 
     def configure_optimizers(self) -> Any:
         return make_optimizer(self.parameters(), self.optimizer_config, self.trainer.max_steps)

@@ -83,7 +83,7 @@ def negatives_bias(outputs: StepOutputs) -> Tensor:
     """−log of how often each slot's item is to be expected among all ranks' other slots, (all slots,).
 
     Added to the logits of negatives, it makes the sum over the batch an estimate of that over every
-    item that is read (see `finetune.losses.sampled_cross_entropy`, whose sources and limits are these).
+    item that is read (see `finetune.losses.sampled_softmax_loss`, whose sources and limits are these).
     """
     log_chances = gather_rows(outputs.log_popularity)
     return -(log_chances + math.log(max(1, len(log_chances) - 1)))

@@ -19,7 +19,7 @@ from finetune.data import FinetuneBatch, FinetuneData
 from finetune.fitting import FitRequest
 from finetune.item_content import build_content_loader, initial_embeddings
 from finetune.manifest import read_curves
-from finetune.module import FinetuneModule, without_common_shift
+from finetune.module import FinetuneModule, remove_common_shift
 from finetune.run import run_finetuning
 from pretrain.towers import Projection
 from tests.finetune.test_transfer import build_trainer
@@ -150,13 +150,13 @@ def test_what_all_fresh_items_moved_by_together_marks_none_of_them() -> None:
     own = torch.randn(6, 4)
     own -= own.mean(dim=0)
     fresh = (cached + own + 5.0).requires_grad_()
-    seen = without_common_shift(fresh, cached)
+    seen = remove_common_shift(fresh, cached)
     torch.testing.assert_close(seen, cached + own)
     (seen * torch.randn(6, 4)).sum().backward()
     assert fresh.grad is not None
     torch.testing.assert_close(fresh.grad.sum(dim=0), torch.zeros(4), atol=1e-5, rtol=0)
-    assert without_common_shift(fresh[:1], cached[:1]) is not cached, "one item keeps its gradient"
-    assert torch.equal(without_common_shift(fresh[:1], cached[:1]), fresh[:1])
+    assert remove_common_shift(fresh[:1], cached[:1]) is not cached, "one item keeps its gradient"
+    assert torch.equal(remove_common_shift(fresh[:1], cached[:1]), fresh[:1])
 
 
 def test_the_cache_stays_where_the_whitening_was_fitted(full: FinetuneConfig) -> None:

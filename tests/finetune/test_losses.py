@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from finetune.data import FinetuneBatch
-from finetune.losses import catalog_cross_entropy, draw_negatives, sampled_cross_entropy
-from finetune.module import FinetuneModule, renewed
+from finetune.losses import full_softmax_loss, sample_negatives, sampled_softmax_loss
+from finetune.module import FinetuneModule, replace_fresh
 from finetune.recommender import Recommender
 from pretrain.config import OptimizerConfig
 from pretrain.sequence_encoder import SequenceEncoder, SequenceEncoderConfig
@@ -22,7 +22,7 @@ def test_loss_and_gradients_equal_the_whole_matrix(chunk: int, some: bool) -> No
     targets = torch.randint(0, 60, (37,))
     candidates = torch.arange(91) < 60 if some else None
     leaves = (states, items, scale)
-    loss = catalog_cross_entropy(states, items, targets, scale, candidates, chunk)
+    loss = full_softmax_loss(states, items, targets, scale, candidates, chunk)
     ours = torch.autograd.grad(loss * 2, leaves)
     scores = scale * states @ (items[:60] if some else items).T
     whole = F.cross_entropy(scores, targets) * 2
@@ -33,7 +33,7 @@ def test_loss_and_gradients_equal_the_whole_matrix(chunk: int, some: bool) -> No
 def test_no_positions_cost_nothing() -> None:
     states = torch.zeros(0, 4, requires_grad=True)
     items = torch.randn(5, 4, requires_grad=True)
-    loss = catalog_cross_entropy(states, items, torch.zeros(0, dtype=torch.int64), torch.ones(1))
+    loss = full_softmax_loss(states, items, torch.zeros(0, dtype=torch.int64), torch.ones(1))
     loss.backward()
     assert loss.item() == 0
     assert items.grad is not None
@@ -42,7 +42,7 @@ def test_no_positions_cost_nothing() -> None:
 
 def test_a_sampled_key_that_is_the_target_is_no_negative() -> None:
     states, vectors = torch.eye(4)[:2], torch.eye(4)[[0, 1, 0, 3]]
-    loss = sampled_cross_entropy(
+    loss = sampled_softmax_loss(
         states, vectors, torch.tensor([7, 8]), torch.tensor([7, 9]), torch.zeros(4), torch.ones(1)
     )
     first = torch.tensor([1.0, 0.0, 0.0]).softmax(0)[0].log()  # target, other target, item 9
@@ -67,10 +67,10 @@ def test_sampled_softmax_estimates_the_full_one(negatives: int) -> None:
         targets = torch.multinomial(taken, positions, replacement=True)
         noise = F.normalize(torch.randn(positions, 16), dim=-1)
         states = F.normalize(items.detach()[targets] + 0.4 * noise, dim=-1)
-        drawn, log_expected = draw_negatives(targets, taken, candidates, negatives)
+        drawn, log_q = sample_negatives(targets, taken, candidates, negatives)
         keys = items[torch.cat([targets, drawn])]
-        sampled = sampled_cross_entropy(states, keys, targets, drawn, log_expected, scale)
-        exact = catalog_cross_entropy(states, items, targets, scale)
+        sampled = sampled_softmax_loss(states, keys, targets, drawn, log_q, scale)
+        exact = full_softmax_loss(states, items, targets, scale)
         for place, loss in enumerate((sampled, exact)):
             losses[place] += loss.item() / draws
             gradients[place] += torch.autograd.grad(loss, items)[0]
@@ -86,19 +86,17 @@ def test_an_item_is_expected_as_often_as_it_is_drawn() -> None:
     counts, expected = torch.zeros(5), torch.zeros(5)
     for _ in range(draws):
         targets = torch.multinomial(taken, positions, replacement=True)
-        drawn, log_expected = draw_negatives(targets, taken, torch.arange(5), negatives)
+        drawn, log_q = sample_negatives(targets, taken, torch.arange(5), negatives)
         counts += torch.cat([targets[1:], drawn]).bincount(minlength=5) / draws
-        expected[torch.cat([targets, drawn])] = log_expected.exp()
+        expected[torch.cat([targets, drawn])] = log_q.exp()
     torch.testing.assert_close(counts, expected, rtol=0.07, atol=0)
 
 
 def test_a_lone_position_without_drawn_items_costs_nothing() -> None:
     targets, taken = torch.tensor([1]), torch.ones(3)
-    drawn, log_expected = draw_negatives(targets, taken, torch.arange(3), 0)
+    drawn, log_q = sample_negatives(targets, taken, torch.arange(3), 0)
     states = torch.eye(3)[:1].requires_grad_()
-    loss = sampled_cross_entropy(
-        states, torch.eye(3)[1:2], targets, drawn, log_expected, torch.ones(1)
-    )
+    loss = sampled_softmax_loss(states, torch.eye(3)[1:2], targets, drawn, log_q, torch.ones(1))
     loss.backward()
     assert loss.item() == 0
     assert states.grad is not None
@@ -155,5 +153,5 @@ def test_fresh_vectors_stand_where_their_items_do() -> None:
     content = torch.zeros(5, 1)
     rows = torch.tensor([2, 3, 5, 8, 9])
     fresh = torch.tensor([[3.0], [4.0], [9.0]])
-    found = renewed(content, rows, torch.tensor([3, 4, 9]), fresh)
+    found = replace_fresh(content, rows, torch.tensor([3, 4, 9]), fresh)
     assert found.squeeze(1).tolist() == [0, 3, 0, 0, 9]
