@@ -26,8 +26,8 @@ from catalog.errors import VitrineError
 from launch import checkpoints
 from launch.checkpoints import Checkpoints, clean_up, newest_valid_checkpoint
 from launch.trainer import build_trainer
+from pretrain.checkpoint_files import list_checkpoints
 from pretrain.config import TrainerConfig
-from pretrain.work import checkpoints_in
 from tests.launch.train_toy import Numbers, Toy
 
 OLD, NEW = 4, 8
@@ -321,7 +321,7 @@ def _judge_full(folder: Path, status: int, figures: dict[str, Any]) -> None:
         figures["unsound"] += not whole or step not in (OLD, NEW)
     except Exception:
         figures["unsound"] += 1
-    assert checkpoints_in(folder)
+    assert list_checkpoints(folder)
 
 
 if __name__ == "__main__":

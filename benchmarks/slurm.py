@@ -213,7 +213,7 @@ def training(folder: Path) -> dict[str, object]:
     command += ["--output", str(output)]
     said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     number = said.split()[-1]
-    wait_for(lambda: list(folder.glob("encoder.work/**/written.json")), PATIENCE)
+    wait_for(lambda: list(folder.glob("encoder.work/**/checkpoint.json")), PATIENCE)
     told("scancel", "--batch", "--signal=USR1", number)
     wait_for(lambda: not queued(number), PATIENCE)
     log = (logs / f"vitrine-pretrain-{number}.log").read_text()

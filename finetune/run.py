@@ -17,9 +17,10 @@ from finetune.fit import fit_each
 from finetune.fitting import FitRequest
 from finetune.list_metrics import ListMetrics
 from finetune.ranker import Ranker
+from pretrain.checkpoint_files import remove_checkpoints
+from pretrain.request import result_request
 from pretrain.run import TrainerFactory
 from pretrain.shards import gathered_weights, is_sharded
-from pretrain.work import clear_work, learned_request
 
 
 def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerFactory) -> Path:
@@ -53,7 +54,7 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
                 config=asdict(replace(config, features=chosen)),
                 **lineage,
                 split=split.describe(),
-                request=learned_request("recommender", asdict(config), **lineage),
+                request=result_request("recommender", asdict(config), **lineage),
                 card=recommender_card,
             ) as staging:
                 training.store(staging, request, vectors, ranking)
@@ -64,6 +65,6 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
                 staging.metrics["seconds"] = round(perf_counter() - started, 1)
                 staging.metrics["peak_mib"] = memory.mib
             for each in candidates.values():
-                clear_work(each.training.work)
+                remove_checkpoints(each.training.work)
     training.trainer.strategy.barrier()
     return output

@@ -26,7 +26,8 @@ from generate.conditioning import Ranker, derived_seed
 from generate.config import BatchJobConfig
 from generate.pseudonyms import user_key
 from generate.requests import GenerationRequest, HistoryPrefix
-from pretrain.work import check_claimed, claim_work, learned_request
+from pretrain.request import result_request
+from pretrain.work import check_claimed, claim_work
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -78,7 +79,7 @@ def run_batch_job(job: BatchJob, config: BatchJobConfig, catalog: Catalog, outpu
     key = user_key().fingerprint
     settings = asdict(config) | {"users": catalog.user_ids[users].tolist() if config.users else ""}
     settings |= {"user_key": key}  # one artifact has pseudonyms of one key
-    request = learned_request(job.kind, settings, parents, catalog.fingerprint)
+    request = result_request(job.kind, settings, parents, catalog.fingerprint)
     schema = job.schema.with_metadata({USER_KEY: key})
     work = output.with_name(f"{output.name}.work")
     if state.is_main_process:

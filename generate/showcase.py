@@ -31,7 +31,7 @@ from generate.text.checkpoint import load_text_generator
 from generate.text.config import TextScoreConfig, WriteConfig
 from generate.text.score import TextScoreInputs, score_texts
 from generate.text.writer import BatchWriter
-from pretrain.work import learned_request
+from pretrain.request import result_request
 
 HISTORY_SHOWN = 7
 RECOMMENDED_SHOWN = 5
@@ -78,7 +78,7 @@ def run_showcase(config: ShowcaseConfig, output: Path) -> Path:
         catalog=catalog.fingerprint,
         split=split.describe(),
         user_key=user_key().fingerprint,
-        request=learned_request("showcase", asdict(config), parents, catalog.fingerprint),
+        request=result_request("showcase", asdict(config), parents, catalog.fingerprint),
     ) as staging:
         stories = make_gallery(config, users, Generators(writer, sampler), staging.path, truth)
         text_config = TextScoreConfig(

@@ -29,8 +29,13 @@ from catalog.errors import VitrineError
 from launch.events import Events
 from launch.graceful_stop import GracefulStop
 from launch.strategies import kind_of
+from pretrain.checkpoint_files import (
+    CHECKPOINT_MANIFEST,
+    CHECKPOINT_NAME,
+    list_checkpoints,
+    read_checkpoint_manifest,
+)
 from pretrain.distributed import gather_objects, world
-from pretrain.work import CHECKPOINT, WRITTEN, checkpoints_in, written
 
 STATE = "state"
 """In a checkpoint: a file of Lightning's, or under ZeRO a folder of DeepSpeed's."""
@@ -180,13 +185,13 @@ class Checkpoints(Checkpoint):
             self.fault = fault
 
     def _complete(self, partial: Path, final: Path, facts: dict[str, Any], began: float) -> None:
-        (partial / WRITTEN).write_text(dumps_with_checksum(facts), encoding="utf8")
-        fsync_file(partial / WRITTEN)
+        (partial / CHECKPOINT_MANIFEST).write_text(dumps_with_checksum(facts), encoding="utf8")
+        fsync_file(partial / CHECKPOINT_MANIFEST)
         fsync_folders(partial)
         if final.exists():
             remove(final)
         publish(partial, final)
-        for older in checkpoints_in(self.folder.parent)[: -self.keep]:
+        for older in list_checkpoints(self.folder.parent)[: -self.keep]:
             remove(older)
         signal_progress()
         total = sum(size for size, _ in facts["files"].values())
@@ -234,9 +239,9 @@ def checksums_over_ranks(folder: Path) -> Checksums:
 def checkpoint_fault(checkpoint: Path) -> str:
     """What is wrong with a checkpoint, in a few words; "" where it is what was written."""
     try:
-        return checksum_mismatch(checkpoint, written(checkpoint)["files"])
+        return checksum_mismatch(checkpoint, read_checkpoint_manifest(checkpoint)["files"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        return f"{WRITTEN} cannot be read ({type(error).__name__})"
+        return f"{CHECKPOINT_MANIFEST} cannot be read ({type(error).__name__})"
 
 
 def newest_valid_checkpoint(work: Path, events: Events | None = None) -> Path | None:
@@ -245,7 +250,7 @@ def newest_valid_checkpoint(work: Path, events: Events | None = None) -> Path | 
     VitrineError where there are checkpoints, and none is sound, or where they cannot be listed: to
     start afresh is for the user to decide.
     """
-    found = checkpoints_in(work)
+    found = list_checkpoints(work)
     faults = []
     for checkpoint in reversed(found):
         fault = checkpoint_fault(checkpoint)
@@ -268,7 +273,7 @@ def clean_up(folder: Path, step: int) -> None:
     if not folder.is_dir():
         return
     for path in folder.iterdir():
-        match = re.fullmatch(CHECKPOINT, path.name)
+        match = re.fullmatch(CHECKPOINT_NAME, path.name)
         if match is None:
             shutil.rmtree(path, ignore_errors=True)
         elif int(match[1]) > step:
@@ -304,7 +309,7 @@ class report_write_errors:
             return
         if self.trainer.is_global_zero:
             shutil.rmtree(self.partial, ignore_errors=True)
-        found = checkpoints_in(self.folder.parent)
+        found = list_checkpoints(self.folder.parent)
         kept = f"{found[-1].name} stands" if found else "there is none before it"
         raise VitrineError(
             f"cannot write the checkpoint {self.partial.with_suffix('')}: {said or error}; it needs about "

@@ -14,8 +14,8 @@ import torch.distributed as dist
 from catalog.errors import AllRanksError, VitrineError
 from launch.checkpoints import checkpoint_fault, newest_valid_checkpoint
 from launch.events import Events
+from pretrain.checkpoint_files import checkpoint_digest, list_checkpoints, read_checkpoint_manifest
 from pretrain.distributed import gather_objects, world
-from pretrain.work import checkpoints_in, seal_of, written
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,12 @@ def _choice(work: Path, events: Events | None) -> Choice:
         checkpoint = newest_valid_checkpoint(work, events)
         if checkpoint is None:
             return Choice(folder)
-        return Choice(folder, checkpoint.name, written(checkpoint)["step"], seal_of(checkpoint))
+        return Choice(
+            folder,
+            checkpoint.name,
+            read_checkpoint_manifest(checkpoint)["step"],
+            checkpoint_digest(checkpoint),
+        )
     except VitrineError as error:
         return Choice(folder, error=str(error))
 
@@ -68,7 +73,7 @@ def _difference(work: Path, choice: Choice) -> str:
     remedy = "give all ranks one shared folder, in which all see the same, and start the same command again"
     folder = work.resolve()
     try:
-        held = [path.name for path in checkpoints_in(work)]
+        held = [path.name for path in list_checkpoints(work)]
     except VitrineError as error:
         return f"cannot go on: {error}"
     if choice.step is None:
@@ -86,7 +91,7 @@ def _difference(work: Path, choice: Choice) -> str:
     fault = checkpoint_fault(checkpoint)
     if fault:
         return f"cannot use {checkpoint}: {fault}; {resumes}; {remedy}"
-    if (seal := seal_of(checkpoint)) != choice.seal:
+    if (seal := checkpoint_digest(checkpoint)) != choice.seal:
         return (
             f"holds another {choice.name} in {folder} (seal {seal[:12]}…) than rank 0 in "
             f"{choice.folder} (seal {choice.seal[:12]}…); {remedy}"

@@ -25,9 +25,9 @@ from launch.strategies import ElasticDeepSpeedStrategy, kind_of, make_strategy
 from launch.throughput import ThroughputMonitor
 from launch.training_progress import TrainingProgress
 from launch.watchdog import Watchdog
+from pretrain.checkpoint_files import read_checkpoint_manifest
 from pretrain.config import TrainerConfig
 from pretrain.shards import is_sharded
-from pretrain.work import written
 
 
 class StageTrainer(pl.Trainer):
@@ -75,7 +75,7 @@ class StageTrainer(pl.Trainer):
         checkpoint = choose_checkpoint(work, self.events if self.is_global_zero else None)
         if checkpoint is None:
             return None
-        facts, kind = written(checkpoint), kind_of(self.strategy)
+        facts, kind = read_checkpoint_manifest(checkpoint), kind_of(self.strategy)
         if facts["strategy"] != kind:
             raise VitrineError(
                 f"{checkpoint} was written under strategy {_ways(facts['strategy'])}; resume with that, "

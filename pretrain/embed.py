@@ -25,8 +25,9 @@ from pretrain.content_loader import ItemContentLoader, to_device
 from pretrain.embed_items import BLOCK, check_finite, length_sorted_batches
 from pretrain.extract import Extractors
 from pretrain.previous_embeddings import PreviousEmbeddings
+from pretrain.request import result_request
 from pretrain.vectors_artifact import HASHES_FILE, content_hashes, write_ids
-from pretrain.work import check_claimed, claim_work, learned_request
+from pretrain.work import check_claimed, claim_work
 
 ITEM_VECTORS = "item_vectors"
 """The name of the encoder's own vectors; extractors have other names."""
@@ -54,7 +55,7 @@ def run_embedding(config: EmbedConfig, output: Path) -> Path:
             "or name a model (--extract.NAME.model MODEL --extract.NAME.source text)"
         )
     extractors = Extractors(config.extract, bundle, catalog)
-    request = learned_request("vectors", asdict(config), parents, catalog.fingerprint)
+    request = result_request("vectors", asdict(config), parents, catalog.fingerprint)
     device = torch.device(state.device or "cpu")
 
     def open_run() -> EmbeddingRun:

@@ -14,6 +14,7 @@ from catalog.interaction_sketch import InteractionSketch
 from catalog.splits import Split, load_split
 from pretrain.artifact import EncoderBundle, count_parameters, new_encoder
 from pretrain.card import encoder_card
+from pretrain.checkpoint_files import remove_checkpoints
 from pretrain.config import PretrainConfig
 from pretrain.content_loader import ItemContentLoader
 from pretrain.curves import CurveRecorder
@@ -24,10 +25,11 @@ from pretrain.lora import merge_lora
 from pretrain.module import PretrainModule
 from pretrain.projection_init import initialize_projections
 from pretrain.quarantine import Quarantine
+from pretrain.request import result_request
 from pretrain.retrieval import RetrievalReport, hold_out
 from pretrain.shards import gathered_weights
 from pretrain.towers import compile_layers
-from pretrain.work import clear_work, learned_request, work_folder
+from pretrain.work import work_folder
 
 TrainerFactory = Callable[..., pl.Trainer]
 """`launch.trainer.build_trainer`: (TrainerConfig, folder, title, callbacks=…) → Trainer."""
@@ -63,7 +65,7 @@ def run_pretraining(config: PretrainConfig, output: Path, build_trainer: Trainer
     with gathered_weights(bundle.encoder, bundle.sequence_encoder):
         if trainer.is_global_zero:
             _save(config, output, bundle, results, count_parameters(module), trainer.global_step)
-            clear_work(work)
+            remove_checkpoints(work)
     trainer.strategy.barrier()
     return output
 
@@ -132,7 +134,7 @@ def _save(
             "quarantined": len(results.quarantine),
             **{name: points[-1][1] for name, points in results.curves.curves.items()},
         },
-        request=learned_request("encoder", asdict(config), catalog=catalog.fingerprint),
+        request=result_request("encoder", asdict(config), catalog=catalog.fingerprint),
         card=encoder_card,
     ) as staging:
         merge_lora(bundle.encoder)

@@ -1,11 +1,10 @@
-"""Where a stage keeps what is under way, so that a run that was stopped goes on, and no other does.
+"""The work folder of a run: a stopped run resumes from it, and a run of other settings does not.
 
-Each request (settings, catalog, parents) has a folder of its own beside the artifact it will become;
-what lies there was made for it. What another request left beside it is told of, and kept.
+Each request (settings, catalog, parents) has a folder of its own beside the artifact it will become. A
+folder of another request beside it is reported, and kept.
 """
 
 import os
-import re
 import shutil
 import sys
 from collections.abc import Mapping
@@ -17,43 +16,16 @@ from lightning_fabric.utilities.rank_zero import rank_zero_only
 
 from catalog.artifacts import StrPath, artifact_hash, request_hash
 from catalog.atomic_write import replace_file
-from catalog.checksums import dumps_with_checksum, json_digest, loads_with_checksum
+from catalog.checksums import dumps_with_checksum, loads_with_checksum
 from catalog.errors import VitrineError
+from catalog.nested import flatten
+from pretrain.checkpoint_files import newest_checkpoint, read_checkpoint_manifest
+from pretrain.request import result_settings
 
-CHECKPOINT = r"step=(\d+)"
-"""How the folder of a checkpoint is called."""
-WRITTEN = "written.json"
-"""In a checkpoint: its step, the ranks and strategy that wrote it, size and sha256 of each file."""
-
-REQUEST = "request.json"
-"""In a request's folder: its settings, catalog and parents, to say what another one has otherwise."""
+REQUEST_FILE = "request.json"
+"""In a request's folder: its settings, catalog and parents, from which differences are reported."""
 SHOWN = 4
 """Differences that are named."""
-
-PLACES = {"encoder", "generator", "image", "recommender", "text", "vectors"}
-"""Settings that may name the folder of something made before; that is compared by its hash, as a
-parent, and vectors by those of the encoder and the catalog they were made from."""
-RUNTIME_ONLY_SETTINGS = {
-    "": {"workers", "sample_every"},
-    "catalog": {"path"},
-    "data": {"workers", "num_micro_batches", "activation_checkpointing", "compile", "max_broken"},
-    "trainer": {
-        "accelerator",
-        "async_checkpoint",
-        "checkpoint_every",
-        "checkpoint_keep",
-        "devices",
-        "max_nonfinite_steps",
-        "hang_timeout",
-        "log_every",
-        "log_to",
-        "nodes",
-        "progress",
-        "strategy",
-    },
-}
-"""Settings, by section, that say how a run goes or where things lie, but not what it learns: a catalog
-counts by its fingerprint."""
 
 
 def work_folder(
@@ -65,130 +37,128 @@ def work_folder(
     catalog: str,
     parents: Mapping[str, StrPath] | None = None,
 ) -> Path:
-    """The folder of this request, beside `output`; the rest is that of `write_artifact`.
+    """The folder of this request, beside `output`; the other arguments are those of `write_artifact`.
 
-    `rows` names the setting that says what each device reads in a step. Another number of devices is
-    the same request as long as all of them together read the same. Where they do not, and a checkpoint
-    of fewer or more devices is waiting, VitrineError says so.
+    `rows` names the setting with each device's batch size. Another number of devices is the same request
+    as long as the global batch is the same. Where it is not, and there is a checkpoint of another number
+    of devices, VitrineError names the setting that resumes from it.
 
-    Another `trainer.max_steps` goes on from the same checkpoints, and says so on standard error: the
-    learning rate follows the new length from there. VitrineError where the newest one is already past
-    it. Where this request begins at step 0 beside checkpoints of another, what lies there and what
-    differs is said too; it stays.
+    Another `trainer.max_steps` resumes from the same checkpoints and says so on standard error: the
+    learning rate follows the new length from there. VitrineError where the newest checkpoint is already
+    past it. Where this request starts at step 0 beside checkpoints of another, they are reported with
+    the settings that differ, and kept.
     """
     settings = asdict(config)
-    section, _, name = rows.rpartition(".")
-    each: int = (settings[section] if section else settings)[name]
     home = output.with_name(output.name + ".work")
 
     def folder(devices: int) -> Path:
-        learned = what_is_learned(settings, devices)
-        learned["trainer"].pop("max_steps")
-        return home / request_hash(kind, learned, parents, catalog)[:12]
+        result = result_settings(settings, devices)
+        result["trainer"].pop("max_steps")
+        return home / request_hash(kind, result, parents, catalog)[:12]
 
     devices = config.trainer.devices * config.trainer.nodes
-    mine = folder(devices)
-    others = [other for other in sorted(home.glob("*")) if other != mine]
-    waiting = {
+    own = folder(devices)
+    others = {
         other: checkpoint
-        for other in others
-        if (checkpoint := newest_checkpoint(other)) is not None
+        for other in sorted(home.glob("*"))
+        if other != own and (checkpoint := newest_checkpoint(other)) is not None
     }
-    for other, checkpoint in waiting.items():
-        before: int = written(checkpoint)["world_size"]
+    for other, checkpoint in others.items():
+        before: int = read_checkpoint_manifest(checkpoint)["world_size"]
         if folder(before) == other:
-            total = before * each
-            remedy = (
-                f"set --{rows} {total // devices}"
-                if total % devices == 0
-                else f"take a number of devices that divides {total}"
-            )
-            raise VitrineError(
-                f"{checkpoint} was trained with {before} × {each} rows a step, which {devices} × {each} "
-                f"are not; {remedy} to go on from it, or remove {other} to start afresh"
-            )
+            raise _other_batch_size(checkpoint, before, devices, rows, settings)
     request = {
-        "settings": what_is_learned(settings, devices),
+        "settings": result_settings(settings, devices),
         "catalog": catalog,
         "parents": {key: artifact_hash(parent) for key, parent in (parents or {}).items()},
     }
-    _compare_lengths(mine, request)
-    if newest_checkpoint(mine) is None:
-        for other, checkpoint in waiting.items():
-            _tell(
+    _compare_lengths(own, request)
+    if newest_checkpoint(own) is None:
+        for other, checkpoint in others.items():
+            _print_once(
                 f"{other} holds {checkpoint.name} of another request ({_differences(other, request)}); "
                 "it is kept, and this one begins at step 0: ask as before to go on from it, or remove "
                 "the folder"
             )
-    if _first_process():
-        mine.mkdir(parents=True, exist_ok=True)
-        _write(mine / REQUEST, dumps_with_checksum(request))
-    return mine
+    if _is_rank_zero():
+        own.mkdir(parents=True, exist_ok=True)
+        _write(own / REQUEST_FILE, dumps_with_checksum(request))
+    return own
 
 
-def _compare_lengths(mine: Path, request: Mapping[str, Any]) -> None:
-    """Says that checkpoints of a shorter or longer run are gone on from, or why they cannot be."""
-    checkpoint, before = newest_checkpoint(mine), _read_request(mine)
+def _other_batch_size(
+    checkpoint: Path, before: int, devices: int, rows: str, settings: Mapping[str, Any]
+) -> VitrineError:
+    """For a checkpoint of `before` devices, where `devices` devices have another global batch."""
+    section, _, name = rows.rpartition(".")
+    each: int = (settings[section] if section else settings)[name]
+    total = before * each
+    remedy = (
+        f"set --{rows} {total // devices}"
+        if total % devices == 0
+        else f"take a number of devices that divides {total}"
+    )
+    return VitrineError(
+        f"{checkpoint} was trained with {before} × {each} rows a step, which {devices} × {each} "
+        f"are not; {remedy} to go on from it, or remove {checkpoint.parents[1]} to start afresh"
+    )
+
+
+def _compare_lengths(own: Path, request: Mapping[str, Any]) -> None:
+    """Reports that a run resumes from checkpoints of another `max_steps`, or raises where it cannot."""
+    checkpoint, before = newest_checkpoint(own), _read_request(own)
     if checkpoint is None or before is None:
         return
     was, now = (each["settings"]["trainer"]["max_steps"] for each in (before, request))
     if was == now:
         return
-    step = written(checkpoint)["step"]
+    step = read_checkpoint_manifest(checkpoint)["step"]
     if step >= now:
         raise VitrineError(
             f"{checkpoint} is of a run of {was} steps, and trainer.max_steps is {now}; give more than "
-            f"{step} to go on from it, or another --output, or remove {mine} to start afresh"
+            f"{step} to go on from it, or another --output, or remove {own} to start afresh"
         )
-    _tell(
+    _print_once(
         f"goes on from {checkpoint}, of a run of {was} steps, to {now}: the learning rate follows the "
         f"schedule of {now} steps from there, so the result is not that of one run of {now}"
     )
 
 
 def _differences(other: Path, request: Mapping[str, Any]) -> str:
-    """What the request that lies there has otherwise: "data.rows 12 → 6, the catalog"."""
+    """The settings that differ from those of the request in `other`: "data.rows 12 → 6, the catalog"."""
     before = _read_request(other)
     if before is None:
         return "its settings are not known any more"
-    old, new = _flat(before["settings"]), _flat(request["settings"])
-    told = [
+    old, new = flatten(before["settings"]), flatten(request["settings"])
+    differing = [
         f"{name} {old.get(name, 'unset')} → {new.get(name, 'unset')}"
         for name in sorted(old.keys() | new.keys())
         if old.get(name) != new.get(name)
     ]
-    told += ["the catalog"] if before["catalog"] != request["catalog"] else []
+    differing += ["the catalog"] if before["catalog"] != request["catalog"] else []
     old, new = before["parents"], request["parents"]
-    told += [f"the {name}" for name in old.keys() | new.keys() if old.get(name) != new.get(name)]
-    shown = ", ".join(told[:SHOWN])
-    return f"{shown} and {len(told) - SHOWN} more" if len(told) > SHOWN else shown
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found = {}
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            found |= _flat(value, f"{prefix}{name}.")
-        else:
-            found[f"{prefix}{name}"] = value
-    return found
+    differing += [
+        f"the {name}" for name in old.keys() | new.keys() if old.get(name) != new.get(name)
+    ]
+    shown = ", ".join(differing[:SHOWN])
+    return f"{shown} and {len(differing) - SHOWN} more" if len(differing) > SHOWN else shown
 
 
 def _read_request(work: Path) -> dict[str, Any] | None:
-    """What the folder was made for; None where that cannot be read, as in folders of older versions."""
+    """The request of a folder; None where it cannot be read, as in folders of older versions."""
     try:
-        return loads_with_checksum((work / REQUEST).read_text(encoding="utf8"))
+        return loads_with_checksum((work / REQUEST_FILE).read_text(encoding="utf8"))
     except (OSError, ValueError):
         return None
 
 
-def _first_process() -> bool:
-    """Whether this is rank zero, also before ranks can talk."""
+def _is_rank_zero() -> bool:
+    """Whether this is rank zero, also before the process group exists."""
     return getattr(rank_zero_only, "rank", 0) in (0, None)
 
 
-def _tell(line: str) -> None:
-    if _first_process():
+def _print_once(line: str) -> None:
+    if _is_rank_zero():
         print(f"vitrine: {line}", file=sys.stderr, flush=True)
 
 
@@ -199,30 +169,30 @@ def _write(path: Path, text: str) -> None:
 
 
 def claim_work(work: Path, request: str) -> None:
-    """Makes the folder for `request`; what was begun there for another is put aside, and said.
+    """Creates the folder for `request`; the folder of another request is renamed, and that is reported.
 
-    It is taken back when that is asked for again.
+    It gets its name back when that request comes again.
     """
-    told = work / "request.txt"
-    before = told.read_text() if told.exists() else ""
+    request_file = work / "request.txt"
+    before = request_file.read_text() if request_file.exists() else ""
     if work.exists() and before != request:
         aside = _aside(work, before)
         shutil.rmtree(aside, ignore_errors=True)
         work.rename(aside)
-        _tell(
+        _print_once(
             f"what was begun in {work} was for other settings or another catalog; it is kept in {aside} "
             "until those are asked for again, or you remove it"
         )
         if (same := _aside(work, request)).exists():
             same.rename(work)
     work.mkdir(parents=True, exist_ok=True)
-    _write(told, request)
+    _write(request_file, request)
 
 
 def check_claimed(work: Path, request: str, rank: int) -> None:
-    """VitrineError where a rank does not see the folder that rank zero has just claimed for all."""
-    told = work / "request.txt"
-    if not told.exists() or told.read_text() != request:
+    """Raises VitrineError where a rank does not see the folder that rank zero has just claimed."""
+    request_file = work / "request.txt"
+    if not request_file.exists() or request_file.read_text() != request:
         raise VitrineError(
             f"rank {rank} does not find in {work.resolve()} what rank 0 has just written there; give all "
             "ranks one shared folder"
@@ -231,89 +201,3 @@ def check_claimed(work: Path, request: str, rank: int) -> None:
 
 def _aside(work: Path, request: str) -> Path:
     return work.with_name(f"{work.stem}.{request[:12] or 'unknown'}{work.suffix}")
-
-
-def clear_work(work: Path) -> None:
-    """Removes a request's checkpoints, for its artifact now stands."""
-    shutil.rmtree(work / "checkpoints", ignore_errors=True)
-
-
-def checkpoints_in(work: Path) -> list[Path]:
-    """Those that were renamed into place, oldest first; VitrineError where they cannot be listed."""
-    try:
-        found = list((work / "checkpoints").iterdir())
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:  # not the same as none: to start afresh is for a person to say
-        raise VitrineError(
-            f"the checkpoints in {work} cannot be listed ({error}); make the folder readable, and start "
-            "the same command again"
-        ) from error
-    steps = {
-        path: int(match[1]) for path in found if (match := re.fullmatch(CHECKPOINT, path.name))
-    }
-    return sorted(steps, key=lambda path: steps[path])
-
-
-def newest_checkpoint(work: Path) -> Path | None:
-    """The newest in a folder that says what it is."""
-    for path in reversed(checkpoints_in(work)):
-        try:
-            written(path)
-        except (OSError, ValueError):
-            continue
-        return path
-    return None
-
-
-def written(checkpoint: Path) -> dict[str, Any]:
-    """When and by whom a checkpoint was written: step, world_size, strategy, files.
-
-    ValueError where it does not say what it said when it was written.
-    """
-    return loads_with_checksum((checkpoint / WRITTEN).read_text(encoding="utf8"))
-
-
-def seal_of(checkpoint: Path) -> str:
-    """Sha256 of what a checkpoint says of itself: equal where step, ranks and every file are.
-
-    ValueError as `written`.
-    """
-    return json_digest(written(checkpoint))
-
-
-def learned_request(
-    kind: str,
-    settings: Mapping[str, Any],
-    parents: Mapping[str, StrPath] | None = None,
-    catalog: str = "",
-) -> str:
-    """`request_hash` of what decides about the result: equal where the same would be learned again.
-
-    Where things lie, devices and how often something is logged do not; what the parents and the catalog
-    hold does.
-    """
-    return request_hash(kind, what_is_learned(settings), parents, catalog)
-
-
-def what_is_learned(settings: Mapping[str, Any], devices: int = 0) -> dict[str, Any]:
-    """A copy of the settings without those that only say how, or where.
-
-    Rows are those of all devices together: of `devices`, or of as many as the settings say.
-    """
-    kept = {
-        name: value for name, value in settings.items() if name not in RUNTIME_ONLY_SETTINGS[""]
-    }
-    for section in kept.keys() & RUNTIME_ONLY_SETTINGS.keys():
-        left_out = RUNTIME_ONLY_SETTINGS[section]
-        kept[section] = {n: v for n, v in kept[section].items() if n not in left_out}
-    for name in PLACES & kept.keys():
-        if isinstance(kept[name], str):
-            kept[name] = bool(kept[name])
-    if trainer := settings.get("trainer"):
-        devices = devices or trainer["devices"] * trainer["nodes"]
-        if "rows" in kept.get("data", ()):
-            kept["data"]["rows"] *= devices
-        elif "batch_size" in kept:
-            kept["batch_size"] *= devices
-    return kept

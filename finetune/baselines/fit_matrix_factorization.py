@@ -24,9 +24,9 @@ from finetune.leakage import count_seen_targets
 from finetune.metrics import Ranking
 from finetune.selection import Validation
 from pretrain.artifact import EncoderBundle, open_encoder
+from pretrain.checkpoint_files import remove_checkpoints
 from pretrain.embed_items import embed_items
 from pretrain.vectors_artifact import check_vectors, load_item_vectors
-from pretrain.work import clear_work
 
 MIN_VALIDATE_EVERY = 50
 """Steps between two validations at least; in a small shop a few steps are many epochs."""
@@ -67,7 +67,7 @@ def fit_matrix_factorization(model: Model, request: FitRequest) -> FittedBaselin
         callbacks=[WeightAverage()],
     )
     fitted = train(request, plan, module, PairData(pairs))
-    clear_work(fitted.work)
+    remove_checkpoints(fitted.work)
     metrics = {
         "parameters": fitted.trained_parameters,
         "trained_parameters": fitted.trained_parameters,

@@ -18,8 +18,8 @@ from finetune.config import FinetuneConfig, Model
 from finetune.evaluate import check_test_targets
 from finetune.fitting import FitRequest
 from finetune.list_metrics import ListMetrics
+from pretrain.request import result_request
 from pretrain.run import TrainerFactory
-from pretrain.work import learned_request
 
 
 def run_baseline(
@@ -45,7 +45,7 @@ def run_baseline(
         catalog=catalog.fingerprint,
         parents=parents,
         split=split.describe(),
-        request=learned_request("baseline", settings, parents, catalog.fingerprint),
+        request=result_request("baseline", settings, parents, catalog.fingerprint),
     ) as staging:
         np.save(staging.path / "test_ranks.npy", ranking.ranks, allow_pickle=False)
         if fitted.curves is not None:

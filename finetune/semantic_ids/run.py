@@ -14,9 +14,10 @@ from finetune.list_metrics import ListMetrics
 from finetune.metrics import summarize, target_slices
 from finetune.semantic_ids.artifact import save_model
 from finetune.semantic_ids.fit import fit_semantic_ids
+from pretrain.checkpoint_files import remove_checkpoints
+from pretrain.request import result_request
 from pretrain.run import TrainerFactory
 from pretrain.shards import gathered_weights, is_sharded
-from pretrain.work import clear_work, learned_request
 
 
 def run_semantic_ids(config: FinetuneConfig, output: Path, build_trainer: TrainerFactory) -> Path:
@@ -49,7 +50,7 @@ def run_semantic_ids(config: FinetuneConfig, output: Path, build_trainer: Traine
                 config=asdict(config),
                 **lineage,
                 split=split.describe(),
-                request=learned_request("semantic-ids", asdict(config), **lineage),
+                request=result_request("semantic-ids", asdict(config), **lineage),
             ) as staging:
                 training.store(staging, request, ranker.item_vectors, ranking)
                 save_model(module.model, split.warm_items, staging.path)
@@ -59,6 +60,6 @@ def run_semantic_ids(config: FinetuneConfig, output: Path, build_trainer: Traine
                 for part, metrics in (("ids", fitted.ids.metrics), ("beam", beam_metrics)):
                     for name, value in metrics.items():
                         staging.metrics[f"{part}/{name}"] = value
-            clear_work(training.work)
+            remove_checkpoints(training.work)
     training.trainer.strategy.barrier()
     return output

@@ -36,9 +36,11 @@ from generate.image.structure import CHANNELS
 from generate.next_items import sample_conditions
 from generate.purchase_states import sample_purchase_states
 from pretrain.artifact import count_parameters
+from pretrain.checkpoint_files import remove_checkpoints
 from pretrain.curves import CurveRecorder
+from pretrain.request import result_request
 from pretrain.run import TrainerFactory
-from pretrain.work import clear_work, learned_request, work_folder
+from pretrain.work import work_folder
 
 
 def run_image_generator(config: ImageConfig, output: Path, build_trainer: TrainerFactory) -> Path:
@@ -94,7 +96,7 @@ def run_image_generator(config: ImageConfig, output: Path, build_trainer: Traine
                 "steps": trainer.global_step,
                 "pairs": len(data.pairs),
             },
-            request=learned_request("image-generator", asdict(config), **made_from),
+            request=result_request("image-generator", asdict(config), **made_from),
         ) as staging:
             if isinstance(denoiser, AdaptedDenoiser):
                 about = {"model": config.model, "prompt": config.prompt, "frames": codec.frames}
@@ -106,7 +108,7 @@ def run_image_generator(config: ImageConfig, output: Path, build_trainer: Traine
             save_thumbnails(data.pictures, codec, staging.path, config.trainer.progress)
             (staging / SAMPLING_DEFAULTS).write_text(json.dumps(asdict(config.sampling), indent=2))
             curves.save(staging / "curves.json")
-        clear_work(work)
+        remove_checkpoints(work)
     trainer.strategy.barrier()
     return output
 

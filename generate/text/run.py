@@ -20,10 +20,12 @@ from generate.text.module import TextModule
 from generate.text.task_texts import TaskTexts, tasks_with_texts
 from generate.text.vocabulary_filter import learn_allowed_vocabulary
 from pretrain.artifact import count_parameters
+from pretrain.checkpoint_files import remove_checkpoints
 from pretrain.curves import CurveRecorder
+from pretrain.request import result_request
 from pretrain.run import TrainerFactory
 from pretrain.shards import gathered_weights
-from pretrain.work import clear_work, learned_request, work_folder
+from pretrain.work import work_folder
 
 
 def run_text_generator(config: TextConfig, output: Path, build_trainer: TrainerFactory) -> Path:
@@ -71,11 +73,11 @@ def run_text_generator(config: TextConfig, output: Path, build_trainer: TrainerF
                 **sources,
                 split=split.describe(),
                 metrics=metrics,
-                request=learned_request("text-generator", asdict(config), **sources),
+                request=result_request("text-generator", asdict(config), **sources),
             ) as staging:
                 save_text_generator(generator, staging.path)
                 curves.save(staging.path / "curves.json")
-            clear_work(work)
+            remove_checkpoints(work)
     trainer.strategy.barrier()
     return output
 

@@ -37,14 +37,14 @@ class Stage:
         if not (self.folder / "manifest.json").exists():
             return False
         from catalog.catalog import load_catalog
-        from pretrain.work import learned_request
+        from pretrain.request import result_request
 
         try:
             artifact = open_artifact(self.folder, kind=self.kind)
             for path in self.parents.values():
                 open_artifact(path)
             catalog = load_catalog(CatalogConfig(**self.config["catalog"])).fingerprint
-            wanted = learned_request(self.kind, self.config, self.parents, catalog)
+            wanted = result_request(self.kind, self.config, self.parents, catalog)
         except VitrineError:
             return False
         return artifact.manifest["request_hash"] == wanted

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from catalog.errors import VitrineError, did_you_mean
+from catalog.nested import flatten
 from finetune.config import ArmConfig, FinetuneConfig
 from launch.settings import describe, field_types
 from launch.values import Mismatch, nested_class, type_in_words, typed
@@ -56,7 +57,7 @@ def space_of(arm: ArmConfig, given: Mapping[str, Any]) -> dict[str, Range | Choi
     `given` is written as in settings: [low, high], [low, high, log], [a, b, …, choice], or None where
     a setting is to be left alone. Raises VitrineError for anything else.
     """
-    changed = _flat(given)
+    changed = flatten(given)
     known = [option.key for option in describe(FinetuneConfig)]
     searchable = [name for name in known if name.startswith(SEARCHABLE)]
     for name in changed:
@@ -105,17 +106,6 @@ SEARCHABLE = (
     "semantic_ids.",
     "matrix_factorization.",
 )
-
-
-def _flat(space: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted names, whether they were written so or as sections within sections."""
-    flat: dict[str, Any] = {}
-    for name, value in space.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
 
 
 def _range(name: str, written: Any) -> Range | Choice:

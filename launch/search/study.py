@@ -135,11 +135,11 @@ class ArmSearch:
     def _request(self) -> str:
         """The hash of what the study's figures depend on."""
         from catalog.catalog import load_catalog
-        from pretrain.work import what_is_learned
+        from pretrain.request import result_settings
 
         request = {
             "model": self.arm.model,
-            "settings": what_is_learned(asdict(self.settings)),
+            "settings": result_settings(asdict(self.settings)),
             "space": {name: repr(range_) for name, range_ in self.space.items()},
         }
         encoder = self.settings.encoder

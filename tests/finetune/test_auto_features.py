@@ -15,8 +15,8 @@ from finetune.config import FinetuneConfig
 from finetune.module import FinetuneModule
 from finetune.run import run_finetuning
 from pretrain.config import TrainerConfig
+from pretrain.request import result_request
 from pretrain.vector_file import open_vectors
-from pretrain.work import learned_request
 from tests.finetune.test_transfer import build_trainer, ranks_as_it_did
 
 
@@ -40,7 +40,7 @@ def test_auto_keeps_whichever_ranks_validation_better(
                 open_vectors(run / "item_vectors.safetensors"),
             )
     ranks_as_it_did(output, replace(config, features=chosen))
-    asked = learned_request(
+    asked = result_request(
         "recommender", asdict(config), {"encoder": config.encoder}, manifest["catalog"]
     )
     assert is_complete(output, asked), "asked for again, nothing is trained again"

@@ -334,7 +334,9 @@ def test_a_baseline_stopped_after_its_last_validation_trains_no_further(
     monkeypatch.setattr("finetune.baselines.fit_matrix_factorization.MIN_VALIDATE_EVERY", 1)
     trainer = replace(config.trainer, checkpoint_every=1)
     config = replace(config, matrix_factorization=replace(QUICK, patience=2), trainer=trainer)
-    monkeypatch.setattr("finetune.baselines.fit_matrix_factorization.clear_work", lambda work: None)
+    monkeypatch.setattr(
+        "finetune.baselines.fit_matrix_factorization.remove_checkpoints", lambda work: None
+    )
     run_with(EveryStep(), config, tmp_path / "run")
     ranks = np.load(tmp_path / "run" / "test_ranks.npy")
     shutil.rmtree(tmp_path / "run")

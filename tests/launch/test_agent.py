@@ -176,7 +176,7 @@ def test_a_training_on_two_devices_stops_when_told_and_goes_on(
 
     def checkpoints() -> list[Path]:
         assert running.poll() is None, told.read_text()
-        return list(tmp_path.glob("my encoder.work/**/written.json"))
+        return list(tmp_path.glob("my encoder.work/**/checkpoint.json"))
 
     try:
         wait_for(checkpoints, 240)
@@ -186,7 +186,7 @@ def test_a_training_on_two_devices_stops_when_told_and_goes_on(
         running.terminate()
         running.wait()
     assert not output.exists()
-    newest = max(tmp_path.glob("my encoder.work/**/written.json"), key=os.path.getmtime)
+    newest = max(tmp_path.glob("my encoder.work/**/checkpoint.json"), key=os.path.getmtime)
     facts = json.loads(newest.read_text())
     assert facts["world_size"] == 2
     assert f"after step {facts['step']};" in told.read_text()

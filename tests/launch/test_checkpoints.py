@@ -15,8 +15,8 @@ from launch import checkpoints
 from launch.checkpoints import StateFile, checkpoint_fault, newest_valid_checkpoint
 from launch.events import Events, read_events
 from launch.trainer import build_trainer
+from pretrain.checkpoint_files import CHECKPOINT_MANIFEST, list_checkpoints
 from pretrain.config import TrainerConfig
-from pretrain.work import WRITTEN, checkpoints_in
 from tests.launch.train_toy import Numbers, Record, Toy
 
 
@@ -32,7 +32,7 @@ def train(folder: Path, steps: int = 12, every: int = 4, **settings: Any) -> lis
 
 
 def steps_in(folder: Path) -> list[str]:
-    return [path.name for path in checkpoints_in(folder)]
+    return [path.name for path in list_checkpoints(folder)]
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_the_newest_stay_whole_and_are_gone_on_from(background: bool, tmp_path: 
     folder = tmp_path / "run"
     train(folder, 12, async_checkpoint=background, checkpoint_keep=2)
     assert steps_in(folder) == ["step=8", "step=12"]
-    assert [checkpoint_fault(path) for path in checkpoints_in(folder)] == ["", ""]
+    assert [checkpoint_fault(path) for path in list_checkpoints(folder)] == ["", ""]
     assert train(folder, 16, async_checkpoint=background) == whole[12:]
     happened = [event["event"] for event in read_events(folder)]
     assert happened == ["start", *["checkpoint"] * 3, "end", "resume", "start", "checkpoint", "end"]
@@ -83,7 +83,7 @@ FAULTS = ["state: a bit", "state: its end", "state: gone", "facts: a bit", "fact
 
 def spoil(checkpoint: Path, fault: str, dice: random.Random) -> None:
     which, what = fault.split(": ")
-    file = checkpoint / ("state" if which == "state" else WRITTEN)
+    file = checkpoint / ("state" if which == "state" else CHECKPOINT_MANIFEST)
     if what == "gone":
         file.unlink()
         return
@@ -117,7 +117,7 @@ def test_a_spoilt_one_is_skipped_and_named(
 
 
 def test_where_none_is_sound_nothing_is_thrown_away(trained: Path) -> None:
-    for checkpoint in checkpoints_in(trained):
+    for checkpoint in list_checkpoints(trained):
         (checkpoint / "state").write_bytes(b"")
     with pytest.raises(VitrineError, match=r"no checkpoint in .* is what was written \(.*step=12"):
         train(trained, 16)

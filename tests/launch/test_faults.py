@@ -17,7 +17,7 @@ from launch.events import Events, read_events
 from launch.graceful_stop import GracefulStop, StoppedError
 from launch.submit.config import NOT_RESUMABLE, RESUMABLE
 from launch.watchdog import EXIT_CODE
-from pretrain.work import checkpoints_in
+from pretrain.checkpoint_files import list_checkpoints
 
 pytestmark = pytest.mark.fault
 
@@ -55,7 +55,7 @@ def losses(folder: Path) -> list[float]:
 
 
 def steps_in(folder: Path) -> list[str]:
-    return [path.name for path in checkpoints_in(folder)]
+    return [path.name for path in list_checkpoints(folder)]
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from launch.checkpoints import STATE
-from pretrain.work import newest_checkpoint
+from pretrain.checkpoint_files import newest_checkpoint
 
 SCRIPT = Path(__file__).with_name("train_poisoned.py")
 STEPS = 8

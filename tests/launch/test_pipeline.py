@@ -27,7 +27,7 @@ from launch.pipeline.run import run_stages
 from launch.pipeline.stage import Stage
 from launch.settings import load_settings
 from pretrain.config import PretrainConfig, PretrainDataConfig, TrainerConfig
-from pretrain.work import learned_request
+from pretrain.request import result_request
 
 CONFIG = Path(__file__).with_name("tiny.yaml")
 MORE_ARMS = {
@@ -75,7 +75,7 @@ def shop(folder: Path, rows: list[str] = ROWS) -> Path:
 def encoder(folder: Path, config: PretrainConfig) -> Path:
     """An artifact such as a pretraining with these settings would leave."""
     fingerprint = load_catalog(config.catalog).fingerprint
-    request = learned_request("encoder", asdict(config), catalog=fingerprint)
+    request = result_request("encoder", asdict(config), catalog=fingerprint)
     told: dict[str, Any] = {"config": asdict(config), "catalog": fingerprint, "request": request}
     with write_artifact(folder, kind="encoder", **told) as staging:
         (staging / "weights").write_text("1")
@@ -128,7 +128,7 @@ def test_a_stage_is_done_for_the_parents_that_are_there(
     parent = encoder(tmp_path / "parent", settings)
     made, fingerprint = tmp_path / "made", load_catalog(settings.catalog).fingerprint
     parents = {"encoder": parent}
-    request = learned_request("encoder", asdict(settings), parents, fingerprint)
+    request = result_request("encoder", asdict(settings), parents, fingerprint)
     told: dict[str, Any] = {"parents": parents, "catalog": fingerprint, "request": request}
     with write_artifact(made, kind="encoder", **told) as staging:
         (staging / "weights").write_text("2")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from launch.checkpoints import newest_valid_checkpoint
-from pretrain.work import WRITTEN
+from pretrain.checkpoint_files import CHECKPOINT_MANIFEST
 from tests.launch.test_checkpoints import train
 from tests.launch.test_faults import losses, run, steps_in
 
@@ -101,7 +101,7 @@ def test_a_read_error_on_one_rank_ends_the_training_of_all(trained: Path, tmp_pa
     assert status != 0
     (line,) = [line for line in told.splitlines() if line.startswith("vitrine: ")]
     assert line.startswith("vitrine: rank 1 (")
-    assert f"cannot use {folder}/checkpoints/step=8: {WRITTEN} cannot be read" in line
+    assert f"cannot use {folder}/checkpoints/step=8: {CHECKPOINT_MANIFEST} cannot be read" in line
     assert f"rank 0 resumes at step 8 from {folder}; {SHARED}" in line
     assert steps_in(folder) == ["step=4", "step=8"], "nothing is thrown away"
 

@@ -15,8 +15,8 @@ from catalog.checksums import dumps_with_checksum
 from catalog.errors import VitrineError
 from launch.strategies import CpuDeepSpeedStrategy, make_strategy
 from launch.trainer import build_trainer
+from pretrain.checkpoint_files import CHECKPOINT_MANIFEST, newest_checkpoint
 from pretrain.config import TrainerConfig
-from pretrain.work import WRITTEN, newest_checkpoint
 
 TOY = Path(__file__).with_name("train_toy.py")
 
@@ -89,7 +89,7 @@ def test_an_unfinished_checkpoint_is_not_resumed_from(tmp_path) -> None:
         folder = tmp_path / "checkpoints" / name
         folder.mkdir(parents=True)
         step = int(name.removeprefix("step=").removesuffix(".partial"))
-        (folder / WRITTEN).write_text(dumps_with_checksum({"step": step}))
+        (folder / CHECKPOINT_MANIFEST).write_text(dumps_with_checksum({"step": step}))
     assert newest_checkpoint(tmp_path) == tmp_path / "checkpoints" / "step=10"
 
 
@@ -97,7 +97,7 @@ def test_a_checkpoint_of_another_strategy_is_refused(tmp_path) -> None:
     folder = tmp_path / "checkpoints" / "step=5"
     folder.mkdir(parents=True)
     facts = {"step": 5, "world_size": 2, "strategy": "zero2", "files": {}}
-    (folder / WRITTEN).write_text(dumps_with_checksum(facts))
+    (folder / CHECKPOINT_MANIFEST).write_text(dumps_with_checksum(facts))
     trainer = build_trainer(TrainerConfig(accelerator="cpu"), tmp_path, "Toy")
     with pytest.raises(VitrineError, match=r"under strategy zero2; .* afresh with auto or ddp"):
         trainer.fit(pl.LightningModule())

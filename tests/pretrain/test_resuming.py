@@ -9,8 +9,9 @@ import pytest
 
 from catalog.checksums import dumps_with_checksum
 from catalog.errors import VitrineError
+from pretrain.checkpoint_files import CHECKPOINT_MANIFEST, newest_checkpoint, remove_checkpoints
 from pretrain.config import OptimizerConfig, PretrainConfig, PretrainDataConfig, TrainerConfig
-from pretrain.work import WRITTEN, clear_work, newest_checkpoint, work_folder
+from pretrain.work import work_folder
 from tests.pretrain.runs import (
     differing_bytes,
     facts,
@@ -123,7 +124,7 @@ def folder(config: PretrainConfig, output: Path, catalog: str = "a") -> Path:
 def checkpoint(work: Path, world_size: int) -> Path:
     path = work / "checkpoints" / "step=7"
     path.mkdir(parents=True)
-    (path / WRITTEN).write_text(
+    (path / CHECKPOINT_MANIFEST).write_text(
         dumps_with_checksum({"step": 7, "world_size": world_size, "strategy": "whole"})
     )
     return path
@@ -152,7 +153,7 @@ def test_what_is_learned_decides_about_the_folder(tmp_path: Path) -> None:
     assert newest_checkpoint(folder(SETTINGS, output, catalog="b")) is None
     assert newest_checkpoint(mine) == made
     assert asdict(SETTINGS)["data"]["rows"] == 12, "settings stay as they are"
-    clear_work(mine)
+    remove_checkpoints(mine)
     assert newest_checkpoint(mine) is None
 
 

@@ -12,6 +12,12 @@ from catalog.checksums import dumps_with_checksum
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
 from launch.trainer import build_trainer
+from pretrain.checkpoint_files import (
+    CHECKPOINT_MANIFEST,
+    list_checkpoints,
+    newest_checkpoint,
+    remove_checkpoints,
+)
 from pretrain.config import (
     EncoderConfig,
     PretrainConfig,
@@ -20,17 +26,9 @@ from pretrain.config import (
     TowerConfig,
     TrainerConfig,
 )
+from pretrain.request import result_settings
 from pretrain.run import run_pretraining
-from pretrain.work import (
-    WRITTEN,
-    check_claimed,
-    checkpoints_in,
-    claim_work,
-    clear_work,
-    newest_checkpoint,
-    what_is_learned,
-    work_folder,
-)
+from pretrain.work import check_claimed, claim_work, work_folder
 from tests.stages import SMALL
 
 SETTINGS = PretrainConfig(
@@ -46,7 +44,7 @@ def folder(config: PretrainConfig, output: Path, catalog: str = "a") -> Path:
 def checkpoint(work: Path, step: int = 7) -> Path:
     path = work / "checkpoints" / f"step={step}"
     path.mkdir(parents=True)
-    (path / WRITTEN).write_text(
+    (path / CHECKPOINT_MANIFEST).write_text(
         dumps_with_checksum({"step": step, "world_size": 1, "strategy": "whole"})
     )
     return path
@@ -75,7 +73,7 @@ def test_what_another_request_left_is_told_with_what_differs_and_kept(
     assert "the catalog" in told
     assert "it is kept, and this one begins at step 0" in told
     checkpoint(work)
-    clear_work(work)
+    remove_checkpoints(work)
     assert newest_checkpoint(made.parents[1]) == made, "what is done clears its own alone"
     assert newest_checkpoint(work) is None
 
@@ -116,7 +114,7 @@ def test_where_things_lie_is_no_setting(tmp_path: Path) -> None:
             "encoder": path,
             "text": {"width": 8},
         }
-        return what_is_learned({**told, "vectors": path})
+        return result_settings({**told, "vectors": path})
 
     assert at("runs/shop") == at("/home/ada/runs/shop")
     assert at("runs/shop") != at(""), "whether there is one is"
@@ -183,13 +181,13 @@ def test_a_stopped_run_outlives_one_with_another_batch_and_goes_on_to_more_steps
     with pytest.raises(InterruptedError):
         run_pretraining(config, output, build)
     (first,) = (tmp_path / "encoder.work").iterdir()
-    assert [path.name for path in checkpoints_in(first)] == ["step=2", "step=4"]
+    assert [path.name for path in list_checkpoints(first)] == ["step=2", "step=4"]
     smaller = replace(config, data=replace(config.data, rows=2))
     run_pretraining(smaller, output, build)
     assert "holds step=4 of another request (data.rows 4 → 2)" in capsys.readouterr().err
-    assert [path.name for path in checkpoints_in(first)] == ["step=2", "step=4"]
+    assert [path.name for path in list_checkpoints(first)] == ["step=2", "step=4"]
     longer = replace(config, trainer=replace(config.trainer, max_steps=8))
     run_pretraining(longer, output, build)
     assert stop.begun == [0, 0, 4]
     assert open_artifact(output).manifest["metrics"]["steps"] == 8
-    assert not checkpoints_in(first)
+    assert not list_checkpoints(first)
