@@ -281,16 +281,19 @@ class ArmConfig:
 
 @dataclass(frozen=True)
 class IndexConfig:
+    """An index for approximate nearest neighbour (ANN) search by faiss."""
+
     kind: Literal["flat", "hnsw", "ivf-pq"] = "hnsw"
-    """Every vector compared; a graph of neighbours, all in memory; compressed vectors in lists."""
-    effort: NonNegativeInt = 0
-    """Items kept in mind (hnsw: efSearch) or lists looked into (ivf-pq: nprobe) for one search; 0:
-    chosen by the number of items."""
-    links: PositiveInt = 32
-    """hnsw only: neighbours each item is linked to (M)."""
-    build_effort: PositiveInt = 200
-    """hnsw only: items kept in mind while the graph is made (efConstruction)."""
-    lists: NonNegativeInt = 0
-    """ivf-pq only: lists the items are sorted into (nlist); 0: four times the root of their number."""
-    people: PositiveInt = 1000
-    """At most this many people's states are searched for to measure what the index loses."""
+    """Exact search; a graph of neighbours, all in memory; or inverted lists of product-quantised vectors."""
+    m: PositiveInt = 32
+    """hnsw only: neighbours linked to each item (M)."""
+    ef_construction: PositiveInt = 200
+    """hnsw only: candidates held while the graph is built (efConstruction)."""
+    ef_search: NonNegativeInt = 0
+    """hnsw only: candidates held during a search (efSearch); 0: by the number of items."""
+    nlist: NonNegativeInt = 0
+    """ivf-pq only: inverted lists; 0: four times the square root of the number of items."""
+    nprobe: NonNegativeInt = 0
+    """ivf-pq only: inverted lists searched; 0: by the number of lists."""
+    num_users: PositiveInt = 1000
+    """Users at most whose states measure the recall of the index."""

@@ -1,4 +1,4 @@
-"""The vectors nearest to a few others among very many, exactly, a chunk at a time."""
+"""Exact top-k search by inner product over many vectors, one chunk at a time."""
 
 import numpy as np
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor
 from catalog.memory import release_pages
 
 CHUNK = 16_384
-"""Vectors compared with at a time."""
+"""Vectors per chunk."""
 
 
 @torch.no_grad()
@@ -17,9 +17,9 @@ def search_exact(
 ) -> tuple[Tensor, Tensor]:
     """The k rows of `vectors` (num_rows, width) with the largest inner products, best first.
 
-    `queries` (n, width), a few hundred at most. `vectors` may be memory-mapped, and wider: what lies
-    beyond the width is not read. `allowed` bool (num_rows,) says which rows count. Returns scores
-    float32 and rows int64, (n, k) each; the score is −∞ where there are fewer than k.
+    `queries` (n, width), a few hundred at most. `vectors` may be memory-mapped, and wider: further
+    columns are not read. `allowed` bool (num_rows,): rows that may be found. Returns scores float32
+    and rows int64, (n, k) each; the score is −∞ if there are fewer than k.
     """
     queries = queries.cpu()
     best = torch.full((len(queries), k), float("-inf"))

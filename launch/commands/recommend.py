@@ -68,7 +68,7 @@ def index(options: IndexOptions, settings: IndexConfig) -> None:
     run_indexing(settings, options.recommender, output, options.encoder or None)
     told = read_manifest(output)["metrics"]
     print(
-        f"recall@10 {told['recall@10']:.4f} against exact search, over {told['people']:,} people; "
+        f"recall@10 {told['recall@10']:.4f} against exact search, over {told['num_users']:,} users; "
         f"{told['search_ms']} ms each, exact {told['exact_ms']} ms",
         file=sys.stderr,
     )

@@ -75,7 +75,7 @@ def histories_of(catalog: SimpleNamespace) -> list[np.ndarray]:
 
 @pytest.fixture(scope="module", params=["flat", "hnsw", "ivf-pq"])
 def index(request: pytest.FixtureRequest, large: tuple[Ranker, SimpleNamespace]) -> ItemIndex:
-    config = IndexConfig(request.param, build_effort=40)
+    config = IndexConfig(request.param, ef_construction=40)
     return ItemIndex(build_index(config, large[0].item_vectors)[0], large[0])
 
 
@@ -107,7 +107,7 @@ def test_recall_is_what_brute_force_says_also_where_it_is_low(
 ) -> None:
     catalog = large[1]
     measured = measure_recall(index, catalog, 1000)
-    assert measured["people"] == 60
+    assert measured["num_users"] == 60
     assert measured["recall@10"] == pytest.approx(true_recall(index, catalog))
     assert measured["recall@10"] >= 0.8
     if hasattr(index.index, "nprobe"):
@@ -137,14 +137,14 @@ def test_what_a_person_has_is_left_out_and_scores_are_exact(
 
 def test_parameters_follow_the_number_of_items() -> None:
     config = IndexConfig("ivf-pq")
-    expected = {"lists": 4000, "bytes": 16, "effort": 250, "sample": 256_000}
+    expected = {"nlist": 4000, "bytes": 16, "nprobe": 250, "sample": 256_000}
     assert ivf_pq_parameters(config, 1_000_000, 64) == expected
-    expected = {"lists": 256, "bytes": 3, "effort": 16, "sample": 10_000}
+    expected = {"nlist": 256, "bytes": 3, "nprobe": 16, "sample": 10_000}
     assert ivf_pq_parameters(config, 10_000, 15) == expected
-    few = replace(config, lists=8, effort=20)
-    assert ivf_pq_parameters(few, 10_000, 16)["effort"] == 8
-    with pytest.raises(VitrineError, match=r"--lists 400 asks for more .* use 256 at most"):
-        ivf_pq_parameters(replace(config, lists=400), 10_000, 16)
+    few = replace(config, nlist=8, nprobe=20)
+    assert ivf_pq_parameters(few, 10_000, 16)["nprobe"] == 8
+    with pytest.raises(VitrineError, match=r"--nlist 400 asks for more .* use 256 at most"):
+        ivf_pq_parameters(replace(config, nlist=400), 10_000, 16)
     with pytest.raises(VitrineError, match=r"9,000 items, not 9,984; use --kind flat or hnsw"):
         ivf_pq_parameters(config, 9000, 16)
 
@@ -168,14 +168,14 @@ def test_the_command_makes_one_and_recommends_by_it(
     assert "recall@10 1.0000 against exact search, over 60 people" in capsys.readouterr().err
     metrics = open_artifact(output, kind="index").manifest["metrics"]
     assert metrics["recall@10"] == 1.0
-    assert metrics["links"] == 32
+    assert metrics["m"] == 32
     asked = ["recommend", str(run), "--history", "w00001,w00005", "--k", "8"]
     assert main(asked) == 0
     exact = capsys.readouterr().out
     assert main([*asked, "--index", str(output)]) == 0
     assert capsys.readouterr().out == exact
     assert recommend(run, history="", index=output).source == "popularity"
-    for wrong in (["--people", "0"], ["--links", "1"], ["--kind", "ivf-pq"]):
+    for wrong in (["--num_users", "0"], ["--m", "1"], ["--kind", "ivf-pq"]):
         assert main(["index", str(run), *wrong, "--output", str(tmp_path / "none")]) == 2
         assert len(capsys.readouterr().err.splitlines()) == 1
 
