@@ -38,7 +38,7 @@ from generate.text.config import TextBatchConfig, TextConfig, TextScoreConfig, W
 from generate.text.report import run_text_scores
 from generate.text.run import run_text_generator
 from pretrain.config import TrainerConfig
-from tests.generate.test_text_stage import FakeRanker, build_trainer
+from tests.generate.text_stage import StageRanker, build_trainer
 
 GONE = "zoë & co"
 USERS = [GONE, *(f"u{number}" for number in range(5))]
@@ -135,7 +135,7 @@ def make_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VITRINE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("VITRINE_USER_KEY", str(tmp_path / "users.key"))
     for module in ("text.run", "image.run", "ranker", "showcase"):
-        monkeypatch.setattr(f"generate.{module}.load_ranker", lambda *_: FakeRanker())
+        monkeypatch.setattr(f"generate.{module}.load_ranker", lambda *_: StageRanker())
     monkeypatch.setattr(batch_job, "USERS_PER_PART", 2)
     runs, models = tmp_path / "runs", tmp_path / "models"
     with write_artifact(models / "recommender", "recommender") as staging:
