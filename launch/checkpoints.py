@@ -91,8 +91,8 @@ class Checkpoints(Checkpoint):
     ) -> None:
         if not self.excludes_frozen or "state_dict" not in checkpoint:
             return  # Lightning or DeepSpeed are strict themselves
-        wanted = pl_module.state_dict().keys() - frozen_names(pl_module)
-        different = wanted ^ (checkpoint["state_dict"].keys() - frozen_names(pl_module))
+        expected = pl_module.state_dict().keys() - frozen_names(pl_module)
+        different = expected ^ (checkpoint["state_dict"].keys() - frozen_names(pl_module))
         if different:
             raise RuntimeError(f"the checkpoint is of other weights: {sorted(different)[:3]}")
 
@@ -107,11 +107,11 @@ class Checkpoints(Checkpoint):
         step = trainer.global_step
         if step == self.latest:  # between accumulated batches, or left out
             return
-        asked = self.stop.agreed
-        if self.every and (step % self.every == 0 or asked):
-            self._write(trainer, step, background=self.background and not asked)
+        stopping = self.stop.agreed
+        if self.every and (step % self.every == 0 or stopping):
+            self._write(trainer, step, background=self.background and not stopping)
             self.latest = step
-        if asked:
+        if stopping:
             self._finish()
             raise self.stop.stopped(trainer, step, written=bool(self.every))
 
@@ -304,16 +304,16 @@ class report_write_errors:
             return
         free = shutil.disk_usage(self.folder).free
         needed = state_bytes(self.trainer)
-        said = first_cause(error, OSError)
-        if said is None and free >= needed:
+        reason = first_cause(error, OSError)
+        if reason is None and free >= needed:
             return
         if self.trainer.is_global_zero:
             shutil.rmtree(self.partial, ignore_errors=True)
         found = list_checkpoints(self.folder.parent)
-        kept = f"{found[-1].name} stands" if found else "there is none before it"
+        fallback = f"{found[-1].name} stands" if found else "there is none before it"
         raise VitrineError(
-            f"cannot write the checkpoint {self.partial.with_suffix('')}: {said or error}; it needs about "
-            f"{needed:,} bytes, and {free:,} are free; {kept}; make room, and start the same command "
+            f"cannot write the checkpoint {self.partial.with_suffix('')}: {reason or error}; it needs about "
+            f"{needed:,} bytes, and {free:,} are free; {fallback}; make room, and start the same command "
             "again"
         ) from error
 

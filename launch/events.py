@@ -39,10 +39,10 @@ def read_events(folder: Path) -> list[dict[str, Any]]:
     path = folder / EVENTS
     if not path.exists():
         return []
-    found = []
+    events = []
     for line in path.read_text(encoding="utf8").splitlines():
         try:
-            found.append(json.loads(line))
+            events.append(json.loads(line))
         except ValueError:
             continue
-    return found
+    return events

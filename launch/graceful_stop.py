@@ -72,7 +72,7 @@ class GracefulStop(pl.Callback):
         name = "another rank's signal" if self.received is None else self.received.name
         if trainer.is_global_zero:
             self.events.write("stop", step=step, signal=name, checkpoint=written)
-        kept = (
+        outcome = (
             "the same command goes on from there"
             if written
             else "there is no checkpoint, as trainer.checkpoint_every is 0: the same command begins at step 0"
@@ -80,7 +80,7 @@ class GracefulStop(pl.Callback):
         code = RESUMABLE if written else NOT_RESUMABLE
         if self.received == signal.SIGINT:
             code = INTERRUPTED
-        return StoppedError(f"stopped by {name} after step {step}; {kept}", code)
+        return StoppedError(f"stopped by {name} after step {step}; {outcome}", code)
 
 
 def end(stop: StoppedError) -> int:

@@ -15,7 +15,7 @@ NEEDS = {"csv": "", "tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "
 
 def make_loggers(names: str, folder: Path, title: str) -> list[Logger]:
     """Loggers for `names` (commas between). VitrineError for one that is unknown or not installed."""
-    found = []
+    loggers = []
     for name in (part.strip() for part in names.split(",") if part.strip()):
         if name not in NEEDS:
             raise VitrineError(f"trainer.log_to names {name!r}.{did_you_mean(name, NEEDS)}")
@@ -23,8 +23,8 @@ def make_loggers(names: str, folder: Path, title: str) -> list[Logger]:
             raise VitrineError(
                 f"trainer.log_to names {name}, which is not installed; pip install {NEEDS[name]}"
             )
-        found.append(MAKERS[name](folder, title))
-    return found
+        loggers.append(MAKERS[name](folder, title))
+    return loggers
 
 
 def _csv(folder: Path, title: str) -> Logger:

@@ -63,8 +63,8 @@ class NonFiniteGuard(pl.Callback):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any
     ) -> None:
-        asked = self.num_nonfinite.new_full((1,), float(self.stop.received is not None))
-        num_nonfinite, stop = sum_over_ranks(torch.cat([self.num_nonfinite, asked])).tolist()
+        stop_here = self.num_nonfinite.new_full((1,), float(self.stop.received is not None))
+        num_nonfinite, stop = sum_over_ranks(torch.cat([self.num_nonfinite, stop_here])).tolist()
         self.stop.agreed |= stop > 0
         here = bool(self.num_nonfinite > 0)
         self.num_nonfinite.zero_()

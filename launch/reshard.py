@@ -111,10 +111,12 @@ def finish_loading(engine: Any, checkpoint: Path) -> None:
     """After DeepSpeed has loaded a universal checkpoint: what it left out or mixed up."""
     folder = checkpoint / UNIVERSAL
     with safe_globals(allowed_types()):
-        kept = torch.load(folder / "zero" / "optimizer_state.pt", weights_only=True)
+        optimizer_state = torch.load(folder / "zero" / "optimizer_state.pt", weights_only=True)
         (first, *_) = sorted(folder.glob("*model_states.pt"))
         saved = torch.load(first, map_location="cpu", weights_only=True)["module"]
-    for group, settings in zip(engine.optimizer.param_groups, kept["param_groups"], strict=True):
+    for group, settings in zip(
+        engine.optimizer.param_groups, optimizer_state["param_groups"], strict=True
+    ):
         group.update({name: value for name, value in settings.items() if name != "params"})
     for state in engine.optimizer.optimizer.state.values():
         state["step"] = torch.as_tensor(state["step"]).clone()

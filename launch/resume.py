@@ -85,8 +85,8 @@ def _difference(work: Path, choice: Choice) -> str:
         )
     resumes = f"rank 0 resumes at step {choice.step} from {choice.folder}"
     if choice.name not in held:
-        found = f"only {', '.join(held)}" if held else "no checkpoint"
-        return f"holds {found} in {folder}, but {resumes}; {remedy}"
+        held_here = f"only {', '.join(held)}" if held else "no checkpoint"
+        return f"holds {held_here} in {folder}, but {resumes}; {remedy}"
     checkpoint = work / "checkpoints" / choice.name
     fault = checkpoint_fault(checkpoint)
     if fault:

@@ -234,10 +234,12 @@ def _reach_inside(
     if (nested := nested_class(hint)) is not None:
         return _merge(current if current is not None else nested(), change, f"{key}.", origin)
     if (entry := entry_class(hint)) is not None:
-        kept = dict(current or {})
+        entries = dict(current or {})
         for name, inner in change.items():
-            kept[name] = _change(kept.get(name, entry()), entry, inner, f"{key}.{name}", origin)
-        return kept
+            entries[name] = _change(
+                entries.get(name, entry()), entry, inner, f"{key}.{name}", origin
+            )
+        return entries
     if not takes_mapping(hint):
         raise origin.unknown(f"{key}.{next(iter(change))}", ())
     return _convert(hint, _merge_mapping(current or {}, change, key, origin), key, origin)
@@ -250,8 +252,8 @@ def _merge_mapping(
     for name, value in change.items():
         inner, inside = merged.get(name), f"{key}.{name}"
         if isinstance(value, Mapping):
-            begun = inner if isinstance(inner, dict) else {}
-            merged[name] = _merge_mapping(begun, value, inside, origin)
+            section = inner if isinstance(inner, dict) else {}
+            merged[name] = _merge_mapping(section, value, inside, origin)
         else:
             merged[name], _ = origin.read(inside, value)
     return merged

@@ -58,12 +58,12 @@ def check_world(config: TrainerConfig) -> None:
     """Fails if `torchrun` started another number of processes than the settings ask for."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return
-    started, wanted = int(os.environ["WORLD_SIZE"]), config.devices * config.nodes
-    if started != wanted:
+    started, configured = int(os.environ["WORLD_SIZE"]), config.devices * config.nodes
+    if started != configured:
         local = int(os.environ.get("LOCAL_WORLD_SIZE", started))
         raise VitrineError(
             f"torchrun started {started} processes, but trainer.devices {config.devices} × "
-            f"trainer.nodes {config.nodes} = {wanted}; "
+            f"trainer.nodes {config.nodes} = {configured}; "
             f"set --trainer.devices {local} --trainer.nodes {started // local}."
         )
 

@@ -210,8 +210,8 @@ class Watchdog(pl.Callback):
             last = f"last heard of at step {behind.beat.step}, {behind.beat.doing}"
             last = last if behind.started else "which has not started"
             blame = f"; it waits for rank {behind.beat.rank}, {last}"
-        told = f"rank {self.beat.rank} has not moved for {still:.0f} s ({where}){blame}"
-        sys.stderr.write(f"vitrine: {told}; its threads were at:\n")
+        message = f"rank {self.beat.rank} has not moved for {still:.0f} s ({where}){blame}"
+        sys.stderr.write(f"vitrine: {message}; its threads were at:\n")
         sys.stderr.flush()
         faulthandler.dump_traceback(all_threads=True)
         try:

@@ -103,13 +103,17 @@ def _cuda_compiler() -> Iterator[CheckResult]:
     if not torch.cuda.is_available():
         return
     release = re.search(r"release (\d+)", _output_of("nvcc", "--version"))
-    wanted = str(torch.version.cuda).split(".")[0]
+    cuda_version = str(torch.version.cuda).split(".")[0]
     if release is None:
         message = "no nvcc; DeepSpeed's fused operators need it"
-        yield CheckResult("warn", "nvcc", message, f"the toolkit of CUDA {wanted}, CUDA_HOME set")
-    elif release[1] != wanted:
-        message = f"CUDA {release[1]}, torch has {wanted}: operators will not compile"
-        yield CheckResult("warn", "nvcc", message, f"the toolkit of CUDA {wanted}, CUDA_HOME set")
+        yield CheckResult(
+            "warn", "nvcc", message, f"the toolkit of CUDA {cuda_version}, CUDA_HOME set"
+        )
+    elif release[1] != cuda_version:
+        message = f"CUDA {release[1]}, torch has {cuda_version}: operators will not compile"
+        yield CheckResult(
+            "warn", "nvcc", message, f"the toolkit of CUDA {cuda_version}, CUDA_HOME set"
+        )
     else:
         yield CheckResult("ok", "nvcc", f"CUDA {release[1]}, as torch has")
 
@@ -120,8 +124,8 @@ def deepspeed() -> Iterator[CheckResult]:
     if package is None or package.origin is None:
         yield CheckResult("fail", "deepspeed", "not installed", "./install")
         return
-    told = Path(package.origin).with_name("git_version_info_installed.py")
-    prebuilt = told.is_file() and runpy.run_path(str(told)).get("installed_ops", {})
+    ops_file = Path(package.origin).with_name("git_version_info_installed.py")
+    prebuilt = ops_file.is_file() and runpy.run_path(str(ops_file)).get("installed_ops", {})
     chosen = os.environ.get("TORCH_EXTENSIONS_DIR")
     extensions = Path(chosen) if chosen else Path.home() / ".cache" / "torch_extensions"
     if prebuilt and prebuilt.get("cpu_adam"):

@@ -16,11 +16,11 @@ SHOWN = ("torch", "pytorch-lightning", "deepspeed", "transformers", "peft", "dif
 
 
 def python() -> Iterator[CheckResult]:
-    wanted, here = metadata("vitrine")["Requires-Python"], platform.python_version()
-    if SpecifierSet(wanted).contains(here, prereleases=True):
+    required, here = metadata("vitrine")["Requires-Python"], platform.python_version()
+    if SpecifierSet(required).contains(here, prereleases=True):
         yield CheckResult("ok", "python", here)
     else:
-        yield CheckResult("fail", "python", f"{here}, {wanted} is needed", "PYTHON=… ./install")
+        yield CheckResult("fail", "python", f"{here}, {required} is needed", "PYTHON=… ./install")
 
 
 def packages() -> Iterator[CheckResult]:
@@ -41,8 +41,8 @@ def packages() -> Iterator[CheckResult]:
             broken = True
             yield CheckResult("fail", name, f"{here[name]} is not {requirement.specifier}", remedy)
     if not broken:
-        told = ", ".join(f"{name} {here[name]}" for name in SHOWN if name in here)
-        yield CheckResult("ok", "packages", f"{told}; all {len(here)} in their ranges")
+        listed = ", ".join(f"{name} {here[name]}" for name in SHOWN if name in here)
+        yield CheckResult("ok", "packages", f"{listed}; all {len(here)} in their ranges")
     yield from _beside_constraints(here)
 
 

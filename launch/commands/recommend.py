@@ -32,20 +32,20 @@ def recommend(options: RecommendOptions) -> None:
     folder = options.recommender
     if options.domain or (Path(folder) / STORE_FILE).exists():
         folder = DomainStore.read(folder).path_of(options.domain)
-    found = recommend_items(
+    recommended = recommend_items(
         folder,
         user=options.user,
         history=options.history,
         k=options.k,
         index=options.index or None,
     )
-    if found.source == "popularity":
+    if recommended.source == "popularity":
         print(
             "no history: these are the most popular items of training",
             file=sys.stderr,
         )
-    print(f"by {found.source}")
-    rows = zip(found.scores, found.item_ids, found.titles, strict=True)
+    print(f"by {recommended.source}")
+    rows = zip(recommended.scores, recommended.item_ids, recommended.titles, strict=True)
     for place, (score, item, title) in enumerate(rows, 1):
         print(f"{place:4}  {score:9.4f}  {item}  {title}")
 
@@ -66,10 +66,10 @@ def index(options: IndexOptions, settings: IndexConfig) -> None:
 
     output = Path(options.output)
     run_indexing(settings, options.recommender, output, options.encoder or None)
-    told = read_manifest(output)["metrics"]
+    metrics = read_manifest(output)["metrics"]
     print(
-        f"recall@10 {told['recall@10']:.4f} against exact search, over {told['num_users']:,} users; "
-        f"{told['search_ms']} ms each, exact {told['exact_ms']} ms",
+        f"recall@10 {metrics['recall@10']:.4f} against exact search, over {metrics['num_users']:,} users; "
+        f"{metrics['search_ms']} ms each, exact {metrics['exact_ms']} ms",
         file=sys.stderr,
     )
     print_output_path(output)

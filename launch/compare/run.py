@@ -70,10 +70,15 @@ def _with_vectors(
         return config
     from pretrain.embed import run_embedding
 
-    asked, folder = EmbedConfig(common.encoder, common.catalog), output / "vectors"
+    settings, folder = EmbedConfig(common.encoder, common.catalog), output / "vectors"
     parents = {"encoder": Path(common.encoder)}
     stage = Stage(
-        "vectors", folder, "vectors", asdict(asked), parents, lambda: run_embedding(asked, folder)
+        "vectors",
+        folder,
+        "vectors",
+        asdict(settings),
+        parents,
+        lambda: run_embedding(settings, folder),
     )
     if not stage.is_done():
         print_status("reading every item once")

@@ -89,8 +89,8 @@ def _pretraining(config: PretrainConfig, catalog: Catalog, split: Split) -> Buil
     if config.data.activation_checkpointing:
         enable_activation_checkpointing(parts.encoder)
     rows = stage_rows(config, catalog, split)
-    kept = frozen_towers(parts.encoder, bool(config.objectives.language_modeling))
-    content = ContentShapes(catalog, parts, kept)
+    cached_modalities = frozen_towers(parts.encoder, bool(config.objectives.language_modeling))
+    content = ContentShapes(catalog, parts, cached_modalities)
 
     def distinct(step: int) -> tuple[Tensor, Tensor, Tensor, NDArray[np.int64], Tensor]:
         first = step * config.data.rows
@@ -184,9 +184,15 @@ def stage_rows(config: StageConfig, catalog: Catalog, split: Split, length: int 
 class ContentShapes:
     """What a batch's items hold: texts as they are, everything else as numbers of the same shape."""
 
-    def __init__(self, catalog: Catalog, parts: EncoderBundle, kept: list[str]) -> None:
-        """`kept`: modalities of which frozen towers have said all (see `pretrain.frozen`)."""
-        self.catalog, self.kinds, self.kept = catalog, parts.encoder.kinds, kept
+    def __init__(
+        self, catalog: Catalog, parts: EncoderBundle, cached_modalities: list[str]
+    ) -> None:
+        """`cached_modalities`: those whose frozen towers are read from a cache (see `pretrain.frozen`)."""
+        self.catalog, self.kinds, self.cached_modalities = (
+            catalog,
+            parts.encoder.kinds,
+            cached_modalities,
+        )
         self.processors = parts.processors
         self.texts = {
             name: kind.open(catalog, parts.processors[name])
@@ -201,7 +207,7 @@ class ContentShapes:
         """About how many tokens and patches go through the towers that still read."""
         total = 0
         for name, kind in self.kinds.items():
-            if name in self.kept:
+            if name in self.cached_modalities:
                 total += len(items)
             elif name in self.texts:
                 total += int(self.texts[name].read(items)["attention_mask"].sum())
@@ -216,7 +222,7 @@ class ContentShapes:
             present = torch.tensor([self._has(kind, int(item)) for item in items])
             inputs = {"present": present}
         rows = max(1, int(inputs["present"].sum()))
-        if name in self.kept:
+        if name in self.cached_modalities:
             return {**inputs, CACHED_FEATURES: torch.randn(rows, kind.width)}
         if name in self.texts:
             return inputs

@@ -38,7 +38,7 @@ def check_data(config: StageConfig, catalog: Catalog, split: Split) -> list[Plan
 
 
 def _heads(config: StageConfig) -> list[PlanProblem]:
-    found = []
+    problems = []
     towers: dict[str, TowerConfig] = {}
     if isinstance(config, PretrainConfig):
         towers = {
@@ -57,7 +57,7 @@ def _heads(config: StageConfig) -> list[PlanProblem]:
             and heads > 0
             and width % heads
         ):
-            found.append(
+            problems.append(
                 PlanProblem(
                     f"{where}.config.hidden_size {width} is not divisible by {heads} heads; try "
                     f"{width - width % heads} or {width - width % heads + heads}"
@@ -72,14 +72,14 @@ def _heads(config: StageConfig) -> list[PlanProblem]:
             and patch > 0
             and size % patch
         ):
-            found.append(
+            problems.append(
                 PlanProblem(
                     f"{where}.image_size {size} is not divisible by patches of {patch}, so {size % patch} "
                     f"pixels at two sides are not seen; try {size - size % patch}",
                     is_error=False,
                 )
             )
-    return found
+    return problems
 
 
 def _widths(config: StageConfig) -> list[PlanProblem]:
@@ -99,17 +99,17 @@ def _widths(config: StageConfig) -> list[PlanProblem]:
 
 
 def _schedule(config: StageConfig) -> list[PlanProblem]:
-    found = []
+    problems = []
     steps, share = config.trainer.max_steps, config.optimizer.warmup_share
     if not 0 <= share < 1:
-        found.append(
+        problems.append(
             PlanProblem(
                 f"optimizer.warmup_share is {share:g}, so the rate of {steps:,} steps only rises; give "
                 "a share from 0 to below 1"
             )
         )
     if config.trainer.checkpoint_every > steps > 0:
-        found.append(
+        problems.append(
             PlanProblem(
                 f"trainer.checkpoint_every {config.trainer.checkpoint_every:,} is more than the "
                 f"{steps:,} steps, so a stopped run begins again; try {max(1, steps // 4):,}",
@@ -117,29 +117,29 @@ def _schedule(config: StageConfig) -> list[PlanProblem]:
             )
         )
     if isinstance(config, FinetuneConfig) and config.validate_every > steps > 0:
-        found.append(
+        problems.append(
             PlanProblem(
                 f"validate_every {config.validate_every:,} is more than the {steps:,} steps, so the last "
                 f"weights are taken for the best; try {max(1, steps // 10):,}",
                 is_error=False,
             )
         )
-    return found
+    return problems
 
 
 def _strategy(config: StageConfig) -> list[PlanProblem]:
     trainer = config.trainer
     ranks = trainer.devices * trainer.nodes
-    found = []
+    problems = []
     if trainer.devices < 1 or trainer.nodes < 1:
-        found.append(
+        problems.append(
             PlanProblem(
                 f"trainer.devices {trainer.devices} × trainer.nodes {trainer.nodes} is no device; "
                 "give 1 or more of each"
             )
         )
     if ranks == 1 and trainer.strategy in ("zero1", "zero2", "zero3"):
-        found.append(
+        problems.append(
             PlanProblem(
                 f"trainer.strategy {trainer.strategy} shards over 1 device, which shards nothing; use "
                 "auto, or an offload strategy where memory is short",
@@ -147,14 +147,14 @@ def _strategy(config: StageConfig) -> list[PlanProblem]:
             )
         )
     if isinstance(config, PretrainConfig) and config.data.num_micro_batches < 1:
-        found.append(
+        problems.append(
             PlanProblem(
                 f"data.num_micro_batches is {config.data.num_micro_batches}; give 1 or more"
             )
         )
     if config.data.rows < 1:
-        found.append(PlanProblem(f"data.rows is {config.data.rows}; give 1 or more"))
-    return found
+        problems.append(PlanProblem(f"data.rows is {config.data.rows}; give 1 or more"))
+    return problems
 
 
 def _steps(config: StageConfig, split: Split) -> list[PlanProblem]:
@@ -261,13 +261,13 @@ def check_disk(needs: dict[str, int], output: Path) -> list[PlanProblem]:
     place = output.absolute()
     while not place.exists():
         place = place.parent
-    free, wanted = shutil.disk_usage(place).free, sum(needs.values())
-    if wanted <= free:
+    free, needed = shutil.disk_usage(place).free, sum(needs.values())
+    if needed <= free:
         return []
-    told = ", ".join(f"{what} {size / 2**30:.1f}" for what, size in needs.items())
+    listed = ", ".join(f"{what} {size / 2**30:.1f}" for what, size in needs.items())
     return [
         PlanProblem(
-            f"{output} needs {wanted / 2**30:.1f} GiB ({told}), and {place} has {free / 2**30:.1f} free; "
+            f"{output} needs {needed / 2**30:.1f} GiB ({listed}), and {place} has {free / 2**30:.1f} free; "
             "choose another --output, or make room"
         )
     ]

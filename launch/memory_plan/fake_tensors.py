@@ -75,11 +75,11 @@ class FakeTensorMeter(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        found = self._run(func, args, kwargs or {})
-        for tensor in tree_flatten(found)[0]:
+        result = self._run(func, args, kwargs or {})
+        for tensor in tree_flatten(result)[0]:
             if isinstance(tensor, Tensor):
                 self._keep(tensor, ACTIVATIONS)
-        return found
+        return result
 
     def _keep(self, tensor: Tensor, name: str) -> None:
         storage = tensor.untyped_storage()
@@ -123,9 +123,9 @@ class FakeTensorMeter(TorchDispatchMode):
         assert self.fake is not None
         if not of_tensors:
             with self.fake:
-                found = func(*args, **kwargs)
-            if any(x.is_floating_point() for x in tree_flatten(found)[0] if isinstance(x, Tensor)):
-                return found
+                result = func(*args, **kwargs)
+            if any(x.is_floating_point() for x in tree_flatten(result)[0] if isinstance(x, Tensor)):
+                return result
         return tree_map_only(Tensor, self._hollowed, func(*args, **kwargs))
 
     def _hollowed(self, tensor: Tensor) -> Tensor:
@@ -144,13 +144,13 @@ def _everywhere(mask: Tensor) -> Tensor:
 
 def _by_numbers(indices: Any) -> list[Tensor | None]:
     """The same without masks, whose number of places a shape does not tell."""
-    told: list[Tensor | None] = []
+    expanded: list[Tensor | None] = []
     for index in indices:
         if index is not None and index.dtype in (torch.bool, torch.uint8):
-            told += _everywhere(index).unbind(1)
+            expanded += _everywhere(index).unbind(1)
         else:
-            told.append(index)
-    return told
+            expanded.append(index)
+    return expanded
 
 
 def _number(tensor: Tensor) -> Any:

@@ -98,9 +98,9 @@ def make_memory_plan(config: StageConfig, device_name: str, output: Path) -> Mem
     plan.sharded = _shares(config, plan.footprint, plan, strategies_for(ranks))
     if plan.share is None:
         plan.sharded += _shares(config, plan.footprint, plan, (plan.chosen,))
-    asked = plan.share
-    assert asked is not None
-    plan.problems += check_memory(asked.peak, plan.chosen, device)
+    chosen = plan.share
+    assert chosen is not None
+    plan.problems += check_memory(chosen.peak, plan.chosen, device)
     plan.problems += check_disk(_on_disk(config, catalog, plan.footprint), output)
     _recommend(plan, config, catalog, split)
     return plan
@@ -111,10 +111,10 @@ def _plain(strategy: str, ranks: int) -> str:
 
 
 def _shares(
-    config: StageConfig, found: Footprint, plan: MemoryPlan, strategies: tuple[str, ...]
+    config: StageConfig, single: Footprint, plan: MemoryPlan, strategies: tuple[str, ...]
 ) -> list[ShardedFootprint]:
     halves = is_half_precision(config.trainer.precision)
-    return [shard_footprint(found, name, plan.ranks, plan.device, halves) for name in strategies]
+    return [shard_footprint(single, name, plan.ranks, plan.device, halves) for name in strategies]
 
 
 def fits(share: ShardedFootprint, device: Device, devices_per_node: int) -> bool:
@@ -128,14 +128,14 @@ def fits(share: ShardedFootprint, device: Device, devices_per_node: int) -> bool
 def _recommend(plan: MemoryPlan, config: StageConfig, catalog: Catalog, split: Split) -> None:
     """The simplest strategy that fits as it is, else with the least change that makes one fit."""
     for change, changed in _smaller_configs(config):
-        found = plan.footprint
+        single = plan.footprint
         if change:
-            found = footprint(changed, catalog, split, on_gpu=plan.device.on_gpu, steps=2)
-        assert found is not None
-        for each in _shares(changed, found, plan, strategies_for(plan.ranks)):
+            single = footprint(changed, catalog, split, on_gpu=plan.device.on_gpu, steps=2)
+        assert single is not None
+        for each in _shares(changed, single, plan, strategies_for(plan.ranks)):
             if fits(each, plan.device, plan.devices_per_node):
                 plan.recommended, plan.settings = each.strategy, change
-                plan.rows = _max_rows(plan, changed, found, each, catalog, split)
+                plan.rows = _max_rows(plan, changed, single, each, catalog, split)
                 return
 
 
@@ -173,7 +173,7 @@ def _with(config: StageConfig, **data: Any) -> StageConfig:
 def _max_rows(
     plan: MemoryPlan,
     config: StageConfig,
-    found: Footprint,
+    single: Footprint,
     at_rows: ShardedFootprint,
     catalog: Catalog,
     split: Split,
@@ -184,7 +184,7 @@ def _max_rows(
     if fewer == rows:
         return rows
     half = footprint(_with(config, rows=fewer), catalog, split, on_gpu=plan.device.on_gpu, steps=2)
-    slope = (found.activations - half.activations) / (rows - fewer)
+    slope = (single.activations - half.activations) / (rows - fewer)
     room = (1 - MARGIN) * plan.device.memory - at_rows.peak
     if slope <= 0:
         return rows
@@ -193,16 +193,16 @@ def _max_rows(
     return max(1, most // digits * digits)
 
 
-def _on_disk(config: StageConfig, catalog: Catalog, found: Footprint) -> dict[str, int]:
+def _on_disk(config: StageConfig, catalog: Catalog, single: Footprint) -> dict[str, int]:
     """Bytes under the output: a checkpoint and the one being written beside it, and the artifact."""
     needs = {}
     if config.trainer.checkpoint_every:
         leaves_out = not isinstance(config, PretrainConfig)
-        weights = found.trained_weights if leaves_out else found.weights
-        needs["two checkpoints"] = 2 * (weights + found.optimizer + found.best + found.buffers)
-    needs["weights"] = found.weights
+        weights = single.trained_weights if leaves_out else single.weights
+        needs["two checkpoints"] = 2 * (weights + single.optimizer + single.best + single.buffers)
+    needs["weights"] = single.weights
     if isinstance(config, PretrainConfig):
         needs["vectors of its items"] = 4 * catalog.num_items * config.encoder.width
     else:
-        needs["vectors of its items"] = found.buffers
+        needs["vectors of its items"] = single.buffers
     return needs

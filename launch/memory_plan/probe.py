@@ -48,7 +48,7 @@ def probe(config: Any, on_gpu: bool = False) -> Probe:
     from launch.memory_plan.footprint import footprint
 
     catalog, split = load_split(config.catalog, config.split)
-    found = footprint(config, catalog, split, on_gpu=on_gpu, steps=STEPS, counted=STEPS)
+    predicted = footprint(config, catalog, split, on_gpu=on_gpu, steps=STEPS, counted=STEPS)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "settings.yaml"
         file.write_text(json.dumps(asdict(config)))  # which is YAML, too
@@ -69,8 +69,8 @@ def probe(config: Any, on_gpu: bool = False) -> Probe:
         )
     if done.returncode:
         raise VitrineError(f"the two steps failed: {done.stderr.strip().splitlines()[-1:]}")
-    seen = json.loads(done.stdout.strip().splitlines()[-1])
-    return Probe(found.peak, seen["measured"], seen["reserved"])
+    measured_values = json.loads(done.stdout.strip().splitlines()[-1])
+    return Probe(predicted.peak, measured_values["measured"], measured_values["reserved"])
 
 
 def measure(config: Any, on_gpu: bool) -> dict[str, Any]:

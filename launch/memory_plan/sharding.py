@@ -41,43 +41,43 @@ class ShardedFootprint:
 
 
 def shard_footprint(
-    found: Footprint, strategy: str, ranks: int, device: Device, halves: bool
+    single: Footprint, strategy: str, ranks: int, device: Device, halves: bool
 ) -> ShardedFootprint:
     """Of `ranks` processes that each take a step like `found`; `halves`: they compute in 16 bits."""
     if not strategy.startswith("zero"):
-        return _replicated(found, strategy, ranks, device)
-    return _zero(found, strategy, ranks, device, size=2 if halves else 4)
+        return _replicated(single, strategy, ranks, device)
+    return _zero(single, strategy, ranks, device, size=2 if halves else 4)
 
 
-def _replicated(found: Footprint, strategy: str, ranks: int, device: Device) -> ShardedFootprint:
+def _replicated(single: Footprint, strategy: str, ranks: int, device: Device) -> ShardedFootprint:
     """One process, or DDP: each rank holds everything, and DDP its gradient buckets."""
-    steady = found.weights + found.buffers + found.optimizer + found.gradients
+    steady = single.weights + single.buffers + single.optimizer + single.gradients
     return ShardedFootprint(
         strategy,
-        weights=found.weights,
-        gradients=found.gradients,
-        optimizer=found.optimizer,
-        buffers=found.buffers + found.best,
-        activations=found.peak - steady,
-        buckets=found.trained_weights if ranks > 1 else 0,
+        weights=single.weights,
+        gradients=single.gradients,
+        optimizer=single.optimizer,
+        buffers=single.buffers + single.best,
+        activations=single.peak - steady,
+        buckets=single.trained_weights if ranks > 1 else 0,
         overhead=device.process_overhead,
         host=0,
     )
 
 
 def _zero(
-    found: Footprint, strategy: str, ranks: int, device: Device, size: int
+    single: Footprint, strategy: str, ranks: int, device: Device, size: int
 ) -> ShardedFootprint:
     """ZeRO 1, 2 or 3, with or without offload; weights are of `size` bytes."""
     stage, offload = int(strategy[4]), strategy.endswith("offload")
 
     def in_bytes(size: int, counted: int) -> int:
-        return counted * size // found.bytes_each
+        return counted * size // single.bytes_each
 
-    whole = in_bytes(size, found.weights)  # the module's own, in what it computes in
-    trained = in_bytes(size, found.trained_weights)
-    master = in_bytes(4, found.trained_weights) // ranks
-    state = master + in_bytes(4, found.optimizer) // ranks
+    whole = in_bytes(size, single.weights)  # the module's own, in what it computes in
+    trained = in_bytes(size, single.trained_weights)
+    master = in_bytes(4, single.trained_weights) // ranks
+    state = master + in_bytes(4, single.optimizer) // ranks
     reduced = trained if stage == 1 else trained // ranks
     flat = master  # gradients of a rank's own weights, flat, for its step
     gathered = min(whole, LIVE * size) if stage == 3 else whole
@@ -89,8 +89,8 @@ def _zero(
         gradients=gradients if offload else reduced + flat,
         optimizer=0 if offload else state,
         # Where no rank holds whole weights, those that ranked best are not kept.
-        buffers=found.buffers + (0 if stage == 3 else in_bytes(size, found.best)),
-        activations=max(found.activations, found.update // ranks),
+        buffers=single.buffers + (0 if stage == 3 else in_bytes(size, single.best)),
+        activations=max(single.activations, single.update // ranks),
         buckets=min_bucket(device) * size * (2 if device.on_gpu else 1),
         overhead=device.process_overhead,
         host=state + flat + reduced + shard if offload else 0,

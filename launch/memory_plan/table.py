@@ -27,10 +27,10 @@ def plan_table(plan: MemoryPlan) -> str:
     return "\n".join(lines)
 
 
-def _counted(found: Footprint) -> str:
+def _counted(single: Footprint) -> str:
     return (
-        f"{found.parameters:,} parameters, of which {found.trained:,} are trained; a step reads "
-        f"{found.slots:,} slots of histories, and {found.items:,} items through the towers"
+        f"{single.parameters:,} parameters, of which {single.trained:,} are trained; a step reads "
+        f"{single.slots:,} slots of histories, and {single.items:,} items through the towers"
     )
 
 

@@ -44,10 +44,10 @@ class Stage:
             for path in self.parents.values():
                 open_artifact(path)
             catalog = load_catalog(CatalogConfig(**self.config["catalog"])).fingerprint
-            wanted = result_request(self.kind, self.config, self.parents, catalog)
+            expected_hash = result_request(self.kind, self.config, self.parents, catalog)
         except VitrineError:
             return False
-        return artifact.manifest["request_hash"] == wanted
+        return artifact.manifest["request_hash"] == expected_hash
 
 
 def recommender_stage(

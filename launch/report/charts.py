@@ -114,12 +114,12 @@ def _legend(names: list[str]) -> Html:
 
 
 def _in_words(curve: Curve, series: dict[str, list[tuple[float, float]]]) -> str:
-    told = [
+    parts = [
         f"{name}: from {line[0][1]:.4g} to {line[-1][1]:.4g}"
         for name, line in series.items()
         if line
     ]
-    return f"{curve.title}, {curve.y_label} by step. " + "; ".join(told) + "."
+    return f"{curve.title}, {curve.y_label} by step. " + "; ".join(parts) + "."
 
 
 def interval_scale(intervals: Sequence[Interval], reference: float | None = 0.0) -> list[float]:

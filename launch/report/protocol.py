@@ -53,9 +53,9 @@ def candidates_text(catalog: Catalog, split: Split) -> str:
         "rank": "and are ranked",
     }
     whose = "" if repeats == "rank" else " except those already in the user's history"
-    kept = ", also those of the user's history" if repeats == "rank" else ""
+    own_items = ", also those of the user's history" if repeats == "rank" else ""
     return (
-        f"All {catalog.num_items:,} items are ranked{whose}{kept}; {of} {treatment[repeats]} (repeats: "
+        f"All {catalog.num_items:,} items are ranked{whose}{own_items}; {of} {treatment[repeats]} (repeats: "
         f"{repeats}). Equal scores are ordered by a fixed random key."
     )
 

@@ -107,17 +107,17 @@ def search_table(searches: Mapping[str, SearchResult]) -> Html:
         tag("th", "chosen", scope="col", class_="number"),
     ]
     bodies = []
-    for name, found in searches.items():
-        lost = f", {found.diverged} of them diverged" if found.diverged else ""
-        about = f"{name}: {found.trials} trials{lost}; the best has {found.score:.4f} on validation"
+    for name, search in searches.items():
+        diverged = f", {search.diverged} of them diverged" if search.diverged else ""
+        about = f"{name}: {search.trials} trials{diverged}; the best has {search.score:.4f} on validation"
         rows = [
             tag(
                 "tr",
                 tag("th", tag("span", setting, class_="arm"), scope="row"),
                 tag("td", between),
-                tag("td", in_short(found.chosen[setting]), class_="number"),
+                tag("td", in_short(search.chosen[setting]), class_="number"),
             )
-            for setting, between in found.space.items()
+            for setting, between in search.space.items()
         ]
         bodies.append(tag("tbody", _group_row(about, 3), rows))
     return _scrolling(tag("table", tag("thead", tag("tr", heads)), bodies), "SearchResult settings")

@@ -100,7 +100,7 @@ def batch_script(job: Job, options: LaunchOptions, python: str, folder: Path) ->
 def _directives(job: Job, options: LaunchOptions, folder: Path) -> list[str]:
     several = len(job.runs) > 1
     log = f"{folder / options.work}/{job.name}".replace("%", "%%")
-    asked = {
+    directives = {
         "job-name": job.name,
         "nodes": job.nodes,
         "ntasks-per-node": 1,
@@ -116,7 +116,7 @@ def _directives(job: Job, options: LaunchOptions, folder: Path) -> list[str]:
         "open-mode": "append",
         "signal": f"B:USR1@{options.signal_before}",
     }
-    words = [f"--{key}={value}" for key, value in asked.items() if value != ""]
+    words = [f"--{key}={value}" for key, value in directives.items() if value != ""]
     return [
         f"#SBATCH {shlex.quote(word)}"
         for word in [*words, "--requeue", *shlex.split(options.sbatch)]

@@ -33,10 +33,10 @@ def read_job(options: LaunchOptions, rest: list[str]) -> Job:
     trainers = dict(trainers_in(parsed.get("settings")))
     nodes, devices = _size(options, stage, trainers)
     for key, trainer in trainers.items():
-        wanted: dict[str, object] = {"nodes": nodes, "devices": devices}
+        overrides: dict[str, object] = {"nodes": nodes, "devices": devices}
         if options.cpu:
-            wanted["accelerator"] = "cpu"
-        for field, value in wanted.items():
+            overrides["accelerator"] = "cpu"
+        for field, value in overrides.items():
             if getattr(trainer, field) != value:
                 arguments += [f"--{key}.{field}", str(value)]
     runs = [arguments]
@@ -111,12 +111,12 @@ def _size(
     options: LaunchOptions, stage: str, trainers: dict[str, TrainerConfig]
 ) -> tuple[int, int]:
     """Nodes and devices: as the options say, else as the settings do."""
-    told = {(trainer.nodes, trainer.devices) for trainer in trainers.values()} or {(1, 1)}
-    if len(told) > 1 and not (options.nodes and options.devices):
+    sizes = {(trainer.nodes, trainer.devices) for trainer in trainers.values()} or {(1, 1)}
+    if len(sizes) > 1 and not (options.nodes and options.devices):
         raise VitrineError(
             f"{' and '.join(trainers)} ask for different numbers of devices; give --nodes and --devices."
         )
-    nodes, devices = told.pop()
+    nodes, devices = sizes.pop()
     nodes = _positive("nodes", options.nodes or nodes)
     devices = _positive("devices", options.devices or devices)
     if stage in ONE_PROCESS and nodes * devices > 1:

@@ -26,7 +26,7 @@ def submit_script(text: str, path: Path, command: list[str], dry_run: bool) -> N
     path.write_text(text, encoding="utf-8")
     done = subprocess.run([*command, str(path)], capture_output=True, text=True, check=False)
     if done.returncode:
-        said = (done.stderr or done.stdout).strip().splitlines() or ["no reason given"]
-        raise VitrineError(f"{program} refused {path}: {said[-1]}")
+        answer = (done.stderr or done.stdout).strip().splitlines() or ["no reason given"]
+        raise VitrineError(f"{program} refused {path}: {answer[-1]}")
     print(path, file=sys.stderr)
     print(done.stdout, end="")
