@@ -26,24 +26,24 @@ Features = Literal["content", "content+id", "auto", "shuffled", "random", "id"]
 Model = Literal["vitrine", "popularity", "item-knn", "bpr-mf", "vbpr", "semantic-ids"]
 
 TOWER_RATE = 0.2
-"""Of low-rank updates, and of towers that begin untrained."""
+"""Learning rate factor of towers with LoRA, and of untrained towers."""
 MAX_FULL_SOFTMAX = 200_000
 """Items up to which `loss: auto` is the full softmax."""
 FULL_TOWER_RATE = 0.005
-"""Of pretrained weights: at four times this rate a pretrained text tower already ranked worse than a
-frozen one (`benchmarks/transfer.py`)."""
+"""Learning rate factor of pretrained towers in full fine-tuning: at four times this factor a pretrained
+text tower already ranked worse than a frozen one (`benchmarks/transfer.py`)."""
 
 
 @dataclass(frozen=True)
 class EncoderLearning:
-    """How fast the encoder learns beside the rest (discriminative rates; Howard and Ruder, 2018)."""
+    """Discriminative learning rates of the item encoder (Howard and Ruder, 2018)."""
 
     tower_rate: float = TOWER_RATE
-    """Share of the learning rate for the towers."""
+    """Learning rate factor of the towers."""
     projection_rate: float = TOWER_RATE
-    """Share of the learning rate for projections and fusion."""
+    """Learning rate factor of projections and fusion."""
     warmup: float = 0.0
-    """Share of the steps in which all of them stand still."""
+    """Share of the steps in which the encoder is frozen at first."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,12 @@ class LoraConfig:
     dropout: FractionBelowOne = 0.0
     """On the adapter's input."""
     target_encoders: str = ""
-    """What has low-rank updates, with commas between: the encoder's modalities (text,image), for
-    their towers, and reader, for what reads histories; empty: all of them. Towers without any stand
-    still, and read each item once."""
+    """Encoders with low-rank updates, comma-separated: names of modalities (text,image) for their towers,
+    and sequence for the sequence encoder; empty: all. Towers without any are frozen, and encode each
+    item once."""
     target_modules: str = ""
-    """The linear layers that have them, with commas between, by the ends of their names
-    (query,value or attention.output.dense); empty: all."""
+    """Linear layers with low-rank updates, comma-separated suffixes of their names (query,value or
+    attention.output.dense), as PEFT's `target_modules`; empty: all."""
 
 
 Imputation = Literal["mask", "drop", "zeros", "mean", "neighbours", "multi-hop", "pagerank"]
@@ -69,57 +69,57 @@ Imputation = Literal["mask", "drop", "zeros", "mean", "neighbours", "multi-hop",
 @dataclass(frozen=True)
 class MissingModalityConfig:
     percent: Percent = 0.0
-    """Of the items, drawn at random, that lose a modality: how well does a shop do without?"""
+    """Percent of the items, drawn at random, from which the modality is dropped; 0: no study."""
     modality: str = "image"
-    """What they lose."""
+    """The modality that is dropped."""
     imputation: Imputation = "mask"
-    """What is done about it: masked in the fusion (mask), such items in no training row (drop), or
-    something put in its place: nothing said by the tower (zeros), the mean of all, of those taken
-    with the item (neighbours), over several hops (multi-hop), or by personalised PageRank."""
+    """How it is handled: masked in the fusion (mask), items without it left out of training (drop), or
+    imputed: by a zero tower output (zeros), the mean of all items (mean), of items bought together
+    with it (neighbours), over several hops (multi-hop), or by personalised PageRank (pagerank)."""
     hops: PositiveInt = 3
-    """Of multi-hop."""
+    """Hops of multi-hop."""
     restart: Fraction = 0.15
-    """PageRank's chance to start again."""
+    """Restart probability of pagerank."""
 
 
 @dataclass(frozen=True)
 class ItemKNNConfig:
     k: PositiveInt | None = None
-    """Neighbours kept of each item; null: whichever of 20, 50, 100, 200 and 500 ranks validation best."""
+    """Neighbours of each item; null: the best of 20, 50, 100, 200 and 500 on validation."""
     shrink: NonNegativeFloat | None = None
-    """Added to a cosine's denominator, so that one of few users counts for less; null: whichever of 0,
-    10, 30 and 100 ranks validation best."""
+    """Shrinkage, added to the denominator of a cosine so that one of few users counts for less; null: the
+    best of 0, 10, 30 and 100 on validation."""
 
 
 @dataclass(frozen=True)
 class MatrixFactorizationConfig:
     width: PositiveInt = 64
-    """Width of the vectors of users and items, and in vbpr also of tastes."""
+    """Embedding size of users and items, and in vbpr of the users' visual factors."""
     batch_size: PositiveInt = 4096
-    """Triples of a user, an item they took and one they did not, in one step on each device."""
+    """Triples of a user, a positive and a negative item, per step and device."""
     learning_rate: PositiveFloat = 0.01
-    """Adam's, the same in every step."""
+    """Constant learning rate of Adam."""
     regularization: NonNegativeFloat = 0.01
-    """Weight of the squares of all that a triple reads of users and items."""
+    """Weight of the L2 penalty on the embeddings and biases of each triple."""
     ema_decay: FractionBelowOne = 0.99
-    """Decay of the moving average of the weights that is judged and kept."""
+    """Decay of the exponential moving average (EMA) of the weights, which is evaluated and stored."""
     validate_every_epochs: PositiveInt = 5
-    """Passes over the training interactions between two looks at the validation targets."""
+    """Epochs between two validations."""
     patience: PositiveInt = 5
-    """Looks without a better one after which training ends."""
+    """Early stopping after this many validations without a better one."""
     max_epochs: PositiveInt = 500
-    """Passes after which it ends at the latest, or without validation targets."""
+    """Epochs at most, and without validation targets."""
 
 
 @dataclass(frozen=True)
 class FinetuneDataConfig:
     rows: PositiveInt = 32
-    """Packed rows of histories in one step on each device; a row holds `max_history` items."""
+    """Packed rows of histories per step and device; a row holds `max_history` items."""
     encode_items: PositiveInt = 96
-    """Items read through the towers with gradient in one step; the rest come from the vector cache."""
+    """Items encoded with gradient per step; all others come from the cache of item embeddings."""
     refresh_every: NonNegativeInt = 0
-    """Steps between two readings of all items through the towers, where these learn; 0: they are read
-    anew only where validation targets are looked at."""
+    """Steps between two refreshes of the cache of item embeddings, if towers learn; 0: it is refreshed
+    only for validation."""
     workers: NonNegativeInt = 0
     """Loader processes."""
 
@@ -127,70 +127,70 @@ class FinetuneDataConfig:
 @dataclass(frozen=True)
 class FinetuneConfig:
     encoder: str = ""
-    """Folder of an encoder artifact; may stay empty where features are `id` or `random`."""
+    """Folder of an encoder artifact; may be empty if features are `id` or `random`."""
     catalog: CatalogConfig = field(default_factory=CatalogConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
     transfer: Transfer = "lora"
-    """What is trained: everything anew, nothing, only what reads histories, low-rank updates, or all."""
+    """What is trained: all from scratch, nothing, the sequence encoder and head, LoRA, or all weights."""
     features: Features = "content"
-    """What stands for an item: its content; content and an id vector; whichever of both ranks
-    validation targets better, each trained (auto); or a control."""
+    """Item representation: content; content and an id embedding; the better of both on validation, each
+    trained (auto); or a control: shuffled content, random vectors, id embeddings alone."""
     bag_of_words: bool = False
-    """Each word of the items' texts has a learned vector, too, of which an item has the sum (LightFM);
-    added to its id's, where it has one."""
+    """Bag-of-words feature: an item also has the sum of the learned embeddings of its words (LightFM),
+    added to its id embedding if it has one."""
     id_width: NonNegativeInt = 0
-    """How many dimensions ids and words have beside the content's; 0: they are added to it."""
+    """Dimensions of id and word embeddings concatenated to the content's; 0: they are added to it."""
     modalities: str = ""
-    """The encoder's modalities that are read, with commas between; empty: all."""
+    """The encoder's modalities that are used, comma-separated; empty: all."""
     content_statistics: Literal["catalog", "trained"] = "catalog"
-    """Whose content whitening, the vocabulary of `words` and the codes of semantic ids are computed from:
-    all items (no interaction held out is read, but items nobody took before the split's cut are), or
-    the items taken in training."""
+    """Items whose content whitening, the vocabulary of `bag_of_words` and the codes of semantic ids are
+    computed from: all of the catalog (also cold items, but no held-out interaction), or those with
+    training interactions."""
     vectors: str = ""
-    """Folder of vectors that `vitrine embed` made of this catalog with this encoder, to begin from
-    them; empty: the towers read every item once more."""
+    """Folder of item embeddings that `vitrine embed` computed for this catalog with this encoder; empty:
+    the towers encode every item again."""
     missing_modality: MissingModalityConfig = field(default_factory=MissingModalityConfig)
-    """A study of items that lack a modality."""
+    """A study of missing modalities."""
     allow_seen: bool = False
-    """Evaluate also on interactions the encoder was pretrained on; such figures prove nothing."""
+    """Evaluate also on interactions the encoder was pretrained on (leakage); such metrics prove nothing."""
     loss: Loss = "auto"
-    """What the next item is told from: every item (softmax), the batch's targets and `negatives`
-    drawn ones (sampled), the batch's targets alone; auto: softmax up to 200,000 items, then sampled."""
+    """Full softmax over all items (softmax), sampled softmax over the batch's targets and `negatives`
+    sampled items (sampled) or the targets alone (in-batch); auto: softmax up to 200,000 items."""
     negatives: PositiveInt = 8192
-    """Items drawn for each step of the sampled loss."""
+    """Negatives sampled in each step of the sampled softmax."""
     sequence: SequenceConfig | None = None
-    """What reads histories, untrained; null: the reader that was pretrained with the encoder."""
+    """A new, untrained sequence encoder; null: the one pretrained with the item encoder."""
     width: PositiveInt = 64
-    """Width d of vectors and states where there is no encoder."""
+    """Width d of item vectors and user states without an encoder."""
     dropout: FractionBelowOne | None = None
-    """In the reader of histories; null: what it was pretrained with."""
+    """Dropout of the sequence encoder; null: that of its pretraining."""
     lora: LoraConfig = field(default_factory=LoraConfig)
     data: FinetuneDataConfig = field(default_factory=FinetuneDataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     tower_rate: NonNegativeFloat | None = None
-    """Share of the learning rate at which the towers learn; null: 0.005 for pretrained weights trained
-    whole (transfer full), 0.2 for low-rank updates and for towers that begin untrained."""
+    """Learning rate factor of the towers; null: 0.005 for full fine-tuning of pretrained weights, 0.2 for
+    LoRA and for untrained towers."""
     projection_rate: NonNegativeFloat = 0.2
-    """Share of the learning rate at which the encoder's projections and fusion learn."""
+    """Learning rate factor of the encoder's projections and fusion."""
     encoder_warmup: FractionBelowOne = 0.2
-    """Transfer full only: share of the steps in which the pretrained encoder stands still, so that what
-    is new learns first."""
+    """Transfer full only: share of the steps in which the pretrained encoder is frozen at first, while the
+    new weights learn."""
     alignment: NonNegativeFloat = 0.3
-    """Weight of InfoNCE between the modalities of the items read in a step, where towers learn."""
+    """Weight of the cross-modal InfoNCE of the items encoded in a step, if towers learn."""
     semantic_ids: SemanticIdConfig = field(default_factory=SemanticIdConfig)
-    """Where the model is `semantic-ids`: how items become codes, and codes lists."""
+    """The model semantic-ids only: tokenizer, decoder and beam search."""
     validate_every: PositiveInt = 100
-    """Steps between two looks at the validation targets; the best weights are kept."""
+    """Steps between two validations; the best weights are kept."""
     validation_users: PositiveInt = 2000
-    """At most this many people are looked at each time."""
+    """Users whose targets are ranked in each validation, at most."""
     item_knn: ItemKNNConfig = field(default_factory=ItemKNNConfig)
     """The baseline item-knn only."""
     matrix_factorization: MatrixFactorizationConfig = field(
         default_factory=MatrixFactorizationConfig
     )
-    """The baselines bpr-mf and vbpr only: they are trained until validation stops improving, whatever
-    the trainer's steps and the optimiser's settings are."""
+    """The baselines bpr-mf and vbpr only: trained with early stopping, whatever the trainer's steps and the
+    optimizer's settings are."""
 
     def num_negatives(self, num_items: int) -> int | None:
         """Negatives sampled in each step; None for the full softmax over the catalog."""
@@ -200,7 +200,7 @@ class FinetuneConfig:
 
     @property
     def encoder_learning(self) -> EncoderLearning:
-        """The rates and the warm-up that the transfer mode gives the encoder."""
+        """The encoder's learning rate factors and warm-up in this transfer mode."""
         full = self.transfer == "full"
         default = FULL_TOWER_RATE if full else TOWER_RATE
         return EncoderLearning(
@@ -212,10 +212,10 @@ class FinetuneConfig:
 
 @dataclass(frozen=True)
 class ArmConfig:
-    """One way to recommend among several: what it does otherwise than the settings all share."""
+    """One arm of a comparison: a model and what differs from the shared settings."""
 
     model: Model = "vitrine"
-    """A recommender of ours, by dense vectors (vitrine) or by semantic ids, or a baseline."""
+    """A recommender with dense vectors (vitrine) or semantic ids, or a baseline."""
     transfer: Transfer = "lora"
     """See FinetuneConfig."""
     features: Features = "content"
@@ -225,28 +225,28 @@ class ArmConfig:
     bag_of_words: bool = False
     """See FinetuneConfig."""
     missing_percent: Percent = 0.0
-    """Percent of the items that lose a modality; see MissingModalityConfig."""
+    """Percent of the items from which a modality is dropped; see MissingModalityConfig."""
     imputation: Imputation = "mask"
     """See MissingModalityConfig."""
     learning_rate: NonNegativeFloat = 0.0
-    """Overrules fine-tuning's where it is not 0."""
+    """Overrides fine-tuning's if it is not 0."""
     tower_rate: NonNegativeFloat = 0.0
-    """Overrules fine-tuning's where it is not 0."""
+    """Overrides fine-tuning's if it is not 0."""
     steps: NonNegativeInt = 0
-    """Overrules fine-tuning's where it is not 0; the baselines read no steps."""
+    """Overrides fine-tuning's if it is not 0; baselines ignore it."""
     description: str = ""
-    """What this arm is, in a few words."""
+    """A short description of the arm, for the report."""
 
     @property
     def kind(self) -> str:
-        """Of the artifact that it becomes."""
+        """The kind of its artifact."""
         return {"vitrine": "recommender", "semantic-ids": "semantic-ids"}.get(
             self.model, "baseline"
         )
 
     @property
     def reads_all_content(self) -> bool:
-        """Whether it starts from what the pretrained encoder makes of every item's whole content."""
+        """Whether it starts from the pretrained embeddings of every item's whole content."""
         if self.model == "vbpr":
             return True
         if self.model not in ("vitrine", "semantic-ids") or self.features in ("id", "random"):
@@ -254,7 +254,7 @@ class ArmConfig:
         return self.transfer != "scratch" and not self.modalities and not self.missing_percent
 
     def settings(self, common: FinetuneConfig) -> FinetuneConfig:
-        """`common` as this arm has it."""
+        """`common` with the settings of this arm."""
         optimizer, trainer = common.optimizer, common.trainer
         matrix_factorization = common.matrix_factorization
         if self.learning_rate:
