@@ -112,7 +112,7 @@ def _num_ids(folder: Path) -> int:
         path = folder / ADAPTER / "adapter_model.safetensors"
     with safe_open(path, "np") as weights:
         names = weights.keys()
-        (name,) = (name for name in names if name.endswith("id_vectors.weight"))
+        (name,) = (name for name in names if name.endswith("id_embeddings.weight"))
         return weights.get_slice(name).get_shape()[0]
 
 

@@ -1,4 +1,4 @@
-"""Items that nobody took in training: what stands in for the id vectors they never learned."""
+"""Cold start: imputes the id embeddings of cold items, which have no training interactions."""
 
 import numpy as np
 import torch
@@ -10,9 +10,9 @@ from finetune.exact_search import search_exact
 from finetune.recommender import Recommender
 
 NEIGHBOURS = 10
-"""Items whose id vectors stand in for those of an item that has none."""
+"""Nearest warm items whose id embeddings are averaged for a cold item."""
 QUERIES = 256
-"""Items whose neighbours are looked for at a time."""
+"""Cold items per nearest-neighbour search."""
 
 
 @torch.no_grad()
@@ -20,26 +20,26 @@ def impute_cold_embeddings(
     recommender: Recommender,
     content: Tensor,
     rows: Tensor | None,
-    known: NDArray[np.floating],
-    taken: NDArray[np.bool_],
+    item_vectors: NDArray[np.floating],
+    warm_items: NDArray[np.bool_],
 ) -> Tensor:
-    """Id vectors beside content, for items without: the mean of those of the nearest by content.
+    """Id embeddings of cold items: the mean of those of the nearest warm items by content.
 
-    As Airbnb does for new listings (Grbovic and Cheng, 2018, section 3.1). With zeros an item would
-    be half a vector, such as no state was trained on, and its content, brought to unit length, would
-    count for more than anybody else's; an id nobody trained is noise. Who has words needs nobody to
-    speak for it, and gets zeros.
+    As Airbnb does for new listings (Grbovic and Cheng, 2018, section 3.1). With zeros the vector of a
+    cold item would be its content alone, normalised to unit length, which no state was trained on and
+    which weighs content more than in any other item; an untrained id embedding is noise. Items with
+    words get zeros, because their word embeddings are trained.
 
-    `content` (n, content width): of items `rows` int (n,), or of all whose words are known; `known`
-    (num_items, content width + id width): item vectors; `taken` bool (num_items,): whose id vector
-    learned anything. Returns (n, id width).
+    `content` (n, content width): of the cold items `rows` int (n,), or of all items with known words;
+    `item_vectors` (num_items, content width + id width); `warm_items` bool (num_items,): items with a
+    trained id embedding. Returns (n, id width).
     """
     adapted = F.normalize(recommender.adaptor(content), dim=-1)
-    most = min(NEIGHBOURS, int(taken.sum()))
-    means = [np.empty((0, known.shape[1] - adapted.shape[1]), dtype=np.float32)]
+    most = min(NEIGHBOURS, int(warm_items.sum()))
+    means = [np.empty((0, item_vectors.shape[1] - adapted.shape[1]), dtype=np.float32)]
     for some in adapted.split(QUERIES):
-        _, nearest = search_exact(some, known, most, taken)
-        means.append(known[nearest.numpy()][:, :, adapted.shape[1] :].mean(axis=1))
+        _, nearest = search_exact(some, item_vectors, most, warm_items)
+        means.append(item_vectors[nearest.numpy()][:, :, adapted.shape[1] :].mean(axis=1))
     ids = torch.from_numpy(np.concatenate(means)).to(content.device)
     if recommender.bag_of_words is not None:
         ids = ids.masked_fill((recommender.bag_of_words(rows) != 0).any(dim=1, keepdim=True), 0.0)

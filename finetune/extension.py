@@ -132,11 +132,11 @@ def _vectors_of(
         assert built.vocabulary is not None
         recommender.bag_of_words.set_items(built.vocabulary.read(catalog.select_items(added)))
     ids = None
-    if recommender.beside:
+    if recommender.has_separate_ids:
         ids = impute_cold_embeddings(
             recommender, content, None, old, train_counts(artifact.path) > 0
         )
-    elif recommender.id_vectors is not None:
+    elif recommender.id_embeddings is not None:
         # Added to the content, ids start at nothing, and whoever never took part stays there.
         ids = torch.zeros(len(added), recommender.content_width, device=device)
     return recommender.adapt(content, ids=ids).cpu().numpy()

@@ -20,7 +20,7 @@ def add_lora(recommender: Recommender, components: Components, lora: LoraConfig)
     """Injects LoRA layers into `recommender` in place; returns PEFT's wrapper, which saves the adapter."""
     modules = [
         *MODULES_TO_SAVE,
-        *(["id_vectors"] if recommender.id_vectors is not None else []),
+        *(["id_embeddings"] if recommender.id_embeddings is not None else []),
         *(["bag_of_words"] if recommender.bag_of_words is not None else []),
     ]
     if components.own_sequence_encoder and components.history.config.model:

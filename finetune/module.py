@@ -72,10 +72,10 @@ class FinetuneModule(pl.LightningModule):
         by the imputed one (`finetune.cold_start`) where it is concatenated to content, else by zeros."""
         recommender, content = self.recommender, self.content
         vectors = recommender.adapt(content)
-        if recommender.id_vectors is None or content is None or not len(self.candidates):
+        if recommender.id_embeddings is None or content is None or not len(self.candidates):
             return vectors
         rows = (self.item_counts == 0).nonzero().squeeze(1)
-        if recommender.beside:
+        if recommender.has_separate_ids:
             known, item_counts = (
                 vectors.detach().float().cpu().numpy(),
                 (self.item_counts > 0).cpu().numpy(),

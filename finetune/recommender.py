@@ -1,7 +1,4 @@
-"""The recommender: item vectors and a reader of histories, scored against each other.
-
-Knows how parts fit together and which of them a transfer mode trains; knows nothing about data.
-"""
+"""The recommender model: item encoder, sequence encoder and scoring; knows nothing about data."""
 
 import math
 
@@ -15,12 +12,12 @@ from pretrain.encoder import ItemEncoder
 from pretrain.sequence_encoder import SequenceEncoder
 from pretrain.shards import like_weights
 
-SAME = 1e-10
-"""Share of the mean squared length below which the largest variance is what rounding leaves."""
+MIN_RELATIVE_VARIANCE = 1e-10
+"""Share of the mean squared norm below which the largest variance is rounding error."""
 
 
 class Temperature(nn.Module):
-    """A learned scale on cosines; a module of its own so that an adapter can carry it whole."""
+    """A learned temperature of the cosine scores; a module, so that a LoRA adapter can store it whole."""
 
     def __init__(self, temperature: float = 0.1) -> None:
         super().__init__()
@@ -31,11 +28,11 @@ class Temperature(nn.Module):
 
 
 class Adaptor(nn.Module):
-    """Moves pretrained item vectors to the new domain: whitening, then a learned linear map.
+    """Domain adaptation of pretrained item embeddings: whitening, then a learned linear map.
 
-    Contrastive vectors lie in a narrow cone, where one loud property (a palette) drowns the others;
-    whitening makes all of them equally loud (Su et al., 2021; UniSRec learns it, Hou et al., 2022).
-    It is computed from the catalog, not learned; the linear map starts as the identity.
+    Contrastive embeddings lie in a narrow cone, where a property of large variance (a palette) dominates
+    the others; whitening gives all directions equal variance (Su et al., 2021; UniSRec learns it, Hou et
+    al., 2022). It is computed from the catalog, not learned; the linear map starts as the identity.
     """
 
     center: Tensor
@@ -51,10 +48,10 @@ class Adaptor(nn.Module):
 
     @torch.no_grad()
     def whiten(self, vectors: Tensor, floor: float = 0.001) -> None:
-        """Fits the whitening to `vectors` (num_items, width): mean 0, directions of equal spread.
+        """Fits the whitening to `vectors` (num_items, width): mean 0, equal variance in all directions.
 
-        Directions with less than `floor` of the largest variance are left quiet: they are noise.
-        Raises NonFiniteError where no direction has any variance beyond rounding.
+        Directions with less than `floor` of the largest variance stay small: they are noise. Raises
+        NonFiniteError if no direction has variance beyond rounding error.
         """
         if len(vectors) < 2 or not vectors.isfinite().all():
             raise NonFiniteError(
@@ -63,7 +60,7 @@ class Adaptor(nn.Module):
             )
         variances, directions = torch.linalg.eigh(torch.cov(vectors.T.double()))
         largest, squares = variances[-1], vectors.double().square().sum(dim=1).mean()
-        if not largest > SAME * squares:
+        if not largest > MIN_RELATIVE_VARIANCE * squares:
             raise NonFiniteError(
                 f"the content vectors of all {len(vectors):,} items are the same, so whitening has no "
                 "direction to scale; use --features id --transfer scratch"
@@ -77,58 +74,60 @@ class Adaptor(nn.Module):
         return self.linear((like_weights(vectors, self.center) - self.center) @ self.whitener)
 
 
-class IdVectors(nn.Embedding):
-    """A learned vector for each item."""
+class IdEmbedding(nn.Embedding):
+    """A learned embedding for each item id."""
 
     def forward(self, rows: Tensor | None = None) -> Tensor:
         """Of items `rows` int (n,), or of all."""
-        # Its weight itself must not leave: under ZeRO-3 it is let go of when this is done.
+        # A clone, because ZeRO-3 frees the gathered weight after this module's forward pass.
         return self.weight.clone() if rows is None else super().forward(rows)
 
 
 class Recommender(nn.Module):
-    """Scores are scale · cos(state after a history, item vector).
+    """Sequential recommender: a score is scale · cos(user state after a history, item vector).
 
-    `encoder` None: items are known by id vectors alone, or by fixed vectors given from outside.
+    `encoder` None: items are represented by id embeddings alone, or by fixed vectors from outside.
     """
 
     def __init__(
         self,
         encoder: ItemEncoder | None,
         history: SequenceEncoder,
-        num_id_vectors: int = 0,
+        num_id_embeddings: int = 0,
         id_width: int = 0,
         num_words: int = 0,
     ) -> None:
-        """`id_width`: of the history's width, what ids and words have to themselves beside the content;
-        0: they are added to it, or there is none. Words are told what items say by `words.read`."""
+        """`id_width`: dimensions of the history's width that id and word embeddings have of their own; 0:
+        they are added to the content, or there is none. `bag_of_words.set_items` sets the items' words."""
         super().__init__()
         width = history.config.width
         self.content_width = width - id_width
-        self.beside = id_width > 0
+        self.has_separate_ids = id_width > 0
         self.encoder = encoder
         self.history = history
         self.adaptor = Adaptor(self.content_width)
         self.temperature = Temperature()
-        self.id_vectors: IdVectors | None = None
-        if num_id_vectors:
-            # Added to content, an id starts at nothing and earns its place; else it must start apart.
-            self.id_vectors = IdVectors(num_id_vectors, id_width or width)
-            nn.init.normal_(self.id_vectors.weight, std=0.02)
+        self.id_embeddings: IdEmbedding | None = None
+        if num_id_embeddings:
+            # Small: added to content, an id embedding starts with little influence.
+            self.id_embeddings = IdEmbedding(num_id_embeddings, id_width or width)
+            nn.init.normal_(self.id_embeddings.weight, std=0.02)
         self.bag_of_words = BagOfWordsEmbedding(num_words, id_width or width) if num_words else None
 
     def adapt(
         self, content: Tensor | None, rows: Tensor | None = None, ids: Tensor | None = None
     ) -> Tensor:
-        """Content vectors (n, width), or None for id alone, to item vectors.
+        """Item vectors (n, width), unit length, from content embeddings (n, width), or None for ids alone.
 
-        `rows` int (n,) says whose they are; None: the whole catalog's. `ids` (n, id width) stands in
-        where they have no id vector of their own. Returns (n, width), unit length.
+        `rows` int (n,): the items; None: the whole catalog. `ids` (n, id width) replaces their id
+        embeddings, for items without.
         """
         adapted = None if content is None else self.adaptor(content)
-        learned = self._learned(rows, ids)
+        learned = self._id_and_word_embeddings(rows, ids)
         if learned is not None:
-            if adapted is not None and self.beside:  # cosines are the mean of both cosines
+            if (
+                adapted is not None and self.has_separate_ids
+            ):  # the cosine is the mean of both parts' cosines
                 both = [F.normalize(adapted, dim=-1), F.normalize(learned, dim=-1)]
                 adapted = torch.cat(both, dim=-1)
             else:
@@ -137,23 +136,23 @@ class Recommender(nn.Module):
         return F.normalize(adapted, dim=-1)
 
     def adapt_content(self, content: Tensor) -> Tensor:
-        """As `adapt`, of what has neither id nor words: (n, width), unit length."""
+        """As `adapt`, for content without id or words: (n, width), unit length."""
         adapted = F.normalize(self.adaptor(content), dim=-1)
         return F.pad(adapted, (0, self.history.config.width - self.content_width))
 
-    def _learned(self, rows: Tensor | None, ids: Tensor | None) -> Tensor | None:
-        """What ids and words say, without content: (n, id_width or width)."""
+    def _id_and_word_embeddings(self, rows: Tensor | None, ids: Tensor | None) -> Tensor | None:
+        """The sum of id and word embeddings: (n, id_width or width); None without either."""
         parts = []
         if ids is not None:
             parts.append(ids)
-        elif self.id_vectors is not None:
-            parts.append(self.id_vectors(rows))
+        elif self.id_embeddings is not None:
+            parts.append(self.id_embeddings(rows))
         if self.bag_of_words is not None:
             parts.append(self.bag_of_words(rows))
         return torch.stack(parts).sum(dim=0) if parts else None
 
     def last_states(self, vectors: Tensor, lengths: Tensor) -> Tensor:
-        """The state after each whole history.
+        """The user state after each whole history.
 
         `vectors` (batch, length, width), padded at the end; `lengths` int (batch,). Returns
         (batch, width), unit length; zero for an empty history.

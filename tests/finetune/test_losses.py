@@ -107,7 +107,7 @@ def module_with(num_items: int, negatives: int | None) -> FinetuneModule:
     """Half of the items were taken far more often than the rest, and the last ten never."""
     torch.manual_seed(0)
     history = SequenceEncoder(SequenceEncoderConfig(width=8, num_layers=1, num_heads=2, dropout=0))
-    recommender = Recommender(None, history, num_id_vectors=num_items)
+    recommender = Recommender(None, history, num_id_embeddings=num_items)
     counts = torch.where(torch.arange(num_items) < num_items // 2, 20, 1)
     counts[-10:] = 0
     module = FinetuneModule(recommender, None, counts, OptimizerConfig(), negatives=negatives)
@@ -128,7 +128,7 @@ def test_the_sampled_loss_estimates_the_catalog_s() -> None:
     estimate = sampled.training_step(batch, 0)
     estimate.backward()
     assert abs(estimate.item() - exact.item()) < 0.02
-    ids, others = whole.recommender.id_vectors, sampled.recommender.id_vectors
+    ids, others = whole.recommender.id_embeddings, sampled.recommender.id_embeddings
     assert ids is not None
     assert others is not None
     assert ids.weight.grad is not None
@@ -143,8 +143,8 @@ def test_in_batch_knows_the_batch_alone() -> None:
     items = torch.arange(12).view(1, 12)
     batch = FinetuneBatch(items, torch.zeros_like(items), None, {})
     module.training_step(batch, 0).backward()
-    assert module.recommender.id_vectors is not None
-    grad = module.recommender.id_vectors.weight.grad
+    assert module.recommender.id_embeddings is not None
+    grad = module.recommender.id_embeddings.weight.grad
     assert grad is not None
     assert (grad.abs().sum(dim=1) > 0).nonzero().squeeze(1).tolist() == list(range(12))
 

@@ -154,15 +154,15 @@ def test_trained_share(runs: dict[str, Path]) -> None:
 def test_what_nobody_took_in_training_is_no_negative(settings: FinetuneConfig) -> None:
     warm_items = torch.arange(9) < 6
     recommender = Recommender(
-        None, SequenceEncoder(SequenceEncoderConfig(width=8)), num_id_vectors=9
+        None, SequenceEncoder(SequenceEncoderConfig(width=8)), num_id_embeddings=9
     )
     module = FinetuneModule(recommender, None, warm_items.int(), settings.optimizer)
     module.log = lambda *args, **kwargs: None  # pyright: ignore[reportAttributeAccessIssue]
     items = torch.tensor([[0, 1, 2, 3]])
     module.training_step(FinetuneBatch(items, torch.zeros_like(items), None, {}), 0).backward()
-    assert recommender.id_vectors is not None
-    assert recommender.id_vectors.weight.grad is not None
-    pushed = recommender.id_vectors.weight.grad.abs().sum(dim=1) > 0
+    assert recommender.id_embeddings is not None
+    assert recommender.id_embeddings.weight.grad is not None
+    pushed = recommender.id_embeddings.weight.grad.abs().sum(dim=1) > 0
     assert pushed.tolist() == warm_items.tolist()
 
 
