@@ -23,6 +23,7 @@ from catalog.config import SplitConfig
 from catalog.demo.ground_truth import DemoGroundTruth
 from catalog.reorder import reorder_histories
 from catalog.splits import make_split
+from generate.attributes import attribute_columns
 from generate.evaluation.users import sample_users
 from generate.image.attribute_classifier import ImageAttributeClassifier
 from generate.image.config import CodecConfig, ImageConfig, ImageScoreConfig, SamplingConfig
@@ -32,7 +33,6 @@ from generate.image.pipeline import pipeline_arguments
 from generate.image.report import JUDGE, SCORES_FILE, run_image_scores
 from generate.image.sampler import ImageSampler, load_image_sampler
 from generate.image.score import encode_catalog_images, sample_siblings
-from generate.text.facts import attribute_columns
 from launch.pipeline.config import PipelineConfig
 from launch.pipeline.run import run_stages
 from launch.trainer import build_trainer

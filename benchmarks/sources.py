@@ -90,6 +90,7 @@ TEXTS = [
     "generate/text/writer.py",
 ]
 TEXT_SCORES = [
+    "generate/attributes.py",
     "generate/evaluation/*.py",
     "generate/text/facts.py",
     "generate/text/faithfulness.py",

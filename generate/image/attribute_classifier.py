@@ -19,7 +19,7 @@ from catalog.catalog import Catalog
 from catalog.errors import VitrineError
 from catalog.images import fit_image
 from catalog.progress import track
-from generate.text.facts import attribute_columns
+from generate.attributes import attribute_columns
 from pretrain.hub import read_colours, read_model
 from pretrain.modalities.image import normalised
 

@@ -1,32 +1,17 @@
 """What a catalog says of each item in few words: its attributes' values, and the words that set it apart."""
 
-# pyright: reportAttributeAccessIssue=false
-# pyarrow makes the functions of its compute module when it is imported; no checker sees them.
-
 import re
 from collections import Counter
-from collections.abc import Iterator
 from functools import cached_property
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from catalog.catalog import Catalog
-from catalog.columns import as_text
-from catalog.errors import VitrineError
 from catalog.progress import track
+from generate.attributes import attribute_columns
 from generate.text.scripts import unspaced_words, without_unspaced
 
-SHORT = 40
-"""Letters of an attribute's value, on average at most."""
-FEW = 4
-"""Words of a value, on average at most."""
-SHARE = 0.2
-"""An attribute has at most so many values for each item: more are names, or descriptions."""
-LEAST = 20
-"""So many values an attribute may always have, as long as some repeat."""
 KEYWORDS = 6
 RECENT = 20
 """Items of a history that are looked at, the newest."""
@@ -95,36 +80,6 @@ class Facts:
         for item in track(range(self.catalog.num_items), "Counting words"):
             counts.update(set(words_of(self.texts(item))))
         return counts
-
-
-def attribute_columns(catalog: Catalog) -> Iterator[tuple[str, pa.ChunkedArray]]:
-    """The items' columns of few short values, by their own names."""
-    roles = catalog.roles.get("items", {})
-    named = {roles.get(role) for role in ("item_id", "title", "image")}
-    most = max(LEAST, SHARE * catalog.num_items)
-    seen: list[pa.ChunkedArray] = []
-    for name in catalog.columns.column_names:
-        column = catalog.columns.column(name)
-        if name in named or pa.types.is_floating(column.type) or pa.types.is_boolean(column.type):
-            continue
-        try:
-            values = as_text(column, name)
-        except VitrineError:
-            continue
-        distinct = values.unique()
-        known = len(values) - values.null_count
-        if not 2 <= len(distinct) <= min(most, known - 1) or _long(distinct):
-            continue
-        if any(values.equals(other) for other in seen):
-            continue
-        seen.append(values)
-        yield name, values
-
-
-def _long(values: pa.Array) -> bool:
-    letters = pc.mean(pc.utf8_length(values)).as_py()
-    spaces = pc.mean(pc.count_substring(values, " ")).as_py()
-    return letters > SHORT or spaces >= FEW
 
 
 def split_values(text: str) -> list[str]:

@@ -14,8 +14,9 @@ from catalog.config import SplitConfig
 from catalog.errors import VitrineError
 from catalog.interactions import Interactions
 from catalog.splits import make_split
+from generate.attributes import attribute_columns
 from generate.next_items import NextItemPairs
-from generate.text.facts import Facts, attribute_columns, words_of
+from generate.text.facts import Facts, words_of
 from generate.text.task_texts import TaskTexts, tasks_with_texts
 from generate.text.tasks import Task, load_task
 
