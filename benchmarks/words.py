@@ -91,7 +91,7 @@ class DemoFigures:
             self.by_seed[f"{task}_swapped_minus_own_seed{seed}"] = gap
             self.keep_worst(f"{task}_swapped_minus_own_worst_low", gap.low)
             identified = scores["identification"][f"{task}, item hidden"]
-            share = identified["share"]
+            share = identified["accuracy"]
             self.by_seed[f"{task}_identified_seed{seed}"] = interval(share)
             over_chance = share["value"] / identified["chance"]
             self.keep_worst(f"{task}_identified_over_chance", over_chance)
@@ -111,7 +111,7 @@ class DemoFigures:
     def add_written(self, seed: int, scores: dict[str, Any]) -> None:
         """Unsupported claims of generated texts."""
         for task, found in scores["generated"].items():
-            own = found["strict"]["catalogs_own"]
+            own = found["verified"]["fallback_share"]
             self.by_seed[f"{task}_unsupported_seed{seed}"] = found["unsupported_claims"]
             self.by_seed[f"{task}_catalogs_own_strict_seed{seed}"] = own
             self.keep_worst("catalogs_own_strict_worst", own, max)
