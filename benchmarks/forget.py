@@ -204,7 +204,7 @@ def verified(runs: Path) -> dict[str, float]:
         with NamedTemporaryFile(suffix=".png") as file:
             file.write(content)
             file.flush()
-            verdicts.append(verify(file.name).untouched)
+            verdicts.append(verify(file.name).is_intact)
     return {"pictures": len(verdicts), "pictures_verified": sum(verdicts) / len(verdicts)}
 
 
@@ -237,7 +237,7 @@ def needles_of(user: str, runs: Path, shop: Path) -> list[bytes]:
     found = {user, json.dumps(user)[1:-1], html.escape(user), *names}
     pictures = []
     for file in runs.rglob("*.png"):
-        if verify(file).about.get("User") in names:
+        if verify(file).metadata.get("User") in names:
             pictures.append(file.read_bytes())
     for row in pq.read_table(runs / "images" / "images.parquet").to_pylist():
         if row["user"] in names:

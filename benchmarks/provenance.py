@@ -148,12 +148,12 @@ def signatures(files: list[Path], folder: Path) -> dict[str, float]:
         for sign in (signed_png, signed_jpeg):
             content = sign(Image.fromarray(pixels), {"Mode": "concept", "Item": "1"})
             file.write_bytes(content)
-            verified.append(verify(file).untouched)
+            verified.append(verify(file).is_intact)
             for place in rng.integers(len(content), size=EDITS).tolist():
                 changed = bytearray(content)
                 changed[place] ^= 1 << int(rng.integers(8))
                 file.write_bytes(changed)
-                noticed.append(not verify(file).untouched)
+                noticed.append(not verify(file).is_intact)
     return {
         "signed": len(verified),
         "untouched_verified": float(np.mean(verified)),

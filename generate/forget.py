@@ -27,7 +27,7 @@ from catalog.atomic_write import fsync_file, remove_leftovers, replace_file
 from catalog.cache import cache_folder
 from catalog.errors import VitrineError
 from generate.batch_job import USER_KEY
-from generate.provenance import FIELD, verify
+from generate.provenance import METADATA_FIELD, verify
 from generate.pseudonyms import KEY_VARIABLE, UserKey, known_keys
 
 MADE = ("texts", "images", "showcase", "text-scores", "image-scores")
@@ -272,9 +272,9 @@ class _Pruned:
 
 def _users_of(picture: Path) -> tuple[set[str], str | None]:
     """Pseudonyms of those a picture is for, and the fingerprint of the key behind them."""
-    if FIELD.encode() not in picture.read_bytes():
+    if METADATA_FIELD.encode() not in picture.read_bytes():
         return set(), None  # a picture of the catalog's, not one of ours
-    about = verify(picture).about
+    about = verify(picture).metadata
     people = about.get("Users")
     users = {str(about.get("User") or ""), *(people if isinstance(people, list) else [])} - {""}
     key = about.get("UserKey")
@@ -283,7 +283,7 @@ def _users_of(picture: Path) -> tuple[set[str], str | None]:
 
 def _says_nothing_of_users(picture: Path) -> bool:
     """A contact sheet of an earlier version: nobody can say who is on it."""
-    return picture.name == "contact-sheet.png" and "Users" not in verify(picture).about
+    return picture.name == "contact-sheet.png" and "Users" not in verify(picture).metadata
 
 
 def _naming_column(schema: pa.Schema) -> str | None:

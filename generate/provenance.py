@@ -1,11 +1,11 @@
-"""Who made a picture, with what, and that nobody changed it since: a signature inside the file.
+"""Provenance of generated images: metadata and a signature inside the file, and their verification.
 
-The signature (Ed25519) covers every byte of the file but its own. It stands in a chunk of its own in a
-PNG, in a segment of its own in a JPEG, beside the public key; both formats let readers skip what they do
-not know. Who signs has a key in a file of their own (`VITRINE_KEY`), made at first use.
+The signature (Ed25519) covers every byte of the file but its own. It lies in a chunk of its own in a PNG, in
+a segment of its own in a JPEG, beside the public key; both formats let readers skip what they do not know.
+The signing key lies in a file (`VITRINE_KEY`) that is created at first use.
 
-`signed_png` and `signed_jpeg` are the only functions that make a file of a generated picture
-(`tests/generate/test_one_way_out.py` walks the source for others).
+`signed_png` and `signed_jpeg` are the only functions that encode a generated image as a file
+(`tests/generate/test_one_way_out.py` searches the source for others).
 """
 
 import hashlib
@@ -29,35 +29,38 @@ from PIL.PngImagePlugin import PngInfo
 from catalog.errors import VitrineError
 
 KEY_VARIABLE = "VITRINE_KEY"
-FIELD = "vitrine"
-"""Of a PNG's text or a JPEG's comment: what is told of the picture, as JSON."""
+METADATA_FIELD = "vitrine"
+"""Name of a PNG's text chunk, and key in a JPEG's comment, with the image's metadata as JSON."""
 CHUNK = b"vtSG"
-"""Ancillary, private, not to be copied by who changes the picture (PNG, section 4.7.2)."""
-SEGMENT, NAME = 0xEB, b"vitrine\0"
-"""APP11 of a JPEG, as C2PA has it, and how ours begins."""
-SIGNED = 64
-"""Bytes of a signature."""
-HELD = 32 + SIGNED
-"""Bytes that a file holds of it: the public key, then the signature."""
-SOURCE = "http://cv.iptc.org/newscodes/digitalsourcetype/"
-"""IPTC's words for how a picture came about."""
+"""PNG chunk of the signature: ancillary, private, not safe to copy (PNG, section 4.7.2)."""
+SIGNATURE_BYTES = 64
+"""Length of a signature."""
+BLOCK_BYTES = 32 + SIGNATURE_BYTES
+"""Length of the signature block: the public key, then the signature."""
+SEGMENT_PREFIX = b"vitrine\0"
+SEGMENT_HEAD = (
+    b"\xff\xeb" + struct.pack(">H", 2 + len(SEGMENT_PREFIX) + BLOCK_BYTES) + SEGMENT_PREFIX
+)
+"""JPEG segment of the signature: APP11, as C2PA uses it, its length, and its first bytes."""
+IPTC_SOURCE = "http://cv.iptc.org/newscodes/digitalsourcetype/"
+"""IPTC vocabulary of digital source types."""
 
 
 @dataclass(frozen=True)
-class Verdict:
-    signed: bool
-    """Whether the file holds a signature."""
-    untouched: bool
+class SignatureCheck:
+    is_signed: bool
+    """Whether the file contains a signature."""
+    is_intact: bool
     """Whether every byte is as it was signed."""
     signer: str
-    """Fingerprint of the key that signed; "" without."""
-    about: dict[str, Any]
-    """What the file says of itself; believe it only if `untouched` and the signer is one you know."""
+    """Fingerprint of the signing key; "" without a signature."""
+    metadata: dict[str, Any]
+    """The file's metadata; trust it only if `is_intact` and the signer is known to you."""
 
 
 def key_file() -> Path:
-    told = os.environ.get(KEY_VARIABLE)
-    return Path(told) if told else Path.home() / ".config" / "vitrine" / "key.pem"
+    path = os.environ.get(KEY_VARIABLE)
+    return Path(path) if path else Path.home() / ".config" / "vitrine" / "key.pem"
 
 
 @cache
@@ -82,7 +85,7 @@ def _read_key(path: Path) -> Ed25519PrivateKey:
 
 
 def _new_key(path: Path) -> bytes:
-    """Whoever comes first makes it; nobody else may read it."""
+    """Creates the key file, readable by its owner alone; another process may have been first."""
     content = Ed25519PrivateKey.generate().private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
@@ -110,85 +113,86 @@ def _new_key(path: Path) -> bytes:
 
 
 def fingerprint(key: Ed25519PublicKey | None = None) -> str:
-    """Of a public key, one's own by default: 16 hexadecimal digits."""
+    """Fingerprint of a public key, this machine's own by default: 16 hexadecimal digits."""
     key = key or _read_key(key_file()).public_key()
     return hashlib.sha256(key.public_bytes_raw()).hexdigest()[:16]
 
 
-def signed_png(picture: Image.Image, about: Mapping[str, Any]) -> bytes:
-    """A PNG that says `about` (JSON) of itself and is signed."""
+def signed_png(image: Image.Image, metadata: Mapping[str, Any]) -> bytes:
+    """Encodes an image as a signed PNG with `metadata` (JSON)."""
     info = PngInfo()
-    info.add_itxt(FIELD, json.dumps(about, ensure_ascii=False))
-    info.add_itxt("DigitalSourceType", str(about.get("DigitalSourceType", "")))
+    info.add_itxt(METADATA_FIELD, json.dumps(metadata, ensure_ascii=False))
+    info.add_itxt("DigitalSourceType", str(metadata.get("DigitalSourceType", "")))
     buffer = BytesIO()
-    picture.save(buffer, format="PNG", pnginfo=info)
+    image.save(buffer, format="PNG", pnginfo=info)
     content = buffer.getvalue()
     end = content.rindex(b"IEND") - 4
     key = _read_key(key_file())
-    held = key.public_key().public_bytes_raw() + bytes(SIGNED)
-    before = content[:end] + struct.pack(">I", HELD) + CHUNK
-    blank = before + held + bytes(4) + content[end:]
-    held = held[:32] + key.sign(blank)
-    check = struct.pack(">I", zlib.crc32(CHUNK + held))
-    return before + held + check + content[end:]
+    block = key.public_key().public_bytes_raw() + bytes(SIGNATURE_BYTES)
+    before = content[:end] + struct.pack(">I", BLOCK_BYTES) + CHUNK
+    blank = before + block + bytes(4) + content[end:]
+    block = block[:32] + key.sign(blank)
+    check = struct.pack(">I", zlib.crc32(CHUNK + block))
+    return before + block + check + content[end:]
 
 
-def signed_jpeg(picture: Image.Image, about: Mapping[str, Any], quality: int = 92) -> bytes:
-    """A JPEG that says `about` (JSON) of itself and is signed."""
+def signed_jpeg(image: Image.Image, metadata: Mapping[str, Any], quality: int = 92) -> bytes:
+    """Encodes an image as a signed JPEG with `metadata` (JSON)."""
     buffer = BytesIO()
-    told = json.dumps({FIELD: about}, ensure_ascii=False).encode()
-    picture.convert("RGB").save(buffer, format="JPEG", quality=quality, comment=told)
+    comment = json.dumps({METADATA_FIELD: metadata}, ensure_ascii=False).encode()
+    image.convert("RGB").save(buffer, format="JPEG", quality=quality, comment=comment)
     content = buffer.getvalue()
     key = _read_key(key_file())
-    held = key.public_key().public_bytes_raw() + bytes(SIGNED)
-    before = content[:2] + bytes((0xFF, SEGMENT)) + struct.pack(">H", 2 + len(NAME) + HELD) + NAME
-    signature = key.sign(before + held + content[2:])
-    return before + held[:32] + signature + content[2:]
+    block = key.public_key().public_bytes_raw() + bytes(SIGNATURE_BYTES)
+    before = content[:2] + SEGMENT_HEAD
+    signature = key.sign(before + block + content[2:])
+    return before + block[:32] + signature + content[2:]
 
 
-def verify(path: str | Path) -> Verdict:
-    """What the signature in a PNG or JPEG says; VitrineError for a file that cannot be read."""
+def verify(path: str | Path) -> SignatureCheck:
+    """Checks the signature of a PNG or JPEG; raises VitrineError for a file that cannot be read."""
     try:
         content = Path(path).read_bytes()
     except OSError as error:
         raise VitrineError(f"{path} cannot be read ({error.strerror}).") from error
-    place = _signature_place(content)
-    about = _told(content)
-    if place is None:
-        return Verdict(False, False, "", about)
-    begin, zeroed = place  # of the public key; of bytes after it that were 0 when it was signed
-    held = content[begin : begin + HELD]
+    location = _find_signature(content)
+    metadata = _read_metadata(content)
+    if location is None:
+        return SignatureCheck(False, False, "", metadata)
+    begin, zeroed = location
+    block = content[begin : begin + BLOCK_BYTES]
     blank = content[: begin + 32] + bytes(zeroed) + content[begin + 32 + zeroed :]
-    check = content[begin + HELD : begin + 32 + zeroed]
-    key = Ed25519PublicKey.from_public_bytes(held[:32])
+    check = content[begin + BLOCK_BYTES : begin + 32 + zeroed]
+    key = Ed25519PublicKey.from_public_bytes(block[:32])
     try:
-        key.verify(held[32:], blank)
-        untouched = not check or check == struct.pack(">I", zlib.crc32(CHUNK + held))
+        key.verify(block[32:], blank)
+        is_intact = not check or check == struct.pack(">I", zlib.crc32(CHUNK + block))
     except InvalidSignature:
-        untouched = False
-    return Verdict(True, untouched, fingerprint(key), about)
+        is_intact = False
+    return SignatureCheck(True, is_intact, fingerprint(key), metadata)
 
 
-def _signature_place(content: bytes) -> tuple[int, int] | None:
+def _find_signature(content: bytes) -> tuple[int, int] | None:
+    """Offset of the signature block, and number of bytes after its public key that were signed as 0."""
     if content.startswith(b"\x89PNG\r\n\x1a\n"):
-        begin = content.rfind(struct.pack(">I", HELD) + CHUNK)
-        whole = begin >= 0 and len(content) >= begin + 8 + HELD + 4
-        return (begin + 8, SIGNED + 4) if whole else None
-    head = bytes((0xFF, 0xD8, 0xFF, SEGMENT)) + struct.pack(">H", 2 + len(NAME) + HELD) + NAME
-    if content.startswith(head) and len(content) >= len(head) + HELD:
-        return len(head), SIGNED
+        begin = content.rfind(struct.pack(">I", BLOCK_BYTES) + CHUNK)
+        whole = begin >= 0 and len(content) >= begin + 8 + BLOCK_BYTES + 4
+        return (begin + 8, SIGNATURE_BYTES + 4) if whole else None
+    head = b"\xff\xd8" + SEGMENT_HEAD
+    if content.startswith(head) and len(content) >= len(head) + BLOCK_BYTES:
+        return len(head), SIGNATURE_BYTES
     return None
 
 
-def _told(content: bytes) -> dict[str, Any]:
-    """What a picture says of itself; nothing where it says nothing that can be read."""
+def _read_metadata(content: bytes) -> dict[str, Any]:
+    """Metadata of an image file; empty where it has none that can be read."""
     try:
-        with Image.open(BytesIO(content)) as picture:
-            if picture.format == "PNG":
-                picture.load()
-                told = json.loads(picture.info.get(FIELD, "{}"))
+        with Image.open(BytesIO(content)) as image:
+            if image.format == "PNG":
+                image.load()
+                metadata = json.loads(image.info.get(METADATA_FIELD, "{}"))
             else:
-                told = json.loads(picture.info.get("comment", b"{}")).get(FIELD, {})
-    except Exception:  # a spoilt file answers with nearly every kind of error
+                metadata = json.loads(image.info.get("comment", b"{}")).get(METADATA_FIELD, {})
+    except Exception:  # a damaged file raises nearly every kind of error
         return {}
-    return told if isinstance(told, dict) else {}
+    return metadata if isinstance(metadata, dict) else {}

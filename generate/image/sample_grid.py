@@ -20,7 +20,7 @@ from generate.image.codec import Codec
 from generate.image.config import SamplingConfig
 from generate.image.pipeline import PersonalImagePipeline, pipeline_arguments
 from generate.image.watermark import embed_watermark
-from generate.provenance import SOURCE, signed_png
+from generate.provenance import IPTC_SOURCE, signed_png
 
 SHOWN = 4
 """States, and as many items."""
@@ -76,7 +76,7 @@ def tile(pictures: list[Image.Image], columns: int) -> Image.Image:
 def log_grid(trainer: pl.Trainer, grid: Image.Image, step: int) -> None:
     about = {
         "Software": "vitrine",
-        "DigitalSourceType": f"{SOURCE}trainedAlgorithmicMedia",
+        "DigitalSourceType": f"{IPTC_SOURCE}trainedAlgorithmicMedia",
         "Mode": "samples while training",
         "Step": step,
     }

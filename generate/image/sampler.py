@@ -28,7 +28,7 @@ from generate.image.pipeline import PersonalImagePipeline, pipeline_arguments
 from generate.image.safety import Check, SafetyChecker
 from generate.image.structure import CHANNELS, around, foreground_mask, seen, structure_map
 from generate.image.watermark import embed_watermark
-from generate.provenance import SOURCE, signed_png
+from generate.provenance import IPTC_SOURCE, signed_png
 from generate.pseudonyms import opaque_id, user_key
 from generate.ranker import load_catalog_and_ranker
 
@@ -240,7 +240,7 @@ class ImageSampler:
         how = "trainedAlgorithmicMedia" if config.mode == "concept" else "compositeSynthetic"
         return {
             "Software": "vitrine",
-            "DigitalSourceType": SOURCE + how,
+            "DigitalSourceType": IPTC_SOURCE + how,
             "Mode": config.mode,
             "Generator": self.hash,
             "User": opaque_id(user),
@@ -260,7 +260,7 @@ class ImageSampler:
     ) -> bytes:
         """A PNG of pictures for several users, and of items, side by side."""
         about = self.metadata((None, None), config) | {
-            "DigitalSourceType": f"{SOURCE}compositeSynthetic",
+            "DigitalSourceType": f"{IPTC_SOURCE}compositeSynthetic",
             "Mode": "contact sheet",
             "Users": [opaque_id(user) for user in users],
             "UserKey": user_key().fingerprint,

@@ -16,19 +16,19 @@ class VerifyOptions:
 
 def verify(options: VerifyOptions) -> None:
     from generate.provenance import fingerprint
-    from generate.provenance import verify as verdict_on
+    from generate.provenance import verify as check_signature
 
-    verdict = verdict_on(options.file)
-    if not verdict.signed:
+    check = check_signature(options.file)
+    if not check.is_signed:
         raise VitrineError(f"{options.file} holds no signature of Vitrine's.")
-    if not verdict.untouched:
+    if not check.is_intact:
         raise VitrineError(f"{options.file} was changed since it was signed.")
     expected = options.signer or fingerprint()
-    if verdict.signer != expected:
+    if check.signer != expected:
         raise VitrineError(
-            f"{options.file} was signed by the key {verdict.signer}, not by {expected}; if you know that "
-            f"key, say so with --signer {verdict.signer}."
+            f"{options.file} was signed by the key {check.signer}, not by {expected}; if you know that "
+            f"key, say so with --signer {check.signer}."
         )
-    print(f"signed by {verdict.signer}, untouched")
-    for name, value in verdict.about.items():
+    print(f"signed by {check.signer}, unchanged")
+    for name, value in check.metadata.items():
         print(f"  {name}: {value if isinstance(value, str) else json.dumps(value)}")

@@ -234,8 +234,8 @@ def test_every_picture_that_was_made_verifies(made: Made, tmp_path: Path) -> Non
             files[-1].write_bytes(row["image"]["bytes"])
     assert len(files) > 6 * 6 + 12
     for file in files:
-        assert verify(file).untouched, file
-        assert verify(file).about["DigitalSourceType"]
+        assert verify(file).is_intact, file
+        assert verify(file).metadata["DigitalSourceType"]
 
 
 def test_a_key_that_is_needed_is_named_and_nothing_is_removed_without_it(

@@ -90,7 +90,7 @@ def test_everybodys_pictures_are_those_each_would_get_and_go_on_where_they_were(
     assert not any(user.encode() in text for user in users)
     for row, user in ((rows[3], users[1]), (rows[8], users[4])):
         (tmp_path / "one.png").write_bytes(row["image"]["bytes"])
-        assert verify(tmp_path / "one.png").untouched
+        assert verify(tmp_path / "one.png").is_intact
         again = sampler.sample([(user, row["item_id"])], replace(FEW, seed=row["seed"]))[0]
         assert np.array_equal(np.asarray(again), np.asarray(Image.open(tmp_path / "one.png")))
 

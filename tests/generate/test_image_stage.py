@@ -90,11 +90,11 @@ def test_the_stage_leaves_an_artifact_that_draws(config: ImageConfig, tmp_path: 
     assert np.array_equal(np.asarray(alone), np.asarray(pictures[0]))
     assert np.array_equal(np.asarray(alone), np.asarray(Image.open(file)))
     verdict = verify(file)
-    assert verdict.untouched
-    assert verdict.about["DigitalSourceType"].endswith("/trainedAlgorithmicMedia")
-    assert verdict.about["Generator"] == artifact.hash
-    assert verdict.about["Mode"] == "concept"
-    assert verdict.about["Item"] == item
+    assert verdict.is_intact
+    assert verdict.metadata["DigitalSourceType"].endswith("/trainedAlgorithmicMedia")
+    assert verdict.metadata["Generator"] == artifact.hash
+    assert verdict.metadata["Mode"] == "concept"
+    assert verdict.metadata["Item"] == item
     assert user not in file.read_bytes().decode("latin1"), "people are opaque"
     with pytest.raises(VitrineError, match="nobody-here"):
         sampler.sample([("nobody-here", item)])
@@ -158,7 +158,7 @@ def test_a_grid_of_samples_is_logged_signed_while_it_learns(
     (events,) = (tmp_path / "board").glob("events.*")
     assert content in events.read_bytes()
     (tmp_path / "grid.png").write_bytes(content)
-    assert verify(tmp_path / "grid.png").untouched
+    assert verify(tmp_path / "grid.png").is_intact
     with Image.open(tmp_path / "grid.png") as grid:
         assert (step, grid.size) == (2, (5 * 32, 4 * 32))
         assert detect_watermark(np.asarray(grid)) > THRESHOLD

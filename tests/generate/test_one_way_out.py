@@ -19,8 +19,8 @@ DRAWS = {"pipeline"}
 SIGNS = {"signed_png", "signed_jpeg"}
 REVIEWED = {
     # The one way, and who may take it: pictures that were checked, a sheet of them, training's samples.
-    ("generate/provenance.py", "signed_png", "picture.save"),
-    ("generate/provenance.py", "signed_jpeg", "picture.convert('RGB').save"),
+    ("generate/provenance.py", "signed_png", "image.save"),
+    ("generate/provenance.py", "signed_jpeg", "image.convert('RGB').save"),
     ("generate/image/sampler.py", "to_signed_png", "signed_png"),
     ("generate/image/sampler.py", "signed_contact_sheet", "signed_png"),
     ("generate/image/sample_grid.py", "log_grid", "signed_png"),

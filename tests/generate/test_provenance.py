@@ -34,10 +34,10 @@ def test_any_changed_byte_is_noticed(sign, tmp_path: Path) -> None:
     content = sign(picture(), ABOUT)
     file.write_bytes(content)
     verdict = verify(file)
-    assert verdict.signed
-    assert verdict.untouched
+    assert verdict.is_signed
+    assert verdict.is_intact
     assert verdict.signer == fingerprint()
-    assert verdict.about == ABOUT
+    assert verdict.metadata == ABOUT
     with Image.open(file) as opened:
         assert opened.size == (24, 24)
     rng = np.random.default_rng(0)
@@ -45,10 +45,10 @@ def test_any_changed_byte_is_noticed(sign, tmp_path: Path) -> None:
         changed = bytearray(content)
         changed[place] ^= 1 << int(rng.integers(8))
         file.write_bytes(changed)
-        assert not verify(file).untouched, place
+        assert not verify(file).is_intact, place
     for changed in (content + b"\0", content[:-1], b"", content[:40], b"no picture"):
         file.write_bytes(changed)
-        assert not verify(file).untouched
+        assert not verify(file).is_intact
 
 
 def test_a_png_keeps_its_pixels(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_another_signer_has_another_name(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("VITRINE_KEY", str(tmp_path / "other.pem"))
     (tmp_path / "a.png").write_bytes(signed_png(picture(), ABOUT))
     verdict = verify(tmp_path / "a.png")
-    assert verdict.untouched
+    assert verdict.is_intact
     assert verdict.signer != mine
 
 

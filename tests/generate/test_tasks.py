@@ -170,7 +170,7 @@ def test_a_task_of_ones_own_is_a_file(catalog: Catalog, tmp_path: Path) -> None:
     path = tmp_path / "label.yaml"
     path.write_text("description: what hangs on it\ntemplates: '{colour} {title}, {price}'\n")
     task = load_task(str(path))
-    assert (task.name, task.about, task.personal) == ("label", "what hangs on it", False)
+    assert (task.name, task.description, task.personal) == ("label", "what hangs on it", False)
     assert text(catalog, task, 0, 2) == "blue The hat, 13"
     pairs = NextItemPairs(catalog, make_split(catalog, SplitConfig(kind="leave-one-out")))
     texts, without = tasks_with_texts(catalog, ("title", str(path)), pairs)
