@@ -78,6 +78,7 @@ def main() -> None:
             "generate/provenance.py",
             "generate/pseudonyms.py",
             "generate/showcase.py",
+            "generate/user_files.py",
             "generate/image/batch_job.py",
             "generate/image/sampler.py",
             "generate/image/report.py",

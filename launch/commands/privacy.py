@@ -26,11 +26,11 @@ def forget(options: ForgetOptions) -> None:
         print(f"{path}: removed")
     if not (done.rows or done.files or done.caches):
         print(f"nothing below {options.folder} was generated for {options.user}")
-    for place in done.learned:
+    for place in done.trained:
         print(
             f"{place}: it may have been trained on their interactions; train it again without them"
         )
-    for file in done.left:
+    for file in done.mentions:
         print(
             f"{file}: contains their id and was not written by Vitrine for them; remove it there yourself"
         )

@@ -18,7 +18,7 @@ from catalog.config import CatalogConfig, SplitConfig
 from catalog.errors import VitrineError
 from generate import batch_job
 from generate.config import ShowcaseConfig
-from generate.forget import Forgotten, forget
+from generate.forget import ErasureReport, forget
 from generate.image import run_image_generator, sample_image
 from generate.image.batch_job import run_image_batch_job
 from generate.image.config import (
@@ -202,8 +202,8 @@ def test_who_is_forgotten_is_in_no_byte_under_a_rotated_key_too(made: Made) -> N
     assert len(made.pictures) == 5 + 2 + 2 + 1 + 2 * 3
     others = {user: opaque_id(user) for user in USERS[1:]}
     done = forget(GONE, made.runs)
-    assert done.left == [made.runs / "notes.txt"]
-    done.left[0].unlink()
+    assert done.mentions == [made.runs / "notes.txt"]
+    done.mentions[0].unlink()
     assert left_of(made) == {}
     assert not list((cache_folder() / "catalogs").iterdir())
     # Everything that is left can be opened, is signed, and is the others'.
@@ -222,7 +222,7 @@ def test_who_is_forgotten_is_in_no_byte_under_a_rotated_key_too(made: Made) -> N
     assert len(pq.read_table(made.runs / "texts" / "texts.parquet")) == 5 * 2
     assert len(pq.read_table(made.runs / "targets.parquet")) == 5
     again = forget(GONE, made.runs)
-    assert again == Forgotten()
+    assert again == ErasureReport()
 
 
 def test_every_picture_that_was_made_verifies(made: Made, tmp_path: Path) -> None:

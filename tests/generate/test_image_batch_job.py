@@ -118,7 +118,7 @@ def test_forgetting_says_what_learned_from_everybody(
 ) -> None:
     monkeypatch.setenv("VITRINE_CACHE", str(tmp_path / "cache"))
     gone = str(sampler.catalog.user_ids[0])
-    assert generator in forget(gone, generator.parent).learned
+    assert generator in forget(gone, generator.parent).trained
     with pytest.raises(VitrineError, match="is no folder"):
         forget(gone, tmp_path / "nowhere")
 

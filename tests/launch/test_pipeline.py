@@ -234,7 +234,7 @@ def test_who_is_forgotten_is_on_no_page_and_the_page_is_made_again_without(
     done = forget(gone, finished)
     assert finished / "report.html" in done.files
     assert finished / "showcase" / "showcase.json" in done.rows
-    assert {path.relative_to(finished).parts[0] for path in done.left} == {"world"}
+    assert {path.relative_to(finished).parts[0] for path in done.mentions} == {"world"}
     page = write_report(load_settings(PipelineConfig, CONFIG, []), finished, {}).read_text()
     assert story["user"] not in page
     assert page.count('class="person"') == 1
