@@ -1,7 +1,7 @@
-"""Items that came after training: a recommender for a newer catalog, nothing trained.
+"""Extends a recommender to a newer catalog without training: new items are embedded by its encoder.
 
-Items known before keep their vectors, to the bit. Those added are read by the recommender's own
-towers; those that are gone are no candidates any more.
+Items of both catalogs keep their vectors bit for bit. Added items (cold start) are embedded by the
+recommender's own towers; removed items are no candidates any more.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -31,21 +31,42 @@ from pretrain.vector_file import VectorWriter, open_vectors
 from pretrain.vectors_artifact import IDS_FILE, VECTORS_FILE, write_ids
 
 EXTENDS = "extends"
-"""In an extended recommender's config: the hashes of those it has its weights and vectors from."""
+"""Key in an extended recommender's config: the hashes of the recommenders it was extended from."""
 BLOCK = 16_384
-"""Vectors copied at a time."""
+"""Vectors copied per block."""
 
 
 @dataclass(frozen=True)
 class Extension:
-    """What became of the items."""
+    """The result of an extension: numbers of items and of dropped interactions."""
 
     path: Path
     kept: int
     added: int
     removed: int
     dropped: int
-    """Interactions left out because their item is gone."""
+    """Interactions left out because their item was removed."""
+
+
+@dataclass(frozen=True)
+class _Extended:
+    """A recommender artifact and the newer catalog it is extended to."""
+
+    artifact: Artifact
+    encoder: str | Path | None
+    """Overrides the path of the base encoder."""
+    catalog: Catalog
+    rows: NDArray[np.int64]
+    """(num_items,): the row of each item in the old catalog, -1 for added items."""
+    old_vectors: NDArray[np.floating]
+
+    @property
+    def kept(self) -> NDArray[np.int64]:
+        return np.flatnonzero(self.rows >= 0)
+
+    @property
+    def added(self) -> NDArray[np.int64]:
+        return np.flatnonzero(self.rows < 0)
 
 
 def extend(
@@ -54,32 +75,27 @@ def extend(
     catalog: str = "",
     encoder: str | Path | None = None,
 ) -> Extension:
-    """Writes a recommender for the items of the folder `catalog`, by default the one it learned from.
+    """Writes a recommender for the items of the folder `catalog`, by default the one it was trained on.
 
-    The folder is read as the former one was. `encoder` overrules where the base is looked for.
-    Raises VitrineError where items are not known by their content.
+    The folder is read with the settings of the old one. `encoder` overrides the path of the base encoder.
+    Raises VitrineError if items are not represented by their content.
     """
     started = perf_counter()
     artifact = open_artifact(Path(recommender), kind="recommender")
     config = artifact.manifest["config"]
-    if config["features"] not in ("content", "content+id"):
-        raise VitrineError(
-            f"{recommender} knows its items by features '{config['features']}', which say nothing of "
-            "an item it has not met; fine-tune with --features content or content+id"
-        )
-    if Path(output).resolve() == artifact.path:
-        raise VitrineError(f"{output} is the recommender itself; give another --output")
-    former = CatalogConfig(**config["catalog"])
-    # What is no longer sold may still stand in histories.
-    settings = replace(former, path=catalog or former.path, unknown_items="drop")
+    _check_extensible(artifact, recommender, output)
+    old = CatalogConfig(**config["catalog"])
+    # Items that are no longer sold may still occur in histories.
+    settings = replace(old, path=catalog or old.path, unknown_items="drop")
     newer = load_catalog(settings)
     rows = align(artifact.path, pq.read_table(artifact.path / IDS_FILE)["item_id"], newer)
-    old = open_vectors(artifact.path / VECTORS_FILE)
-    kept, added = np.flatnonzero(rows >= 0), np.flatnonzero(rows < 0)
+    vectors = open_vectors(artifact.path / VECTORS_FILE)
+    extended = _Extended(artifact, encoder, newer, rows, vectors)
     parents = {"recommender": artifact.path}
     if not has_own_encoder(config["transfer"]):
         parents["encoder"] = Path(encoder) if encoder else artifact.parent("encoder")
-    found = Extension(Path(output), len(kept), len(added), len(old) - len(kept), newer.num_dropped)
+    kept, added = len(extended.kept), len(extended.added)
+    result = Extension(Path(output), kept, added, len(vectors) - kept, newer.num_dropped)
     with write_artifact(
         output,
         kind="recommender",
@@ -95,62 +111,75 @@ def extend(
     ) as staging:
         copy_weights(artifact, staging.path)
         write_ids(staging.path, newer)
-        store = VectorWriter(staging / VECTORS_FILE, newer.num_items, old.shape[1])
-        for start in range(0, len(kept), BLOCK):
-            items = kept[start : start + BLOCK]
-            store.write(items, np.asarray(old[rows[items]]))
-            release_pages(old)
-        if len(added):
-            store.write(added, _vectors_of(added, newer, artifact, old, encoder))
-        store.close()
-        if (artifact.path / COUNTS_FILE).exists():
-            counts = np.where(rows >= 0, train_counts(artifact.path)[rows], 0)
-            np.save(staging / COUNTS_FILE, counts, allow_pickle=False)
+        _write_vectors(extended, staging.path)
         staging.metrics.update(
-            {name: getattr(found, name) for name in ("kept", "added", "removed", "dropped")}
+            {name: getattr(result, name) for name in ("kept", "added", "removed", "dropped")}
         )
         staging.metrics["seconds"] = round(perf_counter() - started, 1)
-    return found
+    return result
+
+
+def _check_extensible(artifact: Artifact, recommender: str | Path, output: str | Path) -> None:
+    config = artifact.manifest["config"]
+    if config["features"] not in ("content", "content+id"):
+        raise VitrineError(
+            f"{recommender} knows its items by features '{config['features']}', which say nothing of "
+            "an item it has not met; fine-tune with --features content or content+id"
+        )
+    if Path(output).resolve() == artifact.path:
+        raise VitrineError(f"{output} is the recommender itself; give another --output")
+
+
+def _write_vectors(extended: _Extended, folder: Path) -> None:
+    """Writes item vectors, copied or embedded, and training counts, 0 for added items."""
+    rows, old = extended.rows, extended.old_vectors
+    kept, added = extended.kept, extended.added
+    store = VectorWriter(folder / VECTORS_FILE, extended.catalog.num_items, old.shape[1])
+    for start in range(0, len(kept), BLOCK):
+        items = kept[start : start + BLOCK]
+        store.write(items, np.asarray(old[rows[items]]))
+        release_pages(old)
+    if len(added):
+        store.write(added, _added_vectors(extended))
+    store.close()
+    if (extended.artifact.path / COUNTS_FILE).exists():
+        counts = np.where(rows >= 0, train_counts(extended.artifact.path)[rows], 0)
+        np.save(folder / COUNTS_FILE, counts, allow_pickle=False)
 
 
 @torch.no_grad()
-def _vectors_of(
-    added: NDArray[np.int64],
-    catalog: Catalog,
-    artifact: Artifact,
-    old: NDArray[np.floating],
-    encoder: str | Path | None,
-) -> NDArray[np.float32]:
-    """Item vectors (len(added), width) of what the recommender has not met."""
-    config = artifact.manifest["config"]
-    built = load_assembled(artifact, encoder)
-    recommender = built.recommender.eval()
+def _added_vectors(extended: _Extended) -> NDArray[np.float32]:
+    """Item vectors (added, width) of the added items."""
+    artifact, added, catalog = extended.artifact, extended.added, extended.catalog
+    assembled = load_assembled(artifact, extended.encoder)
+    recommender = assembled.recommender.eval()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     nn.Module.to(recommender, device)
-    content = _content_of(added, catalog, built, config["modalities"]).to(device)
+    modalities = artifact.manifest["config"]["modalities"]
+    content = _content_of(added, catalog, assembled, modalities).to(device)
     if recommender.bag_of_words is not None:
-        assert built.vocabulary is not None
-        recommender.bag_of_words.set_items(built.vocabulary.read(catalog.select_items(added)))
+        assert assembled.vocabulary is not None
+        bags = assembled.vocabulary.read(catalog.select_items(added))
+        recommender.bag_of_words.set_items(bags)
     ids = None
     if recommender.has_separate_ids:
-        ids = impute_cold_embeddings(
-            recommender, content, None, old, train_counts(artifact.path) > 0
-        )
+        warm = train_counts(artifact.path) > 0
+        ids = impute_cold_embeddings(recommender, content, None, extended.old_vectors, warm)
     elif recommender.id_embeddings is not None:
-        # Added to the content, ids start at nothing, and whoever never took part stays there.
+        # Added to the content: zeros, as for every item without training interactions.
         ids = torch.zeros(len(added), recommender.content_width, device=device)
     return recommender.adapt(content, ids=ids).cpu().numpy()
 
 
 def _content_of(
-    added: NDArray[np.int64], catalog: Catalog, built: AssembledRecommender, modalities: str
+    added: NDArray[np.int64], catalog: Catalog, assembled: AssembledRecommender, modalities: str
 ) -> Tensor:
-    """What the towers make of them, (len(added), content width)."""
-    assert built.parts is not None
-    assert built.recommender.encoder is not None
-    reader = built.parts.content_loader(catalog.select_items(added))
+    """Content embeddings of the added items, (added, content width)."""
+    assert assembled.parts is not None
+    assert assembled.recommender.encoder is not None
+    loader = assembled.parts.content_loader(catalog.select_items(added))
     if modalities:
-        reader.keep_modalities(selected_modalities(modalities, reader.kinds))
-    content = np.empty((len(added), built.recommender.content_width), dtype=np.float32)
-    embed_items(built.recommender.encoder, reader, content, title="Embedding added items")
+        loader.keep_modalities(selected_modalities(modalities, loader.kinds))
+    content = np.empty((len(added), assembled.recommender.content_width), dtype=np.float32)
+    embed_items(assembled.recommender.encoder, loader, content, title="Embedding added items")
     return torch.from_numpy(content)
