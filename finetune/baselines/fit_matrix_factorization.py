@@ -12,10 +12,10 @@ from catalog.catalog import Catalog
 from catalog.splits import Targets
 from finetune.baselines.fitted import FittedBaseline
 from finetune.baselines.matrix_factorization import (
+    EMAUpdate,
     MatrixFactorization,
-    PairData,
-    Pairs,
-    WeightAverage,
+    TripletData,
+    TripletSampler,
 )
 from finetune.config import FinetuneConfig, Model
 from finetune.evaluate import rank_targets
@@ -42,8 +42,8 @@ def fit_matrix_factorization(model: Model, request: FitRequest) -> FittedBaselin
         parents = {"encoder": base.path}
         seen_targets = count_seen_targets(config, base, catalog, split)
         content = _content_vectors(config, base, parts, catalog)
-    pairs = Pairs(catalog, split, settings.batch_size, trainer.seed)
-    steps_per_epoch = -(-len(pairs) // (trainer.devices * trainer.nodes * trainer.accumulate))
+    sampler = TripletSampler(catalog, split, settings.batch_size, trainer.seed)
+    steps_per_epoch = -(-len(sampler) // (trainer.devices * trainer.nodes * trainer.accumulate))
     module = MatrixFactorization(catalog.num_users, catalog.num_items, settings, content)
 
     def rank(module: MatrixFactorization, targets: Targets, **options: Any) -> Ranking:
@@ -63,10 +63,10 @@ def fit_matrix_factorization(model: Model, request: FitRequest) -> FittedBaselin
             config.validation_users,
             settings.patience,
         ),
-        weights=lambda module: dict(module.averaged.named_parameters()),
-        callbacks=[WeightAverage()],
+        weights=lambda module: dict(module.ema_factors.named_parameters()),
+        callbacks=[EMAUpdate()],
     )
-    fitted = train(request, plan, module, PairData(pairs))
+    fitted = train(request, plan, module, TripletData(sampler))
     remove_checkpoints(fitted.work)
     metrics = {
         "parameters": fitted.trained_parameters,

@@ -82,11 +82,11 @@ class ItemKNN:
         """Scores are sums of similarities to what the history holds."""
         interactions = catalog.interactions
 
-        def score(people: Tensor, part: slice) -> Tensor:
-            taken = [np.unique(targets.history(interactions, row)) for row in people.tolist()]
-            owners = torch.arange(len(people)).repeat_interleave(torch.tensor([*map(len, taken)]))
+        def score(indices: Tensor, part: slice) -> Tensor:
+            taken = [np.unique(targets.history(interactions, row)) for row in indices.tolist()]
+            owners = torch.arange(len(indices)).repeat_interleave(torch.tensor([*map(len, taken)]))
             of_all, width = torch.from_numpy(np.concatenate(taken)), part.stop - part.start
-            scores = torch.zeros(len(people) * width)
+            scores = torch.zeros(len(indices) * width)
             step = max(1, PAIRS_AT_ONCE // self.items.shape[1])
             for first in range(0, len(of_all), step):
                 rows = slice(first, first + step)
@@ -94,7 +94,7 @@ class ItemKNN:
                 inside = (items >= 0) & (items < width)
                 places = (owners[rows].unsqueeze(1) * width + items)[inside]
                 scores.index_add_(0, places, self.similarities[of_all[rows]][inside])
-            return scores.view(len(people), width)
+            return scores.view(len(indices), width)
 
         return score
 

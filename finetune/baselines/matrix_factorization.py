@@ -20,7 +20,7 @@ from pretrain.optim import GuardedAdamW
 from pretrain.rows import order_for
 
 
-class Pairs:
+class TripletSampler:
     """Draw n of a training: users, items they took, and items they did not take.
 
     A function of (seed, n): a resumed run draws what it would have drawn. Items that no user took in
@@ -30,9 +30,9 @@ class Pairs:
     def __init__(self, catalog: Catalog, split: Split, size: int, seed: int) -> None:
         """`size`: triples in one draw. VitrineError where no user has an item they did not take."""
         users, items = train_user_items(catalog, split)
-        self.taken = np.unique(users * catalog.num_items + items)
+        self.positives = np.unique(users * catalog.num_items + items)
         self.candidates = np.flatnonzero(split.warm_items)
-        num_taken = np.bincount(self.taken // catalog.num_items, minlength=catalog.num_users)
+        num_taken = np.bincount(self.positives // catalog.num_items, minlength=catalog.num_users)
         # A user who took every candidate has no negative item, and nothing to learn from.
         useful = num_taken[users] < len(self.candidates)
         if not useful.any():
@@ -51,21 +51,23 @@ class Pairs:
         """(3, size): users, items they took, items they did not take in training."""
         rng = np.random.default_rng((self.seed, draw))
         rows = rng.integers(len(self.items), size=self.size)
-        users, others = self.users[rows], np.empty(self.size, dtype=np.int64)
-        wrong = np.arange(self.size)
-        while len(wrong):
-            others[wrong] = self.candidates[rng.integers(len(self.candidates), size=len(wrong))]
-            wrong = wrong[self._took(users[wrong], others[wrong])]
-        return np.stack([users, self.items[rows], others])
+        users, negatives = self.users[rows], np.empty(self.size, dtype=np.int64)
+        invalid = np.arange(self.size)
+        while len(invalid):
+            negatives[invalid] = self.candidates[
+                rng.integers(len(self.candidates), size=len(invalid))
+            ]
+            invalid = invalid[self._is_positive(users[invalid], negatives[invalid])]
+        return np.stack([users, self.items[rows], negatives])
 
-    def _took(self, users: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def _is_positive(self, users: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.bool_]:
         keys = users * self.num_items + items
-        places = np.searchsorted(self.taken, keys).clip(max=len(self.taken) - 1)
-        return self.taken[places] == keys
+        places = np.searchsorted(self.positives, keys).clip(max=len(self.positives) - 1)
+        return self.positives[places] == keys
 
 
-class PairData(pl.LightningDataModule):
-    def __init__(self, pairs: Pairs) -> None:
+class TripletData(pl.LightningDataModule):
+    def __init__(self, pairs: TripletSampler) -> None:
         super().__init__()
         self.pairs = pairs
 
@@ -101,22 +103,22 @@ class Factors(nn.Module):
         nn.init.zeros_(self.bias.weight)
 
     def forward(
-        self, users: Tensor, taken: Tensor, others: Tensor, content: Tensor | None
+        self, users: Tensor, positives: Tensor, negatives: Tensor, content: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Of triples (n,): by how much each user scores `taken` higher than `others`, float32 (n,), and
         the sum of the squares of all that is read of users and items (Rendle et al., eq. 4; the
         projection of content, which every triple reads, is left alone). `content` (num_items, c).
         """
-        tastes, better, worse = self.users(users), self.items(taken), self.items(others)
-        bias, other_bias = self.bias(taken).squeeze(-1), self.bias(others).squeeze(-1)
-        ahead = (tastes * (better - worse)).sum(-1) + bias - other_bias
+        tastes, better, worse = self.users(users), self.items(positives), self.items(negatives)
+        bias, other_bias = self.bias(positives).squeeze(-1), self.bias(negatives).squeeze(-1)
+        margin = (tastes * (better - worse)).sum(-1) + bias - other_bias
         read = [tastes, better, worse, bias, other_bias]
         if content is not None:
-            shown, of_content = content[taken] - content[others], self.taste(users)
-            ahead = ahead + (of_content * self.projection(shown)).sum(-1)
-            ahead = ahead + self.content_bias(shown).squeeze(-1)
+            shown, of_content = content[positives] - content[negatives], self.taste(users)
+            margin = margin + (of_content * self.projection(shown)).sum(-1)
+            margin = margin + self.content_bias(shown).squeeze(-1)
             read.append(of_content)
-        return ahead, torch.stack([values.square().sum() for values in read]).sum()
+        return margin, torch.stack([values.square().sum() for values in read]).sum()
 
 
 class MatrixFactorization(pl.LightningModule):
@@ -139,15 +141,15 @@ class MatrixFactorization(pl.LightningModule):
         super().__init__()
         width = 0 if content is None else content.shape[1]
         self.factors = Factors(num_users, num_items, config.width, width)
-        self.averaged = copy.deepcopy(self.factors).requires_grad_(False)
+        self.ema_factors = copy.deepcopy(self.factors).requires_grad_(False)
         self.register_buffer("content", content, persistent=False)
         self.config = config
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        ahead, squares = self.factors(*batch.unbind(), self.content)
-        loss = -F.logsigmoid(ahead).mean()
-        self.log("loss", loss, sync_dist=True, batch_size=len(ahead))
-        return loss + self.config.regularization / 2 * squares / len(ahead)
+        margin, squares = self.factors(*batch.unbind(), self.content)
+        loss = -F.logsigmoid(margin).mean()
+        self.log("loss", loss, sync_dist=True, batch_size=len(margin))
+        return loss + self.config.regularization / 2 * squares / len(margin)
 
     def configure_optimizers(self) -> Any:
         """Adam at one rate: nobody knows beforehand when validation stops improving."""
@@ -157,13 +159,13 @@ class MatrixFactorization(pl.LightningModule):
     def scorer(self, targets: Targets, split: Split) -> ScoreFunction:
         """By the averaged weights. Who took nothing in training gets the biases; an item that nobody
         took has the mean item's bias, 0, and no vector, so that its content alone speaks for it."""
-        factors, device = self.averaged, self.averaged.bias.weight.device
+        factors, device = self.ema_factors, self.ema_factors.bias.weight.device
         users = torch.from_numpy(targets.users.astype(np.int64)).to(device)
         known_users = torch.from_numpy((split.train_end > 0).astype(np.float32)).to(device)
         known_items = torch.from_numpy(split.warm_items.astype(np.float32)).to(device)
 
-        def score(people: Tensor, part: slice) -> Tensor:
-            chosen = users[people.to(device)]
+        def score(indices: Tensor, part: slice) -> Tensor:
+            chosen = users[indices.to(device)]
             weight = known_users[chosen].unsqueeze(1)
             scores = (weight * factors.users.weight[chosen]) @ factors.items.weight[part].T
             scores = (scores + factors.bias.weight[part].T) * known_items[part]
@@ -178,7 +180,7 @@ class MatrixFactorization(pl.LightningModule):
         return score
 
 
-class WeightAverage(pl.Callback):
+class EMAUpdate(pl.Callback):
     """Moves a `MatrixFactorization`'s averaged weights towards the trained ones after every step."""
 
     def on_train_batch_end(
@@ -188,7 +190,7 @@ class WeightAverage(pl.Callback):
         step = trainer.global_step
         # A young average would lean on where training began.
         decay = min(pl_module.config.ema_decay, (1 + step) / (10 + step))
-        pairs = zip(pl_module.averaged.parameters(), pl_module.factors.parameters(), strict=True)
+        pairs = zip(pl_module.ema_factors.parameters(), pl_module.factors.parameters(), strict=True)
         with torch.no_grad():
             for averaged, trained in pairs:
                 averaged.lerp_(trained, 1 - decay)

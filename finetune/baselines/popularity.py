@@ -19,8 +19,8 @@ def popularity_scores(split: Split) -> Tensor:
 def rank_by_popularity(catalog: Catalog, split: Split, targets: Targets) -> Ranking:
     counts = popularity_scores(split)
 
-    def score(people: Tensor, part: slice) -> Tensor:
-        return counts[part].expand(len(people), -1)
+    def score(indices: Tensor, part: slice) -> Tensor:
+        return counts[part].expand(len(indices), -1)
 
     return rank_targets(
         score, catalog, targets, list_metrics=ListMetrics.from_split(catalog, split)
@@ -31,8 +31,8 @@ def rank_by_chance(catalog: Catalog, targets: Targets, seed: int = 0) -> Ranking
     """Every item has one random score, the same for everybody."""
     scores = torch.rand(catalog.num_items, generator=torch.Generator().manual_seed(seed))
 
-    def score(people: Tensor, part: slice) -> Tensor:
-        return scores[part].expand(len(people), -1)
+    def score(indices: Tensor, part: slice) -> Tensor:
+        return scores[part].expand(len(indices), -1)
 
     return rank_targets(score, catalog, targets)
 

@@ -66,7 +66,7 @@ class RqVae(nn.Module):
         return (self.decoder(self.encoder(vectors)) - vectors).square().sum(dim=1).mean()
 
     @torch.no_grad()
-    def initialize_codes(self, vectors: Tensor, seed: int) -> None:
+    def initialize_codebooks(self, vectors: Tensor, seed: int) -> None:
         """Puts the codebooks where k-means finds the encoder's vectors."""
         residuals = self.encoder(vectors)
         for level, book in enumerate(self.codebooks):
@@ -117,7 +117,7 @@ def fit_rq_vae(
             loss = model.plain_loss(draw())
         else:
             if step == begin_at:
-                model.initialize_codes(learned[few.to(learned.device)], seed)
+                model.initialize_codebooks(learned[few.to(learned.device)], seed)
             loss, codes, residuals_per_level = model.loss(draw())
             used |= F.one_hot(codes, num_codes).bool().any(dim=0)
             if (step - begin_at) % REVIVE_EVERY == REVIVE_EVERY - 1:

@@ -19,7 +19,7 @@ from catalog.errors import VitrineError
 from catalog.splits import Split, SplitConfig, make_split
 from finetune.baselines import item_knn
 from finetune.baselines.item_knn import TRIED_K, TRIED_SHRINK, ItemKNN
-from finetune.baselines.matrix_factorization import MatrixFactorization, Pairs
+from finetune.baselines.matrix_factorization import MatrixFactorization, TripletSampler
 from finetune.baselines.run import fit_baseline, run_baseline
 from finetune.config import FinetuneConfig, ItemKNNConfig, MatrixFactorizationConfig, Model
 from finetune.evaluate import rank_targets
@@ -165,17 +165,19 @@ def test_pairs_are_taken_and_not_taken_and_a_function_of_the_draw(
     shop: Catalog, split: Split
 ) -> None:
     matrix = taken(shop, split)
-    pairs = Pairs(shop, split, size=400, seed=3)
+    pairs = TripletSampler(shop, split, size=400, seed=3)
     users, items, others = pairs[7]
     assert matrix[users, items].all()
     assert not matrix[users, others].any()
-    np.testing.assert_array_equal(pairs[7], Pairs(shop, split, 400, seed=3)[7])
+    np.testing.assert_array_equal(pairs[7], TripletSampler(shop, split, 400, seed=3)[7])
     assert not np.array_equal(pairs[7], pairs[8])
     assert (len(pairs) - 1) * 400 < split.train_end.sum() <= len(pairs) * 400
 
 
 def test_what_nobody_took_in_training_is_no_negative(shop: Catalog, split: Split) -> None:
-    others = np.unique(np.concatenate([Pairs(shop, split, 4000, seed=0)[n][2] for n in range(5)]))
+    others = np.unique(
+        np.concatenate([TripletSampler(shop, split, 4000, seed=0)[n][2] for n in range(5)])
+    )
     assert set(others) == set(np.flatnonzero(split.warm_items))
     assert len(others) < shop.num_items
 
@@ -185,9 +187,11 @@ def test_a_user_who_took_everything_teaches_nothing(shop: Catalog, split: Split)
     one[shop.interactions.history(0)[: split.train_end[0]]] = 1
     alone = np.where(np.arange(shop.num_users) == 0, split.train_end, 0).astype(np.int32)
     with pytest.raises(VitrineError, match="every user of wardrobe took all"):
-        Pairs(shop, replace(split, train_end=alone, train_counts=one), 8, seed=0)
+        TripletSampler(shop, replace(split, train_end=alone, train_counts=one), 8, seed=0)
     one[np.flatnonzero(one == 0)[:1]] = 1  # one item that others took is the only negative
-    users, _, others = Pairs(shop, replace(split, train_end=alone, train_counts=one), 50, seed=0)[0]
+    users, _, others = TripletSampler(
+        shop, replace(split, train_end=alone, train_counts=one), 50, seed=0
+    )[0]
     assert not users.any()
     assert len(np.unique(others)) == 1
 
@@ -207,7 +211,7 @@ def test_lists_are_scored_as_triples_are(shop: Catalog, split: Split, shows: boo
                 torch.full((len(warm),), int(split.test.users[row])),
                 warm[0].expand(len(warm)),
             )
-            ahead, _ = module.averaged(user, warm, first, content)
+            ahead, _ = module.ema_factors(user, warm, first, content)
             if split.train_end[split.test.users[row]]:
                 torch.testing.assert_close(listed[row, warm] - listed[row, warm[0]], ahead)
         nobody = replace(split, train_end=np.zeros_like(split.train_end))
@@ -226,7 +230,7 @@ def test_an_item_that_nobody_took_is_known_by_its_content_alone(
     cold = torch.from_numpy(~split.warm_items)
     with torch.no_grad():
         before = module.scorer(split.test, split)(torch.arange(4), slice(0, shop.num_items))
-        for table in (module.averaged.items, module.averaged.bias):
+        for table in (module.ema_factors.items, module.ema_factors.bias):
             table.weight[cold] += 1.0
         after = module.scorer(split.test, split)(torch.arange(4), slice(0, shop.num_items))
     torch.testing.assert_close(before, after)
@@ -234,7 +238,7 @@ def test_an_item_that_nobody_took_is_known_by_its_content_alone(
 
 
 def test_a_step_weighs_the_squares_of_what_its_triples_read(shop: Catalog, split: Split) -> None:
-    triples = torch.from_numpy(Pairs(shop, split, 30, seed=0)[0])
+    triples = torch.from_numpy(TripletSampler(shop, split, 30, seed=0)[0])
     module = MatrixFactorization(shop.num_users, shop.num_items, QUICK)
     factors = module.factors.requires_grad_(False)
     read = [
@@ -260,12 +264,12 @@ class EveryStep(pl.Callback):
     def __init__(self, stop_after: int = 0) -> None:
         self.stop_after = stop_after
         self.trained: list[torch.Tensor] = []
-        self.averaged: list[torch.Tensor] = []
+        self.ema_factors: list[torch.Tensor] = []
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, *_: Any) -> None:
         self.module = module
         self.trained.append(module.factors.items.weight.detach().clone())
-        self.averaged.append(module.averaged.items.weight.detach().clone())
+        self.ema_factors.append(module.ema_factors.items.weight.detach().clone())
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         if self.stop_after and trainer.global_step == self.stop_after:
@@ -304,11 +308,11 @@ def test_the_average_of_the_weights_is_what_is_kept(config: FinetuneConfig, tmp_
     )
     for step in range(1, len(seen.trained)):
         decay = min(QUICK.ema_decay, (2 + step) / (11 + step))
-        expected = torch.lerp(seen.averaged[step - 1], seen.trained[step], 1 - decay)
-        torch.testing.assert_close(seen.averaged[step], expected)
-    assert not torch.equal(seen.averaged[-1], seen.trained[-1])
+        expected = torch.lerp(seen.ema_factors[step - 1], seen.trained[step], 1 - decay)
+        torch.testing.assert_close(seen.ema_factors[step], expected)
+    assert not torch.equal(seen.ema_factors[-1], seen.trained[-1])
     best = open_artifact(output).manifest["metrics"]["best_step"]
-    torch.testing.assert_close(seen.module.averaged.items.weight, seen.averaged[best - 1])
+    torch.testing.assert_close(seen.module.ema_factors.items.weight, seen.ema_factors[best - 1])
 
 
 def test_a_baseline_that_was_stopped_ends_as_if_it_had_not_been(

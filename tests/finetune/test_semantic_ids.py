@@ -151,7 +151,7 @@ def test_a_tiny_catalog_has_few_codes() -> None:
 def test_the_gradient_of_the_rq_vae_goes_through_its_codes() -> None:
     torch.manual_seed(0)
     rq_vae, vectors = RqVae(WIDTH, 2, 4), some_vectors(30)
-    rq_vae.initialize_codes(vectors, seed=0)
+    rq_vae.initialize_codebooks(vectors, seed=0)
     rebuilt, codes, lefts = rq_vae(vectors)
     (rebuilt - vectors).square().sum().backward()
     gradients = {name: parameter.grad for name, parameter in rq_vae.named_parameters()}
@@ -169,7 +169,7 @@ def test_dead_codes_are_revived(monkeypatch: pytest.MonkeyPatch) -> None:
         self.codebooks.data.fill_(50.0)
         self.codebooks.data[:, 0] = 0.0
 
-    monkeypatch.setattr(RqVae, "begin", far_away)
+    monkeypatch.setattr(RqVae, "initialize_codebooks", far_away)
     monkeypatch.setattr("finetune.semantic_ids.rq_vae.REVIVE_EVERY", 20)
     codes, _ = fit_rq_vae(some_vectors(200), 2, 8, seed=0, steps=120)
     assert codebook_usage(codes.numpy(), 8)["usage_1"] > 0.8
