@@ -1,10 +1,11 @@
-"""Makes a ZeRO checkpoint readable by another number of ranks, through DeepSpeed's universal format.
+"""Elastic resume under ZeRO: a checkpoint becomes readable by another number of ranks.
 
-DeepSpeed's loader does some things wrong in silence, which `finish_loading` puts right: it leaves out
-buffers, and under ZeRO-3 all groups of the optimiser get the settings of the first
-(weight decay where there shall be none) and share one count of steps, which then runs too fast.
+The checkpoint is converted to DeepSpeed's universal format. DeepSpeed's elastic loader makes three
+errors silently, which `finish_loading` corrects: it leaves out buffers, and under ZeRO-3 all groups of
+the optimiser get the settings of the first (weight decay where there shall be none) and share one
+count of steps, which then runs too fast.
 
-DeepSpeed unpickles what it reads. So every file is looked through first, and refused where it names
+DeepSpeed unpickles what it reads. So every file is inspected first, and refused if it names
 anything but tensors and the few types that DeepSpeed's own checkpoints hold; what is read here is read
 under that same list.
 """
@@ -33,23 +34,23 @@ NATIVE = "checkpoint"
 UNIVERSAL = "universal"
 LATEST = "latest_universal"
 """In which DeepSpeed writes what its loader is to read."""
-SEALED = "universal.json"
+CHECKSUMS_FILE = "universal.json"
 """Size and sha256 of each file in `universal/`, and what LATEST says; written last."""
-SEEN = 3
+MAX_SHOWN = 3
 """Names of types that a refusal shows."""
 
 
-def convert(checkpoint: Path) -> None:
-    """Adds `universal/` to a DeepSpeed checkpoint: each weight and its moments whole, by name.
+def convert_to_universal(checkpoint: Path) -> None:
+    """Adds `universal/` to a DeepSpeed checkpoint, for an elastic resume: weights and moments, unsharded.
 
-    One that is there, and is what was written, stays; any other is made anew from the checkpoint.
+    A valid conversion stays; any other is redone from the checkpoint.
     """
     if is_converted(checkpoint):
         return
     refuse_foreign_types(checkpoint / NATIVE)
     from deepspeed.checkpoint.ds_to_universal import main
 
-    (checkpoint / SEALED).unlink(missing_ok=True)
+    (checkpoint / CHECKSUMS_FILE).unlink(missing_ok=True)
     shutil.rmtree(checkpoint / UNIVERSAL, ignore_errors=True)
     settings = SimpleNamespace(
         input_folder=str(checkpoint / NATIVE),
@@ -64,16 +65,16 @@ def convert(checkpoint: Path) -> None:
         main(settings)
     sums = compute_checksums(checkpoint / UNIVERSAL)
     fsync_folders(checkpoint / UNIVERSAL)
-    partial = checkpoint / f"{SEALED}.partial"
+    partial = checkpoint / f"{CHECKSUMS_FILE}.partial"
     latest = (checkpoint / LATEST).read_text(encoding="utf8")
     partial.write_text(dumps_with_checksum({"files": sums, "latest": latest}), encoding="utf8")
-    replace_file(partial, checkpoint / SEALED)
+    replace_file(partial, checkpoint / CHECKSUMS_FILE)
 
 
 def is_converted(checkpoint: Path) -> bool:
-    """Whether `universal/` is there, every file what was written."""
+    """Whether `universal/` exists and every file matches its checksum."""
     try:
-        facts = loads_with_checksum((checkpoint / SEALED).read_text(encoding="utf8"))
+        facts = loads_with_checksum((checkpoint / CHECKSUMS_FILE).read_text(encoding="utf8"))
         same = (checkpoint / LATEST).read_text(encoding="utf8") == facts["latest"]
         return same and not checksum_mismatch(checkpoint / UNIVERSAL, facts["files"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -93,7 +94,7 @@ def refuse_foreign_types(folder: Path) -> None:
             foreign = [f"what torch cannot read ({type(error).__name__})"]
         if foreign:
             raise VitrineError(
-                f"{path} holds {', '.join(foreign[:SEEN])}, which no checkpoint of Vitrine's does and "
+                f"{path} holds {', '.join(foreign[:MAX_SHOWN])}, which no checkpoint of Vitrine's does and "
                 "which could run code; resume from one that you trust, or remove the checkpoint"
             )
 
@@ -108,7 +109,7 @@ def allowed_types() -> list[Any]:
 
 
 def finish_loading(engine: Any, checkpoint: Path) -> None:
-    """After DeepSpeed has loaded a universal checkpoint: what it left out or mixed up."""
+    """Corrects what DeepSpeed leaves out or mixes up when it loads a universal checkpoint."""
     folder = checkpoint / UNIVERSAL
     with safe_globals(allowed_types()):
         optimizer_state = torch.load(folder / "zero" / "optimizer_state.pt", weights_only=True)

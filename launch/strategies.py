@@ -1,4 +1,4 @@
-"""How a model is spread over devices: one, DDP, or DeepSpeed ZeRO, which here also runs on CPU.
+"""Distributed strategies: one device, DDP, or DeepSpeed ZeRO, which here also runs on CPU.
 
 The CPU path exists so that the same ZeRO code that shards a model over a cluster is tested with
 two gloo processes on a laptop; it is exact, not fast.
@@ -15,7 +15,7 @@ from pytorch_lightning.strategies import DDPStrategy, DeepSpeedStrategy, Strateg
 from typing_extensions import override
 
 from catalog.errors import VitrineError
-from launch.reshard import convert, finish_loading, refuse_foreign_types
+from launch.reshard import convert_to_universal, finish_loading, refuse_foreign_types
 from pretrain.config import TrainerConfig
 
 CPU_BUCKET = 5_000_000
@@ -69,7 +69,7 @@ def check_world(config: TrainerConfig) -> None:
 
 
 def kind_of(strategy: Strategy) -> str:
-    """Who can read whose checkpoints: `whole` (one device, DDP), `zero1`, `zero2` or `zero3`."""
+    """The checkpoint format of a strategy: `whole` (one device, DDP), `zero1`, `zero2` or `zero3`."""
     if not isinstance(strategy, DeepSpeedStrategy):
         return "whole"
     assert isinstance(strategy.config, dict)
@@ -77,17 +77,17 @@ def kind_of(strategy: Strategy) -> str:
 
 
 class ElasticDeepSpeedStrategy(DeepSpeedStrategy):
-    """Lightning's, which also goes on from what another number of ranks wrote."""
+    """Lightning's DeepSpeed strategy, elastic: it resumes from a checkpoint of another number of ranks."""
 
-    def expect_other_ranks(self, checkpoint: Path) -> None:
-        """Makes a DeepSpeed checkpoint readable by any number of ranks, to be read so.
+    def prepare_elastic_load(self, checkpoint: Path) -> None:
+        """Converts a DeepSpeed checkpoint for this number of ranks, and loads it so.
 
         Rank zero converts; it is done when all ranks have passed a barrier.
         """
         assert isinstance(self.config, dict)
         self.config["checkpoint"] = {"load_universal": True}
         if self.is_global_zero:
-            convert(checkpoint)
+            convert_to_universal(checkpoint)
 
     @override
     def load_checkpoint(

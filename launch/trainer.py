@@ -83,7 +83,7 @@ class StageTrainer(pl.Trainer):
             )
         others = facts["world_size"] != self.world_size
         if others and isinstance(self.strategy, ElasticDeepSpeedStrategy):
-            self.strategy.expect_other_ranks(checkpoint / STATE)
+            self.strategy.prepare_elastic_load(checkpoint / STATE)
             self.strategy.barrier()
         if self.is_global_zero:
             self.events.write("resume", step=facts["step"], written_by=facts["world_size"])

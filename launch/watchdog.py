@@ -1,8 +1,8 @@
-"""Ends a run that has stopped moving, and says which rank it waits for.
+"""The watchdog: ends a run that hangs, and reports the rank that the others wait for.
 
-Where one rank hangs, all others wait for it in a collective, for as long as it takes: half an hour
-under gloo, for ever under some. Each rank writes down now and then that it lives and where it is, in
-`ranks/` beside the checkpoints, so that the one that fires can tell which of the others is behind.
+If one rank hangs, all others wait for it in a collective: half an hour under gloo, for ever under some
+backends. Each rank writes a heartbeat with its position into `ranks/` beside the checkpoints, so that
+the watchdog that fires can tell which rank is behind.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from launch.events import Events
 from launch.graceful_stop import GracefulStop
 
 EXIT_CODE = 76
-"""Of a process that was ended for not moving."""
+"""Exit status of a process that its watchdog ended."""
 GRACE = 20.0
 """Seconds that a step may take once a signal has asked for the end."""
 STARTUP_FACTOR = 4.0
@@ -38,7 +38,7 @@ many is not counted, for then this process itself was asleep."""
 
 @dataclass
 class Heartbeat:
-    """Where a rank is; it writes one now and then, and `count` differs each time."""
+    """The position of a rank, written periodically; `count` differs each time."""
 
     rank: int
     step: int = 0
@@ -50,7 +50,7 @@ class Heartbeat:
 
 @dataclass(frozen=True)
 class RankStatus:
-    """What one rank knows of another, by its own clock: those of two machines need not agree."""
+    """What a rank's watchdog knows of another rank, by its own clock."""
 
     beat: Heartbeat
     started: bool
@@ -61,7 +61,7 @@ class RankStatus:
 
 
 class RankObserver:
-    """Looks at what the ranks of a run write into a folder."""
+    """Reads the heartbeats that the ranks of a run write into a folder."""
 
     def __init__(self, folder: Path, ranks: int) -> None:
         self.folder = folder
@@ -99,10 +99,10 @@ class RankObserver:
 
 
 class Watchdog(pl.Callback):
-    """A thread that looks whether steps come on, every tenth of `timeout` seconds at most.
+    """A watchdog thread that checks for progress, every tenth of `timeout` seconds at most.
 
-    Reading, ranking and embedding between steps count as moving: they tell `catalog.progress`. Time is
-    what the thread itself has seen pass, on a monotonic clock: neither a clock that is set nor a
+    Reading, ranking and embedding between steps count as progress (`catalog.progress`). Time is
+    what the watchdog thread itself has seen pass, on a monotonic clock: neither a clock that is set nor a
     machine or process that was asleep makes a healthy run look stuck.
     """
 
@@ -121,7 +121,7 @@ class Watchdog(pl.Callback):
         self.thread: threading.Thread | None = None
 
     def report_progress(self, doing: str = "", step: int = -1) -> None:
-        """This rank has come on."""
+        """Resets the watchdog: this rank has made progress."""
         self.num_progress += 1
         if doing:
             self.beat.doing = doing
@@ -130,7 +130,7 @@ class Watchdog(pl.Callback):
 
     @contextlib.contextmanager
     def watching(self, trainer: pl.Trainer) -> Iterator[None]:
-        """From before ranks first wait for each other, which no hook of Lightning's is."""
+        """Runs the watchdog from before ranks first wait for each other, which no Lightning hook covers."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.ranks = trainer.world_size
         self.report_progress("starting", trainer.global_step)
@@ -175,7 +175,7 @@ class Watchdog(pl.Callback):
             before = now
 
     def _tick(self, passed: float) -> None:
-        """Looks at this rank, and at the others when patience is about to end; gives up when it has."""
+        """Checks this rank, and the others shortly before the timeout; gives up at the timeout."""
         self.clock += min(passed, LATE * self.pause)
         if self.num_progress != self.progress_seen:
             self.progress_seen, self.progress_at = self.num_progress, self.clock
@@ -225,7 +225,7 @@ class Watchdog(pl.Callback):
         os._exit(EXIT_CODE)
 
     def _kill(self, other: RankStatus) -> None:
-        """One that is stopped hears no other signal, and whoever started it would wait for it."""
+        """Kills a rank of this host that is silent: a stopped process handles no other signal."""
         beat, silent = other.beat, other.silent > self.late
         if silent and other.started and beat.rank != self.beat.rank and beat.host == self.beat.host:
             with contextlib.suppress(OSError):
@@ -248,6 +248,6 @@ def rank_behind(statuses: list[RankStatus], late: float) -> RankStatus | None:
 
 
 def position(status: RankStatus) -> tuple[int, int]:
-    """How far on a rank is; where ranks wait for each other, the least far holds up the rest."""
+    """Step and phase of a rank; the smallest holds up the others."""
     beat = status.beat
     return beat.step, ORDER.index(beat.doing) if beat.doing in ORDER else len(ORDER)

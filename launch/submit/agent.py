@@ -1,9 +1,9 @@
-"""Starts and watches a process for each device of one machine: torchrun, with better manners.
+"""The elastic agent: starts and supervises a process for each device of one machine, as torchrun does.
 
-torchrun kills its processes when it is told to stop, starts again what ended itself on purpose, and
-ends with status 1 whatever they said. This agent takes torchrun's arguments, passes signals on and
-waits, so that a training can write its checkpoint; does not try again what cannot end otherwise; lets
-processes that begin again meet afresh; and ends with the status of its processes.
+torchrun kills its processes when it is stopped, restarts processes that ended on purpose, and exits
+with status 1 whatever theirs was. This agent takes torchrun's arguments, forwards signals and waits, so
+that a training can write its checkpoint; does not restart processes whose status is final; gives each
+restart a new rendezvous store; and exits with the status of its processes.
 
     python -m launch.submit.agent --standalone --nproc-per-node 2 --module launch.cli pretrain …
 """
@@ -26,7 +26,7 @@ CPP_LOG_LEVEL = "TORCH_CPP_LOG_LEVEL"
 
 
 class SignalForwarder:
-    """Passes signals on to the processes, and remembers that there was one."""
+    """Forwards signals to the processes, and records that one was received."""
 
     def __init__(self) -> None:
         self.signalled = False
@@ -87,7 +87,7 @@ def main(arguments: list[str]) -> int:
 
 
 def rendezvous_failure(where: str, met: bool) -> str:
-    """That the nodes cannot meet, and what to do; `met` says whether they once did."""
+    """The message for a failed rendezvous; `met`: whether the nodes had met before."""
     if met:
         return f"lost {where}, where the nodes meet; start the same command again on every node"
     return (

@@ -12,7 +12,7 @@ from launch.reshard import (
     NATIVE,
     UNIVERSAL,
     allowed_types,
-    convert,
+    convert_to_universal,
     finish_loading,
     is_converted,
     refuse_foreign_types,
@@ -50,9 +50,9 @@ def times(checkpoint: Path) -> int:
 
 
 def test_a_conversion_is_sealed_and_used_again(checkpoint: Path) -> None:
-    convert(checkpoint)
+    convert_to_universal(checkpoint)
     assert is_converted(checkpoint)
-    convert(checkpoint)
+    convert_to_universal(checkpoint)
     assert times(checkpoint) == 1
 
 
@@ -60,7 +60,7 @@ def test_a_conversion_is_sealed_and_used_again(checkpoint: Path) -> None:
 def test_a_conversion_that_is_not_what_was_written_is_made_anew(
     fault: str, checkpoint: Path
 ) -> None:
-    convert(checkpoint)
+    convert_to_universal(checkpoint)
     state = checkpoint / UNIVERSAL / "zero" / "optimizer_state.pt"
     if fault == "changed":
         torch.save({"param_groups": [], "evil": Evil(checkpoint / "ran")}, state)
@@ -71,7 +71,7 @@ def test_a_conversion_that_is_not_what_was_written_is_made_anew(
     else:
         (checkpoint / "universal.json").unlink()
     assert not is_converted(checkpoint)
-    convert(checkpoint)
+    convert_to_universal(checkpoint)
     assert times(checkpoint) == 2
     assert is_converted(checkpoint)
     assert not (checkpoint / "ran").exists()
@@ -87,13 +87,13 @@ def test_a_file_that_would_run_code_is_refused_before_deepspeed_reads_it(
     with pytest.raises(VitrineError, match=r"optim_states\.pt holds .* could run code"):
         refuse_foreign_types(checkpoint)
     with pytest.raises(VitrineError):
-        convert(checkpoint)
+        convert_to_universal(checkpoint)
     assert not mark.exists()
     assert times(checkpoint) == 0
 
 
 def test_what_is_read_of_a_conversion_is_tensors_and_known_types(checkpoint: Path) -> None:
-    convert(checkpoint)
+    convert_to_universal(checkpoint)
     module = torch.nn.Linear(1, 1)
     optimizer = SimpleNamespace(param_groups=[], optimizer=SimpleNamespace(state={}))
     engine = SimpleNamespace(optimizer=optimizer, module=module)
