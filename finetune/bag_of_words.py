@@ -1,9 +1,8 @@
-"""Words of items' texts as features with vectors of their own, beside or in place of an item's id.
+"""Bag-of-words features: learned word embeddings of items' texts, beside or instead of an id embedding.
 
-A pretrained tower says what a text is about; it does not say that one shop's people come back for
-one brand. A vector for each word, learned from histories as an id's is, does, and items that share
-a brand, a series or a scent share what is learned of it (LightFM: Kula, 2015). An item that nobody
-took yet has its words' vectors already.
+A pretrained tower encodes what a text is about, not that users of one shop return for one brand. Word
+embeddings learned from histories do, and items that share a brand, a series or a scent share them
+(LightFM: Kula, 2015). A cold item has the trained embeddings of its words.
 """
 
 from collections import Counter
@@ -24,9 +23,9 @@ from catalog.errors import VitrineError
 
 VOCABULARY_FILE = "vocabulary.parquet"
 MAX_VOCABULARY = 50_000
-"""Of a catalog, the most frequent ones."""
+"""Vocabulary size at most: the most frequent words of a catalog."""
 MIN_ITEMS = 2
-"""A word of one item alone says no more than the item's id."""
+"""Items that a word must occur in; a word of a single item is no more than its id."""
 
 _NORMAL = normalizers.BertNormalizer(lowercase=True)
 _SPLIT = pre_tokenizers.BertPreTokenizer()
@@ -34,7 +33,7 @@ _SPLIT = pre_tokenizers.BertPreTokenizer()
 
 @dataclass(frozen=True)
 class WordBags:
-    """Which words each item has, as rows of a sparse matrix."""
+    """The tf-idf weights of each item's words, as a sparse matrix in CSR format."""
 
     offsets: Tensor
     """int64 (num_items + 1,): item i has the entries offsets[i]:offsets[i + 1]."""
@@ -52,32 +51,34 @@ class Vocabulary:
 
     @classmethod
     def learn(cls, catalog: Catalog, items: NDArray[np.bool_] | None = None) -> "Vocabulary":
-        """From what `items`, bool (num_items,), by default all, say, not from who took them.
-        VitrineError where they say nothing."""
+        """The vocabulary of the texts of `items`, bool (num_items,), by default all; reads no interactions.
+        VitrineError if there is no word."""
         texts, counts = catalog.texts(), Counter[str]()
         read = np.arange(catalog.num_items) if items is None else np.flatnonzero(items)
         for item in read.tolist():
             counts.update(words_of(texts(item)))
-        kept = [(word, n) for word, n in counts.most_common(MAX_VOCABULARY) if n >= MIN_ITEMS]
-        kept.sort()
-        if not kept:
+        frequent = [(word, n) for word, n in counts.most_common(MAX_VOCABULARY) if n >= MIN_ITEMS]
+        frequent.sort()
+        if not frequent:
             raise VitrineError(
-                f"words are to have vectors, but no word is in {MIN_ITEMS} items of "
+                f"bag_of_words is set, but no word is in {MIN_ITEMS} items of "
                 f"{catalog.name}; leave out --bag_of_words, or map the column that holds texts (roles.text)"
             )
-        numbers = np.array([n for _, n in kept])
+        numbers = np.array([n for _, n in frequent])
         rarity = np.log(len(read) / numbers).astype(np.float32)
-        return cls([word for word, _ in kept], np.maximum(rarity, 1e-3))
+        return cls([word for word, _ in frequent], np.maximum(rarity, 1e-3))
 
     def read(self, catalog: Catalog, order: NDArray[np.int64] | None = None) -> WordBags:
-        """The words of each item; of item `order[i]` for item i, where an order is given."""
+        """The word bag of each item; with `order`, that of item `order[i]` for item i."""
         texts = catalog.texts()
-        places = {word: place for place, word in enumerate(self.words)}
+        index = {word: row for row, word in enumerate(self.words)}
         offsets = np.zeros(catalog.num_items + 1, dtype=np.int64)
         rows: list[NDArray[np.int64]] = []
         for item in range(catalog.num_items):
-            said = words_of(texts(item if order is None else int(order[item])))
-            rows.append(np.array(sorted(places[w] for w in said if w in places), dtype=np.int64))
+            words_of_item = words_of(texts(item if order is None else int(order[item])))
+            rows.append(
+                np.array(sorted(index[w] for w in words_of_item if w in index), dtype=np.int64)
+            )
             offsets[item + 1] = offsets[item] + len(rows[-1])
         words = np.concatenate(rows)
         weights = self.rarity[words]
@@ -109,7 +110,7 @@ def words_of(text: str | None) -> set[str]:
 
 
 class BagOfWordsEmbedding(nn.Module):
-    """A vector for each word; an item's is the weighted sum of those its text has."""
+    """Word embeddings; an item's vector is the weighted sum of the embeddings of its words."""
 
     offsets: Tensor
     words: Tensor
@@ -119,25 +120,25 @@ class BagOfWordsEmbedding(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(num_words, width))
         nn.init.normal_(self.weight, std=0.02)
-        # What items say is read from the catalog, not stored with the weights.
+        # Word bags come from the catalog, and are not stored with the weights.
         self.register_buffer("offsets", torch.zeros(1, dtype=torch.int64), persistent=False)
         self.register_buffer("words", torch.empty(0, dtype=torch.int64), persistent=False)
         self.register_buffer("shares", torch.empty(0), persistent=False)
 
     def set_items(self, bags: WordBags) -> None:
-        """Lets it know which words items have."""
+        """Sets the word bags of the catalog's items."""
         device = self.weight.device
         self.offsets = bags.offsets.to(device)
         self.words = bags.words.to(device)
         self.shares = bags.weights.to(device)
 
     def forward(self, rows: Tensor | None = None) -> Tensor:
-        """Of items `rows` int (n,), or of all: (n, width), zero for an item without words."""
+        """Vectors of items `rows` int (n,), or of all: (n, width), zero for an item without words."""
         if rows is None:
             return self._sums(self.words, self.offsets[:-1], self.shares)
         begins, ends = self.offsets[rows], self.offsets[rows + 1]
         lengths = ends - begins
-        starts = lengths.cumsum(0) - lengths  # where each item's entries begin among those chosen
+        starts = lengths.cumsum(0) - lengths  # start of each item's entries in the selection
         entries = torch.arange(int(lengths.sum()), device=rows.device)
         entries = entries + (begins - starts).repeat_interleave(lengths)
         return self._sums(self.words[entries], starts, self.shares[entries])

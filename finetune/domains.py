@@ -1,6 +1,6 @@
-"""Several domains on one base: each a few MB of adapter, swapped in milliseconds.
+"""Adapter swap: several domains share one base encoder, each with a LoRA adapter of a few MB.
 
-A store is a folder with `domains.json`: the base encoder, the recommenders by name, and the one in use.
+A store is a folder with `domains.json`: the base encoder, the recommenders by name, and the active one.
 """
 
 import json
@@ -47,7 +47,7 @@ class Domains:
         return len(self._rankers)
 
     def add(self, name: str, recommender: str | Path) -> None:
-        """Loads a domain's adapter beside the others; VitrineError where it does not fit the base."""
+        """Loads the adapter of a domain; VitrineError if it was trained on another base."""
         if name in self._rankers:
             raise VitrineError(
                 f"there is a domain {name!r} already; remove it, or use another name"
@@ -64,10 +64,10 @@ class Domains:
         else:
             self.peft.load_adapter(adapter, adapter_name=name)
         self._rankers[name] = DomainRanker(self, name, artifact)
-        self._look_over(self.in_use or name)
+        self._refresh_layers(self.in_use or name)
 
     def ranker(self, name: str) -> "DomainRanker":
-        """The domain at work; shops of several domains may be asked in turn."""
+        """The ranker of a domain; rankers of several domains may be used in turn."""
         if name not in self._rankers:
             raise VitrineError(f"there is no domain {name!r}.{did_you_mean(name, self._rankers)}")
         return self._rankers[name]
@@ -79,14 +79,14 @@ class Domains:
             others = [other for other in self._rankers if other != name]
             self.activate(others[0])
             self.peft.delete_adapter(name)
-            self._look_over(others[0])
+            self._refresh_layers(others[0])
         else:
             self.peft.unload()
             self.peft, self.in_use, self._layers = None, "", []
         del self._rankers[name]
 
-    def _look_over(self, name: str) -> None:
-        """After adapters came or went: which layers hold them; that of `name` is put in place."""
+    def _refresh_layers(self, name: str) -> None:
+        """Finds the layers with adapters after a change of them, and activates that of `name`."""
         self.recommender.eval().requires_grad_(False)
         kinds = (BaseTunerLayer, ModulesToSaveWrapper)
         self._layers = [m for m in self.recommender.modules() if isinstance(m, kinds)]
@@ -94,19 +94,19 @@ class Domains:
         self.activate(name)
 
     def activate(self, name: str) -> None:
-        """Puts a domain's adapter in place; VitrineError for one that was removed."""
+        """Swaps in the adapter of a domain; VitrineError if it was removed."""
         self.ranker(name)
         if name == self.in_use:
             return
-        # PEFT's own `set_adapter` also says which parameters are trained, layer by layer and adapter by
-        # adapter. Nothing is trained here: a name in each layer is all.
+        # PEFT's `set_adapter` also sets `requires_grad` of every layer and adapter, which takes longer.
+        # Nothing is trained here, so a name in each layer suffices.
         for layer in self._layers:
             layer._active_adapter = [name] if isinstance(layer, BaseTunerLayer) else name
         self.in_use = name
 
 
 class DomainRanker(Ranker):
-    """A shop whose adapter is put in place before the base that all domains share is asked anything."""
+    """A ranker that activates its adapter before each use of the shared base."""
 
     def __init__(self, domains: Domains, name: str, artifact: Artifact) -> None:
         vectors = open_vectors(artifact.path / VECTORS_FILE)
@@ -114,7 +114,7 @@ class DomainRanker(Ranker):
         self.domains, self.name = domains, name
 
     def activate(self) -> None:
-        """Puts its adapter in place, if another domain's is there."""
+        """Swaps in its adapter, if another domain's is active."""
         self.domains.activate(self.name)
 
     def user_states(self, histories: Sequence[History]) -> Tensor:
@@ -127,16 +127,16 @@ class DomainRanker(Ranker):
 
 
 def open_adapter(recommender: str | Path) -> Artifact:
-    """A recommender artifact that is an adapter of a shared base, and nothing but that."""
+    """A verified recommender artifact that consists of an adapter of a shared base alone."""
     artifact = open_artifact(Path(recommender), kind="recommender")
     config: dict[str, Any] = artifact.manifest["config"]
     own = config["sequence"] or config["bag_of_words"]
     if config["transfer"] != "lora" or config["features"] != "content" or own:
-        told = f"transfer {config['transfer']}, features {config['features']}"
-        told += ", words" if config["bag_of_words"] else ""
-        told += ", a sequence encoder of its own" if config["sequence"] else ""
+        description = f"transfer {config['transfer']}, features {config['features']}"
+        description += ", words" if config["bag_of_words"] else ""
+        description += ", a sequence encoder of its own" if config["sequence"] else ""
         raise VitrineError(
-            f"{recommender} was fitted with {told}; domains that share a base are fitted with "
+            f"{recommender} was fitted with {description}; domains that share a base are fitted with "
             "--transfer lora --features content"
         )
     return artifact
@@ -144,7 +144,7 @@ def open_adapter(recommender: str | Path) -> Artifact:
 
 @dataclass
 class DomainStore:
-    """What `domains.json` says."""
+    """The content of `domains.json`."""
 
     folder: Path
     encoder: str = ""
@@ -153,7 +153,7 @@ class DomainStore:
 
     @classmethod
     def read(cls, folder: str | Path, new: bool = False) -> "DomainStore":
-        """`new`: an empty one where there is none yet."""
+        """Reads the store of a folder; with `new`, an empty one if there is none yet."""
         path = Path(folder) / STORE_FILE
         if path.exists():
             with foreign(f"{path} is no list of domains", "remove it, and add them again"):
@@ -174,7 +174,7 @@ class DomainStore:
         replace_file(partial, self.folder / STORE_FILE)
 
     def add(self, name: str, recommender: str | Path) -> None:
-        """The first one says which base all share, and is in use."""
+        """Adds a domain; the first one sets the shared base, and is the active one."""
         if name in self.recommenders:
             raise VitrineError(
                 f"there is a domain {name!r} already; remove it, or use another name"
@@ -188,7 +188,7 @@ class DomainStore:
         self.in_use = self.in_use or name
 
     def remove(self, name: str) -> None:
-        """Forgets it; its files stay where they are."""
+        """Removes a domain from the store; its files stay."""
         self.path_of(name)
         del self.recommenders[name]
         if self.in_use == name:
@@ -201,16 +201,16 @@ class DomainStore:
         self.in_use = name
 
     def path_of(self, name: str = "") -> str:
-        """The recommender's folder; of the domain in use where no name is given."""
-        wanted = name or self.in_use
-        if wanted not in self.recommenders:
+        """The folder of a domain's recommender, by default that of the active domain."""
+        domain = name or self.in_use
+        if domain not in self.recommenders:
             raise VitrineError(
-                f"there is no domain {wanted!r} in {self.folder}.{did_you_mean(wanted, self.recommenders)}"
+                f"there is no domain {domain!r} in {self.folder}.{did_you_mean(domain, self.recommenders)}"
             )
-        return self.recommenders[wanted]
+        return self.recommenders[domain]
 
     def open(self) -> Domains:
-        """All of them on one loaded base."""
+        """Loads all domains on one base."""
         if not self.recommenders:
             raise VitrineError(f"{self.folder} holds no domains; add one")
         domains = Domains(self.encoder)

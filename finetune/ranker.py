@@ -35,7 +35,7 @@ class Ranker:
         self, recommender: Recommender, item_vectors: NDArray[np.float32], repeats: bool = False
     ) -> None:
         """`item_vectors` float32 (num_items, width), unit length; may be memory-mapped. `repeats`: lists
-        may hold what is in the history, as in a shop of groceries (`repeats: rank` of the split)."""
+        may contain items of the history, as for groceries (`repeats: rank` of the split)."""
         self.recommender = recommender.eval()
         self.item_vectors = item_vectors
         self.repeats = repeats
@@ -48,10 +48,10 @@ class Ranker:
 
     @torch.no_grad()
     def user_states(self, histories: Sequence[History]) -> Tensor:
-        """States after histories of item rows, oldest first: float32 (batch, width), unit length.
+        """User states after histories of item rows, oldest first: float32 (batch, width), unit length.
 
-        The latest `max_history` items are read; an empty history gives zeros. Raises NonFiniteError where a
-        state is not, and says why.
+        The latest `max_history` items are read; an empty history gives zeros. Raises NonFiniteError for a
+        state that is not finite, with its cause.
         """
         recent = [history[-self.max_history :] for history in histories]
         lengths = torch.tensor([len(history) for history in recent])
@@ -68,7 +68,7 @@ class Ranker:
         return states
 
     def _first_cause(self, histories: Sequence[History]) -> str:
-        """What of the shop is not finite: the vector of an item that `histories` hold, or a weight."""
+        """The item vector or weight that is not finite, as the end of an error message."""
         for row in np.unique(np.concatenate(list(histories))).astype(np.int64).tolist():
             if not np.isfinite(self.item_vectors[row]).all():
                 return f"the vector of item row {row} holds nan or infinity; make the vectors again"
@@ -76,8 +76,8 @@ class Ranker:
 
     @torch.no_grad()
     def picture_vectors(self, pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
-        """What an item would be of which these pictures (height, width, 3) are all there is: float32
-        (pictures, width), unit length. VitrineError where the recommender looks at no pictures."""
+        """Item vectors of images (height, width, 3) without any other content: float32 (images, width), unit
+        length. VitrineError if the recommender's encoder has no image modality."""
         encoder = self.recommender.encoder
         kinds = {} if encoder is None else encoder.kinds
         looks = [(name, kind) for name, kind in kinds.items() if isinstance(kind, Picture)]
@@ -98,25 +98,25 @@ class Ranker:
         return self.recommender.adapt_content(fused).float().cpu()
 
     def excluded(self, history: History) -> NDArray[np.int64]:
-        """The items of a history that a list must not hold: all of them, or none where it `repeats`."""
+        """The items of a history that a list must not contain: all of them, or none if it `repeats`."""
         return np.asarray(history[:0] if self.repeats else history, dtype=np.int64)
 
     def rank(self, history: History, k: int, chunk: int = 65_536) -> list[tuple[int, float]]:
-        """The k best items with their cosines, best first, equals by the keys of the evaluation; without
-        those in the history, unless the shop `repeats`."""
+        """The top-k items with their cosines, best first, ties broken as in evaluation; without items of the
+        history, unless `repeats`."""
         state = self.user_states([history])
         num_items = len(self.item_vectors)
-        keys, owned = torch.from_numpy(tie_keys(num_items)), self.excluded(history)
+        keys, excluded = torch.from_numpy(tie_keys(num_items)), self.excluded(history)
         best, items = torch.empty(1, 0), torch.empty(1, 0, dtype=torch.int64)
         for start in range(0, num_items, chunk):
             scores = state @ torch.from_numpy(np.array(self.item_vectors[start : start + chunk])).T
             check_finite_scores(scores[0], start)
-            inside = owned[(owned >= start) & (owned < start + chunk)] - start
+            inside = excluded[(excluded >= start) & (excluded < start + chunk)] - start
             scores[0, torch.from_numpy(inside)] = -torch.inf
-            values, places = topk_with_tie_break(scores, keys[start : start + chunk], k)
-            best, items = torch.cat([best, values], 1), torch.cat([items, places + start], 1)
-            best, places = topk_with_tie_break(best, keys[items], k)
-            items = items.gather(1, places)
+            values, columns = topk_with_tie_break(scores, keys[start : start + chunk], k)
+            best, items = torch.cat([best, values], 1), torch.cat([items, columns + start], 1)
+            best, columns = topk_with_tie_break(best, keys[items], k)
+            items = items.gather(1, columns)
         pairs = zip(items[0].tolist(), best[0].tolist(), strict=True)
         return [(item, score) for item, score in pairs if np.isfinite(score)]
 
@@ -137,17 +137,17 @@ class Ranker:
         )
 
     def _scorer(self, catalog: Catalog, targets: Targets, user_batch_size: int) -> ScoreFunction:
-        """Scores a chunk of people, whose states are kept until the next chunk is asked for."""
+        """A score function that caches the user states of the current batch of targets."""
         interactions = catalog.interactions
-        kept: tuple[int, Tensor] = (-1, torch.empty(0))
+        cached: tuple[int, Tensor] = (-1, torch.empty(0))
 
-        def score(people: Tensor, part: slice) -> Tensor:
-            nonlocal kept
-            first = int(people[0])
-            if kept[0] != first:
-                histories = [targets.history(interactions, row) for row in people.tolist()]
-                kept = (first, self.user_states(histories))
-            return kept[1] @ torch.from_numpy(np.array(self.item_vectors[part])).T
+        def score(indices: Tensor, part: slice) -> Tensor:
+            nonlocal cached
+            first = int(indices[0])
+            if cached[0] != first:
+                histories = [targets.history(interactions, row) for row in indices.tolist()]
+                cached = (first, self.user_states(histories))
+            return cached[1] @ torch.from_numpy(np.array(self.item_vectors[part])).T
 
         return score
 

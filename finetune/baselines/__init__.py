@@ -1,4 +1,4 @@
-"""What a recommender must beat: systems that read no history in order, or nothing at all."""
+"""Baselines: popularity, random, item-kNN, BPR-MF and VBPR."""
 
 from finetune.baselines.popularity import popularity_scores, rank_by_chance, rank_by_popularity
 

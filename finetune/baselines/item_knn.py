@@ -1,4 +1,4 @@
-"""Item-kNN: what others took who took the same (Sarwar et al., 2001; Deshpande and Karypis, 2004)."""
+"""Item-kNN: item-based collaborative filtering (Sarwar et al., 2001; Deshpande and Karypis, 2004)."""
 
 from collections.abc import Callable
 
@@ -12,26 +12,26 @@ from catalog.splits import Split, Targets, train_user_items
 from finetune.evaluate import ScoreFunction
 
 TRIED_K, TRIED_SHRINK = (20, 50, 100, 200, 500), (0.0, 10.0, 30.0, 100.0)
-"""What validation chooses between where settings leave it open."""
+"""Candidates of the grid search on validation, for settings that are null."""
 DEFAULT_K, DEFAULT_SHRINK = 100, 10.0
-"""Where it is open and there are no validation targets."""
+"""Values without validation targets."""
 MOST_KEPT = 2**27
-"""Neighbours of all items together that may be tried: 1.5 GB."""
+"""Maximum number of neighbours of all items together: 1.5 GB."""
 DENSE_BYTES = 64 * 2**20
-"""Memory for one block of items × items."""
+"""Memory of one block of the item × item matrix."""
 PAIRS_AT_ONCE = 2**20
-"""Pairs of items counted at once."""
+"""Pairs of items counted per chunk."""
 
 
 class ItemKNN:
-    """Each item's nearest items by the cosine of who took them in training.
+    """The nearest neighbours of each item by cosine similarity of their training users.
 
-    A cosine of few people is unsure: `shrink` is added to its denominator (Bell and Koren, 2007).
+    `shrink` is added to the denominator, so that a cosine of few users counts for less (Bell and Koren,
+    2007).
     """
 
     def __init__(self, items: Tensor, similarities: Tensor) -> None:
-        """int32 and float32, both (num_items, k), the nearest first; where an item has fewer, the rest
-        have similarity 0."""
+        """int32 and float32, both (num_items, k), the nearest first; missing neighbours have similarity 0."""
         self.items, self.similarities = items, similarities
 
     def truncate(self, k: int) -> "ItemKNN":
@@ -48,12 +48,14 @@ class ItemKNN:
         progress: Callable[[int], None] | None = None,
         itself: bool = False,
     ) -> "ItemKNN":
-        """`itself`: an item is among its own neighbours, for users whose own items are candidates."""
+        """`itself`: an item is a neighbour of itself, for splits in which seen items are candidates."""
         users, items = train_user_items(catalog, split)
         pairs = np.unique(users * catalog.num_items + items)
         users, items = pairs // catalog.num_items, pairs % catalog.num_items
-        begins = np.searchsorted(users, np.arange(catalog.num_users + 1))  # of each person's items
-        of_item = np.argsort(items, kind="stable")  # who took each item
+        begins = np.searchsorted(
+            users, np.arange(catalog.num_users + 1)
+        )  # start of each user's items
+        of_item = np.argsort(items, kind="stable")  # interactions sorted by item
         starts = np.searchsorted(items[of_item], np.arange(catalog.num_items + 1))
         sizes = np.diff(starts).astype(np.float32)
         k = min(k, catalog.num_items)
@@ -71,7 +73,7 @@ class ItemKNN:
             if not itself:
                 together[chosen, chosen - first] = 0.0
             lengths = np.sqrt(sizes[:, None] * sizes[chosen]) + shrink
-            together /= torch.from_numpy(lengths).clamp(min=1e-12)  # 0 for what nobody took
+            together /= torch.from_numpy(lengths).clamp(min=1e-12)  # 0 for cold items
             best, rows = together.topk(k, dim=0)
             found[chosen], cosines[chosen] = rows.T.numpy(), best.T.numpy()
             if progress is not None:
@@ -79,7 +81,7 @@ class ItemKNN:
         return cls(torch.from_numpy(found), torch.from_numpy(cosines))
 
     def scorer(self, catalog: Catalog, targets: Targets) -> ScoreFunction:
-        """Scores are sums of similarities to what the history holds."""
+        """Scores are sums of similarities to the items of the history."""
         interactions = catalog.interactions
 
         def score(indices: Tensor, part: slice) -> Tensor:
@@ -107,15 +109,15 @@ def _together(
     num_items: int,
     num_columns: int,
 ) -> NDArray[np.float32]:
-    """How many of `users` (n,), each counted in their column (n,), took each item.
+    """Co-occurrence counts: how many of `users` (n,), by their column (n,), interacted with each item.
 
-    A person's items are items[begins[user] : begins[user + 1]]. Returns (num_items · num_columns,).
+    The items of a user are items[begins[user] : begins[user + 1]]. Returns (num_items · num_columns,).
     """
     counts = np.zeros(num_items * num_columns, dtype=np.float32)
     lengths = begins[users + 1] - begins[users]
     ends = np.cumsum(lengths)
     start = 0
-    while start < len(users):  # as many people as their items fit in a few MB
+    while start < len(users):  # a batch of users whose items fit in a few MB
         stop = max(start + 1, int(np.searchsorted(ends, ends[start] + PAIRS_AT_ONCE)))
         part = slice(start, stop)
         within = np.arange(lengths[part].sum()) - np.repeat(

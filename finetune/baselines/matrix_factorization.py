@@ -1,4 +1,4 @@
-"""Matrix factorization from pairs: BPR-MF (Rendle et al., 2009) and VBPR (He and McAuley, 2016)."""
+"""Matrix factorization by pairwise ranking: BPR-MF (Rendle et al., 2009), VBPR (He and McAuley, 2016)."""
 
 import copy
 from typing import Any
@@ -21,20 +21,22 @@ from pretrain.rows import order_for
 
 
 class TripletSampler:
-    """Draw n of a training: users, items they took, and items they did not take.
+    """Samples triplets of a user, a positive item and a negative item (negative sampling).
 
-    A function of (seed, n): a resumed run draws what it would have drawn. Items that no user took in
-    training are never drawn: most were not on sale yet, and would learn to be ranked last.
+    Batch n is a function of (seed, n), so a resumed run samples the same. Cold items, without training
+    interactions, are never negatives: most were not on sale yet, and would learn to rank last.
     """
 
     def __init__(self, catalog: Catalog, split: Split, size: int, seed: int) -> None:
-        """`size`: triples in one draw. VitrineError where no user has an item they did not take."""
+        """`size`: triplets per batch. VitrineError if no user has a negative item."""
         users, items = train_user_items(catalog, split)
         self.positives = np.unique(users * catalog.num_items + items)
         self.candidates = np.flatnonzero(split.warm_items)
-        num_taken = np.bincount(self.positives // catalog.num_items, minlength=catalog.num_users)
-        # A user who took every candidate has no negative item, and nothing to learn from.
-        useful = num_taken[users] < len(self.candidates)
+        num_positives = np.bincount(
+            self.positives // catalog.num_items, minlength=catalog.num_users
+        )
+        # A user who bought every candidate has no negative item.
+        useful = num_positives[users] < len(self.candidates)
         if not useful.any():
             raise VitrineError(
                 f"every user of {catalog.name} took all {len(self.candidates):,} items of the training "
@@ -44,11 +46,11 @@ class TripletSampler:
         self.num_items, self.size, self.seed = catalog.num_items, size, seed
 
     def __len__(self) -> int:
-        """Draws in one pass over the training interactions."""
+        """Batches per epoch."""
         return -(-len(self.items) // self.size)
 
     def __getitem__(self, draw: int) -> NDArray[np.int64]:
-        """(3, size): users, items they took, items they did not take in training."""
+        """(3, size): users, positive items, negative items."""
         rng = np.random.default_rng((self.seed, draw))
         rows = rng.integers(len(self.items), size=self.size)
         users, negatives = self.users[rows], np.empty(self.size, dtype=np.int64)
@@ -62,8 +64,8 @@ class TripletSampler:
 
     def _is_positive(self, users: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.bool_]:
         keys = users * self.num_items + items
-        places = np.searchsorted(self.positives, keys).clip(max=len(self.positives) - 1)
-        return self.positives[places] == keys
+        positions = np.searchsorted(self.positives, keys).clip(max=len(self.positives) - 1)
+        return self.positives[positions] == keys
 
 
 class TripletData(pl.LightningDataModule):
@@ -81,12 +83,12 @@ class TripletData(pl.LightningDataModule):
 
 
 class Factors(nn.Module):
-    """Scores are the item's bias + user · item, and of items with content + the user's taste · the
-    content's projection + the content's bias (VBPR, eq. 4).
+    """Factors of BPR-MF and VBPR: item bias + user · item, with content + visual user factor · projected
+    content + content bias (VBPR, eq. 4).
     """
 
     def __init__(self, num_users: int, num_items: int, width: int, content_width: int = 0) -> None:
-        """`content_width`: of the vectors of what items show; 0: there are none."""
+        """`content_width`: size of the content vectors; 0: without content (BPR-MF)."""
         super().__init__()
         self.users = nn.Embedding(num_users, width)
         self.items = nn.Embedding(num_items, width)
@@ -105,27 +107,28 @@ class Factors(nn.Module):
     def forward(
         self, users: Tensor, positives: Tensor, negatives: Tensor, content: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Of triples (n,): by how much each user scores `taken` higher than `others`, float32 (n,), and
-        the sum of the squares of all that is read of users and items (Rendle et al., eq. 4; the
-        projection of content, which every triple reads, is left alone). `content` (num_items, c).
+        """The score margins of triplets (n,), positive minus negative, float32 (n,), and the L2 penalty.
+
+        The penalty is the sum of squares of the triplets' user and item parameters (Rendle et al., eq. 4),
+        without the content projection, which all triplets share. `content` (num_items, c).
         """
-        tastes, better, worse = self.users(users), self.items(positives), self.items(negatives)
+        user, positive, negative = self.users(users), self.items(positives), self.items(negatives)
         bias, other_bias = self.bias(positives).squeeze(-1), self.bias(negatives).squeeze(-1)
-        margin = (tastes * (better - worse)).sum(-1) + bias - other_bias
-        read = [tastes, better, worse, bias, other_bias]
+        margin = (user * (positive - negative)).sum(-1) + bias - other_bias
+        penalized = [user, positive, negative, bias, other_bias]
         if content is not None:
-            shown, of_content = content[positives] - content[negatives], self.taste(users)
-            margin = margin + (of_content * self.projection(shown)).sum(-1)
-            margin = margin + self.content_bias(shown).squeeze(-1)
-            read.append(of_content)
-        return margin, torch.stack([values.square().sum() for values in read]).sum()
+            difference, taste = content[positives] - content[negatives], self.taste(users)
+            margin = margin + (taste * self.projection(difference)).sum(-1)
+            margin = margin + self.content_bias(difference).squeeze(-1)
+            penalized.append(taste)
+        return margin, torch.stack([values.square().sum() for values in penalized]).sum()
 
 
 class MatrixFactorization(pl.LightningModule):
-    """Learns `Factors` from triples; what it is judged by is the moving average of their weights.
+    """Trains `Factors` on triplets with the BPR loss; the EMA of the weights is evaluated and stored.
 
-    A step moves the vectors of single users and items far; the average of the last hundred steps ranks
-    better than any of them (Polyak and Juditsky, 1992).
+    A step moves the embeddings of single users and items far; the average over about a hundred steps
+    ranks better than any of them (Polyak and Juditsky, 1992).
     """
 
     content: Tensor | None
@@ -137,7 +140,7 @@ class MatrixFactorization(pl.LightningModule):
         config: MatrixFactorizationConfig,
         content: Tensor | None = None,
     ) -> None:
-        """`content` float32 (num_items, c): fixed vectors of what items show."""
+        """`content` float32 (num_items, c): fixed content vectors (VBPR)."""
         super().__init__()
         width = 0 if content is None else content.shape[1]
         self.factors = Factors(num_users, num_items, config.width, width)
@@ -152,13 +155,13 @@ class MatrixFactorization(pl.LightningModule):
         return loss + self.config.regularization / 2 * squares / len(margin)
 
     def configure_optimizers(self) -> Any:
-        """Adam at one rate: nobody knows beforehand when validation stops improving."""
+        """Adam at a constant rate: the number of steps is unknown with early stopping."""
         group = {"params": list(self.factors.parameters()), "weight_decay": 0.0}
         return GuardedAdamW([group], self.config.learning_rate)
 
     def scorer(self, targets: Targets, split: Split) -> ScoreFunction:
-        """By the averaged weights. Who took nothing in training gets the biases; an item that nobody
-        took has the mean item's bias, 0, and no vector, so that its content alone speaks for it."""
+        """Scores by the EMA weights. A cold user gets the biases alone; a cold item has the mean item's bias,
+        0, and no embedding, so that it is scored by its content alone."""
         factors, device = self.ema_factors, self.ema_factors.bias.weight.device
         users = torch.from_numpy(targets.users.astype(np.int64)).to(device)
         known_users = torch.from_numpy((split.train_end > 0).astype(np.float32)).to(device)
@@ -181,14 +184,14 @@ class MatrixFactorization(pl.LightningModule):
 
 
 class EMAUpdate(pl.Callback):
-    """Moves a `MatrixFactorization`'s averaged weights towards the trained ones after every step."""
+    """Updates the EMA of a `MatrixFactorization`'s weights after every step."""
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
     ) -> None:
         assert isinstance(pl_module, MatrixFactorization)
         step = trainer.global_step
-        # A young average would lean on where training began.
+        # A smaller decay at first, so that the EMA does not lean on the initial weights.
         decay = min(pl_module.config.ema_decay, (1 + step) / (10 + step))
         pairs = zip(pl_module.ema_factors.parameters(), pl_module.factors.parameters(), strict=True)
         with torch.no_grad():

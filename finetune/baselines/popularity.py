@@ -1,4 +1,4 @@
-"""Baselines that know nothing of the person: popularity and chance."""
+"""Unpersonalised baselines: popularity and random scores."""
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from finetune.metrics import Ranking, summarize, target_slices
 
 
 def popularity_scores(split: Split) -> Tensor:
-    """How often each item was bought in training: float32 (num_items,)."""
+    """Training interactions of each item: float32 (num_items,)."""
     return torch.from_numpy(split.train_counts.astype(np.float32))
 
 
@@ -28,7 +28,7 @@ def rank_by_popularity(catalog: Catalog, split: Split, targets: Targets) -> Rank
 
 
 def rank_by_chance(catalog: Catalog, targets: Targets, seed: int = 0) -> Ranking:
-    """Every item has one random score, the same for everybody."""
+    """Ranking by a random score of each item, the same for all users."""
     scores = torch.rand(catalog.num_items, generator=torch.Generator().manual_seed(seed))
 
     def score(indices: Tensor, part: slice) -> Tensor:
@@ -38,7 +38,7 @@ def rank_by_chance(catalog: Catalog, targets: Targets, seed: int = 0) -> Ranking
 
 
 def test_metrics(ranking: Ranking, catalog: Catalog, split: Split) -> dict[str, float]:
-    """Flat: a system's test metrics with the interval of NDCG@10, and popularity's beside them."""
+    """Test metrics of a model with the interval of NDCG@10, and those of popularity, as a flat table."""
     slices = target_slices(catalog, split, split.test)
     interval = ndcg_interval(ranking.ranks, ranking.users)
     popular = summarize(rank_by_popularity(catalog, split, split.test), slices)
