@@ -43,7 +43,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Imported when asked for: reading a config for --help must not wait for pyarrow and datasets.
+    # Imported on first access: reading a config for --help must not wait for pyarrow and datasets.
     if name not in _HOMES:
         raise AttributeError(f"module 'catalog' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

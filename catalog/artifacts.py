@@ -1,7 +1,7 @@
-"""What a stage leaves behind: a folder that describes itself and can be trusted when it is opened.
+"""Artifacts: the folders that stages write, with a manifest of checksums, parents and settings.
 
-Written beside its final place, flushed, checksummed and renamed; opened only if the checksums and
-the artifacts it was made from still match. Knows nothing about what the files mean.
+An artifact is written atomically, and opened only if its checksums and its parents still match. Knows
+nothing about what the files mean.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ MANIFEST = "manifest.json"
 FORMAT_VERSION = 3
 """Raised where an artifact's files or settings are laid out otherwise; only this one is opened."""
 REQUEST_VERSION = 1
-"""Raised where stages would make something else of the same settings."""
+"""Raised when a stage changes what it computes from the same settings."""
 LIBRARIES = [
     "accelerate",
     "datasets",
@@ -45,7 +45,7 @@ LIBRARIES = [
 ]
 
 CARD = "README.md"
-"""A page about the artifact, for people: it has no checksum, so that they may write on."""
+"""The model card. It has no checksum, so that it may be edited."""
 HUB = "hub:"
 
 StrPath = str | os.PathLike[str]
@@ -159,10 +159,10 @@ def write_artifact(
 
 @contextmanager
 def edit_artifact(path: StrPath) -> Iterator[Path]:
-    """Yields a copy of an artifact's folder; on leaving, that takes its place, sealed anew.
+    """Yields a copy of an artifact's folder to edit; on leaving, it replaces the artifact atomically.
 
-    For what must go from it afterwards; what it was made from, and for, stays written in it. Raises
-    VitrineError where `path` is no whole artifact.
+    Checksums and hash are computed again; parents and request stay. Raises VitrineError where `path`
+    is no complete artifact.
     """
     artifact = open_artifact(path)
     with stage_folder(artifact.path) as folder:
@@ -231,10 +231,10 @@ def request_hash(
     parents: Mapping[str, StrPath] | None = None,
     catalog: str = "",
 ) -> str:
-    """sha256 of what was asked for: the kind, the settings, the parents' content, the catalog."""
-    made_from = {name: artifact_hash(parent) for name, parent in (parents or {}).items()}
-    asked = [kind, REQUEST_VERSION, _to_json(config or {}), made_from, catalog]
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+    """sha256 of a request: the artifact's kind, settings, parents' content and catalog."""
+    parent_hashes = {name: artifact_hash(parent) for name, parent in (parents or {}).items()}
+    request = [kind, REQUEST_VERSION, _to_json(config or {}), parent_hashes, catalog]
+    return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
 
 
 def artifact_hash(path: StrPath) -> str:
@@ -294,7 +294,7 @@ def _check_version(folder: Path, found: int) -> None:
 def _verify_parent(folder: Path, name: str, parent: Mapping[str, str]) -> None:
     path = _parent_path(folder, parent)
     if not path.exists():
-        return  # the child is whole without it; `Artifact.parent` tells who asks
+        return  # the child is whole without it; `Artifact.parent` raises
     found = artifact_hash(path)
     if found != parent["hash"]:
         raise VitrineError(

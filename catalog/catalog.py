@@ -49,12 +49,12 @@ class Catalog:
     name: str
     """What the catalog is called in reports: its folder's name."""
     folder: Path
-    """Where its pictures lie."""
+    """Folder of its images and other media files."""
     fingerprint: str
-    """sha256 of what was read: tables' bytes, pictures' paths and sizes, the reading rules."""
+    """sha256 of the whole content: tables' bytes, media paths and sizes, and the reading rules."""
     content_fingerprint: str
-    """sha256 of what says what items hold: the items table's bytes, media paths and sizes, the roles.
-    What is derived from items alone is cached under it, and outlives another interaction."""
+    """sha256 of the items' content: the items table's bytes, media paths and sizes, and the roles. Data
+    derived from items alone is cached under it, and stays valid when interactions are added."""
     items: Dataset
     """item_id; title, text, category, image (absolute path): str or None; price: float or None."""
     columns: pa.Table
@@ -67,11 +67,11 @@ class Catalog:
     roles: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Which column was read as what: {"items": {role: column}, "interactions": {…}}."""
     has_timestamps: bool = True
-    """False where times only order each person's own items; one cut for all then means nothing."""
+    """False where times only order each user's own items, so that no temporal split is possible."""
     num_dropped: int = 0
     """Interactions left out because they name items the items table lacks."""
     broken_images: dict[int, str] = field(default_factory=dict)
-    """Item → why its picture could not be read; grows as pictures are asked for."""
+    """Item → why its image cannot be read; filled as images are read."""
 
     @property
     def num_items(self) -> int:
@@ -86,27 +86,27 @@ class Catalog:
         return _row_of(self._item_rows, item_id, "item", self.name)
 
     def user_index(self, user_id: str | int) -> int:
-        """The person's row; VitrineError, with the nearest ids, where there is none."""
-        return _row_of(self._user_rows, user_id, "person", self.name)
+        """The user's row; VitrineError, with the nearest ids, where there is none."""
+        return _row_of(self._user_rows, user_id, "user", self.name)
 
     def select_items(self, items: NDArray[np.int64]) -> "Catalog":
-        """These items alone (n,), in this order, and nobody's histories.
+        """A catalog of these items (n,) alone, in this order, without interactions.
 
-        What is kept of a whole catalog, such as decoded pictures, is then made for them alone.
+        Cached data, such as decoded images, is then computed for these items alone.
         """
 
-        def of_these(fingerprint: str) -> str:
+        def derived(fingerprint: str) -> str:
             return hashlib.sha256(fingerprint.encode() + items.tobytes()).hexdigest()
 
-        nobody = Interactions(np.zeros(1, np.int64), np.empty(0, np.int32), np.empty(0, np.int64))
+        none = Interactions(np.zeros(1, np.int64), np.empty(0, np.int32), np.empty(0, np.int64))
         return replace(
             self,
-            fingerprint=of_these(self.fingerprint),
-            content_fingerprint=of_these(self.content_fingerprint),
+            fingerprint=derived(self.fingerprint),
+            content_fingerprint=derived(self.content_fingerprint),
             items=Dataset(self.items.data.table.take(items)),
             columns=self.columns.take(items),
             user_ids=self.user_ids[:0],
-            interactions=nobody,
+            interactions=none,
             edges=None,
             broken_images={},
         )
@@ -167,7 +167,7 @@ class Catalog:
     def item_image(
         self, item: int, size: int | tuple[int, int], crop: Crop = "pad"
     ) -> NDArray[np.uint8] | None:
-        """The picture as (height, width, 3) uint8 RGB, framed as `read_image` says.
+        """The image as (height, width, 3) uint8 RGB, padded or cropped as by `read_image`.
 
         None where the item has none or it cannot be read, which `broken_images` then counts.
         """
@@ -194,10 +194,10 @@ class Catalog:
         return {user: row for row, user in enumerate(self.user_ids.tolist())}
 
 
-def _row_of(rows: dict[str, int], wanted: str | int, what: str, name: str) -> int:
-    row = rows.get(str(wanted))
+def _row_of(rows: dict[str, int], identity: str | int, noun: str, name: str) -> int:
+    row = rows.get(str(identity))
     if row is None:
         raise VitrineError(
-            f"the catalog {name} has no {what} {str(wanted)!r}.{did_you_mean(str(wanted), rows)}"
+            f"the catalog {name} has no {noun} {str(identity)!r}.{did_you_mean(str(identity), rows)}"
         )
     return row

@@ -1,4 +1,4 @@
-"""Looks a catalog over before anything is trained on it, and says what to do about its faults."""
+"""Validates a catalog before training: reports its contents, its faults and their remedies."""
 
 # pyright: reportAttributeAccessIssue=false
 # pyarrow makes the functions of its compute module when it is imported; no checker sees them.
@@ -30,7 +30,7 @@ SIDE = 32
 
 @dataclass(frozen=True)
 class Finding:
-    """Something a person may want to change, and how."""
+    """A fault of the catalog that the user may want to correct, and how."""
 
     what: str
     remedy: str
@@ -51,7 +51,7 @@ class CheckReport:
 
 
 def check_catalog(config: CatalogConfig) -> CheckReport:
-    """Reads everything, decodes every picture once, and reports; VitrineError if it cannot load.
+    """Reads everything, decodes every image once, and reports; VitrineError if it cannot load.
 
     Interactions with unknown items are dropped and reported here rather than refused.
     """
@@ -59,7 +59,7 @@ def check_catalog(config: CatalogConfig) -> CheckReport:
     raw = SOURCES[config.source](config)
     hashes = _decode_all(catalog)
     facts = {
-        "people": f"{catalog.num_users:,}",
+        "users": f"{catalog.num_users:,}",
         "items": f"{catalog.num_items:,}",
         "interactions": f"{len(catalog.interactions):,}",
         "history lengths": _history_lengths(catalog),
@@ -71,11 +71,11 @@ def check_catalog(config: CatalogConfig) -> CheckReport:
     split_facts, split_findings = _split(catalog)
     findings = [
         *_unknown_items(catalog),
-        *_broken_pictures(catalog),
-        *_repeated_interactions(catalog),
-        *_repeated_words(catalog),
-        *_repeated_pictures(catalog, hashes),
-        *_suspicions(raw.read_items()),
+        *_broken_images(catalog),
+        *_duplicate_interactions(catalog),
+        *_duplicate_texts(catalog),
+        *_duplicate_images(catalog, hashes),
+        *_suspect_rows(raw.read_items()),
         *split_findings,
     ]
     return CheckReport(catalog.name, facts | split_facts, findings)
@@ -86,7 +86,7 @@ def format_report(report: CheckReport) -> str:
     width = max(map(len, report.facts))
     lines = [report.name, *(f"  {name:<{width}}  {fact}" for name, fact in report.facts.items())]
     if report.ok:
-        return "\n".join([*lines, "", "Nothing to put right."])
+        return "\n".join([*lines, "", "No faults found."])
     lines += ["", f"To look at ({len(report.findings)})"]
     for finding in report.findings:
         lines += [f"  • {finding.what}", f"    → {finding.remedy}"]
@@ -94,7 +94,7 @@ def format_report(report: CheckReport) -> str:
 
 
 def _decode_all(catalog: Catalog) -> dict[int, str]:
-    """Item → hash of its picture file, for every picture that can be decoded."""
+    """Item → hash of its image file, for every image that can be decoded."""
     hashes: dict[int, str] = {}
     for item, path in enumerate(catalog.items["image"][:]):
         if path is not None and catalog.item_image(item, SIDE) is not None:
@@ -106,13 +106,13 @@ def _decode_all(catalog: Catalog) -> dict[int, str]:
 def _history_lengths(catalog: Catalog) -> str:
     quantiles = np.quantile(np.diff(catalog.interactions.offsets), [0, 0.25, 0.5, 0.75, 1])
     least, low, median, high, most = (f"{value:g}" for value in quantiles)
-    return f"median {median}; half of all people {low} to {high}; all {least} to {most}"
+    return f"median {median}; half of all users {low} to {high}; all {least} to {most}"
 
 
 def _time_range(catalog: Catalog) -> str:
     first, last = int(catalog.interactions.times.min()), int(catalog.interactions.times.max())
     if not catalog.has_timestamps:
-        return "none; each person's items are in order"
+        return "none; each user's items are in order"
     if "time" not in catalog.roles["interactions"]:
         return "none; the file's order counts"
     return f"{_moment(first)} to {_moment(last)}"
@@ -126,14 +126,14 @@ def _moment(value: int) -> str:
     return str(value)
 
 
-def _presence(catalog: Catalog, pictured: set[int]) -> dict[str, str]:
-    worded = {item for item in range(catalog.num_items) if catalog.item_text(item)}
+def _presence(catalog: Catalog, with_image: set[int]) -> dict[str, str]:
+    with_text = {item for item in range(catalog.num_items) if catalog.item_text(item)}
     num = catalog.num_items
     return {
-        "items with words": _share(len(worded), num),
-        "items with a picture": _share(len(pictured), num),
-        "items with both": _share(len(worded & pictured), num),
-        "items with neither": _share(num - len(worded | pictured), num),
+        "items with text": _share(len(with_text), num),
+        "items with an image": _share(len(with_image), num),
+        "items with both": _share(len(with_text & with_image), num),
+        "items with neither": _share(num - len(with_text | with_image), num),
     }
 
 
@@ -166,12 +166,12 @@ def _split(catalog: Catalog) -> tuple[dict[str, str], list[Finding]]:
     }
     if len(split.test):
         return facts, findings
-    remedy = "set split.kind: leave-one-out, or bring people with longer histories"
-    return facts, [*findings, Finding(f"the {rule} leaves nobody to test on", remedy)]
+    remedy = "set split.kind: leave-one-out, or add users with longer histories"
+    return facts, [*findings, Finding(f"the {rule} has no test targets", remedy)]
 
 
 def _given_split(catalog: Catalog) -> tuple[dict[str, str], list[Finding]]:
-    """What `split.kind: given` would hold, where a column of the interactions says the parts."""
+    """Sizes of the split that `split.kind: given` gives, where the interactions have a split column."""
     if catalog.interactions.split_labels is None:
         return {}, []
     config = SplitConfig(kind="given", repeats="mask")
@@ -195,22 +195,22 @@ def _unknown_items(catalog: Catalog) -> list[Finding]:
     return [Finding(what, "add the items, or set unknown_items: drop", catalog.num_dropped)]
 
 
-def _broken_pictures(catalog: Catalog) -> list[Finding]:
+def _broken_images(catalog: Catalog) -> list[Finding]:
     broken = catalog.broken_images
     if not broken:
         return []
     named = "; ".join(
-        f"{_picture_name(catalog, item)}: {reason}" for item, reason in list(broken.items())[:NAMED]
+        f"{_image_name(catalog, item)}: {reason}" for item, reason in list(broken.items())[:NAMED]
     )
-    what = f"{len(broken):,} pictures cannot be read ({named})"
+    what = f"{len(broken):,} images cannot be read ({named})"
     return [Finding(what, "replace them; until then these items count as without one", len(broken))]
 
 
-def _picture_name(catalog: Catalog, item: int) -> str:
+def _image_name(catalog: Catalog, item: int) -> str:
     return Path(catalog.items[item]["image"]).relative_to(catalog.folder.resolve()).as_posix()
 
 
-def _repeated_interactions(catalog: Catalog) -> list[Finding]:
+def _duplicate_interactions(catalog: Catalog) -> list[Finding]:
     interactions = catalog.interactions
     users = np.repeat(np.arange(catalog.num_users), np.diff(interactions.offsets))
     order = np.lexsort([interactions.items, interactions.times, users])
@@ -221,12 +221,12 @@ def _repeated_interactions(catalog: Catalog) -> list[Finding]:
     # Without times a second purchase and a doubled row look the same, and rows are all distinct.
     if not count:
         return []
-    person = catalog.user_ids[users[order[1:][same][0]]]
-    what = f"{count:,} interactions repeat another (same person, item and time), first of {person}"
+    user = catalog.user_ids[users[order[1:][same][0]]]
+    what = f"{count:,} interactions repeat another (same user, item and time), first of {user}"
     return [Finding(what, "remove the copies, or let them stand as quantities", count)]
 
 
-def _repeated_words(catalog: Catalog) -> list[Finding]:
+def _duplicate_texts(catalog: Catalog) -> list[Finding]:
     findings = []
     for column, noun in (("title", "titles"), ("text", "texts")):
         if column == "text" and catalog.roles["items"].get("text") == [
@@ -242,12 +242,12 @@ def _repeated_words(catalog: Catalog) -> list[Finding]:
     return findings
 
 
-def _repeated_pictures(catalog: Catalog, hashes: dict[int, str]) -> list[Finding]:
+def _duplicate_images(catalog: Catalog, hashes: dict[int, str]) -> list[Finding]:
     count, named = _repeats(hashes, catalog)
     if not count:
         return []
-    what = f"{count:,} items share their picture with another ({named})"
-    remedy = "see whether it is a stand-in such as 'no picture'; if so remove it"
+    what = f"{count:,} items share their image with another ({named})"
+    remedy = "see whether it is a placeholder such as 'no image'; if so remove it"
     return [Finding(what, remedy, count)]
 
 
@@ -263,8 +263,8 @@ def _repeats(values: dict[int, str], catalog: Catalog) -> tuple[int, str]:
     return shared, "items " + ", ".join(ids) + (" …" if len(group) > NAMED else "")
 
 
-def _suspicions(items: pa.Table) -> list[Finding]:
-    """Columns of the items table in which somebody has already marked rows as doubtful."""
+def _suspect_rows(items: pa.Table) -> list[Finding]:
+    """Columns of the items table that mark rows as suspect."""
     findings = []
     for name in items.column_names:
         if "suspect" not in name.lower():
@@ -275,6 +275,6 @@ def _suspicions(items: pa.Table) -> list[Finding]:
         ).as_py()
         if count:
             what = f"{count:,} items are marked in the column {name}"
-            remedy = "look at them; leave their words and pictures out where they are wrong"
+            remedy = "look at them; remove their texts and images where they are wrong"
             findings.append(Finding(what, remedy, count))
     return findings

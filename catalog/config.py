@@ -58,22 +58,22 @@ class CatalogConfig:
     min_rating: float | None = None
     """Interactions rated lower than this are left out."""
     ties: Literal["file", "shuffle"] = "file"
-    """Order of one person's interactions at the same time: as in the file, or a fixed shuffle."""
+    """Order of one user's interactions at the same time: as in the file, or a fixed shuffle."""
 
 
 @dataclass(frozen=True)
 class SplitConfig:
     kind: Literal["temporal", "leave-one-out", "random", "given"] = "temporal"
-    """One moment divides past from future for everybody, each person's last item is held out, each
-    person's interactions are dealt at random, or a column of the interactions says what is held out."""
+    """temporal: one cut time for all users; leave-one-out: each user's last item is held out; random: each
+    user's interactions are assigned at random; given: a column of the interactions names the subset."""
     validation_fraction: Fraction = 0.1
-    """temporal: share of the interactions between the two moments; random: of each person's."""
+    """temporal: fraction of all interactions between the two cut times; random: of each user's."""
     test_fraction: Fraction = 0.1
-    """temporal: share of the interactions after the second moment; random: of each person's."""
+    """temporal: fraction of all interactions after the second cut time; random: of each user's."""
     min_history: NonNegativeInt = 1
-    """A target counts only if the person has at least this many interactions before it."""
+    """A target needs at least this many interactions of its user before it."""
     seed: Seed = 0
-    """random only: which interactions are dealt to which part."""
+    """random only: seed of the assignment to subsets."""
     repeats: Literal["drop", "mask", "rank"] = "drop"
     """What is judged where a target is in the user's history already. drop: such targets are left out,
     and a user's own items are no candidates, as of a recommender that never repeats; mask: they stay

@@ -45,19 +45,19 @@ class Converted:
     reviews: pa.Table | None
     """One column `review`, (num_interactions,) rows."""
     split_labels: pa.Table | None
-    """One column `split`, (num_interactions,) rows: the part each belongs to, as the table says."""
+    """One column `split`, (num_interactions,) rows: the subset of each, as the table names it."""
     edges: NDArray[np.int32] | None
     """(e, 2): rows of linked items."""
     roles: Roles
-    """Which column was read as what."""
+    """Role → column, for items and interactions."""
     has_timestamps: bool
-    """Whether times are moments; False where they only order each person's own items."""
+    """False where times only order each user's own items."""
     num_dropped: int
     """Interactions left out because they name unknown items."""
 
 
 def convert(raw: RawTables, config: CatalogConfig) -> Converted:
-    """Reads, checks and sorts a catalog's tables; VitrineError for what a person must put right."""
+    """Reads, checks and sorts a catalog's tables; VitrineError for what the user must correct."""
     raw_items, raw_interactions = raw.read_items(), raw.read_interactions()
     for name, table in (("items", raw_items), ("interactions", raw_interactions)):
         if table.num_rows == 0:
@@ -117,7 +117,7 @@ def _first_of_each_name(table: pa.Table) -> pa.Table:
 
 
 def convert_items(table: pa.Table, roles: Roles, folder: Path) -> pa.Table:
-    """The items as a catalog has them; ids are checked, and that no picture lies elsewhere."""
+    """The items table by roles; VitrineError for repeated ids and for images outside the folder."""
     ids = as_text(table[roles["item_id"]], roles["item_id"])
     _refuse_nulls(ids, "items", "item_id")
     counts = pc.value_counts(ids)
@@ -216,23 +216,23 @@ def _edges(
 def _times(
     table: pa.Table, roles: Roles, user_rows: NDArray[np.int32], num_users: int
 ) -> tuple[bool, NDArray[np.int64]]:
-    """Whether the times are moments, and the times; without a column, the row's number."""
+    """Whether times are comparable between users, and the times; without a column, row numbers."""
     if "time" in roles:
         times = as_times(table[roles["time"]], roles["time"]).to_numpy()
         return roles["time"].lower() not in ORDER_NAMES, times
-    # A file written person after person says nothing about when one came against another.
+    # In a file sorted by user the order says nothing about the time between users.
     changes = int(np.count_nonzero(np.diff(user_rows)))
     return changes != num_users - 1, np.arange(table.num_rows, dtype=np.int64)
 
 
 def _absolute(paths: pa.ChunkedArray, ids: pa.ChunkedArray, folder: Path) -> pa.ChunkedArray:
-    """Picture paths made absolute; VitrineError for the first that leads out of the folder."""
+    """Image paths made absolute; VitrineError for the first that leads out of the folder."""
     base = os.path.realpath(folder)
     addresses = pc.match_substring_regex(paths, URL_PATTERN)
     if pc.any(addresses).as_py():
         row = pc.index(addresses, True).as_py()
         raise VitrineError(
-            f"item {ids[row]} has the picture {paths[row]}; download the pictures and give "
+            f"item {ids[row]} has the image {paths[row]}; download the images and give "
             "relative paths, or set roles: {image: null}."
         )
     parents: dict[str, bool] = {}
@@ -244,8 +244,8 @@ def _absolute(paths: pa.ChunkedArray, ids: pa.ChunkedArray, folder: Path) -> pa.
         full = os.path.normpath(os.path.join(base, path))
         if not _stays_inside(full, base, parents):
             raise VitrineError(
-                f"item {item} has the picture {path}, which lies outside {folder}; "
-                "a catalog's pictures must lie inside its folder."
+                f"item {item} has the image {path}, which lies outside {folder}; "
+                "a catalog's images must lie inside its folder."
             )
         absolute.append(full)
     return pa.chunked_array([pa.array(absolute, pa.large_string())])
@@ -253,7 +253,7 @@ def _absolute(paths: pa.ChunkedArray, ids: pa.ChunkedArray, folder: Path) -> pa.
 
 def _stays_inside(full: str, base: str, parents: dict[str, bool]) -> bool:
     parent = os.path.dirname(full)
-    if parent not in parents:  # many pictures share few folders
+    if parent not in parents:  # many images share few folders
         parents[parent] = _is_under(os.path.realpath(parent), base)
     if not parents[parent]:
         return False

@@ -1,4 +1,4 @@
-"""How a person's mistake is reported: one line with the value, the rule and the remedy."""
+"""Errors that users can correct, reported in one line: the value, the rule and the remedy."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -9,25 +9,25 @@ SEARCHED = 20_000
 
 
 class VitrineError(Exception):
-    """A mistake that the person who runs Vitrine can put right; printed without a traceback."""
+    """A mistake that the user can correct; printed in one line without a traceback."""
 
 
 class DivergenceError(VitrineError):
-    """A training that was given up, as its gradients were not finite any more."""
+    """Training diverged: it was stopped because gradients stayed non-finite (NaN or infinite)."""
 
 
 class NonFiniteError(VitrineError):
-    """A number that would rank, select or be averaged is nan or infinite; says whose it is, and why."""
+    """A score, vector or metric is NaN or infinite; the message names its item or user and the cause."""
 
 
 class BrokenFileError(Exception):
-    """A picture, film or sound that cannot be read; the message is the reason, in a few words."""
+    """An image, video or audio file that cannot be read; the message is the reason in a few words."""
 
 
 def one_line_message(error: BaseException, longest: int = 300) -> str:
-    """What another library says of a failure, for the end of a message of ours."""
-    said = " ".join(str(error).split()) or type(error).__name__
-    return said if len(said) <= longest else f"{said[:longest]}…"
+    """The message of another library's exception in one line, shortened to `longest` characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= longest else f"{text[:longest]}…"
 
 
 def did_you_mean(value: str, known: Iterable[str]) -> str:
@@ -46,4 +46,4 @@ def did_you_mean(value: str, known: Iterable[str]) -> str:
 
 
 class AllRanksError(VitrineError):
-    """One that every rank of a training raises alike; rank zero has printed it for all."""
+    """An error that every rank raises alike; rank zero prints it for all."""

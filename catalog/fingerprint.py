@@ -13,8 +13,10 @@ VECTOR_SUFFIXES = {".npy", ".safetensors", ".parquet"}
 
 
 def compute_fingerprints(raw: RawTables, config: CatalogConfig) -> tuple[str, str]:
-    """Of the whole catalog, and of what its items hold: sha256 over tables' bytes, media files'
-    relative paths and sizes, and the reading rules."""
+    """The fingerprints of a whole catalog, and of its items' content alone.
+
+    sha256 over tables' bytes, media files' relative paths and sizes, and the reading rules.
+    """
     rules = [config.source, config.unknown_items, config.min_rating, config.ties, config.roles]
     whole = hashlib.sha256(json.dumps(rules, sort_keys=True, default=str).encode())
     roles = [config.source, config.roles]
@@ -35,9 +37,9 @@ def compute_fingerprints(raw: RawTables, config: CatalogConfig) -> tuple[str, st
 
 
 def _media_lines(folder: str, inside: str) -> list[str]:
-    """One line for each picture, film or sound below `folder`.
+    """One line for each image, video, audio and vector file below `folder`.
 
-    A link is told from a file, as it may lead away.
+    A symbolic link is marked as one, as it may lead out of the folder.
     """
     lines: list[str] = []
     with os.scandir(folder) as entries:

@@ -1,4 +1,4 @@
-"""Decodes one picture file into RGB of the size that is asked for, or says why it cannot."""
+"""Decodes an image file into RGB of a given size; unreadable files raise `BrokenFileError`."""
 
 import errno
 import time
@@ -14,9 +14,9 @@ from PIL import ExifTags, Image, ImageOps
 from catalog.errors import BrokenFileError, VitrineError
 
 MAX_PIXELS = 50_000_000
-"""Larger pictures are refused from their header: a 10 kB file can unpack into gigabytes."""
+"""Larger images are refused from their header: a 10 kB file can unpack into gigabytes."""
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jfif"}
-"""How pictures' files are called."""
+"""File name extensions of images."""
 
 DISK_ERRORS = {
     *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR, errno.EBUSY),
@@ -24,10 +24,9 @@ DISK_ERRORS = {
     *(errno.EHOSTDOWN, errno.ENETDOWN, errno.ENETUNREACH, errno.EREMOTEIO),
     *(errno.EACCES, errno.EPERM),
 }
-"""What the disk, the network or the process may answer today and not tomorrow: none says anything
-of the file's content."""
+"""Transient errors of the disk, the network or the process: none depends on the file's content."""
 RETRY_SECONDS = (0.1, 1.0)
-"""Waits before a file is read again after such an answer."""
+"""Delays before a file is read again after such an error."""
 
 Crop = Literal["pad", "centre"]
 Value = TypeVar("Value")
@@ -36,32 +35,32 @@ Value = TypeVar("Value")
 def read_image(
     path: str | Path, size: int | tuple[int, int], crop: Crop = "pad"
 ) -> NDArray[np.uint8]:
-    """The picture as (height, width, 3) uint8 RGB, turned as its EXIF says; alpha lies on white.
+    """Reads an image as (height, width, 3) uint8 RGB, rotated by its EXIF tag, alpha on white.
 
-    `size` is (height, width), or one number for a square. `pad` keeps the whole picture on the mean
-    colour of its border, `centre` fills the frame and cuts what stands over. Raises BrokenFileError.
+    `size` is (height, width), or one number for a square. `pad` letterboxes the image on the mean
+    colour of its border, `centre` is a center crop. Raises BrokenFileError.
     """
 
     def decode() -> NDArray[np.uint8]:
-        with Image.open(path) as picture:
-            check_pixel_count(*picture.size)
+        with Image.open(path) as image:
+            check_pixel_count(*image.size)
             if crop == "pad":
                 height, width = _sides(size)
-                picture.draft("RGB", (width, height))  # JPEG decodes at a fraction of its size
-            return fit_image(picture, size, crop)
+                image.draft("RGB", (width, height))  # JPEG decodes at a fraction of its size
+            return fit_image(image, size, crop)
 
     return read_with_retries(path, decode)
 
 
 def read_image_shape(path: str | Path) -> tuple[int, int]:
-    """(height, width) of the picture as `read_image` would turn it; raises BrokenFileError."""
+    """(height, width) of the image after rotation by its EXIF tag; raises BrokenFileError."""
 
     def decode() -> tuple[int, int]:
-        with Image.open(path) as picture:
-            check_pixel_count(*picture.size)
-            width, height = picture.size
-            lies = picture.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
-            return (width, height) if lies else (height, width)
+        with Image.open(path) as image:
+            check_pixel_count(*image.size)
+            width, height = image.size
+            transposed = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+            return (width, height) if transposed else (height, width)
 
     return read_with_retries(path, decode)
 
@@ -76,7 +75,7 @@ def read_with_retries(path: str | Path, decode: Callable[[], Value]) -> Value:
     for seconds in (*RETRY_SECONDS, None):
         try:
             with warnings.catch_warnings():
-                # Pillow warns about odd EXIF and large pictures; `check_pixel_count` speaks for itself.
+                # Pillow warns about odd EXIF and large pictures; `check_pixel_count` raises for them.
                 warnings.simplefilter("ignore")
                 return decode()
         except (BrokenFileError, VitrineError):
@@ -101,7 +100,7 @@ def read_with_retries(path: str | Path, decode: Callable[[], Value]) -> Value:
 def _disk_fault(error: Exception, path: str | Path) -> OSError | None:
     """The error of the disk behind `error`; None where the bytes are read but make no sense.
 
-    FFmpeg answers EIO to files that end early, so what it says is checked by reading the bytes.
+    FFmpeg answers EIO to files that end early, so its error is verified by reading the bytes.
     """
     if not isinstance(error, OSError) or error.errno not in DISK_ERRORS:
         return None
@@ -120,53 +119,53 @@ def _damage(error: Exception, path: str | Path) -> str:
     if Path(path).stat().st_size == 0:
         return "the file is empty"
     if isinstance(error, Image.UnidentifiedImageError):
-        return "not a picture"
+        return "not an image"
     return f"damaged: {' '.join(str(error).split())}"
 
 
 def check_pixel_count(width: int, height: int) -> None:
-    """Raises BrokenFileError where a picture, or a film's frame, is too large to unpack."""
+    """Raises BrokenFileError where an image, or a video frame, has too many pixels to decode."""
     if width * height > MAX_PIXELS:
         raise BrokenFileError(f"{width}×{height} pixels are too many")
 
 
 def fit_image(
-    picture: Image.Image, size: int | tuple[int, int], crop: Crop = "pad"
+    image: Image.Image, size: int | tuple[int, int], crop: Crop = "pad"
 ) -> NDArray[np.uint8]:
-    """An open picture as `read_image` gives it."""
-    return np.asarray(_framed(_to_rgb(ImageOps.exif_transpose(picture)), _sides(size), crop))
+    """An open image resized, padded or cropped to `size`, as `read_image` returns it."""
+    return np.asarray(_framed(_to_rgb(ImageOps.exif_transpose(image)), _sides(size), crop))
 
 
 def _sides(size: int | tuple[int, int]) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else size
 
 
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode.startswith("I") or picture.mode == "F":
-        picture = _to_8_bits(picture)
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture)
-    return picture.convert("RGB")
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _to_8_bits(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")
 
 
-def _to_8_bits(picture: Image.Image) -> Image.Image:
+def _to_8_bits(image: Image.Image) -> Image.Image:
     """Grey of 16 or 32 bits; Pillow's own conversion would clip at 255."""
-    grey = np.asarray(picture).astype(np.float32)
+    grey = np.asarray(image).astype(np.float32)
     full = next((full for full in (1, 255, 65535) if grey.max(initial=0) <= full), grey.max())
-    if picture.mode.startswith("I"):
-        full = 65535 if picture.mode.startswith("I;16") else max(full, 255)
+    if image.mode.startswith("I"):
+        full = 65535 if image.mode.startswith("I;16") else max(full, 255)
     return Image.fromarray(np.clip(grey / full * 255 + 0.5, 0, 255).astype(np.uint8))
 
 
-def _framed(picture: Image.Image, size: tuple[int, int], crop: Crop) -> Image.Image:
+def _framed(image: Image.Image, size: tuple[int, int], crop: Crop) -> Image.Image:
     height, width = size
     if crop == "centre":
-        return ImageOps.fit(picture, (width, height), Image.Resampling.BICUBIC)
-    scale = min(width / picture.width, height / picture.height)
-    inside = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
-    small = picture.resize(inside, Image.Resampling.BICUBIC, reducing_gap=3.0)
+        return ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
+    scale = min(width / image.width, height / image.height)
+    inside = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    small = image.resize(inside, Image.Resampling.BICUBIC, reducing_gap=3.0)
     if inside == (width, height):
         return small
     frame = Image.new("RGB", (width, height), _border_colour(np.asarray(small)))

@@ -1,4 +1,4 @@
-"""What a process holds in memory: lets go of pages that only mirror a file, and tells the peak.
+"""Memory of the process: releases pages that only mirror a file, and measures the peak.
 
 Such pages come back from the file when they are read again. Pages of a memory map count as the
 process's memory once they were touched: after one pass over a catalog of millions, all of it would.
@@ -55,7 +55,7 @@ class PeakMemory:
 
     def __init__(self) -> None:
         try:
-            Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+            Path("/proc/self/clear_refs").write_text("5")  # resets the peak
             self.before: float | None = _status("VmRSS")
         except OSError:
             self.before = None

@@ -1,4 +1,4 @@
-"""Shows how a long piece of work is getting on: a bar in a terminal, now and then a line elsewhere.
+"""Shows progress of long work: a progress bar in a terminal, a line now and then elsewhere.
 
 Knows nothing about training, and imports no torch.
 """
@@ -15,7 +15,7 @@ Item = TypeVar("Item")
 SECONDS_BETWEEN_REFRESHES = 0.25
 SECONDS_BETWEEN_LINES = 10.0
 LISTENERS: list[Callable[[], None]] = []
-"""Told whenever something tracked comes on: whoever watches for what has stopped moving."""
+"""Called whenever tracked work advances; the watchdog listens for it."""
 
 
 class ProgressDisplay:
@@ -73,26 +73,26 @@ class ProgressDisplay:
 
 
 def track(items: Sequence[Item], title: str, *, shown: bool = True) -> Iterator[Item]:
-    """The items one by one, showing how far it is; what is over at once shows nothing elsewhere."""
+    """Yields the items and shows progress; work that ends within seconds prints no line."""
     if not shown or not len(items):
         for item in items:
             yield item
-            _tell()
+            _notify()
         return
     display = ProgressDisplay(title, len(items), transient=True)
-    told = display.bar is not None
+    has_bar = display.bar is not None
     try:
         for place, item in enumerate(items):
             yield item
-            _tell()
+            _notify()
             late = display.seconds >= SECONDS_BETWEEN_LINES
-            if display.is_due(place + 1) and (told or late):
+            if display.is_due(place + 1) and (has_bar or late):
                 display.show(place + 1)
     finally:
         display.close()
 
 
-def _tell() -> None:
+def _notify() -> None:
     for listener in LISTENERS:
         listener()
 

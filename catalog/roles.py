@@ -1,4 +1,4 @@
-"""Says which column plays which role: by its name, overruled by whoever knows better."""
+"""Assigns columns to roles: by their names, unless the source, catalog.yaml or the config name them."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -124,7 +124,7 @@ INTERACTION_ROLES: dict[str, Sequence[str]] = {
 }
 """Role of an interaction's column → names it is known by, the likeliest first."""
 ORDER_NAMES = {"position", "order", "step", "sequence"}
-"""Time columns of these names count each person's own items; they are no moments in time."""
+"""Time columns of these names count each user's own items; they are no timestamps."""
 NEEDED = {"item_id", "user_id"}
 
 Roles = dict[str, Any]
@@ -132,15 +132,15 @@ Roles = dict[str, Any]
 
 
 def resolve_roles(
-    item_columns: Sequence[str], interaction_columns: Sequence[str], overrules: Iterable[Roles]
+    item_columns: Sequence[str], interaction_columns: Sequence[str], overrides: Iterable[Roles]
 ) -> tuple[Roles, Roles]:
     """The items' roles and the interactions' roles.
 
-    Each dict of `overrules` beats those before it and the guess; a role set to None has no column.
+    Each dict of `overrides` beats those before it and the guess; a role set to None has no column.
     Raises VitrineError for an unknown role, a column that is not there, and a missing id column.
     """
     chosen: Roles = {}
-    for roles in overrules:
+    for roles in overrides:
         for role, column in roles.items():
             _check_role(role, column)
             chosen[role] = column
@@ -159,8 +159,8 @@ def _check_role(role: str, column: object) -> None:
             return
     elif column is None or isinstance(column, str):
         return
-    wanted = "a column or a list of columns" if role == "text" else "one column's name"
-    raise VitrineError(f"roles.{role} is {column!r}; give {wanted}, or null for none.")
+    expected = "a column or a list of columns" if role == "text" else "one column's name"
+    raise VitrineError(f"roles.{role} is {column!r}; give {expected}, or null for none.")
 
 
 def _check_columns(chosen: Roles, items: Sequence[str], interactions: Sequence[str]) -> None:

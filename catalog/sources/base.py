@@ -1,4 +1,4 @@
-"""What a source hands over: where a catalog's tables lie and how to read them."""
+"""Raw tables of a catalog, as a source returns them: their files and how to read them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ class RawTables:
     name: str
     """What the catalog is called in reports."""
     folder: Path
-    """Where relative picture paths begin; no picture may lie outside it."""
+    """Base of relative image paths; no image may lie outside it."""
     files: list[Path]
     """Files whose bytes decide what the tables hold; they go into the fingerprint."""
     item_files: list[Path]
@@ -27,4 +27,4 @@ class RawTables:
     read_edges: Callable[[], pa.Table] | None = None
     """Reads the links between items, one row each, the two ids in its first two columns."""
     roles: dict[str, Any] = field(default_factory=dict)
-    """Role → column the source is sure of; catalog.yaml and the config overrule them."""
+    """Role → column the source is sure of; catalog.yaml and the config override them."""

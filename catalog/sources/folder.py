@@ -20,9 +20,9 @@ BLOCK = 1 << 24
 
 
 def folder_tables(config: CatalogConfig) -> RawTables:
-    """A folder with `items.<suffix>`, `interactions.<suffix>` and, if wanted, `edges.<suffix>` and
+    """A folder with `items.<suffix>`, `interactions.<suffix>` and, optionally, `edges.<suffix>` and
     `catalog.yaml`. Interactions that were split before may lie in `interactions.train.<suffix>`,
-    `interactions.test.<suffix>` and, if wanted, `interactions.validation.<suffix>`."""
+    `interactions.test.<suffix>` and, optionally, `interactions.validation.<suffix>`."""
     folder = existing_folder(config.path)
     items = find_table(folder, "items")
     interactions = _find_interactions(folder)

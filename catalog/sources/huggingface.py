@@ -15,8 +15,8 @@ PARTS = ("items", "interactions")
 def huggingface_tables(config: CatalogConfig) -> RawTables:
     """A dataset with splits `items` and `interactions`; on the hub they may be configurations.
 
-    Pictures must be given as paths relative to the dataset's folder: pictures embedded in the
-    tables are not read (write them out as files first). A hub dataset therefore has words only.
+    Images must be given as paths relative to the dataset's folder: images embedded in the tables
+    are not read (write them to files first). A hub dataset therefore has text only.
     """
     if not config.path:
         raise VitrineError(

@@ -1,4 +1,4 @@
-"""Reads GroupLens' ml-100k layout, with films' descriptions and posters where they are there."""
+"""Reads GroupLens' ml-100k layout, with descriptions and posters of movies where there are any."""
 
 # pyright: reportAttributeAccessIssue=false
 # pyarrow makes the functions of its compute module when it is imported; no checker sees them.
@@ -42,7 +42,7 @@ RATING_COLUMNS = ["user_id", "item_id", "rating", "timestamp"]
 def movielens_tables(config: CatalogConfig) -> RawTables:
     """`u.item`, `u.data`, and if there `metadata.jsonl` (overview, plot) and `posters/<item>.jpg`.
 
-    The category is the first genre; the words are the overview, or the plot where it is missing.
+    The category is the first genre; the text is the overview, or the plot where it is missing.
     """
     folder = existing_folder(config.path)
     for name in ("u.item", "u.data"):
@@ -57,42 +57,42 @@ def movielens_tables(config: CatalogConfig) -> RawTables:
         folder=folder,
         files=[item_files[0], folder / "u.data", *item_files[1:]],
         item_files=item_files,
-        read_items=partial(_read_films, folder),
+        read_items=partial(_read_movies, folder),
         read_interactions=partial(_read_lines, folder / "u.data", "\t", RATING_COLUMNS),
         roles={"category": "genre", "text": ["words"], "image": "poster"},
     )
 
 
-def _read_films(folder: Path) -> pa.Table:
-    films = _read_lines(folder / "u.item", "|", ITEM_COLUMNS)
-    flags = [pc.equal(films[genre], "1") for genre in GENRES]
+def _read_movies(folder: Path) -> pa.Table:
+    movies = _read_lines(folder / "u.item", "|", ITEM_COLUMNS)
+    flags = [pc.equal(movies[genre], "1") for genre in GENRES]
     first_genre = pc.case_when(pc.make_struct(*flags), *(pa.scalar(genre) for genre in GENRES))
     posters = pa.array(
         f"posters/{item}.jpg" if (folder / "posters" / f"{item}.jpg").exists() else None
-        for item in films["item_id"].to_pylist()
+        for item in movies["item_id"].to_pylist()
     )
-    films = films.select(["item_id", "title"])
-    films = films.append_column("genre", first_genre).append_column(
+    movies = movies.select(["item_id", "title"])
+    movies = movies.append_column("genre", first_genre).append_column(
         "poster", posters.cast(pa.string())
     )
-    return _describe(films, folder / "metadata.jsonl")
+    return _describe(movies, folder / "metadata.jsonl")
 
 
-def _describe(films: pa.Table, path: Path) -> pa.Table:
-    """Adds metadata.jsonl's columns by film id, and from overview and plot the column `words`."""
+def _describe(movies: pa.Table, path: Path) -> pa.Table:
+    """Adds metadata.jsonl's columns by movie id, and from overview and plot the column `words`."""
     if not path.is_file():
-        return films.append_column("words", pa.nulls(films.num_rows, pa.string()))
+        return movies.append_column("words", pa.nulls(movies.num_rows, pa.string()))
     about = read_table(path)
     if "item_id" not in about.column_names:
-        raise VitrineError(f"{path} has no column item_id; its rows cannot be matched to films.")
-    rows = pc.index_in(films["item_id"], value_set=about["item_id"].cast(pa.string()))
+        raise VitrineError(f"{path} has no column item_id; its rows cannot be matched to movies.")
+    rows = pc.index_in(movies["item_id"], value_set=about["item_id"].cast(pa.string()))
     about = about.take(rows)
     for name in about.column_names:
-        if name not in films.column_names:
-            films = films.append_column(name, about[name])
-    told = [films[name] for name in ("overview", "plot") if name in films.column_names]
-    words = pc.coalesce(*told) if told else pa.nulls(films.num_rows, pa.string())
-    return films.append_column("words", words)
+        if name not in movies.column_names:
+            movies = movies.append_column(name, about[name])
+    descriptions = [movies[name] for name in ("overview", "plot") if name in movies.column_names]
+    words = pc.coalesce(*descriptions) if descriptions else pa.nulls(movies.num_rows, pa.string())
+    return movies.append_column("words", words)
 
 
 def _read_lines(path: Path, delimiter: str, names: list[str]) -> pa.Table:

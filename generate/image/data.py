@@ -131,7 +131,7 @@ class ImageData(pl.LightningDataModule):
     def setup(self, stage: str) -> None:
         self.pictures = self._encoded()
         bucket_of = self.pictures.bucket_of
-        self.pairs = NextItemPairs(self.catalog, self.split, keep=bucket_of >= 0)
+        self.pairs = NextItemPairs(self.catalog, self.split, item_mask=bucket_of >= 0)
         if len(self.pairs) == 0:
             raise VitrineError(
                 f"no training pair of the catalog {self.catalog.name!r} ends in an item with a "

@@ -226,7 +226,7 @@ def test_unknown_ids_come_with_the_nearest(world):
     assert catalog.item_index("7") == 3
     with pytest.raises(VitrineError, match=r"no item '0100'.*'010'"):
         catalog.item_index("0100")
-    with pytest.raises(VitrineError, match=r"no person 'zz'.*Known: b, a"):
+    with pytest.raises(VitrineError, match=r"no user 'zz'.*Known: b, a"):
         catalog.user_index("zz")
 
 

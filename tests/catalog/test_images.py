@@ -1,4 +1,4 @@
-"""Pictures as people have them: turned, broken, huge, transparent, in odd colour spaces."""
+"""Images as users have them: rotated, broken, huge, transparent, in odd colour spaces."""
 
 import errno
 import os
@@ -136,7 +136,7 @@ def test_a_broken_picture_is_none_and_counted(tmp_path):
     assert set(catalog.broken_images) == {1, 2, 3, 4, 5, 6}  # 7 never claimed to have one
     assert "missing" in catalog.broken_images[1]
     assert "empty" in catalog.broken_images[2]
-    assert "not a picture" in catalog.broken_images[3]
+    assert "not an image" in catalog.broken_images[3]
 
 
 def test_pictures_are_found_by_relative_path(tmp_path):
@@ -164,7 +164,7 @@ def test_a_picture_outside_the_folder_is_refused(tmp_path, kind):
         "link": "link.png",
         "linked folder": "linked/a.png",
     }[kind]
-    with pytest.raises(VitrineError, match=r"item i1 has the picture .*outside") as error:
+    with pytest.raises(VitrineError, match=r"item i1 has the image .*outside") as error:
         shop(tmp_path, None, path)
     assert path in str(error.value)
 
@@ -190,7 +190,7 @@ def test_a_link_that_stays_inside_is_fine(tmp_path):
 
 
 def test_addresses_are_no_pictures(tmp_path):
-    with pytest.raises(VitrineError, match=r"item i1 has the picture https://.*download"):
+    with pytest.raises(VitrineError, match=r"item i1 has the image https://.*download"):
         shop(tmp_path, None, "https://example.org/a.png")
 
 
