@@ -1,1 +1,1 @@
-"""How and where anything runs: the `vitrine` command, settings, trainers and strategies."""
+"""How and where stages run: the `vitrine` command, settings, trainers and strategies."""

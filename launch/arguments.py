@@ -39,7 +39,7 @@ class Signature:
 
 
 def parse_arguments(signature: Signature, arguments: list[str]) -> dict[str, Any]:
-    """What the command is called with: `options`, and `settings` if it has any.
+    """The command's arguments by name: `options`, and `settings` if it has any.
 
     Raises VitrineError for what is missing, misspelt, too much or of the wrong type.
     """
@@ -57,7 +57,7 @@ def parse_arguments(signature: Signature, arguments: list[str]) -> dict[str, Any
 
 
 def _sort(signature: Signature, arguments: list[str]) -> tuple[dict[str, str], list[str]]:
-    """The options by name, and the overrides of settings (or the rest) as they came."""
+    """The options by name, and the overrides of settings (or the remaining arguments) unparsed."""
     kinds = field_types(signature.options)
     settings: set[str] = set()
     if signature.settings:

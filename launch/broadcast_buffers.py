@@ -1,4 +1,4 @@
-"""Keeps what is the same on every rank out of what DDP sends in every step.
+"""Excludes constant buffers from what DDP broadcasts in every step.
 
 DDP sends all buffers of rank 0 to the others before each forward pass. Of ours only batch norm's
 statistics change from rank to rank; the rest is as large as the catalog (fine-tuning's cached vectors:
@@ -30,7 +30,7 @@ class BroadcastBuffersOnce(pl.Callback):
 
 
 def constant_buffers(module: torch.nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Those that no rank changes by itself: all but the statistics of normalising layers."""
+    """Buffers that no rank changes by itself: all but the statistics of batch norm."""
     for path, part in module.named_modules():
         if isinstance(part, _NormBase):
             continue

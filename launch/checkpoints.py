@@ -1,4 +1,4 @@
-"""Writes checkpoints that are whole or not there, and makes steps that do not depend on the past.
+"""Writes checkpoints atomically, and makes the randomness of a step independent of earlier steps.
 
 A run that goes on from a checkpoint is to do what the uninterrupted one does, to the bit. A checkpoint
 is written beside its place, hashed, flushed and renamed; the one before it stays until then, and after,
@@ -44,7 +44,7 @@ PARTIAL, GONE, CORRUPT = ".partial", ".gone", ".corrupt"
 
 
 class Checkpoints(Checkpoint):
-    """Every `every` steps `checkpoints/step=N`; the newest `keep` stay. 0 steps: none is written.
+    """Writes a checkpoint `checkpoints/step=N` every `every` steps (0: never) and keeps the newest `keep`.
 
     A module whose `frozen_is_unchanged` says so has no frozen weight in them: a run that goes on has
     those from where it had them at first, and beside an adapter of a few MB they would be gigabytes.
@@ -125,7 +125,7 @@ class Checkpoints(Checkpoint):
             self.writer.join()
 
     def _finish(self) -> None:
-        """Waits for what is being written; raises what went wrong with it."""
+        """Waits for the checkpoint being written; raises its error."""
         if self.writer is not None:
             self.writer.join()
             self.writer = None
@@ -200,7 +200,7 @@ class Checkpoints(Checkpoint):
 
 
 class StateFile(TorchCheckpointIO):
-    """Reads and writes Lightning's state; or holds a copy of it back, for a thread to write.
+    """Reads and writes the state of a checkpoint; or holds a copy of it, for a background thread to write.
 
     What is read may be anybody's file: it is tensors and plain values, or refused.
     """
@@ -225,19 +225,19 @@ class StateFile(TorchCheckpointIO):
 
 
 def save_state(state: dict[str, Any], path: Path) -> None:
-    """It is on the disk once it is hashed (`catalog.checksums.compute_checksums`)."""
+    """Writes the state; `catalog.checksums.compute_checksums` flushes it to the disk."""
     with path.open("wb") as file:
         torch.save(state, file)
 
 
 def checksums_over_ranks(folder: Path) -> Checksums:
-    """Those of all files below, each rank reading a share of them."""
+    """Checksums of all files below `folder`, the ranks sharing the work."""
     shares = gather_objects(compute_checksums(folder, *world()))
     return {name: facts for share in shares for name, facts in share.items()}
 
 
 def checkpoint_fault(checkpoint: Path) -> str:
-    """What is wrong with a checkpoint, in a few words; "" where it is what was written."""
+    """Why a checkpoint is invalid, in a few words; "" where it is valid."""
     try:
         return checksum_mismatch(checkpoint, read_checkpoint_manifest(checkpoint)["files"])
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -245,10 +245,10 @@ def checkpoint_fault(checkpoint: Path) -> str:
 
 
 def newest_valid_checkpoint(work: Path, events: Events | None = None) -> Path | None:
-    """The newest checkpoint that is what was written; those passed over are named.
+    """The newest valid checkpoint; invalid ones that it skips are reported.
 
-    VitrineError where there are checkpoints, and none is sound, or where they cannot be listed: to
-    start afresh is for the user to decide.
+    VitrineError where there are checkpoints but none is valid, or where they cannot be listed: the user
+    decides whether to start from step 0.
     """
     found = list_checkpoints(work)
     faults = []
@@ -269,7 +269,7 @@ def newest_valid_checkpoint(work: Path, events: Events | None = None) -> Path | 
 
 
 def clean_up(folder: Path, step: int) -> None:
-    """Removes what killed writers left; puts aside what is newer than where a run goes on, as spoilt."""
+    """Removes partial checkpoints; renames checkpoints newer than the resumed step to `.corrupt`."""
     if not folder.is_dir():
         return
     for path in folder.iterdir():
@@ -281,7 +281,7 @@ def clean_up(folder: Path, step: int) -> None:
 
 
 def remove(checkpoint: Path) -> None:
-    """First out of the way, so that one half removed is never taken for one."""
+    """Renames the checkpoint before deleting it, so that a half-deleted one is never read."""
     gone = checkpoint.with_name(checkpoint.name + GONE)
     shutil.rmtree(gone, ignore_errors=True)
     checkpoint.rename(gone)
@@ -289,7 +289,7 @@ def remove(checkpoint: Path) -> None:
 
 
 class report_write_errors:
-    """Says in one line, with the bytes wanted, why a checkpoint could not be written."""
+    """Context manager: reports in one line why a checkpoint could not be written, with the bytes needed."""
 
     def __init__(self, partial: Path, folder: Path, trainer: pl.Trainer) -> None:
         self.partial = partial
@@ -319,14 +319,14 @@ class report_write_errors:
 
 
 def first_cause(error: BaseException | None, kind: type[BaseException]) -> BaseException | None:
-    """What lies behind an error: torch's writer has its own word for a write that failed."""
+    """The first error of type `kind` in the chain of causes."""
     while error is not None and not isinstance(error, kind):
         error = error.__cause__ or error.__context__
     return error
 
 
 def state_bytes(trainer: pl.Trainer) -> int:
-    """About what a rank's state takes: weights, and what the optimiser keeps of them."""
+    """Approximate bytes of a rank's state: trained weights and optimiser state."""
     module = trainer.lightning_module
     tensors = [p for p in module.parameters() if p.requires_grad]
     for optimizer in trainer.optimizers:
@@ -336,13 +336,13 @@ def state_bytes(trainer: pl.Trainer) -> int:
 
 
 def frozen_names(module: torch.nn.Module) -> set[str]:
-    """Names of the weights that are not trained, in its state; shared ones by each of their names."""
+    """Names of the frozen weights in the state; shared weights by each of their names."""
     named = module.named_parameters(remove_duplicate=False)
     return {name for name, parameter in named if not parameter.requires_grad}
 
 
 class SeedEachStep(pl.Callback):
-    """Makes what torch draws in a step (dropout) a function of (seed, batch, rank)."""
+    """Seeds torch before each batch, so that its random numbers (dropout) depend on (seed, batch, rank)."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed

@@ -1,4 +1,4 @@
-"""The `vitrine` command: finds the sub-command, reads its arguments, and reports mistakes plainly.
+"""The `vitrine` command: finds the subcommand, parses its arguments, and reports user errors in one line.
 
 Nothing heavy is imported before it is known what to do, so that `vitrine --help` answers at once.
 What a command does is in `launch.commands`; its options and settings are the dataclasses that the
@@ -272,7 +272,7 @@ def _interrupted() -> int:
 
 
 def exit_process(code: int = 0) -> NoReturn:
-    """Ends the process; at once where it shared a training with others.
+    """Exits the process; without the interpreter's shutdown where it was one of several ranks.
 
     Threads that gloo and DeepSpeed leave running were seen to abort the interpreter's own ending, now
     and then, when all had been written and every rank was done.

@@ -25,7 +25,7 @@ class DoctorOptions:
 
 
 def doctor(options: DoctorOptions) -> None:
-    """Prints its results; ends with status 1 where one of them is a failure."""
+    """Prints the results of all checks; exits with status 1 if one failed."""
     results = examine(checks(Path(options.work)))
     if options.json:
         print(json.dumps([asdict(result) for result in results], indent=1))
@@ -36,7 +36,7 @@ def doctor(options: DoctorOptions) -> None:
 
 
 def checks(work: Path) -> dict[str, Check]:
-    """Every check by name, in the order they are told."""
+    """Every check by name, in the order of the output."""
     from launch.checks import devices, folders, network, versions
 
     named: dict[str, Check] = {
@@ -56,7 +56,7 @@ def checks(work: Path) -> dict[str, Check]:
 
 
 def examine(named: dict[str, Check]) -> list[CheckResult]:
-    """All results. The checks run side by side, as some only wait for others to answer."""
+    """All results. The checks run in parallel, because some only wait for an answer."""
     with ThreadPoolExecutor(max_workers=len(named)) as pool:
         by_check = pool.map(_isolated, named, named.values())
         return [result for results in by_check for result in results]

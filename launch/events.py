@@ -1,4 +1,4 @@
-"""What happened to a run, one line of JSON for each event, in `events.jsonl` beside its checkpoints.
+"""The event log of a run: one line of JSON for each event, in `events.jsonl` beside the checkpoints.
 
     {"time": "2026-01-31T12:00:00.123+00:00", "rank": 0, "event": "checkpoint", "step": 500, …}
 
@@ -35,7 +35,7 @@ class Events:
 
 
 def read_events(folder: Path) -> list[dict[str, Any]]:
-    """All of them, oldest first; a last line that was cut off is left out."""
+    """All events, oldest first; a truncated last line is skipped."""
     path = folder / EVENTS
     if not path.exists():
         return []

@@ -1,4 +1,4 @@
-"""Ends a run when it is asked to: after the step in hand, with a checkpoint, on every rank alike.
+"""Graceful stop: a signal ends the run after the current step, with a checkpoint, on every rank alike.
 
 Schedulers send SIGTERM or SIGUSR1 some time before they kill; a user presses Ctrl-C. The handler
 only remembers it, so that no signal, nor a second one, meets half-written state. Ranks agree on the
@@ -22,7 +22,7 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 class StoppedError(VitrineError):
-    """A run that ended because it was asked to, with a checkpoint where any are written."""
+    """The run was stopped by a signal, with a checkpoint where checkpoints are written."""
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
@@ -30,7 +30,7 @@ class StoppedError(VitrineError):
 
 
 class GracefulStop(pl.Callback):
-    """Keeps what signals asked for; `Checkpoints` acts on it."""
+    """Records signals; `Checkpoints` writes the checkpoint and ends the run."""
 
     def __init__(self, events: Events) -> None:
         self.events = events
@@ -68,7 +68,7 @@ class GracefulStop(pl.Callback):
         self.previous_handlers = {}
 
     def stopped(self, trainer: pl.Trainer, step: int, written: bool) -> StoppedError:
-        """What to raise once everything is on disk."""
+        """The error to raise once the checkpoint is on disk."""
         name = "another rank's signal" if self.received is None else self.received.name
         if trainer.is_global_zero:
             self.events.write("stop", step=step, signal=name, checkpoint=written)
@@ -84,7 +84,7 @@ class GracefulStop(pl.Callback):
 
 
 def end(stop: StoppedError) -> int:
-    """Says why a run ended, on rank zero alone; the exit status."""
+    """Prints on rank zero why the run ended; returns the exit status."""
     if world()[0] == 0:
         print(f"vitrine: {stop}", file=sys.stderr)
     return stop.code

@@ -1,4 +1,4 @@
-"""Keeps what other libraries say off the terminal: the command's user sees Vitrine's lines alone.
+"""Redirects log lines and warnings of other libraries to a file: the terminal shows Vitrine's lines.
 
 Their warnings and log lines go to `library.log` in the cache folder, or to the file $VITRINE_LOG names,
 and so do Python's own warnings. What ends a run is an exception, which nothing here hides.
@@ -27,7 +27,7 @@ def log_path() -> Path:
 
 
 def redirect_library_logs() -> None:
-    """For a process that is the command; before any library is imported.
+    """Redirects the logs of libraries; to be called before any library is imported.
 
     Libraries make their loggers when they are imported, each with a handler of its own, so it is the
     class of logger that sends their lines elsewhere.
@@ -48,7 +48,7 @@ class LibraryLogger(logging.Logger):
 
 @contextlib.contextmanager
 def _writer() -> Iterator[logging.Handler]:
-    """Opened for each line: they are few, and several processes share the file."""
+    """A handler opened for each line: lines are few, and several processes share the file."""
     path = log_path()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

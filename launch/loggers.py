@@ -1,4 +1,4 @@
-"""Where a run's figures go: files of its own, and services that are named."""
+"""Loggers of a run's metrics: CSV, TensorBoard, W&B and MLflow."""
 
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
@@ -35,7 +35,7 @@ def _tensorboard(folder: Path, title: str) -> Logger:
     from pytorch_lightning.loggers import TensorBoardLogger
 
     class FiniteFigures(TensorBoardLogger):
-        """A step that was left out has no loss; tensorboardX would say so once for each figure."""
+        """Logs finite values alone: a skipped step has no loss, and tensorboardX would warn each time."""
 
         def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
             finite = {name: value for name, value in metrics.items() if isfinite(value)}

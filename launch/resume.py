@@ -30,7 +30,7 @@ class Choice:
 
 
 def choose_checkpoint(work: Path, events: Events | None = None) -> Path | None:
-    """The newest sound checkpoint of `work` as rank zero sees it, which every rank holds; None: none.
+    """The newest valid checkpoint of `work` as rank zero sees it, which every rank holds; None: none.
 
     Called by all ranks once they can talk. AllRanksError, on every rank, where rank zero finds
     checkpoints of which none is sound, and where a rank holds another one, a damaged one or none.
@@ -69,7 +69,7 @@ def _choice(work: Path, events: Events | None) -> Choice:
 
 
 def _difference(work: Path, choice: Choice) -> str:
-    """What this rank's view of the folder has otherwise than rank zero's; "" where nothing."""
+    """How this rank's view of the folder differs from rank zero's; "" where it does not."""
     remedy = "give all ranks one shared folder, in which all see the same, and start the same command again"
     folder = work.resolve()
     try:

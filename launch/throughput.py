@@ -1,4 +1,4 @@
-"""Measures a training while it runs: speed, memory, gradient norm, and how much of the device is used."""
+"""Throughput of a training: samples per second, memory, gradient norm, model FLOPs utilisation (MFU)."""
 
 import resource
 import time
@@ -17,7 +17,7 @@ COUNTED = 2
 
 
 class ThroughputMonitor(pl.Callback):
-    """Every `every` steps tells the loggers `samples_per_second`, `memory_gib`, `grad_norm`, and `mfu`
+    """Every `every` steps logs `samples_per_second`, `memory_gib`, `grad_norm`, and `mfu`
     on devices whose peak is known.
 
     mfu: operations of the forward and backward pass (Chowdhery et al., 2022, without what is computed
@@ -87,7 +87,7 @@ class ThroughputMonitor(pl.Callback):
 
 
 def memory_gib(device: torch.device) -> float:
-    """The most this process has held: on the GPU, or, without one, at all."""
+    """Peak memory of this process: on the GPU, or, without one, resident."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

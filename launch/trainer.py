@@ -1,4 +1,4 @@
-"""Builds the Trainer every stage is given: from settings to `pytorch_lightning.Trainer`."""
+"""Builds the `pytorch_lightning.Trainer` of a stage from its settings."""
 
 import logging
 import os
@@ -31,7 +31,7 @@ from pretrain.shards import is_sharded
 
 
 class StageTrainer(pl.Trainer):
-    """Goes on from the newest sound checkpoint in its folder, where there is one."""
+    """Resumes from the newest valid checkpoint in its folder, if there is one."""
 
     title = ""
     events: Events
@@ -62,7 +62,7 @@ class StageTrainer(pl.Trainer):
         ckpt_path: str | Path | None = None,
         weights_only: bool | None = None,
     ) -> Any:
-        """The first place where all ranks are there, and the last before a checkpoint is read."""
+        """Chooses the checkpoint, once all ranks are connected and before Lightning reads one."""
         self.strategy.setup_environment()  # ranks meet; Lightning's own call finds it done
         path = ckpt_path or self._resume()
         if self.is_global_zero:
@@ -102,7 +102,7 @@ def build_trainer(
     callbacks: Sequence[pl.Callback] = (),
     **options: Any,
 ) -> pl.Trainer:
-    """A Trainer that keeps its figures, events and checkpoints in `folder`, and shows `title`.
+    """A Trainer that writes its metrics, events and checkpoints to `folder`, and shows `title`.
 
     It resumes from a checkpoint in `folder`, so a folder must belong to one request (`pretrain.work`).
     `options` go to `pytorch_lightning.Trainer` as they are, for what only one stage needs (such as
@@ -173,7 +173,7 @@ def _callbacks(
 
 
 def check_running(config: TrainerConfig) -> None:
-    """VitrineError for settings of how a run goes that make no sense."""
+    """VitrineError for invalid settings of checkpoints, logging and the watchdog."""
     least = {"checkpoint_every": 0, "checkpoint_keep": 1, "hang_timeout": 0, "log_every": 1}
     for name, number in least.items():
         given = getattr(config, name)
@@ -187,7 +187,7 @@ def check_running(config: TrainerConfig) -> None:
 
 
 def _quieten() -> None:
-    """Keeps Lightning's advice and advertisements out of the way; its warnings of harm remain."""
+    """Silences Lightning's tips; warnings of errors remain."""
     for name in ("pytorch_lightning", "lightning_fabric", "pytorch_lightning.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (

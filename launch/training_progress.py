@@ -1,4 +1,4 @@
-"""Tells the progress display what a Trainer is doing: step, loss, speed and time left."""
+"""Shows the progress of a training: step, loss, speed and time left."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Tells whether a value is of a field's type and within its bounds; knows nothing of where it is from."""
+"""Checks that a value has a field's type and is within its bounds; knows nothing of its source."""
 
 import contextlib
 import dataclasses
@@ -12,7 +12,7 @@ from catalog.config import Bounds
 
 
 class Mismatch(Exception):
-    """A value that is not of the type asked for."""
+    """A value is not of the expected type."""
 
 
 def typed(hint: Any, value: Any) -> Any:

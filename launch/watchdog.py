@@ -71,7 +71,7 @@ class RankObserver:
         """When the observer first saw what is there now."""
 
     def look(self, now: float) -> None:
-        """Notes who has written since the last look; `now` in seconds of the observer's own clock."""
+        """Records which ranks have written since the last look; `now` in seconds of its own clock."""
         for rank, before in enumerate(self.texts):
             text = self._read(rank)
             if text != before:
@@ -80,7 +80,7 @@ class RankObserver:
                 self.since[rank] = now
 
     def statuses(self, now: float) -> list[RankStatus]:
-        """One of each rank, as of the last look."""
+        """The status of each rank, as of the last look."""
         found = []
         for rank, (text, started, since) in enumerate(
             zip(self.texts, self.started, self.since, strict=True)
@@ -236,7 +236,7 @@ ORDER = ("starting", "forward", "backward", "optimizer step", "between steps")
 
 
 def rank_behind(statuses: list[RankStatus], late: float) -> RankStatus | None:
-    """The rank the others wait for: one that no longer says it lives, else the one least far on.
+    """The rank the others wait for: one without heartbeats, else the one furthest behind.
 
     None where all are equally far.
     """

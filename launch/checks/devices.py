@@ -1,4 +1,4 @@
-"""What there is to compute with: GPUs, cores, compilers, and DeepSpeed's own operators."""
+"""Checks of GPUs, CPU cores, compilers and DeepSpeed's operators."""
 
 import importlib.util
 import os
@@ -77,7 +77,7 @@ def cores() -> Iterator[CheckResult]:
 
 
 def usable_cores() -> int:
-    """Those this process may run on, or as many as its container is given."""
+    """Number of CPU cores this process may use, within the quota of its container."""
     visible = len(os.sched_getaffinity(0))
     if CPU_QUOTA.is_file():
         quota, period = CPU_QUOTA.read_text().split()
@@ -119,7 +119,7 @@ def _cuda_compiler() -> Iterator[CheckResult]:
 
 
 def deepspeed() -> Iterator[CheckResult]:
-    """Whether its optimiser for offloading is built, or can be; importing it to ask takes seconds."""
+    """Whether DeepSpeed's optimiser for offloading is built, or can be; DeepSpeed is not imported."""
     package = importlib.util.find_spec("deepspeed")
     if package is None or package.origin is None:
         yield CheckResult("fail", "deepspeed", "not installed", "./install")
@@ -140,7 +140,7 @@ def deepspeed() -> Iterator[CheckResult]:
 
 
 def _output_of(*command: str) -> str:
-    """What a program prints; nothing where there is no such program, or it fails."""
+    """Output of a program; "" where it does not exist or fails."""
     if shutil.which(command[0]) is None:
         return ""
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)

@@ -1,4 +1,4 @@
-"""Will what a run writes be there, whole, and soon enough?"""
+"""Checks of the output folder: space, durability, speed, rename, locks, clock and limits."""
 
 import fcntl
 import mmap
@@ -47,7 +47,7 @@ def space(work: Path) -> Iterator[CheckResult]:
 
 
 def durability(work: Path) -> Iterator[CheckResult]:
-    """Whether what lies there outlives the machine or the container."""
+    """Whether files there outlive the machine or the container."""
     kind = filesystem(existing(work))
     if kind in EPHEMERAL:
         message = f"{work} is {kind}: {EPHEMERAL[kind]}"
@@ -73,7 +73,7 @@ def speed(work: Path) -> Iterator[CheckResult]:
 
 
 def sharing(work: Path) -> Iterator[CheckResult]:
-    """What artifacts and caches lean on: rename, locks, and files mapped into memory."""
+    """What artifacts and caches need: atomic rename, file locks, memory-mapped files."""
     promises: dict[str, Callable[[Path], bool]] = {
         "rename": _renames,
         "locks": _locks,
@@ -95,7 +95,7 @@ def sharing(work: Path) -> Iterator[CheckResult]:
 
 
 def clock(work: Path) -> Iterator[CheckResult]:
-    """Who is older is told by times that several machines write."""
+    """Skew between the clocks of this machine and of the file system."""
     with _probe(work) as path:
         path.write_bytes(b"now")
         skew = abs(path.stat().st_mtime - time.time())
@@ -125,7 +125,7 @@ def limits() -> Iterator[CheckResult]:
 
 
 def existing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that is there."""
+    """The folder, or its nearest existing parent."""
     folder = folder.resolve()
     while not folder.is_dir():
         folder = folder.parent
@@ -133,7 +133,7 @@ def existing(folder: Path) -> Path:
 
 
 def filesystem(folder: Path) -> str:
-    """The kind of the innermost mount that holds a folder."""
+    """File system type of the innermost mount that holds a folder."""
     best, kind = "", "of an unknown kind"
     for line in MOUNTS.read_text().splitlines():
         _, point, name, *_ = line.split()
@@ -144,7 +144,7 @@ def filesystem(folder: Path) -> str:
 
 
 class _probe:
-    """A path in the folder for a file to try things with; nothing is left behind."""
+    """Context manager: a temporary file path in the folder, removed afterwards."""
 
     def __init__(self, work: Path) -> None:
         self.folder = tempfile.TemporaryDirectory(prefix=".vitrine-doctor-", dir=existing(work))

@@ -1,4 +1,4 @@
-"""Two processes that meet and add up their numbers; run as `python -m launch.checks.handshake PORT`."""
+"""An all-reduce of two processes over gloo; run as `python -m launch.checks.handshake PORT`."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""Can processes find each other and add up numbers?"""
+"""Checks that processes can connect and run collectives."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ TIMEOUT = 15
 
 
 def gloo() -> Iterator[CheckResult]:
-    """Two processes add a number each, over the loopback device."""
+    """An all-reduce of two processes over the loopback device."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

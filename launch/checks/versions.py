@@ -1,4 +1,4 @@
-"""Are the libraries here those that Vitrine was seen working with?"""
+"""Checks of the versions of Python and of libraries."""
 
 import platform
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ def python() -> Iterator[CheckResult]:
 
 
 def packages() -> Iterator[CheckResult]:
-    """What pyproject.toml asks for, in its ranges; what constraints.txt says, to the digit."""
+    """Whether packages are within the ranges of pyproject.toml, and equal to constraints.txt."""
     here: dict[str, str] = {}
     broken = False
     for requirement in map(Requirement, requires("vitrine") or []):

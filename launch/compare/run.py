@@ -25,8 +25,8 @@ from pretrain.config import EmbedConfig
 
 
 def run_comparison(config: CompareConfig, output: Path, build_trainer: Any) -> Path:
-    """Fits what is not fitted yet; writes `report.html`, `report.md`, `arms.parquet` and
-    `targets.parquet` (each target's place under each arm and seed) into `output`.
+    """Trains the arms that are not trained yet; writes `report.html`, `report.md`, `arms.parquet` and
+    `targets.parquet` (each target's rank under each arm and seed) into `output`.
 
     Returns the page's path.
     """
@@ -64,7 +64,7 @@ def run_comparison(config: CompareConfig, output: Path, build_trainer: Any) -> P
 def _with_vectors(
     config: CompareConfig, arms: Mapping[str, ArmConfig], output: Path
 ) -> CompareConfig:
-    """Reads all items once, where several trainings would each begin by it."""
+    """Embeds all items once, where several trainings would each do so."""
     common = config.finetune
     if common.vectors or not common.encoder or not any(a.reads_all_content for a in arms.values()):
         return config

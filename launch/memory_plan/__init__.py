@@ -1,1 +1,1 @@
-"""What a training takes, and how it would go, before any of it is paid for."""
+"""The memory plan of a training (`vitrine launch plan`), without running it."""

@@ -1,4 +1,4 @@
-"""Builds what a stage trains and the steps it would read, from settings and a catalog's counts alone.
+"""Builds a stage's module and batches without loading weights or decoding files of items.
 
 No weights are loaded, no file of an item is decoded: towers come from their configs, pictures are
 numbers of the right shape. Rows, texts and who lacks what are the real ones.
@@ -49,7 +49,7 @@ StageConfig = PretrainConfig | FinetuneConfig
 
 @dataclass
 class BuiltStage:
-    """A stage's module, and its steps by number."""
+    """A stage's module, and its batches by step."""
 
     module: pl.LightningModule
     encoder: ItemEncoder | None
@@ -163,7 +163,7 @@ def _finetuning(config: FinetuneConfig, catalog: Catalog, split: Split) -> Built
 
 
 def stage_rows(config: StageConfig, catalog: Catalog, split: Split, length: int = 0) -> HistoryRows:
-    """The very rows that the stage reads."""
+    """The rows that the stage reads."""
     if isinstance(config, FinetuneConfig):
         return HistoryRows(
             catalog.interactions, split.train_end, catalog.num_items, length, config.trainer.seed
@@ -182,7 +182,7 @@ def stage_rows(config: StageConfig, catalog: Catalog, split: Split, length: int 
 
 
 class ContentShapes:
-    """What a batch's items hold: texts as they are, everything else as numbers of the same shape."""
+    """The content of a batch's items: real texts, and random tensors of the right shape for the rest."""
 
     def __init__(
         self, catalog: Catalog, parts: EncoderBundle, cached_modalities: list[str]
@@ -204,7 +204,7 @@ class ContentShapes:
         return {name: self._of(name, kind, items) for name, kind in self.kinds.items()}
 
     def cost(self, items: NDArray[np.int64]) -> int:
-        """About how many tokens and patches go through the towers that still read."""
+        """Approximate number of tokens and patches that go through the towers that are not cached."""
         total = 0
         for name, kind in self.kinds.items():
             if name in self.cached_modalities:
@@ -253,7 +253,7 @@ class ContentShapes:
 
 
 def _unread(reader: SequenceConfig) -> SequenceConfig:
-    """A reader that begins from a checkpoint, by its config alone."""
+    """A sequence encoder that starts from a checkpoint, by its config alone."""
     if not reader.model:
         return reader
     shape = read_config(reader.model).to_dict()
@@ -262,7 +262,7 @@ def _unread(reader: SequenceConfig) -> SequenceConfig:
 
 @contextmanager
 def without_weights() -> Iterator[None]:
-    """No weights are read meanwhile, and tokenizers learn from some texts only."""
+    """Within this context no weights are loaded, and tokenizers are trained on a sample of texts."""
 
     def fresh_tower(config: Any, pretrained: str = "") -> Any:
         return build_tower(config)

@@ -28,12 +28,12 @@ class PlanProblem:
 
 
 def check_settings(config: StageConfig) -> list[PlanProblem]:
-    """What can be said before anything is built."""
+    """Problems of the settings alone."""
     return [*_heads(config), *_widths(config), *_schedule(config), *_strategy(config)]
 
 
 def check_data(config: StageConfig, catalog: Catalog, split: Split) -> list[PlanProblem]:
-    """What the catalog's counts say."""
+    """Problems of the settings with this catalog and split."""
     return [*_steps(config, split), *_negatives(config, catalog), *_rows(config, catalog)]
 
 

@@ -27,14 +27,14 @@ SMALLEST = 64
 
 
 class FakeTensorMeter(TorchDispatchMode):
-    """While it is entered, new tensors of fractional numbers are hollow, and all bytes are counted.
+    """Context in which new floating-point tensors are fake, and the bytes of all tensors are counted.
 
     `live` holds bytes by what they are for: `ACTIVATIONS` until `name` says otherwise. `peak` is the most
     there were at once since `begin`; `peak_activations` that of those with no other name.
     """
 
     def __init__(self, hollow: bool = True) -> None:
-        """`hollow` False: tensors are as ever, and only counted."""
+        """`hollow` False: tensors are real, and only counted."""
         super().__init__()
         self.fake = FakeTensorMode(allow_non_fake_inputs=True) if hollow else None
         self.live: Counter[str] = Counter()
@@ -43,13 +43,13 @@ class FakeTensorMeter(TorchDispatchMode):
         self.begin()
 
     def begin(self) -> None:
-        """The peaks begin anew."""
+        """Resets the peaks."""
         self.peak = self.total
         self.peak_activations = self.live[ACTIVATIONS]
         self.at_peak = Counter(self.live)
 
     def name(self, tensors: Iterable[Tensor], name: str) -> int:
-        """From now on the storages of `tensors` count as `name`; their bytes."""
+        """Counts the storages of `tensors` as `name` from now on; returns their bytes."""
         before = self.live[name]
         for tensor in tensors:
             storage = tensor.untyped_storage()
@@ -63,7 +63,7 @@ class FakeTensorMeter(TorchDispatchMode):
         return self.live[name] - before
 
     def follow(self, parameters: Iterable[Tensor]) -> None:
-        """Gradients of `parameters` count as such from when they are there."""
+        """Counts the gradients of `parameters` as gradients once they exist."""
         for parameter in parameters:
             if parameter.requires_grad:
                 parameter.register_post_accumulate_grad_hook(self._named_gradient)
@@ -136,14 +136,14 @@ class FakeTensorMeter(TorchDispatchMode):
 
 
 def _everywhere(mask: Tensor) -> Tensor:
-    """int64 (n, dimensions): the places of a mask, all of them where it has no content."""
+    """int64 (n, dimensions): the true positions of a mask; all positions where its values are unknown."""
     if isinstance(mask, FakeTensor):
         mask = torch.ones(mask.shape, dtype=torch.bool)
     return aten.nonzero.default(mask)
 
 
 def _by_numbers(indices: Any) -> list[Tensor | None]:
-    """The same without masks, whose number of places a shape does not tell."""
+    """Indices with masks replaced by positions, whose number a shape does not determine."""
     expanded: list[Tensor | None] = []
     for index in indices:
         if index is not None and index.dtype in (torch.bool, torch.uint8):
@@ -177,6 +177,6 @@ ANSWERS = {
 
 @contextmanager
 def fake_weights() -> Iterator[FakeTensorMeter]:
-    """Modules built within have weights without content, and steps taken within are counted."""
+    """Modules built in this context have fake weights, and the memory of steps is counted."""
     with FakeTensorMeter() as mode:
         yield mode

@@ -1,4 +1,4 @@
-"""Turns a report's plain data into one self-contained HTML page: the shop first, then figures."""
+"""Renders a report as one self-contained HTML page: the catalog first, then measurements."""
 
 from collections.abc import Sequence
 from functools import cache

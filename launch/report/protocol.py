@@ -69,7 +69,7 @@ def available_columns(columns: Sequence[str], catalog: Catalog, split: Split) ->
 
 
 def is_control(arm: ArmConfig) -> bool:
-    """A baseline, or one that does not know an item by its own content."""
+    """Whether the arm is a baseline, or does not use the content of the items."""
     return arm.kind == "baseline" or arm.features not in ("content", "content+id")
 
 

@@ -1,4 +1,4 @@
-"""Sets the report's measurements in tables: the ranking arms, and generated content's controls."""
+"""HTML tables of a report: ranking metrics of the arms, retrieval, searches, and controls of generation."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -124,7 +124,7 @@ def search_table(searches: Mapping[str, SearchResult]) -> Html:
 
 
 def retrieval_table(rows: Sequence[RetrievalRow]) -> Html:
-    """One row for each thing that asks for another, beside chance and popularity."""
+    """One row for each direction of retrieval, beside chance and popularity."""
     names = [*rows[0].recalls, "chance, R@10", "popularity, R@10"]
     heads = [
         tag("th", "Query → answer", scope="col"),

@@ -10,7 +10,7 @@ from launch.settings import apply_overrides
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What came of one arm's search."""
+    """Result of one arm's hyperparameter search."""
 
     trials: int
     diverged: int
@@ -23,7 +23,7 @@ class SearchResult:
     """The best trial's NDCG@10 on validation."""
 
     def settings(self, config: FinetuneConfig) -> FinetuneConfig:
-        """`config` with what was chosen."""
+        """`config` with the hyperparameters of the best trial."""
         return with_values(config, self.chosen)
 
 
@@ -33,5 +33,5 @@ def with_values(config: FinetuneConfig, values: Mapping[str, Any]) -> FinetuneCo
 
 
 def in_short(value: Any) -> str:
-    """Three digits of a number say enough."""
+    """The value as text, a number with three digits."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)

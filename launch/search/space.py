@@ -1,4 +1,4 @@
-"""Says what is searched: which settings of which arm, and between what; knows nothing about trials."""
+"""The search space: which hyperparameters of which arm, and their ranges; knows nothing about trials."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ class Choice:
 
 
 def space_of(arm: ArmConfig, given: Mapping[str, Any]) -> dict[str, Range | Choice]:
-    """What is searched of an arm: its model's space, changed by those of `given` that it reads.
+    """The search space of an arm: its model's space, changed by those of `given` that it reads.
 
     `given` is written as in settings: [low, high], [low, high, log], [a, b, …, choice], or None where
     a setting is to be left alone. Raises VitrineError for anything else.

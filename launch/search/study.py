@@ -108,7 +108,7 @@ class ArmSearch:
         )
 
     def run(self) -> SearchResult:
-        """Tries what is missing of the trials; DivergenceError where none of them came to a figure."""
+        """Runs the trials that are missing; DivergenceError where all of them diverged."""
         while len(self._ended()) < self.config.trials:
             trial = self._next()
             print_status(f"[{self._place(trial)}] {_in_words(trial.params)}")
@@ -133,7 +133,7 @@ class ArmSearch:
         )
 
     def _request(self) -> str:
-        """The hash of what the study's figures depend on."""
+        """The hash of everything the study's results depend on."""
         from catalog.catalog import load_catalog
         from pretrain.request import result_settings
 
@@ -168,7 +168,7 @@ class ArmSearch:
         return self.study.get_trials()[trial.number]
 
     def _try(self, trial: "FrozenTrial") -> float | None:
-        """The trial's figure, entered in the journal; None where its training diverged."""
+        """NDCG@10 of the trial, recorded in the journal; None where its training diverged."""
         from optuna.trial import TrialState
 
         from finetune.trial import run_trial

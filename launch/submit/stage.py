@@ -1,4 +1,4 @@
-"""Reads what is to be started: the stage's own settings, how many devices, and the runs of a sweep.
+"""Reads the job to start: the stage's own settings, how many devices, and the runs of a sweep.
 
 The stage's arguments go through its own parser here, so that a mistake in them is told before
 anything waits in a queue.
@@ -26,7 +26,7 @@ LONGEST_NAME = 40
 
 
 def read_job(options: LaunchOptions, rest: list[str]) -> Job:
-    """The job that `vitrine launch` was asked for; VitrineError for any mistake in its stage."""
+    """The job that `vitrine launch` starts; VitrineError for any error in its stage."""
     stage, arguments = find_stage(options.stage, rest)
     name = _name(options, stage)
     parsed = _parse(stage, arguments)

@@ -1,4 +1,4 @@
-"""Gives what was written to the program that submits it, or only shows it."""
+"""Submits a script or manifest with `sbatch` or `kubectl`; a dry run prints it instead."""
 
 import shutil
 import subprocess
