@@ -92,7 +92,7 @@ TEXTS = [
 TEXT_SCORES = [
     "generate/attributes.py",
     "generate/evaluation/*.py",
-    "generate/text/facts.py",
+    "generate/text/keywords.py",
     "generate/text/faithfulness.py",
     "generate/text/likelihood.py",
     "generate/text/score.py",

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from catalog.catalog import Catalog
 from catalog.progress import track
 from catalog.splits import Split
-from generate.text.facts import Facts, split_values, words_of
+from generate.text.keywords import KeywordIndex, extract_words, split_values
 from generate.text.negation import affirmed_and_denied, denied_spans, is_denied
 from generate.text.quantities import MONEY, quantities
 from generate.text.scripts import UNSPACED, UNSPACED_SIGN, unspaced_words
@@ -63,11 +63,14 @@ class ClaimChecker:
     """Finds and checks claims against one catalog and the training part of its reviews."""
 
     def __init__(
-        self, catalog: Catalog, split: Split | None = None, facts: Facts | None = None
+        self,
+        catalog: Catalog,
+        split: Split | None = None,
+        keyword_index: KeywordIndex | None = None,
     ) -> None:
         """Without a split no reviews are read."""
         self.catalog = catalog
-        self.facts = facts or Facts(catalog)
+        self.keyword_index = keyword_index or KeywordIndex(catalog)
         self.texts = catalog.interactions.reviews if split is not None else None
         self.rows, self.bounds = rows_of_items(catalog, split if self.texts else None)
         """Rows of training interactions, item by item, and where each item's begin."""
@@ -82,7 +85,7 @@ class ClaimChecker:
         """Every claim in `text`, as it would be about `item` (its row)."""
         evidence = self._evidence(int(item))
         lowered = text.lower()
-        values = self.facts.values(item)
+        values = self.keyword_index.attribute_values(item)
         claims: dict[str, Claim] = {}
         denied = denied_spans(lowered)
         for match in self._phrases.finditer(lowered):
@@ -93,7 +96,7 @@ class ClaimChecker:
         # Words of a phrase that was checked as a whole are no claims of their own.
         rest = self._phrases.sub(lambda match: " " * len(match[0]), lowered)
         for part, negated in zip(affirmed_and_denied(rest, denied), (False, True), strict=True):
-            for word in words_of(part):
+            for word in extract_words(part):
                 words = f"not {word}" if negated else word
                 if self.is_distinctive(word) and words not in claims:
                     known = not evidence.words[negated].isdisjoint(forms(word))
@@ -121,7 +124,7 @@ class ClaimChecker:
         has = any(phrase == value.lower() for name in names for value in values.get(name, []))
         if has:
             return ("contradicts" if negated else "supported"), names[0]
-        words = words_of(phrase)
+        words = extract_words(phrase)
         digits = any(sign.isdigit() for sign in phrase)
         all_words = bool(words) and not digits and evidence.words[negated].issuperset(words)
         if all_words or evidence.contains(phrase, negated) or (negated and known):
@@ -132,7 +135,7 @@ class ClaimChecker:
     def _attributes(self) -> dict[str, list[str]]:
         """Each attribute's value, in lower case → the attributes that have it."""
         found: dict[str, list[str]] = {}
-        for name, column in self.facts.columns.items():
+        for name, column in self.keyword_index.attributes.items():
             for listed in column.unique().to_pylist():
                 for value in split_values((listed or "").lower()):
                     names = found.setdefault(value, [])
@@ -154,8 +157,8 @@ class ClaimChecker:
 
     @cached_property
     def _distinctive(self) -> frozenset[str]:
-        counts = self.facts.words
-        common = self.facts.common * self.catalog.num_items
+        counts = self.keyword_index.document_frequencies
+        common = self.keyword_index.max_document_share * self.catalog.num_items
         of_texts = {word for word, count in counts.items() if 1 < count <= common}
         return frozenset(of_texts) | self._agreed_words
 
@@ -171,7 +174,9 @@ class ClaimChecker:
         several = np.flatnonzero(np.diff(self.bounds) > 1)
         stride = max(1, -(-len(self.rows) // MAX_COMPARED_REVIEWS))
         for item in track(several[::stride].tolist(), "Comparing reviews"):
-            of_reviews = [words for text in self.reviews(item) if (words := set(words_of(text)))]
+            of_reviews = [
+                words for text in self.reviews(item) if (words := set(extract_words(text)))
+            ]
             counts = Counter(word for words in of_reviews for word in words)
             reviews.update(counts)
             total += len(of_reviews)
@@ -195,7 +200,7 @@ class ClaimChecker:
         both: Counter[tuple[str, str]] = Counter()
         reviews = self._sampled_reviews()
         for item, text in track(reviews, "Comparing reviews with items"):
-            words = {word for word in words_of(_affirmed(text)) if self.is_distinctive(word)}
+            words = {word for word in extract_words(_affirmed(text)) if self.is_distinctive(word)}
             traits = self._traits(item)
             of_trait.update(traits)
             of_word.update(words)
@@ -229,10 +234,14 @@ class ClaimChecker:
 
     def _traits(self, item: int) -> set[str]:
         """Traits of an item: its rarest distinctive words, attribute values and price band."""
-        text = _affirmed(self.facts.texts(item) or "")
-        words = {word for word in words_of(text) if self.is_distinctive(word)}
-        found = set(sorted(words, key=lambda word: (self.facts.words[word], word))[:MAX_TRAITS])
-        for name, values in self.facts.values(item).items():
+        text = _affirmed(self.keyword_index.texts(item) or "")
+        words = {word for word in extract_words(text) if self.is_distinctive(word)}
+        found = set(
+            sorted(words, key=lambda word: (self.keyword_index.document_frequencies[word], word))[
+                :MAX_TRAITS
+            ]
+        )
+        for name, values in self.keyword_index.attribute_values(item).items():
             found |= {f"{name}: {value.lower()}" for value in values}
         band = self._price_bands.get(item)
         return found if band is None else {*found, f"price: {band}"}
@@ -257,13 +266,17 @@ class ClaimChecker:
         return found
 
     def _find_evidence(self, item: int) -> "_Evidence":
-        values = [value for listed in self.facts.values(item).values() for value in listed]
-        parts = [self.facts.texts(item) or "", *values, *self.reviews(item)]
+        values = [
+            value
+            for listed in self.keyword_index.attribute_values(item).values()
+            for value in listed
+        ]
+        parts = [self.keyword_index.texts(item) or "", *values, *self.reviews(item)]
         text = "\n".join(parts).lower()
         spans = denied_spans(text)
         affirmed, denied = affirmed_and_denied(text, spans)
-        words = {form for word in words_of(affirmed) for form in forms(word)}
-        no_words = frozenset(form for word in words_of(denied) for form in forms(word))
+        words = {form for word in extract_words(affirmed) for form in forms(word)}
+        no_words = frozenset(form for word in extract_words(denied) for form in forms(word))
         for trait in self._traits(item):
             words |= self._implied.get(trait, frozenset())
         numbers = {(found.value, found.kind) for found in quantities(text)}

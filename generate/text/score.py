@@ -119,7 +119,7 @@ class _GeneratedScorer:
     ) -> None:
         self.writer, self.users, self.pairs = writer, users, pairs
         self.write, self.batch_size = config.write, inputs.batch_size
-        self.encoders = {TFIDF: tfidf_encoder(writer.checker.facts), **inputs.encoders}
+        self.encoders = {TFIDF: tfidf_encoder(writer.checker.keyword_index), **inputs.encoders}
         self.references = {
             name: reference_embeddings(encoder, users, writer.catalog)
             for name, encoder in self.encoders.items()

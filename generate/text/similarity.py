@@ -14,7 +14,7 @@ from catalog.catalog import Catalog
 from catalog.errors import VitrineError
 from generate.evaluation.intervals import Figures, compare_conditions
 from generate.evaluation.users import EvaluationUsers
-from generate.text.facts import Facts, words_of
+from generate.text.keywords import KeywordIndex, extract_words
 from pretrain.hub import check_length, check_tokenizer, read_model, read_tokenizer
 
 TextEncoder = Callable[[Sequence[str]], NDArray[np.float32]]
@@ -24,15 +24,15 @@ RECENT_ITEMS = 20
 """Items of a history that its embedding is the mean of, the newest."""
 
 
-def tfidf_encoder(facts: Facts) -> TextEncoder:
+def tfidf_encoder(keyword_index: KeywordIndex) -> TextEncoder:
     """Encodes texts by their tf-idf weighted words, hashed to NUM_BUCKETS dimensions."""
-    num_items = facts.catalog.num_items
+    num_items = keyword_index.catalog.num_items
 
     def encode(texts: Sequence[str]) -> NDArray[np.float32]:
         vectors = np.zeros((len(texts), NUM_BUCKETS), dtype=np.float32)
         for row, text in enumerate(texts):
-            for word, count in Counter(words_of(text)).items():
-                idf = math.log((1 + num_items) / (1 + facts.words[word]))
+            for word, count in Counter(extract_words(text)).items():
+                idf = math.log((1 + num_items) / (1 + keyword_index.document_frequencies[word]))
                 bucket = zlib.crc32(word.encode()) % NUM_BUCKETS
                 vectors[row, bucket] += (1 + math.log(count)) * idf
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)

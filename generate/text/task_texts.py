@@ -13,7 +13,7 @@ from catalog.columns import as_text
 from catalog.errors import VitrineError, did_you_mean
 from generate.next_items import NextItemPairs
 from generate.text.clean import short_title
-from generate.text.facts import Facts
+from generate.text.keywords import KeywordIndex
 from generate.text.tasks import USER_FIELDS, Task, fields_of, fill, load_task
 
 Indices = NDArray[np.integer]
@@ -23,18 +23,20 @@ SENTENCE = re.compile(r".+?[.!?…](?=\s|$)", re.DOTALL)
 class TaskTexts:
     """The texts that tasks have in one catalog."""
 
-    def __init__(self, catalog: Catalog, tasks: Sequence[Task], facts: Facts | None = None) -> None:
+    def __init__(
+        self, catalog: Catalog, tasks: Sequence[Task], keyword_index: KeywordIndex | None = None
+    ) -> None:
         """Raises VitrineError for a field that the catalog lacks, and for two tasks of one name."""
         names = [task.name for task in tasks]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice:
             raise VitrineError(f"two tasks are called {twice}; rename the file of one of them.")
         self.catalog = catalog
-        self.facts = facts or Facts(catalog)
+        self.keyword_index = keyword_index or KeywordIndex(catalog)
         self.tasks = {task.name: task for task in tasks}
         computed: dict[str, Callable[[int, int], str | None]] = {
             "sentence": lambda item, _: self._sentence(item),
-            "keywords": lambda item, _: ", ".join(self.facts.keywords(item)),
+            "keywords": lambda item, _: ", ".join(self.keyword_index.keywords(item)),
             "review": lambda _, row: self._review(row),
         }
         self._columns: dict[str, Callable[[int, int], str | None]] = {}
@@ -94,7 +96,7 @@ class TaskTexts:
                     value = None
                 elif field == "shared":
                     history = self.catalog.interactions.history(user)[:position]
-                    value = " and ".join(self.facts.shared(item, history))
+                    value = " and ".join(self.keyword_index.shared_keywords(item, history))
                 else:
                     value = self._columns[field](item, row)
                 if not value or not value.strip():

@@ -69,7 +69,7 @@ class BatchWriter:
     @cached_property
     def catalog_texts(self) -> TaskTexts:
         tasks = self.generator.settings.tasks
-        return TaskTexts(self.checker.catalog, tasks, self.checker.facts)
+        return TaskTexts(self.checker.catalog, tasks, self.checker.keyword_index)
 
     def write(
         self,

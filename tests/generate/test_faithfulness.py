@@ -15,8 +15,8 @@ from catalog.demo.ground_truth import DemoGroundTruth
 from catalog.interactions import Interactions
 from catalog.splits import load_split, make_split, target_rows
 from generate.text.config import WriteConfig
-from generate.text.facts import Facts
 from generate.text.faithfulness import Claim, ClaimChecker, unsupported_share
+from generate.text.keywords import KeywordIndex
 from generate.text.prompts import Conditions
 from generate.text.verification import ClaimVerifier, attempt_seed
 
@@ -72,8 +72,12 @@ def catalog() -> Catalog:
 
 @pytest.fixture(scope="module")
 def checker(catalog: Catalog) -> ClaimChecker:
-    facts = Facts(catalog, common=0.5)  # of three colours each is a third
-    return ClaimChecker(catalog, make_split(catalog, SplitConfig(kind="leave-one-out")), facts)
+    keyword_index = KeywordIndex(
+        catalog, max_document_share=0.5
+    )  # of three colours each is a third
+    return ClaimChecker(
+        catalog, make_split(catalog, SplitConfig(kind="leave-one-out")), keyword_index
+    )
 
 
 @pytest.mark.parametrize(
@@ -161,7 +165,7 @@ def checker_of(texts: list[str], catalog: Catalog) -> ClaimChecker:
     }
     columns = pa.table({"item_id": items["item_id"]})
     listed = replace(catalog, columns=columns, items=Dataset.from_dict(items))
-    return ClaimChecker(listed, facts=Facts(listed, common=0.5))
+    return ClaimChecker(listed, keyword_index=KeywordIndex(listed, max_document_share=0.5))
 
 
 def test_a_number_is_supported_by_its_own_unit_alone(catalog: Catalog) -> None:

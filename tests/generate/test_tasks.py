@@ -16,7 +16,7 @@ from catalog.interactions import Interactions
 from catalog.splits import make_split
 from generate.attributes import attribute_columns
 from generate.next_items import NextItemPairs
-from generate.text.facts import Facts, words_of
+from generate.text.keywords import KeywordIndex, extract_words
 from generate.text.task_texts import TaskTexts, tasks_with_texts
 from generate.text.tasks import Task, load_task
 
@@ -130,15 +130,17 @@ def test_attributes_are_columns_of_few_short_values(catalog: Catalog) -> None:
 
 def test_keywords_are_values_and_then_rare_words(catalog: Catalog) -> None:
     coloured = replace(catalog, columns=catalog.columns.select(["item_id", "colour"]))
-    assert Facts(coloured).keywords(0) == ("black",), "of eight items no other word is rare"
-    facts = Facts(coloured, common=0.4)
-    assert facts.keywords(0) == ("black", "coat"), "three of eight are coats; wears is everywhere"
-    assert facts.keywords(3) == ("blue", "hat")
-    assert facts.values(3) == {"colour": ["blue"]}
+    assert KeywordIndex(coloured).keywords(0) == ("black",), "of eight items no other word is rare"
+    keyword_index = KeywordIndex(coloured, max_document_share=0.4)
+    assert keyword_index.keywords(0) == ("black", "coat"), (
+        "three of eight are coats; wears is everywhere"
+    )
+    assert keyword_index.keywords(3) == ("blue", "hat")
+    assert keyword_index.attribute_values(3) == {"colour": ["blue"]}
 
 
-def test_words_are_told_from_numbers_and_quotes() -> None:
-    assert words_of("A 'navy' hat, 500ml, 3xl, navy's, polka-dot, it’s x") == [
+def test_words_exclude_numbers_and_quotes() -> None:
+    assert extract_words("A 'navy' hat, 500ml, 3xl, navy's, polka-dot, it’s x") == [
         *("navy", "hat", "navy", "polka-dot", "it")
     ]
 

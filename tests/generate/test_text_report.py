@@ -89,9 +89,11 @@ def test_feature_match_coverage_and_diversity_are_those_of_peter() -> None:
 
 
 def test_shared_rare_words_make_texts_similar() -> None:
-    words = Counter({"soft": 90, "merino": 2, "oak": 3})
-    facts: Any = SimpleNamespace(catalog=SimpleNamespace(num_items=100), words=words)
-    vectors = tfidf_encoder(facts)(["soft merino", "merino", "soft oak", ""])
+    frequencies = Counter({"soft": 90, "merino": 2, "oak": 3})
+    index: Any = SimpleNamespace(
+        catalog=SimpleNamespace(num_items=100), document_frequencies=frequencies
+    )
+    vectors = tfidf_encoder(index)(["soft merino", "merino", "soft oak", ""])
     similarity = vectors @ vectors.T
     assert similarity[0, 1] > 0.9
     assert similarity[0, 2] < 0.1
