@@ -1,9 +1,9 @@
-"""The names by which users are called in what is generated, and the keys that make them.
+"""Pseudonyms of users in generated output (HMAC of the user id), and the keys behind them.
 
-A pseudonym is the same for one user under one key, and nobody without the key can tell whose it is. The
-keys stand in a file of their own (`VITRINE_USER_KEY`), made at first use: one a line, 64 hexadecimal
-digits, the one in use first. Keys retired from use stay below it, so that `vitrine forget` finds what
-was made under them. They have nothing to do with the key that signs pictures: either may change alone.
+A pseudonym is the same for one user under one key, and cannot be traced to the user without the key. The
+keys lie in a file of their own (`VITRINE_USER_KEY`), created at first use: one on each line, 64 hexadecimal
+digits, the one in use first. Retired keys stay below it (key rotation), so that `vitrine forget` finds what
+was generated under them. They are independent of the key that signs images: either may change alone.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ class UserKey:
 
     @property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that name the key and do not give it away."""
+        """16 hexadecimal digits that identify the key and do not reveal it."""
         return hashlib.sha256(b"vitrine user key" + self.secret).hexdigest()[:16]
 
     def pseudonym(self, user: str) -> str:
@@ -45,12 +45,12 @@ def key_file() -> Path:
 
 
 def user_key() -> UserKey:
-    """The key in use; made where there is none yet."""
+    """The key in use; created where there is none yet."""
     return _ring(key_file())[0]
 
 
 def opaque_id(user: str | None) -> str:
-    """The user's pseudonym under the key in use; "" for no user in particular."""
+    """The user's pseudonym under the key in use; "" for None."""
     return "" if user is None else user_key().pseudonym(user)
 
 

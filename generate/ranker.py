@@ -1,4 +1,4 @@
-"""The catalog and the recommender a generator works with: its own, or one extended from it."""
+"""Loads the catalog and the recommender of a generator: its own, or an extended one."""
 
 from pathlib import Path
 
@@ -13,21 +13,22 @@ from finetune.ranker import Ranker, load_ranker
 def load_catalog_and_ranker(
     generator: Artifact, catalog: CatalogConfig | None = None, recommender: str | Path = ""
 ) -> tuple[Catalog, Ranker]:
-    """`catalog` overrules where items are read; `recommender` names one extended from the generator's.
+    """The catalog and the ranker that a generator artifact was trained with.
 
-    Raises VitrineError for any other recommender: its vectors would mean something else.
+    `catalog` overrides where items are read from; `recommender` is the folder of a recommender extended from
+    the generator's own. Raises VitrineError for any other recommender: its embeddings are not comparable.
     """
-    made_with = generator.manifest["parents"]["recommender"]["hash"]
+    trained_with = generator.manifest["parents"]["recommender"]["hash"]
     if not recommender:
         settings = CatalogConfig(**generator.manifest["config"]["catalog"])
-        read = load_catalog(catalog or settings)
-        return read, load_ranker(generator.parent("recommender"), read)
-    given = open_artifact(Path(recommender), kind="recommender")
-    config = given.manifest["config"]
-    if made_with not in (given.hash, *config.get(EXTENDS, [])):
+        items = load_catalog(catalog or settings)
+        return items, load_ranker(generator.parent("recommender"), items)
+    extended = open_artifact(Path(recommender), kind="recommender")
+    config = extended.manifest["config"]
+    if trained_with not in (extended.hash, *config.get(EXTENDS, [])):
         raise VitrineError(
-            f"{generator.path} was trained with the recommender {made_with[:12]}, and {recommender} "
+            f"{generator.path} was trained with the recommender {trained_with[:12]}, and {recommender} "
             "was not extended from that; pass one that was (vitrine extend)"
         )
-    read = load_catalog(catalog or CatalogConfig(**config["catalog"]))
-    return read, load_ranker(given.path, read)
+    items = load_catalog(catalog or CatalogConfig(**config["catalog"]))
+    return items, load_ranker(extended.path, items)

@@ -1,5 +1,8 @@
-"""Words are data: whatever a title or a review spells, it cannot speak to a language model as its
-user, its system or its trainer would."""
+"""Defence against prompt injection: cleans catalog texts before a language model reads them.
+
+Titles and reviews are data: after cleaning, none of them can address a language model as its user, its
+system prompt or its chat template would.
+"""
 
 import re
 import unicodedata
@@ -7,7 +10,7 @@ import unicodedata
 from catalog.columns import cut_title
 
 # Embeddings, overrides and isolates of writing direction: they can make a page show other words
-# than the ones that were written.
+# than the text contains.
 _DIRECTION_MARKS = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _JOINERS = frozenset("\u200c\u200d")
 _TEMPLATE = re.compile(
@@ -24,7 +27,7 @@ _TEMPLATE = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE,
 )
-"""Marks by which the chat templates of known models tell roles and turns."""
+"""Markup of known chat templates: roles, turns, tools."""
 _ROLE = re.compile(
     r"(?<![^\W_])(system|user|assistant|human|developer|instructions?|response)\s*[:：]",
     re.IGNORECASE,
@@ -32,21 +35,23 @@ _ROLE = re.compile(
 
 
 def short_title(text: str) -> str:
-    """A clean title without what is too long for one: that is seldom what the item is called, and room
-    for what a seller would like to have said."""
+    """A clean title, cut to a title's length: the rest is seldom the item's name, and room for prompt
+    injection."""
     return cut_title(clean_text(text))[0]
 
 
 def clean_text(text: str) -> str:
-    """The text on one line, composed (NFC): without control characters, direction marks, signs that
-    nobody sees and U+FFFD, which stands for bytes that are no letter; without marks of chat
-    templates; a role's name has no colon after it."""
+    """The text on one line, composed (NFC), without prompt injection.
+
+    Removes control characters, direction marks, invisible characters, U+FFFD (a replacement for invalid
+    bytes) and chat-template markup, and the colon after a role's name.
+    """
     cleaned = _one_line(text)
     folded = unicodedata.normalize("NFKC", cleaned)
     if folded != cleaned and (_TEMPLATE.search(folded) or _ROLE.search(folded)):
-        cleaned = _one_line(folded)  # some tokenizers read ｓｙｓｔｅｍ as system
+        cleaned = _one_line(folded)  # some tokenizers normalize ｓｙｓｔｅｍ to system
     while True:
-        # What closes up around a mark may be another.
+        # What remains around removed markup may be markup again.
         shorter = _one_line(_TEMPLATE.sub(" ", cleaned))
         if shorter == cleaned:
             break
@@ -58,19 +63,19 @@ def _one_line(text: str) -> str:
     composed = unicodedata.normalize("NFC", text)
     kept = (
         " " if sign.isspace() else sign
-        for place, sign in enumerate(composed)
-        if sign.isspace() or _seen(composed, place)
+        for index, sign in enumerate(composed)
+        if sign.isspace() or _is_visible(composed, index)
     )
-    # Two signs may compose once what was between them is gone.
+    # Two characters may compose once what was between them is removed.
     return unicodedata.normalize("NFC", " ".join("".join(kept).split()))
 
 
-def _seen(text: str, place: int) -> bool:
-    """Whether anybody could see the sign, or what it does to others."""
-    sign = text[place]
+def _is_visible(text: str, index: int) -> bool:
+    """Whether a character, or its effect on its neighbours, is visible."""
+    sign = text[index]
     if sign in _JOINERS:
-        # They shape scripts and emoji; beside an ASCII letter they only hide what it spells.
-        around = text[place - 1 : place] + text[place + 1 : place + 2]
+        # Joiners shape scripts and emoji; beside an ASCII letter they only obfuscate a word.
+        around = text[index - 1 : index] + text[index + 1 : index + 2]
         return len(around) == 2 and not any(map(str.isascii, around))
     if "\U000e0100" <= sign <= "\U000e01ef":  # variation selectors: room for hidden bytes
         return False

@@ -27,9 +27,9 @@ from catalog.catalog import Catalog
 from catalog.progress import track
 from catalog.splits import Split
 from generate.text.keywords import KeywordIndex, extract_words, split_values
-from generate.text.negation import affirmed_and_denied, denied_spans, is_denied
+from generate.text.negation import is_negated, negated_spans, split_negated
 from generate.text.quantities import MONEY, quantities
-from generate.text.scripts import UNSPACED, UNSPACED_SIGN, unspaced_words
+from generate.text.scripts import UNSPACED, UNSPACED_CHARACTER, unspaced_words
 
 Verdict = Literal["supported", "unsupported", "contradicts"]
 AGREEMENT = 2.0
@@ -87,15 +87,15 @@ class ClaimChecker:
         lowered = text.lower()
         values = self.keyword_index.attribute_values(item)
         claims: dict[str, Claim] = {}
-        denied = denied_spans(lowered)
+        spans = negated_spans(lowered)
         for match in self._phrases.finditer(lowered):
-            negated = is_denied(match.span(), denied)
+            negated = is_negated(match.span(), spans)
             words = f"not {match[0]}" if negated else match[0]
             verdict = self._verdict(match[0], values, evidence, negated)
             claims.setdefault(words, Claim(words, *verdict))
         # Words of a phrase that was checked as a whole are no claims of their own.
         rest = self._phrases.sub(lambda match: " " * len(match[0]), lowered)
-        for part, negated in zip(affirmed_and_denied(rest, denied), (False, True), strict=True):
+        for part, negated in zip(split_negated(rest, spans), (False, True), strict=True):
             for word in extract_words(part):
                 words = f"not {word}" if negated else word
                 if self.is_distinctive(word) and words not in claims:
@@ -273,8 +273,8 @@ class ClaimChecker:
         ]
         parts = [self.keyword_index.texts(item) or "", *values, *self.reviews(item)]
         text = "\n".join(parts).lower()
-        spans = denied_spans(text)
-        affirmed, denied = affirmed_and_denied(text, spans)
+        spans = negated_spans(text)
+        affirmed, denied = split_negated(text, spans)
         words = {form for word in extract_words(affirmed) for form in forms(word)}
         no_words = frozenset(form for word in extract_words(denied) for form in forms(word))
         for trait in self._traits(item):
@@ -309,7 +309,7 @@ class _Evidence:
     """What the catalog says about an item."""
 
     text: str
-    denied: Sequence[tuple[int, int]]
+    negated: Sequence[tuple[int, int]]
     """Spans of the text that are negated."""
     words: tuple[frozenset[str], frozenset[str]]
     """Affirmed words, and negated ones."""
@@ -318,18 +318,18 @@ class _Evidence:
 
     def contains(self, phrase: str, negated: bool) -> bool:
         found = re.finditer(_bounded(phrase), self.text)
-        return any(is_denied(match.span(), self.denied) == negated for match in found)
+        return any(is_negated(match.span(), self.negated) == negated for match in found)
 
 
 def _affirmed(text: str) -> str:
     lowered = text.lower()
-    return affirmed_and_denied(lowered, denied_spans(lowered))[0]
+    return split_negated(lowered, negated_spans(lowered))[0]
 
 
 def _bounded(phrase: str) -> str:
     """A pattern that finds the phrase as a word; characters of unspaced scripts need no boundary."""
-    start = "" if UNSPACED_SIGN.match(phrase[0]) else rf"(?<![^\W{UNSPACED}])(?<!-)"
-    end = "" if UNSPACED_SIGN.match(phrase[-1]) else rf"(?![^\W{UNSPACED}])(?!-)"
+    start = "" if UNSPACED_CHARACTER.match(phrase[0]) else rf"(?<![^\W{UNSPACED}])(?<!-)"
+    end = "" if UNSPACED_CHARACTER.match(phrase[-1]) else rf"(?![^\W{UNSPACED}])(?!-)"
     return f"{start}{re.escape(phrase)}{end}"
 
 

@@ -1,4 +1,4 @@
-"""The causal language model under the generator: built small, or a pretrained one under LoRA."""
+"""The causal language model of a text generator: a new small one, or a pretrained one with LoRA."""
 
 import hashlib
 from collections.abc import Iterable
@@ -22,13 +22,13 @@ class BaseModel:
     name: str
     """Name on the Hugging Face hub, or folder."""
     fingerprint: str
-    """Of its weights."""
+    """Hash of its weights."""
 
 
 def build_language_model(
     config: dict[str, Any], texts: Iterable[str], vocab_size: int
 ) -> tuple[PreTrainedModel, Tokenizer]:
-    """A new model from a Hugging Face config mapping, and a tokenizer learned from `texts`."""
+    """Builds a model from a Hugging Face config mapping, and trains a tokenizer on `texts`."""
     settings = dict(config)
     model_type = settings.pop("model_type", None)
     if model_type is None:
@@ -47,8 +47,8 @@ def build_language_model(
 def load_language_model(
     name: str, lora: LoraConfig, texts: Iterable[str] = ()
 ) -> tuple[PeftModel, Tokenizer, BaseModel]:
-    """A pretrained causal language model, by name or folder, frozen in float32; each of its linear
-    layers gets a trainable low-rank update (LoRA, Hu et al. 2021). Its tokenizer must read `texts`."""
+    """Loads a pretrained causal language model, by name or folder, frozen in float32, with trainable LoRA
+    (Hu et al. 2021) on each linear layer. Its tokenizer must be able to encode `texts`."""
     base = _load_base(name)
     tokenizer = read_tokenizer(name)
     check_tokenizer(tokenizer, name, texts, base.config.vocab_size)
@@ -60,7 +60,7 @@ def load_language_model(
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules="all-linear",
-        # GPT-2 keeps its matrices transposed.
+        # GPT-2 stores its matrices transposed.
         fan_in_fan_out=base.config.model_type == "gpt2",
     )
     reference = BaseModel(
@@ -72,16 +72,16 @@ def load_language_model(
 
 
 def load_adapted(base: BaseModel, adapter: Path) -> PeftModel:
-    """The adapter in a folder on the very base it was trained on."""
+    """Loads an adapter on the same base weights it was trained on."""
     model = _load_base(base.name)
-    _check(base, _fingerprint(model))
+    _check_fingerprint(base, _fingerprint(model))
     return PeftModel.from_pretrained(model, adapter)
 
 
 def add_adapter(model: object, base: BaseModel, other: BaseModel | None, adapter: Path) -> str:
-    """Puts one more adapter on a model of the base `other`; returns its name there, for `use_adapter`.
+    """Adds an adapter to a model with the base `other`; returns its name there, for `use_adapter`.
 
-    Raises VitrineError where it was trained on another base.
+    Raises VitrineError where the adapter was trained on another base.
     """
     if not isinstance(model, PeftModel) or not other or other.fingerprint != base.fingerprint:
         name = other.name if other else "a model built here"
@@ -94,12 +94,12 @@ def add_adapter(model: object, base: BaseModel, other: BaseModel | None, adapter
 
 
 def use_adapter(model: object, name: str) -> None:
-    """Of several on one base; nothing where the model has none."""
+    """Activates one of several LoRA adapters on a base (adapter swap); without adapters does nothing."""
     if isinstance(model, PeftModel) and model.active_adapter != name:
         model.set_adapter(name)
 
 
-def _check(base: BaseModel, found: str) -> None:
+def _check_fingerprint(base: BaseModel, found: str) -> None:
     if found != base.fingerprint:
         raise VitrineError(
             f"the language model {base.name!r} has other weights ({found[:12]}) than those this "
@@ -112,8 +112,8 @@ def _load_base(name: str) -> PreTrainedModel:
 
 
 def _fingerprint(model: torch.nn.Module) -> str:
-    """sha256 over every weight's name, shape and first 256 values: cheap, and enough to tell apart
-    two models that share a name."""
+    """sha256 over the name, shape and first 256 values of every weight: cheap, and enough to distinguish
+    two models of the same name."""
     digest = hashlib.sha256()
     for name, weight in sorted(model.state_dict().items()):
         digest.update(f"{name} {tuple(weight.shape)}".encode())

@@ -1,4 +1,4 @@
-"""Numbers in a text, with the unit or currency beside them, so that 12 m is 1,200 cm and no pack of 12."""
+"""Quantities in a text: numbers with their unit or currency, so that 12 m equals 1,200 cm, but not 12."""
 
 import re
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ _TIMES = {"min": 60.0, "h": 3600.0, "day": 86_400.0, "week": 604_800.0, "month":
 _TIMES |= {"year": 31_557_600.0}
 _OTHERS = {"%": 1.0, "°": 1.0, "v": 1.0, "w": 1.0, "kw": 1e3, "mah": 1.0, "mb": 1e-3, "gb": 1.0}
 _OTHERS |= {"tb": 1e3, "hz": 1.0, "khz": 1e3, "mhz": 1e6, "ghz": 1e9}
-_SPELT = {
+_SPELLINGS = {
     "mm": "millimeter millimeters millimetre millimetres",
     "cm": "centimeter centimeters centimetre centimetres",
     "m": "meter meters metre metres",
@@ -42,15 +42,15 @@ _CURRENCIES = ("$", "€", "£", "¥", "₹", "usd", "eur", "gbp", "jpy", "dolla
 
 
 def _units() -> dict[str, tuple[str, float]]:
-    """A unit as it is written → what it measures, and how many of the first such unit it is."""
+    """Unit as written → what it measures, and its size in the base unit."""
     found: dict[str, tuple[str, float]] = dict.fromkeys(_CURRENCIES, (MONEY, 1.0))
     groups = {"length": _LENGTHS, "weight": _WEIGHTS, "volume": _VOLUMES, "time": _TIMES}
     for kind, sizes in groups.items():
         found |= {name: (kind, size) for name, size in sizes.items()}
-    # Megabytes are gigabytes, kilowatts watts; a volt is neither.
+    # Units that convert into each other measure the same.
     kinds = {"mb": "gb", "tb": "gb", "kw": "w", "khz": "hz", "mhz": "hz", "ghz": "hz"}
     found |= {name: (kinds.get(name, name), size) for name, size in _OTHERS.items()}
-    for name, others in _SPELT.items():
+    for name, others in _SPELLINGS.items():
         found |= dict.fromkeys(others.split(), found[name])
     return found
 
@@ -69,27 +69,27 @@ _EACH = re.compile(_NUMBER)
 @dataclass(frozen=True)
 class Quantity:
     words: str
-    """The number as it is written, and its unit after a space."""
+    """The number as written, and its unit after a space."""
     value: float | str
-    """In the first unit of its kind; a date, or a version, is itself."""
+    """In the base unit of its kind; a date, or a version, as text."""
     kind: str | None
-    """What its unit measures; None without one."""
+    """What its unit measures; None without a unit."""
 
 
 def quantities(text: str) -> Iterator[Quantity]:
-    """Of a text in small letters. In "10 x 20 cm" and "5 to 10 cm" both numbers have the unit."""
+    """Finds quantities in a lower-case text. In "10 x 20 cm" and "5 to 10 cm" both numbers have the unit."""
     for match in _QUANTITY.finditer(text):
         unit = match["unit"] or match["money"]
         kind, size = UNITS[unit] if unit else (None, 1.0)
         for number in _EACH.findall(match["numbers"]):
-            value = read_number(number)
+            value = parse_number(number)
             if isinstance(value, float):
                 value = float(f"{value * size:.9g}")
             yield Quantity(f"{number} {unit}" if unit else number, value, kind)
 
 
-def read_number(text: str) -> float | str:
-    """1,299.50, 1.299,50 and 1299.5 are one; so are 12,5 and 12.5. A date is itself."""
+def parse_number(text: str) -> float | str:
+    """Parses a number: 1,299.50, 1.299,50 and 1299.5 are equal, as are 12,5 and 12.5; a date stays text."""
     if re.fullmatch(r"\d{1,3}(\.\d{3})+,\d{1,2}", text):
         return float(text.replace(".", "").replace(",", "."))
     if re.fullmatch(r"\d+,\d{1,2}", text):

@@ -1,4 +1,4 @@
-"""Words to token ids and back, where words are data: no text can bring in a special token."""
+"""Tokenizes texts as data: no text can produce a special token (defence against prompt injection)."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -17,7 +17,7 @@ _MARKUP = re.compile(r"\s*(<.*>|\[.*\])\s*", re.DOTALL)
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Byte-level BPE (GPT-2's) learned from `texts`; every string can be written with it."""
+    """Trains a byte-level BPE tokenizer (GPT-2's) on `texts`; it can encode every string."""
     tokenizer = tokenizers.Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -36,19 +36,19 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
 def encode_texts(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
     """Token ids of each text, closed by the end token unless the text is longer than `max_tokens`.
 
-    A cut text carries no end token: nobody should learn to stop in the middle of a sentence. Ids of
-    special tokens never come out of `texts`, whatever they spell.
+    A truncated text has no end token, so that no model learns to stop in the middle of a sentence. `texts`
+    never produce special tokens, whatever they spell.
     """
     end = special_id(tokenizer, "eos")
     return [[*ids, end][:max_tokens] for ids in plain_ids(tokenizer, texts)]
 
 
 def plain_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of each text, as data: see `reserved_ids` for those that never come out of it."""
+    """Token ids of each text, as data: without `reserved_ids`."""
     if not texts:
         return []
     reserved = reserved_ids(tokenizer)
-    # verbose=False: texts longer than the model's context are cut just below.
+    # verbose=False: no warning for texts beyond the model's context, which are truncated later.
     encoded = tokenizer(
         [clean_text(text) for text in texts],
         add_special_tokens=False,
@@ -59,19 +59,19 @@ def plain_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
 
 
 def reserved_ids(tokenizer: Tokenizer) -> frozenset[int]:
-    """Special tokens, and added ones that look like markup: Qwen's `<tool_call>` has a meaning for the
-    model, though its tokenizer does not call it special."""
+    """Ids that no text may produce: special tokens, and added tokens that look like markup, such as Qwen's
+    `<tool_call>`, which its tokenizer does not list as special."""
     added: dict[str, int] = cast(Any, tokenizer).get_added_vocab()
-    marks = {token for text, token in added.items() if _MARKUP.fullmatch(text)}
-    return frozenset({*tokenizer.all_special_ids, *marks})
+    markup = {token for text, token in added.items() if _MARKUP.fullmatch(text)}
+    return frozenset({*tokenizer.all_special_ids, *markup})
 
 
 def decode_text(tokenizer: Tokenizer, token_ids: Sequence[int]) -> str:
-    """The words of `token_ids`, cleaned the way the training texts were."""
+    """Decodes token ids, and cleans the text as training texts are."""
     return clean_text(str(tokenizer.decode(list(token_ids), skip_special_tokens=True)))
 
 
 def special_id(tokenizer: Tokenizer, name: Literal["bos", "eos"]) -> int | None:
-    """The id of the begin or end token, None where the tokenizer has none."""
+    """Id of the begin or end token; None where the tokenizer has none."""
     token = getattr(tokenizer, f"{name}_token_id")
     return token if isinstance(token, int) else None
