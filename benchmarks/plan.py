@@ -78,32 +78,26 @@ def trainings(folder: Path) -> Iterator[tuple[str, StageConfig]]:
         data=PretrainDataConfig(max_broken=0.2),
         trainer=TrainerConfig(accelerator="cpu", progress=False),
     )
+    yield from pretrainings(base)
+    yield from finetunings(base, folder)
+
+
+def pretrainings(base: PretrainConfig) -> Iterator[tuple[str, PretrainConfig]]:
     large, small = TowerConfig(config=bert(384, 6)), TowerConfig(config=bert(128, 2))
-    pictures = TowerConfig(config=vit(192, 4))
-    both = EncoderConfig(text=TowerConfig(config=bert(256, 4)), image=pictures)
+    image = TowerConfig(config=vit(192, 4))
+    both = EncoderConfig(text=TowerConfig(config=bert(256, 4)), image=image)
+    text_only = EncoderConfig(text=large, image=None)
+    large_image = EncoderConfig(text=small, image=TowerConfig(config=vit(384, 6)))
+    frozen = EncoderConfig(text=large, image=replace(image, frozen=True))
     yield "both", replace(base, encoder=both)
-    yield (
-        "text",
-        replace(
-            base,
-            encoder=EncoderConfig(text=large, image=None),
-            data=replace(base.data, rows=24),
-        ),
-    )
-    yield (
-        "image",
-        replace(
-            base,
-            encoder=EncoderConfig(text=small, image=TowerConfig(config=vit(384, 6))),
-            data=replace(base.data, rows=8),
-        ),
-    )
-    frozen = EncoderConfig(text=large, image=replace(pictures, frozen=True))
+    yield "text", replace(base, encoder=text_only, data=replace(base.data, rows=24))
+    yield "image", replace(base, encoder=large_image, data=replace(base.data, rows=8))
     yield "frozen", replace(base, encoder=frozen, data=replace(base.data, rows=24))
-    yield (
-        "parts",
-        replace(base, encoder=both, data=replace(base.data, rows=32, num_micro_batches=4)),
-    )
+    parts = replace(base.data, rows=32, num_micro_batches=4)
+    yield "parts", replace(base, encoder=both, data=parts)
+
+
+def finetunings(base: PretrainConfig, folder: Path) -> Iterator[tuple[str, FinetuneConfig]]:
     yield (
         "ids",
         FinetuneConfig(
@@ -114,21 +108,19 @@ def trainings(folder: Path) -> Iterator[tuple[str, StageConfig]]:
             trainer=base.trainer,
         ),
     )
+    towers = EncoderConfig(
+        text=TowerConfig(config=bert(384, 6)), image=TowerConfig(config=vit(192, 4))
+    )
+    untrained = replace(base.trainer, max_steps=0, checkpoint_every=0)
     encoder = run_pretraining(
-        replace(
-            base,
-            encoder=EncoderConfig(text=large, image=pictures),
-            trainer=replace(base.trainer, max_steps=0, checkpoint_every=0),
-        ),
-        folder / "encoder",
-        build_trainer,
+        replace(base, encoder=towers, trainer=untrained), folder / "encoder", build_trainer
     )
     for transfer in ("lora", "full"):
         yield (
             transfer,
             FinetuneConfig(
                 encoder=str(encoder),
-                catalog=CatalogConfig(path=str(home)),
+                catalog=base.catalog,
                 transfer=transfer,
                 data=FinetuneDataConfig(encode_items=96),
                 trainer=base.trainer,
