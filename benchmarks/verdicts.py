@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.record import write_record
-from finetune.statistics import LEVEL, difference_over_seeds
+from finetune.statistics import SIGNIFICANCE_LEVEL, difference_over_seeds
 
 NOISES = (0.0, 0.01, 0.03, 0.1)
 SEEDS = (2, 3, 5)
@@ -91,9 +91,9 @@ def called_different(
         for _ in range(draws):
             shop = Shop(num_users, luck, rng)
             ours, theirs = shop.arm(seeds, noise, better), shop.arm(seeds, noise)
-            crossed += difference_over_seeds(ours, theirs).p <= LEVEL
+            crossed += difference_over_seeds(ours, theirs).p <= SIGNIFICANCE_LEVEL
             single = (arm.mean(axis=0, keepdims=True) for arm in (ours, theirs))
-            alone += difference_over_seeds(*single).p <= LEVEL
+            alone += difference_over_seeds(*single).p <= SIGNIFICANCE_LEVEL
             tables += 1
     return tables, crossed, alone
 
@@ -132,7 +132,7 @@ def main() -> None:
         seeds=[0],
         figures=figures,
         goal=goals(figures),
-        sources=["finetune/statistics.py", "finetune/student.py"],
+        sources=["finetune/statistics.py", "finetune/student_t.py"],
         note="At a level of .05. Each figure is over tables of 500 and 2,000 users whose targets a "
         "training moves by .3 or 1.5 nats of their rank; noise is the standard deviation of an arm's "
         "NDCG@10 over seeds, as a share of it. users_alone: a t-test over users on the same draws after "

@@ -1,4 +1,4 @@
-"""The cache of what towers make of every item, while these learn."""
+"""Refreshes the cache of item embeddings while the towers learn."""
 
 from typing import Any
 
@@ -11,16 +11,16 @@ from pretrain.encoder import ItemEncoder
 
 
 class CacheRefresh(pl.Callback):
-    """Reads every item anew when it is asked to, and every `every` steps (0: never of itself).
+    """Encodes every item again when it is called, and every `every` steps (0: never by itself).
 
-    In between, steps read some items anew (see `finetune.module`), and the others' vectors age.
+    In between, steps encode some items (see `finetune.module`), and the other embeddings get stale.
     """
 
-    def __init__(self, encoder: ItemEncoder, reader: ItemContentLoader, every: int = 0) -> None:
+    def __init__(self, encoder: ItemEncoder, loader: ItemContentLoader, every: int = 0) -> None:
         self.encoder = encoder
-        self.reader = reader
+        self.loader = loader
         self.every = every
-        self.read_at = -1
+        self.refreshed_at = -1
 
     def __call__(self, module: FinetuneModule, step: int = -1) -> None:
         """What stands in the cache is then what the towers make of every item, after `step`.
@@ -30,14 +30,14 @@ class CacheRefresh(pl.Callback):
         All ranks call it, and each reads a share of the items.
         """
         assert module.content is not None
-        embed_on_ranks(self.encoder, self.reader, module.content)
+        embed_on_ranks(self.encoder, self.loader, module.content)
         module.recommender.adaptor.whiten(module.content)
-        self.read_at = step
+        self.refreshed_at = step
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
     ) -> None:
         step = trainer.global_step
-        if self.every and step % self.every == 0 and step != self.read_at:
+        if self.every and step % self.every == 0 and step != self.refreshed_at:
             assert isinstance(pl_module, FinetuneModule)
             self(pl_module, step)

@@ -1,4 +1,4 @@
-"""The page the Hugging Face Hub shows of a recommender: what its manifest says, in plain words."""
+"""The model card of a recommender for the Hugging Face Hub, from its manifest."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -11,7 +11,7 @@ from catalog.config import CatalogConfig
 from finetune.transfer import has_own_encoder, without_towers
 from pretrain.card import ABOUT_FILES, front_matter
 
-TOLD = {
+METRIC_NAMES = {
     "test/ndcg@10": "NDCG@10",
     "test/recall@10": "Recall@10",
     "test/mrr": "MRR",
@@ -20,7 +20,7 @@ TOLD = {
 
 
 def recommender_card(name: str, manifest: Mapping[str, Any]) -> str:
-    """`name`: of the folder, and so most likely of the repository."""
+    """The model card; `name` is that of the folder, and most likely of the repository."""
     config, metrics = manifest["config"], manifest["metrics"]
     shop = _catalog_name(config["catalog"])
     results = [
@@ -30,10 +30,10 @@ def recommender_card(name: str, manifest: Mapping[str, Any]) -> str:
             dataset_name=shop,
             dataset_split="test",
             metric_type=metric.partition("/")[2],
-            metric_name=what,
+            metric_name=label,
             metric_value=round(metrics[metric], 4),
         )
-        for metric, what in TOLD.items()
+        for metric, label in METRIC_NAMES.items()
         if metric.startswith("test/") and metrics.get(metric) is not None
     ]
     tags = ["recommendation", "sequential-recommendation", config["transfer"]]
@@ -41,8 +41,8 @@ def recommender_card(name: str, manifest: Mapping[str, Any]) -> str:
     return f"""{head}
 # {name}
 
-Ranks what a person of the shop *{shop}* is likely to want next, from what they had before. Fitted with \
-Vitrine: items are known by features `{config["features"]}`, transfer is `{config["transfer"]}`.
+Ranks the items of the shop *{shop}* that a user is likely to want next, from their history. Fitted with \
+Vitrine: items are represented by features `{config["features"]}`, transfer is `{config["transfer"]}`.
 
 ## Load it
 
@@ -63,10 +63,10 @@ needs one; a recommender or an encoder on the Hub is `hub:USER/NAME`. Or with th
 
 
 def _loading(name: str, config: Mapping[str, Any], parents: Mapping[str, Mapping[str, str]]) -> str:
-    usual = asdict(CatalogConfig())
-    told = {key: value for key, value in config["catalog"].items() if value != usual.get(key)}
-    told["path"] = _catalog_name(config["catalog"])
-    settings = ", ".join(f"{key}={value!r}" for key, value in told.items())
+    defaults = asdict(CatalogConfig())
+    changed = {key: value for key, value in config["catalog"].items() if value != defaults.get(key)}
+    changed["path"] = _catalog_name(config["catalog"])
+    settings = ", ".join(f"{key}={value!r}" for key, value in changed.items())
     encoder = ""
     if not (has_own_encoder(config["transfer"]) or without_towers(config["features"])):
         encoder = f', encoder="{PurePath(parents["encoder"]["path"]).name}"'
@@ -77,7 +77,7 @@ ranker = load_ranker("{name}", load_catalog(CatalogConfig({settings})){encoder})
 
 
 def _catalog_name(settings: Mapping[str, Any]) -> str:
-    """Without the folders it lies in, which are nobody's business; a dataset's name is kept whole."""
+    """The catalog's folder name without its path, which is private; a dataset's name is kept whole."""
     path = settings["path"]
     return path if settings["source"] == "huggingface" else PurePath(path).name
 
@@ -85,22 +85,22 @@ def _catalog_name(settings: Mapping[str, Any]) -> str:
 def _figures(split: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     if "added" in metrics:
         return (
-            f"Not measured: it was extended to a newer catalog. {metrics['kept']:,} items are as they "
-            f"were, {metrics['added']:,} were added by their content, {metrics['removed']:,} removed."
+            f"Not measured: it was extended to a newer catalog. {metrics['kept']:,} items are "
+            f"unchanged, {metrics['added']:,} were added by their content, {metrics['removed']:,} removed."
         )
     lines = [
         f"Of {metrics['test/users']:,.0f} test targets (split `{split['kind']}`), each ranked among all "
         "items of the shop:",
         "",
         *(
-            f"- {what}: {metrics[metric]:.4f}"
-            for metric, what in TOLD.items()
+            f"- {label}: {metrics[metric]:.4f}"
+            for metric, label in METRIC_NAMES.items()
             if metrics.get(metric) is not None
         ),
     ]
     low, high = metrics["test/ndcg@10_low"], metrics["test/ndcg@10_high"]
     if low is not None and high is not None:
-        lines.append(f"- 95 % interval of NDCG@10, over people: {low:.4f} to {high:.4f}")
+        lines.append(f"- 95 % interval of NDCG@10, over users: {low:.4f} to {high:.4f}")
     if metrics["seen_targets"]:
         lines.append(
             f"- the encoder was pretrained on {metrics['seen_targets']:,} of the targets: the figures "

@@ -1,4 +1,4 @@
-"""Feeds fine-tuning: packed rows of histories, and content of the items whose towers get gradient."""
+"""Batches of fine-tuning: packed rows of histories, and content of the items encoded with gradient."""
 
 from dataclasses import dataclass
 
@@ -26,13 +26,13 @@ class FinetuneBatch:
     segments: Tensor
     """int (rows, row_length)."""
     fresh: Tensor | None
-    """int (encode_items,): items to read through the towers now."""
+    """int (encode_items,): items to encode with gradient in this step."""
     content: Content
-    """Their content; empty where the towers stand still."""
+    """Their content; empty if the towers are frozen."""
 
     @property
     def followed(self) -> Tensor:
-        """bool (rows, row_length - 1): the next slot goes on with the same history."""
+        """bool (rows, row_length - 1): the next slot belongs to the same history."""
         return self.segments[:, :-1] == self.segments[:, 1:]
 
     @property
@@ -41,22 +41,22 @@ class FinetuneBatch:
 
 
 class FinetuneData(pl.LightningDataModule):
-    """Training histories alone; `reader` None where vectors come from a cache that never changes."""
+    """Training histories; `loader` None if the towers are frozen, so that the cache never changes."""
 
     def __init__(
         self,
         catalog: Catalog,
         split: Split,
-        reader: ItemContentLoader | None,
+        loader: ItemContentLoader | None,
         config: FinetuneDataConfig,
         *,
         row_length: int,
         seed: int,
         held_out: NDArray[np.bool_] | None = None,
     ) -> None:
-        """`held_out` bool (num_items,): items that are in no row."""
+        """`held_out` bool (num_items,): items left out of all rows."""
         super().__init__()
-        self.reader = reader
+        self.loader = loader
         self.config = config
         self.num_items = catalog.num_items
         self.rows = HistoryRows(
@@ -80,32 +80,32 @@ class FinetuneData(pl.LightningDataModule):
 
     def collate(self, rows: list[Row]) -> FinetuneBatch:
         items, segments, _ = stack_rows(rows)
-        if self.reader is None:
+        if self.loader is None:
             return FinetuneBatch(items, segments, None, {})
         fresh = self._choose_fresh(items.numpy())
-        return FinetuneBatch(items, segments, torch.from_numpy(fresh), self.reader.read(fresh))
+        return FinetuneBatch(items, segments, torch.from_numpy(fresh), self.loader.read(fresh))
 
     def brief_batch(self) -> FinetuneBatch:
-        """Two slots and two items: enough to say which weights a step reads (`pretrain.unused`)."""
+        """Two slots and two items: enough to find the weights that a step reads (`pretrain.unused`)."""
         items, segments, links = self.rows[0]
         items, segments, _ = stack_rows([(items[:2], segments[:2], links[:2])])
-        if self.reader is None:
+        if self.loader is None:
             return FinetuneBatch(items, segments, None, {})
         fresh = np.arange(min(2, self.num_items))
-        return FinetuneBatch(items, segments, torch.from_numpy(fresh), self.reader.read(fresh))
+        return FinetuneBatch(items, segments, torch.from_numpy(fresh), self.loader.read(fresh))
 
     def _choose_fresh(self, items: NDArray[np.int64]) -> NDArray[np.int64]:
         """`encode_items` distinct items of the whole catalog, seeded by the batch `items`.
 
-        Drawn without looking at what the batch holds: were its own items the fresh ones, the towers
-        could mark freshness itself, and every fresh target would win against stale negatives.
+        Sampled independently of the batch's items: if those were the fresh ones, the towers could mark
+        freshness itself, and every fresh target would win against stale negatives.
         """
         rng = np.random.default_rng([int(items.sum()), int(items[0, 0])])
-        wanted = min(self.config.encode_items, self.num_items)
-        if 4 * wanted > self.num_items:
-            return np.sort(rng.permutation(self.num_items)[:wanted])
-        drawn = np.unique(rng.integers(self.num_items, size=2 * wanted))
-        return np.sort(rng.permutation(drawn)[:wanted])
+        number = min(self.config.encode_items, self.num_items)
+        if 4 * number > self.num_items:
+            return np.sort(rng.permutation(self.num_items)[:number])
+        drawn = np.unique(rng.integers(self.num_items, size=2 * number))
+        return np.sort(rng.permutation(drawn)[:number])
 
     def transfer_batch_to_device(
         self, batch: FinetuneBatch, device: torch.device, dataloader_idx: int

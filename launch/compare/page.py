@@ -1,6 +1,6 @@
 """The HTML page of a comparison."""
 
-from finetune.verdict import Difference
+from finetune.significance import Difference
 from launch.compare.results import Comparison, caveats
 from launch.report.charts import interval_mark, interval_scale
 from launch.report.markup import Html, bounds, decimal, tag
@@ -70,7 +70,7 @@ def _pretraining(comparison: Comparison) -> str:
 
 def _contrast_row(label: str, difference: Difference, ticks: list[float], caveat: str) -> Html:
     looks = {"better": ("✓", "met"), "worse": ("✗", "unmet"), "no difference": ("○", "unclear")}
-    sign, look = looks["no difference" if difference.caveat else difference.word]
+    sign, look = looks["no difference" if difference.caveat else difference.verdict]
     figure = [
         tag("span", decimal(difference.value.value), class_="value"),
         tag("span", bounds(difference.value), class_="bounds"),
@@ -88,5 +88,5 @@ def _contrast_row(label: str, difference: Difference, ticks: list[float], caveat
         tag("td", figure, class_="number"),
         tag("td", interval_mark(difference.value, ticks, "ours", reference=0.0)),
         tag("td", f"{difference.adjusted:.3g}", class_="number"),
-        tag("td", tag("span", f"{sign} {difference.word}", class_=f"reading {look}")),
+        tag("td", tag("span", f"{sign} {difference.verdict}", class_=f"reading {look}")),
     )

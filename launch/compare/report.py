@@ -14,8 +14,8 @@ from catalog.catalog import Catalog
 from catalog.splits import Split, load_split
 from finetune.config import ArmConfig
 from finetune.metrics import metric_values
+from finetune.significance import compare_pairs, describe_difference
 from finetune.statistics import Interval, mean_over_seeds
-from finetune.verdict import differences, say
 from launch.compare.config import CompareConfig
 from launch.compare.contrasts import planned_contrasts, seed_independent_arms
 from launch.compare.convergence import convergence_sentences
@@ -93,10 +93,10 @@ def compare(
         {name: arm for name, arm in arms.items() if name in measured.ranks}, config.reference
     )
     pairs = [(ours, theirs) for _, ours, theirs in contrasts]
-    tested = differences(values, pairs, seed_independent_arms(arms))
+    tested = compare_pairs(values, pairs, seed_independent_arms(arms))
     labels = [label for label, _, _ in contrasts]
     sentences = [
-        say(
+        describe_difference(
             difference,
             label[0].upper() + label[1:],
             float(values[difference.theirs].mean()),

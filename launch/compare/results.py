@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.verdict import Difference
+from finetune.significance import Difference
 from launch.report.contents import ArmRow
 from launch.search.result import SearchResult
 

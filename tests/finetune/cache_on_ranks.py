@@ -63,7 +63,7 @@ def count_items_read() -> None:
         inside[0] = False
         assert module.content is not None
         whole = np.empty(tuple(module.content.shape), dtype=np.float32)
-        embed_items(self.encoder, self.reader, whole, progress=False)
+        embed_items(self.encoder, self.loader, whole, progress=False)
         torch.testing.assert_close(module.content, torch.from_numpy(whole), atol=1e-6, rtol=1e-5)
 
     ItemContentLoader.read, CacheRefresh.__call__ = counted, refreshed

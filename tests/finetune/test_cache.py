@@ -83,7 +83,7 @@ def test_dropout_of_low_rank_updates_is_at_work_in_towers_and_nothing_else_is(
             encoder = model.recommender.encoder
             assert encoder is not None
             model.train()
-            CacheRefresh(encoder, datamodule.reader)(model)
+            CacheRefresh(encoder, datamodule.loader)(model)
             layers = [part for part in encoder.modules() if isinstance(part, LoraLayer)]
             at_work = {one for layer in layers for one in layer.lora_dropout.modules()}
             working = {part for part in encoder.modules() if part.training}

@@ -102,7 +102,7 @@ def test_an_extended_recommenders_card_claims_no_figures(
 ) -> None:
     made = extend(runs["lora"], tmp_path / "more").path
     text = (made / "README.md").read_text()
-    assert "Not measured: it was extended to a newer catalog. 80 items are as they were" in text
+    assert "Not measured: it was extended to a newer catalog. 80 items are unchanged" in text
     assert "unknown_items='drop'" in lines_of(made)
 
 

@@ -12,7 +12,7 @@ from finetune.statistics import (
     mean_over_seeds,
     ratio_interval,
 )
-from finetune.student import critical_t, two_sided_p
+from finetune.student_t import critical_t, two_sided_p
 
 
 def test_interval_covers_the_mean_about_95_times_in_100() -> None:

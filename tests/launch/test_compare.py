@@ -16,8 +16,8 @@ from catalog.errors import DivergenceError, VitrineError
 from finetune.config import ArmConfig, FinetuneConfig, FinetuneDataConfig, MatrixFactorizationConfig
 from finetune.metrics import metric_values
 from finetune.run import run_finetuning
+from finetune.significance import Difference, compare_pairs, describe_difference
 from finetune.statistics import Interval
-from finetune.verdict import Difference, differences, say
 from launch.compare.arms import IMPUTATIONS, chosen_arms, default_arms
 from launch.compare.config import CompareConfig
 from launch.compare.contrasts import planned_contrasts, seed_independent_arms
@@ -167,12 +167,14 @@ def test_differences_are_called_real_only_after_correction() -> None:
         "same": same - same.mean(axis=1, keepdims=True) + users.mean(),
         "better": users + 0.05 + 0.1 * rng.normal(size=(3, 400)),
     }
-    better, same = differences(values, [("better", "base"), ("same", "base")])
-    assert (better.word, same.word) == ("better", "no difference")
+    better, same = compare_pairs(values, [("better", "base"), ("same", "base")])
+    assert (better.verdict, same.verdict) == ("better", "no difference")
     assert better.adjusted == pytest.approx(2 * better.p)
-    assert say(better, "This", values["base"].mean()).startswith("This helped here: NDCG@10 +0.05")
-    (worse,) = differences(values, [("base", "better")])
-    assert worse.word == "worse"
+    assert describe_difference(better, "This", values["base"].mean()).startswith(
+        "This helped here: NDCG@10 +0.05"
+    )
+    (worse,) = compare_pairs(values, [("base", "better")])
+    assert worse.verdict == "worse"
     assert better.caveat == worse.caveat == ""
 
 
@@ -180,14 +182,14 @@ def test_training_noise_is_in_the_verdict_or_said_to_be_unknown() -> None:
     rng = np.random.default_rng(1)
     users = rng.random(2_000)
     ours, theirs = (users * np.array([[0.9], [1.0], [1.1]]) + shift for shift in (0.02, 0.0))
-    (found,) = differences({"a": ours, "b": theirs}, [("a", "b")])
-    assert found.word == "no difference", "the seeds of one arm differ by more"
+    (found,) = compare_pairs({"a": ours, "b": theirs}, [("a", "b")])
+    assert found.verdict == "no difference", "the seeds of one arm differ by more"
     single = {"a": ours[:1], "b": theirs[:1]}
-    (alone,) = differences(single, [("a", "b")])
-    assert alone.word == "better"
+    (alone,) = compare_pairs(single, [("a", "b")])
+    assert alone.verdict == "better"
     assert alone.caveat == "training noise of a and b is not measured (one seed)"
-    assert say(alone, "A", 0.5, alone.caveat).endswith(f" Beware: {alone.caveat}.")
-    (known,) = differences(single, [("a", "b")], same_for_every_seed=["b"])
+    assert describe_difference(alone, "A", 0.5, alone.caveat).endswith(f" Beware: {alone.caveat}.")
+    (known,) = compare_pairs(single, [("a", "b")], same_for_every_seed=["b"])
     assert known.caveat == "training noise of a is not measured (one seed)"
     arms = default_arms(["text", "image"])
     assert seed_independent_arms(arms) == {"popularity", "item-knn", "zero-shot"}

@@ -1,4 +1,4 @@
-"""Student's t distribution, by the regularised incomplete beta function; needs no library for it."""
+"""Student's t distribution by the regularised incomplete beta function, without scipy."""
 
 import math
 
@@ -6,21 +6,25 @@ SMALLEST = 1e-300
 TERMS = 500
 
 
-def two_sided_p(t: float, freedom: float) -> float:
+def two_sided_p(t: float, degrees_of_freedom: float) -> float:
     """P(|T| ≥ |t|) with `freedom` > 0 degrees of freedom, not necessarily a whole number."""
     if math.isinf(t):
         return 0.0
-    return _incomplete_beta(freedom / 2, 0.5, freedom / (freedom + t * t))
+    return _incomplete_beta(
+        degrees_of_freedom / 2, 0.5, degrees_of_freedom / (degrees_of_freedom + t * t)
+    )
 
 
-def critical_t(level: float, freedom: float) -> float:
+def critical_t(level: float, degrees_of_freedom: float) -> float:
     """The t whose two-sided p is `level`, 0 < level < 1."""
     low, high = 0.0, 1.0
-    while two_sided_p(high, freedom) > level:
+    while two_sided_p(high, degrees_of_freedom) > level:
         low, high = high, 2 * high
     for _ in range(80):
         middle = (low + high) / 2
-        low, high = (middle, high) if two_sided_p(middle, freedom) > level else (low, middle)
+        low, high = (
+            (middle, high) if two_sided_p(middle, degrees_of_freedom) > level else (low, middle)
+        )
     return high
 
 
