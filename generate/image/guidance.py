@@ -1,4 +1,4 @@
-"""Guidance with a scale each for item, structure and person, as weights of plain passes."""
+"""Classifier-free guidance with a scale each for item, structure and user: weights of denoiser passes."""
 
 from typing import NamedTuple
 
@@ -24,7 +24,7 @@ class Scales(NamedTuple):
 
 
 def guidance_weights(has: Case, scales: Scales) -> dict[Case, float]:
-    """How much each pass counts; the weights sum to 1 and passes that count nothing are left out.
+    """The classifier-free guidance weight of each pass; they sum to 1, and passes of weight 0 are left out.
 
     f(∅) + s_item (f(i) − f(∅)) + s_structure (f(i, x) − f(i)) + s_user (f(i, x, u) − f(i, x)), one
     condition after the other as in Brooks et al. 2023 (InstructPix2Pix, equation 3) and DiFashion (Xu

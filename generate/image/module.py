@@ -1,4 +1,4 @@
-"""One step of learning to draw: clean a noisy picture, knowing the person, the item, both or neither."""
+"""Trains the image generator by flow matching, conditioned on user, item, both or neither."""
 
 from typing import Any
 
@@ -49,7 +49,7 @@ class ImageModule(pl.LightningModule):
         return loss
 
     def flow_loss(self, batch: ImageBatch) -> Tensor:
-        """E w(t) ‖x̂(x_t) − x‖². From nothing w = 1, table 1 of Li & He 2025 with x for both.
+        """Flow-matching loss E w(t) ‖x̂(x_t) − x‖². From scratch w = 1: table 1 of Li & He 2025, x for both.
 
         They weigh by 1 / t², which makes it a loss of velocities and favours fine detail. In a run
         of minutes that detail is learned at the expense of whose colours the picture has. A pretrained

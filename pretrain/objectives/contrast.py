@@ -37,10 +37,10 @@ def contrast(
     """InfoNCE of this rank's queries against the keys of all ranks (van den Oord et al., 2018).
 
     `queries` (n, d); `keys` (N, d) gathered; `positives` int (n,) the key each query belongs to;
-    `counts` bool (n,) which queries count; `query_ids` (n,) or (n, k) and `key_ids` (N,): a key with
-    one of the query's ids that is not its positive is no negative, and leaves the softmax by −inf
-    (setting it to 0 would still add exp(0)); `key_valid` bool (N,), true for every positive that counts;
-    `key_bias` (N,), without gradient, is added to the logits of negatives. A query's positive is in
+    `counts` bool (n,) which queries count; `query_ids` (n,) or (n, k) and `key_ids` (N,): hard negative
+    masking, a key with one of the query's ids that is not its positive is no negative and is masked
+    with −inf (setting it to 0 would still add exp(0)); `key_valid` bool (N,), true for every positive
+    that counts; `key_bias` (N,), without gradient, is added to the logits of negatives. A query's positive is in
     its softmax for certain, whatever was drawn, and gets none.
     Returns the sum over counted queries × ranks / number counted on all ranks.
     """
