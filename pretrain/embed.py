@@ -1,6 +1,6 @@
-"""`vitrine embed`: a catalog in, a `vectors` artifact out; resumable, in memory that does not grow.
+"""`vitrine embed`: writes the embedding of every item of a catalog as a `vectors` artifact.
 
-Items are read in blocks. Within a block they go through the towers in batches of similar length, and a
+It resumes, and its memory does not grow with the catalog. Items are read in blocks. Within a block they go through the towers in batches of similar length, and a
 block is on disk before the next one begins.
 """
 
@@ -30,13 +30,13 @@ from pretrain.vectors_artifact import HASHES_FILE, content_hashes, write_ids
 from pretrain.work import check_claimed, claim_work
 
 ITEM_VECTORS = "item_vectors"
-"""The name of the encoder's own vectors; extractors have other names."""
+"""The name of the encoder's own embeddings; extractors have other names."""
 
 
 def run_embedding(config: EmbedConfig, output: Path) -> Path:
-    """Writes a `vectors` artifact: item vectors, those of the extractors, and the item ids of the rows.
+    """Writes a `vectors` artifact: item embeddings, those of the extractors, and the item ids of the rows.
 
-    A run that was stopped resumes. Where `output` already holds vectors of the same encoder, only items
+    A run that was stopped resumes. Where `output` already holds embeddings of the same encoder, only items
     whose content changed go through the towers. Under torchrun the processes share the blocks.
     """
     from accelerate import PartialState

@@ -40,8 +40,8 @@ def contrast(
     `counts` bool (n,) which queries count; `query_ids` (n,) or (n, k) and `key_ids` (N,): hard negative
     masking, a key with one of the query's ids that is not its positive is no negative and is masked
     with −inf (setting it to 0 would still add exp(0)); `key_valid` bool (N,), true for every positive
-    that counts; `key_bias` (N,), without gradient, is added to the logits of negatives. A query's positive is in
-    its softmax for certain, whatever was drawn, and gets none.
+    that counts; `key_bias` (N,), without gradient, is added to the logits of negatives. A query's
+    positive is in its softmax for certain, whatever was drawn, and gets none.
     Returns the sum over counted queries × ranks / number counted on all ranks.
     """
     bias = _full(queries.new_zeros(len(keys)) if key_bias is None else key_bias)
