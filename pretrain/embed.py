@@ -1,7 +1,7 @@
 """`vitrine embed`: writes the embedding of every item of a catalog as a `vectors` artifact.
 
-It resumes, and its memory does not grow with the catalog. Items are read in blocks. Within a block they go through the towers in batches of similar length, and a
-block is on disk before the next one begins.
+It resumes, and its memory does not grow with the catalog. Items are read in blocks. Within a block they
+go through the towers in batches of similar length, and a block is on disk before the next one begins.
 """
 
 import os
