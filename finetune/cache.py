@@ -23,11 +23,10 @@ class CacheRefresh(pl.Callback):
         self.refreshed_at = -1
 
     def __call__(self, module: FinetuneModule, step: int = -1) -> None:
-        """What stands in the cache is then what the towers make of every item, after `step`.
+        """Encodes all items into the cache, and fits the whitening to the new embeddings, after `step`.
 
-        The whitening is fitted to them anew: under that of where the towers stood before, a shift all
-        items share, small as it is in their narrow cone, is louder than what tells them apart.
-        All ranks call it, and each reads a share of the items.
+        With the whitening of the earlier embeddings, the shift that all items share would dominate what
+        distinguishes them. All ranks call it, and each encodes a share of the items.
         """
         assert module.content is not None
         embed_on_ranks(self.encoder, self.loader, module.content)

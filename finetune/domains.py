@@ -121,9 +121,9 @@ class DomainRanker(Ranker):
         self.activate()
         return super().user_states(histories)
 
-    def picture_vectors(self, pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
+    def image_vectors(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
         self.activate()
-        return super().picture_vectors(pictures)
+        return super().image_vectors(images)
 
 
 def open_adapter(recommender: str | Path) -> Artifact:

@@ -17,7 +17,7 @@ from finetune.fitting import FitRequest, Fitted, TrainingPlan, train
 from finetune.item_content import ItemContent, learned_items, prepare_content
 from finetune.leakage import count_seen_targets
 from finetune.metrics import Ranking
-from finetune.module import FinetuneModule
+from finetune.module import FinetuneModule, StepSettings
 from finetune.ranker import Ranker
 
 AUTO_FEATURES: tuple[Features, ...] = ("content", "content+id")
@@ -119,8 +119,5 @@ def build_module(
         assembled.recommender,
         content.embeddings,
         torch.from_numpy(counts),
-        config.optimizer,
-        config.alignment,
-        config.encoder_learning,
-        config.num_negatives(request.catalog.num_items),
+        StepSettings.of(config, request.catalog.num_items),
     )

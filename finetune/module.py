@@ -1,5 +1,6 @@
 """Training step of fine-tuning: encode some items with gradient, predict every next item of the batch."""
 
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import pytorch_lightning as pl
@@ -9,7 +10,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from finetune.cold_start import impute_cold_embeddings
-from finetune.config import EncoderLearning
+from finetune.config import EncoderLearning, FinetuneConfig
 from finetune.data import FinetuneBatch
 from finetune.losses import full_softmax_loss, sample_negatives, sampled_softmax_loss
 from finetune.recommender import Recommender
@@ -20,6 +21,23 @@ from pretrain.optim import layer_rates, make_optimizer
 from pretrain.unused import freeze_unused
 
 ALIGNMENT_TEMPERATURE = 0.07
+
+
+@dataclass(frozen=True)
+class StepSettings:
+    """Losses and learning rates of a training step."""
+
+    optimizer: OptimizerConfig
+    alignment: float = 0.0
+    """Weight of the cross-modal InfoNCE of the items encoded in a step."""
+    encoder_learning: EncoderLearning = field(default_factory=EncoderLearning)
+    negatives: int | None = None
+    """Negatives sampled per step beside the targets; None: full softmax."""
+
+    @classmethod
+    def of(cls, config: FinetuneConfig, num_items: int) -> "StepSettings":
+        negatives = config.num_negatives(num_items)
+        return cls(config.optimizer, config.alignment, config.encoder_learning, negatives)
 
 
 class FinetuneModule(pl.LightningModule):
@@ -42,23 +60,17 @@ class FinetuneModule(pl.LightningModule):
         recommender: Recommender,
         content: Tensor | None,
         train_counts: Tensor,
-        optimizer: OptimizerConfig,
-        alignment: float = 0.0,
-        encoder_learning: EncoderLearning | None = None,
-        negatives: int | None = None,
+        settings: StepSettings,
     ) -> None:
         """`content` float32 (num_items, width), or None for id embeddings alone.
 
         `train_counts` int (num_items,): training interactions of each item. Cold items (count 0) are no
         candidates in training: most were not for sale yet, and as negatives of every softmax they would
-        only learn to rank last. `negatives`: sampled per step beside the targets; None: full softmax.
+        only learn to rank last.
         """
         super().__init__()
         self.recommender = recommender
-        self.alignment = alignment
-        self.encoder_learning = encoder_learning or EncoderLearning()
-        self.negatives = negatives
-        self.optimizer_config = optimizer
+        self.settings = settings
         encoder = recommender.encoder
         towers_learn = encoder is not None and any(p.requires_grad for p in encoder.parameters())
         self.register_buffer("content", content, persistent=towers_learn)
@@ -109,13 +121,15 @@ class FinetuneModule(pl.LightningModule):
             # Every rank writes all ranks' items into its cache, so that all caches stay equal.
             rows, read = gather_rows(batch.fresh), gather_rows(fresh.detach())
             self.content.index_copy_(0, rows, read.to(self.content.dtype))
-            if self.alignment and self.recommender.encoder.pairs:
+            if self.settings.alignment and self.recommender.encoder.pairs:
                 losses = [alignment_loss(encoded, *two) for two in self.recommender.encoder.pairs]
                 aligned = torch.stack(losses).mean()
-        next_item_loss = self.full_softmax if self.negatives is None else self.sampled_softmax
-        loss = next_item_loss(batch, fresh, self.negatives or 0)
+        next_item_loss = (
+            self.full_softmax if self.settings.negatives is None else self.sampled_softmax
+        )
+        loss = next_item_loss(batch, fresh, self.settings.negatives or 0)
         self.log("loss", loss, sync_dist=True, batch_size=len(batch.items))
-        return loss if aligned is None else loss + self.alignment * aligned
+        return loss if aligned is None else loss + self.settings.alignment * aligned
 
     def full_softmax(self, batch: FinetuneBatch, fresh: Tensor | None, _: int) -> Tensor:
         content = self.content
@@ -162,8 +176,8 @@ class FinetuneModule(pl.LightningModule):
         The encoder's weights keep their gradients during the warm-up: DDP and ZeRO wait for each of them,
         and AdamW's moments are up to date when the encoder starts to learn.
         """
-        config, steps = self.optimizer_config, self.trainer.max_steps
-        encoder, learning = self.recommender.encoder, self.encoder_learning
+        config, steps = self.settings.optimizer, self.trainer.max_steps
+        encoder, learning = self.recommender.encoder, self.settings.encoder_learning
         if encoder is None:
             return make_optimizer(self.parameters(), config, steps)
         rates = encoder_rates(encoder, learning, config.layer_decay)

@@ -75,19 +75,21 @@ class Ranker:
         return nonfinite_cause(self.recommender)
 
     @torch.no_grad()
-    def picture_vectors(self, pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
+    def image_vectors(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
         """Item vectors of images (height, width, 3) without any other content: float32 (images, width), unit
         length. VitrineError if the recommender's encoder has no image modality."""
         encoder = self.recommender.encoder
         kinds = {} if encoder is None else encoder.kinds
-        looks = [(name, kind) for name, kind in kinds.items() if isinstance(kind, Picture)]
-        if encoder is None or not looks:
+        image_modalities = [
+            (name, kind) for name, kind in kinds.items() if isinstance(kind, Picture)
+        ]
+        if encoder is None or not image_modalities:
             raise VitrineError(
-                "this recommender looks at no pictures, so it cannot say which candidate is liked best; "
+                "this recommender's encoder reads no images, so candidates cannot be compared by it; "
                 "sample with num_candidates 1."
             )
-        name, kind = looks[0]
-        pixels = kind.pixels(pictures).to(self.device, encoder.dtype)
+        name, kind = image_modalities[0]
+        pixels = kind.pixels(images).to(self.device, encoder.dtype)
         content = {name: {"present": torch.ones(len(pixels)).bool(), "pixel_values": pixels}}
         part = encoder.projections[name](encoder.read(name, content))
         stacked = torch.zeros(len(part), len(encoder.kinds), part.shape[1], device=part.device)

@@ -16,7 +16,7 @@ TRIED_K, TRIED_SHRINK = (20, 50, 100, 200, 500), (0.0, 10.0, 30.0, 100.0)
 DEFAULT_K, DEFAULT_SHRINK = 100, 10.0
 """Values without validation targets."""
 MOST_KEPT = 2**27
-"""Maximum number of neighbours of all items together: 1.5 GB."""
+"""Maximum number of neighbours of all items block_cosines: 1.5 GB."""
 DENSE_BYTES = 64 * 2**20
 """Memory of one block of the item × item matrix."""
 PAIRS_AT_ONCE = 2**20
@@ -52,56 +52,62 @@ class ItemKNN:
         users, items = train_user_items(catalog, split)
         pairs = np.unique(users * catalog.num_items + items)
         users, items = pairs // catalog.num_items, pairs % catalog.num_items
-        begins = np.searchsorted(
-            users, np.arange(catalog.num_users + 1)
-        )  # start of each user's items
-        of_item = np.argsort(items, kind="stable")  # interactions sorted by item
-        starts = np.searchsorted(items[of_item], np.arange(catalog.num_items + 1))
+        # The start of each user's items.
+        begins = np.searchsorted(users, np.arange(catalog.num_users + 1))
+        by_item = np.argsort(items, kind="stable")  # interactions sorted by item
+        starts = np.searchsorted(items[by_item], np.arange(catalog.num_items + 1))
         sizes = np.diff(starts).astype(np.float32)
         k = min(k, catalog.num_items)
-        found = np.zeros((catalog.num_items, k), dtype=np.int32)
+        neighbours = np.zeros((catalog.num_items, k), dtype=np.int32)
         cosines = np.zeros((catalog.num_items, k), dtype=np.float32)
         block = max(1, DENSE_BYTES // (8 * catalog.num_items))
         for first in range(0, catalog.num_items, block):
             last = min(first + block, catalog.num_items)
             chosen = np.arange(first, last)
-            places = of_item[starts[first] : starts[last]]
-            counts = _together(
-                items, begins, users[places], items[places] - first, catalog.num_items, last - first
+            entries = by_item[starts[first] : starts[last]]
+            counts = _cooccurrence(
+                items,
+                begins,
+                users[entries],
+                items[entries] - first,
+                catalog.num_items,
+                last - first,
             )
-            together = torch.from_numpy(counts.reshape(catalog.num_items, -1))
+            block_cosines = torch.from_numpy(counts.reshape(catalog.num_items, -1))
             if not itself:
-                together[chosen, chosen - first] = 0.0
+                block_cosines[chosen, chosen - first] = 0.0
             lengths = np.sqrt(sizes[:, None] * sizes[chosen]) + shrink
-            together /= torch.from_numpy(lengths).clamp(min=1e-12)  # 0 for cold items
-            best, rows = together.topk(k, dim=0)
-            found[chosen], cosines[chosen] = rows.T.numpy(), best.T.numpy()
+            block_cosines /= torch.from_numpy(lengths).clamp(min=1e-12)  # 0 for cold items
+            best, rows = block_cosines.topk(k, dim=0)
+            neighbours[chosen], cosines[chosen] = rows.T.numpy(), best.T.numpy()
             if progress is not None:
                 progress(last)
-        return cls(torch.from_numpy(found), torch.from_numpy(cosines))
+        return cls(torch.from_numpy(neighbours), torch.from_numpy(cosines))
 
     def scorer(self, catalog: Catalog, targets: Targets) -> ScoreFunction:
         """Scores are sums of similarities to the items of the history."""
         interactions = catalog.interactions
 
         def score(indices: Tensor, part: slice) -> Tensor:
-            taken = [np.unique(targets.history(interactions, row)) for row in indices.tolist()]
-            owners = torch.arange(len(indices)).repeat_interleave(torch.tensor([*map(len, taken)]))
-            of_all, width = torch.from_numpy(np.concatenate(taken)), part.stop - part.start
+            histories = [np.unique(targets.history(interactions, row)) for row in indices.tolist()]
+            owners = torch.arange(len(indices)).repeat_interleave(
+                torch.tensor([*map(len, histories)])
+            )
+            of_all, width = torch.from_numpy(np.concatenate(histories)), part.stop - part.start
             scores = torch.zeros(len(indices) * width)
             step = max(1, PAIRS_AT_ONCE // self.items.shape[1])
             for first in range(0, len(of_all), step):
                 rows = slice(first, first + step)
                 items = self.items[of_all[rows]].long() - part.start
                 inside = (items >= 0) & (items < width)
-                places = (owners[rows].unsqueeze(1) * width + items)[inside]
-                scores.index_add_(0, places, self.similarities[of_all[rows]][inside])
+                entries = (owners[rows].unsqueeze(1) * width + items)[inside]
+                scores.index_add_(0, entries, self.similarities[of_all[rows]][inside])
             return scores.view(len(indices), width)
 
         return score
 
 
-def _together(
+def _cooccurrence(
     items: NDArray[np.int64],
     begins: NDArray[np.int64],
     users: NDArray[np.int64],
@@ -123,9 +129,10 @@ def _together(
         within = np.arange(lengths[part].sum()) - np.repeat(
             ends[part] - lengths[part] - (ends[start] - lengths[start]), lengths[part]
         )
-        theirs = items[np.repeat(begins[users[part]], lengths[part]) + within]
+        items_of_users = items[np.repeat(begins[users[part]], lengths[part]) + within]
         cells, times = np.unique(
-            theirs * num_columns + np.repeat(columns[part], lengths[part]), return_counts=True
+            items_of_users * num_columns + np.repeat(columns[part], lengths[part]),
+            return_counts=True,
         )
         counts[cells] += times
         start = stop

@@ -1,1 +1,1 @@
-"""Generative retrieval: items as sequences of codes, and a decoder that tells the next item's codes."""
+"""Generative recommendation by semantic ids: items as codes, and a decoder of the next item's codes."""

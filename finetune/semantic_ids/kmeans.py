@@ -1,10 +1,10 @@
-"""k-means on a sample, in chunks: what both tokenisers begin from."""
+"""k-means on a sample, in chunks, for both tokenizers."""
 
 import torch
 from torch import Tensor
 
 SAMPLE = 256
-"""Points read for each centre at most, as faiss does; more move a centre by next to nothing."""
+"""Sampled points per centre at most, as in faiss; more hardly move a centre."""
 DISTANCES = 2**22
 """Distances held at once."""
 
@@ -48,7 +48,7 @@ def assign(points: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _spread(sample: Tensor, num_centers: int, generator: torch.Generator) -> Tensor:
-    """Points of the sample, each drawn by its squared distance to those drawn before."""
+    """k-means++: points of the sample, each drawn in proportion to its squared distance to those before."""
     first = int(torch.randint(len(sample), (1,), generator=generator))
     drawn, distances = [first], torch.full((len(sample),), float("inf"), device=sample.device)
     while len(drawn) < num_centers:

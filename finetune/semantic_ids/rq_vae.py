@@ -1,4 +1,6 @@
-"""The RQ-VAE (Lee et al., 2022, as TIGER uses it: Rajput et al., 2023): codes of a learned space."""
+"""The RQ-VAE (Lee et al., 2022), the tokenizer of TIGER (Rajput et al., 2023): residual quantisation."""
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -10,17 +12,17 @@ from finetune.semantic_ids.kmeans import SAMPLE, assign, kmeans
 BATCH = 1024
 LATENT = 32
 WARMUP_SHARE = 0.2
-"""Share of the steps before there are codes: k-means then begins from vectors that say something."""
+"""Share of the steps without quantisation, before k-means initialises the codebooks."""
 COMMITMENT = 0.25
-"""Weight β of what draws a vector to its code, beside what draws the code to the vector."""
+"""Weight β of the commitment loss, which draws a vector to its code."""
 REVIVE_EVERY = 100
-"""Steps in which a code must have been used once."""
+"""Steps within which an unused code is revived."""
 LEARNING_RATE = 1e-3
 CHUNK = 65_536
 
 
 class RqVae(nn.Module):
-    """Encoder, codebooks, decoder; a code stands for what the codes before it have left."""
+    """Encoder, codebooks and decoder; each level quantises the residual of the levels before it."""
 
     def __init__(self, width: int, levels: int, num_codes: int) -> None:
         super().__init__()
@@ -30,17 +32,19 @@ class RqVae(nn.Module):
         self.codebooks = nn.Parameter(torch.zeros(levels, num_codes, latent))
 
     def forward(self, vectors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of `vectors` (n, width): their reconstruction (n, width), codes int64 (n, levels), and what
-        was left before each level (n, levels, latent)."""
+        """The reconstruction of `vectors` (n, width), codes int64 (n, levels), and the residuals before each
+        level (n, levels, latent)."""
         latents = self.encoder(vectors)
         residuals, codes, residuals_per_level = latents, [], []
         for book in self.codebooks:
             nearest, _ = assign(residuals.detach(), book.detach())
             codes.append(nearest)
             residuals_per_level.append(residuals)
-            residuals = residuals - book[nearest].detach()  # a code learns from its own level alone
+            residuals = (
+                residuals - book[nearest].detach()
+            )  # the gradient of a code is that of its own level
         quantised = latents - residuals
-        through = latents + (quantised - latents).detach()  # the gradient skips the quantisation
+        through = latents + (quantised - latents).detach()  # straight-through gradient
         return (
             self.decoder(through),
             torch.stack(codes, dim=1),
@@ -48,15 +52,15 @@ class RqVae(nn.Module):
         )
 
     def loss(self, vectors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The mean over items of ‖x − x̂‖² + Σ ‖sg(r) − e‖² + β ‖r − sg(e)‖²; codes; what was left."""
+        """The mean over items of ‖x − x̂‖² + Σ ‖sg(r) − e‖² + β ‖r − sg(e)‖²; codes; residuals."""
         rebuilt, codes, residuals_per_level = self(vectors)
         levels = torch.arange(codes.shape[1], device=codes.device)
         chosen = self.codebooks[levels, codes]
         to_codes = (residuals_per_level.detach() - chosen).square().sum(dim=(1, 2))
         commitment = (residuals_per_level - chosen.detach()).square().sum(dim=(1, 2))
-        missed = (rebuilt - vectors).square().sum(dim=1)
+        error = (rebuilt - vectors).square().sum(dim=1)
         return (
-            (missed + to_codes + COMMITMENT * commitment).mean(),
+            (error + to_codes + COMMITMENT * commitment).mean(),
             codes,
             residuals_per_level.detach(),
         )
@@ -67,7 +71,7 @@ class RqVae(nn.Module):
 
     @torch.no_grad()
     def initialize_codebooks(self, vectors: Tensor, seed: int) -> None:
-        """Puts the codebooks where k-means finds the encoder's vectors."""
+        """Initialises the codebooks by k-means of the encoder's residuals."""
         residuals = self.encoder(vectors)
         for level, book in enumerate(self.codebooks):
             book.copy_(kmeans(residuals, len(book), seed + level))
@@ -75,7 +79,7 @@ class RqVae(nn.Module):
 
     @torch.no_grad()
     def revive(self, used: Tensor, residuals_per_level: Tensor, generator: torch.Generator) -> None:
-        """Moves codes not `used`, bool (levels, codes), onto what was left of random items (n, …)."""
+        """Moves codes not `used`, bool (levels, codes), onto residuals of random items (n, …)."""
         for level, book in enumerate(self.codebooks):
             dead = (~used[level]).nonzero().squeeze(1)
             drawn = torch.randint(len(residuals_per_level), (len(dead),), generator=generator).to(
@@ -84,22 +88,29 @@ class RqVae(nn.Module):
             book[dead] = residuals_per_level[drawn, level]
 
 
+@dataclass(frozen=True)
+class RqVaeFit:
+    """How an RQ-VAE is fitted."""
+
+    levels: int
+    num_codes: int
+    seed: int
+    steps: int
+    progress: bool = False
+
+
 def fit_rq_vae(
-    vectors: Tensor,
-    levels: int,
-    num_codes: int,
-    seed: int,
-    steps: int,
-    progress: bool = False,
-    learned: Tensor | None = None,
+    vectors: Tensor, settings: RqVaeFit, learned: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Codes of `vectors` (n, width), int64 (n, levels), and what is missed of each, (n,): ‖x − x̂‖².
+    """Codes of `vectors` (n, width), int64 (n, levels), and their reconstruction errors ‖x − x̂‖², (n,).
 
     Fitted to `learned` (m, width), by default to all vectors.
     """
+    levels, num_codes, seed = settings.levels, settings.num_codes, settings.seed
+    steps = settings.steps
     torch.manual_seed(seed)
     learned = vectors if learned is None else learned
-    scale = learned.std().clamp(min=1e-6)  # what networks learn from best has about unit variance
+    scale = learned.std().clamp(min=1e-6)  # about unit variance
     vectors, learned = vectors / scale, learned / scale
     generator = torch.Generator().manual_seed(seed)
     model = RqVae(vectors.shape[1], levels, num_codes).to(vectors.device)
@@ -112,7 +123,7 @@ def fit_rq_vae(
 
     begin_at = round(WARMUP_SHARE * steps) + 1
     used = torch.zeros(levels, num_codes, dtype=torch.bool, device=vectors.device)
-    for step in track(range(1, steps + 1), "Fitting the RQ-VAE", shown=progress):
+    for step in track(range(1, steps + 1), "Fitting the RQ-VAE", shown=settings.progress):
         if step < begin_at:
             loss = model.plain_loss(draw())
         else:
@@ -121,17 +132,17 @@ def fit_rq_vae(
             loss, codes, residuals_per_level = model.loss(draw())
             used |= F.one_hot(codes, num_codes).bool().any(dim=0)
             if (step - begin_at) % REVIVE_EVERY == REVIVE_EVERY - 1:
-                # A code that is moved at the very end would stay where it was put.
+                # A code that is revived at the very end would not be trained any more.
                 if step < steps - REVIVE_EVERY:
                     model.revive(used, residuals_per_level, generator)
                 used.zero_()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    found, missed = [], []
+    all_codes, errors = [], []
     with torch.no_grad():
         for part in vectors.split(CHUNK):
             rebuilt, codes, _ = model(part)
-            found.append(codes)
-            missed.append((rebuilt - part).square().sum(dim=1))
-    return torch.cat(found), torch.cat(missed) * scale.square()
+            all_codes.append(codes)
+            errors.append((rebuilt - part).square().sum(dim=1))
+    return torch.cat(all_codes), torch.cat(errors) * scale.square()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from finetune.semantic_ids.config import SemanticIdConfig
 from finetune.semantic_ids.kmeans import assign, kmeans
-from finetune.semantic_ids.rq_vae import fit_rq_vae
+from finetune.semantic_ids.rq_vae import RqVaeFit, fit_rq_vae
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,9 +41,8 @@ def assign_semantic_ids(
         learned = vectors[torch.from_numpy(learned_items).to(vectors.device)]
     num_codes = min(config.codebook_size, max(2, len(learned) // 4))
     if config.tokenizer == "rq-vae":
-        codes, errors = fit_rq_vae(
-            vectors, config.num_levels, num_codes, seed, config.tokenizer_steps, progress, learned
-        )
+        settings = RqVaeFit(config.num_levels, num_codes, seed, config.tokenizer_steps, progress)
+        codes, errors = fit_rq_vae(vectors, settings, learned)
     else:
         codes, errors = residual_kmeans(vectors, config.num_levels, num_codes, seed, learned)
     # Vectors that are equal up to float32 rounding have an error of almost zero.

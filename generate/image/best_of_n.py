@@ -88,5 +88,5 @@ def _reasons(
 
 def _liked(ranker: Ranker, pictures: Sequence[Image.Image], wanted: Tensor) -> np.ndarray:
     """(pictures,): likeness of each to what is wanted (pictures, width)."""
-    seen = ranker.picture_vectors([np.asarray(picture) for picture in pictures])
+    seen = ranker.image_vectors([np.asarray(picture) for picture in pictures])
     return torch.einsum("nd,nd->n", seen, wanted).numpy()

@@ -25,7 +25,7 @@ from finetune.assembly import assemble
 from finetune.components import build_components
 from finetune.config import FinetuneConfig
 from finetune.data import FinetuneBatch, FinetuneData
-from finetune.module import FinetuneModule
+from finetune.module import FinetuneModule, StepSettings
 from pretrain.artifact import SEQUENCE_FOLDER, EncoderBundle, new_encoder
 from pretrain.config import PretrainConfig, SequenceConfig
 from pretrain.data import PretrainBatch
@@ -128,10 +128,7 @@ def _finetuning(config: FinetuneConfig, catalog: Catalog, split: Split) -> Built
         built.recommender,
         content,
         torch.from_numpy(split.train_counts),
-        config.optimizer,
-        config.alignment,
-        config.encoder_learning,
-        config.num_negatives(catalog.num_items),
+        StepSettings.of(config, catalog.num_items),
     )
     length = components.history.config.max_history
     rows = stage_rows(config, catalog, split, length)

@@ -83,11 +83,11 @@ def test_a_domain_sees_pictures_by_its_own_adapter_whichever_was_asked_last(
     for name in alone:
         domains.add(name, folders[name])
     picture = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
-    seen = {name: own.picture_vectors([picture]) for name, own in alone.items()}
+    seen = {name: own.image_vectors([picture]) for name, own in alone.items()}
     assert (seen["one"] - seen["two"]).abs().max().item() > 1e-4
     for name, asked_before in (("one", "two"), ("two", "one")):
         states(domains.ranker(asked_before))
-        found = domains.ranker(name).picture_vectors([picture])
+        found = domains.ranker(name).image_vectors([picture])
         torch.testing.assert_close(found, seen[name], rtol=0, atol=0)
 
 

@@ -19,7 +19,7 @@ from finetune.data import FinetuneBatch, FinetuneData
 from finetune.fitting import FitRequest
 from finetune.item_content import build_content_loader, initial_embeddings
 from finetune.manifest import read_curves
-from finetune.module import FinetuneModule, remove_common_shift
+from finetune.module import FinetuneModule, StepSettings, remove_common_shift
 from finetune.run import run_finetuning
 from pretrain.towers import Projection
 from tests.finetune.test_transfer import build_trainer
@@ -51,8 +51,7 @@ def module_of(config: FinetuneConfig) -> tuple[FinetuneModule, CacheRefresh]:
         built.recommender,
         content,
         torch.from_numpy(split.train_counts),
-        config.optimizer,
-        encoder_learning=config.encoder_learning,
+        StepSettings(config.optimizer, encoder_learning=config.encoder_learning),
     )
     module._trainer = SimpleNamespace(max_steps=STEPS)  # pyright: ignore[reportAttributeAccessIssue]
     return module, CacheRefresh(components.parts.encoder, reader)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from finetune.data import FinetuneBatch
 from finetune.losses import full_softmax_loss, sample_negatives, sampled_softmax_loss
-from finetune.module import FinetuneModule, replace_fresh
+from finetune.module import FinetuneModule, StepSettings, replace_fresh
 from finetune.recommender import Recommender
 from pretrain.config import OptimizerConfig
 from pretrain.sequence_encoder import SequenceEncoder, SequenceEncoderConfig
@@ -110,7 +110,9 @@ def module_with(num_items: int, negatives: int | None) -> FinetuneModule:
     recommender = Recommender(None, history, num_id_embeddings=num_items)
     counts = torch.where(torch.arange(num_items) < num_items // 2, 20, 1)
     counts[-10:] = 0
-    module = FinetuneModule(recommender, None, counts, OptimizerConfig(), negatives=negatives)
+    module = FinetuneModule(
+        recommender, None, counts, StepSettings(OptimizerConfig(), negatives=negatives)
+    )
     module.log = lambda *args, **kwargs: None  # pyright: ignore[reportAttributeAccessIssue]
     return module
 

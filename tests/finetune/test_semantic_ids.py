@@ -10,7 +10,7 @@ from finetune.semantic_ids.beam_search import beam_search
 from finetune.semantic_ids.config import SemanticIdConfig, Tokenizer
 from finetune.semantic_ids.kmeans import assign, kmeans
 from finetune.semantic_ids.model import SemanticRecommender
-from finetune.semantic_ids.rq_vae import RqVae, fit_rq_vae
+from finetune.semantic_ids.rq_vae import RqVae, RqVaeFit, fit_rq_vae
 from finetune.semantic_ids.tokenize import (
     assign_semantic_ids,
     codebook_usage,
@@ -171,7 +171,7 @@ def test_dead_codes_are_revived(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(RqVae, "initialize_codebooks", far_away)
     monkeypatch.setattr("finetune.semantic_ids.rq_vae.REVIVE_EVERY", 20)
-    codes, _ = fit_rq_vae(some_vectors(200), 2, 8, seed=0, steps=120)
+    codes, _ = fit_rq_vae(some_vectors(200), RqVaeFit(2, 8, seed=0, steps=120))
     assert codebook_usage(codes.numpy(), 8)["usage_1"] > 0.8
 
 

@@ -20,7 +20,7 @@ from finetune.artifact import load_recommender
 from finetune.components import untrained_encoder_config
 from finetune.config import FinetuneConfig
 from finetune.data import FinetuneBatch
-from finetune.module import FinetuneModule
+from finetune.module import FinetuneModule, StepSettings
 from finetune.ranker import Ranker, load_ranker
 from finetune.recommendations import recommend
 from finetune.recommender import Recommender
@@ -156,7 +156,7 @@ def test_what_nobody_took_in_training_is_no_negative(settings: FinetuneConfig) -
     recommender = Recommender(
         None, SequenceEncoder(SequenceEncoderConfig(width=8)), num_id_embeddings=9
     )
-    module = FinetuneModule(recommender, None, warm_items.int(), settings.optimizer)
+    module = FinetuneModule(recommender, None, warm_items.int(), StepSettings(settings.optimizer))
     module.log = lambda *args, **kwargs: None  # pyright: ignore[reportAttributeAccessIssue]
     items = torch.tensor([[0, 1, 2, 3]])
     module.training_step(FinetuneBatch(items, torch.zeros_like(items), None, {}), 0).backward()

@@ -130,7 +130,7 @@ def _plain(level: int) -> Image.Image:
 class Eye:
     """Sees how light a picture is, 0 … 1, as the first of two numbers."""
 
-    def picture_vectors(self, pictures: Sequence[np.ndarray]) -> torch.Tensor:
+    def image_vectors(self, pictures: Sequence[np.ndarray]) -> torch.Tensor:
         light = torch.tensor([float(one.mean()) / 255 for one in pictures])
         return torch.stack([light, torch.zeros(len(pictures))], dim=1)
 
@@ -209,10 +209,10 @@ def test_candidates_are_compared_in_the_recommenders_space(sampler: ImageSampler
     def liked(picture: Image.Image) -> float:
         state = sampler.ranker.user_states([catalog.interactions.history(0)])
         wanted = state + torch.from_numpy(np.array(sampler.ranker.item_vectors[3]))
-        return float((sampler.ranker.picture_vectors([np.asarray(picture)]) * wanted).sum())
+        return float((sampler.ranker.image_vectors([np.asarray(picture)]) * wanted).sum())
 
     assert liked(best) >= liked(first)
-    vectors = sampler.ranker.picture_vectors([np.asarray(first), np.asarray(best)])
+    vectors = sampler.ranker.image_vectors([np.asarray(first), np.asarray(best)])
     torch.testing.assert_close(vectors.norm(dim=1), torch.ones(2))
 
 
