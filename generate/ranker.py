@@ -21,8 +21,8 @@ def load_catalog_and_ranker(
     trained_with = generator.manifest["parents"]["recommender"]["hash"]
     if not recommender:
         settings = CatalogConfig(**generator.manifest["config"]["catalog"])
-        items = load_catalog(catalog or settings)
-        return items, load_ranker(generator.parent("recommender"), items)
+        loaded = load_catalog(catalog or settings)
+        return loaded, load_ranker(generator.parent("recommender"), loaded)
     extended = open_artifact(Path(recommender), kind="recommender")
     config = extended.manifest["config"]
     if trained_with not in (extended.hash, *config.get(EXTENDS, [])):
@@ -30,5 +30,5 @@ def load_catalog_and_ranker(
             f"{generator.path} was trained with the recommender {trained_with[:12]}, and {recommender} "
             "was not extended from that; pass one that was (vitrine extend)"
         )
-    items = load_catalog(catalog or CatalogConfig(**config["catalog"]))
-    return items, load_ranker(extended.path, items)
+    loaded = load_catalog(catalog or CatalogConfig(**config["catalog"]))
+    return loaded, load_ranker(extended.path, loaded)
