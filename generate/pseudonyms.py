@@ -49,7 +49,7 @@ def user_key() -> UserKey:
     return _ring(key_file())[0]
 
 
-def opaque_id(user: str | None) -> str:
+def pseudonymize(user: str | None) -> str:
     """The user's pseudonym under the key in use; "" for None."""
     return "" if user is None else user_key().pseudonym(user)
 

@@ -25,7 +25,7 @@ from generate.image.best_of_n import SampledImage
 from generate.image.near_copies import TrainingImageIndex
 from generate.image.sampler import ImageSampler, load_defaults, load_pipeline
 from generate.image.score import score_images
-from generate.pseudonyms import opaque_id, user_key
+from generate.pseudonyms import pseudonymize, user_key
 from generate.requests import GenerationRequest, stack_states
 from generate.text.checkpoint import load_text_generator
 from generate.text.config import TextScoreConfig, WriteConfig
@@ -143,8 +143,8 @@ def make_gallery(
             generated.append({"item": item, "texts": texts, "files": files, "refused": refused})
         stories.append(
             {
-                "user": opaque_id(user),
-                "swapped_user": opaque_id(swapped_user),
+                "user": pseudonymize(user),
+                "swapped_user": pseudonymize(swapped_user),
                 "history": [int(item) for item in history[-HISTORY_SHOWN:]],
                 "recommended": ranked,
                 "next_item": int(users.items[index]),

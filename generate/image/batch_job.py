@@ -22,7 +22,7 @@ from generate.batch_job import (
 )
 from generate.image.config import ImageBatchConfig
 from generate.image.sampler import ImageSampler, load_image_sampler
-from generate.pseudonyms import opaque_id
+from generate.pseudonyms import pseudonymize
 from generate.requests import stack_states
 
 KIND = "images"
@@ -37,7 +37,7 @@ SCHEMA = pa.schema(
         "refused": pa.string(),
     }
 )
-"""user: `generate.pseudonyms.opaque_id` of the user; rank: position of the item in the user's ranking, 0
+"""user: `generate.pseudonyms.pseudonymize` of the user; rank: position of the item in the user's ranking, 0
 for the best; image: a signed PNG, as Hugging Face's datasets keep pictures, null where what was drawn was
 `refused`."""
 
@@ -72,7 +72,7 @@ def sample_part(
     rows: list[Row] = []
     for request, found in zip(requests, drawn, strict=True):
         user, item = str(catalog.user_ids[request.prefix.user]), ids[request.item].as_py()
-        pseudonym, content = opaque_id(user), None
+        pseudonym, content = pseudonymize(user), None
         if found.picture is not None:
             content = sampler.to_signed_png(found.picture, (user, item), config.sampling)
         name = f"{pseudonym}-{request.rank}-{config.sampling.mode}.png"

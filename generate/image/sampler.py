@@ -29,7 +29,7 @@ from generate.image.safety import Check, SafetyChecker
 from generate.image.structure import CHANNELS, around, foreground_mask, seen, structure_map
 from generate.image.watermark import embed_watermark
 from generate.provenance import IPTC_SOURCE, signed_png
-from generate.pseudonyms import opaque_id, user_key
+from generate.pseudonyms import pseudonymize, user_key
 from generate.ranker import load_catalog_and_ranker
 
 SAMPLING_DEFAULTS = "sampling.json"
@@ -243,7 +243,7 @@ class ImageSampler:
             "DigitalSourceType": IPTC_SOURCE + how,
             "Mode": config.mode,
             "Generator": self.hash,
-            "User": opaque_id(user),
+            "User": pseudonymize(user),
             "UserKey": "" if user is None else user_key().fingerprint,
             "Item": item or "",
             "Settings": asdict(config),
@@ -262,7 +262,7 @@ class ImageSampler:
         about = self.metadata((None, None), config) | {
             "DigitalSourceType": f"{IPTC_SOURCE}compositeSynthetic",
             "Mode": "contact sheet",
-            "Users": [opaque_id(user) for user in users],
+            "Users": [pseudonymize(user) for user in users],
             "UserKey": user_key().fingerprint,
         }
         return signed_png(sheet, about)

@@ -22,7 +22,7 @@ from generate.batch_job import (
     read_rows,
     run_batch_job,
 )
-from generate.pseudonyms import opaque_id
+from generate.pseudonyms import pseudonymize
 from generate.text.config import TextBatchConfig
 from generate.text.writer import BatchWriter, GeneratedText, load_writer
 
@@ -40,7 +40,7 @@ SCHEMA = pa.schema(
         "from_catalog": pa.bool_(),
     }
 )
-"""user: `generate.pseudonyms.opaque_id` of the user; rank: position of the item in the user's ranking, 0
+"""user: `generate.pseudonyms.pseudonymize` of the user; rank: position of the item in the user's ranking, 0
 for the best; from_catalog: whether the text is the catalog's own, the fallback of `verify_claims`."""
 
 
@@ -77,7 +77,7 @@ def write_part(
         texts += writer.write_batch(batch, config.task, config.write)
     return [
         {
-            "user": opaque_id(text.user),
+            "user": pseudonymize(text.user),
             "item_id": text.item,
             "rank": request.rank,
             "task": text.task,

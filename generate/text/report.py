@@ -15,7 +15,7 @@ from catalog.splits import load_split
 from generate.conditioning import CONDITIONS
 from generate.evaluation.ground_truth import load_ground_truth
 from generate.evaluation.users import EvaluationUsers, sample_users
-from generate.pseudonyms import opaque_id, user_key
+from generate.pseudonyms import pseudonymize, user_key
 from generate.requests import GenerationRequest
 from generate.text.clean import clean_text
 from generate.text.config import TextScoreConfig, WriteConfig
@@ -74,7 +74,7 @@ def samples_page(writer: BatchWriter, users: EvaluationUsers, config: WriteConfi
     def title(item: int) -> str:
         return _cell(titles(item) or str(catalog.items[item]["item_id"]))
 
-    names = [opaque_id(str(catalog.user_ids[user])) for user in users.users]
+    names = [pseudonymize(str(catalog.user_ids[user])) for user in users.users]
     lines = [f"# Texts about the same items, for users {' · '.join(names)} of {catalog.name}", ""]
     for name, history in zip(names, users.histories, strict=True):
         last = "; ".join(title(int(item)) for item in history[-HISTORY_SHOWN:])

@@ -14,7 +14,7 @@ from generate.evaluation.intervals import Figures, compare_conditions
 from generate.evaluation.readings import Reading, reading_hits
 from generate.evaluation.users import EvaluationUsers, sample_users
 from generate.next_items import NextItemPairs
-from generate.pseudonyms import opaque_id
+from generate.pseudonyms import pseudonymize
 from generate.text.config import TextScoreConfig, WriteConfig
 from generate.text.feature_metrics import score_features
 from generate.text.likelihood import TrueTexts, score_identification, score_likelihood
@@ -145,7 +145,7 @@ class _GeneratedScorer:
             },
             "item_hidden": score_overlap(references, hidden),
             "examples": [
-                {"user": opaque_id(str(writer.catalog.user_ids[user])), "text": text}
+                {"user": pseudonymize(str(writer.catalog.user_ids[user])), "text": text}
                 for user, text in zip(self.users.users[:NUM_EXAMPLES].tolist(), own, strict=False)
             ],
         }

@@ -31,7 +31,7 @@ from generate.image.config import (
 )
 from generate.image.report import run_image_scores
 from generate.provenance import verify
-from generate.pseudonyms import known_keys, opaque_id, rotate_user_key
+from generate.pseudonyms import known_keys, pseudonymize, rotate_user_key
 from generate.showcase import run_showcase
 from generate.text.batch_job import write_texts
 from generate.text.config import TextBatchConfig, TextConfig, TextScoreConfig, WriteConfig
@@ -200,7 +200,7 @@ def test_who_is_forgotten_is_in_no_byte_under_a_rotated_key_too(made: Made) -> N
     before = left_of(made)
     assert len({Path(file).parent.name for file in before}) >= 6, before
     assert len(made.pictures) == 5 + 2 + 2 + 1 + 2 * 3
-    others = {user: opaque_id(user) for user in USERS[1:]}
+    others = {user: pseudonymize(user) for user in USERS[1:]}
     done = forget(GONE, made.runs)
     assert done.mentions == [made.runs / "notes.txt"]
     done.mentions[0].unlink()
@@ -264,7 +264,7 @@ def test_an_artifact_under_an_unknown_key_is_refused_in_one_line(
     with write_artifact(
         tmp_path / "runs" / "texts", "texts", user_key="0123456789abcdef"
     ) as staging:
-        pq.write_table(pa.table({"user": [opaque_id("a")]}), staging / "texts.parquet")
+        pq.write_table(pa.table({"user": [pseudonymize("a")]}), staging / "texts.parquet")
     with pytest.raises(
         VitrineError, match=r"users by the key 0123456789abcdef, .*--key FILE"
     ) as one:

@@ -41,7 +41,7 @@ from generate.image.run import run_image_generator
 from generate.image.safety import SafetyChecker
 from generate.image.sampler import ImageSampler, load_image_sampler
 from generate.provenance import verify
-from generate.pseudonyms import opaque_id
+from generate.pseudonyms import pseudonymize
 from launch.trainer import build_trainer
 from pretrain.config import TrainerConfig
 from tests.stages import small_recommender
@@ -84,7 +84,7 @@ def test_everybodys_pictures_are_those_each_would_get_and_go_on_where_they_were(
     whole = batch_job.run_image_batch_job(asked, tmp_path / "whole")
     rows = batch_job.read_images(whole).to_pylist()
     assert [(row["user"], row["rank"]) for row in rows] == [
-        (opaque_id(user), place) for user in users for place in range(2)
+        (pseudonymize(user), place) for user in users for place in range(2)
     ]
     text = (whole / "images.parquet").read_bytes()
     assert not any(user.encode() in text for user in users)

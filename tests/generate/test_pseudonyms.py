@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from catalog.errors import VitrineError
-from generate.pseudonyms import known_keys, opaque_id, rotate_user_key, user_key
+from generate.pseudonyms import known_keys, pseudonymize, rotate_user_key, user_key
 
 
 @pytest.fixture(autouse=True)
@@ -18,26 +18,26 @@ def ring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_users_are_opaque_and_the_same_under_one_key(ring: Path) -> None:
-    names = {opaque_id(f"user {number}") for number in range(100)}
+    names = {pseudonymize(f"user {number}") for number in range(100)}
     assert len(names) == 100
     assert not any("user" in name for name in names)
-    assert opaque_id("user 3") == opaque_id("user 3")
-    assert opaque_id(None) == ""
+    assert pseudonymize("user 3") == pseudonymize("user 3")
+    assert pseudonymize(None) == ""
     assert stat.S_IMODE(ring.stat().st_mode) == 0o600
     assert os.listdir(ring.parent) == ["users.key"]
 
 
 def test_another_signing_key_names_nobody_anew(tmp_path: Path, monkeypatch) -> None:
-    before = opaque_id("user 3")
+    before = pseudonymize("user 3")
     monkeypatch.setenv("VITRINE_KEY", str(tmp_path / "other.pem"))
-    assert opaque_id("user 3") == before
+    assert pseudonymize("user 3") == before
 
 
 def test_a_retired_key_stays_in_the_ring(ring: Path) -> None:
-    first, name = user_key(), opaque_id("user 3")
+    first, name = user_key(), pseudonymize("user 3")
     second = rotate_user_key()
     assert user_key() == second != first
-    assert opaque_id("user 3") != name
+    assert pseudonymize("user 3") != name
     assert known_keys() == [second, first]
     assert known_keys([ring]) == [second, first]
     assert stat.S_IMODE(ring.stat().st_mode) == 0o600
@@ -49,8 +49,8 @@ def test_a_file_without_keys_is_one_line(ring: Path, tmp_path: Path) -> None:
     for content in ("no key", "", "ab" * 31):
         ring.write_text(content)
         with pytest.raises(VitrineError, match="holds no user keys"):
-            opaque_id("a")
+            pseudonymize("a")
     ring.write_text("ab" * 32)
-    assert opaque_id("a").startswith("p-")
+    assert pseudonymize("a").startswith("p-")
     with pytest.raises(VitrineError, match="nothing cannot be read"):
         known_keys([tmp_path / "nothing"])

@@ -10,7 +10,7 @@ import pytest
 from catalog.artifacts import open_artifact
 from catalog.errors import VitrineError
 from generate import batch_job
-from generate.pseudonyms import opaque_id
+from generate.pseudonyms import pseudonymize
 from generate.text import batch_job as text_batch_job
 from generate.text.batch_job import read_texts, write_texts
 from generate.text.config import TextBatchConfig, TextConfig, WriteConfig
@@ -34,7 +34,7 @@ def test_texts_of_a_batch_job_equal_single_requests_and_resume_where_it_stopped(
     )
     whole = rows_of(write_texts(settings, tmp_path / "whole"))
     assert [(row["user"], row["rank"]) for row in whole] == [
-        (opaque_id(f"p{user}"), rank) for user in range(6) for rank in range(3)
+        (pseudonymize(f"p{user}"), rank) for user in range(6) for rank in range(3)
     ]
     writer = load_writer(output)
     for row in whole[4:6]:
@@ -79,7 +79,7 @@ def test_a_batch_job_for_listed_users_and_items_verifies_claims(
     monkeypatch.setattr("generate.text.faithfulness.ClaimChecker.check", lambda *_: false)
     rows = rows_of(write_texts(settings, tmp_path / "texts"))
     assert [(r["user"], r["item_id"]) for r in rows] == [
-        (opaque_id(user), item) for user in ("p3", "p1") for item in ("i7", "i2")
+        (pseudonymize(user), item) for user in ("p3", "p1") for item in ("i7", "i2")
     ]
     assert all(row["from_catalog"] for row in rows)
     assert [row["text"] for row in rows[:2]] == ["Thing 7. a soft thing", "Thing 2. a bold thing"]

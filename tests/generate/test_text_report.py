@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModel
 
 from catalog.artifacts import open_artifact
 from catalog.errors import VitrineError
-from generate.pseudonyms import opaque_id
+from generate.pseudonyms import pseudonymize
 from generate.text.config import TextConfig, TextScoreConfig, WriteConfig
 from generate.text.feature_metrics import feature_coverage, feature_match, shared_features
 from generate.text.report import describe_scores, run_text_scores
@@ -51,7 +51,7 @@ def test_scores_and_samples_of_a_generator(text_config: TextConfig, tmp_path: Pa
     assert set(figures["verified"]) == {"fallback_share", "mean_attempts"}, (
         "the check is no evidence for itself"
     )
-    users = {opaque_id(f"p{number}") for number in range(6)}
+    users = {pseudonymize(f"p{number}") for number in range(6)}
     assert users > {one["user"] for one in figures["examples"]} > set()
     lines = describe_scores(scores)
     assert "description, item hidden: perplexity own " in lines

@@ -20,7 +20,7 @@ from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
 from finetune.config import ArmConfig
 from generate.forget import forget
-from generate.pseudonyms import opaque_id
+from generate.pseudonyms import pseudonymize
 from launch.pipeline.config import PipelineConfig
 from launch.pipeline.report import write_report
 from launch.pipeline.run import run_stages
@@ -230,7 +230,7 @@ def test_who_is_forgotten_is_on_no_page_and_the_page_is_made_again_without(
     monkeypatch.setenv("VITRINE_CACHE", str(finished.parent / "cache"))
     story = json.loads((finished / "showcase" / "showcase.json").read_text())["users"][0]
     users = load_catalog(CatalogConfig(path=str(finished / "world" / "wardrobe"))).user_ids.tolist()
-    (gone,) = [user for user in users if opaque_id(user) == story["user"]]
+    (gone,) = [user for user in users if pseudonymize(user) == story["user"]]
     done = forget(gone, finished)
     assert finished / "report.html" in done.files
     assert finished / "showcase" / "showcase.json" in done.rows
