@@ -193,7 +193,7 @@ def test_the_command_makes_it_and_the_beam_alone_learns_no_dense_score(
     assert metrics["test/ndcg@10"] == metrics["beam/ndcg@10"]
 
 
-def test_mistakes_are_told_in_one_line(tiny: FinetuneConfig, tmp_path: Path) -> None:
+def test_invalid_comparisons_are_one_line(tiny: FinetuneConfig, tmp_path: Path) -> None:
     def refused(rule: str, **changes: object) -> None:
         with pytest.raises(VitrineError, match=rule):
             run_semantic_ids(replace(tiny, **changes), tmp_path / "x", build_trainer)  # type: ignore[arg-type]

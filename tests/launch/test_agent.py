@@ -29,7 +29,7 @@ from tests.launch.submit_jobs import (
         ([1], True, 1),
     ],
 )
-def test_one_status_stands_for_all_processes(
+def test_the_statuses_of_all_processes_are_combined(
     codes: list[int], signalled: bool, status: int
 ) -> None:
     assert combined_status(codes, signalled) == status
@@ -67,7 +67,7 @@ def marks(folder: Path, prefix: str) -> set[str]:
 
 
 @pytest.mark.parametrize(("code", "starts"), [(1, {"0", "1"}), (2, {"0"}), (75, {"0"}), (0, {"0"})])
-def test_only_what_may_end_otherwise_is_started_again(
+def test_only_failures_that_may_not_recur_are_restarted(
     code: int, starts: set[str], tmp_path: Path
 ) -> None:
     assert start_agent(tmp_path, code).wait(120) == code
@@ -100,7 +100,7 @@ os._exit(0 if attempt == "2" else 1)
 """
 
 
-def test_processes_that_begin_again_find_nothing_of_those_before(tmp_path: Path) -> None:
+def test_restarted_processes_find_nothing_of_earlier_ones(tmp_path: Path) -> None:
     """Or they wait for addresses where nobody is any more, now and then for ever."""
     script = tmp_path / "meeting.py"
     script.write_text(MEETING)
@@ -130,7 +130,7 @@ def test_nodes_that_cannot_meet_are_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGUSR1, 75), (signal.SIGINT, 130)])
-def test_a_signal_before_anything_began_ends_quietly(
+def test_a_signal_before_the_start_ends_the_agent_quietly(
     number: signal.Signals, status: int, tmp_path: Path
 ) -> None:
     code = (
@@ -161,7 +161,7 @@ trainer: {accelerator: cpu, max_steps: 150, checkpoint_every: 20, progress: fals
 
 @pytest.mark.slow
 @pytest.mark.fault
-def test_a_training_on_two_devices_stops_when_told_and_goes_on(
+def test_a_training_on_two_devices_stops_on_a_signal_and_resumes(
     demo_world: Path, tmp_path: Path
 ) -> None:
     config, output = tmp_path / "tiny.yaml", tmp_path / "my encoder"

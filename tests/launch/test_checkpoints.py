@@ -42,7 +42,9 @@ def trained(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("background", [False, True])
-def test_the_newest_stay_whole_and_are_gone_on_from(background: bool, tmp_path: Path) -> None:
+def test_the_newest_checkpoints_are_kept_whole_and_resumed_from(
+    background: bool, tmp_path: Path
+) -> None:
     whole = train(tmp_path / "whole", 16)
     folder = tmp_path / "run"
     train(folder, 12, async_checkpoint=background, checkpoint_keep=2)
@@ -96,7 +98,7 @@ def spoil(checkpoint: Path, fault: str, dice: random.Random) -> None:
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_spoilt_one_is_skipped_and_named(
+def test_a_corrupt_checkpoint_is_skipped_and_named(
     fault: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = train(tmp_path / "whole", 16)
@@ -199,6 +201,6 @@ def test_events_are_one_line_each_and_a_cut_one_is_left_out(tmp_path: Path) -> N
     assert json.loads(events.path.read_text().splitlines()[0]) == found
 
 
-def test_no_checkpoint_is_written_where_none_is_wanted(tmp_path: Path) -> None:
+def test_no_checkpoint_is_written_where_checkpoint_every_is_0(tmp_path: Path) -> None:
     train(tmp_path / "run", every=0)
     assert not (tmp_path / "run" / "checkpoints").exists()

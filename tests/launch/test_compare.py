@@ -99,7 +99,7 @@ def test_targets_hold_each_place(compared: Path) -> None:
     assert lora == expected.tolist()
 
 
-def test_the_page_and_its_markdown_say_what_was_found(compared: Path) -> None:
+def test_page_and_markdown_show_the_results_of_a_comparison(compared: Path) -> None:
     page = (compared / "report.html").read_text(encoding="utf8")
     words = (compared / "report.md").read_text(encoding="utf8")
     for name in ("popularity", "item-knn", "vbpr", "text only", "scratch", "lora"):
@@ -178,7 +178,7 @@ def test_differences_are_called_real_only_after_correction() -> None:
     assert better.caveat == worse.caveat == ""
 
 
-def test_training_noise_is_in_the_verdict_or_said_to_be_unknown() -> None:
+def test_training_noise_is_in_the_verdict_or_reported_as_unmeasured() -> None:
     rng = np.random.default_rng(1)
     users = rng.random(2_000)
     ours, theirs = (users * np.array([[0.9], [1.0], [1.1]]) + shift for shift in (0.02, 0.0))
@@ -234,7 +234,7 @@ def test_the_page_gives_each_verdict_to_its_own_pair() -> None:
     assert "training noise of id is not measured (one seed)" in rows[3][0]
 
 
-def test_mistakes_are_told_in_one_line(config: CompareConfig, tmp_path: Path) -> None:
+def test_invalid_comparisons_are_one_line(config: CompareConfig, tmp_path: Path) -> None:
     with pytest.raises(VitrineError, match=r"no arm 'lra' .* Did you mean 'lora'"):
         chosen_arms(replace(config, include="lra"))
     with pytest.raises(VitrineError, match="seeds is 0; give 1 or more"):

@@ -40,7 +40,7 @@ def test_an_old_python_fails(here: str, expected: str, monkeypatch: Patch) -> No
     assert level(versions.python(), "python") == expected
 
 
-def test_packages_out_of_range_missing_or_never_seen_are_named(monkeypatch: Patch) -> None:
+def test_packages_out_of_range_missing_or_untested_are_reported(monkeypatch: Patch) -> None:
     real = versions.version
     wrong = {"torch": "1.13.0", "rich": "14.0.1"}
 
@@ -68,7 +68,7 @@ def test_gpus_that_torch_cannot_use_fail(monkeypatch: Patch) -> None:
     assert level(devices.gpus(), "gpus") == "ok"
 
 
-def test_gpus_without_bf16_or_nccl_or_of_two_kinds_are_told(monkeypatch: Patch) -> None:
+def test_gpus_without_bf16_or_nccl_or_of_two_kinds_are_reported(monkeypatch: Patch) -> None:
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -81,7 +81,7 @@ def test_gpus_without_bf16_or_nccl_or_of_two_kinds_are_told(monkeypatch: Patch) 
     assert levels == {"gpus": "ok", "gpus alike": "warn", "bf16": "warn", "nccl": "fail"}
 
 
-def test_another_cuda_toolkit_than_torch_has_is_told(monkeypatch: Patch) -> None:
+def test_another_cuda_toolkit_than_torch_has_is_reported(monkeypatch: Patch) -> None:
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -91,7 +91,7 @@ def test_another_cuda_toolkit_than_torch_has_is_told(monkeypatch: Patch) -> None
         assert level(devices._cuda_compiler(), "nvcc") == expected
 
 
-def test_threads_beyond_the_cores_are_told(tmp_path: Path, monkeypatch: Patch) -> None:
+def test_more_threads_than_cores_are_reported(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(devices, "CPU_QUOTA", tmp_path / "none")
     monkeypatch.setattr(devices.os, "sched_getaffinity", lambda _: set(range(8)))
     for threads, expected in (("9", "warn"), ("many", "warn"), ("8", "ok")):
@@ -99,7 +99,7 @@ def test_threads_beyond_the_cores_are_told(tmp_path: Path, monkeypatch: Patch) -
         assert level(devices.cores(), "threads") == expected
 
 
-def test_a_container_with_fewer_cores_than_it_shows_is_told(
+def test_a_container_with_fewer_cores_than_visible_is_reported(
     tmp_path: Path, monkeypatch: Patch
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
@@ -111,7 +111,7 @@ def test_a_container_with_fewer_cores_than_it_shows_is_told(
     assert level(devices.cores(), "threads") == "ok"
 
 
-def test_a_missing_compiler_is_told(tmp_path: Path, monkeypatch: Patch) -> None:
+def test_a_missing_compiler_is_reported(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
     assert level(devices.compilers(), "compiler") == "warn"
@@ -145,7 +145,7 @@ def test_processes_that_do_not_meet_fail(tmp_path: Path, monkeypatch: Patch) -> 
     assert (found.level, found.message) == ("fail", "no interface")
 
 
-def test_a_machine_that_nobody_finds_is_told(monkeypatch: Patch) -> None:
+def test_a_host_name_without_address_is_reported(monkeypatch: Patch) -> None:
     def unknown(_: str) -> str:
         raise socket.gaierror("unknown")
 
@@ -158,7 +158,7 @@ def test_a_machine_that_nobody_finds_is_told(monkeypatch: Patch) -> None:
     ("raised", "expected"),
     [(socket.gaierror(), "fail"), (ConnectionRefusedError(), "ok"), (TimeoutError(), "warn")],
 )
-def test_a_master_that_is_not_there_is_told(
+def test_an_unreachable_master_address_is_reported(
     raised: OSError, expected: str, monkeypatch: Patch
 ) -> None:
     def connect(*_: object, **__: object) -> None:
@@ -170,7 +170,7 @@ def test_a_master_that_is_not_there_is_told(
 
 
 @pytest.mark.parametrize(("free", "expected"), [(1e9, "fail"), (5e9, "warn"), (99e9, "ok")])
-def test_a_full_disk_is_told(
+def test_a_full_disk_is_reported(
     free: float, expected: str, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     disk = SimpleNamespace(f_bavail=int(free), f_frsize=1, f_files=10, f_favail=5)
@@ -182,7 +182,7 @@ def test_a_full_disk_is_told(
 
 
 @pytest.mark.parametrize(("kind", "expected"), [("tmpfs", "warn"), ("ext4", "ok")])
-def test_a_folder_that_will_not_last_is_told(
+def test_an_ephemeral_folder_is_reported(
     kind: str, expected: str, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     mounts, work = tmp_path / "mounts", tmp_path / "a b"
@@ -194,7 +194,7 @@ def test_a_folder_that_will_not_last_is_told(
     assert level(folders.durability(tmp_path), "file system") == "warn"
 
 
-def test_a_slow_disk_is_told(tmp_path: Path, monkeypatch: Patch) -> None:
+def test_a_slow_disk_is_reported(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(folders.os, "fsync", lambda _: time.sleep(1.0))
     assert level(folders.speed(tmp_path), "writing") == "warn"
 
@@ -233,7 +233,7 @@ def test_a_file_system_that_breaks_a_promise_fails(
     assert set(found.values()) == {"ok"}
 
 
-def test_a_clock_that_is_wrong_is_told(tmp_path: Path, monkeypatch: Patch) -> None:
+def test_clock_skew_is_reported(tmp_path: Path, monkeypatch: Patch) -> None:
     write = Path.write_bytes
 
     def late(path: Path, content: bytes) -> int:
@@ -245,7 +245,7 @@ def test_a_clock_that_is_wrong_is_told(tmp_path: Path, monkeypatch: Patch) -> No
     assert level(folders.clock(tmp_path), "clock") == "warn"
 
 
-def test_low_limits_are_told(monkeypatch: Patch) -> None:
+def test_low_limits_are_reported(monkeypatch: Patch) -> None:
     monkeypatch.setattr(folders.resource, "getrlimit", lambda _: (1024, 4096))
     memory = SimpleNamespace(f_blocks=64 * 2**20, f_frsize=1)
     monkeypatch.setattr(folders.os, "statvfs", lambda _: memory)
@@ -294,7 +294,7 @@ def test_the_command_ends_with_1_where_something_fails(monkeypatch: Patch, capsy
     ]
 
 
-def test_a_whole_look_is_quick_and_leaves_nothing(tmp_path: Path) -> None:
+def test_doctor_is_quick_and_leaves_no_files(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "launch.cli", "doctor", "--work", str(tmp_path)]
     started = time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)

@@ -69,7 +69,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> list[float]:
     ("name", "times", "code"),
     [("SIGTERM", 1, 75), ("SIGUSR1", 1, 75), ("SIGTERM", 3, 75), ("SIGINT", 1, 130)],
 )
-def test_asked_to_stop_it_ends_after_the_step_with_a_checkpoint(
+def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(
     name: str, times: int, code: int, whole: list[float], tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
@@ -91,7 +91,7 @@ def test_who_insists_with_ctrl_c_is_obeyed_at_once(tmp_path: Path) -> None:
     assert "stopped by" not in told
 
 
-def test_without_checkpoints_it_does_not_say_that_it_goes_on(tmp_path: Path) -> None:
+def test_without_checkpoints_a_stopped_run_is_not_resumable(tmp_path: Path) -> None:
     """A scheduler that queues a job again at 75 would begin this one at step 0, time after time."""
     status, told, _ = run(tmp_path / "run", signal="SIGTERM", every=0)
     assert status == NOT_RESUMABLE != RESUMABLE
@@ -102,7 +102,7 @@ def test_without_checkpoints_it_does_not_say_that_it_goes_on(tmp_path: Path) -> 
     ("asked", "written", "code"),
     [("SIGTERM", True, 75), ("SIGTERM", False, 77), ("SIGUSR1", False, 77), ("SIGINT", True, 130)],
 )
-def test_only_what_goes_on_says_so_to_the_scheduler(
+def test_only_a_resumable_run_exits_with_the_resumable_status(
     asked: str, written: bool, code: int, tmp_path: Path
 ) -> None:
     stop, trainer = GracefulStop(Events(tmp_path)), SimpleNamespace(is_global_zero=True)
@@ -136,7 +136,7 @@ def test_a_rank_that_is_stopped_is_named_and_the_others_end(tmp_path: Path) -> N
     assert status == 0, told
 
 
-def test_one_process_that_hangs_says_where(tmp_path: Path) -> None:
+def test_a_single_process_that_hangs_reports_where(tmp_path: Path) -> None:
     status, told, ended = run(tmp_path / "run", sleep=60, timeout=2.0)
     assert status == EXIT_CODE
     assert "rank 0 has not moved for" in told
@@ -157,7 +157,7 @@ def test_slow_steps_are_no_hang(tmp_path: Path) -> None:
     assert run(tmp_path / "run", slow=0.7, timeout=1.4, steps=6, step=99)[0] == 0
 
 
-def test_a_rank_that_dies_takes_all_with_it_and_the_run_goes_on(
+def test_a_rank_that_dies_ends_all_ranks_and_the_run_resumes(
     whole: list[float], tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"

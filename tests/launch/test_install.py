@@ -96,9 +96,7 @@ def test_without_a_build_named_an_environment_keeps_what_it_has(
     assert (tmp_path / "log").read_text() == calls
 
 
-def test_an_index_without_the_build_that_was_asked_for_is_one_line(
-    install: Install, tmp_path: Path
-) -> None:
+def test_an_index_without_the_requested_build_is_one_line(install: Install, tmp_path: Path) -> None:
     install("--cpu")
     done = install("--cuda", index="cpu")
     assert done.returncode == 1

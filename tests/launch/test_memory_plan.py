@@ -121,7 +121,9 @@ def test_a_hollow_step_takes_what_a_real_one_takes(demo_world: Path, kind: str) 
     assert found.activations == pytest.approx(activations, rel=0.02)
 
 
-def test_what_autograd_saves_is_what_the_forward_pass_is_said_to_hold(demo_world: Path) -> None:
+def test_what_autograd_saves_is_what_the_footprint_of_the_forward_pass_counts(
+    demo_world: Path,
+) -> None:
     config = pretraining(demo_world)
     found = counted(config, steps=1)
     built = build_stage(config, *load_split(config.catalog, config.split))
@@ -264,7 +266,7 @@ def wrong(config: Any) -> list[str]:
     return [problem.message for problem in check_settings(config)]
 
 
-def test_mistakes_in_settings_are_all_told(demo_world: Path) -> None:
+def test_all_problems_of_the_settings_are_reported(demo_world: Path) -> None:
     config = pretraining(demo_world)
     text = replace(config.encoder.text, config={**config.encoder.text.config, "hidden_size": 33})
     image = replace(config.encoder.image, image_size=30)
@@ -290,7 +292,7 @@ def test_mistakes_in_settings_are_all_told(demo_world: Path) -> None:
     assert wrong(pretraining(demo_world)) == []
 
 
-def test_mistakes_against_the_data_are_told(demo_world: Path) -> None:
+def test_problems_of_the_settings_with_the_data_are_reported(demo_world: Path) -> None:
     def told(config: Any) -> str:
         found = check_data(config, *load_split(config.catalog, config.split))
         return "\n".join(problem.message for problem in found)
@@ -336,7 +338,7 @@ def test_a_plan_recommends_the_simplest_that_fits(
     assert json.loads(json.dumps(tight.to_dict()))["strategies"][0]["fits"] is False
 
 
-def test_the_command_shows_all_that_is_wrong(
+def test_the_command_shows_all_problems(
     demo_world: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["launch", "plan", "pretrain", "--catalog.path", str(demo_world / "home")]

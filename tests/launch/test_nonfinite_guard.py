@@ -47,7 +47,7 @@ def train(
         pytest.param("zero3", 2, "text", marks=pytest.mark.slow),
     ],
 )
-def test_a_poisoned_step_changes_nothing_and_the_run_goes_on(
+def test_a_nonfinite_step_changes_nothing_and_the_run_continues(
     strategy: str, devices: int, poison: str, demo_world: Path, tmp_path: Path
 ) -> None:
     done, sums = train(demo_world / "home", tmp_path / "encoder", strategy, devices, poison, 3, 4)

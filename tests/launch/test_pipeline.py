@@ -139,7 +139,7 @@ def test_a_stage_is_done_for_the_parents_that_are_there(
     assert not is_done(made, settings, encoder=parent)
 
 
-def test_a_headline_that_nothing_can_be_made_from_is_told_at_once(tmp_path: Path) -> None:
+def test_a_headline_arm_without_embeddings_is_refused_at_once(tmp_path: Path) -> None:
     arms = {"lora": ArmConfig(), "popular": ArmConfig(model="popularity")}
     with pytest.raises(VitrineError, match="headline 'popular' is a baseline arm"):
         run_stages(PipelineConfig(arms=arms, headline="popular"), tmp_path / "run", None)
@@ -164,7 +164,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
-def test_the_page_shows_people_and_what_was_made_for_them(finished: Path) -> None:
+def test_the_page_shows_users_and_what_was_generated_for_them(finished: Path) -> None:
     page = (finished / "report.html").read_text(encoding="utf8")
     people = json.loads((finished / "showcase" / "showcase.json").read_text())["users"]
     assert len(people) == 2
@@ -223,7 +223,7 @@ def test_stopped_anywhere_it_loses_at_most_the_stage_in_progress(
     assert not list(output.rglob(".*partial*"))
 
 
-def test_who_is_forgotten_is_on_no_page_and_the_page_is_made_again_without(
+def test_an_erased_user_is_on_no_page_and_the_page_is_rewritten_without(
     finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Last in this file: it changes what the tests above look at."""

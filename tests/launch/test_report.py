@@ -105,7 +105,7 @@ class Reader(HTMLParser):
             self.text += data
 
 
-def test_untrusted_words_stay_words_wherever_they_stand():
+def test_untrusted_text_is_escaped_everywhere():
     read = Reader(render_page(small_report(ATTACK, drawn())))
     assert read.text.count(ATTACK) >= 20  # it was shown, as text
     names = {name for name, _ in read.tags}
@@ -169,7 +169,7 @@ def test_the_gallery_comes_before_the_figures():
     assert order == sorted(order)
 
 
-def test_what_a_claim_met_is_said_in_words():
+def test_whether_a_claim_is_met_is_shown_in_words():
     text = Reader(render_page(small_report())).text
     assert "1 of 2 are met" in text
     assert "✓met" in text
@@ -184,7 +184,7 @@ def cells(page: str, label: str) -> list[list[str]]:
     return [[re.sub(r"<[^>]*>", " ", cell).strip() for cell in row] for row in found]
 
 
-def test_own_swapped_and_unconditional_stand_under_their_own_heads():
+def test_own_swapped_and_unconditional_are_in_their_own_columns():
     own, swapped, unconditional = (Interval(value, value, value) for value in (0.7, 0.3, 0.1))
     contrast = Interval(0.4, 0.2, 0.6)
     row = ControlRow("colours", own, swapped, unconditional, contrast, "own − swapped", True, 10)
@@ -214,7 +214,7 @@ def test_ranking_figures_are_shown_as_agreed():
     assert "nan" not in text
 
 
-def test_recommended_item_that_was_taken_next_is_marked_once():
+def test_a_recommended_item_that_was_bought_next_is_marked_once():
     assert Reader(render_page(small_report(image=drawn()))).text.count("✓ bought next") == 1
 
 

@@ -181,7 +181,7 @@ def test_the_page_shows_own_before_swapped_before_unconditional() -> None:
     assert places == sorted(places)
 
 
-def test_a_story_puts_what_was_made_under_whom_it_was_made_for(
+def test_a_story_shows_generated_content_under_its_condition(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(report, "item_card", lambda catalog, item: item)

@@ -57,9 +57,7 @@ def test_a_conversion_is_sealed_and_used_again(checkpoint: Path) -> None:
 
 
 @pytest.mark.parametrize("fault", ["changed", "gone", "unsealed", "another"])
-def test_a_conversion_that_is_not_what_was_written_is_made_anew(
-    fault: str, checkpoint: Path
-) -> None:
+def test_a_corrupt_conversion_is_redone(fault: str, checkpoint: Path) -> None:
     convert_to_universal(checkpoint)
     state = checkpoint / UNIVERSAL / "zero" / "optimizer_state.pt"
     if fault == "changed":

@@ -148,7 +148,7 @@ def test_every_arm_has_as_many_trials_and_is_trained_with_its_best(
     assert said.count("done earlier") == 4
 
 
-def test_no_trial_knows_what_people_took_last(
+def test_no_trial_sees_the_test_targets(
     common: FinetuneConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where everybody took another item last, every trial proposes and finds the same."""
@@ -214,7 +214,7 @@ def test_without_test_targets_a_catalog_ends_before_them(common: FinetuneConfig,
         ).all()
 
 
-def test_a_search_that_was_stopped_goes_on_as_if_it_was_not(
+def test_a_stopped_search_resumes_as_if_uninterrupted(
     common: FinetuneConfig, pretended: list[FinetuneConfig], tmp_path: Path
 ) -> None:
     expected = search(common, tmp_path / "whole")
@@ -282,7 +282,7 @@ def test_a_trial_that_diverges_counts_as_one(
         search(common, tmp_path / "mistaken", 2, mistaken)
 
 
-def test_a_rate_that_diverges_is_told_from_a_mistake(
+def test_a_diverging_learning_rate_is_distinguished_from_a_user_error(
     common: FinetuneConfig, tmp_path: Path
 ) -> None:
     wild = replace(
@@ -351,12 +351,12 @@ def test_a_space_is_written_the_same_way_in_a_file_and_on_the_command_line(tmp_p
         ({"lora.rank": [1.5, 8]}, r"lora.rank is \[1.5, 8\], with 1.5 in it; .* whole number"),
     ],
 )
-def test_a_space_that_makes_no_sense_is_told_in_one_line(space, message) -> None:
+def test_an_invalid_search_space_is_one_line(space, message) -> None:
     with pytest.raises(VitrineError, match=message):
         space_of(ArmConfig(), space)
 
 
-def test_mistakes_are_told_before_anything_is_trained(
+def test_user_errors_are_reported_before_anything_is_trained(
     common: FinetuneConfig,
     pretended: list[FinetuneConfig],
     tmp_path: Path,

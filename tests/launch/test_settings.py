@@ -319,7 +319,7 @@ def test_shipped_configs_are_found_by_name_from_any_folder(tmp_path, monkeypatch
         assert find_config(name) == find_config(name.removesuffix(".yaml")) == path
 
 
-def test_help_says_what_the_string_beneath_a_field_says() -> None:
+def test_help_shows_the_string_beneath_a_field() -> None:
     options = {option.key: option for option in describe(Settings)}
     assert options["training.max_steps"].doc == "How long, in steps."
     assert options["training.max_steps"].default == 400

@@ -85,7 +85,7 @@ def test_what_is_sent_is_counted(demo_world: Path) -> None:
     assert "loss" not in report(found)
 
 
-def test_checkpoints_rates_and_shards_are_told(demo_world: Path) -> None:
+def test_checkpoints_learning_rates_and_shards_are_reported(demo_world: Path) -> None:
     config = pretraining(demo_world, max_steps=100, checkpoint_every=40, strategy="zero2")
     found = simulate(config, nodes=1, devices=4, steps=1)
     rates = found["schedule"]["learning_rate"]

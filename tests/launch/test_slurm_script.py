@@ -57,13 +57,13 @@ def batch(shims: Path) -> Callable[..., subprocess.Popen[str]]:
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 75, 77, 127, 143])
-def test_a_job_that_goes_on_is_queued_again_and_no_other(code: int, batch: Any) -> None:
+def test_only_a_resumable_job_is_requeued(code: int, batch: Any) -> None:
     assert batch(code).wait(30) == code
     found = [line for line in calls("scontrol") if "requeue" in line]
     assert found == (["scontrol requeue 7"] if code == RESUMABLE else [])
 
 
-def test_a_cancelled_job_is_not_queued_again(batch: Any) -> None:
+def test_a_cancelled_job_is_not_requeued(batch: Any) -> None:
     assert batch(75, STATE="COMPLETING").wait(30) == 75
     assert not [line for line in calls("scontrol") if "requeue" in line]
 
@@ -72,14 +72,14 @@ def requeued() -> int:
     return len([line for line in calls("scontrol") if "requeue" in line])
 
 
-def test_a_job_is_queued_again_so_often_at_most(batch: Any) -> None:
+def test_a_job_is_requeued_at_most_so_often(batch: Any) -> None:
     assert batch(75, KEEP="1", SLURM_RESTART_COUNT="99").wait(30) == 75
     assert requeued() == 1
     assert batch(75, KEEP="1", SLURM_RESTART_COUNT="100").wait(30) == 75
     assert requeued() == 1
 
 
-def test_a_job_that_keeps_nothing_twice_in_a_row_is_not_queued_again(
+def test_a_job_without_progress_twice_in_a_row_is_not_requeued(
     batch: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for keeps, expected in ((True, 1), (False, 2), (True, 3), (True, 4), (False, 5), (False, 5)):

@@ -61,7 +61,7 @@ def test_a_dry_run_shows_what_would_be_submitted(
     ],
 )
 @pytest.mark.parametrize("place", ["slurm", "kubernetes"])
-def test_a_mistake_is_told_before_anything_is_submitted(
+def test_user_errors_are_reported_before_anything_is_submitted(
     line: str, message: str, place: str, shims: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("bad.txt").write_text("--trainer.seed 1\n--trainer.seeed 2\n")
@@ -74,7 +74,7 @@ def test_a_mistake_is_told_before_anything_is_submitted(
     assert not Path("runs").exists()
 
 
-def test_what_only_one_place_needs_is_asked_for_there(
+def test_options_that_one_scheduler_needs_are_required_there_alone(
     shims: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for line, message in (
@@ -123,7 +123,7 @@ def test_devices_come_from_the_options_or_the_settings_and_the_options_win() -> 
         read("run pipeline/demo --pretrain.trainer.devices 2")
 
 
-def test_gpus_are_asked_for_unless_the_cpu_was(shims: Path) -> None:
+def test_gpus_are_requested_except_for_cpu_jobs(shims: Path) -> None:
     assert read("pretrain").gpus
     assert not read("pretrain --trainer.accelerator cpu").gpus
     job = read_job(LaunchOptions("pretrain", cpu=True), [])
@@ -183,7 +183,7 @@ def test_here_the_launcher_becomes_the_agent(
     assert len(started) == 1
 
 
-def test_several_machines_are_told_what_to_start_or_start_their_share(
+def test_on_several_machines_the_command_is_printed_or_the_local_share_started(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     started = []

@@ -18,7 +18,7 @@ GOLDEN = Path(__file__).with_name("golden")
 
 
 @pytest.mark.parametrize("name", sorted(written()))
-def test_what_is_submitted_is_as_it_was_read_and_approved(name: str) -> None:
+def test_submitted_files_equal_the_approved_ones(name: str) -> None:
     assert written()[name] == (GOLDEN / name).read_text(encoding="utf-8")
 
 

@@ -42,7 +42,7 @@ def test_the_rank_behind_is_the_silent_one_or_the_one_least_far() -> None:
     assert behind((5, "backward", 1), (5, "backward", 1)) is None
 
 
-def test_a_rank_that_has_not_begun_is_blamed_before_one_that_is_silent() -> None:
+def test_a_rank_that_has_not_started_is_blamed_before_a_silent_one() -> None:
     late = [
         RankStatus(Heartbeat(0, 3), True, 0),
         RankStatus(Heartbeat(1, 3), True, 9),
