@@ -102,7 +102,7 @@ def true_recall(index: ItemIndex, catalog: SimpleNamespace) -> float:
     )
 
 
-def test_recall_is_what_brute_force_says_also_where_it_is_low(
+def test_recall_equals_brute_force_also_where_it_is_low(
     index: ItemIndex, large: tuple[Ranker, SimpleNamespace]
 ) -> None:
     catalog = large[1]
@@ -118,7 +118,7 @@ def test_recall_is_what_brute_force_says_also_where_it_is_low(
         index.index.nprobe = usual
 
 
-def test_what_a_person_has_is_left_out_and_scores_are_exact(
+def test_items_of_the_history_are_excluded_and_scores_are_exact(
     index: ItemIndex, large: tuple[Ranker, SimpleNamespace]
 ) -> None:
     ranker, catalog = large
@@ -217,7 +217,9 @@ assert index.search(vectors, 1)[0][0, 0] == exact[0].max().item() == 1
     subprocess.run([sys.executable, "-c", code], check=True, timeout=300, env=environment)
 
 
-def test_without_faiss_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_faiss_the_error_names_the_package_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(VitrineError, match="pip install faiss-cpu"):
         build_index(IndexConfig("flat"), np.zeros((1, 4), np.float32))

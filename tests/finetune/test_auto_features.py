@@ -20,7 +20,7 @@ from pretrain.vector_file import open_vectors
 from tests.finetune.test_transfer import build_trainer, ranks_as_it_did
 
 
-def test_auto_keeps_whichever_ranks_validation_better(
+def test_auto_selects_the_features_that_rank_validation_better(
     settings: FinetuneConfig, tmp_path: Path
 ) -> None:
     config = replace(settings, features="auto", validate_every=1)
@@ -54,7 +54,7 @@ def test_auto_keeps_whichever_ranks_validation_better(
         ({"split": SplitConfig(min_history=16)}, "no validation targets, and auto chooses"),
     ],
 )
-def test_auto_says_where_it_cannot_choose(
+def test_auto_is_refused_where_validation_cannot_choose(
     changes: dict[str, Any], message: str, settings: FinetuneConfig, tmp_path: Path
 ) -> None:
     config = replace(settings, features="auto", **changes)
@@ -63,7 +63,7 @@ def test_auto_says_where_it_cannot_choose(
 
 
 @pytest.mark.parametrize(("every", "validate_every", "readings"), [(0, 2, 2), (1, 2, 4), (3, 4, 2)])
-def test_the_cache_is_read_anew_as_often_as_asked(
+def test_the_cache_is_refreshed_as_often_as_configured(
     every: int,
     validate_every: int,
     readings: int,
@@ -87,7 +87,7 @@ def test_the_cache_is_read_anew_as_often_as_asked(
     assert len(set(read)) == len(read), "twice at the same step"
 
 
-def test_a_cache_cannot_be_read_less_than_never(settings: FinetuneConfig, tmp_path: Path) -> None:
+def test_a_negative_refresh_interval_is_refused(settings: FinetuneConfig, tmp_path: Path) -> None:
     data = replace(settings.data, refresh_every=-1)
     with pytest.raises(VitrineError, match="refresh_every is -1; give 0 or more"):
         run_finetuning(replace(settings, data=data), tmp_path / "run", build_trainer)

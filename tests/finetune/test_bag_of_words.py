@@ -40,7 +40,7 @@ def shop_of(folder: Path, titles: list[str]) -> Path:
 TITLES = ["Rouge à lèvres ACME", "acme nail polish", "nail file", "", "Solitary", "口红 acme"]
 
 
-def test_words_are_told_apart_as_people_do() -> None:
+def test_words_are_split_and_normalised() -> None:
     assert words_of("L'Oréal 0.5-oz (ACME)!") == {"l", "oreal", "0", "5", "oz", "acme"}
     assert words_of("口红") == {"口", "红"}
     assert words_of(None) == words_of("—!") == set()
@@ -72,7 +72,7 @@ def test_an_item_is_the_weighted_sum_of_its_words(tmp_path: Path) -> None:
     assert turned.words[: int(turned.offsets[1])].tolist() == [0, 1], "another item's words"
 
 
-def test_without_words_it_says_so(tmp_path: Path) -> None:
+def test_a_catalog_without_words_is_refused(tmp_path: Path) -> None:
     catalog = load_catalog(CatalogConfig(path=str(shop_of(tmp_path / "shop", ["", "one", ""]))))
     with pytest.raises(
         VitrineError, match="no word is in 2 items of shop; leave out --bag_of_words"
@@ -84,7 +84,7 @@ def test_without_words_it_says_so(tmp_path: Path) -> None:
     ("features", "transfer", "id_width"),
     [("content", "frozen", 0), ("content", "lora", 8), ("content+id", "full", 8)],
 )
-def test_stored_and_loaded_again_words_say_the_same(
+def test_a_stored_vocabulary_gives_the_same_word_bags(
     features: str, transfer: str, id_width: int, settings: FinetuneConfig, tmp_path: Path
 ) -> None:
     config = replace(
@@ -152,7 +152,7 @@ def test_words_join_ids_without_an_encoder(demo_world: Path, tmp_path: Path) -> 
         ({"modalities": "image"}, "modalities 'image' leaves out the text"),
     ],
 )
-def test_where_words_would_spoil_a_control(
+def test_bag_of_words_is_refused_for_controls(
     changes: dict[str, str], line: str, settings: FinetuneConfig, tmp_path: Path
 ) -> None:
     config = replace(settings, bag_of_words=True, **changes)  # pyright: ignore[reportArgumentType]

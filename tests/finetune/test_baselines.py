@@ -77,9 +77,7 @@ def test_neighbours_are_those_of_the_whole_matrix(
 
 
 @pytest.mark.numeric
-def test_items_nobody_took_are_like_none_also_without_shrinkage(
-    shop: Catalog, split: Split
-) -> None:
+def test_cold_items_have_no_neighbours_also_without_shrinkage(shop: Catalog, split: Split) -> None:
     fitted = ItemKNN.fit(shop, split, k=6, shrink=0.0)
     never = ~taken(shop, split).any(axis=0)
     assert never.any(), "otherwise this tests nothing"
@@ -87,7 +85,7 @@ def test_items_nobody_took_are_like_none_also_without_shrinkage(
     assert fitted.similarities.isfinite().all()
 
 
-def test_a_person_s_scores_are_sums_over_their_history(shop: Catalog, split: Split) -> None:
+def test_scores_of_a_user_are_sums_over_the_history(shop: Catalog, split: Split) -> None:
     fitted = ItemKNN.fit(shop, split, shop.num_items, 2.0)
     score = fitted.scorer(shop, split.test)
     people = torch.arange(5)
@@ -126,7 +124,7 @@ def test_an_item_is_its_own_neighbour_only_where_repeats_are_ranked(
         assert found.any(dim=1).all() == found.any() == itself
 
 
-def test_the_neighbours_kept_are_those_that_rank_validation_best(
+def test_the_selected_neighbours_rank_validation_best(
     shop: Catalog,
     split: Split,
     config: FinetuneConfig,
@@ -161,7 +159,7 @@ def test_the_neighbours_kept_are_those_that_rank_validation_best(
         assert allowed[chosen] == pytest.approx(fitted.validation_ndcg)
 
 
-def test_pairs_are_taken_and_not_taken_and_a_function_of_the_draw(
+def test_triplets_hold_positives_and_negatives_as_a_function_of_the_batch(
     shop: Catalog, split: Split
 ) -> None:
     matrix = taken(shop, split)
@@ -174,7 +172,7 @@ def test_pairs_are_taken_and_not_taken_and_a_function_of_the_draw(
     assert (len(pairs) - 1) * 400 < split.train_end.sum() <= len(pairs) * 400
 
 
-def test_what_nobody_took_in_training_is_no_negative(shop: Catalog, split: Split) -> None:
+def test_cold_items_are_never_negatives(shop: Catalog, split: Split) -> None:
     others = np.unique(
         np.concatenate([TripletSampler(shop, split, 4000, seed=0)[n][2] for n in range(5)])
     )
@@ -182,7 +180,7 @@ def test_what_nobody_took_in_training_is_no_negative(shop: Catalog, split: Split
     assert len(others) < shop.num_items
 
 
-def test_a_user_who_took_everything_teaches_nothing(shop: Catalog, split: Split) -> None:
+def test_a_user_without_negative_items_is_not_sampled(shop: Catalog, split: Split) -> None:
     one = np.zeros(shop.num_items, dtype=np.int64)
     one[shop.interactions.history(0)[: split.train_end[0]]] = 1
     alone = np.where(np.arange(shop.num_users) == 0, split.train_end, 0).astype(np.int32)
@@ -197,7 +195,7 @@ def test_a_user_who_took_everything_teaches_nothing(shop: Catalog, split: Split)
 
 
 @pytest.mark.parametrize("shows", [False, True])
-def test_lists_are_scored_as_triples_are(shop: Catalog, split: Split, shows: bool) -> None:
+def test_lists_are_scored_as_triplets_are(shop: Catalog, split: Split, shows: bool) -> None:
     content = torch.randn(shop.num_items, 5) if shows else None
     module = MatrixFactorization(shop.num_users, shop.num_items, QUICK, content)
     for parameter in module.parameters():
@@ -220,7 +218,7 @@ def test_lists_are_scored_as_triples_are(shop: Catalog, split: Split, shows: boo
 
 
 @pytest.mark.parametrize("shows", [False, True])
-def test_an_item_that_nobody_took_is_known_by_its_content_alone(
+def test_a_cold_item_is_scored_by_its_content_alone(
     shop: Catalog, split: Split, shows: bool
 ) -> None:
     content = torch.randn(shop.num_items, 5) if shows else None
@@ -237,7 +235,7 @@ def test_an_item_that_nobody_took_is_known_by_its_content_alone(
     assert before[:, cold].any() == shows
 
 
-def test_a_step_weighs_the_squares_of_what_its_triples_read(shop: Catalog, split: Split) -> None:
+def test_the_l2_penalty_is_that_of_the_triplets_parameters(shop: Catalog, split: Split) -> None:
     triples = torch.from_numpy(TripletSampler(shop, split, 30, seed=0)[0])
     module = MatrixFactorization(shop.num_users, shop.num_items, QUICK)
     factors = module.factors.requires_grad_(False)
@@ -283,7 +281,7 @@ def run_with(callback: pl.Callback, config: FinetuneConfig, output: Path) -> Pat
     return run_baseline("bpr-mf", config, output, built)
 
 
-def test_training_ends_when_validation_has_not_improved_for_as_long_as_patience_says(
+def test_early_stopping_follows_patience(
     config: FinetuneConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("finetune.baselines.fit_matrix_factorization.MIN_VALIDATE_EVERY", 1)
@@ -301,7 +299,7 @@ def test_training_ends_when_validation_has_not_improved_for_as_long_as_patience_
     assert metrics["epochs"] < 400
 
 
-def test_the_average_of_the_weights_is_what_is_kept(config: FinetuneConfig, tmp_path: Path) -> None:
+def test_the_ema_of_the_weights_is_stored(config: FinetuneConfig, tmp_path: Path) -> None:
     seen = EveryStep()
     output = run_with(
         seen, replace(config, matrix_factorization=replace(QUICK, max_epochs=2)), tmp_path / "run"

@@ -25,7 +25,7 @@ def recommender_with(num_words: int) -> Recommender:
     return Recommender(None, SequenceEncoder(shape), 60, id_width=4, num_words=num_words)
 
 
-def test_neighbours_are_told_by_content_among_what_was_taken() -> None:
+def test_imputed_ids_come_from_the_nearest_warm_items_by_content() -> None:
     content, ids = F.normalize(torch.randn(60, 4), dim=-1), torch.randn(60, 4)
     known = torch.cat([content, ids], dim=1).numpy()
     taken = np.arange(60) % 2 == 0
@@ -37,7 +37,7 @@ def test_neighbours_are_told_by_content_among_what_was_taken() -> None:
         torch.testing.assert_close(found[row], ids[nearest].mean(dim=0))
 
 
-def test_who_has_words_needs_nobody() -> None:
+def test_items_with_words_get_no_imputed_id() -> None:
     recommender = recommender_with(3)
     assert recommender.bag_of_words is not None
     offsets = torch.tensor([0, *[2] * 60])  # the first item alone says anything

@@ -48,7 +48,7 @@ def states(shop: object) -> torch.Tensor:
     return shop.user_states(histories)  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def test_swapped_domains_are_as_if_each_were_loaded_alone(
+def test_an_adapter_swap_equals_loading_each_domain_alone(
     folders: dict[str, Path], settings: FinetuneConfig, demo_world: Path
 ) -> None:
     catalogs = dict.fromkeys(NAMES, load_catalog(settings.catalog))
@@ -75,7 +75,7 @@ def test_swapped_domains_are_as_if_each_were_loaded_alone(
     torch.testing.assert_close(states(domains.ranker("two")), states(alone["two"]), rtol=0, atol=0)
 
 
-def test_a_domain_sees_pictures_by_its_own_adapter_whichever_was_asked_last(
+def test_a_domain_embeds_images_by_its_own_adapter_whichever_was_active(
     folders: dict[str, Path], shop: Catalog, settings: FinetuneConfig
 ) -> None:
     alone = {name: load_ranker(folders[name], shop) for name in ("one", "two")}

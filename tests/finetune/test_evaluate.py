@@ -90,7 +90,7 @@ def repeating(repeats: str) -> tuple[Any, Targets]:
     return catalog, Targets(targets.users, targets.positions, None, repeats)
 
 
-def test_a_target_in_the_history_is_missed_where_seen_items_are_masked() -> None:
+def test_a_target_in_the_history_is_missed_if_seen_items_are_masked() -> None:
     catalog, targets = repeating("mask")
     scores = torch.rand(30, NUM_ITEMS)
     ranking = rank_targets(lambda people, part: scores[people, part], catalog, targets)
@@ -152,7 +152,7 @@ def test_repeats_do_not_lift_a_ranking_by_chance(repeats: Any) -> None:
     assert ndcg.mean() == pytest.approx(chance, abs=4 * ndcg.std() / np.sqrt(len(ndcg)))
 
 
-def test_lists_and_ranks_order_equals_by_the_same_keys() -> None:
+def test_lists_and_ranks_break_ties_by_the_same_keys() -> None:
     catalog, targets = world()
     scores = torch.randint(2, (30, NUM_ITEMS)).float()
     listed: list[np.ndarray] = []

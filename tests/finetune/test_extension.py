@@ -132,7 +132,7 @@ def test_popularity_goes_along_by_id(whole: Path, smaller: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("id_width", [0, 16])
-def test_who_never_had_an_id_vector_has_nobodys_or_its_neighbours(
+def test_added_items_get_zero_or_imputed_id_embeddings(
     id_width: int, settings: FinetuneConfig, smaller: Path, tmp_path: Path
 ) -> None:
     optimizer = replace(settings.optimizer, learning_rate=0.02)
@@ -167,7 +167,7 @@ def test_who_knows_items_by_id_alone_refuses_in_one_line(
     assert not (tmp_path / "out").exists()
 
 
-def test_the_command_says_what_became_of_the_items(
+def test_the_command_reports_kept_added_and_removed_items(
     whole: Path, smaller: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = ["extend", str(whole), "--catalog", str(smaller), "--output", str(tmp_path / "out")]
@@ -193,7 +193,7 @@ def test_an_extension_remembers_whose_weights_it_has(
     assert open_artifact(again).parent("recommender") == without
 
 
-def test_who_has_no_history_gets_what_is_popular_and_is_told_so(
+def test_an_empty_history_gets_popular_items(
     whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, rows = ranker_of(whole)
@@ -207,7 +207,7 @@ def test_who_has_no_history_gets_what_is_popular_and_is_told_so(
     assert capsys.readouterr().err == ""
 
 
-def test_a_recommender_that_never_counted_says_so(whole: Path, tmp_path: Path) -> None:
+def test_a_recommender_without_training_counts_is_refused(whole: Path, tmp_path: Path) -> None:
     old, made = tmp_path / "old", open_artifact(whole)
     with write_artifact(
         old,

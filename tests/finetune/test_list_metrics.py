@@ -15,7 +15,7 @@ def counts_and_categories() -> tuple[np.ndarray, np.ndarray]:
     return counts, np.where(rng.random(NUM_ITEMS) < 0.2, -1, rng.integers(0, 4, NUM_ITEMS))
 
 
-def test_what_lists_hold_equals_their_formulas_one_by_one() -> None:
+def test_list_metrics_equal_their_formulas_one_by_one() -> None:
     catalog, targets = world()
     counts, categories = counts_and_categories()
     scores = torch.rand(30, NUM_ITEMS)
@@ -60,7 +60,7 @@ def test_what_lists_hold_equals_their_formulas_one_by_one() -> None:
     assert set(ranking.list_metrics) == set(expected)
 
 
-def test_without_categories_nothing_is_said_of_them() -> None:
+def test_without_categories_there_are_no_category_metrics() -> None:
     assert ListMetrics(np.ones(5, dtype=np.int64), 3, np.full(5, -1)).names == [
         "arp@10",
         "aplt@10",

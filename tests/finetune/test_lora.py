@@ -71,7 +71,7 @@ def replace_encoder(settings: FinetuneConfig, folder: Path) -> Path:
         ("text", "attention.output.dense", {"text"}),
     ],
 )
-def test_low_rank_updates_are_where_they_are_asked_for(
+def test_low_rank_updates_are_in_the_configured_layers(
     encoders: str, modules: str, expected: set[str], settings: FinetuneConfig, tmp_path: Path
 ) -> None:
     lora = replace(settings.lora, target_encoders=encoders, target_modules=modules)
@@ -107,7 +107,7 @@ def test_low_rank_updates_are_where_they_are_asked_for(
         ),
     ],
 )
-def test_low_rank_updates_that_cannot_be_are_refused(
+def test_unknown_lora_targets_are_refused(
     lora: dict[str, str], message: str, settings: FinetuneConfig, tmp_path: Path
 ) -> None:
     changed = replace(settings, lora=replace(settings.lora, **lora))
@@ -115,7 +115,7 @@ def test_low_rank_updates_that_cannot_be_are_refused(
         run_finetuning(changed, tmp_path / "shop", build_trainer)
 
 
-def test_a_new_reader_of_histories_has_no_low_rank_updates(
+def test_a_new_sequence_encoder_has_no_low_rank_updates(
     settings: FinetuneConfig, tmp_path: Path
 ) -> None:
     config = replace(settings, features="content+id", id_width=8)

@@ -54,7 +54,7 @@ def several_each() -> tuple[Any, Targets]:
     return catalog, Targets(users, (begins + within).astype(np.int32), begins)
 
 
-def test_several_targets_of_one_person_equal_torchmetrics_and_their_formulas() -> None:
+def test_several_targets_per_user_equal_torchmetrics_and_their_formulas() -> None:
     catalog, targets = several_each()
     people = np.unique(targets.users)
     scores = torch.rand(30, NUM_ITEMS)
@@ -95,7 +95,7 @@ def test_several_targets_of_one_person_equal_torchmetrics_and_their_formulas() -
             assert values[name][place] == pytest.approx(value.item(), abs=1e-6), name
 
 
-def test_slices_of_several_targets_are_means_over_the_people_in_them() -> None:
+def test_slices_of_several_targets_are_means_over_their_users() -> None:
     people = np.array([0, 0, 0, 4, 4], dtype=np.int32)
     ranking = Ranking(
         people,
@@ -136,7 +136,7 @@ def test_slices_hold_the_targets_they_name() -> None:
     assert table["cold/mrr"] == pytest.approx((1 / ranking.ranks[:4]).mean())
 
 
-def test_means_leave_out_what_cannot_be_measured() -> None:
+def test_means_leave_out_undefined_values() -> None:
     ones = np.ones(2, dtype=np.int64)
     people, shown = np.arange(2, dtype=np.int32), np.ones(3, dtype=np.int64)
     ranking = Ranking(people, ones, shown, ones * 3, {"x": np.array([np.nan, 4.0])})

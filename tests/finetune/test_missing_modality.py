@@ -60,7 +60,7 @@ def test_pagerank_is_that_of_a_walk_that_starts_again() -> None:
     assert found[4].item() == 6.0
 
 
-def test_what_is_taken_away_is_gone_from_a_batch() -> None:
+def test_a_dropped_modality_is_gone_from_a_batch() -> None:
     inputs = {
         "present": torch.tensor([True, False, True, True]),
         "values": torch.tensor([[0.0], [2.0], [3.0]]),
@@ -146,7 +146,7 @@ def test_each_way_fits_another_recommender(settings: FinetuneConfig, tmp_path: P
         ),
     ],
 )
-def test_what_cannot_be_asked(
+def test_contradicting_settings_are_refused(
     changes: dict, line: str, settings: FinetuneConfig, tmp_path: Path
 ) -> None:
     config = replace(settings, **{"transfer": "frozen", **changes})

@@ -42,7 +42,7 @@ def bare(settings: FinetuneConfig, tmp_path: Path) -> FinetuneConfig:
 
 
 @pytest.mark.parametrize("run", [run_finetuning, run_semantic_ids])
-def test_a_shop_is_not_ranked_by_a_modality_that_no_item_has(
+def test_a_modality_that_no_item_has_is_refused(
     run: Any, bare: FinetuneConfig, tmp_path: Path
 ) -> None:
     config = replace(bare, transfer="zero-shot", modalities="image")
@@ -149,7 +149,7 @@ def test_no_validation_target_is_no_figure(bare: FinetuneConfig, tmp_path: Path)
         run_finetuning(config, tmp_path / "none", build_trainer)
 
 
-def test_no_mean_is_taken_of_what_is_not_finite() -> None:
+def test_means_of_nonfinite_values_are_refused() -> None:
     values = np.array([0.5, np.nan, 0.1])
     for mean in (
         lambda: mean_interval(values),
@@ -169,7 +169,7 @@ def test_the_retrieval_report_does_not_compare_what_is_not_finite() -> None:
         target_ranks(torch.rand(4, 3), candidates, torch.arange(4))
 
 
-def test_pictures_are_not_judged_by_features_that_are_not_finite() -> None:
+def test_images_are_not_scored_by_nonfinite_features() -> None:
     from PIL import Image
 
     from generate.conditioning import CONDITIONS

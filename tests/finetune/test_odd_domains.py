@@ -81,7 +81,7 @@ def domain(settings: FinetuneConfig, shop_name: str, shop: Path) -> FinetuneConf
 
 
 @pytest.mark.parametrize("arm", ["lora", "scratch", "content+id", "id", "sampled"])
-def test_a_recommender_is_fitted_measured_and_asked(
+def test_a_recommender_is_fitted_evaluated_and_used(
     arm: str, shop_name: str, domain: FinetuneConfig, tmp_path: Path
 ) -> None:
     if arm != "id" and shop_name in ("nothing but ids", "one word for all"):
@@ -121,7 +121,9 @@ def test_baselines_are_too(model: str, domain: FinetuneConfig, tmp_path: Path) -
     assert np.load(output / "test_ranks.npy").min() >= 1
 
 
-def test_a_shop_where_nobody_came_back_is_refused(settings: FinetuneConfig, tmp_path: Path) -> None:
+def test_a_catalog_without_returning_users_is_refused(
+    settings: FinetuneConfig, tmp_path: Path
+) -> None:
     shop = write_shop(tmp_path / "shop", 9, histories([1] * 6, 9))
     split = SplitConfig(kind="leave-one-out")
     config = replace(settings, catalog=CatalogConfig(path=str(shop)), split=split)

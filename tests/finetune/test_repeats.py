@@ -60,7 +60,7 @@ def recommender(groceries: FinetuneConfig, tmp_path_factory: pytest.TempPathFact
     return run_finetuning(groceries, tmp_path_factory.mktemp("runs") / "id", build_trainer)
 
 
-def test_a_grocery_shop_is_ranked_and_served_what_its_users_buy_again(
+def test_a_grocery_catalog_is_ranked_and_recommended_with_repeats(
     groceries: FinetuneConfig, recommender: Path
 ) -> None:
     table = evaluate_recommender(recommender)

@@ -91,14 +91,14 @@ def test_no_centre_is_left_without_points(monkeypatch: pytest.MonkeyPatch) -> No
     assert len(nearest.unique()) == 9
 
 
-def test_each_level_tells_more() -> None:
+def test_each_level_lowers_the_reconstruction_error() -> None:
     vectors = some_vectors(200)
     errors = [residual_kmeans(vectors, levels, 8, seed=0)[1].sum() for levels in (1, 2, 3)]
     assert errors[0] > errors[1] > errors[2]
 
 
 @pytest.mark.parametrize("copies", [1, 2, 4, 11])
-def test_no_two_items_share_an_identifier(copies: int) -> None:
+def test_no_two_items_share_a_semantic_id(copies: int) -> None:
     before = np.repeat(np.array([[0, 1], [2, 0], [2, 1]]), copies, axis=0)
     after = resolve_collisions(before, 3)
     assert len(np.unique(after, axis=0)) == len(before)
@@ -107,7 +107,7 @@ def test_no_two_items_share_an_identifier(copies: int) -> None:
     assert after.max() < 3
 
 
-def test_usage_is_counted_before_items_are_told_apart() -> None:
+def test_codebook_usage_is_counted_before_collisions_are_resolved() -> None:
     found = codebook_usage(np.array([[0, 0], [0, 0], [1, 0], [1, 1]]), num_codes=4)
     assert found["collisions"] == 0.5
     assert found["largest_collision"] == 2
@@ -117,7 +117,7 @@ def test_usage_is_counted_before_items_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize("tokenizer", ["residual-kmeans", "rq-vae"])
-def test_identifiers_say_most_of_a_vector(tokenizer: Tokenizer) -> None:
+def test_semantic_ids_reconstruct_most_of_a_vector(tokenizer: Tokenizer) -> None:
     vectors = some_vectors(12).repeat_interleave(20, dim=0) + 0.05 * some_vectors(240, seed=1)
     config = SemanticIdConfig(
         tokenizer=tokenizer, num_levels=2, codebook_size=16, tokenizer_steps=400
@@ -129,7 +129,7 @@ def test_identifiers_say_most_of_a_vector(tokenizer: Tokenizer) -> None:
 
 
 @pytest.mark.parametrize("tokenizer", ["residual-kmeans", "rq-vae"])
-def test_identifiers_are_a_function_of_the_seed(tokenizer: Tokenizer) -> None:
+def test_semantic_ids_are_a_function_of_the_seed(tokenizer: Tokenizer) -> None:
     config = SemanticIdConfig(
         tokenizer=tokenizer, num_levels=2, codebook_size=8, tokenizer_steps=10
     )
@@ -175,7 +175,7 @@ def test_dead_codes_are_revived(monkeypatch: pytest.MonkeyPatch) -> None:
     assert codebook_usage(codes.numpy(), 8)["usage_1"] > 0.8
 
 
-def test_the_tree_holds_each_beginning_once(codes: np.ndarray, model: SemanticRecommender) -> None:
+def test_the_trie_holds_each_prefix_once(codes: np.ndarray, model: SemanticRecommender) -> None:
     trie = model.trie
     for depth in range(codes.shape[1]):
         beginnings = sorted({tuple(row[:depth]) for row in codes.tolist()})
@@ -190,7 +190,7 @@ def test_the_tree_holds_each_beginning_once(codes: np.ndarray, model: SemanticRe
     torch.testing.assert_close(trie.order[leaves], torch.arange(60))
 
 
-def test_codes_begin_as_what_the_vectors_leave(codes: np.ndarray) -> None:
+def test_code_embeddings_start_as_mean_residuals(codes: np.ndarray) -> None:
     vectors = some_vectors(300)
     found, missed = residual_kmeans(vectors, 2, 8, seed=0)
     model = some_model(resolve_collisions(found.numpy(), 8))
@@ -208,13 +208,13 @@ def all_scores(model: SemanticRecommender, states: torch.Tensor) -> torch.Tensor
         return torch.stack([model.log_likelihood(s.expand(len(items), -1), items) for s in states])
 
 
-def test_what_is_told_is_a_distribution_over_the_items(model: SemanticRecommender) -> None:
+def test_likelihoods_are_a_distribution_over_the_items(model: SemanticRecommender) -> None:
     scores = all_scores(model, some_vectors(3))
     torch.testing.assert_close(scores.exp().sum(dim=1), torch.ones(3))
     assert scores.std() > 0.1
 
 
-def test_what_nobody_took_is_no_candidate_in_training(model: SemanticRecommender) -> None:
+def test_cold_items_are_no_candidates_in_training(model: SemanticRecommender) -> None:
     taken = torch.arange(60) % 3 > 0
     items, among = taken.nonzero().squeeze(1), model.trie.prefix_counts(taken)
     states = some_vectors(1).expand(len(items), -1)
@@ -233,7 +233,9 @@ def test_a_beam_wide_enough_scores_every_item(model: SemanticRecommender) -> Non
     assert (items == order).float().mean() > 0.95  # but for the order of equals
 
 
-def test_a_narrow_beam_says_real_items_and_their_own_scores(model: SemanticRecommender) -> None:
+def test_a_narrow_beam_generates_existing_items_with_their_scores(
+    model: SemanticRecommender,
+) -> None:
     states = some_vectors(5)
     everything = all_scores(model, states)
     items, scores = beam_search(model, states, 7, NO_EXCLUSION)
@@ -242,7 +244,7 @@ def test_a_narrow_beam_says_real_items_and_their_own_scores(model: SemanticRecom
     torch.testing.assert_close(scores, everything.gather(1, items), atol=1e-4, rtol=0)
 
 
-def test_what_is_excluded_is_not_said_and_takes_no_place(model: SemanticRecommender) -> None:
+def test_excluded_items_are_not_generated_and_take_no_beam(model: SemanticRecommender) -> None:
     states = some_vectors(3)
     likeliest, _ = beam_search(model, states[:1], 60, NO_EXCLUSION)
     first = model.codes[likeliest[0, 0], 0]

@@ -49,7 +49,7 @@ def ranker(codes: np.ndarray, model: SemanticRecommender) -> SemanticRanker:
     )
 
 
-def test_the_nearest_of_what_nobody_took_join_the_beam_s(
+def test_the_nearest_cold_items_join_the_beams_items(
     ranker: SemanticRanker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("finetune.semantic_ids.ranker.ITEMS_AT_ONCE", 3)
@@ -98,7 +98,7 @@ def wardrobe(demo_world: Path) -> Catalog:
     return load_catalog(CatalogConfig(path=str(demo_world / "wardrobe")))
 
 
-def test_a_target_that_no_list_holds_stands_last(wardrobe: Catalog) -> None:
+def test_a_target_in_no_list_is_ranked_last(wardrobe: Catalog) -> None:
     targets = make_split(wardrobe, SplitConfig()).test
     order = torch.randperm(wardrobe.num_items, generator=torch.Generator().manual_seed(0))
     scores = torch.empty(wardrobe.num_items)
@@ -193,7 +193,7 @@ def test_the_command_makes_it_and_the_beam_alone_learns_no_dense_score(
     assert metrics["test/ndcg@10"] == metrics["beam/ndcg@10"]
 
 
-def test_invalid_comparisons_are_one_line(tiny: FinetuneConfig, tmp_path: Path) -> None:
+def test_impossible_settings_are_refused_in_one_line(tiny: FinetuneConfig, tmp_path: Path) -> None:
     def refused(rule: str, **changes: object) -> None:
         with pytest.raises(VitrineError, match=rule):
             run_semantic_ids(replace(tiny, **changes), tmp_path / "x", build_trainer)  # type: ignore[arg-type]

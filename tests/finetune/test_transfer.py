@@ -75,7 +75,7 @@ def ranks_as_it_did(output: Path, config: FinetuneConfig) -> Ranker:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_loaded_again_it_ranks_as_it_did(
+def test_a_loaded_recommender_ranks_the_same(
     mode: str, runs: dict[str, Path], settings: FinetuneConfig
 ) -> None:
     ranks_as_it_did(runs[mode], settings)
@@ -151,7 +151,7 @@ def test_trained_share(runs: dict[str, Path]) -> None:
     assert trained["full"] == figures["full"]["parameters"]
 
 
-def test_what_nobody_took_in_training_is_no_negative(settings: FinetuneConfig) -> None:
+def test_cold_items_are_never_negatives(settings: FinetuneConfig) -> None:
     warm_items = torch.arange(9) < 6
     recommender = Recommender(
         None, SequenceEncoder(SequenceEncoderConfig(width=8)), num_id_embeddings=9
@@ -167,7 +167,7 @@ def test_what_nobody_took_in_training_is_no_negative(settings: FinetuneConfig) -
 
 
 @pytest.mark.parametrize("features", ["id", "random", "shuffled", "content+id"])
-def test_controls_run_and_come_back(
+def test_controls_run_and_load_again(
     features: str, settings: FinetuneConfig, tmp_path: Path
 ) -> None:
     transfer = "scratch" if features in ("id", "random") else "frozen"
@@ -182,7 +182,9 @@ def test_ids_have_no_towers_to_transfer(settings: FinetuneConfig, tmp_path: Path
         run_finetuning(replace(settings, features="id"), tmp_path / "id", build_trainer)
 
 
-def test_the_known_the_unknown_and_the_new(runs: dict[str, Path], settings: FinetuneConfig) -> None:
+def test_known_unknown_and_new_users_get_recommendations(
+    runs: dict[str, Path], settings: FinetuneConfig
+) -> None:
     catalog = load_catalog(settings.catalog)
     user = str(catalog.user_ids[0])
     known = recommend(runs["lora"], user=user, k=5)
@@ -223,7 +225,7 @@ def test_targets_the_encoder_was_pretrained_on_are_refused_unless_allowed(
     assert open_artifact(allowed).manifest["metrics"]["seen_targets"] > 0
 
 
-def test_an_encoder_that_does_not_say_what_it_saw_is_refused(
+def test_an_encoder_without_an_interaction_sketch_is_refused(
     settings: FinetuneConfig, tmp_path: Path
 ) -> None:
     known = open_artifact(Path(settings.encoder))
@@ -249,7 +251,7 @@ def test_an_encoder_that_does_not_say_what_it_saw_is_refused(
         ({"model": "a/tower", "frozen": True, "lora_rank": 4}, True),
     ],
 )
-def test_from_scratch_begins_as_pretraining_did(
+def test_from_scratch_starts_as_pretraining_did(
     tower: dict[str, Any], frozen: bool, settings: FinetuneConfig
 ) -> None:
     base = open_artifact(Path(settings.encoder))

@@ -23,7 +23,7 @@ from tests.finetune.test_transfer import LLAMA, build_trainer, ranks_as_it_did
 
 @pytest.mark.parametrize("transfer", ["frozen", "lora", "full", "scratch"])
 @pytest.mark.parametrize("reader", ["hstu", "decoder", "pretrained decoder"])
-def test_any_reader_of_histories_comes_back_as_it_ranked(
+def test_any_sequence_encoder_ranks_the_same_when_loaded(
     reader: str, transfer: str, settings: FinetuneConfig, tmp_path: Path
 ) -> None:
     user = SequenceConfig(layers=1, heads=2, max_history=6, block="hstu")
@@ -82,7 +82,7 @@ def test_ids_alone_need_no_encoder(demo_world: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("loss", ["sampled", "in-batch"])
 @pytest.mark.parametrize("transfer", ["frozen", "lora"])
-def test_a_sample_stands_in_for_the_catalog(
+def test_sampled_softmax_trains_every_transfer_mode(
     loss: str, transfer: str, settings: FinetuneConfig, tmp_path: Path
 ) -> None:
     config = replace(settings, loss=loss, negatives=20, transfer=transfer)
@@ -91,7 +91,7 @@ def test_a_sample_stands_in_for_the_catalog(
     assert np.isfinite(losses).all()
 
 
-def test_dropout_can_be_set_for_a_pretrained_reader(settings: FinetuneConfig) -> None:
+def test_dropout_can_be_set_for_a_pretrained_sequence_encoder(settings: FinetuneConfig) -> None:
     catalog = load_catalog(settings.catalog)
     components = build_components(replace(settings, dropout=0.7), catalog)
     rates = {m.p for m in components.history.modules() if isinstance(m, torch.nn.Dropout)}

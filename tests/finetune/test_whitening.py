@@ -8,7 +8,7 @@ from finetune.recommender import Adaptor
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_whitened_properties_are_equally_loud(seed: int) -> None:
+def test_whitened_properties_have_equal_variance(seed: int) -> None:
     torch.manual_seed(seed)
     loudness = torch.tensor([10.0, 1.0, 0.5, 0.0])
     vectors = torch.randn(500, 4) * loudness @ torch.linalg.qr(torch.randn(4, 4))[0] + 7
