@@ -48,6 +48,8 @@ IPTC_SOURCE = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 
 @dataclass(frozen=True)
 class SignatureCheck:
+    """Provenance of an image file: who signed it, and whether it was changed since."""
+
     is_signed: bool
     """Whether the file contains a signature."""
     is_intact: bool
@@ -119,7 +121,7 @@ def fingerprint(key: Ed25519PublicKey | None = None) -> str:
 
 
 def signed_png(image: Image.Image, metadata: Mapping[str, Any]) -> bytes:
-    """Encodes an image as a signed PNG with `metadata` (JSON)."""
+    """Encodes an image as a PNG with its provenance: `metadata` (JSON) and a signature."""
     info = PngInfo()
     info.add_itxt(METADATA_FIELD, json.dumps(metadata, ensure_ascii=False))
     info.add_itxt("DigitalSourceType", str(metadata.get("DigitalSourceType", "")))
@@ -137,7 +139,7 @@ def signed_png(image: Image.Image, metadata: Mapping[str, Any]) -> bytes:
 
 
 def signed_jpeg(image: Image.Image, metadata: Mapping[str, Any], quality: int = 92) -> bytes:
-    """Encodes an image as a signed JPEG with `metadata` (JSON)."""
+    """Encodes an image as a JPEG with its provenance: `metadata` (JSON) and a signature."""
     buffer = BytesIO()
     comment = json.dumps({METADATA_FIELD: metadata}, ensure_ascii=False).encode()
     image.convert("RGB").save(buffer, format="JPEG", quality=quality, comment=comment)

@@ -68,7 +68,7 @@ def load_text_generator(
 ) -> TextGenerator:
     """Loads a generator in eval mode, on the CPU, in float32.
 
-    `shared_base`: a generator with the same pretrained base, which then is in memory once (adapter swap).
+    `shared_base`: a generator with the same pretrained base, which then is in memory once.
     """
     folder = Path(folder)
     stored: dict[str, Any] = json.loads((folder / SETTINGS).read_text())

@@ -60,7 +60,7 @@ class Claim:
 
 
 class ClaimChecker:
-    """Finds and checks claims against one catalog and the training part of its reviews."""
+    """Checks the faithfulness of texts to one catalog and the training part of its reviews."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class ClaimChecker:
         return list(claims.values())
 
     def supports(self, text: str, item: int) -> bool:
-        """Whether all claims of `text` about `item` are supported."""
+        """Faithfulness of one text: whether all its claims about `item` are supported."""
         return all(claim.verdict == "supported" for claim in self.check(text, item))
 
     def is_distinctive(self, word: str) -> bool:
@@ -341,6 +341,6 @@ def forms(word: str) -> tuple[str, ...]:
 
 
 def unsupported_share(claims: Iterable[Sequence[Claim]]) -> float:
-    """Share of unsupported claims among all claims of many texts; 0 without claims."""
+    """Unfaithfulness of many texts: the share of unsupported claims among all claims; 0 without claims."""
     verdicts = [claim.verdict for listed in claims for claim in listed]
     return 1 - verdicts.count("supported") / len(verdicts) if verdicts else 0.0

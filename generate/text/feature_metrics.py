@@ -1,6 +1,6 @@
 """Feature metrics of generated texts (FMR, FCR, DIV), and the share of their unsupported claims.
 
-A feature is a claim as `faithfulness.ClaimChecker` finds it: a word by which items differ, or a value of an
+A feature is a claim as `ClaimChecker` finds it: a word by which items differ, or a value of an
 attribute (PETER mines its features from reviews).
 """
 
@@ -21,7 +21,7 @@ def score_features(
     references: Sequence[str | None],
     generated: Mapping[str, Sequence[str]],
 ) -> Figures:
-    """Faithfulness and features of each condition's texts against the true `references`."""
+    """Unsupported claims of the own texts; features of each condition's texts against true `references`."""
     items = users.items.tolist()
     claims = {
         condition: [checker.check(text, item) for text, item in zip(texts, items, strict=True)]

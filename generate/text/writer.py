@@ -169,7 +169,7 @@ def load_writer(
     """The writer of a text-generator artifact; `catalog` and `recommender` as in `load_catalog_and_ranker`.
 
     `shared_base`: a writer for other tasks, or another domain, on the same pretrained language model,
-    which is then held in memory once; each activates its own LoRA adapter when it writes (adapter swap).
+    which is then held in memory once; each activates its own LoRA adapter when it writes.
     """
     artifact = open_artifact(Path(folder), kind="text-generator")
     read, ranker = load_catalog_and_ranker(artifact, catalog, recommender)
