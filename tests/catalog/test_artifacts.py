@@ -28,7 +28,7 @@ def write(path: Path, content: str = "weights", kind: str = "encoder", **more) -
     return path
 
 
-def test_an_artifact_opens_with_all_it_was_told(tmp_path):
+def test_an_artifact_opens_with_all_it_was_given(tmp_path):
     split = {"kind": "temporal"}
     with write_artifact(
         tmp_path / "a",

@@ -101,7 +101,7 @@ def test_missing_words_and_pictures_are_counted(shop):
     assert facts["items with neither"] == "1 (25.0%)"
 
 
-def test_rows_somebody_marked_as_suspect_are_counted(shop):
+def test_rows_marked_as_suspect_are_counted(shop):
     marks = ["True", "no", "no", "yes"]
     items = {n: f"i{n},Thing {n},Words {n},{n}.png,{mark}" for n, mark in enumerate(marks)}
     report = shop(items, header="item_id,title,description,image,Picture_Suspected")

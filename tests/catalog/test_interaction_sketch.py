@@ -264,7 +264,7 @@ def test_a_sketch_decides_a_share_and_is_never_wrong(world, monkeypatch) -> None
 
 
 @pytest.mark.slow
-def test_real_shops_are_told_apart_and_known_again() -> None:
+def test_real_shops_are_distinguished_and_recognised() -> None:
     """False alarms: targets of another shop called seen; detection: those trained on that are found."""
     shops = {name: load_catalog(config_of(name)) for name in ("office", "beauty", "toys")}
     splits = {name: make_split(shop, LEAVE_ONE_OUT) for name, shop in shops.items()}

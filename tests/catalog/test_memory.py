@@ -9,7 +9,7 @@ from catalog.memory import PeakMemory
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
-def test_a_peak_that_is_gone_is_told_and_one_before_is_not() -> None:
+def test_a_peak_that_is_gone_is_reported_and_one_before_is_not() -> None:
     np.ones(2**26 // 8).sum()  # 64 MiB, before
     memory = PeakMemory()
     assert memory.mib is not None

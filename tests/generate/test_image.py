@@ -379,7 +379,7 @@ def test_a_picture_depends_on_its_seed_and_not_on_its_batch(
     assert not np.array_equal(np.asarray(other_noise[0]), np.asarray(together[0]))
 
 
-def test_nobody_is_the_same_as_a_dropped_person(untrained: PersonalImagePipeline) -> None:
+def test_unconditional_is_the_same_as_a_dropped_user(untrained: PersonalImagePipeline) -> None:
     vectors = torch.randn(2, WIDTH)
     with torch.no_grad():
         none = untrained.conditioner(torch.zeros(2, WIDTH), vectors)

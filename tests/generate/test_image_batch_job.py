@@ -113,7 +113,7 @@ def test_everybodys_pictures_are_those_each_would_get_and_go_on_where_they_were(
     assert open_artifact(whole).manifest["metrics"] == {"users": 5, "images": 10, "refused": 0}
 
 
-def test_forgetting_says_what_learned_from_everybody(
+def test_forgetting_lists_what_learned_from_all_users(
     generator: Path, sampler: ImageSampler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VITRINE_CACHE", str(tmp_path / "cache"))

@@ -27,7 +27,7 @@ def test_users_are_opaque_and_the_same_under_one_key(ring: Path) -> None:
     assert os.listdir(ring.parent) == ["users.key"]
 
 
-def test_another_signing_key_names_nobody_anew(tmp_path: Path, monkeypatch) -> None:
+def test_another_signing_key_changes_no_pseudonym(tmp_path: Path, monkeypatch) -> None:
     before = pseudonymize("user 3")
     monkeypatch.setenv("VITRINE_KEY", str(tmp_path / "other.pem"))
     assert pseudonymize("user 3") == before

@@ -182,7 +182,7 @@ def test_a_task_of_ones_own_is_a_file(catalog: Catalog, tmp_path: Path) -> None:
         TaskTexts(catalog, [load_task(str(path))])
 
 
-def test_a_misspelt_task_is_told_with_the_nearest() -> None:
+def test_a_misspelt_task_is_reported_with_the_nearest() -> None:
     with pytest.raises(VitrineError, match=r"'titel' is unknown; .* Did you mean 'title'\?"):
         load_task("titel")
     with pytest.raises(VitrineError, match=r"nowhere\.yaml cannot be read"):

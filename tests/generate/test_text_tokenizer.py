@@ -111,7 +111,7 @@ def test_each_mark_is_taken_out(mark: str):
         "the user interface",
     ],
 )
-def test_what_speaks_to_nobody_stays(text: str):
+def test_text_that_addresses_no_model_stays(text: str):
     assert clean_text(text) == text
 
 

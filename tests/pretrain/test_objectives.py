@@ -200,7 +200,7 @@ def test_reconstruction_counts_what_was_hidden_and_moves_only_the_teller() -> No
     assert (step.items.grad[[0, 5]].abs().sum(dim=1) > 0).all()
 
 
-def test_next_tokens_are_told_as_by_a_plain_softmax() -> None:
+def test_next_tokens_are_predicted_as_by_a_plain_softmax() -> None:
     torch.manual_seed(0)
     embedding = torch.nn.Embedding(11, 4).double()
     hidden = torch.randn(3, 5, 4, dtype=torch.float64)
@@ -216,7 +216,7 @@ def test_next_tokens_are_told_as_by_a_plain_softmax() -> None:
         assert found[row, 1] == length - 1
 
 
-def test_each_text_is_told_once_in_a_batch() -> None:
+def test_each_text_counts_once_in_a_batch() -> None:
     step = outputs()
     step.token_nll = torch.tensor([[6.0, 2], [9, 3], [6, 2], [0, 0], [5, 5], [9, 3]])
     assert LanguageModeling(torch.nn.Identity())(step).item() == (6 + 9 + 5) / (2 + 3 + 5)
@@ -240,7 +240,7 @@ def test_first_occurrences() -> None:
     assert first_occurrences(ids, valid).tolist() == [False, True, True, False, True]
 
 
-def test_words_are_told_from_the_vector_and_padding_is_not() -> None:
+def test_words_are_predicted_from_the_embedding_and_padding_is_not() -> None:
     step = outputs()
     step.tokens = torch.tensor(
         [[1, 2, -1], [3, -1, -1], [-1, -1, -1], [0, 0, 4], [2, 1, 0], [4, -1, -1]]
@@ -255,7 +255,7 @@ def test_words_are_told_from_the_vector_and_padding_is_not() -> None:
 
 
 @pytest.mark.parametrize("special", [[2, 3], [2], [3], []])
-def test_an_item_is_told_by_all_its_tokens_and_by_none_that_every_text_has(
+def test_an_item_is_described_by_all_its_tokens_and_by_none_that_every_text_has(
     special: list[int],
 ) -> None:
     """Tokenizers put marks at both ends, at one, or nowhere (GPT-2); a word is never one of them."""

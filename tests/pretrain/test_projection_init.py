@@ -111,7 +111,7 @@ def test_what_comes_out_is_centred_and_equally_spread(tower_width: int, width: i
 
 
 @pytest.mark.parametrize("vectors", [torch.ones(0, 4), torch.ones(1, 4), torch.ones(9, 4)])
-def test_where_nothing_can_be_told_the_projection_stays(vectors: torch.Tensor) -> None:
+def test_where_nothing_can_be_estimated_the_projection_stays(vectors: torch.Tensor) -> None:
     projection = Projection(4, 6)
     before = projection.linear.weight.clone()
     whiten(projection, vectors)

@@ -157,7 +157,7 @@ def test_what_is_learned_decides_about_the_folder(tmp_path: Path) -> None:
     assert newest_checkpoint(mine) is None
 
 
-def test_other_devices_with_another_batch_are_told_how_to_go_on(tmp_path: Path) -> None:
+def test_other_devices_with_another_batch_get_the_setting_that_resumes(tmp_path: Path) -> None:
     output = tmp_path / "encoder"
     checkpoint(folder(on(2, 6), output), world_size=2)
     with pytest.raises(VitrineError, match=r"2 × 6 rows a step.*set --data\.rows 3 to go on"):

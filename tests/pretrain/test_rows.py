@@ -107,6 +107,6 @@ def test_resuming_repeats_and_skips_nothing() -> None:
     assert len(rest) == 5, "Lightning counts from the run's start"
 
 
-def test_nobody_with_a_next_item_is_one_clear_line() -> None:
+def test_no_user_with_a_next_item_is_one_clear_line() -> None:
     with pytest.raises(VitrineError, match="no next item"):
         rows([1, 1, 1, 0, 1])

@@ -58,7 +58,7 @@ def rows(number: int) -> PretrainConfig:
     return replace(SETTINGS, data=PretrainDataConfig(rows=number))
 
 
-def test_what_another_request_left_is_told_with_what_differs_and_kept(
+def test_what_another_request_left_is_reported_with_the_difference_and_kept(
     tmp_path: Path, capsys: Told
 ) -> None:
     made = checkpoint(folder(SETTINGS, tmp_path / "encoder"))
