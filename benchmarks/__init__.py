@@ -1,4 +1,4 @@
-"""Peers and we, side by side in one run; recorded results, one JSON file a claim."""
+"""Benchmarks against peer libraries, and recorded results: one JSON file for each claim."""
 
 import os
 

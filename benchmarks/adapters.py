@@ -1,4 +1,4 @@
-"""Ten domains' adapters on one loaded base: how long a swap takes, and that nothing of it is lost.
+"""Adapter swap: ten domains' LoRA adapters on one loaded base, seconds per swap and equal outputs.
 
 python -m benchmarks.adapters    # about 3 minutes on one core
 """

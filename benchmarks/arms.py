@@ -1,4 +1,4 @@
-"""Arms compared on real shops: what content, ids and words tell, and whether pretraining helps.
+"""Compares arms on real shops: content, ids and text features, cold start, and whether pretraining helps.
 
 python -m benchmarks.arms movies     # MovieLens 100K, cut two ways; hours on one core, resumes
 python -m benchmarks.arms fashion    # a week of garments, the encoder pretrained on films
@@ -41,15 +41,15 @@ SEEDS = (0, 1, 2)
 SPLITS = ("leave-one-out", "temporal")
 SINGLE = ("text only", "image only")
 EVERYTHING = "lora+id+words"
-FULL = ("full", "full gently")
+FULL = ("full", "full with_slow_towers")
 HELD_OUT = 0.1
-"""Share of the garments that nobody takes in training, where cold ones are looked for."""
+"""Fraction of the garments without a training interaction, in the cold-start comparison."""
 COMMON = (
     "A text tower of all-MiniLM-L6-v2 (32 tokens, its weights frozen in pretraining) and a small "
     "picture tower from scratch; LoRA in the picture tower and the reader of histories; scratch begins "
     "as that pretraining did, and full trains every weight; "
-    "each arm the same steps, batch and candidates; each person's mean over three seeds, 95 % "
-    "bootstrap intervals over people, paired for differences and ratios. "
+    "each arm the same steps, batch and candidates; each user's mean over three seeds, 95 % "
+    "bootstrap intervals over users, paired for differences and ratios. "
 )
 
 
@@ -92,7 +92,7 @@ def movies(output: Path) -> None:
             for name in ("all_minus_best_single", "best_single_minus_id")
         ],
         note=f"NDCG@10. {COMMON}all: {EVERYTHING}. The best single modality is chosen on validation. "
-        "Everything on sale has long been taken here, and what people took says more than posters "
+        "Everything on sale has long been taken here, and what users took says more than posters "
         "and plots do: where single modalities fall behind ids, that is why.",
     )
 
@@ -109,12 +109,12 @@ def fashion(output: Path) -> None:
     recall = {name: np.mean(cold.of(name, "recall@10"), axis=0) for name in cold.arms}
     write_record(
         "finetune-fashion",
-        claim="Of garments nobody took in training, content finds at least ten times what ids find; "
+        claim="Of cold-start garments, content finds at least ten times what ids find; "
         "an encoder pretrained on films halves the steps that a model from scratch takes.",
         command="python -m benchmarks.arms fashion",
         seeds=SEEDS,
         figures={
-            "cold_people": len(recall["lora"]),
+            "cold_users": len(recall["lora"]),
             "cold_targets": len(cold.split.test),
             **{
                 f"{figure_name(name)}_cold_recall10": mean_interval(v) for name, v in recall.items()
@@ -131,11 +131,11 @@ def fashion(output: Path) -> None:
         goal=["content_over_id_cold_recall10_low >= 10", "lora_steps_share <= 0.5"],
         note=f"{COMMON}ndcg: targets after a moment in time. cold: {HELD_OUT:.0%} of the garments, drawn "
         "at random, are in no training history, and every purchase of theirs is a target, ranked among "
-        "all 3,186 after the person's others; a person's Recall@10 is the share of their targets. Ids know "
+        "all 3,186 after the user's others; a user's Recall@10 is the share of their targets. Ids know "
         "nothing of them and found none, so content is set against what other items' content finds "
         "(shuffled), which is chance, where that is more. "
         "The encoder was pretrained on MovieLens 100K, so nothing of garments is known before. "
-        "lora_steps: until LoRA's validation NDCG@10 (2,000 people, every 50 steps) is that of scratch "
+        "lora_steps: until LoRA's validation NDCG@10 (2,000 users, every 50 steps) is that of scratch "
         "at its end; where it never is, twice the budget is counted.",
     )
 
@@ -185,9 +185,9 @@ def lora(output: Path) -> None:
             )
         ],
         note=f"NDCG@10. {COMMON}movies: pretrained on its own training part, the last film of each "
-        "person held out. fashion: pretrained on films, targets after a moment in time. full: whichever "
+        "user held out. fashion: pretrained on films, targets after a moment in time. full: whichever "
         "of two rates for the towers ranks validation better (full: a two-hundredth of the learning "
-        "rate, full gently: a two-thousandth).",
+        "rate, full with_slow_towers: a two-thousandth).",
     )
 
 
@@ -208,8 +208,8 @@ class Compared:
         return [np.load(f / "test_ranks.npy") for f in folders if f.exists()]
 
     def of(self, name: str, metric: str) -> list[NDArray[np.float64]]:
-        people = self.split.test.users
-        return [metric_values(ranks, users=people)[metric] for ranks in self.ranks(name)]
+        users = self.split.test.users
+        return [metric_values(ranks, users=users)[metric] for ranks in self.ranks(name)]
 
     def ndcg(self, name: str) -> list[NDArray[np.float64]]:
         return self.of(name, "ndcg@10")
@@ -224,7 +224,7 @@ def compare_on_movies(output: Path, split: str, include: Sequence[str] = ()) -> 
     encoder = pretrained_on_movies(output, split)
     config = settings("movies", split)
     arms = default_arms(["text", "image"])
-    arms |= gently(arms)
+    arms |= with_slow_towers(arms)
     names = include or [name for name in arms if name not in ("frozen", "zero-shot")]
     arms = {name: arms[name] for name in names}
     return compared_with(config, encoder, arms, output / f"movies-{split}")
@@ -237,14 +237,14 @@ def compare_on_fashion(output: Path, include: Sequence[str] = ()) -> Compared:
     config = replace(config, finetune=replace(config.finetune, validate_every=50))
     names = ("popularity", "item-knn", "id", "shuffled", "scratch", "frozen", "lora", "full")
     arms = {n: arm for n, arm in default_arms(["text", "image"]).items() if n in names}
-    arms |= gently(arms)
+    arms |= with_slow_towers(arms)
     arms = {name: arms[name] for name in include or arms}
     return compared_with(config, encoder, arms, output / "fashion")
 
 
-def gently(arms: dict[str, ArmConfig]) -> dict[str, ArmConfig]:
+def with_slow_towers(arms: dict[str, ArmConfig]) -> dict[str, ArmConfig]:
     """Full fine-tuning whose towers learn ten times as slowly."""
-    return {"full gently": replace(arms["full"], tower_rate=FULL_TOWER_RATE / 10)}
+    return {"full with_slow_towers": replace(arms["full"], tower_rate=FULL_TOWER_RATE / 10)}
 
 
 def compare_on_cold_fashion(output: Path) -> Compared:
@@ -260,7 +260,7 @@ def compare_on_cold_fashion(output: Path) -> Compared:
 def with_cold_items(asked: CatalogConfig, folder: Path) -> Path:
     """A copy of a catalog whose interactions say their part: those of some items are all for test.
 
-    Of the others each person's last is for validation, where three or more are left.
+    Of the others each user's last is for validation, where three or more are left.
     """
     if folder.exists():
         return folder

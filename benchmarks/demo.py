@@ -92,7 +92,7 @@ def record_ranking(
     recall = {arm: mean(arm, "recall@10") for arm in config.arms}
     lora = open_artifact(output / "recommenders" / "lora").manifest["metrics"]
     figures: dict[str, Any] = {
-        "people": len(split.test),
+        "users": len(split.test),
         "cold_targets": int(cold.sum()),
         "popularity_ndcg10": mean_interval(popular["ndcg@10"]),
         **{f"{figure_name(arm)}_ndcg10": mean_interval(values) for arm, values in ndcg.items()},
@@ -127,8 +127,8 @@ def record_ranking(
             "lora_over_full >= 0.95",
             "lora_trained_share <= 0.05",
         ],
-        note="Global time split, full ranking, one target a person; per-target values averaged over "
-        "seeds, 95 % bootstrap intervals over people. Where ids find no cold item at all, their "
+        note="Global time split, full ranking, one target a user; per-target values averaged over "
+        "seeds, 95 % bootstrap intervals over users. Where ids find no cold item at all, their "
         "recall is taken as one hit over all seeds.",
     )
 
@@ -136,8 +136,8 @@ def record_ranking(
 def record_content(seed: int, output: Path, command: str) -> None:
     write_record(
         "spine-demo-content",
-        claim="Pictures made with a person's own state carry that person's palette, and words fit "
-        "them, more than with somebody else's state.",
+        claim="Pictures made with a user's own state carry that user's palette, and words fit "
+        "them, more than with another user's state.",
         command=command,
         seeds=[seed],
         figures=content_figures(output / "showcase"),
@@ -149,14 +149,14 @@ def record_content(seed: int, output: Path, command: str) -> None:
             "generate/evaluation/ground_truth.py",
         ],
         goal=[
-            "palette_people >= 200",
+            "palette_users >= 200",
             "palette_contrast >= 2.0",
             "palette_contrast_low > 1.0",
             "words_description_item_hidden_swapped_minus_own_low > 0",
         ],
         note="Same item and noise for own, swapped and none. The palette is read from pixels by a "
         "rule fixed with the world, no learned model; the item asked for is another one of the "
-        "kind the person bought next. Words: nats a token of the true next item's own text, "
+        "kind the user bought next. Words: nats a token of the true next item's own text, "
         "the item hidden.",
     )
 

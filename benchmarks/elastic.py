@@ -1,4 +1,4 @@
-"""Killed on one number of ranks, gone on with another, at the same batch over all of them.
+"""Elastic resume: killed on one number of ranks and resumed on another, at the same global batch.
 
 python -m benchmarks.elastic    # about half an hour on two cores
 """
@@ -9,7 +9,7 @@ from itertools import permutations
 from pathlib import Path
 
 from benchmarks.record import write_record
-from benchmarks.shards import EVERY, KILL_AT, ROWS, STEPS, STRATEGIES, gone_on
+from benchmarks.shards import EVERY, KILL_AT, ROWS, STEPS, STRATEGIES, resumed_loss_difference
 from benchmarks.sources import CHECKPOINTS
 from catalog.demo import build_demo_world
 from tests.pretrain.runs import train
@@ -47,7 +47,7 @@ def resume(world: Path, folder: Path) -> dict[str, float]:
     train(world, folder / "one", steps=STEPS, every=EVERY)
     figures: dict[str, float] = {"changes": 0, "repeated_or_skipped_rows": 0}
     for strategy, before, after in CHANGES:
-        difference, rows = gone_on(world, folder, strategy, before, after)
+        difference, rows = resumed_loss_difference(world, folder, strategy, before, after)
         figures["changes"] += 1
         figures["repeated_or_skipped_rows"] += rows
         figures[f"{strategy}_{before}_to_{after}_loss_difference"] = difference

@@ -1,4 +1,4 @@
-"""What a pipeline's showcase measured, as the flat figures of a record."""
+"""Turns the metrics of a pipeline's showcase into flat figures of a record."""
 
 import json
 import re
@@ -8,8 +8,8 @@ from typing import Any
 from catalog.artifacts import open_artifact
 
 PICTURE_MEASURES = {
-    "Palette of the person is in the picture": "palette",
-    "Motif of the person is in the picture": "motif",
+    "Palette of the user is in the picture": "palette",
+    "Motif of the user is in the picture": "motif",
     "Colours shared with what they bought before": "colours_before",
     "Colours shared with what they bought next": "colours_next",
 }
@@ -22,12 +22,12 @@ def content_figures(folder: Path) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     for name, measure in scores["image"]["measures"].items():
         key = PICTURE_MEASURES[name]
-        figures[f"{key}_people"] = measure["people"]
+        figures[f"{key}_users"] = measure["people"]
         for told in ("own", "swapped", "none", "contrast"):
             _interval(figures, f"{key}_{told}", measure[told])
     for name, words in scores["text"]["likelihood"].items():
         key = figure_name(name)
-        figures[f"words_{key}_people"] = words["texts"]
+        figures[f"words_{key}_users"] = words["texts"]
         for told in ("own", "swapped", "none"):
             figures[f"words_{key}_perplexity_{told}"] = words[told]["perplexity"]
         _interval(figures, f"words_{key}_swapped_minus_own", words["swapped_minus_own"])

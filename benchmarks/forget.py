@@ -1,4 +1,4 @@
-"""Forgets users after everything was made for them, and looks for them in every byte that is left.
+"""Erases users after all artifacts were made for them, and searches every remaining byte for them.
 
 python -m benchmarks.forget                  # about five minutes on two cores; keeps what it trained
 """
@@ -39,12 +39,12 @@ from launch.pipeline.run import run_pipeline
 from launch.settings import load_settings
 from launch.trainer import build_trainer
 
-ITEMS, PEOPLE = 200, 100
+ITEMS, NUM_USERS = 200, 100
 SHOWN = 6
 """Users on each page."""
 TRAINED = ("encoder", "recommenders", "text", "image")
 LONER, OWN_ITEMS = "loner-λ7", 6
-"""A user whose items nobody else took, so that titles that are left are theirs."""
+"""A user whose items no other user took, so that any title that remains is theirs."""
 Needles = dict[str, list[bytes]]
 
 
@@ -64,7 +64,7 @@ def main() -> None:
     config = make_shops(folder)
     runs = folder / "runs"
     make_everything(config, runs)
-    figures = {**verified(runs), **forgotten(config, runs, folder)}
+    figures = {**verified(runs), **measure_erasure(config, runs, folder)}
     write_record(
         "generate-forget",
         claim="Of a user who is forgotten no byte is left in what was made, also where the key that "
@@ -94,8 +94,8 @@ def main() -> None:
             "pictures >= 200",
             "pictures_verified == 1",
         ],
-        note=f"The short demo's pipeline at {ITEMS} items and {PEOPLE} users, the last item of each "
-        "held out, and a user whose items nobody else took; a page, texts and pictures for everybody, "
+        note=f"The short demo's pipeline at {ITEMS} items and {NUM_USERS} users, the last item of each "
+        "held out, and a user whose items no other user took; a page, texts and pictures for all, "
         "single pictures, scores with samples and a contact sheet. Texts were made under a key that was "
         "retired then. Forgotten are that user and two others, on a machine with a key of its own, "
         "first without and then with --key. Looked for: ids, also escaped as JSON and HTML; pseudonyms "
@@ -107,15 +107,15 @@ def main() -> None:
 
 def make_shops(folder: Path) -> PipelineConfig:
     """The demo's shops beside the runs, with the loner in the second."""
-    shops = build_demo_world(folder / "shops", seed=0, num_items=ITEMS, num_users=PEOPLE)
-    add_loner(shops / "wardrobe")
+    shops = build_demo_world(folder / "shops", seed=0, num_items=ITEMS, num_users=NUM_USERS)
+    add_unique_user(shops / "wardrobe")
     config = load_settings(PipelineConfig, "pipeline/demo-fast", [])
     home, wardrobe = (
         replace(stage.catalog, path=str(shops / name))
         for stage, name in ((config.pretrain, "home"), (config.finetune, "wardrobe"))
     )
     split = SplitConfig(kind="leave-one-out")
-    seed = seed_with_loner(wardrobe, split)
+    seed = seed_with_unique_user(wardrobe, split)
     shown = replace(
         config.showcase,
         num_users=SHOWN,
@@ -135,7 +135,7 @@ def make_shops(folder: Path) -> PipelineConfig:
     )
 
 
-def seed_with_loner(catalog: CatalogConfig, split: SplitConfig) -> int:
+def seed_with_unique_user(catalog: CatalogConfig, split: SplitConfig) -> int:
     """The first seed that draws the loner among those shown."""
     loaded, made = load_split(catalog, split)
     targets = made.test.first_per_user()
@@ -149,7 +149,7 @@ def seed_with_loner(catalog: CatalogConfig, split: SplitConfig) -> int:
     )
 
 
-def add_loner(shop: Path) -> None:
+def add_unique_user(shop: Path) -> None:
     if (shop / "images" / "own-0.png").exists():
         return
     rows = [json.loads(line) for line in (shop / "items.jsonl").read_text("utf8").splitlines()]
@@ -209,10 +209,10 @@ def verified(runs: Path) -> dict[str, float]:
     return {"pictures": len(verdicts), "pictures_verified": sum(verdicts) / len(verdicts)}
 
 
-def forgotten(config: PipelineConfig, runs: Path, folder: Path) -> dict[str, Any]:
+def measure_erasure(config: PipelineConfig, runs: Path, folder: Path) -> dict[str, Any]:
     catalog = load_catalog(config.finetune.catalog)
     users = [LONER, *(str(user) for user in catalog.user_ids[:2])]
-    needles = {user: needles_of(user, runs, folder / "shops" / "wardrobe") for user in users}
+    needles = {user: search_patterns(user, runs, folder / "shops" / "wardrobe") for user in users}
     before, rows = occurrences(runs, needles), rows_of_others(runs, users)
     os.environ[KEY_VARIABLE] = str(folder / "elsewhere.key")
     refused = [vitrine(["forget", str(runs), "--user", user]) == 2 for user in users]
@@ -233,7 +233,7 @@ def forgotten(config: PipelineConfig, runs: Path, folder: Path) -> dict[str, Any
     }
 
 
-def needles_of(user: str, runs: Path, shop: Path) -> list[bytes]:
+def search_patterns(user: str, runs: Path, shop: Path) -> list[bytes]:
     names = {key.pseudonym(user) for key in known_keys()}
     found = {user, json.dumps(user)[1:-1], html.escape(user), *names}
     pictures = []
@@ -269,7 +269,7 @@ def occurrences(runs: Path, needles: Needles) -> dict[Path, int]:
 
 
 def rows_of_others(runs: Path, users: list[str]) -> list[tuple[str, str, int]]:
-    """(user, item, place) of each text and picture that was made for somebody else."""
+    """(user, item, place) of each text and picture that was made for another user."""
     gone = {
         key.pseudonym(user) for user in users for key in known_keys([runs.parent / "users.key"])
     }

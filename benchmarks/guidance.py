@@ -1,4 +1,4 @@
-"""Guidance by the person: nothing at scale 0, more of their taste the higher it is, the item still there.
+"""Classifier-free guidance by the user: scales from 0 (unconditional), with the item kept.
 
 python -m benchmarks.guidance    # five minutes after `benchmarks.pictures demo`, whose generator it asks
 """
@@ -20,7 +20,7 @@ from generate.image.feature_metrics import centred, mean_features
 from generate.image.pipeline import pipeline_arguments
 from generate.image.score import RECENT, encode_catalog_images
 
-PEOPLE = 200
+NUM_USERS = 200
 SCALES = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0)
 """Up to the default."""
 KIND = "category"
@@ -32,50 +32,50 @@ def main() -> None:
     figures = asked(parser.parse_args().output / "image")
     write_record(
         "image-guidance",
-        claim="At scale 0 the person's picture is the one for nobody, byte by byte; the higher the scale "
+        claim="At scale 0 the user's picture is the unconditional one, byte by byte; the higher the scale "
         "the more it is like what they bought before, and it is still of the item's kind.",
         command="python -m benchmarks.guidance",
         seeds=[0],
         figures=figures,
         sources=[*IMAGES, *IMAGE_SCORES, "benchmarks/pictures.py"],
         goal=[
-            f"same_as_for_nobody_at_0 == {PEOPLE}",
+            f"same_as_unconditional_at_0 == {NUM_USERS}",
             "spearman_of_people_low >= 0.9",
             "kind_at_largest_scale >= 0.8",
         ],
-        note=f"A generator with default settings, {STEPS:,} steps. {PEOPLE} people of the demo's second "
+        note=f"A generator with default settings, {STEPS:,} steps. {NUM_USERS} users of the demo's second "
         "shop, each drawn another item of their next item's kind "
-        f"at scales {', '.join(map(str, SCALES))} of the person, all else as usual. Likeness: cosine to the "
+        f"at scales {', '.join(map(str, SCALES))} of the user, all else as usual. Likeness: cosine to the "
         "mean of their last pictures in the features of a network that nothing was conditioned on "
-        "(checked on held-out pictures: judge_names). spearman_of_people: rank correlation of scale and "
-        "likeness of each person by themselves, mean over people and its 95 % interval. "
+        "(checked on held-out pictures: judge_names). spearman_of_users: rank correlation of scale and "
+        "likeness of each user by themselves, mean over users and its 95 % interval. "
         "kind: share of the pictures that the network reads as of the item's kind.",
     )
 
 
 def asked(generator: Path) -> dict[str, Any]:
-    sampler, people, items, vectors = requests_of(generator, PEOPLE)
+    sampler, users, items, vectors = requests_of(generator, NUM_USERS)
     catalog = sampler.catalog
     eyes, right = train_attribute_classifier(catalog)
-    seeds = list(range(PEOPLE))
+    seeds = list(range(NUM_USERS))
 
     def draw(states: torch.Tensor, scale: float) -> list[Any]:
         config = replace(sampler.defaults, user_guidance_scale=scale)
         return sampler.pipeline(states, vectors, seeds, **pipeline_arguments(config))
 
-    nobody = draw(people.states["none"], 1.0)
-    drawn = {scale: draw(people.states["own"], scale) for scale in SCALES}
-    same = sum(a.tobytes() == b.tobytes() for a, b in zip(nobody, drawn[0.0], strict=True))
+    unconditional = draw(users.states["none"], 1.0)
+    drawn = {scale: draw(users.states["own"], scale) for scale in SCALES}
+    same = sum(a.tobytes() == b.tobytes() for a, b in zip(unconditional, drawn[0.0], strict=True))
     frame = sampler.pipeline.codec.frames[0]
-    wanted = sorted({int(item) for history in people.histories for item in history[-RECENT:]})
+    wanted = sorted({int(item) for history in users.histories for item in history[-RECENT:]})
     rows, real = encode_catalog_images(catalog, wanted, frame, eyes)
-    groups = [[rows[int(i)] for i in h[-RECENT:] if int(i) in rows] for h in people.histories]
+    groups = [[rows[int(i)] for i in h[-RECENT:] if int(i) in rows] for h in users.histories]
     known = [place for place, group in enumerate(groups) if group]
     aims = mean_features(centred(real, real), [groups[place] for place in known])
     kinds = [catalog.items["category"][int(item)] for item in items]
     figures: dict[str, Any] = {
-        "people": PEOPLE,
-        "same_as_for_nobody_at_0": same,
+        "users": NUM_USERS,
+        "same_as_unconditional_at_0": same,
         **{f"judge_names_{name}": share for name, share in right.items()},
     }
     columns = []
@@ -90,7 +90,7 @@ def asked(generator: Path) -> dict[str, Any]:
             np.mean([a == b for a, b in zip(read, kinds, strict=True)])
         )
     table = np.stack(columns)
-    figures["spearman_of_people"] = mean_interval(np.array([spearman(own) for own in table.T]))
+    figures["spearman_of_users"] = mean_interval(np.array([spearman(own) for own in table.T]))
     figures["kind_at_largest_scale"] = figures[f"kind_at_{SCALES[-1]:g}"]
     return figures
 

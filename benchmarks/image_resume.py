@@ -1,4 +1,4 @@
-"""Pictures of a generator whose training was killed on two ranks, beside those of one that was left alone.
+"""Resumes an image generator that was killed on two ranks; images equal those of an uninterrupted one.
 
 python -m benchmarks.image_resume    # about three minutes on two cores
 """
@@ -29,7 +29,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["VITRINE_CACHE"] = str(Path(folder) / "cache")
         world = build_demo_world(Path(folder) / "world", num_items=200, num_users=150)
-        figures = killed_and_not(world, Path(folder))
+        figures = train_killed_and_uninterrupted(world, Path(folder))
     write_record(
         "image-resume",
         claim="A picture generator whose training under ZeRO-2 on two ranks is killed and started again "
@@ -49,13 +49,13 @@ def main() -> None:
         ],
         note=f"{STEPS} steps on CPU with gloo, a checkpoint every {EVERY}; SIGKILL to the first rank in "
         f"step {KILL_AT}. World size, engine and stage are asserted. Losses relative, of every step. "
-        f"{REQUESTS} requests: people and items in turn, each with its own seed. one process: the same "
+        f"{REQUESTS} requests: users and items in turn, each with its own seed. one process: the same "
         "training, whose sums are rounded in another order; largest_pixel_difference_to_one_process is "
         "in levels of 255.",
     )
 
 
-def killed_and_not(world: Path, folder: Path) -> dict[str, float]:
+def train_killed_and_uninterrupted(world: Path, folder: Path) -> dict[str, float]:
     settings = image_settings(world, folder)
     whole, broken, one = (folder / name for name in ("whole", "broken", "one"))
     train(settings, whole, "zero2", 2, stage="image")
@@ -102,8 +102,8 @@ def image_settings(world: Path, folder: Path, steps: int = STEPS, every: int = E
 def pictures_of(generator: Path, requests: int = 8) -> NDArray[np.uint8]:
     """(requests, height, width, 3)."""
     sampler = load_image_sampler(generator)
-    people, items = sampler.catalog.user_ids, sampler.catalog.items["item_id"]
-    asked = [(str(people[n % len(people)]), items[7 * n % len(items)]) for n in range(requests)]
+    users, items = sampler.catalog.user_ids, sampler.catalog.items["item_id"]
+    asked = [(str(users[n % len(users)]), items[7 * n % len(items)]) for n in range(requests)]
     return np.stack([np.asarray(picture) for picture in sampler.sample(asked)])
 
 

@@ -1,4 +1,4 @@
-"""Kills a writer of checkpoints at every system call of a save, and fills its disk at every write.
+"""Checkpoint durability: kills the writer at every system call of a save, fills the disk at every write.
 
 python -m benchmarks.kill    # launch-kill and launch-disk-full; needs strace, and root for a tmpfs
 """
@@ -53,13 +53,16 @@ class Point:
 
 def main() -> None:
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder, at_the_save(Path(folder) / "run") as (run, saves):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        stop_before_save(Path(folder) / "run") as (run, saves),
+    ):
         kill(run, saves)
-        fill(run, saves)
+        fill_disk(run, saves)
 
 
 @contextmanager
-def at_the_save(run: Path) -> Iterator[tuple[Path, dict[str, Save]]]:
+def stop_before_save(run: Path) -> Iterator[tuple[Path, dict[str, Save]]]:
     """A training that stands before its second checkpoint: its folder, and ways to write it."""
     found: list[Any] = []
 
@@ -68,7 +71,7 @@ def at_the_save(run: Path) -> Iterator[tuple[Path, dict[str, Save]]]:
             write(self, trainer, step, background)
             return
         found.append((self, trainer))
-        raise _AtTheSave
+        raise _StopBeforeSave
 
     write = Checkpoints._write
     Checkpoints._write = hold  # type: ignore[method-assign]
@@ -83,7 +86,7 @@ def at_the_save(run: Path) -> Iterator[tuple[Path, dict[str, Save]]]:
     trainer = build_trainer(config, run, "Toy")
     try:
         trainer.fit(Larger(), DataLoader(Numbers(0, 1), batch_size=None))
-    except _AtTheSave:
+    except _StopBeforeSave:
         pass
     finally:
         Checkpoints._write = write  # type: ignore[method-assign]
@@ -110,7 +113,7 @@ class Larger(Toy):
         self.net = nn.Sequential(nn.Linear(8, 10_000), nn.Tanh(), nn.Linear(10_000, 1))
 
 
-class _AtTheSave(BaseException):
+class _StopBeforeSave(BaseException):
     pass
 
 
@@ -161,7 +164,7 @@ def under_strace(save: Save, folder: Path, *options: str) -> tuple[int, str]:
     return status, log.read_text(errors="replace")
 
 
-def points_of(log: str, folder: Path) -> list[Point]:
+def syscalls_of(log: str, folder: Path) -> list[Point]:
     """Every call that has to do with the folder."""
     numbers: Counter[str] = Counter()
     found = []
@@ -202,7 +205,7 @@ def kill(run: Path, saves: dict[str, Save]) -> None:
         with copy_of(run) as folder:
             status, log = under_strace(save, folder)
             assert status == 0, (NOTES / "said").read_text()
-            points = [(p.name, p.number) for p in points_of(log, folder)]
+            points = [(p.name, p.number) for p in syscalls_of(log, folder)]
         for call, number in points:
             with copy_of(run) as folder:
                 inject = f"inject={call}:signal=SIGKILL:when={number}"
@@ -261,14 +264,14 @@ def _loads(path: Path) -> bool:
         return False
 
 
-def fill(run: Path, saves: dict[str, Save]) -> None:
+def fill_disk(run: Path, saves: dict[str, Save]) -> None:
     figures: dict[str, Any] = {"points": 0, "disks": 0, "unsound": 0, "unsaid": 0, "ended_well": 0}
     save = saves["ours"]
     with copy_of(run) as folder:
         _, log = under_strace(save, folder)
         points = [
             (point.name, point.number)
-            for point in points_of(log, folder)
+            for point in syscalls_of(log, folder)
             if point.name in WRITES
             and " = -1 " not in point.line  # what is there already is not made
             and (point.name != "openat" or CREATES.search(point.line))

@@ -1,4 +1,4 @@
-"""Items without pictures: presence masks against dropping such items and against black pictures.
+"""Missing modality: presence masks against dropping items without images and against black images.
 
 python -m benchmarks.missing    # about 35 minutes on one core; resumes
 """
@@ -104,8 +104,8 @@ def main() -> None:
         ],
         note="A week of a fashion shop, small towers from scratch, 300 steps, one thread; the same "
         "starts, rows and objectives in every arm, whose runs are one where nothing is missing "
-        "(asserted). next: test targets after a moment in time among all items; each person's mean "
-        "over the seeds, 95 % paired bootstrap intervals over people. picture: of held-out items, all "
+        "(asserted). next: test targets after a moment in time among all items; each user's mean "
+        "over the seeds, 95 % paired bootstrap intervals over users. picture: of held-out items, all "
         "with their pictures, words ask for the picture; intervals over items. drop: items without "
         "picture are left out of training and encoded from what they have; unlisted: the same, but "
         "such items cannot be found. The weight of the contrast between modalities was chosen on "
@@ -233,7 +233,7 @@ def tensors_of(values: Mapping[str, Any]) -> list[torch.Tensor]:
 
 
 def figures_of(ranks: dict[tuple[int, str], list[Ranks]]) -> dict[str, Any]:
-    """Each person's (or item's) mean over the seeds; intervals and differences over people."""
+    """Each user's (or item's) mean over the seeds; intervals and differences over users."""
     figures: dict[str, Any] = {}
 
     def measure(share: int, arm: str, asked: str, metric: str) -> NDArray[np.float64]:

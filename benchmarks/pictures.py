@@ -1,4 +1,4 @@
-"""Pictures for one person, measured in a world whose truth is known, and in a shop of garments.
+"""Evaluates generated images: on the demo world with ground truth, and on a fashion shop.
 
 python -m benchmarks.pictures demo       # about an hour on two cores; resumes
 python -m benchmarks.pictures fashion    # about three quarters of an hour
@@ -42,7 +42,7 @@ from pretrain.run import TrainerFactory
 
 SEEDS = (0, 1, 2)
 STAGES = ("world", "pretrain", "finetune", "image")
-PEOPLE = 600
+NUM_USERS = 600
 STEPS = 5000
 CREATED = 60
 """Items that creative pictures are made of."""
@@ -50,13 +50,13 @@ FINE = CodecConfig(patch_size=8, channels=64, whitening=0.6)
 """Photographs have small things on them: four times as many positions as by default."""
 FASHION_STEPS = 4000
 GARMENTS = SamplingConfig(user_guidance_scale=2.0)
-"""Chosen on validation people: of the kind asked for more often than at the default, and still for them."""
+"""Chosen on validation users: of the kind asked for more often than at the default, and still for them."""
 JUDGE_STEPS = 3000
 """Steps in which garments' types are learned, of which there are many more than in the demo."""
 GROUP, TYPE = "product_group_name", "product_type_name"
 READ = {
-    "Palette of the person is in the picture": "palette",
-    "Motif of the person is in the picture": "motif",
+    "Palette of the user is in the picture": "palette",
+    "Motif of the user is in the picture": "motif",
     "Colours shared with what they bought before": "colours_before",
     "Colours shared with what they bought next": "colours_next",
     "Likeness to what they bought before": "likeness_before",
@@ -103,7 +103,7 @@ def scored(folder: Path, generator: Path, asked: ImageScoreConfig) -> bool:
 
 def measured(scores: dict[str, Any]) -> dict[str, Any]:
     """The scores as flat figures."""
-    figures: dict[str, Any] = {"people": scores["people"]}
+    figures: dict[str, Any] = {"users": scores["people"]}
     for name, found in scores["measures"].items():
         for told in ("own", "swapped", "none"):
             figures[f"{READ[name]}_{told}"] = interval(found[told])
@@ -136,9 +136,9 @@ def created(output: Path) -> dict[str, float]:
     pictured = (row for row in range(sampler.catalog.num_items) if sampler.catalog.media_path(row))
     rows = [row for row, _ in zip(pictured, range(CREATED), strict=False)]
     creative = replace(sampler.defaults, mode="creative")
-    people = sampler.catalog.user_ids.tolist()
+    users = sampler.catalog.user_ids.tolist()
     items = sampler.catalog.items["item_id"]
-    asked = [(str(people[place]), items[row]) for place, row in enumerate(rows)]
+    asked = [(str(users[place]), items[row]) for place, row in enumerate(rows)]
     drawn = sampler.sample(asked, creative)
     apart, kept, ground = [], [], []
     for row, picture in zip(rows, drawn, strict=True):
@@ -157,7 +157,7 @@ def created(output: Path) -> dict[str, float]:
 
 def record_demo(output: Path, seeds: tuple[int, ...]) -> None:
     image = ImageConfig(trainer=TrainerConfig(max_steps=STEPS))
-    asked = ImageScoreConfig(num_users=PEOPLE, ground_truth="{output}/world/ground_truth")
+    asked = ImageScoreConfig(num_users=NUM_USERS, ground_truth="{output}/world/ground_truth")
     figures: dict[str, Any] = {}
     worst: dict[str, float] = {}
     for seed in seeds:
@@ -166,7 +166,7 @@ def record_demo(output: Path, seeds: tuple[int, ...]) -> None:
         found |= created(folder) | {"category_right": category_right(folder, asked)}
         figures |= {f"{name}_seed{seed}": value for name, value in found.items()}
         for name, value in (
-            ("people", found["people"]),
+            ("users", found["people"]),
             ("palette_own_over_swapped", found["palette_own_over_swapped"].value),
             ("motif_own_over_swapped", found["motif_own_over_swapped"].value),
             ("identified_over_chance", found["identified_over_chance"]),
@@ -178,7 +178,7 @@ def record_demo(output: Path, seeds: tuple[int, ...]) -> None:
         worst[name] = max(worst.get(name, 0), change)
     write_record(
         "image-demo",
-        claim="Pictures drawn for the demo world's people carry their palette and their motif, tell them "
+        claim="Pictures drawn for the demo world's users carry their palette and their motif, tell them "
         "from among twenty, and creative ones leave the item's own pixels as they are.",
         command="python -m benchmarks.pictures demo",
         seeds=list(seeds),
@@ -191,9 +191,9 @@ def record_demo(output: Path, seeds: tuple[int, ...]) -> None:
             "identified_over_chance_worst >= 5",
             "creative_largest_change_in_the_item == 0",
         ],
-        note="Test targets after a moment in time, of people of the second shop; each is drawn another "
-        "item of their next item's kind, told themselves, a stranger, nobody, from the same noise, at the "
-        f"default scales. A generator with default settings, {STEPS:,} steps. Palette "
+        note="Test targets after a moment in time, of users of the second shop; each is drawn another "
+        "item of their next item's kind, conditioned on them, on another user and unconditional, from the "
+        f"same noise, at default scales. A generator with default settings, {STEPS:,} steps. Palette "
         "and motif are read from pixels by the world's own rule "
         "(catalog/demo/image_attributes.py). Identified and likeness: by a convolutional network that "
         "learns the shop's "
@@ -229,7 +229,7 @@ def record_fashion(output: Path) -> None:
         trainer=TrainerConfig(max_steps=FASHION_STEPS, precision="bf16-mixed"),
         sampling=GARMENTS,
     )
-    asked = ImageScoreConfig(num_users=PEOPLE, classifier_steps=JUDGE_STEPS, sampling=GARMENTS)
+    asked = ImageScoreConfig(num_users=NUM_USERS, classifier_steps=JUDGE_STEPS, sampling=GARMENTS)
     halfway = output / "half-trained.pt"
 
     def trainer(config: TrainerConfig, folder: Path, title: str, **options: Any) -> pl.Trainer:
@@ -241,8 +241,8 @@ def record_fashion(output: Path) -> None:
     figures["kid_over_half_trained"] = figures["kid_asked_for"] / figures["kid_half_trained"]
     write_record(
         "image-fashion",
-        claim="Concepts drawn for a fashion shop's people are of the kind asked for, and nearer to what "
-        "their person bought next than those drawn for a stranger.",
+        claim="Concepts drawn for a fashion shop's users are of the kind asked for, and nearer to what "
+        "their user bought next than those drawn for another user.",
         command="python -m benchmarks.pictures fashion",
         seeds=[0],
         figures=figures,
@@ -253,10 +253,11 @@ def record_fashion(output: Path) -> None:
             "likeness_next_own_minus_swapped_low > 0",
             "kid_over_half_trained <= 0.75",
         ],
-        note="A week of a fashion shop, leave-one-out, 64 pixels; each person is drawn another garment of "
-        "their next one's product type, told themselves, a stranger, nobody, from the same noise. A "
-        "convolutional network that learns the shop's labels from its pictures, by which nothing was "
-        "conditioned, says what pictures are like and of which type they are; judge_names: its share of "
+        note="A week of a fashion shop, leave-one-out, 64 pixels; each user is drawn another garment of "
+        "their next one's product type, conditioned on them, on another user and unconditional, from the "
+        "same noise. A convolutional network that learns the shop's labels from its pictures, by which "
+        "nothing was conditioned, says what pictures are like and of which type they are; "
+        "judge_names: its share of "
         f"held-out real pictures. Type: {GROUP} and {TYPE}, of the kinds that the network tells apart (those "
         "of five garments or more). Half trained: the averaged "
         "weights after half of the same run's steps. KID in that network's features. The contact sheet "
@@ -269,20 +270,20 @@ class Requests(NamedTuple):
     """Test targets of a generator's shop, each asking for another item of their next item's kind."""
 
     sampler: ImageSampler
-    people: Any
+    users: Any
     items: NDArray[np.int64]
     vectors: torch.Tensor
-    """float32 (people, width): of the items."""
+    """float32 (users, width): of the items."""
 
 
 def requests_of(generator: Path, number: int) -> Requests:
     sampler = load_image_sampler(generator)
     settings = SplitConfig(**open_artifact(generator).manifest["config"]["split"])
     catalog = reorder_histories(sampler.catalog, settings)
-    people = sample_users(sampler.ranker, catalog, make_split(catalog, settings), number)
-    items = sample_siblings(sampler.ranker, catalog, people.items)
+    users = sample_users(sampler.ranker, catalog, make_split(catalog, settings), number)
+    items = sample_siblings(sampler.ranker, catalog, users.items)
     return Requests(
-        sampler, people, items, torch.from_numpy(np.array(sampler.ranker.item_vectors[items]))
+        sampler, users, items, torch.from_numpy(np.array(sampler.ranker.item_vectors[items]))
     )
 
 
@@ -291,14 +292,14 @@ class Samples:
 
     def __init__(self, output: Path, asked: ImageScoreConfig) -> None:
         self.asked = asked
-        self.sampler, self.people, self.items, self.vectors = requests_of(
+        self.sampler, self.users, self.items, self.vectors = requests_of(
             output / "image", asked.num_users
         )
         self.eyes = ImageAttributeClassifier.from_pretrained(output / "image-scores" / JUDGE)
 
     def features(self) -> torch.Tensor:
         pictures = self.sampler.pipeline(
-            self.people.states["own"],
+            self.users.states["own"],
             self.vectors,
             list(range(len(self.items))),
             **pipeline_arguments(self.asked.sampling),
@@ -323,7 +324,7 @@ def kinds(output: Path, halfway: Path, asked: ImageScoreConfig) -> dict[str, flo
     """Whether what was drawn is of the garment's type, and what half the training was worth."""
     drawn = Samples(output, asked)
     pipeline, catalog = drawn.sampler.pipeline, drawn.sampler.catalog
-    wanted = sorted({*drawn.items.tolist(), *drawn.people.items.tolist()})
+    wanted = sorted({*drawn.items.tolist(), *drawn.users.items.tolist()})
     _, real = encode_catalog_images(catalog, wanted, pipeline.codec.frames[0], drawn.eyes)
     whole = drawn.features()
     figures = {}

@@ -1,4 +1,4 @@
-"""What the memory plan predicts of two steps against what they take, for seven different trainings.
+"""Memory plan: predicted against measured memory and time of seven trainings.
 
 python -m benchmarks.plan    # about 10 minutes on a busy core
 """
@@ -29,7 +29,7 @@ from pretrain.config import (
 )
 from pretrain.run import run_pretraining
 
-ITEMS, PEOPLE, TAKEN = 120_000, 2_000, 60
+ITEMS, NUM_USERS, TAKEN = 120_000, 2_000, 60
 """Of the shop whose items are known by id alone."""
 
 
@@ -146,7 +146,7 @@ def _sizes(width: int, layers: int) -> dict[str, int]:
 
 
 def large_shop(folder: Path) -> Path:
-    """Items with a number for a title, and people who took any of them."""
+    """Items with a number for a title, and users who took any of them."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     with (folder / "items.jsonl").open("w") as file:
@@ -154,9 +154,9 @@ def large_shop(folder: Path) -> Path:
             file.write(json.dumps({"item_id": f"i{item}", "title": f"item {item}"}) + "\n")
     with (folder / "interactions.tsv").open("w") as file:
         file.write("user_id\titem_id\ttimestamp\n")
-        for person in range(PEOPLE):
+        for user in range(NUM_USERS):
             for time, item in enumerate(rng.integers(ITEMS, size=TAKEN)):
-                file.write(f"u{person}\ti{item}\t{time}\n")
+                file.write(f"u{user}\ti{item}\t{time}\n")
     return folder
 
 

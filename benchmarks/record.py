@@ -1,4 +1,4 @@
-"""Keeps one measured claim as one JSON file; whether its goal is met is computed, never typed."""
+"""Writes each measured claim as one JSON record; whether its goal is met is computed, never typed."""
 
 import json
 import math

@@ -71,7 +71,7 @@ class Patience:
     """Keeps the best state on validation; says when as many looks have not found a better one."""
 
     def __init__(self, shop: Shop, score: Score, settings: dict[str, Any]) -> None:
-        self.users, self.history, self.wanted = shop.targets("validation", settings["people"])
+        self.users, self.history, self.wanted = shop.targets("validation", settings["max_users"])
         self.score, self.patience = score, settings["patience"]
         self.best, self.waited, self.state = -1.0, 0, []
 
@@ -98,14 +98,14 @@ def item_knn(shop: Shop, settings: dict[str, Any]) -> tuple[float, np.ndarray]:
     import implicit.nearest_neighbours as models  # pyright: ignore[reportMissingImports]
 
     settings = dict(settings)
-    people, name = settings.pop("people"), settings.pop("model")
+    max_users, name = settings.pop("max_users"), settings.pop("model")
     model = getattr(models, name)(num_threads=1, **settings)
     model.fit(shop.matrix, show_progress=False)
 
     def scores(history: csr_matrix) -> np.ndarray:
         return (history @ model.similarity).toarray().astype(np.float32)
 
-    _, history, wanted = shop.targets("validation", people)
+    _, history, wanted = shop.targets("validation", max_users)
     best = ndcg(scores(history), history, wanted)
     return best, scores(shop.targets("test")[1])
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.beauty import as_it_came
+from benchmarks.beauty import untrained_encoder
 from benchmarks.figures import figure_name
 from benchmarks.peers import peer_python, run_single_threaded
 from benchmarks.record import ROOT, write_record
@@ -56,7 +56,7 @@ OURS: dict[Model, list[dict[str, Any]]] = {
     ],
     "vbpr": [{"regularization": weight} for weight in (0.003, 0.01, 0.03)],
 }
-STOPPING = {"people": 2000, "look_every": 10, "patience": 10, "max_looks": 100}
+STOPPING = {"max_users": 2000, "look_every": 10, "patience": 10, "max_looks": 100}
 """A hundred passes without a better look: with small steps they linger long at popularity."""
 WIDE = {**STOPPING, "k": 64}
 CORNAC = {**WIDE, "library": "cornac"}
@@ -64,7 +64,7 @@ PAIRWISE = {**WIDE, "k2": 64, "batch_size": 512}
 RIVALS: dict[Model, list[dict[str, Any]]] = {
     "popularity": [{}],
     "item-knn": [
-        {"model": name, "K": k, "people": STOPPING["people"], **more}
+        {"model": name, "K": k, "max_users": STOPPING["max_users"], **more}
         for name, more in (
             ("CosineRecommender", {}),
             ("TFIDFRecommender", {}),
@@ -111,7 +111,7 @@ def settings(name: str) -> FinetuneConfig:
     catalog = replace(config.catalog, path=str(path))
     encoder, vectors = WORK / name / "encoder", WORK / name / "vectors"
     if not encoder.exists():
-        run_pretraining(as_it_came(catalog, config.split), encoder, build_trainer)
+        run_pretraining(untrained_encoder(catalog, config.split), encoder, build_trainer)
     if not vectors.exists():
         run_embedding(EmbedConfig(encoder=str(encoder), catalog=catalog), vectors)
     return FinetuneConfig(
@@ -136,7 +136,7 @@ def fit_ours(name: str, model: Model, chosen: dict[str, Any], seed: int) -> Path
 
 
 def ours(name: str, model: Model) -> tuple[dict[str, Any], NDArray[np.float64]]:
-    """What was chosen, and NDCG@10 of each test target, averaged over seeds: (people,)."""
+    """What was chosen, and NDCG@10 of each test target, averaged over seeds: (users,)."""
 
     def validation(chosen: dict[str, Any]) -> float:
         metrics = open_artifact(fit_ours(name, model, chosen, SEEDS[0])).manifest["metrics"]
@@ -216,8 +216,8 @@ def _ranks_of(name: str, scores: NDArray[np.float32]) -> NDArray[np.int64]:
     catalog, split = shop(name)
     of_all = torch.from_numpy(scores)
 
-    def score(people: torch.Tensor, part: slice) -> torch.Tensor:
-        return of_all[people, part]
+    def score(users: torch.Tensor, part: slice) -> torch.Tensor:
+        return of_all[users, part]
 
     return rank_targets(score, catalog, split.test).ranks
 
@@ -233,7 +233,7 @@ def main() -> None:
     goal = []
     for name in SHOPS:
         catalog, split = shop(name)
-        figures |= {f"{name}_people": len(split.test), f"{name}_items": catalog.num_items}
+        figures |= {f"{name}_users": len(split.test), f"{name}_items": catalog.num_items}
         for model in OURS:
             chosen, values = ours(name, model)
             theirs_chosen, theirs = rival(name, model)

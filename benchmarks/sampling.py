@@ -1,4 +1,4 @@
-"""Drawing itself: what the pipeline costs beside its denoiser, how near solvers come, whose noise it is.
+"""Image sampling: overhead of the pipeline over its denoiser, solver accuracy, independence of the batch.
 
 python -m benchmarks.sampling    # about five minutes on two cores
 """
@@ -33,7 +33,7 @@ HELD_OUT = (1, 2, 3, 4)
 """Seeds of the mixtures that are reported; the steps of `pc` were chosen on that of seed 0."""
 COUNTS = (4, 6, 8, 12, 16, 24, 32, 48)
 STARTS = 1024
-PEOPLE = 64
+NUM_USERS = 64
 
 
 def main() -> None:
@@ -57,11 +57,11 @@ def main() -> None:
         goal=[
             "overhead <= 0.03",
             *(f"{ours}_over_diffusers_worst <= 1.001" for ours, _ in PAIRS),
-            f"same_alone_as_together == {PEOPLE}",
-            f"same_in_other_batches == {PEOPLE}",
+            f"same_alone_as_together == {NUM_USERS}",
+            f"same_in_other_batches == {NUM_USERS}",
         ],
         note=f"overhead: processor seconds of {BATCH} pictures of 64 px, {STEPS} steps, guided by item and "
-        "person, over those of the same passes of the denoiser alone, less 1; interleaved, one thread, "
+        "user, over those of the same passes of the denoiser alone, less 1; interleaved, one thread, "
         f"{ROUNDS} rounds. Errors: distance to the exact end of the flow of a mixture of 12 Gaussians in "
         f"16 dimensions, mean over {STARTS:,} starts and over {len(HELD_OUT)} mixtures; steps are evenly "
         "spaced (pc: shifted by 0.8 + 0.8 / steps, chosen on another mixture), or diffusers' own for that "
@@ -120,16 +120,16 @@ def overhead(pipeline: PersonalImagePipeline) -> dict[str, Any]:
 
 
 def independence(pipeline: PersonalImagePipeline) -> dict[str, int]:
-    states, vectors = torch.randn(PEOPLE, WIDTH), torch.randn(PEOPLE, WIDTH)
-    states[::7] = 0  # for nobody
+    states, vectors = torch.randn(NUM_USERS, WIDTH), torch.randn(NUM_USERS, WIDTH)
+    states[::7] = 0  # unconditional
 
-    def draw(places: slice, batch_size: int = PEOPLE) -> list[bytes]:
-        seeds = range(PEOPLE)[places]
+    def draw(places: slice, batch_size: int = NUM_USERS) -> list[bytes]:
+        seeds = range(NUM_USERS)[places]
         found = pipeline(states[places], vectors[places], seeds, steps=4, batch_size=batch_size)
         return [picture.tobytes() for picture in found]
 
     together = draw(slice(None))
-    alone = [draw(slice(place, place + 1))[0] for place in range(PEOPLE)]
+    alone = [draw(slice(place, place + 1))[0] for place in range(NUM_USERS)]
     other = draw(slice(None), batch_size=7)
     return {
         "same_alone_as_together": sum(a == b for a, b in zip(together, alone, strict=True)),

@@ -87,7 +87,7 @@ class Curve:
     seconds: NDArray[np.float64]
     """(looks,): CPU seconds of training until then."""
     validation: NDArray[np.float64]
-    """(looks, people): NDCG@10."""
+    """(looks, users): NDCG@10."""
     test: NDArray[np.float64]
 
     @property
@@ -187,8 +187,8 @@ def _rank_states(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         validation, test = (torch.from_numpy(found[name]) for name in ("validation", "test"))
 
     def values(states: torch.Tensor, targets: Targets) -> NDArray[np.float64]:
-        def score(people: torch.Tensor, part: slice) -> torch.Tensor:
-            return (states[people] @ items[part].T).masked_fill(lost[part], -1e30)
+        def score(users: torch.Tensor, part: slice) -> torch.Tensor:
+            return (states[users] @ items[part].T).masked_fill(lost[part], -1e30)
 
         return metric_values(rank_targets(score, catalog, targets).ranks)["ndcg@10"]
 
@@ -307,7 +307,7 @@ def figures_at(length: int) -> dict[str, Any]:
 
 
 def tested(runs: Sequence[Curve]) -> NDArray[np.float64]:
-    """NDCG@10 of each test target at each run's best validation, averaged over runs: (people,)."""
+    """NDCG@10 of each test target at each run's best validation, averaged over runs: (users,)."""
     return np.mean([run.test[run.best] for run in runs], axis=0)
 
 
@@ -339,7 +339,7 @@ def write() -> None:
         "validation NDCG@10 (to_90_percent: to 90 % of it) that the peer's run of the same seed comes "
         "to, looked for every 10 steps here and every 2 epochs there; medians, the interval over "
         "seeds. Test figures are those at each run's best validation, averaged over seeds, their "
-        "intervals over people. history_N: both read the last N items. Both sides' settings are the best on "
+        "intervals over users. history_N: both read the last N items. Both sides' settings are the best on "
         "validation with the first seed of those tried (SHAPES, RATES in benchmarks/sasrec.py), the rate "
         "inside of its grid; the peer trains on until its best look is not in its last tenth.",
     )

@@ -1,4 +1,4 @@
-"""Sharded training against one process, killed runs against uninterrupted ones, to the bit.
+"""Sharded training against one process, and resumed runs against uninterrupted ones, bit for bit.
 
 python -m benchmarks.shards    # about 12 minutes on two cores
 """
@@ -43,9 +43,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["VITRINE_CACHE"] = str(Path(folder) / "cache")
         world = build_demo_world(Path(folder) / "world", num_items=80, num_users=60) / "home"
-        figures |= agreement(world, Path(folder))
-        figures |= identity(world, Path(folder))
-        figures |= other_ranks(world, Path(folder))
+        figures |= compare_strategies(world, Path(folder))
+        figures |= compare_resumed(world, Path(folder))
+        figures |= compare_num_ranks(world, Path(folder))
     figures["seconds_to_row_10_million"] = seconds_to(FAR_ROW)
     write_record(
         "pretrain-shards",
@@ -76,7 +76,7 @@ def main() -> None:
     )
 
 
-def agreement(world: Path, folder: Path) -> dict[str, object]:
+def compare_strategies(world: Path, folder: Path) -> dict[str, object]:
     """Each strategy on two ranks against one process."""
     train(world, folder / "one", steps=STEPS, every=EVERY)
     figures: dict[str, object] = {}
@@ -88,7 +88,7 @@ def agreement(world: Path, folder: Path) -> dict[str, object]:
     return figures
 
 
-def identity(world: Path, folder: Path) -> dict[str, object]:
+def compare_resumed(world: Path, folder: Path) -> dict[str, object]:
     """Killed and started again, against uninterrupted, with dropout."""
     figures: dict[str, object] = {}
     for strategy, devices in (("auto", 1), *((strategy, 2) for strategy in STRATEGIES)):
@@ -103,18 +103,20 @@ def identity(world: Path, folder: Path) -> dict[str, object]:
     return figures
 
 
-def other_ranks(world: Path, folder: Path) -> dict[str, object]:
+def compare_num_ranks(world: Path, folder: Path) -> dict[str, object]:
     """Killed on one number of ranks, gone on with another, against one process."""
     figures: dict[str, object] = {}
     for strategy, before, after in CHANGES:
         name = f"{strategy}_{before}_to_{after}_ranks"
-        difference, rows = gone_on(world, folder, strategy, before, after)
+        difference, rows = resumed_loss_difference(world, folder, strategy, before, after)
         figures[f"{name}_loss_difference"] = difference
         figures[f"{name}_repeated_or_skipped_rows"] = rows
     return figures
 
 
-def gone_on(world: Path, folder: Path, strategy: str, before: int, after: int) -> tuple[float, int]:
+def resumed_loss_difference(
+    world: Path, folder: Path, strategy: str, before: int, after: int
+) -> tuple[float, int]:
     """Killed on `before` ranks, ended on `after`: by how much losses are not those of `folder/one`,
     and how many rows were repeated or skipped."""
     output = folder / f"{strategy}-{before}-{after}"
@@ -144,13 +146,13 @@ def wrong_rows(output: Path, steps: int = STEPS) -> int:
 
 
 def seconds_to(row: int) -> float:
-    """Until the batch that begins at `row` is there, in a shop of a million people."""
-    people, taken, rows = 1_000_000, 20, 100
+    """Until the batch that begins at `row` is there, in a shop of a million users."""
+    users, taken, rows = 1_000_000, 20, 100
     interactions = SimpleNamespace(
-        offsets=np.arange(people + 1, dtype=np.int64) * taken,
-        items=np.random.default_rng(0).integers(100_000, size=people * taken).astype(np.int32),
+        offsets=np.arange(users + 1, dtype=np.int64) * taken,
+        items=np.random.default_rng(0).integers(100_000, size=users * taken).astype(np.int32),
     )
-    lengths = np.full(people, taken, dtype=np.int32)
+    lengths = np.full(users, taken, dtype=np.int32)
     data = HistoryRows(interactions, lengths, 100_000, 32, seed=0)  # pyright: ignore[reportArgumentType]
     started = time.perf_counter()
     order = StepOrder(2 * row // rows, rows, first_step=row // rows)

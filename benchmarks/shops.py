@@ -26,8 +26,8 @@ from launch.settings import load_settings
 from launch.trainer import build_trainer
 
 SHOPS = {
-    "fashion": "a week of a fashion shop (3,186 garments, 8,925 people)",
-    "movies": "MovieLens 100K with posters and plots (1,682 films, 943 people)",
+    "fashion": "a week of a fashion shop (3,186 garments, 8,925 users)",
+    "movies": "MovieLens 100K with posters and plots (1,682 films, 943 users)",
 }
 
 
@@ -51,7 +51,7 @@ def main() -> None:
         sources=[*FINETUNING, *PRETRAINING, *IMAGES, *TEXTS, f"configs/pipeline/{shop}.yaml"],
         goal=["minutes <= 40", f"{config.headline}_minus_popularity_ndcg10_low > 0"],
         note="Leave-one-out, full ranking over all items not in the history; one seed; 95 % bootstrap "
-        "intervals over people. Pictures and words: own state, a swapped person's, none.",
+        "intervals over users. Pictures and words: own state, a swapped user's, none.",
     )
 
 
@@ -66,7 +66,7 @@ def ranking_figures(config: PipelineConfig, output: Path) -> dict[str, Any]:
     ours = arms[config.headline]
     return {
         "minutes": sum(StageLog(output / "stages.json").seconds.values()) / 60,
-        "people": len(split.test),
+        "users": len(split.test),
         "cold_targets": int(cold.sum()),
         "popularity_ndcg10": mean_interval(popular["ndcg@10"]),
         **{f"{figure_name(n)}_ndcg10": mean_interval(v["ndcg@10"]) for n, v in arms.items()},

@@ -1,4 +1,4 @@
-"""A training whose job is told that its time is up, on a real SLURM: it goes on by itself.
+"""SLURM: a training whose job reaches its time limit is requeued and resumes by itself.
 
 python -m benchmarks.slurm    # about 3 minutes; needs slurmctld, slurmd and root
 

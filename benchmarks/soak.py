@@ -1,4 +1,4 @@
-"""Long runs in which everything goes wrong now and then: do all of them end, and end as they should?
+"""Soak test: long runs with random faults must all end, with the losses of undisturbed runs.
 
 python -m benchmarks.soak    # about an hour on two idle cores
 """

@@ -1,4 +1,4 @@
-"""Says which files a record's figures depend on, and hashes what in them can change a figure.
+"""Lists the files that a record's figures depend on, and hashes what in them can change a figure.
 
 Of a Python file only the syntax tree counts: comments, layout, docstrings and what a script passes to
 `write_record` as prose or goal may change without making a record stale. Of other files every byte.

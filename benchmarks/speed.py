@@ -33,9 +33,9 @@ POSITIONS, SOFTMAX_ITEMS = 1024, 100_000
 SCALE = 10.0
 BY_HAND = 256
 """Positions at once with which torch's chunked loss was fastest here, of 16 to 512."""
-PEOPLE, RANKED_ITEMS, HISTORY = 1024, 200_000, 50
+NUM_USERS, RANKED_ITEMS, HISTORY = 1024, 200_000, 50
 BATCH = 16
-"""People at once with which RecBole's way was fastest here, of 16 to 1024."""
+"""Users at once with which RecBole's way was fastest here, of 16 to 1024."""
 ROUNDS = 5
 
 
@@ -72,16 +72,16 @@ def main() -> None:
             "softmax_ours_gradient_error <= 1e-5",
             "ranking_speedup_over_recbole_low >= 1.4",
             "ranking_ours_mib <= 64",
-            "ranking_differing_people == 0",
+            "ranking_differing_users == 0",
         ],
         note="One thread; rounds alternate in rotating order; medians of process time with 95 % "
         f"bootstrap intervals of their ratio. Softmax: loss and gradients of {POSITIONS} positions, "
         f"width {WIDTH}; chunked is F.linear_cross_entropy as it chunks by itself (slow: no goal), "
         f"chunked_by_hand with {BY_HAND} positions at once, which is its best here; the error is the largest "
         "difference from float64 over the largest entry. Ranking: states, ranks and NDCG@10 of "
-        f"{PEOPLE} people with histories of {HISTORY}, one in two with a target near its state; "
+        f"{NUM_USERS} users with histories of {HISTORY}, one in two with a target near its state; "
         "recbole is its full-sort evaluation (all scores, seen ones masked, topk, a matrix of "
-        f"positives) restated, recbole_{BATCH} the same for {BATCH} people at once (no goal). MiB: by "
+        f"positives) restated, recbole_{BATCH} the same for {BATCH} users at once (no goal). MiB: by "
         "how much one call raises the peak of a fresh process.",
     )
 
@@ -150,36 +150,38 @@ def error_of(way: Step, exact: list[Tensor]) -> float:
 
 
 def ranking_figures() -> dict[str, Any]:
-    ways = ranking_ways(PEOPLE, RANKED_ITEMS)
+    ways = ranking_ways(NUM_USERS, RANKED_ITEMS)
     found = {who: way() for who, way in ways.items()}
     differing = sum((values != found["ours"]).sum() for values in found.values())
     figures: dict[str, Any] = {
         "ranking_ndcg10": float(found["ours"].mean()),
-        "ranking_differing_people": int(differing),
+        "ranking_differing_users": int(differing),
     }
     figures |= speed_figures("ranking", ways, ROUNDS)
     return figures | {f"ranking_{who}_mib": memory_cell("ranking", who) for who in ways}
 
 
-def ranking_ways(people: int, items: int) -> dict[str, Callable[[], np.ndarray]]:
-    """Each returns NDCG@10 of every person's target among the items not in the history."""
+def ranking_ways(num_users: int, items: int) -> dict[str, Callable[[], np.ndarray]]:
+    """Each returns NDCG@10 of every user's target among the items not in the history."""
     rng = np.random.default_rng(0)
     torch.manual_seed(0)
     vectors = rng.standard_normal((items, WIDTH), dtype=np.float32)
     reader = SequenceEncoder(SequenceEncoderConfig(width=WIDTH, max_history=HISTORY))
-    bought = np.stack([rng.choice(items - people, HISTORY, replace=False) for _ in range(people)])
-    wanted = np.arange(items - people, items)  # in nobody's history
+    bought = np.stack(
+        [rng.choice(items - num_users, HISTORY, replace=False) for _ in range(num_users)]
+    )
+    wanted = np.arange(items - num_users, items)  # in no history
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     ranker = Ranker(Recommender(None, reader), vectors)
-    near = ranker.user_states([*bought]).numpy() + 0.25 * rng.standard_normal((people, WIDTH))
+    near = ranker.user_states([*bought]).numpy() + 0.25 * rng.standard_normal((num_users, WIDTH))
     vectors[wanted[::2]] = (near / np.linalg.norm(near, axis=1, keepdims=True))[::2]
     rows = np.concatenate([bought, wanted[:, None]], axis=1).astype(np.int32)
     interactions = SimpleNamespace(
-        offsets=np.arange(people + 1) * (HISTORY + 1), items=rows.ravel()
+        offsets=np.arange(num_users + 1) * (HISTORY + 1), items=rows.ravel()
     )
     catalog: Any = SimpleNamespace(num_items=items, interactions=interactions)
-    positions = np.full(people, HISTORY, dtype=np.int32)
-    targets = Targets(np.arange(people, dtype=np.int32), positions)
+    positions = np.full(num_users, HISTORY, dtype=np.int32)
+    targets = Targets(np.arange(num_users, dtype=np.int32), positions)
     discounts = 1.0 / np.log2(np.arange(2, 12))
 
     def ours() -> np.ndarray:
@@ -190,7 +192,7 @@ def ranking_ways(people: int, items: int) -> dict[str, Callable[[], np.ndarray]]
         """Trainer._full_sort_batch_eval, Collector.eval_batch_collect and the metric, v1.2."""
         table = torch.from_numpy(vectors)
         hits = []
-        for chosen in np.array_split(np.arange(people), -(-people // batch)):
+        for chosen in np.array_split(np.arange(num_users), -(-num_users // batch)):
             scores = ranker.user_states([*bought[chosen]]) @ table.T
             users = torch.arange(len(chosen))
             seen = torch.from_numpy(bought[chosen]).flatten()
@@ -204,7 +206,7 @@ def ranking_ways(people: int, items: int) -> dict[str, Callable[[], np.ndarray]]
 
     return {
         "ours": ours,
-        "recbole": lambda: recbole(people),
+        "recbole": lambda: recbole(num_users),
         f"recbole_{BATCH}": lambda: recbole(BATCH),
     }
 
@@ -228,7 +230,7 @@ def memory_of(what: str, who: str) -> float:
         softmax_ways(8, 1000)[who]()
         return rise_of_peak(softmax_ways(POSITIONS, SOFTMAX_ITEMS)[who])
     ranking_ways(8, 1000)[who]()
-    return rise_of_peak(ranking_ways(PEOPLE, RANKED_ITEMS)[who])
+    return rise_of_peak(ranking_ways(NUM_USERS, RANKED_ITEMS)[who])
 
 
 if __name__ == "__main__":

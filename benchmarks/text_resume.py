@@ -1,4 +1,4 @@
-"""Words of a generator whose training was killed on two ranks, beside those of one that was left alone.
+"""Resumes a text generator that was killed on two ranks; texts equal those of an uninterrupted one.
 
 python -m benchmarks.text_resume    # about three minutes on two cores
 """
@@ -25,7 +25,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["VITRINE_CACHE"] = str(Path(folder) / "cache")
         world = build_demo_world(Path(folder) / "world", num_items=200, num_users=150)
-        figures = killed_and_not(world, Path(folder))
+        figures = train_killed_and_uninterrupted(world, Path(folder))
     write_record(
         "text-resume",
         claim="A text generator whose training under ZeRO-2 on two ranks is killed and started again "
@@ -41,13 +41,13 @@ def main() -> None:
             "distinct_words > 32",
         ],
         note=f"{STEPS} steps on CPU with gloo, a checkpoint every {EVERY}; SIGKILL to the first rank in "
-        f"step {KILL_AT}. World size, engine and stage are asserted. {REQUESTS} requests: people, items "
+        f"step {KILL_AT}. World size, engine and stage are asserted. {REQUESTS} requests: users, items "
         "and tasks in turn, temperature 1, each with its own seed. one: the same training in one "
         "process, whose sums are rounded in another order; its words may differ.",
     )
 
 
-def killed_and_not(world: Path, folder: Path) -> dict[str, float]:
+def train_killed_and_uninterrupted(world: Path, folder: Path) -> dict[str, float]:
     settings = text_settings(world, folder)
     whole, broken, one = (folder / name for name in ("whole", "broken", "one"))
     train(settings, whole, "zero2", 2, stage="text")

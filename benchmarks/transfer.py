@@ -1,4 +1,4 @@
-"""Full fine-tuning against frozen towers and LoRA, and what made it collapse: one ablation a suspect.
+"""Full fine-tuning against frozen towers and LoRA, with one ablation for each suspected cause of collapse.
 
 python -m benchmarks.transfer    # two hours on one core, resumes; `benchmarks.arms lora` goes on from it
 """
@@ -116,8 +116,8 @@ def record(output: Path) -> None:
         goal=[f"{shop}_full_over_best >= 0.95" for shop in shops],
         note="NDCG@10. A text tower of all-MiniLM-L6-v2 and a small picture tower, with projections "
         "pretrained on films; 250 steps on fashion (targets after a moment in time), 300 on films (the "
-        "last one of each person held out), the same for every arm; each person's mean over three "
-        "seeds, 95 % bootstrap intervals over people, paired for ratios. best: the better of frozen "
+        "last one of each user held out), the same for every arm; each user's mean over three "
+        "seeds, 95 % bootstrap intervals over users, paired for ratios. best: the better of frozen "
         "and LoRA on test. "
         f"ablation: one seed, {ABLATION_STEPS} steps on fashion, validation every {VALIDATE_EVERY}. "
         "before: the towers at a fifth of the learning rate, no warm-up, the whitening that of the "
@@ -126,7 +126,7 @@ def record(output: Path) -> None:
 
 
 def ablated(compared: Compared, name: str, output: Path) -> tuple[Interval, float]:
-    """NDCG@10 of test over people, and the best mean of validation."""
+    """NDCG@10 of test over users, and the best mean of validation."""
     ablation = ABLATIONS[name]
     config: FinetuneConfig = replace(
         compared.config.finetune,

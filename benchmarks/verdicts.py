@@ -1,4 +1,4 @@
-"""How often verdicts call two equal methods different, and a better one better: a simulated shop.
+"""Calibration of significance verdicts: false positive rate and power on a simulated shop.
 
     python -m benchmarks.verdicts                # writes benchmarks/results/verdict-calibration.json
 

@@ -1,4 +1,4 @@
-"""Words for one person, measured: in a world whose truth is known, and in two real shops.
+"""Evaluates generated texts: on the demo world with ground truth, and on two real shops.
 
 python -m benchmarks.words demo    # about half an hour on two cores; resumes
 python -m benchmarks.words real    # films, then garments
@@ -24,9 +24,9 @@ from pretrain.config import TrainerConfig
 
 SEEDS = (0, 1, 2)
 STAGES = ("world", "pretrain", "finetune", "text")
-PEOPLE = 500
+NUM_USERS = 500
 SAMPLES = "samples.md"
-"""Three people of each shop side by side. It holds the shops' own words, so it stays with the run."""
+"""Three users of each shop side by side. It holds the shops' own words, so it stays with the run."""
 
 
 def main() -> None:
@@ -80,10 +80,10 @@ class DemoFigures:
 
     def add_likelihood(self, seed: int, scores: dict[str, Any]) -> None:
         """Perplexity under each condition, and identification among users, with the item hidden."""
-        self.keep_worst("people", scores["num_users"])
+        self.keep_worst("users", scores["num_users"])
         for task in ("description", "review", "reason"):
             found = scores["likelihood"][f"{task}, item hidden"]
-            self.keep_worst(f"{task}_people", found["texts"])
+            self.keep_worst(f"{task}_users", found["texts"])
             for condition in ("own", "swapped", "none"):
                 perplexity = found[condition]["perplexity"]
                 self.by_seed[f"{task}_perplexity_{condition}_seed{seed}"] = perplexity
@@ -123,8 +123,8 @@ def record_demo(output: Path, seeds: tuple[int, ...]) -> None:
         trainer=TrainerConfig(max_steps=2000),
     )
     asked = TextScoreConfig(
-        num_users=PEOPLE,
-        num_generated=PEOPLE,
+        num_users=NUM_USERS,
+        num_generated=NUM_USERS,
         ground_truth="{output}/world/ground_truth",
         write=WriteConfig(verify_claims=True),
     )
@@ -137,26 +137,26 @@ def record_demo(output: Path, seeds: tuple[int, ...]) -> None:
         figures.add_written(seed, scores)
     write_record(
         "text-demo",
-        claim="Words of the demo world's people are likelier told themselves than told a stranger, "
-        "tell them from among twenty, and name what the person looks for.",
+        claim="Texts of the demo world's users are likelier conditioned on their user than on another one, "
+        "identify them among twenty, and name what the user looks for.",
         command="python -m benchmarks.words demo",
         seeds=list(seeds),
         figures={**figures.worst, **figures.by_seed},
         sources=[*TEXTS, *TEXT_SCORES, "configs/pipeline/demo.yaml"],
         goal=[
-            "people >= 300",
+            "users >= 300",
             "description_swapped_minus_own_worst_low > 0",
             "review_swapped_minus_own_worst_low > 0",
             "reason_swapped_minus_own_worst_low > 0",
             "review_identified_over_chance >= 5",
             "reason_aspect_own_over_swapped_worst_low >= 2",
         ],
-        note="Test targets after a moment in time, of people of the second shop; pretrained on the "
+        note="Test targets after a moment in time, of users of the second shop; pretrained on the "
         "first, adapted by LoRA, a generator of two layers trained from nothing on the training part. "
-        "Differences are nats a token, 95 % bootstrap intervals over people; worst: of the seeds. "
+        "Differences are nats a token, 95 % bootstrap intervals over users; worst: of the seeds. "
         "Perplexity and identification are of true texts, the item hidden; where it is shown, "
-        "differences are named so. A person is known by their history and, for all words, by what they "
-        "said before; swapped has both of a stranger's. reason is what the person said of the item. "
+        "differences are named so. A user is known by their history and, for all words, by what they "
+        "said before; swapped has both of another user's. reason is what the user said of the item. "
         "The aspect is read by rule from words written about the true next item. unsupported: claims "
         "that the product's own check (generate/text/faithfulness.py) does not find borne out in what is "
         "written without verification; tests/generate/test_faithfulness.py measures its errors against the "
@@ -174,10 +174,10 @@ def record_real(output: Path) -> None:
     pages = []
     for shop, asked_text in text.items():
         placed = replace(asked_text, trainer=TrainerConfig(max_steps=3000))
-        asked = TextScoreConfig(num_users=PEOPLE, num_generated=PEOPLE)
+        asked = TextScoreConfig(num_users=NUM_USERS, num_generated=NUM_USERS)
         folder, scores = scores_of(settings_of(shop, 0, text=placed), output / shop, asked)
         pages.append((folder / SAMPLES_FILE).read_text(encoding="utf8"))
-        figures[f"{shop}_people"] = scores["num_users"]
+        figures[f"{shop}_users"] = scores["num_users"]
         for task, found in scores["generated"].items():
             likelihood = scores["likelihood"][f"{task}, item hidden"]
             for told in ("own", "swapped", "none"):
@@ -198,9 +198,9 @@ def record_real(output: Path) -> None:
     (output / SAMPLES).write_text("\n".join(pages), encoding="utf8")
     write_record(
         "text-real",
-        claim="On films and on garments the next item's words are likelier told its person than told a "
-        "stranger, and what is written for the person is more like them than what is written for "
-        "nobody.",
+        claim="On films and on garments the next item's words are likelier conditioned on its user than on "
+        "another user, and what is generated for the user is more like them than what is generated "
+        "unconditionally.",
         command="python -m benchmarks.words real",
         seeds=[0],
         figures=figures,
@@ -219,9 +219,9 @@ def record_real(output: Path) -> None:
             )
         ],
         note="MovieLens 100K with plots, a week of a fashion shop; leave-one-out, at most "
-        f"{PEOPLE} people each, one seed; generators of two layers trained from nothing. Likelihood in "
+        f"{NUM_USERS} users each, one seed; generators of two layers trained from nothing. Likelihood in "
         "nats a token of the next item's own text, the item hidden; ROUGE-L (F1) of written to true "
-        "words, item shown and hidden. 95 % bootstrap intervals over people, paired. Three people side "
+        "words, item shown and hidden. 95 % bootstrap intervals over users, paired. Three users side "
         f"by side: {SAMPLES} in the run's folder, as it holds the shops' own words.",
     )
 
