@@ -72,7 +72,7 @@ def count_items_read() -> None:
 def passes_of_ranks(config: FinetuneConfig) -> list[int]:
     """How many passes each rank takes where the first has six items to read and the other none."""
     _, parts = open_encoder(config.encoder)
-    reader = parts.content_loader(load_catalog(config.catalog))
+    loader = parts.content_loader(load_catalog(config.catalog))
     taken, forward = [], ItemEncoder.forward
 
     def counted(self: ItemEncoder, content: Any) -> Any:
@@ -82,7 +82,7 @@ def passes_of_ranks(config: FinetuneConfig) -> list[int]:
     ItemEncoder.forward = counted
     items = np.arange(6 if dist.get_rank() == 0 else 0)
     out = np.zeros((len(items), parts.encoder.config.width), dtype=np.float32)
-    embed_items(parts.encoder, reader, out, items=items, batch_tokens=1, in_step=True)
+    embed_items(parts.encoder, loader, out, items=items, batch_tokens=1, in_step=True)
     assert out.any(axis=1).all()
     found = [torch.zeros(1, dtype=torch.int64) for _ in range(2)]
     dist.all_gather(found, torch.tensor([len(taken)]))

@@ -40,7 +40,7 @@ NUM_ITEMS, WIDTH = 10_000, 16
 
 @pytest.fixture(scope="module")
 def large() -> tuple[Ranker, SimpleNamespace]:
-    """A shop of items in a hundred heaps, read by an untrained reader, and sixty people's histories."""
+    """Items in a hundred clusters, an untrained sequence encoder, and sixty users' histories."""
     generator = torch.Generator().manual_seed(0)
     heaps = torch.randn(100, WIDTH, generator=generator)
     spread = 0.5 * torch.randn(NUM_ITEMS, WIDTH, generator=generator)
@@ -165,14 +165,14 @@ def test_the_command_makes_one_and_recommends_by_it(
 ) -> None:
     output = tmp_path / "index"
     assert main(["index", str(run), "--kind", "hnsw", "--output", str(output)]) == 0
-    assert "recall@10 1.0000 against exact search, over 60 people" in capsys.readouterr().err
+    assert "recall@10 1.0000 against exact search, over 60 users" in capsys.readouterr().err
     metrics = open_artifact(output, kind="index").manifest["metrics"]
     assert metrics["recall@10"] == 1.0
     assert metrics["m"] == 32
-    asked = ["recommend", str(run), "--history", "w00001,w00005", "--k", "8"]
-    assert main(asked) == 0
+    arguments = ["recommend", str(run), "--history", "w00001,w00005", "--k", "8"]
+    assert main(arguments) == 0
     exact = capsys.readouterr().out
-    assert main([*asked, "--index", str(output)]) == 0
+    assert main([*arguments, "--index", str(output)]) == 0
     assert capsys.readouterr().out == exact
     assert recommend(run, history="", index=output).source == "popularity"
     for wrong in (["--num_users", "0"], ["--m", "1"], ["--kind", "ivf-pq"]):

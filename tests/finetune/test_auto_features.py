@@ -40,10 +40,10 @@ def test_auto_selects_the_features_that_rank_validation_better(
                 open_vectors(run / "item_vectors.safetensors"),
             )
     ranks_as_it_did(output, replace(config, features=chosen))
-    asked = result_request(
+    request = result_request(
         "recommender", asdict(config), {"encoder": config.encoder}, manifest["catalog"]
     )
-    assert is_complete(output, asked), "asked for again, nothing is trained again"
+    assert is_complete(output, request), "asked for again, nothing is trained again"
 
 
 @pytest.mark.parametrize(

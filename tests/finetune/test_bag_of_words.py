@@ -62,8 +62,8 @@ def test_an_item_is_the_weighted_sum_of_its_words(tmp_path: Path) -> None:
         np.testing.assert_allclose(vectors().numpy(), expected, atol=1e-6)
         some = torch.tensor([5, 3, 1, 1])
         np.testing.assert_allclose(vectors(some).numpy(), expected[some], atol=1e-6)
-        nobody = torch.tensor([3, 4])
-        np.testing.assert_array_equal(vectors(nobody).numpy(), np.zeros((2, 4)))
+        wordless = torch.tensor([3, 4])
+        np.testing.assert_array_equal(vectors(wordless).numpy(), np.zeros((2, 4)))
     vocabulary.save(tmp_path)
     again = Vocabulary.load(tmp_path)
     assert again.words == vocabulary.words
@@ -101,12 +101,12 @@ def test_a_stored_vocabulary_gives_the_same_word_bags(
     assert recommender.bag_of_words is not None
     recommender.bag_of_words.set_items(Vocabulary.load(output).read(catalog))
     own = artifact.path / "encoder"
-    reader = EncoderBundle.load(own if own.exists() else artifact.parent("encoder")).content_loader(
+    loader = EncoderBundle.load(own if own.exists() else artifact.parent("encoder")).content_loader(
         catalog
     )
     content = np.empty((catalog.num_items, 32), dtype=np.float32)
     assert recommender.encoder is not None
-    embed_items(recommender.encoder, reader, content, progress=False)
+    embed_items(recommender.encoder, loader, content, progress=False)
     with torch.no_grad():
         made = recommender.adapt(torch.from_numpy(content)).numpy()
     stored = open_vectors(output / "item_vectors.safetensors")

@@ -88,8 +88,8 @@ def test_cold_items_have_no_neighbours_also_without_shrinkage(shop: Catalog, spl
 def test_scores_of_a_user_are_sums_over_the_history(shop: Catalog, split: Split) -> None:
     fitted = ItemKNN.fit(shop, split, shop.num_items, 2.0)
     score = fitted.scorer(shop, split.test)
-    people = torch.arange(5)
-    parts = [score(people, slice(0, 30)), score(people, slice(30, shop.num_items))]
+    users = torch.arange(5)
+    parts = [score(users, slice(0, 30)), score(users, slice(30, shop.num_items))]
     cosines = np.zeros((shop.num_items, shop.num_items))
     rows = np.arange(shop.num_items)[:, None]
     cosines[rows, fitted.items.numpy()] = fitted.similarities.numpy()
@@ -212,9 +212,9 @@ def test_lists_are_scored_as_triplets_are(shop: Catalog, split: Split, shows: bo
             ahead, _ = module.ema_factors(user, warm, first, content)
             if split.train_end[split.test.users[row]]:
                 torch.testing.assert_close(listed[row, warm] - listed[row, warm[0]], ahead)
-        nobody = replace(split, train_end=np.zeros_like(split.train_end))
-        stranger = module.scorer(split.test, nobody)(torch.arange(4), slice(0, 9))
-    torch.testing.assert_close(stranger, stranger[:1].expand(4, -1))
+        cold_users = replace(split, train_end=np.zeros_like(split.train_end))
+        cold_scores = module.scorer(split.test, cold_users)(torch.arange(4), slice(0, 9))
+    torch.testing.assert_close(cold_scores, cold_scores[:1].expand(4, -1))
 
 
 @pytest.mark.parametrize("shows", [False, True])

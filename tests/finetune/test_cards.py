@@ -87,8 +87,8 @@ def test_a_recommenders_card_tells_the_figures_of_its_manifest(runs: dict[str, P
     metrics = open_artifact(runs["lora"]).manifest["metrics"]
     assert f"- NDCG@10: {metrics['test/ndcg@10']:.4f}" in card.text
     assert f"- NDCG@10 of popularity: {metrics['popularity/ndcg@10']:.4f}" in card.text
-    told = {result.metric_name: result.metric_value for result in card.data.eval_results}
-    assert told["Recall@10"] == round(metrics["test/recall@10"], 4)
+    named = {result.metric_name: result.metric_value for result in card.data.eval_results}
+    assert named["Recall@10"] == round(metrics["test/recall@10"], 4)
     assert "lora" in card.data.tags
 
 

@@ -1,4 +1,4 @@
-"""Items nobody took in training have the ids of their neighbours, unless their words speak for them."""
+"""Cold start: items without training interactions get imputed id embeddings, unless they have words."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -29,11 +29,11 @@ def test_imputed_ids_come_from_the_nearest_warm_items_by_content() -> None:
     content, ids = F.normalize(torch.randn(60, 4), dim=-1), torch.randn(60, 4)
     known = torch.cat([content, ids], dim=1).numpy()
     taken = np.arange(60) % 2 == 0
-    asked = torch.randn(300, 4)
-    found = impute_cold_embeddings(recommender_with(0), asked, None, known, taken)
+    content_of_cold = torch.randn(300, 4)
+    found = impute_cold_embeddings(recommender_with(0), content_of_cold, None, known, taken)
     for row in (0, 1, 299):
-        told = F.normalize(asked[row], dim=-1) @ content.T
-        nearest = sorted(range(0, 60, 2), key=lambda item: -float(told[item]))[:10]
+        similarities = F.normalize(content_of_cold[row], dim=-1) @ content.T
+        nearest = sorted(range(0, 60, 2), key=lambda item: -float(similarities[item]))[:10]
         torch.testing.assert_close(found[row], ids[nearest].mean(dim=0))
 
 
@@ -60,6 +60,6 @@ def test_a_domain_stores_them(settings: FinetuneConfig, tmp_path: Path) -> None:
     assert len(strangers)
     content, ids = vectors[:, :-8], vectors[:, -8:]
     for item in strangers:
-        told = np.where(taken, content @ content[item], -np.inf)
-        mean = ids[np.argsort(-told)[:10]].mean(axis=0)
+        similarities = np.where(taken, content @ content[item], -np.inf)
+        mean = ids[np.argsort(-similarities)[:10]].mean(axis=0)
         assert ids[item] == pytest.approx(mean / np.linalg.norm(mean) * 0.5**0.5, abs=1e-4)

@@ -33,16 +33,16 @@ def world(num_users: int = 30) -> tuple[Any, Targets]:
 
 
 def sorted_ranks(scores: torch.Tensor, catalog: Any, targets: Targets) -> list[int]:
-    """The slow way: sort all candidates of each person."""
+    """The reference: sorts all candidates of each user."""
     keys = tie_keys(NUM_ITEMS)
     ranks = []
     for row, (user, position) in enumerate(zip(targets.users, targets.positions, strict=True)):
         begin = catalog.interactions.offsets[user]
         history = catalog.interactions.items[begin : begin + position].tolist()
-        wanted = int(catalog.interactions.items[begin + position])
+        target_items = int(catalog.interactions.items[begin + position])
         candidates = [item for item in range(NUM_ITEMS) if item not in history]
         candidates.sort(key=lambda item: (-float(scores[row, item]), keys[item]))
-        ranks.append(candidates.index(wanted) + 1)
+        ranks.append(candidates.index(target_items) + 1)
     return ranks
 
 
@@ -54,7 +54,7 @@ def test_what_lies_between_history_and_target_is_neither_seen_nor_left_out() -> 
     scores = torch.zeros(len(two), NUM_ITEMS)
     scores[torch.arange(len(two)), torch.from_numpy(between.astype(np.int64))] = 1.0
     ranks = {
-        name: rank_targets(lambda people, part: scores[people, part], catalog, asked)
+        name: rank_targets(lambda indices, part: scores[indices, part], catalog, asked)
         for name, asked in (("seen", two), ("hidden", hidden))
     }
     assert (ranks["hidden"].num_candidates == ranks["seen"].num_candidates + 1).all()
@@ -70,7 +70,7 @@ def test_counting_equals_sorting(user_batch_size: int, items_chunk: int, levels:
     catalog, targets = world()
     scores = torch.randint(levels, (30, NUM_ITEMS)).float()  # 3 levels: nearly all are ties
     ranking = rank_targets(
-        lambda people, part: scores[people, part],
+        lambda indices, part: scores[indices, part],
         catalog,
         targets,
         user_batch_size=user_batch_size,
@@ -93,7 +93,7 @@ def repeating(repeats: str) -> tuple[Any, Targets]:
 def test_a_target_in_the_history_is_missed_if_seen_items_are_masked() -> None:
     catalog, targets = repeating("mask")
     scores = torch.rand(30, NUM_ITEMS)
-    ranking = rank_targets(lambda people, part: scores[people, part], catalog, targets)
+    ranking = rank_targets(lambda indices, part: scores[indices, part], catalog, targets)
     assert (ranking.ranks == MISSED).all()
     assert (ranking.num_candidates == NUM_ITEMS - targets.positions).all()
     values = metric_values(ranking.ranks, ranking.num_candidates, targets.users)
@@ -110,10 +110,10 @@ def test_items_of_the_history_are_candidates_where_repeats_are_ranked() -> None:
     catalog, targets = repeating("rank")
     scores = torch.rand(30, NUM_ITEMS)
     ranking = rank_targets(
-        lambda people, part: scores[people, part], catalog, targets, items_chunk=13
+        lambda indices, part: scores[indices, part], catalog, targets, items_chunk=13
     )
-    wanted = catalog.interactions.items[target_rows(catalog.interactions, targets)]
-    own = scores[torch.arange(30), torch.from_numpy(wanted.astype(np.int64))]
+    target_items = catalog.interactions.items[target_rows(catalog.interactions, targets)]
+    own = scores[torch.arange(30), torch.from_numpy(target_items.astype(np.int64))]
     assert ranking.ranks.tolist() == (1 + (scores > own.unsqueeze(1)).sum(dim=1)).tolist()
     assert (ranking.num_candidates == NUM_ITEMS).all()
 
@@ -138,9 +138,9 @@ def test_repeats_do_not_lift_a_ranking_by_chance(repeats: Any) -> None:
     assert split.num_repeated["test"] == again.sum()
     assert len(split.test) == (num_users if repeats == "mask" else (~again).sum())
 
-    def likes_what_was_seen(people: torch.Tensor, part: slice) -> torch.Tensor:
-        scores = torch.rand(len(people), num_items, generator=torch.Generator().manual_seed(1))
-        for row, person in enumerate(people.tolist()):
+    def likes_what_was_seen(indices: torch.Tensor, part: slice) -> torch.Tensor:
+        scores = torch.rand(len(indices), num_items, generator=torch.Generator().manual_seed(1))
+        for row, person in enumerate(indices.tolist()):
             scores[row, split.test.history(interactions, person).astype(np.int64)] += 1
         return scores[:, part]
 
@@ -167,7 +167,7 @@ def test_lists_and_ranks_break_ties_by_the_same_keys() -> None:
     for chunk in (NUM_ITEMS, 13, 3):
         listed.clear()
         rank_targets(
-            lambda people, part: scores[people, part],
+            lambda indices, part: scores[indices, part],
             catalog,
             targets.take(np.arange(1)),
             list_metrics=list_metrics,
@@ -185,12 +185,12 @@ def test_a_score_that_is_not_finite_is_an_error_that_names_item_and_user(strange
     catalog.items = [{"item_id": f"i{n}"} for n in range(NUM_ITEMS)]
     catalog.user_ids = np.array([f"u{n}" for n in range(30)])
     scores = torch.rand(30, NUM_ITEMS)
-    wanted = int(catalog.interactions.items[target_rows(catalog.interactions, targets)][4])
-    scores[4, wanted] = strange
+    target_items = int(catalog.interactions.items[target_rows(catalog.interactions, targets)][4])
+    scores[4, target_items] = strange
     with pytest.raises(
-        NonFiniteError, match=rf"score of item 'i{wanted}' for user 'u4' is {strange}"
+        NonFiniteError, match=rf"score of item 'i{target_items}' for user 'u4' is {strange}"
     ):
-        rank_targets(lambda people, part: scores[people, part], catalog, targets, items_chunk=13)
+        rank_targets(lambda indices, part: scores[indices, part], catalog, targets, items_chunk=13)
 
 
 def test_items_already_owned_are_no_candidates() -> None:
@@ -201,5 +201,5 @@ def test_items_already_owned_are_no_candidates() -> None:
         owned = catalog.interactions.items[begin : begin + targets.positions[row]]
         scores[row, owned] = 9.0
         scores[row, catalog.interactions.items[begin + targets.positions[row]]] = 5.0
-    ranking = rank_targets(lambda people, part: scores[people, part], catalog, targets)
+    ranking = rank_targets(lambda indices, part: scores[indices, part], catalog, targets)
     assert (ranking.ranks == 1).all()

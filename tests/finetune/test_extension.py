@@ -170,11 +170,11 @@ def test_who_knows_items_by_id_alone_refuses_in_one_line(
 def test_the_command_reports_kept_added_and_removed_items(
     whole: Path, smaller: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = ["extend", str(whole), "--catalog", str(smaller), "--output", str(tmp_path / "out")]
-    assert main(asked) == 0
-    told = capsys.readouterr()
-    assert told.err.startswith("77 items as they were, 0 added, 3 removed; ")
-    assert told.out.strip() == str(tmp_path / "out")
+    arguments = ["extend", str(whole), "--catalog", str(smaller), "--output", str(tmp_path / "out")]
+    assert main(arguments) == 0
+    output = capsys.readouterr()
+    assert output.err.startswith("77 items as they were, 0 added, 3 removed; ")
+    assert output.out.strip() == str(tmp_path / "out")
     assert main(["extend", str(whole), "--output", str(whole)]) == 2
     assert "is the recommender itself" in capsys.readouterr().err
 
@@ -199,9 +199,9 @@ def test_an_empty_history_gets_popular_items(
     _, rows = ranker_of(whole)
     counts = train_counts(whole)
     assert main(["recommend", str(whole), "--history", "", "--k", "3"]) == 0
-    told = capsys.readouterr()
-    assert told.err == "no history to go by: these are the items taken most often in training\n"
-    listed = [line.split()[2] for line in told.out.splitlines()[1:]]
+    output = capsys.readouterr()
+    assert output.err == "no history to go by: these are the items taken most often in training\n"
+    listed = [line.split()[2] for line in output.out.splitlines()[1:]]
     assert [counts[rows[item]] for item in listed] == sorted(counts)[::-1][:3]
     assert main(["recommend", str(whole), "--history", "w00001", "--k", "3"]) == 0
     assert capsys.readouterr().err == ""

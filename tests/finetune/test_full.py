@@ -39,13 +39,13 @@ def module_of(config: FinetuneConfig) -> tuple[FinetuneModule, CacheRefresh]:
     split = make_split(catalog, config.split)
     components = build_components(config, catalog)
     built = assemble(components, config, catalog.num_items)
-    reader = build_content_loader(config, catalog, components.parts)
+    loader = build_content_loader(config, catalog, components.parts)
     request = FitRequest(config, catalog, split, Path(), build_trainer)
     width = built.recommender.content_width
-    content = initial_embeddings(request, components, reader, width)
+    content = initial_embeddings(request, components, loader, width)
     assert content is not None
     assert components.parts is not None
-    assert reader is not None
+    assert loader is not None
     built.recommender.adaptor.whiten(content)
     module = FinetuneModule(
         built.recommender,
@@ -54,7 +54,7 @@ def module_of(config: FinetuneConfig) -> tuple[FinetuneModule, CacheRefresh]:
         StepSettings(config.optimizer, encoder_learning=config.encoder_learning),
     )
     module._trainer = SimpleNamespace(max_steps=STEPS)  # pyright: ignore[reportAttributeAccessIssue]
-    return module, CacheRefresh(components.parts.encoder, reader)
+    return module, CacheRefresh(components.parts.encoder, loader)
 
 
 def batch_of(config: FinetuneConfig) -> FinetuneBatch:
@@ -62,9 +62,9 @@ def batch_of(config: FinetuneConfig) -> FinetuneBatch:
     catalog = load_catalog(config.catalog)
     split = make_split(catalog, config.split)
     components = build_components(config, catalog)
-    reader = build_content_loader(config, catalog, components.parts)
+    loader = build_content_loader(config, catalog, components.parts)
     length = components.history.config.max_history
-    data = FinetuneData(catalog, split, reader, config.data, row_length=length, seed=0)
+    data = FinetuneData(catalog, split, loader, config.data, row_length=length, seed=0)
     return data.collate([data.rows[row] for row in range(config.data.rows)])
 
 

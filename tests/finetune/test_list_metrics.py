@@ -21,7 +21,7 @@ def test_list_metrics_equal_their_formulas_one_by_one() -> None:
     scores = torch.rand(30, NUM_ITEMS)
     list_metrics = ListMetrics(counts, 60, categories)
     ranking = rank_targets(
-        lambda people, part: scores[people, part],
+        lambda indices, part: scores[indices, part],
         catalog,
         targets,
         list_metrics=list_metrics,

@@ -56,37 +56,37 @@ def several_each() -> tuple[Any, Targets]:
 
 def test_several_targets_per_user_equal_torchmetrics_and_their_formulas() -> None:
     catalog, targets = several_each()
-    people = np.unique(targets.users)
+    users = np.unique(targets.users)
     scores = torch.rand(30, NUM_ITEMS)
     whose = torch.from_numpy(targets.users.astype(np.int64))
     ranking = rank_targets(
         lambda rows, part: scores[whose[rows], part], catalog, targets, user_batch_size=7
     )
     assert ranking.users.tolist() == targets.users.tolist()
-    assert ranking.exposure.sum() == len(people) * 10, "each person's list counts once"
+    assert ranking.exposure.sum() == len(users) * 10, "the list of each user counts once"
     mixed = np.random.default_rng(0).permutation(len(targets))
     values = metric_values(
         ranking.ranks[mixed], ranking.num_candidates[mixed], users=targets.users[mixed]
     )
     interactions = catalog.interactions
-    wanted = interactions.items[target_rows(interactions, targets)]
-    for place, user in enumerate(people):
+    target_items = interactions.items[target_rows(interactions, targets)]
+    for place, user in enumerate(users):
         mine = np.flatnonzero(targets.users == user)
         history = targets.history(interactions, mine[0]).tolist()
         candidates = [item for item in range(NUM_ITEMS) if item not in history]
-        told = scores[user, candidates]
-        is_target = torch.tensor([item in wanted[mine] for item in candidates])
+        candidate_scores = scores[user, candidates]
+        is_target = torch.tensor([item in target_items[mine] for item in candidates])
         theirs = {
-            "mrr": retrieval_reciprocal_rank(told, is_target),
-            "auc": binary_auroc(told, is_target.int()),
+            "mrr": retrieval_reciprocal_rank(candidate_scores, is_target),
+            "auc": binary_auroc(candidate_scores, is_target.int()),
         }
-        order = told.argsort(descending=True)
+        order = candidate_scores.argsort(descending=True)
         hits = is_target[order].float()
         for k in (5, 10, 20):
-            theirs[f"recall@{k}"] = retrieval_recall(told, is_target, top_k=k)
-            theirs[f"hit@{k}"] = retrieval_hit_rate(told, is_target, top_k=k)
-            theirs[f"precision@{k}"] = retrieval_precision(told, is_target, top_k=k)
-            theirs[f"ndcg@{k}"] = retrieval_normalized_dcg(told, is_target, top_k=k)
+            theirs[f"recall@{k}"] = retrieval_recall(candidate_scores, is_target, top_k=k)
+            theirs[f"hit@{k}"] = retrieval_hit_rate(candidate_scores, is_target, top_k=k)
+            theirs[f"precision@{k}"] = retrieval_precision(candidate_scores, is_target, top_k=k)
+            theirs[f"ndcg@{k}"] = retrieval_normalized_dcg(candidate_scores, is_target, top_k=k)
             precisions = hits.cumsum(0) / torch.arange(1, len(hits) + 1)
             found = (precisions * hits)[:k].sum()
             theirs[f"map@{k}"] = found / min(k, len(mine))
@@ -96,9 +96,9 @@ def test_several_targets_per_user_equal_torchmetrics_and_their_formulas() -> Non
 
 
 def test_slices_of_several_targets_are_means_over_their_users() -> None:
-    people = np.array([0, 0, 0, 4, 4], dtype=np.int32)
+    users = np.array([0, 0, 0, 4, 4], dtype=np.int32)
     ranking = Ranking(
-        people,
+        users,
         np.array([1, 30, 2, 40, 3]),
         np.ones(50, dtype=np.int64),
         np.full(5, 50),
@@ -127,7 +127,7 @@ def test_gini_equals_the_mean_difference_of_all_pairs() -> None:
 def test_slices_hold_the_targets_they_name() -> None:
     catalog, targets = world()
     scores = torch.rand(30, NUM_ITEMS)
-    ranking = rank_targets(lambda people, part: scores[people, part], catalog, targets)
+    ranking = rank_targets(lambda users, part: scores[users, part], catalog, targets)
     cold = np.zeros(30, dtype=bool)
     cold[:4] = True
     table = summarize(ranking, {"cold": cold, "warm": ~cold})
@@ -138,8 +138,8 @@ def test_slices_hold_the_targets_they_name() -> None:
 
 def test_means_leave_out_undefined_values() -> None:
     ones = np.ones(2, dtype=np.int64)
-    people, shown = np.arange(2, dtype=np.int32), np.ones(3, dtype=np.int64)
-    ranking = Ranking(people, ones, shown, ones * 3, {"x": np.array([np.nan, 4.0])})
+    users, shown = np.arange(2, dtype=np.int32), np.ones(3, dtype=np.int64)
+    ranking = Ranking(users, ones, shown, ones * 3, {"x": np.array([np.nan, 4.0])})
     table = summarize(ranking, {"first": np.array([True, False])})
     assert table["x"] == 4
     assert np.isnan(table["first/x"])

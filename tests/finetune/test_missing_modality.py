@@ -39,20 +39,20 @@ KNOWN = torch.tensor([True, True, False, False, False])
 
 
 def test_neighbours_are_one_step_away() -> None:
-    asked = MissingModalityConfig(imputation="neighbours")
-    found = propagate(asked, VALUES, KNOWN, WALK.to_sparse())
+    study = MissingModalityConfig(imputation="neighbours")
+    found = propagate(study, VALUES, KNOWN, WALK.to_sparse())
     assert found[2:].flatten().tolist() == [4.0, 6.0, 6.0]  # 3 and 4 reach nobody: the mean
 
 
 def test_hops_go_on_from_what_was_filled_in() -> None:
-    asked = MissingModalityConfig(imputation="multi-hop", hops=2)
-    found = propagate(asked, VALUES, KNOWN, WALK.to_sparse())
+    study = MissingModalityConfig(imputation="multi-hop", hops=2)
+    found = propagate(study, VALUES, KNOWN, WALK.to_sparse())
     assert found[2:].flatten().tolist() == [4.0, 4.0, 6.0]
 
 
 def test_pagerank_is_that_of_a_walk_that_starts_again() -> None:
-    asked = MissingModalityConfig(imputation="pagerank", restart=0.3)
-    found = propagate(asked, VALUES, KNOWN, WALK.to_sparse())
+    study = MissingModalityConfig(imputation="pagerank", restart=0.3)
+    found = propagate(study, VALUES, KNOWN, WALK.to_sparse())
     # Where a walk from each item ends that stops at every step with chance 0.3: a Neumann series.
     ends = 0.3 * torch.linalg.inv(torch.eye(5) - 0.7 * WALK)[:, KNOWN]
     expected = (ends @ VALUES[KNOWN]) / ends.sum(dim=1, keepdim=True)
@@ -68,9 +68,9 @@ def test_a_dropped_modality_is_gone_from_a_batch() -> None:
     left = without(inputs, torch.tensor([False, True, True, False]))
     assert left["present"].tolist() == [True, False, False, True]
     assert left["values"].flatten().tolist() == [0.0, 3.0]
-    nobody = without(inputs, torch.ones(4, dtype=torch.bool))
-    assert not nobody["present"].any()
-    assert len(nobody["values"]) == 1, "a stand-in"
+    without_any = without(inputs, torch.ones(4, dtype=torch.bool))
+    assert not without_any["present"].any()
+    assert len(without_any["values"]) == 1, "a stand-in"
 
 
 def test_only_those_that_lost_it_are_filled_in(settings: FinetuneConfig) -> None:
@@ -82,16 +82,16 @@ def test_only_those_that_lost_it_are_filled_in(settings: FinetuneConfig) -> None
     masked = np.empty_like(whole)
     found = {}
     for imputation in ("mean", "zeros", "neighbours"):
-        asked = MissingModalityConfig(percent=40, imputation=imputation)
-        reader = parts.content_loader(catalog)
-        lost = drop_modality_at_random(asked, reader, seed=3)
+        study = MissingModalityConfig(percent=40, imputation=imputation)
+        loader = parts.content_loader(catalog)
+        lost = drop_modality_at_random(study, loader, seed=3)
         less = drop_modality_at_random(
-            replace(asked, percent=20), parts.content_loader(catalog), seed=3
+            replace(study, percent=20), parts.content_loader(catalog), seed=3
         )
         assert round(0.4 * len(lost)) == lost.sum()
         assert lost[less].all()
-        found[imputation] = imputed_embeddings(asked, parts.encoder, reader, split).numpy()
-        embed_items(parts.encoder, reader, masked, progress=False)
+        found[imputation] = imputed_embeddings(study, parts.encoder, loader, split).numpy()
+        embed_items(parts.encoder, loader, masked, progress=False)
         whole_image = parts.content_loader(catalog).read(np.arange(catalog.num_items))["image"][
             "present"
         ]
@@ -115,8 +115,8 @@ def test_steps_of_the_graph_are_shares(settings: FinetuneConfig) -> None:
 def test_each_way_fits_another_recommender(settings: FinetuneConfig, tmp_path: Path) -> None:
     found = {}
     for imputation in ("mask", "drop", "pagerank"):
-        asked = MissingModalityConfig(percent=60, imputation=imputation)
-        config = replace(settings, transfer="frozen", missing_modality=asked)
+        study = MissingModalityConfig(percent=60, imputation=imputation)
+        config = replace(settings, transfer="frozen", missing_modality=study)
         output = run_finetuning(config, tmp_path / imputation, build_trainer)
         found[imputation] = np.array(open_vectors(output / "item_vectors.safetensors"))
     whole = run_finetuning(replace(settings, transfer="frozen"), tmp_path / "whole", build_trainer)

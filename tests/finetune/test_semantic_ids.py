@@ -33,10 +33,10 @@ def some_vectors(num: int, seed: int = 0) -> torch.Tensor:
 def some_model(codes: np.ndarray, seed: int = 0) -> SemanticRecommender:
     """With random weights, far from where training begins."""
     torch.manual_seed(seed)
-    reader = new_sequence_encoder(SequenceConfig(layers=1, heads=2, max_history=6), WIDTH)
+    encoder = new_sequence_encoder(SequenceConfig(layers=1, heads=2, max_history=6), WIDTH)
     sizes = (codes.max(axis=0) + 1).tolist()
     model = SemanticRecommender(
-        Recommender(None, reader), Trie(codes, sizes), torch.from_numpy(codes), 1
+        Recommender(None, encoder), Trie(codes, sizes), torch.from_numpy(codes), 1
     )
     for parameter in (
         model.code_embeddings.weight,
@@ -178,10 +178,10 @@ def test_dead_codes_are_revived(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_trie_holds_each_prefix_once(codes: np.ndarray, model: SemanticRecommender) -> None:
     trie = model.trie
     for depth in range(codes.shape[1]):
-        beginnings = sorted({tuple(row[:depth]) for row in codes.tolist()})
-        children = trie.child_nodes(depth, torch.arange(len(beginnings)))
-        for node, begun in enumerate(beginnings):
-            after = {row[depth] for row in codes.tolist() if tuple(row[:depth]) == begun}
+        prefixes = sorted({tuple(row[:depth]) for row in codes.tolist()})
+        children = trie.child_nodes(depth, torch.arange(len(prefixes)))
+        for node, prefix in enumerate(prefixes):
+            after = {row[depth] for row in codes.tolist() if tuple(row[:depth]) == prefix}
             assert set(np.flatnonzero(children[node] >= 0)) == after
         longer = sorted({tuple(row[: depth + 1]) for row in codes.tolist()})
         nodes = trie.nodes_of(torch.arange(60), depth + 1)
@@ -202,7 +202,7 @@ def test_code_embeddings_start_as_mean_residuals(codes: np.ndarray) -> None:
 
 
 def all_scores(model: SemanticRecommender, states: torch.Tensor) -> torch.Tensor:
-    """Every item's log-likelihood after every state: (people, num_items)."""
+    """Log-likelihoods of every item after every state: (users, num_items)."""
     items = torch.arange(len(model.codes))
     with torch.no_grad():
         return torch.stack([model.log_likelihood(s.expand(len(items), -1), items) for s in states])
