@@ -149,7 +149,7 @@ def test_results_page_tells_figures_with_intervals_goal_and_note(tmp_path: Path)
     assert "Only for this test." in page
 
 
-def test_a_wrong_figure_in_the_readme_is_noticed(tmp_path: Path):
+def test_a_wrong_figure_in_the_readme_is_detected(tmp_path: Path):
     results = tmp_path / "benchmarks" / "results"
     record = planted(results)
     (tmp_path / "benchmarks" / "RESULTS.md").write_text(results_page([record]), encoding="utf-8")
@@ -161,7 +161,7 @@ def test_a_wrong_figure_in_the_readme_is_noticed(tmp_path: Path):
     assert outdated_pages(tmp_path, results) == {readme: right}
 
 
-def test_a_stale_results_page_is_noticed(tmp_path: Path):
+def test_a_stale_results_page_is_detected(tmp_path: Path):
     results = tmp_path / "benchmarks" / "results"
     page = tmp_path / "benchmarks" / "RESULTS.md"
     record = planted(results)

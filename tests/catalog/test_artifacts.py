@@ -94,7 +94,7 @@ def edit(folder: Path, **changes) -> None:
     (folder / "manifest.json").write_text(json.dumps(manifest | changes))
 
 
-def test_a_changed_manifest_is_noticed(tmp_path):
+def test_a_changed_manifest_is_detected(tmp_path):
     folder = write(tmp_path / "a")
     edit(folder, checksums={})
     with pytest.raises(VitrineError, match=r"manifest\.json was changed or damaged"):
@@ -168,7 +168,7 @@ def test_a_replaced_parent_is_refused_with_both_hashes(tmp_path):
         open_artifact(child)
 
 
-def test_a_parent_that_is_gone_matters_only_when_asked_for(tmp_path):
+def test_a_missing_parent_raises_only_on_access(tmp_path):
     base, child = family(tmp_path)
     base.rename(tmp_path / "away")
     opened = open_artifact(child)

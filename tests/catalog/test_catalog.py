@@ -56,7 +56,7 @@ def test_arrays_have_the_promised_types_and_stay_on_disk(world):
     assert all(isinstance(a, np.memmap) for a in (interactions.items, interactions.times))
 
 
-def test_words_are_the_title_then_the_text(world):
+def test_an_item_text_is_the_title_then_the_text(world):
     catalog = world()
     assert catalog.item_text(0) == "Red mug. A mug, red."
     assert catalog.item_text(1) == "Blue mug"
@@ -208,7 +208,7 @@ def test_missing_ids_are_refused_with_their_row(world, column):
         world(ITEMS, rows)
 
 
-def test_missing_times_and_words_for_times_are_refused(world):
+def test_missing_and_textual_times_are_refused(world):
     with pytest.raises(VitrineError, match=r"timestamp lacks 1 times"):
         world(ITEMS, bought(("u", "x", 1), ("u", "y", None)))
     with pytest.raises(VitrineError, match=r"timestamp .*'soon'.*neither numbers nor dates"):
@@ -220,7 +220,7 @@ def test_ratings_that_are_no_numbers_are_refused(world):
         world(ITEMS, bought(("u", "x", 1), rating="good"))
 
 
-def test_unknown_ids_come_with_the_nearest(world):
+def test_unknown_ids_are_refused_with_the_nearest_ids(world):
     catalog = world()
     assert catalog.user_index("b") == 0
     assert catalog.item_index("7") == 3

@@ -93,7 +93,7 @@ def test_a_shared_category_is_no_repeated_text(shop):
     assert not shop(items).ok
 
 
-def test_missing_words_and_pictures_are_counted(shop):
+def test_missing_texts_and_images_are_counted(shop):
     facts = shop({0: "i0,,,0.png", 1: "i1,Thing 1,Words 1,", 2: "i2,,,"}).facts
     assert facts["items with text"] == "2 (50.0%)"
     assert facts["items with an image"] == "2 (50.0%)"

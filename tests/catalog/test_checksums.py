@@ -10,7 +10,7 @@ FACTS = {"step": 4, "files": {"state": [10, "ab"]}}
 
 
 @pytest.mark.parametrize("indent", [None, 2])
-def test_what_was_sealed_comes_back(indent: int | None) -> None:
+def test_json_with_a_checksum_round_trips(indent: int | None) -> None:
     assert loads_with_checksum(dumps_with_checksum(FACTS, indent), indent) == FACTS
 
 
@@ -32,6 +32,6 @@ def test_a_changed_text_is_refused(changed: str) -> None:
         loads_with_checksum(changed)
 
 
-def test_what_is_not_finite_is_never_sealed() -> None:
+def test_non_finite_numbers_get_no_checksum() -> None:
     with pytest.raises(ValueError, match="JSON compliant"):
         dumps_with_checksum({"loss": float("nan")})

@@ -66,7 +66,7 @@ def test_without_times_the_files_order_counts(world, histories):
     assert catalog.has_timestamps
 
 
-def test_positions_and_files_sorted_by_person_are_no_moments(world):
+def test_positions_and_files_sorted_by_user_are_no_timestamps(world):
     rows = [
         {"user_id": u, "item_id": i, "position": p} for u, i, p in (("u", "y", 1), ("v", "x", 0))
     ]
@@ -148,7 +148,7 @@ def test_lines_inside_quotes_do_not_end_a_row_at_the_edge_of_a_block(world, monk
     assert list(texts) == ["one\ntwo\nthree"] * 40
 
 
-def test_words_such_as_NA_are_words(world):
+def test_texts_such_as_NA_are_texts(world):
     catalog = world([{"item_id": "NA", "title": "null"}], bought(("nan", "NA", 1)), suffix="csv")
     assert catalog.items[0]["item_id"] == "NA"
     assert catalog.items[0]["title"] == "null"

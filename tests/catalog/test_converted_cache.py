@@ -44,7 +44,7 @@ def test_the_fingerprint_is_of_the_content_and_not_of_the_path(world, tmp_path):
     assert moved.folder != before.folder
 
 
-def test_the_fingerprint_changes_with_words_pictures_and_reading_rules(world):
+def test_the_fingerprint_changes_with_texts_images_and_reading_rules(world):
     prints = {world().fingerprint, world(ties="shuffle").fingerprint}
     prints.add(world(roles={"title": None}).fingerprint)
     (world.folder / "a.jpg").write_bytes(b"1")
@@ -75,7 +75,7 @@ def test_the_content_fingerprint_changes_with_items_media_and_roles(world):
     assert len(prints) == 5
 
 
-def test_a_moved_catalog_finds_its_pictures(world, tmp_path):
+def test_a_moved_catalog_finds_its_images(world, tmp_path):
     items = [{"item_id": "x", "image": "a.jpg"}]
     world(items, bought(("u", "x", 1)))
     shutil.move(world.folder, tmp_path / "moved")

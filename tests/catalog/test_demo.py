@@ -1,4 +1,4 @@
-"""The demo world is the same everywhere, is what it says, and keeps its truth to itself."""
+"""The demo world is the same on every machine, is described correctly, and its ground truth stays apart."""
 
 import hashlib
 import json
@@ -117,7 +117,7 @@ def test_of_two_builders_the_slower_keeps_the_first_ones_world(
     assert [path.name for path in tmp_path.iterdir()] == ["world"]
 
 
-def test_a_killed_build_is_built_anew(tmp_path: Path) -> None:
+def test_a_killed_build_is_built_again(tmp_path: Path) -> None:
     dead = subprocess.Popen(["true"])
     dead.wait()
     leftover = tmp_path / f".world.partial-{dead.pid}"
@@ -190,7 +190,7 @@ def state(path: Path) -> str:
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
-def test_truth_is_no_column_of_a_shop(small: Path, domain: str) -> None:
+def test_ground_truth_is_no_column_of_a_shop(small: Path, domain: str) -> None:
     items, interactions = tables(small, domain)
     assert list(items[0]) == ["item_id", "title", "description", "category", "price", "image"]
     assert list(interactions[0]) == ["user_id", "item_id", "timestamp", "review"]
@@ -256,20 +256,22 @@ def test_some_items_are_far_more_popular(busy: dict, domain: str) -> None:
 
 @pytest.mark.parametrize("domain", DOMAINS)
 def test_reviews_name_the_aspect_their_writer_cares_about(small: Path, domain: str) -> None:
-    truth = DemoGroundTruth.load(small)
+    ground_truth = DemoGroundTruth.load(small)
     _, interactions = tables(small, domain)
     reviewed = [row for row in interactions if row["review"]]
     assert 0.35 < len(reviewed) / len(interactions) < 0.65
     kinds = [kind for name in DOMAINS for kind in CATEGORIES[name]]
     for row in reviewed:
-        review, aspect = row["review"], truth.aspect_of_user(row["user_id"])
+        review, aspect = row["review"], ground_truth.aspect_of_user(row["user_id"])
         assert 6 <= len(review.split()) <= 16
-        assert any(word in review for word in truth.words_of_item(domain, row["item_id"], aspect))
-        assert truth.classify_aspect(review) == aspect
-        item = truth.item(domain, row["item_id"])
+        assert any(
+            word in review for word in ground_truth.words_of_item(domain, row["item_id"], aspect)
+        )
+        assert ground_truth.classify_aspect(review) == aspect
+        item = ground_truth.item(domain, row["item_id"])
         values = (item.palette, item.motif, item.material, item.mood)
-        shape = kinds.index(truth.category_of_item(domain, row["item_id"]))
-        assert truth.classify_value(review, aspect) == (*values, shape, item.band)[aspect]
+        shape = kinds.index(ground_truth.category_of_item(domain, row["item_id"]))
+        assert ground_truth.classify_value(review, aspect) == (*values, shape, item.band)[aspect]
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
@@ -295,14 +297,16 @@ def gallery() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     )
 
 
-def test_drawn_pictures_are_read_right(gallery: tuple) -> None:
+def test_rendered_images_are_classified_correctly(gallery: tuple) -> None:
     pictures, palettes, motifs = gallery
     assert np.mean(DemoGroundTruth.classify_palette(pictures) == palettes) >= 0.99
     assert np.mean(DemoGroundTruth.classify_motif(pictures) == motifs) >= 0.98
 
 
 @pytest.mark.parametrize("side", [32, 50, 96])
-def test_blurred_noisy_pictures_of_any_size_are_read_right(gallery: tuple, side: int) -> None:
+def test_blurred_noisy_images_of_any_size_are_classified_correctly(
+    gallery: tuple, side: int
+) -> None:
     pictures, palettes, motifs = (values[::3] for values in gallery)
     resized = np.stack(
         [
@@ -333,28 +337,28 @@ def test_scores_show_ties() -> None:
         DemoGroundTruth.classify_motif(halves[:, :16])
 
 
-def test_truth_answers_in_indices_and_helps_with_ids(small: Path) -> None:
-    truth = DemoGroundTruth.load(small / "ground_truth")
-    user = truth.user("p0007")
-    assert truth.palette_of_user("home", "p0007") == user.late_palette
-    assert truth.motif_of_user("wardrobe", "p0007") == user.motif
-    dearest = truth.taste_of_user("home", "p0007", ASPECTS.index("shape"))
+def test_ground_truth_returns_indices_and_suggests_ids(small: Path) -> None:
+    ground_truth = DemoGroundTruth.load(small / "ground_truth")
+    user = ground_truth.user("p0007")
+    assert ground_truth.palette_of_user("home", "p0007") == user.late_palette
+    assert ground_truth.motif_of_user("wardrobe", "p0007") == user.motif
+    dearest = ground_truth.taste_of_user("home", "p0007", ASPECTS.index("shape"))
     assert dearest == user.categories["home"][0]
-    assert truth.motif_of_item("home", "h00003") == truth.item("home", "h00003").motif
-    assert (len(truth.materials), len(truth.moods)) == (len(MATERIALS), len(MOODS))
+    assert ground_truth.motif_of_item("home", "h00003") == ground_truth.item("home", "h00003").motif
+    assert (len(ground_truth.materials), len(ground_truth.moods)) == (len(MATERIALS), len(MOODS))
     with pytest.raises(VitrineError, match="Did you mean 'h000"):
-        truth.palette_of_item("home", "h00099")
+        ground_truth.palette_of_item("home", "h00099")
     with pytest.raises(VitrineError, match="no ground truth"):
         DemoGroundTruth.load(small / "home")
 
 
 def test_silhouettes_cover_the_product(small: Path) -> None:
-    truth = DemoGroundTruth.load(small)
+    ground_truth = DemoGroundTruth.load(small)
     for domain in DOMAINS:
-        silhouettes = truth.silhouettes(domain)
+        silhouettes = ground_truth.silhouettes(domain)
         assert silhouettes.shape == (NUM_ITEMS, 64, 64)
         shares = silhouettes.mean((1, 2))
-        pictured = np.array([item.has_picture for item in truth.items[domain].values()])
+        pictured = np.array([item.has_picture for item in ground_truth.items[domain].values()])
         assert (shares[~pictured] == 0).all()
         assert (shares[pictured] > 0.04).all()
         assert (shares[pictured] < 0.5).all()

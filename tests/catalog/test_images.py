@@ -38,7 +38,7 @@ def shop(tmp_path: Path, *images: str | None):
     return load_catalog(CatalogConfig(str(folder)))
 
 
-def test_a_picture_is_whole_on_its_borders_colour(tmp_path):
+def test_an_image_is_letterboxed_on_its_border_colour(tmp_path):
     halves().save(tmp_path / "a.png")
     pixels = read_image(tmp_path / "a.png", 16)
     assert pixels.shape == (16, 16, 3)
@@ -112,13 +112,13 @@ def png_header(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize("side", [7_100, 12_000, 60_000])
-def test_absurdly_large_pictures_are_refused_from_their_header(tmp_path, side):
+def test_too_large_images_are_refused_from_their_header(tmp_path, side):
     (tmp_path / "a.png").write_bytes(png_header(side, side))
     with pytest.raises(BrokenFileError, match="too many"):
         read_image(tmp_path / "a.png", 8)
 
 
-def test_a_broken_picture_is_none_and_counted(tmp_path):
+def test_a_broken_image_is_none_and_counted(tmp_path):
     folder = tmp_path / "shop"
     folder.mkdir()
     halves().save(folder / "good.jpg")
@@ -139,7 +139,7 @@ def test_a_broken_picture_is_none_and_counted(tmp_path):
     assert "not an image" in catalog.broken_images[3]
 
 
-def test_pictures_are_found_by_relative_path(tmp_path):
+def test_images_are_found_by_relative_path(tmp_path):
     (tmp_path / "shop" / "images").mkdir(parents=True)
     halves().save(tmp_path / "shop" / "images" / "a.png")
     catalog = shop(tmp_path, "images/a.png", "images/../images/a.png")
@@ -149,7 +149,7 @@ def test_pictures_are_found_by_relative_path(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["absolute", "upwards", "neighbour", "link", "linked folder"])
-def test_a_picture_outside_the_folder_is_refused(tmp_path, kind):
+def test_an_image_outside_the_folder_is_refused(tmp_path, kind):
     folder = tmp_path / "shop"
     folder.mkdir()
     outside = tmp_path / "shop-secrets"  # its name begins like the folder's own
@@ -169,7 +169,7 @@ def test_a_picture_outside_the_folder_is_refused(tmp_path, kind):
     assert path in str(error.value)
 
 
-def test_a_file_replaced_by_a_link_is_noticed(tmp_path):
+def test_a_file_replaced_by_a_link_is_detected(tmp_path):
     folder = tmp_path / "shop"
     folder.mkdir()
     halves().save(folder / "a.png")
@@ -189,7 +189,7 @@ def test_a_link_that_stays_inside_is_fine(tmp_path):
     assert shop(tmp_path, "b.png").item_image(0, 8) is not None
 
 
-def test_addresses_are_no_pictures(tmp_path):
+def test_urls_are_refused_as_images(tmp_path):
     with pytest.raises(VitrineError, match=r"item i1 has the image https://.*download"):
         shop(tmp_path, None, "https://example.org/a.png")
 
@@ -211,21 +211,21 @@ def failing_reads(monkeypatch: pytest.MonkeyPatch, code: int, times: int) -> lis
 
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.EACCES, errno.EMFILE])
-def test_a_picture_is_read_again_after_a_disk_error(tmp_path, monkeypatch, code):
+def test_an_image_is_read_again_after_a_disk_error(tmp_path, monkeypatch, code):
     Image.new("RGB", (4, 4), "red").save(tmp_path / "red.png")
     failed = failing_reads(monkeypatch, code, times=2)
     assert read_image(tmp_path / "red.png", 4)[0, 0].tolist() == [255, 0, 0]
     assert len(failed) == 2
 
 
-def test_a_disk_error_that_stays_is_no_broken_picture(tmp_path, monkeypatch):
+def test_a_permanent_disk_error_is_no_broken_image(tmp_path, monkeypatch):
     Image.new("RGB", (4, 4), "red").save(tmp_path / "red.png")
     failing_reads(monkeypatch, errno.EIO, times=99)
     with pytest.raises(VitrineError, match=r"red\.png cannot be read: Input/output error; mend"):
         read_image(tmp_path / "red.png", 4)
 
 
-def test_a_damaged_film_that_ffmpeg_calls_a_disk_error_is_broken(tmp_path):
+def test_a_damaged_video_that_ffmpeg_reports_as_a_disk_error_is_broken(tmp_path):
     av = pytest.importorskip("av")
 
     def decode():

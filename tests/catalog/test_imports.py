@@ -39,6 +39,6 @@ def test_every_export_is_there(name):
     assert getattr(catalog, name).__name__ == name
 
 
-def test_an_unknown_export_fails_as_usual():
+def test_an_unknown_attribute_of_the_package_raises():
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         catalog.nothing  # noqa: B018

@@ -75,7 +75,7 @@ def test_the_same_split_shows_no_target_and_a_later_one_does(
     assert counts(InteractionSketch.training(shop, split), shop, split) == (30, 10)
 
 
-def test_an_item_listed_twice_is_not_known_by_its_content(world) -> None:
+def test_duplicate_items_are_not_identified_by_content(world) -> None:
     items = [*ITEMS, {"item_id": "again", "title": "Thing 0"}]
     rows = histories(0, 30)
     moment = rows[-1]["timestamp"] + 1000
@@ -234,7 +234,7 @@ def test_two_countries_of_one_shop_share_items_and_no_user(world) -> None:
     assert counts(known, shop, split) == (400, 0)
 
 
-def test_items_that_say_nothing_are_known_by_the_share_that_matches(world) -> None:
+def test_items_without_content_are_identified_by_the_fraction_that_matches(world) -> None:
     dumb = [{"item_id": item["item_id"], "weight": 3} for item in ITEMS]
     known = sketch_of(world(dumb, histories(5, 60)), everything=True)
     shop = world(dumb, untimed(histories(5, 60)[7:]))
@@ -243,7 +243,7 @@ def test_items_that_say_nothing_are_known_by_the_share_that_matches(world) -> No
     assert counts(known, shop, make_split(shop, LEAVE_ONE_OUT)) == (60, 0)
 
 
-def test_who_took_no_step_has_seen_nothing(world, tmp_path: Path) -> None:
+def test_the_sketch_of_an_untrained_model_is_empty(world, tmp_path: Path) -> None:
     shop = world(ITEMS, histories(7, 30))
     InteractionSketch.empty().save(tmp_path)
     split = make_split(shop, LEAVE_ONE_OUT)

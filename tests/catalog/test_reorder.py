@@ -112,7 +112,7 @@ def test_a_repeated_item_in_one_subset_is_one_target(world):
         {"train": "training", "validation": "dev", "test": "testing"},
     ],
 )
-def test_parts_are_known_by_their_usual_names(labelled, names):
+def test_subsets_have_their_usual_names(labelled, names):
     split = make_split(reorder_histories(labelled(names), GIVEN), GIVEN)
     assert places(split) == {
         "train_end": [3],

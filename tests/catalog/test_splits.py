@@ -91,7 +91,7 @@ REPEATING = {
 }
 
 
-def test_targets_in_their_own_history_are_dropped_or_kept_as_the_split_says(catalog_of):
+def test_repeated_targets_follow_the_repeats_setting(catalog_of):
     catalog = catalog_of(REPEATING)
     for repeats, validation, test in (
         ("drop", [1], [2]),
