@@ -141,7 +141,7 @@ def swap_adapters(
     for number in order:
         ranker = domains.ranker(names[number])
         started = perf_counter()
-        ranker.activate()
+        ranker.swap_adapter()
         seconds.append(perf_counter() - started)
         states += not torch.equal(ranker.user_states(histories), alone[names[number]][0])
         lists += ranker.rank(histories[0], 10) != alone[names[number]][1]

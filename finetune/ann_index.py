@@ -46,7 +46,7 @@ MINIMA = {"m": 2, "ef_construction": 1, "ef_search": 0, "nlist": 0, "nprobe": 0,
 """The smallest value of each setting."""
 
 
-class ItemIndex:
+class AnnIndex:
     """An ANN index of a ranker's items: as `Ranker.rank`, without scoring every item."""
 
     def __init__(self, index: Any, ranker: Ranker) -> None:
@@ -94,7 +94,7 @@ def run_indexing(
     ranker = load_ranker(recommender, catalog, encoder)
     index, parameters = build_index(config, ranker.item_vectors)
     seconds = perf_counter() - started
-    measured = measure_recall(ItemIndex(index, ranker), catalog, config.num_users)
+    measured = measure_recall(AnnIndex(index, ranker), catalog, config.num_users)
     with write_artifact(
         output,
         kind="index",
@@ -108,7 +108,7 @@ def run_indexing(
     return output
 
 
-def open_index(folder: str | Path, recommender: str | Path, ranker: Ranker) -> ItemIndex:
+def open_index(folder: str | Path, recommender: str | Path, ranker: Ranker) -> AnnIndex:
     """The index of a verified artifact; VitrineError if it belongs to another recommender."""
     artifact = open_artifact(Path(folder), kind="index")
     indexed = artifact.manifest["parents"]["recommender"]["hash"]
@@ -118,7 +118,7 @@ def open_index(folder: str | Path, recommender: str | Path, ranker: Ranker) -> I
             f"{folder} is an index of the recommender {indexed[:12]}, but {recommender} is "
             f"{expected[:12]}; build one: vitrine index {recommender}"
         )
-    return ItemIndex(_faiss().read_index(str(artifact.path / INDEX_FILE)), ranker)
+    return AnnIndex(_faiss().read_index(str(artifact.path / INDEX_FILE)), ranker)
 
 
 def build_index(config: IndexConfig, vectors: NDArray[np.floating]) -> tuple[Any, dict[str, int]]:
@@ -184,7 +184,7 @@ def ivf_pq_parameters(config: IndexConfig, num_items: int, width: int) -> dict[s
     }
 
 
-def measure_recall(index: ItemIndex, catalog: Catalog, num_users: int) -> dict[str, float]:
+def measure_recall(index: AnnIndex, catalog: Catalog, num_users: int) -> dict[str, float]:
     """Recall@10 of the index against exact search, over up to `num_users` users.
 
     Also the time of either search per user, in batches.

@@ -1,4 +1,4 @@
-"""Cold start: imputes the id embeddings of cold items, which have no training interactions."""
+"""Item cold start: imputes the id embeddings of items without training interactions."""
 
 import numpy as np
 import torch
@@ -10,9 +10,9 @@ from finetune.exact_search import search_exact
 from finetune.recommender import Recommender
 
 NEIGHBOURS = 10
-"""Nearest warm items whose id embeddings are averaged for a cold item."""
+"""Nearest warm items whose id embeddings are averaged for a cold-start item."""
 QUERIES = 256
-"""Cold items per nearest-neighbour search."""
+"""Cold-start items per nearest-neighbour search."""
 
 
 @torch.no_grad()
@@ -23,14 +23,14 @@ def impute_cold_embeddings(
     item_vectors: NDArray[np.floating],
     warm_items: NDArray[np.bool_],
 ) -> Tensor:
-    """Id embeddings of cold items: the mean of those of the nearest warm items by content.
+    """Id embeddings of cold-start items: the mean of those of the nearest warm items by content.
 
     As Airbnb does for new listings (Grbovic and Cheng, 2018, section 3.1). With zeros the vector of a
-    cold item would be its content alone, normalised to unit length, which no state was trained on and
+    cold-start item would be its content alone, normalised to unit length, which no state was trained on and
     which weighs content more than in any other item; an untrained id embedding is noise. Items with
     words get zeros, because their word embeddings are trained.
 
-    `content` (n, content width): of the cold items `rows` int (n,), or of all items with known words;
+    `content` (n, content width): of the cold-start items `rows` int (n,), or of all items with known words;
     `item_vectors` (num_items, content width + id width); `warm_items` bool (num_items,): items with a
     trained id embedding. Returns (n, id width).
     """

@@ -77,7 +77,7 @@ class Domains:
         assert self.peft is not None
         if len(self._rankers) > 1:
             others = [other for other in self._rankers if other != name]
-            self.activate(others[0])
+            self.swap_adapter(others[0])
             self.peft.delete_adapter(name)
             self._refresh_layers(others[0])
         else:
@@ -91,9 +91,9 @@ class Domains:
         kinds = (BaseTunerLayer, ModulesToSaveWrapper)
         self._layers = [m for m in self.recommender.modules() if isinstance(m, kinds)]
         self.in_use = ""
-        self.activate(name)
+        self.swap_adapter(name)
 
-    def activate(self, name: str) -> None:
+    def swap_adapter(self, name: str) -> None:
         """Swaps in the adapter of a domain; VitrineError if it was removed."""
         self.ranker(name)
         if name == self.in_use:
@@ -113,16 +113,16 @@ class DomainRanker(Ranker):
         super().__init__(domains.recommender, vectors, serves_repeats(artifact.manifest["config"]))
         self.domains, self.name = domains, name
 
-    def activate(self) -> None:
+    def swap_adapter(self) -> None:
         """Swaps in its adapter, if another domain's is active."""
-        self.domains.activate(self.name)
+        self.domains.swap_adapter(self.name)
 
     def user_states(self, histories: Sequence[History]) -> Tensor:
-        self.activate()
+        self.swap_adapter()
         return super().user_states(histories)
 
     def image_vectors(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
-        self.activate()
+        self.swap_adapter()
         return super().image_vectors(images)
 
 

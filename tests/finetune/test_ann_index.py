@@ -17,7 +17,7 @@ from catalog.catalog import load_catalog
 from catalog.errors import VitrineError
 from catalog.interactions import Interactions
 from finetune.ann_index import (
-    ItemIndex,
+    AnnIndex,
     build_index,
     ivf_pq_parameters,
     measure_recall,
@@ -74,14 +74,14 @@ def histories_of(catalog: SimpleNamespace) -> list[np.ndarray]:
 
 
 @pytest.fixture(scope="module", params=["flat", "hnsw", "ivf-pq"])
-def index(request: pytest.FixtureRequest, large: tuple[Ranker, SimpleNamespace]) -> ItemIndex:
+def index(request: pytest.FixtureRequest, large: tuple[Ranker, SimpleNamespace]) -> AnnIndex:
     config = IndexConfig(request.param, ef_construction=40)
-    return ItemIndex(build_index(config, large[0].item_vectors)[0], large[0])
+    return AnnIndex(build_index(config, large[0].item_vectors)[0], large[0])
 
 
 def test_flat_equals_exact(large: tuple[Ranker, SimpleNamespace]) -> None:
     ranker, catalog = large
-    index = ItemIndex(build_index(IndexConfig("flat"), ranker.item_vectors)[0], ranker)
+    index = AnnIndex(build_index(IndexConfig("flat"), ranker.item_vectors)[0], ranker)
     histories = histories_of(catalog)
     found = index.search(ranker.user_states(histories), histories, 10)
     assert [[item for item, _ in listed] for listed in found] == brute_force(ranker, histories, 10)
@@ -92,7 +92,7 @@ def test_flat_equals_exact(large: tuple[Ranker, SimpleNamespace]) -> None:
         np.testing.assert_allclose(scores, exact_scores, atol=1e-6)
 
 
-def true_recall(index: ItemIndex, catalog: SimpleNamespace) -> float:
+def true_recall(index: AnnIndex, catalog: SimpleNamespace) -> float:
     histories = histories_of(catalog)
     best = brute_force(index.ranker, histories, 10)
     found = index.search(index.ranker.user_states(histories), histories, 10)
@@ -103,7 +103,7 @@ def true_recall(index: ItemIndex, catalog: SimpleNamespace) -> float:
 
 
 def test_recall_equals_brute_force_also_where_it_is_low(
-    index: ItemIndex, large: tuple[Ranker, SimpleNamespace]
+    index: AnnIndex, large: tuple[Ranker, SimpleNamespace]
 ) -> None:
     catalog = large[1]
     measured = measure_recall(index, catalog, 1000)
@@ -119,7 +119,7 @@ def test_recall_equals_brute_force_also_where_it_is_low(
 
 
 def test_items_of_the_history_are_excluded_and_scores_are_exact(
-    index: ItemIndex, large: tuple[Ranker, SimpleNamespace]
+    index: AnnIndex, large: tuple[Ranker, SimpleNamespace]
 ) -> None:
     ranker, catalog = large
     histories = histories_of(catalog)

@@ -14,7 +14,7 @@ from catalog.catalog import load_catalog
 from catalog.config import CatalogConfig, SplitConfig
 from catalog.errors import NonFiniteError, VitrineError
 from catalog.splits import make_split
-from finetune.ann_index import ItemIndex
+from finetune.ann_index import AnnIndex
 from finetune.config import FinetuneConfig
 from finetune.ranker import Ranker
 from finetune.recommender import Recommender
@@ -99,7 +99,7 @@ def test_a_list_is_not_made_of_vectors_that_are_not_finite() -> None:
     with pytest.raises(NonFiniteError, match="score of item row 7 is not finite"):
         shop.rank(np.array([1, 2]), 5)
     with pytest.raises(NonFiniteError, match="is not finite"):
-        ItemIndex(Proposes(), shop).rank(np.array([1, 2]), 5)
+        AnnIndex(Proposes(), shop).rank(np.array([1, 2]), 5)
     with pytest.raises(NonFiniteError, match="the vector of item row 7 holds nan"):
         shop.user_states([np.array([1, 2]), np.array([3, 7])])
 

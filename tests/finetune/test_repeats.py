@@ -10,7 +10,7 @@ from catalog.artifacts import open_artifact
 from catalog.catalog import load_catalog
 from catalog.config import CatalogConfig, SplitConfig
 from catalog.splits import make_split
-from finetune.ann_index import ItemIndex
+from finetune.ann_index import AnnIndex
 from finetune.baselines.run import run_baseline
 from finetune.config import FinetuneConfig, FinetuneDataConfig, MatrixFactorizationConfig
 from finetune.evaluate_artifact import evaluate_recommender
@@ -107,7 +107,7 @@ def test_a_list_without_repeats_holds_nothing_the_user_has(
     for repeats in (True, False):
         shop.repeats = repeats
         found = [item for item, _ in shop.rank(history, NUM_ITEMS)]
-        assert [item for item, _ in ItemIndex(proposes, shop).rank(history, NUM_ITEMS)] == found
+        assert [item for item, _ in AnnIndex(proposes, shop).rank(history, NUM_ITEMS)] == found
         assert set(history.tolist()) <= set(found) if repeats else not set(history) & set(found)
         assert len(found) == NUM_ITEMS - (0 if repeats else STAPLES)
 
