@@ -47,7 +47,7 @@ def some_requests(number: int) -> list[DecodingRequest]:
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_each_of_many_mixed_requests_is_written_as_alone(kind: str) -> None:
+def test_each_of_many_mixed_requests_is_decoded_as_if_alone(kind: str) -> None:
     model, requests = make_model(kind), some_requests(64)
     alone = [
         Decoder(model, end=END, max_batch_size=1).generate([request])[0] for request in requests
@@ -59,7 +59,7 @@ def test_each_of_many_mixed_requests_is_written_as_alone(kind: str) -> None:
     assert any(short) or kind == "gpt2", "some end by themselves"
 
 
-def test_what_is_masked_matters(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_attention_mask_of_padding_matters(monkeypatch: pytest.MonkeyPatch) -> None:
     """The test above would see a decoder that lets rows look at what fills them up."""
     model, requests = make_model(), some_requests(16)
     alone = [
@@ -99,7 +99,7 @@ def test_a_cancelled_request_makes_room_at_once() -> None:
     assert step + 1 == 3 + 30 + 30, "in the slot that was freed; none idle"
 
 
-def test_tokens_come_as_they_are_drawn_and_each_request_ends_once() -> None:
+def test_tokens_are_streamed_and_each_request_ends_once() -> None:
     model, requests = make_model(), some_requests(5)
     whole = Decoder(model, end=END, max_batch_size=3).generate(requests)
     written: list[list[int]] = [[] for _ in requests]
@@ -114,7 +114,7 @@ def test_tokens_come_as_they_are_drawn_and_each_request_ends_once() -> None:
     assert sorted(ended) == list(range(5))
 
 
-def test_the_cache_keeps_only_what_its_rows_need() -> None:
+def test_the_kv_cache_holds_only_what_active_requests_need() -> None:
     model = make_model()
     decoder = Decoder(model, end=-1, max_batch_size=2)
     long = decoder.submit(DecodingRequest(torch.randn(40, WIDTH), 0, 0.0, 0.9, 50))
@@ -125,7 +125,7 @@ def test_the_cache_keeps_only_what_its_rows_need() -> None:
     assert decoder.cache.get_seq_length() == 4
 
 
-def test_rounding_hardly_moves_a_draw() -> None:
+def test_rounding_hardly_changes_a_sampled_token() -> None:
     """Of thousands of tokens nearly as likely as each other, as large vocabularies have them."""
     draws = torch.Generator().manual_seed(0)
     logits = torch.randn(200, 5000, generator=draws)
@@ -139,7 +139,7 @@ def test_rounding_hardly_moves_a_draw() -> None:
     assert torch.equal(chosen(logits), chosen(rounded))
 
 
-def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
+def test_tokens_are_sampled_with_their_probabilities() -> None:
     likely = torch.tensor([0.5, 0.25, 0.15, 0.1])
     generator = torch.Generator().manual_seed(0)
     drawn = sample_tokens(likely.log().expand(8000, 4), 1.0, 1.0, [generator] * 8000)

@@ -135,7 +135,7 @@ class ScriptedGenerator:
         return [self.texts.get(seed, "navy") for seed in seeds]
 
 
-def test_dates_sizes_and_prices_that_are_none(catalog: Catalog) -> None:
+def test_dates_and_sizes_are_checked_and_invalid_prices_ignored(catalog: Catalog) -> None:
     sizes = [f"{100 * (item % 3 + 1)}ml" for item in range(ITEMS)]
     columns = catalog.columns.append_column("size", pa.array(sizes))
     columns = columns.append_column("in_stock", pa.array([n % 2 == 0 for n in range(ITEMS)]))

@@ -196,7 +196,7 @@ def _stop(*_args: object, **_kwargs: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_who_is_forgotten_is_in_no_byte_under_a_rotated_key_too(made: Made) -> None:
+def test_an_erased_user_is_in_no_byte_also_under_a_rotated_key(made: Made) -> None:
     before = left_of(made)
     assert len({Path(file).parent.name for file in before}) >= 6, before
     assert len(made.pictures) == 5 + 2 + 2 + 1 + 2 * 3
@@ -225,7 +225,7 @@ def test_who_is_forgotten_is_in_no_byte_under_a_rotated_key_too(made: Made) -> N
     assert again == ErasureReport()
 
 
-def test_every_picture_that_was_made_verifies(made: Made, tmp_path: Path) -> None:
+def test_every_generated_image_verifies(made: Made, tmp_path: Path) -> None:
     files = [file for file in made.runs.rglob("*.png") if file.parent.name != "judge"]
     assert {"contact-sheet.png", "one.png", "000-0-own.png"} <= {file.name for file in files}
     for file in (made.runs / "images" / "images.parquet", *made.runs.glob("*.work/*.parquet")):
@@ -238,7 +238,7 @@ def test_every_picture_that_was_made_verifies(made: Made, tmp_path: Path) -> Non
         assert verify(file).metadata["DigitalSourceType"]
 
 
-def test_a_key_that_is_needed_is_named_and_nothing_is_removed_without_it(
+def test_a_missing_key_is_named_and_nothing_is_removed_without_it(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ring = shutil.move(tmp_path / "users.key", tmp_path / "retired.key")
@@ -272,7 +272,7 @@ def test_an_artifact_under_an_unknown_key_is_refused_in_one_line(
     assert "\n" not in str(one.value)
 
 
-def test_rows_of_an_earlier_version_take_the_signing_key_of_then(
+def test_rows_without_a_stored_key_need_the_signing_key_of_then(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from generate.provenance import fingerprint, key_file
@@ -296,7 +296,7 @@ def test_rows_of_an_earlier_version_take_the_signing_key_of_then(
     )
 
 
-def test_what_a_user_did_is_forgotten_by_the_cache(tmp_path: Path, monkeypatch) -> None:
+def test_an_erased_users_interactions_leave_the_cache(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("VITRINE_CACHE", str(tmp_path / "cache"))
     load_catalog(CatalogConfig(path=str(write_shop(tmp_path / "shop"))))
     (tmp_path / "runs").mkdir()

@@ -76,7 +76,7 @@ def _own_nodes(function: ast.AST) -> Iterator[ast.AST]:
             yield from _own_nodes(node)
 
 
-def test_nothing_but_the_signing_functions_writes_a_generated_picture() -> None:
+def test_only_the_signing_functions_write_a_generated_image() -> None:
     found = set()
     for room in ROOMS:
         for path in sorted((ROOT / room).rglob("*.py")):
@@ -104,7 +104,7 @@ def test_nothing_but_the_signing_functions_writes_a_generated_picture() -> None:
         "np.save(path, pixels)",
     ],
 )
-def test_the_walk_sees_other_ways(line: str) -> None:
+def test_the_search_detects_other_ways_to_write_an_image(line: str) -> None:
     inside = f"class A:\n    def f(self):\n        if self:\n            {line}\n"
     assert [function for function, _ in uses(ast.parse(inside))] == ["f"]
     assert len(list(uses(ast.parse(line)))) == 1

@@ -29,7 +29,7 @@ def picture(size: int = 24) -> Image.Image:
 
 
 @pytest.mark.parametrize("sign", [signed_png, signed_jpeg])
-def test_any_changed_byte_is_noticed(sign, tmp_path: Path) -> None:
+def test_any_changed_byte_is_detected(sign, tmp_path: Path) -> None:
     file = tmp_path / "picture"
     content = sign(picture(), ABOUT)
     file.write_bytes(content)
@@ -56,7 +56,9 @@ def test_a_png_keeps_its_pixels(tmp_path: Path) -> None:
     assert np.array_equal(np.asarray(Image.open(tmp_path / "a.png")), np.asarray(picture()))
 
 
-def test_another_signer_has_another_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_signer_has_another_fingerprint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mine = fingerprint()
     monkeypatch.setenv("VITRINE_KEY", str(tmp_path / "other.pem"))
     (tmp_path / "a.png").write_bytes(signed_png(picture(), ABOUT))
@@ -65,7 +67,7 @@ def test_another_signer_has_another_name(tmp_path: Path, monkeypatch: pytest.Mon
     assert verdict.signer != mine
 
 
-def test_the_key_is_made_once_and_for_its_owner_alone(key: Path) -> None:
+def test_the_key_is_created_once_and_readable_by_its_owner_alone(key: Path) -> None:
     first = fingerprint()
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
     provenance._read_key.cache_clear()
@@ -73,7 +75,7 @@ def test_the_key_is_made_once_and_for_its_owner_alone(key: Path) -> None:
     assert os.listdir(key.parent) == ["key.pem"]
 
 
-def test_a_key_that_cannot_be_used_is_one_line(key: Path) -> None:
+def test_an_unusable_key_gives_an_error_of_one_line(key: Path) -> None:
     key.parent.mkdir()
     key.write_text("no key")
     with pytest.raises(VitrineError, match="holds no private key"):
@@ -90,7 +92,7 @@ def scene(seed: int, side: int = 128) -> np.ndarray:
     return np.clip(smooth + rng.normal(0, 3, smooth.shape), 0, 255).astype(np.uint8)
 
 
-def test_the_mark_is_found_where_it_is_and_nowhere_else() -> None:
+def test_the_watermark_is_detected_where_it_is_and_nowhere_else() -> None:
     for seed in range(10):
         plain = scene(seed)
         marked = embed_watermark(plain)

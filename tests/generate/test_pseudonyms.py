@@ -17,7 +17,7 @@ def ring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return file
 
 
-def test_users_are_opaque_and_the_same_under_one_key(ring: Path) -> None:
+def test_pseudonyms_are_opaque_and_the_same_under_one_key(ring: Path) -> None:
     names = {pseudonymize(f"user {number}") for number in range(100)}
     assert len(names) == 100
     assert not any("user" in name for name in names)
@@ -33,7 +33,7 @@ def test_another_signing_key_changes_no_pseudonym(tmp_path: Path, monkeypatch) -
     assert pseudonymize("user 3") == before
 
 
-def test_a_retired_key_stays_in_the_ring(ring: Path) -> None:
+def test_a_retired_key_stays_known(ring: Path) -> None:
     first, name = user_key(), pseudonymize("user 3")
     second = rotate_user_key()
     assert user_key() == second != first
@@ -44,7 +44,7 @@ def test_a_retired_key_stays_in_the_ring(ring: Path) -> None:
     assert second.secret.hex() not in second.fingerprint != first.fingerprint
 
 
-def test_a_file_without_keys_is_one_line(ring: Path, tmp_path: Path) -> None:
+def test_a_file_without_keys_gives_an_error_of_one_line(ring: Path, tmp_path: Path) -> None:
     ring.parent.mkdir()
     for content in ("no key", "", "ab" * 31):
         ring.write_text(content)

@@ -33,7 +33,7 @@ def generator(
     return open_artifact(made), own
 
 
-def test_an_extended_recommender_brings_its_own_catalog(
+def test_an_extended_recommender_is_loaded_with_its_own_catalog(
     generator: tuple[Artifact, Path], demo_world: Path, tmp_path: Path
 ) -> None:
     made, own = generator
@@ -47,7 +47,7 @@ def test_an_extended_recommender_brings_its_own_catalog(
     assert load_catalog_and_ranker(made, settings, extended)[0].name == "wardrobe"
 
 
-def test_any_other_is_refused(
+def test_any_other_recommender_is_refused(
     generator: tuple[Artifact, Path], demo_world: Path, tmp_path: Path
 ) -> None:
     made, own = generator

@@ -97,7 +97,7 @@ def test_the_first_template_whose_fields_are_known_gives_the_text(
     assert text(catalog, task, user, position) == wanted
 
 
-def test_what_a_seller_adds_to_a_title_is_not_learned(catalog: Catalog) -> None:
+def test_text_appended_to_a_title_is_not_a_training_text(catalog: Catalog) -> None:
     long = "The coat that is warm " + "and worn by many " * 4 + "and say nothing of the hat"
     titles = pa.array([long, *(f"The {kind}" for kind in KINDS[1:])])
     items = catalog.items.remove_columns("title").add_column("title", titles.to_pylist())
@@ -109,7 +109,7 @@ def test_what_a_seller_adds_to_a_title_is_not_learned(catalog: Catalog) -> None:
         assert " hat" not in said, task
 
 
-def test_a_reason_knows_nothing_of_what_came_later(catalog: Catalog) -> None:
+def test_a_reason_ignores_later_interactions(catalog: Catalog) -> None:
     taken = catalog.interactions
     swapped = taken.items.copy()
     swapped[3] = 5  # what the first person takes last
@@ -159,7 +159,9 @@ def test_words_exclude_numbers_and_quotes() -> None:
         ("{templates: ['{title}'], more: 1}", "it takes `description`"),
     ],
 )
-def test_a_file_that_is_no_task_is_one_line(content: str, told: str, tmp_path: Path) -> None:
+def test_an_invalid_task_file_gives_an_error_of_one_line(
+    content: str, told: str, tmp_path: Path
+) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(content)
     with pytest.raises(VitrineError, match=re.escape(told)) as error:
@@ -168,7 +170,7 @@ def test_a_file_that_is_no_task_is_one_line(content: str, told: str, tmp_path: P
     assert "\n" not in str(error.value)
 
 
-def test_a_task_of_ones_own_is_a_file(catalog: Catalog, tmp_path: Path) -> None:
+def test_a_custom_task_is_a_file(catalog: Catalog, tmp_path: Path) -> None:
     path = tmp_path / "label.yaml"
     path.write_text("description: what hangs on it\ntemplates: '{colour} {title}, {price}'\n")
     task = load_task(str(path))

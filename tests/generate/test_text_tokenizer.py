@@ -71,13 +71,13 @@ def test_special_tokens_never_come_from_data(
 
 @settings(max_examples=100, deadline=None)
 @given(text=hostile)
-def test_words_come_back_as_they_were_cleaned(tokenizer: Tokenizer, text: str):
+def test_decoding_returns_the_cleaned_text(tokenizer: Tokenizer, text: str):
     (ids,) = encode_texts(tokenizer, [text], max_tokens=1000)
     assert decode_text(tokenizer, ids) == clean_text(text)
 
 
 @given(text=st.text())
-def test_clean_text_has_no_control_characters_and_stays_as_it_is(text: str):
+def test_cleaning_removes_control_characters_and_is_idempotent(text: str):
     cleaned = clean_text(text)
     hidden = {sign for sign in cleaned if unicodedata.category(sign) in ("Cc", "Cs", "Cf")}
     assert hidden <= {"\u200c", "\u200d"}
@@ -86,7 +86,7 @@ def test_clean_text_has_no_control_characters_and_stays_as_it_is(text: str):
 
 @settings(max_examples=300, deadline=None)
 @given(text=hostile)
-def test_no_mark_of_a_chat_template_is_left(text: str):
+def test_no_chat_template_markup_is_left(text: str):
     cleaned = clean_text(text)
     folded = unicodedata.normalize("NFKC", cleaned).lower()
     assert not re.search(r"<\s*[|｜][^<>]{0,80}[|｜]\s*>|\[\s*/?inst\s*\]|<<\s*/?sys|</?s>", folded)
@@ -95,7 +95,7 @@ def test_no_mark_of_a_chat_template_is_left(text: str):
 
 
 @pytest.mark.parametrize("mark", MARKS)
-def test_each_mark_is_taken_out(mark: str):
+def test_each_kind_of_markup_is_removed(mark: str):
     assert clean_text(f"a {mark} b") in ("a b", "a Instruction b") or " -" in clean_text(mark)
     assert mark not in clean_text(f"a {mark} b")
 
@@ -137,7 +137,7 @@ def test_a_short_title_is_clean_and_short(text: str):
     assert clean_text(text).startswith(title)
 
 
-def test_added_tokens_that_look_like_markup_are_nobodys_words(tokenizer: Tokenizer):
+def test_added_tokens_that_look_like_markup_are_reserved(tokenizer: Tokenizer):
     from transformers import PreTrainedTokenizerFast
 
     grown = PreTrainedTokenizerFast(
@@ -153,14 +153,14 @@ def test_added_tokens_that_look_like_markup_are_nobodys_words(tokenizer: Tokeniz
     assert word in ids
 
 
-def test_a_cut_text_has_no_end(tokenizer: Tokenizer):
+def test_a_truncated_text_has_no_end_token(tokenizer: Tokenizer):
     cut, whole = encode_texts(tokenizer, ["a soft green coat " * 9, "a"], max_tokens=5)
     assert len(cut) == 5
     assert tokenizer.eos_token_id not in cut
     assert whole[-1] == tokenizer.eos_token_id
 
 
-def test_near_copies_take_most_of_their_words_from_one_known_text():
+def test_near_copies_share_most_ngrams_with_one_known_text():
     known = ["a soft green coat for long walks in the rain", "nothing like it at all here"]
     texts = [
         "A soft green coat for long walks in the rain",
@@ -173,7 +173,7 @@ def test_near_copies_take_most_of_their_words_from_one_known_text():
     assert near_copies(texts[:1], known, share=1.0).dtype == np.bool_
 
 
-def test_distinct_counts_each_pair_of_words_once():
+def test_distinct_2_counts_each_bigram_once():
     assert distinct(["a b", "a b"]) == 0.5
     assert distinct(["a b c"]) == 1.0
     assert distinct([]) == 0.0
