@@ -31,4 +31,4 @@ def test_it_loads_and_begins_with_what_it_is_for(path: Path) -> None:
     if isinstance(settings, PipelineConfig):
         assert settings.headline in settings.arms
         assert set(settings.expected_seconds) >= {"pretrain", "text", "image", "showcase"}
-        assert all(arm.what for arm in settings.arms.values())
+        assert all(arm.description for arm in settings.arms.values())
