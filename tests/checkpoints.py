@@ -32,6 +32,6 @@ def image_checkpoint(folder: Path) -> Path:
     ViTForImageClassification(ViTConfig(image_size=16, patch_size=8, **SMALL)).save_pretrained(
         folder
     )
-    told = {"image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.2, 0.2]}
-    (folder / "preprocessor_config.json").write_text(json.dumps(told))
+    settings = {"image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.2, 0.2]}
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
     return folder

@@ -131,7 +131,7 @@ def write_badly(folder: Path, *, file: bool, inside: bool, holder: bool, late: b
 
 
 @pytest.mark.parametrize(
-    ("fault", "told"),
+    ("fault", "expected"),
     [
         ({"file": False}, "weights was not flushed before the rename"),
         ({"inside": False}, "the folder final was not flushed before the rename"),
@@ -141,9 +141,9 @@ def write_badly(folder: Path, *, file: bool, inside: bool, holder: bool, late: b
     ],
 )
 def test_the_witness_sees_what_is_left_out(
-    fault: dict[str, bool], told: str, tmp_path: Path
+    fault: dict[str, bool], expected: str, tmp_path: Path
 ) -> None:
     ways = {"file": True, "inside": True, "holder": True, "late": False} | fault
     with Recorder().watching() as recorder:
         final = write_badly(tmp_path, **ways)
-    assert faults(recorder.events, final) == ([told] if told else [])
+    assert faults(recorder.events, final) == ([expected] if expected else [])

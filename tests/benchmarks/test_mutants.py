@@ -85,7 +85,7 @@ def test_a_fault_that_no_test_notices_survives_also_behind_a_marker(trials: Tria
 
 
 @pytest.mark.parametrize(
-    ("find", "replace", "told"),
+    ("find", "replace", "expected"),
     [
         ("number", "x", "occurs 4 times"),
         ("nothing here", "x", "occurs 0 times"),
@@ -96,9 +96,9 @@ def test_a_fault_that_no_test_notices_survives_also_behind_a_marker(trials: Tria
     ],
 )
 def test_a_patch_that_does_not_fit_kills_nothing(
-    trials: Trials, find: str, replace: str, told: str
+    trials: Trials, find: str, replace: str, expected: str
 ):
-    assert told in trials.outcome(mutant(find, replace, "test_double"))
+    assert expected in trials.outcome(mutant(find, replace, "test_double"))
 
 
 def test_a_test_that_hangs_is_no_test_that_fails(trials: Trials):
@@ -129,12 +129,12 @@ def test_shares_are_disjoint_and_together_all():
 def test_an_entry_that_is_no_mutant_is_refused(tmp_path: Path):
     entry = "- name: planted\n  file: a.py\n  find: a\n  replace: {}\n  tests: [test_a.py]\n"
     path = tmp_path / "planted.yaml"
-    for text, told in [
+    for text, expected in [
         (entry.format("a"), "no fault"),
         (entry.format("b") * 2, "twice"),
         (entry.format("b").replace("find", "search"), "not a mutant"),
         (entry.format("b").replace("tests", "test"), "not a mutant"),
     ]:
         path.write_text(text)
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=expected):
             load_mutants(tmp_path)

@@ -46,15 +46,15 @@ def planted(folder: Path, goal: tuple[str, ...] = ("ratio_low >= 3.0",)) -> Reco
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.name)
 def test_recorded_claims_are_met_exactly_when_their_figures_say_so(record: Record):
     assert record.met is goal_is_met(record.goal, record.figures)
-    told = [record.claim, record.command, record.commit, record.date, record.machine]
-    assert all(told), f"{record.name} leaves a field empty"
+    texts = [record.claim, record.command, record.commit, record.date, record.machine]
+    assert all(texts), f"{record.name} leaves a field empty"
     assert flat_figures(record.figures) == record.figures
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.name)
 def test_records_name_no_folder_of_the_machine_they_were_made_on(record: Record):
-    told = [record.command, record.machine, record.note, *map(str, record.figures.values())]
-    assert not [text for text in told if re.search(r"(^|[\s='\"])/\w", text)]
+    texts = [record.command, record.machine, record.note, *map(str, record.figures.values())]
+    assert not [text for text in texts if re.search(r"(^|[\s='\"])/\w", text)]
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.name)

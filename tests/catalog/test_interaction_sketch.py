@@ -64,11 +64,11 @@ def untimed(rows: Rows) -> Rows:
     return [{name: row[name] for name in ("user_id", "item_id")} for row in rows]
 
 
-@pytest.mark.parametrize("told", [list, as_positions, untimed])
+@pytest.mark.parametrize("transform", [list, as_positions, untimed])
 def test_the_same_split_shows_no_target_and_a_later_one_does(
-    world, told: Callable[[Rows], Rows]
+    world, transform: Callable[[Rows], Rows]
 ) -> None:
-    shop = world(ITEMS, told(histories(0, 30)))
+    shop = world(ITEMS, transform(histories(0, 30)))
     split = make_split(shop, LEAVE_ONE_OUT)
     assert counts(InteractionSketch.training(shop, split), shop, split) == (30, 0)
     split.train_end[:10] += 2  # these users' targets were trained on
@@ -134,12 +134,12 @@ EXPORTS: dict[str, Callable[[Rows, Rows], tuple[Rows, Rows]]] = {
 
 
 @pytest.mark.parametrize("how", EXPORTS)
-@pytest.mark.parametrize("told", [list, untimed])
+@pytest.mark.parametrize("transform", [list, untimed])
 def test_every_target_that_was_trained_on_is_found_in_another_export(
-    world, how: str, told: Callable[[Rows], Rows]
+    world, how: str, transform: Callable[[Rows], Rows]
 ) -> None:
     rows = histories(1, 30)
-    known = world(ITEMS, told(rows))
+    known = world(ITEMS, transform(rows))
     trained, clean = sketch_of(known, everything=True), sketch_of(known)
     items, rows = EXPORTS[how](ITEMS, rows)
     shop = world(items, rows)
@@ -148,7 +148,7 @@ def test_every_target_that_was_trained_on_is_found_in_another_export(
     decidable, seen = counts(clean, shop, split)
     assert decidable == 30
     # Where times are no moments, a second purchase whose first was dropped looks like the first.
-    assert seen <= (4 if "dropped" in how and (told is untimed or "no times" in how) else 0)
+    assert seen <= (4 if "dropped" in how and (transform is untimed or "no times" in how) else 0)
 
 
 @pytest.mark.parametrize("ticks", [1, 1000, 1_000_000_000])
@@ -157,8 +157,8 @@ def test_moments_tell_repeats_apart_in_any_unit(world, ticks: int) -> None:
     rows = histories(1, 60, num_items=10)
     known = world(ITEMS, rows)
     trained, clean = sketch_of(known, everything=True), sketch_of(known)
-    told = [row | {"timestamp": row["timestamp"] * ticks} for row in rows]
-    shop = world(ITEMS, [row for number, row in enumerate(told) if number % 7])
+    rescaled = [row | {"timestamp": row["timestamp"] * ticks} for row in rows]
+    shop = world(ITEMS, [row for number, row in enumerate(rescaled) if number % 7])
     split = make_split(shop, replace(LEAVE_ONE_OUT, repeats="rank"))
     rows_of_test = target_rows(shop.interactions, split.test)
     last = shop.interactions.times[rows_of_test] // ticks >= 1_700_000_000 + 4000

@@ -56,10 +56,10 @@ def test_a_domain_stores_them(settings: FinetuneConfig, tmp_path: Path) -> None:
     config = replace(settings, features="content+id", id_width=8, split=split)
     run = run_finetuning(config, tmp_path / "run", build_trainer)
     vectors, taken = open_vectors(run / "item_vectors.safetensors"), train_counts(run) > 0
-    strangers = np.flatnonzero(~taken)
-    assert len(strangers)
+    cold_items = np.flatnonzero(~taken)
+    assert len(cold_items)
     content, ids = vectors[:, :-8], vectors[:, -8:]
-    for item in strangers:
+    for item in cold_items:
         similarities = np.where(taken, content @ content[item], -np.inf)
         mean = ids[np.argsort(-similarities)[:10]].mean(axis=0)
         assert ids[item] == pytest.approx(mean / np.linalg.norm(mean) * 0.5**0.5, abs=1e-4)

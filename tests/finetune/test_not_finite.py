@@ -189,6 +189,6 @@ def test_images_are_not_scored_by_nonfinite_features() -> None:
     people: Any = SimpleNamespace(
         users=np.array([0, 1]), histories=[np.array([1]), np.array([2])], items=np.array([3, 4])
     )
-    drawn = {told: [Image.new("RGB", (4, 4))] * 2 for told in CONDITIONS}
+    drawn = {condition: [Image.new("RGB", (4, 4))] * 2 for condition in CONDITIONS}
     with pytest.raises(NonFiniteError, match=r"picture for user bob \(own\) are not finite"):
         score_with_encoder(drawn, people.items, catalog, people, Blind())

@@ -248,14 +248,14 @@ def test_pictures_are_encoded_once_and_missing_ones_marked(world: World, tmp_pat
     codec = _codec(world)
     first = encode_images(world, codec, tmp_path)  # type: ignore[arg-type]
     assert first.bucket_of.tolist() == [0] * 23 + [-1]
-    told = json.loads((tmp_path / "made.json").read_text())
-    (tmp_path / "made.json").write_text(json.dumps(told | {"done": 20}))
+    facts = json.loads((tmp_path / "made.json").read_text())
+    (tmp_path / "made.json").write_text(json.dumps(facts | {"done": 20}))
     kept = np.array(first.latents[0])
     first.latents[0][19:] = 0  # type: ignore[index]
     again = encode_images(world, codec, tmp_path)  # type: ignore[arg-type]
     assert (np.asarray(again.latents[0])[19] == 0).all(), "what is done is not done again"
     assert np.array_equal(again.latents[0][20:], kept[20:])
-    (tmp_path / "made.json").write_text(json.dumps(told | {"key": "of another codec"}))
+    (tmp_path / "made.json").write_text(json.dumps(facts | {"key": "of another codec"}))
     anew = encode_images(world, codec, tmp_path)  # type: ignore[arg-type]
     assert np.array_equal(anew.latents[0], kept)
 
@@ -309,8 +309,8 @@ def test_guidance_leaves_out_absent_and_ignored_conditions() -> None:
     both = Case(user=True, item=True)
     assert guidance_weights(both, Scales()) == {both: 1}
     for has in (both, Case(True, True, True)):
-        nobody = guidance_weights(has._replace(user=False), leaning)
-        assert guidance_weights(has, leaning._replace(user=0)) == nobody
+        unconditional = guidance_weights(has._replace(user=False), leaning)
+        assert guidance_weights(has, leaning._replace(user=0)) == unconditional
         nothing = guidance_weights(has._replace(item=False), leaning)
         assert guidance_weights(has, leaning._replace(item=0)) == nothing
     assert Scales(6, 0.5, 0).plain() == Scales(1, 0.5, 0)

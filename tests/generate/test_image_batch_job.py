@@ -225,8 +225,8 @@ def test_a_safety_model_refuses_by_its_labels(tmp_path: Path) -> None:
     torch.nn.init.zeros_(model.classifier.weight)
     model.classifier.bias.data = torch.tensor([0.0, 2.0])
     model.save_pretrained(tmp_path / "strict")
-    told = '{"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}'
-    (tmp_path / "strict" / "preprocessor_config.json").write_text(told)
+    settings = '{"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}'
+    (tmp_path / "strict" / "preprocessor_config.json").write_text(settings)
     name = str(tmp_path / "strict")
     assert (
         SafetyChecker(name, ["nsfw", "porn"])([_plain(3)] * 2)
@@ -304,7 +304,9 @@ def test_pictures_are_compared_with_none_that_the_judge_learned_from() -> None:
     judge, _ = train_attribute_classifier(catalog, 2, progress=False, without=compared)
     assert not set(judge.learned) & set(compared)
     assert len(judge.learned) == 22
-    pictures = {told: [Image.fromarray(drawn[item]) for item in asked] for told in CONDITIONS}
+    pictures = {
+        condition: [Image.fromarray(drawn[item]) for item in asked] for condition in CONDITIONS
+    }
     judged, _ = score_with_encoder(pictures, asked, catalog, people, judge)
     assert judged["reference_pictures"] == 18
     judge.learned = np.arange(10)

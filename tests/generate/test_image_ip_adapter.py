@@ -108,12 +108,12 @@ def test_what_has_learned_nothing_guesses_what_the_base_predicts(base: Path) -> 
     steps = torch.tensor([40, 500, 900])
     a, s = kept[steps].sqrt(), (1 - kept[steps]).sqrt()
     mixed = a[:, None, None, None] * clean + s[:, None, None, None] * noise
-    told = {name: getattr(denoiser, f"prompt_{name}").expand(3, *[-1] * (
+    inputs = {name: getattr(denoiser, f"prompt_{name}").expand(3, *[-1] * (
         getattr(denoiser, f"prompt_{name}").ndim - 1)) for name in denoiser.prompt_names}  # fmt: skip
     if hasattr(pipeline, "transformer"):
-        told["added_cond_kwargs"] = {"resolution": None, "aspect_ratio": None}
+        inputs["added_cond_kwargs"] = {"resolution": None, "aspect_ratio": None}
     network = getattr(pipeline, "unet", None) or pipeline.transformer
-    predicted = network(mixed, timestep=steps, return_dict=False, **told)[0][:, :4]
+    predicted = network(mixed, timestep=steps, return_dict=False, **inputs)[0][:, :4]
     expected = (mixed - s[:, None, None, None] * predicted) / a[:, None, None, None]
     times = s / (a + s)
     flow = (1 - times)[:, None, None, None] * clean + times[:, None, None, None] * noise

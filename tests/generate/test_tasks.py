@@ -146,7 +146,7 @@ def test_words_exclude_numbers_and_quotes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         ("[", "line 1: "),
         ("templates: ['{title}']\ntemplates: ['{text}']", "line 2: the key 'templates'"),
@@ -160,11 +160,11 @@ def test_words_exclude_numbers_and_quotes() -> None:
     ],
 )
 def test_an_invalid_task_file_gives_an_error_of_one_line(
-    content: str, told: str, tmp_path: Path
+    content: str, message: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(content)
-    with pytest.raises(VitrineError, match=re.escape(told)) as error:
+    with pytest.raises(VitrineError, match=re.escape(message)) as error:
         load_task(str(path))
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)

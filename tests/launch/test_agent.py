@@ -170,18 +170,18 @@ def test_a_training_on_two_devices_stops_on_a_signal_and_resumes(
     command += ["--config", str(config), "--catalog.path", str(demo_world / "home")]
     command += ["--output", str(output)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    told = tmp_path / "told"
-    with told.open("w") as log:
+    log_path = tmp_path / "log_path"
+    with log_path.open("w") as log:
         running = subprocess.Popen(command, env=environment, stderr=log)
 
     def checkpoints() -> list[Path]:
-        assert running.poll() is None, told.read_text()
+        assert running.poll() is None, log_path.read_text()
         return list(tmp_path.glob("my encoder.work/**/checkpoint.json"))
 
     try:
         wait_for(checkpoints, 240)
         running.send_signal(signal.SIGUSR1)
-        assert running.wait(120) == RESUMABLE, told.read_text()
+        assert running.wait(120) == RESUMABLE, log_path.read_text()
     finally:
         running.terminate()
         running.wait()
@@ -189,7 +189,7 @@ def test_a_training_on_two_devices_stops_on_a_signal_and_resumes(
     newest = max(tmp_path.glob("my encoder.work/**/checkpoint.json"), key=os.path.getmtime)
     facts = json.loads(newest.read_text())
     assert facts["world_size"] == 2
-    assert f"after step {facts['step']};" in told.read_text()
+    assert f"after step {facts['step']};" in log_path.read_text()
     again = subprocess.run(
         command,
         env=environment,

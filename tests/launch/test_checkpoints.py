@@ -83,7 +83,7 @@ def test_one_written_in_the_background_holds_the_state_of_its_step(
 FAULTS = ["state: a bit", "state: its end", "state: gone", "facts: a bit", "facts: gone"]
 
 
-def spoil(checkpoint: Path, fault: str, dice: random.Random) -> None:
+def damage(checkpoint: Path, fault: str, dice: random.Random) -> None:
     which, what = fault.split(": ")
     file = checkpoint / ("state" if which == "state" else CHECKPOINT_MANIFEST)
     if what == "gone":
@@ -105,7 +105,7 @@ def test_a_corrupt_checkpoint_is_skipped_and_named(
     for seed in range(20):
         folder = tmp_path / f"copy-{seed}"
         shutil.copytree(trained, folder)
-        spoil(folder / "checkpoints" / "step=12", fault, random.Random(seed))
+        damage(folder / "checkpoints" / "step=12", fault, random.Random(seed))
         found = newest_valid_checkpoint(folder, Events(folder))
         assert found is not None
         assert found.name == "step=8", f"{fault}, seed {seed}"

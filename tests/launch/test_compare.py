@@ -105,12 +105,12 @@ def test_page_and_markdown_show_the_results_of_a_comparison(compared: Path) -> N
     for name in ("popularity", "item-knn", "vbpr", "text only", "scratch", "lora"):
         assert name in page
         assert f"| {name} |" in words
-    told = [line for line in words.splitlines() if line.startswith("- ")]
-    assert len(told) == page.count('class="reading') + 1 == 8, "and how soon"
+    readings = [line for line in words.splitlines() if line.startswith("- ")]
+    assert len(readings) == page.count('class="reading') + 1 == 8, "and how soon"
     assert "with 2 seeds an arm's training noise is known from 1 degree of freedom" in words
     assert "test targets repeat an item of their user's history and are left out" in words
     assert "no interaction of that period is read" in words
-    assert told[0].startswith("- Pretraining (lora) ")
+    assert readings[0].startswith("- Pretraining (lora) ")
 
 
 def test_what_is_done_is_not_done_again(

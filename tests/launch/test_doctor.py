@@ -259,11 +259,11 @@ def test_a_check_that_fails_itself_is_a_finding_and_the_others_go_on(tmp_path: P
         raise KeyError("what\nnow")
 
     named = {"broken": broken, "clock": lambda: folders.clock(tmp_path)}
-    told = examine(named)
-    assert [result.level for result in told] == ["fail", "ok"]
-    assert "KeyError" in told[0].message
-    assert len(lines(told)) == 2
-    assert not any("\n" in line for line in lines(told))
+    results = examine(named)
+    assert [result.level for result in results] == ["fail", "ok"]
+    assert "KeyError" in results[0].message
+    assert len(lines(results)) == 2
+    assert not any("\n" in line for line in lines(results))
 
 
 def test_a_folder_that_cannot_be_written_fails_without_a_traceback(

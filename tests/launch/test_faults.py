@@ -43,11 +43,11 @@ def run(folder: Path, **fault: Any) -> tuple[int, str, float]:
     """Exit status, standard error, and when it ended (seconds since the epoch)."""
     process = start(folder, **fault)
     try:
-        _, told = process.communicate(timeout=200)
+        _, stderr = process.communicate(timeout=200)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-    return process.returncode, told, time.time()
+    return process.returncode, stderr, time.time()
 
 
 def losses(folder: Path) -> list[float]:
@@ -73,10 +73,10 @@ def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(
     name: str, times: int, code: int, whole: list[float], tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
-    status, told, _ = run(folder, signal=name, times=times)
-    assert status == code, told
-    assert f"vitrine: stopped by {name} after step 8; the same command goes on" in told
-    assert "Traceback" not in told
+    status, stderr, _ = run(folder, signal=name, times=times)
+    assert status == code, stderr
+    assert f"vitrine: stopped by {name} after step 8; the same command goes on" in stderr
+    assert "Traceback" not in stderr
     assert steps_in(folder) == ["step=5", "step=8"]
     (stop,) = (event for event in read_events(folder) if event["event"] == "stop")
     assert (stop["step"], stop["signal"], stop["checkpoint"]) == (8, name, True)
@@ -85,17 +85,17 @@ def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(
 
 
 def test_who_insists_with_ctrl_c_is_obeyed_at_once(tmp_path: Path) -> None:
-    status, told, _ = run(tmp_path / "run", signal="SIGINT", times=2)
+    status, stderr, _ = run(tmp_path / "run", signal="SIGINT", times=2)
     assert status != 0
     assert steps_in(tmp_path / "run") == ["step=5"]
-    assert "stopped by" not in told
+    assert "stopped by" not in stderr
 
 
 def test_without_checkpoints_a_stopped_run_is_not_resumable(tmp_path: Path) -> None:
     """A scheduler that queues a job again at 75 would begin this one at step 0, time after time."""
-    status, told, _ = run(tmp_path / "run", signal="SIGTERM", every=0)
+    status, stderr, _ = run(tmp_path / "run", signal="SIGTERM", every=0)
     assert status == NOT_RESUMABLE != RESUMABLE
-    assert "there is no checkpoint, as trainer.checkpoint_every is 0" in told
+    assert "there is no checkpoint, as trainer.checkpoint_every is 0" in stderr
 
 
 @pytest.mark.parametrize(
@@ -114,43 +114,43 @@ def test_only_a_resumable_run_exits_with_the_resumable_status(
 
 def test_a_signal_to_one_rank_ends_all_after_the_same_step(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    _, told, _ = run(folder, signal="SIGUSR1", rank=1, devices=2)
-    assert told.count("vitrine: stopped by another rank's signal after step 8") == 1
+    _, stderr, _ = run(folder, signal="SIGUSR1", rank=1, devices=2)
+    assert stderr.count("vitrine: stopped by another rank's signal after step 8") == 1
     assert steps_in(folder) == ["step=5", "step=8"]
-    status, told, _ = run(folder, devices=2)
-    assert status == 0, told
+    status, stderr, _ = run(folder, devices=2)
+    assert status == 0, stderr
     assert len(losses(folder)) == 8
 
 
 def test_a_rank_that_is_stopped_is_named_and_the_others_end(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    status, told, ended = run(folder, signal="SIGSTOP", rank=1, devices=2, timeout=4.0, slow=0.2)
+    status, stderr, ended = run(folder, signal="SIGSTOP", rank=1, devices=2, timeout=4.0, slow=0.2)
     assert status != 0
-    assert "vitrine: rank 0 has not moved for" in told
-    assert "; it waits for rank 1, last heard of at step " in told
-    assert " in training_step" in told, "its stack"
+    assert "vitrine: rank 0 has not moved for" in stderr
+    assert "; it waits for rank 1, last heard of at step " in stderr
+    assert " in training_step" in stderr, "its stack"
     assert ended - float((folder / "happened").read_text()) < 4.0 + 5.0
     (hang,) = (event for event in read_events(folder) if event["event"] == "hang")
     assert (hang["rank"], hang["behind"], hang["step"]) == (0, 1, 7)
-    status, told, _ = run(folder, devices=2)
-    assert status == 0, told
+    status, stderr, _ = run(folder, devices=2)
+    assert status == 0, stderr
 
 
 def test_a_single_process_that_hangs_reports_where(tmp_path: Path) -> None:
-    status, told, ended = run(tmp_path / "run", sleep=60, timeout=2.0)
+    status, stderr, ended = run(tmp_path / "run", sleep=60, timeout=2.0)
     assert status == EXIT_CODE
-    assert "rank 0 has not moved for" in told
-    assert "on_train_batch_start" in told
+    assert "rank 0 has not moved for" in stderr
+    assert "on_train_batch_start" in stderr
     assert ended - float((tmp_path / "run" / "happened").read_text()) < 2.0 + 5.0
 
 
 def test_a_rank_that_never_begins_is_named(tmp_path: Path) -> None:
     """The others wait for it before any step, where training has no hook yet."""
-    status, told, _ = run(tmp_path / "run", late=60, rank=1, devices=2, timeout=1.0)
+    status, stderr, _ = run(tmp_path / "run", late=60, rank=1, devices=2, timeout=1.0)
     assert status != 0
-    assert "vitrine: rank 0 has not moved for 4 s (step 0, starting)" in told
-    assert "; it waits for rank 1, which has not started" in told
-    assert "init_process_group" in told, "its stack"
+    assert "vitrine: rank 0 has not moved for 4 s (step 0, starting)" in stderr
+    assert "; it waits for rank 1, which has not started" in stderr
+    assert "init_process_group" in stderr, "its stack"
 
 
 def test_slow_steps_are_no_hang(tmp_path: Path) -> None:
@@ -161,11 +161,11 @@ def test_a_rank_that_dies_ends_all_ranks_and_the_run_resumes(
     whole: list[float], tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
-    status, told, ended = run(folder, signal="SIGKILL", rank=1, devices=2, every=4, timeout=60.0)
+    status, stderr, ended = run(folder, signal="SIGKILL", rank=1, devices=2, every=4, timeout=60.0)
     assert status != 0
-    assert ended - float((folder / "happened").read_text()) < 10, told
-    status, told, _ = run(folder, devices=2)
-    assert status == 0, told
+    assert ended - float((folder / "happened").read_text()) < 10, stderr
+    status, stderr, _ = run(folder, devices=2)
+    assert status == 0, stderr
     assert losses(folder) == pytest.approx(whole[4:], abs=1e-4)
 
 

@@ -44,8 +44,8 @@ def written(name: str, content: str) -> Callable[[Path], None]:
 
 def changed(name: str, **values: object) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
-        told = json.loads((folder / name).read_text())
-        (folder / name).write_text(json.dumps(told | values))
+        content = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(content | values))
 
     return change
 
@@ -99,10 +99,10 @@ OF_WEIGHTS: list[tuple[str, Callable[[Path], None], str]] = [
 def mistake(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     """What is said: by a stage in its one line, by a plan among its problems."""
     assert main([str(argument) for argument in arguments]) == 2
-    told = capsys.readouterr()
-    lines = [line for line in told.err.splitlines() if line.startswith("vitrine: ")]
+    captured = capsys.readouterr()
+    lines = [line for line in captured.err.splitlines() if line.startswith("vitrine: ")]
     assert len(lines) == 1
-    return lines[0] + told.out
+    return lines[0] + captured.out
 
 
 def arguments(made: Path, kind: str, model: Path, output: Path) -> list[object]:
@@ -178,9 +178,9 @@ def test_a_model_that_cannot_be_the_tower_is_one_line(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    told = [word.format(made=made) for word in given]
+    arguments = [word.format(made=made) for word in given]
     shop = ["--catalog.path", made / "shop", "--trainer.max_steps", 0]
-    assert message in mistake(capsys, *command, *shop, *told, "--output", tmp_path / "out")
+    assert message in mistake(capsys, *command, *shop, *arguments, "--output", tmp_path / "out")
 
 
 def test_heads_that_do_not_divide_the_width_are_one_line(

@@ -242,10 +242,10 @@ def test_shares_are_what_weights_and_optimiser_take(demo_world: Path, tmp_path: 
         planned = counted(
             replace(config, trainer=replace(config.trainer, precision=precision)), steps=1
         )
-        told = shard_footprint(planned, strategy, 2, BARE, is_half_precision(precision))
-        assert told.optimizer == pytest.approx(measured["optimizer"], rel=0.05), name
+        predicted = shard_footprint(planned, strategy, 2, BARE, is_half_precision(precision))
+        assert predicted.optimizer == pytest.approx(measured["optimizer"], rel=0.05), name
         gathered = 2 * measured["weights"] if strategy == "zero3" else 0  # for as long as used
-        assert told.weights == pytest.approx(measured["weights"] + gathered, rel=0.05), name
+        assert predicted.weights == pytest.approx(measured["weights"] + gathered, rel=0.05), name
 
 
 def test_zero_keeps_its_master_copy_and_moments_whole_where_weights_are_halves() -> None:
@@ -278,7 +278,7 @@ def test_all_problems_of_the_settings_are_reported(demo_world: Path) -> None:
         trainer=TrainerConfig(strategy="zero2", max_steps=100, checkpoint_every=500),
     )
     lines = "\n".join(wrong(config))
-    for told in (
+    for expected in (
         "hidden_size 33 is not divisible by 2 heads; try 32 or 34",
         "image_size 30 is not divisible by patches of 8",
         "width 30 cannot be shared by 2 attention heads of even width; try 28 or 32",
@@ -288,25 +288,27 @@ def test_all_problems_of_the_settings_are_reported(demo_world: Path) -> None:
         "num_micro_batches is 0",
         "rows is 0",
     ):
-        assert told in lines
+        assert expected in lines
     assert wrong(pretraining(demo_world)) == []
 
 
 def test_problems_of_the_settings_with_the_data_are_reported(demo_world: Path) -> None:
-    def told(config: Any) -> str:
+    def findings_of(config: Any) -> str:
         found = check_data(config, *load_split(config.catalog, config.split))
         return "\n".join(problem.message for problem in found)
 
     usual = pretraining(demo_world, trainer=TrainerConfig(max_steps=10))
-    assert told(usual) == ""
-    assert "contrast needs 8" in told(replace(usual, data=PretrainDataConfig(rows=1, row_length=2)))
+    assert findings_of(usual) == ""
+    assert "contrast needs 8" in findings_of(
+        replace(usual, data=PretrainDataConfig(rows=1, row_length=2))
+    )
     long = PretrainDataConfig(rows=4, row_length=64)
-    assert "row_length 64 is more than the 32" in told(replace(usual, data=long))
+    assert "row_length 64 is more than the 32" in findings_of(replace(usual, data=long))
     forever = replace(usual, trainer=TrainerConfig(max_steps=10**6))
-    assert "training interactions" in told(forever)
+    assert "training interactions" in findings_of(forever)
     sampled = by_ids(demo_world, loss="sampled", trainer=TrainerConfig(max_steps=10))
-    assert "negatives 8,192 are more than the 80 items" in told(sampled)
-    assert "encode_items 96 are more than the 80" in told(sampled)
+    assert "negatives 8,192 are more than the 80 items" in findings_of(sampled)
+    assert "encode_items 96 are more than the 80" in findings_of(sampled)
 
 
 def test_devices_and_disks_are_looked_at(tmp_path: Path) -> None:
@@ -344,9 +346,9 @@ def test_the_command_shows_all_problems(
     command = ["launch", "plan", "pretrain", "--catalog.path", str(demo_world / "home")]
     broken = ["--encoder.text.config.hidden_size", "126", "--encoder.width", "100"]
     assert main([*command, *broken]) == 2
-    told = capsys.readouterr()
-    assert told.out.count("error: ") == 2
-    assert told.err.startswith("vitrine: 2 of ")
+    captured = capsys.readouterr()
+    assert captured.out.count("error: ") == 2
+    assert captured.err.startswith("vitrine: 2 of ")
     assert main([*command, "--trainer.max_stps", "3"]) == 2
     assert "Did you mean 'trainer.max_steps'?" in capsys.readouterr().err
     assert main(["launch", "plan", "pretran"]) == 2

@@ -56,10 +56,10 @@ def test_a_nonfinite_step_changes_nothing_and_the_run_continues(
     assert all(math.isfinite(total) for total in sums)
     changed = [before != after for before, after in pairwise(sums)]
     assert changed == [step != 3 for step in range(1, STEPS)]
-    told = f"step 3 skipped on all ranks: the gradient of rank {devices - 1} is not finite; "
-    assert told in done.stderr, done.stderr[-3000:]
+    message = f"step 3 skipped on all ranks: the gradient of rank {devices - 1} is not finite; "
+    assert message in done.stderr, done.stderr[-3000:]
     if poison == "image":
-        assert f"{told}the image of items (rows)" in done.stderr
+        assert f"{message}the image of items (rows)" in done.stderr
 
 
 @pytest.mark.parametrize(

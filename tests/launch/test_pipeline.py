@@ -38,11 +38,11 @@ MORE_ARMS = {
 
 def start(output: Path, *overrides: str, cwd: Path | None = None) -> subprocess.Popen[str]:
     """`output` may be relative to `cwd`; a config beside it takes the place of the tiny one."""
-    beside = (cwd or Path()) / output.parent / "config.yaml"
-    config = beside.resolve() if beside.exists() else CONFIG
+    sibling = (cwd or Path()) / output.parent / "config.yaml"
+    config = sibling.resolve() if sibling.exists() else CONFIG
     command = [sys.executable, "-m", "launch.cli", "run", str(config), "--output", str(output)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    environment["VITRINE_CACHE"] = str(beside.resolve().parent / "cache")
+    environment["VITRINE_CACHE"] = str(sibling.resolve().parent / "cache")
     return subprocess.Popen(
         [*command, *overrides],
         cwd=cwd,
@@ -76,8 +76,8 @@ def encoder(folder: Path, config: PretrainConfig) -> Path:
     """An artifact such as a pretraining with these settings would leave."""
     fingerprint = load_catalog(config.catalog).fingerprint
     request = result_request("encoder", asdict(config), catalog=fingerprint)
-    told: dict[str, Any] = {"config": asdict(config), "catalog": fingerprint, "request": request}
-    with write_artifact(folder, kind="encoder", **told) as staging:
+    fields: dict[str, Any] = {"config": asdict(config), "catalog": fingerprint, "request": request}
+    with write_artifact(folder, kind="encoder", **fields) as staging:
         (staging / "weights").write_text("1")
     return folder
 
@@ -129,8 +129,8 @@ def test_a_stage_is_done_for_the_parents_that_are_there(
     made, fingerprint = tmp_path / "made", load_catalog(settings.catalog).fingerprint
     parents = {"encoder": parent}
     request = result_request("encoder", asdict(settings), parents, fingerprint)
-    told: dict[str, Any] = {"parents": parents, "catalog": fingerprint, "request": request}
-    with write_artifact(made, kind="encoder", **told) as staging:
+    fields: dict[str, Any] = {"parents": parents, "catalog": fingerprint, "request": request}
+    with write_artifact(made, kind="encoder", **fields) as staging:
         (staging / "weights").write_text("2")
     assert is_done(made, settings, encoder=parent)
     assert not is_done(made, settings)

@@ -72,5 +72,5 @@ def test_a_device_that_is_not_there_is_one_line(
     given = ["--catalog.path", demo_world / "home", "--output", tmp_path / "out"]
     given += ["--data.max_broken", 0.5, "--encoder.image", "null", "--trainer.accelerator", "gpu"]
     assert main(["pretrain", *map(str, given)]) == 2
-    told = capsys.readouterr().err.strip().splitlines()
-    assert told[-1].startswith("vitrine: no training can be set up with accelerator gpu")
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert lines[-1].startswith("vitrine: no training can be set up with accelerator gpu")

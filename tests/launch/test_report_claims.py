@@ -185,9 +185,9 @@ def test_a_story_shows_generated_content_under_its_condition(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(report, "item_card", lambda catalog, item: item)
-    for told in ("own", "swapped", "none"):
-        (tmp_path / f"x-{told}.png").write_bytes(told.encode())
-    words = {told: f"words for {told}" for told in ("own", "swapped", "none")}
+    for condition in ("own", "swapped", "none"):
+        (tmp_path / f"x-{condition}.png").write_bytes(condition.encode())
+    words = {condition: f"words for {condition}" for condition in ("own", "swapped", "none")}
     story = {
         "user": "u",
         "swapped_user": "v",
@@ -198,6 +198,6 @@ def test_a_story_shows_generated_content_under_its_condition(
         "generated": [{"item": 3, "files": "x", "texts": words}],
     }
     (generated,) = report._story(None, tmp_path, story).generated_items  # type: ignore[arg-type]
-    for name, told in (("own", "own"), ("swapped", "swapped"), ("unconditional", "none")):
-        assert getattr(generated, name).image == told.encode()
-        assert getattr(generated, name).text == f"words for {told}"
+    for name, condition in (("own", "own"), ("swapped", "swapped"), ("unconditional", "none")):
+        assert getattr(generated, name).image == condition.encode()
+        assert getattr(generated, name).text == f"words for {condition}"

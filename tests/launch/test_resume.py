@@ -51,7 +51,9 @@ def chosen(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict
     )
     assert done.returncode == 0, done.stderr
     ranks = [json.loads((folder / f"rank{rank}.json").read_text()) for rank in (0, 1)]
-    refusals = [told for told in ranks[0].values() if told and told.startswith("refused")]
+    refusals = [
+        outcome for outcome in ranks[0].values() if outcome and outcome.startswith("refused")
+    ]
     lines = [line for line in done.stderr.splitlines() if line.startswith("vitrine: ")]
     assert len(lines) == len(refusals), "rank zero says each once"
     return ranks
@@ -86,20 +88,20 @@ def test_rank_zero_chooses_where_all_hold_its_choice(
 def test_a_rank_that_holds_another_checkpoint_is_named_with_its_folder(
     case: str, message: str, chosen: list[dict[str, str | None]]
 ) -> None:
-    told = chosen[0][case] or ""
-    assert told.startswith("refused: rank 1 (")
-    folder = re.findall(rf"(\S+/{case})/1", told)[0]
-    assert message.format(f"{folder}/0", f"{folder}/1") in told
-    assert SHARED in told
+    outcome = chosen[0][case] or ""
+    assert outcome.startswith("refused: rank 1 (")
+    folder = re.findall(rf"(\S+/{case})/1", outcome)[0]
+    assert message.format(f"{folder}/0", f"{folder}/1") in outcome
+    assert SHARED in outcome
 
 
 def test_a_read_error_on_one_rank_ends_the_training_of_all(trained: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(trained, folder)
     fault = {"unreadable": "step=8", "rank": 1, "devices": 2}
-    status, told, _ = run(folder, **fault, steps=12, every=4, timeout=60.0)
+    status, stderr, _ = run(folder, **fault, steps=12, every=4, timeout=60.0)
     assert status != 0
-    (line,) = [line for line in told.splitlines() if line.startswith("vitrine: ")]
+    (line,) = [line for line in stderr.splitlines() if line.startswith("vitrine: ")]
     assert line.startswith("vitrine: rank 1 (")
     assert f"cannot use {folder}/checkpoints/step=8: {CHECKPOINT_MANIFEST} cannot be read" in line
     assert f"rank 0 resumes at step 8 from {folder}; {SHARED}" in line
@@ -110,9 +112,9 @@ def test_a_read_error_on_one_rank_ends_the_training_of_all(trained: Path, tmp_pa
 def test_node_local_folders_end_the_training_of_all(trained: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(trained, folder)
-    status, told, _ = run(folder, apart=True, devices=2, steps=12, every=4, timeout=60.0)
+    status, stderr, _ = run(folder, apart=True, devices=2, steps=12, every=4, timeout=60.0)
     assert status != 0
-    assert f"holds no checkpoint in {folder}-rank1, but rank 0 resumes at step 8" in told
+    assert f"holds no checkpoint in {folder}-rank1, but rank 0 resumes at step 8" in stderr
     assert not (tmp_path / "run-rank1" / "checkpoints").exists()
 
 
@@ -121,8 +123,8 @@ def test_ranks_with_equal_copies_of_the_folder_go_on(trained: Path, tmp_path: Pa
     folder = tmp_path / "run"
     shutil.copytree(trained, folder)
     shutil.copytree(trained, tmp_path / "run-rank1")
-    status, told, _ = run(folder, apart=True, devices=2, steps=12, every=4, timeout=60.0)
-    assert status == 0, told
+    status, stderr, _ = run(folder, apart=True, devices=2, steps=12, every=4, timeout=60.0)
+    assert status == 0, stderr
     assert len(losses(folder)) == 4
 
 

@@ -135,9 +135,9 @@ def test_every_arm_has_as_many_trials_and_is_trained_with_its_best(
     assert "| 2 … 9 |" in words
     assert "best of 2 trials for each arm" in page
     assert "Nothing was searched for popularity." in words
-    told = {line.split(" ")[1]: line for line in words.splitlines() if line.startswith("- ")}
-    assert told["Popularity"].endswith("; only the settings of ids were searched.")
-    assert "searched" not in told["Bpr/mf"]
+    sentences = {line.split(" ")[1]: line for line in words.splitlines() if line.startswith("- ")}
+    assert sentences["Popularity"].endswith("; only the settings of ids were searched.")
+    assert "searched" not in sentences["Bpr/mf"]
     assert "only the settings of ids were searched" in page
 
     assert not list((tmp_path / "run" / "search").rglob("*.work"))
@@ -378,6 +378,6 @@ def test_user_errors_are_reported_before_anything_is_trained(
 def test_without_validation_targets_there_is_nothing_to_choose_by(
     common: FinetuneConfig, tmp_path: Path
 ) -> None:
-    nobody = replace(common, split=replace(LAST, min_history=10_000))
+    without_targets = replace(common, split=replace(LAST, min_history=10_000))
     with pytest.raises(VitrineError, match="has no validation targets, and settings are chosen by"):
-        search_arms(SearchConfig(1), nobody, ARMS, tmp_path, build_trainer)
+        search_arms(SearchConfig(1), without_targets, ARMS, tmp_path, build_trainer)

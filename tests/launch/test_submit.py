@@ -150,9 +150,9 @@ def test_runs_of_a_sweep_differ_and_write_apart(tmp_path: Path) -> None:
     ]
     file = tmp_path / "sweep.txt"
     file.write_text("--trainer.seed 1 # one\n\n--output other --catalog.path 'my shop'\n")
-    told = read(f"pretrain --array {file}")
-    assert told.runs[0][-4:] == ("--output", "runs/encoder-0", "--trainer.seed", "1")
-    assert told.runs[1][-4:] == ("--output", "other", "--catalog.path", "my shop")
+    job = read(f"pretrain --array {file}")
+    assert job.runs[0][-4:] == ("--output", "runs/encoder-0", "--trainer.seed", "1")
+    assert job.runs[1][-4:] == ("--output", "other", "--catalog.path", "my shop")
 
 
 def test_here_the_launcher_becomes_the_agent(

@@ -38,11 +38,11 @@ class Poison(pl.Callback):
         return trainer.global_rank == trainer.world_size - 1 and trainer.global_step in self.steps
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        def spoil(gradient: torch.Tensor) -> torch.Tensor:
+        def poison(gradient: torch.Tensor) -> torch.Tensor:
             return gradient * float("inf") if self.now(trainer) else gradient
 
         if self.what == "gradient":
-            pl_module.encoder.gate.score.weight.register_hook(spoil)
+            pl_module.encoder.gate.score.weight.register_hook(poison)
         if self.what == "text":
             pl_module.encoder.projections["text"].register_forward_hook(
                 lambda _module, _inputs, vectors: (

@@ -20,14 +20,14 @@ def main(catalog: str, encoder: str, output: str) -> None:
     embed.BLOCK = 16
     run = embed.EmbeddingRun.run
 
-    def told(self: embed.EmbeddingRun, rank: int, ranks: int) -> None:
+    def run_and_report(self: embed.EmbeddingRun, rank: int, ranks: int) -> None:
         facts = Path(output).with_name(f"rank{rank}.json")
         facts.write_text(
             json.dumps({"ranks": ranks, "blocks": self.store.pending_blocks(rank, ranks)})
         )
         run(self, rank, ranks)
 
-    embed.EmbeddingRun.run = told
+    embed.EmbeddingRun.run = run_and_report
     config = EmbedConfig(encoder=encoder, catalog=CatalogConfig(path=catalog))
     embed.run_embedding(config, Path(output))
 

@@ -95,13 +95,15 @@ def count_passes(monkeypatch: pytest.MonkeyPatch, stop_after: int = -1) -> list[
     passes: list[int] = []
     write = embed.EmbeddingRun._write
 
-    def told(self: embed.EmbeddingRun, name: str, items: np.ndarray, vectors: torch.Tensor) -> None:
+    def recording_write(
+        self: embed.EmbeddingRun, name: str, items: np.ndarray, vectors: torch.Tensor
+    ) -> None:
         if len(passes) == stop_after:
             raise KeyboardInterrupt
         passes.append(len(items))
         write(self, name, items, vectors)
 
-    monkeypatch.setattr(embed.EmbeddingRun, "_write", told)
+    monkeypatch.setattr(embed.EmbeddingRun, "_write", recording_write)
     return passes
 
 

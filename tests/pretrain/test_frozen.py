@@ -158,11 +158,11 @@ def test_one_that_was_stopped_is_gone_on_from(
 ) -> None:
     monkeypatch.setattr(frozen, "BLOCK", 16)
     blocks = frozen.length_sorted_batches
-    begun: list[int] = []
+    block_starts: list[int] = []
 
     def stopped(loader: ItemContentLoader, items: np.ndarray, tokens: int) -> Iterator[np.ndarray]:
-        begun.append(int(items[0]))
-        if len(begun) == 3:
+        block_starts.append(int(items[0]))
+        if len(block_starts) == 3:
             raise KeyboardInterrupt
         return blocks(loader, items, tokens)
 
@@ -171,7 +171,7 @@ def test_one_that_was_stopped_is_gone_on_from(
         cache_frozen_features(parts.encoder, parts.content_loader(shop), progress=False)
     asked, kept = parts.content_loader(shop), parts.content_loader(shop)
     cache_frozen_features(parts.encoder, kept, progress=False)
-    assert begun[:4] == [0, 16, 32, 32]
+    assert block_starts[:4] == [0, 16, 32, 32]
     items = np.arange(shop.num_items)
     torch.testing.assert_close(
         vectors(parts, kept, items), vectors(parts, asked, items), atol=1e-5, rtol=1e-5

@@ -322,7 +322,7 @@ def change_ids(names: list[str]) -> Callable[[Path], None]:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    ("damage", "message"),
     [
         (
             lambda folder: (folder / "v.ids.txt").unlink(),
@@ -336,11 +336,11 @@ def change_ids(names: list[str]) -> Callable[[Path], None]:
     ],
 )
 def test_vectors_that_do_not_fit_the_catalog_are_refused(
-    spoil: Callable[[Path], None], message: str, folder: Path, shop: Catalog, tmp_path: Path
+    damage: Callable[[Path], None], message: str, folder: Path, shop: Catalog, tmp_path: Path
 ) -> None:
     np.save(tmp_path / "v.npy", np.ones((3, 4), dtype=np.float32))
     change_ids(["ash", "elm", "fir"])(tmp_path)
-    spoil(tmp_path)
+    damage(tmp_path)
     moved = replace(shop, folder=tmp_path)
     settings = only(v=ModalityConfig(kind="features", source="v.npy"))
     with pytest.raises(VitrineError, match=message):

@@ -101,10 +101,10 @@ def test_the_run_completes_and_the_quarantine_is_exact(
 ) -> None:
     output = run_pretraining(config, tmp_path / "encoder", build_trainer)
     lines = (output / "quarantine.jsonl").read_text().splitlines()
-    told = [json.loads(line) for line in lines]
+    entries = [json.loads(line) for line in lines]
     places = {name: f"i{n}" for n, name in enumerate([*FINE, *BROKEN])}
-    assert {entry["item_id"] for entry in told} == {places[name] for name in BROKEN}
-    for entry in told:
+    assert {entry["item_id"] for entry in entries} == {places[name] for name in BROKEN}
+    for entry in entries:
         name = [*FINE, *BROKEN][int(entry["item_id"][1:])]
         assert entry["modality"] == "image"
         assert BROKEN[name] in entry["reason"], entry

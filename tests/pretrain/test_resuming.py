@@ -56,9 +56,9 @@ def test_killed_at_any_step_it_ends_with_the_same_bytes(
     kill_at = random.Random(seed).randrange(3, STEPS)  # before step 3 there is no checkpoint
     output = tmp_path / "encoder"
     train(demo_world / "home", output, killed=True, dropout=0.2, kill_at=kill_at)
-    told = train(demo_world / "home", output, dropout=0.2)
+    log = train(demo_world / "home", output, dropout=0.2)
     first = kill_at // 3 * 3
-    assert f"resuming at step {first}\n" in told
+    assert f"resuming at step {first}\n" in log
     assert facts(output)["first_step"] == first
     check_identical(dropping, output)
     assert not list(output.with_name("encoder.work").rglob("step=*"))
@@ -71,8 +71,8 @@ def test_killed_while_it_writes_a_checkpoint_it_goes_on_from_the_one_before(
     output = tmp_path / "encoder"
     train(demo_world / "home", output, killed=True, dropout=0.2, kill_writing=6)
     assert list(output.with_name("encoder.work").rglob("step=6.partial"))
-    told = train(demo_world / "home", output, dropout=0.2, workers=1)
-    assert "resuming at step 3\n" in told
+    log = train(demo_world / "home", output, dropout=0.2, workers=1)
+    assert "resuming at step 3\n" in log
     check_identical(dropping, output)
 
 
@@ -91,8 +91,8 @@ def check_other_ranks(
     strategy: str, before: int, after: int, alone: Path, world: Path, output: Path
 ) -> None:
     train(world, output, killed=True, strategy=strategy, devices=before, kill_at=5)
-    told = train(world, output, strategy=strategy, devices=after)
-    assert "resuming at step 3\n" in told
+    log = train(world, output, strategy=strategy, devices=after)
+    assert "resuming at step 3\n" in log
     ran = facts(output)
     assert (ran["world_size"], ran["kind"]) == (after, "whole" if strategy == "ddp" else strategy)
     assert ran["first_step"] == 3

@@ -34,7 +34,7 @@ from tests.stages import SMALL
 SETTINGS = PretrainConfig(
     data=PretrainDataConfig(rows=12), trainer=TrainerConfig(max_steps=20, progress=False)
 )
-Told = pytest.CaptureFixture[str]
+Capture = pytest.CaptureFixture[str]
 
 
 def folder(config: PretrainConfig, output: Path, catalog: str = "a") -> Path:
@@ -59,26 +59,26 @@ def rows(number: int) -> PretrainConfig:
 
 
 def test_what_another_request_left_is_reported_with_the_difference_and_kept(
-    tmp_path: Path, capsys: Told
+    tmp_path: Path, capsys: Capture
 ) -> None:
     made = checkpoint(folder(SETTINGS, tmp_path / "encoder"))
     assert not capsys.readouterr().err
     other = replace(rows(6), optimizer=replace(SETTINGS.optimizer, learning_rate=0.5))
     work = folder(other, tmp_path / "encoder", catalog="b")
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1
-    assert f"{made.parents[1]} holds step=7 of another request (" in told
-    assert "data.rows 12 → 6" in told
-    assert "optimizer.learning_rate 0.001 → 0.5" in told
-    assert "the catalog" in told
-    assert "it is kept, and this one begins at step 0" in told
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert f"{made.parents[1]} holds step=7 of another request (" in message
+    assert "data.rows 12 → 6" in message
+    assert "optimizer.learning_rate 0.001 → 0.5" in message
+    assert "the catalog" in message
+    assert "it is kept, and this one begins at step 0" in message
     checkpoint(work)
     remove_checkpoints(work)
     assert newest_checkpoint(made.parents[1]) == made, "what is done clears its own alone"
     assert newest_checkpoint(work) is None
 
 
-def test_a_request_that_goes_on_says_nothing_of_others(tmp_path: Path, capsys: Told) -> None:
+def test_a_request_that_goes_on_says_nothing_of_others(tmp_path: Path, capsys: Capture) -> None:
     checkpoint(folder(SETTINGS, tmp_path / "encoder"))
     checkpoint(folder(rows(6), tmp_path / "encoder"))
     capsys.readouterr()
@@ -87,12 +87,12 @@ def test_a_request_that_goes_on_says_nothing_of_others(tmp_path: Path, capsys: T
 
 
 @pytest.mark.parametrize("number", [40, 8])
-def test_another_length_goes_on_and_says_so(number: int, tmp_path: Path, capsys: Told) -> None:
+def test_another_length_goes_on_and_says_so(number: int, tmp_path: Path, capsys: Capture) -> None:
     made = checkpoint(folder(SETTINGS, tmp_path / "encoder"))
     assert newest_checkpoint(folder(steps(number), tmp_path / "encoder")) == made
-    told = capsys.readouterr().err
-    assert f"goes on from {made}, of a run of 20 steps, to {number}" in told
-    assert f"the learning rate follows the schedule of {number} steps from there" in told
+    message = capsys.readouterr().err
+    assert f"goes on from {made}, of a run of 20 steps, to {number}" in message
+    assert f"the learning rate follows the schedule of {number} steps from there" in message
     folder(steps(number), tmp_path / "encoder")
     assert not capsys.readouterr().err, "said once"
 
@@ -109,12 +109,12 @@ def test_a_length_that_is_past_already_is_refused(tmp_path: Path) -> None:
 
 def test_where_things_lie_is_no_setting(tmp_path: Path) -> None:
     def at(path: str) -> dict[str, Any]:
-        told = {
+        base_settings = {
             "catalog": {"path": path, "source": "folder"},
             "encoder": path,
             "text": {"width": 8},
         }
-        return result_settings({**told, "vectors": path})
+        return result_settings({**base_settings, "vectors": path})
 
     assert at("runs/shop") == at("/home/ada/runs/shop")
     assert at("runs/shop") != at(""), "whether there is one is"
@@ -122,7 +122,7 @@ def test_where_things_lie_is_no_setting(tmp_path: Path) -> None:
 
 
 def test_blocks_of_another_request_are_put_aside_and_taken_back(
-    tmp_path: Path, capsys: Told
+    tmp_path: Path, capsys: Capture
 ) -> None:
     work = tmp_path / "x.work"
     claim_work(work, "one")
@@ -150,18 +150,18 @@ class Stop(pl.Callback):
     """Ends a run before its fifth step; later runs begin where this says."""
 
     def __init__(self) -> None:
-        self.begun: list[int] = []
+        self.start_steps: list[int] = []
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.begun.append(trainer.global_step)
+        self.start_steps.append(trainer.global_step)
 
     def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if len(self.begun) == 1 and trainer.global_step == 4:
+        if len(self.start_steps) == 1 and trainer.global_step == 4:
             raise InterruptedError
 
 
 def test_a_stopped_run_outlives_one_with_another_batch_and_goes_on_to_more_steps(
-    demo_world: Path, tmp_path: Path, capsys: Told
+    demo_world: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     text = TowerConfig(
         config={"model_type": "bert", "intermediate_size": 64, **SMALL}, vocab_size=300
@@ -188,6 +188,6 @@ def test_a_stopped_run_outlives_one_with_another_batch_and_goes_on_to_more_steps
     assert [path.name for path in list_checkpoints(first)] == ["step=2", "step=4"]
     longer = replace(config, trainer=replace(config.trainer, max_steps=8))
     run_pretraining(longer, output, build)
-    assert stop.begun == [0, 0, 4]
+    assert stop.start_steps == [0, 0, 4]
     assert open_artifact(output).manifest["metrics"]["steps"] == 8
     assert not list_checkpoints(first)
