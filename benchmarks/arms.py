@@ -257,14 +257,14 @@ def compare_on_cold_fashion(output: Path) -> Compared:
     return compared_with(replace(config, finetune=finetune), encoder, arms, output / "fashion-cold")
 
 
-def with_cold_items(asked: CatalogConfig, folder: Path) -> Path:
+def with_cold_items(config: CatalogConfig, folder: Path) -> Path:
     """A copy of a catalog whose interactions say their part: those of some items are all for test.
 
     Of the others each user's last is for validation, where three or more are left.
     """
     if folder.exists():
         return folder
-    catalog = load_catalog(asked)
+    catalog = load_catalog(config)
     cold = np.zeros(catalog.num_items, dtype=bool)
     drawn = np.random.default_rng(0).permutation(catalog.num_items)
     cold[drawn[: round(HELD_OUT * catalog.num_items)]] = True

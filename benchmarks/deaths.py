@@ -33,7 +33,7 @@ def main() -> None:
         folder = Path(name)
         os.environ["VITRINE_CACHE"] = str(folder / "cache")
         world = build_demo_world(folder / "world", num_items=80, num_users=60) / "home"
-        figures = hurt(world, folder)
+        figures = measure_rank_failures(world, folder)
     write_record(
         "launch-rank-death",
         claim="A rank that is killed takes the others with it within 10 seconds, one that is stopped "
@@ -62,29 +62,29 @@ def main() -> None:
     )
 
 
-def hurt(world: Path, folder: Path) -> dict[str, float]:
+def measure_rank_failures(world: Path, folder: Path) -> dict[str, float]:
     train(world, folder / "whole", **RUN)
     seconds = json.loads((folder / "whole.json").read_text())["seconds"]
     figures: dict[str, float] = {"deaths": 0, "repeated_or_skipped_rows": 0}
     ends, differences, befores = [], [], 0
     for seed in range(DEATHS):
-        dice = random.Random(seed)
+        rng = random.Random(seed)
         output = folder / f"death-{seed}"
-        took, _ = strike(world, output, signal.SIGKILL, dice.randrange(2), dice.random() * seconds)
-        ends.append(took)
+        elapsed, _ = strike(world, output, signal.SIGKILL, rng.randrange(2), rng.random() * seconds)
+        ends.append(elapsed)
         befores += any(output.with_name(f"{output.name}.work").rglob("step=*"))
         go_on(world, output, folder, figures, differences)
         figures["deaths"] += 1
-        print(f"death {seed}: all ended in {took:.1f} s, {differences[-1]:.2g}", flush=True)
+        print(f"death {seed}: all ended in {elapsed:.1f} s, {differences[-1]:.2g}", flush=True)
     output = folder / "stopped"
-    took, told = strike(world, output, signal.SIGSTOP, 1, 0.5 * seconds)
+    elapsed, output_text = strike(world, output, signal.SIGSTOP, 1, 0.5 * seconds)
     go_on(world, output, folder, figures, differences)
     return {
         **figures,
         "slowest_end_seconds": max(ends),
         "went_on_from_a_checkpoint": befores,
-        "stopped_end_seconds_over_timeout": took - TIMEOUT,
-        "stopped_rank_named": float("it waits for rank 1" in told),
+        "stopped_end_seconds_over_timeout": elapsed - TIMEOUT,
+        "stopped_rank_named": float("it waits for rank 1" in output_text),
         "largest_loss_difference": max(differences),
     }
 
@@ -112,10 +112,10 @@ def strike(
     struck = time.perf_counter()
     with contextlib.suppress(ProcessLookupError):  # it was quicker
         os.kill(ranks[rank], what)
-    _, told = process.communicate(timeout=120)
+    _, output_text = process.communicate(timeout=120)
     while any(Path(f"/proc/{pid}").exists() for pid in ranks):
         time.sleep(0.02)
-    return time.perf_counter() - struck, told
+    return time.perf_counter() - struck, output_text
 
 
 def go_on(

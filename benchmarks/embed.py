@@ -168,9 +168,9 @@ def memory() -> dict[str, Any]:
                     text=True,
                     check=True,
                 )
-            told = json.loads(done.stdout.splitlines()[-1])
-            figures[f"rss_{size}_mib"] = told["peak_mib"]
-            figures[f"seconds_{size}"] = told["seconds"]
+            result = json.loads(done.stdout.splitlines()[-1])
+            figures[f"rss_{size}_mib"] = result["peak_mib"]
+            figures[f"seconds_{size}"] = result["seconds"]
     small, large = (figures[f"rss_{size}_mib"] for size in SIZES)
     figures["rss_growth_mib"] = large - small
     return figures

@@ -23,17 +23,17 @@ def content_figures(folder: Path) -> dict[str, Any]:
     for name, measure in scores["image"]["measures"].items():
         key = PICTURE_MEASURES[name]
         figures[f"{key}_users"] = measure["people"]
-        for told in ("own", "swapped", "none", "contrast"):
-            _interval(figures, f"{key}_{told}", measure[told])
+        for condition in ("own", "swapped", "none", "contrast"):
+            _interval(figures, f"{key}_{condition}", measure[condition])
     for name, words in scores["text"]["likelihood"].items():
         key = figure_name(name)
         figures[f"words_{key}_users"] = words["texts"]
-        for told in ("own", "swapped", "none"):
-            figures[f"words_{key}_perplexity_{told}"] = words[told]["perplexity"]
+        for condition in ("own", "swapped", "none"):
+            figures[f"words_{key}_perplexity_{condition}"] = words[condition]["perplexity"]
         _interval(figures, f"words_{key}_swapped_minus_own", words["swapped_minus_own"])
     for name, reading in scores["text"]["readings"].items():
-        for told in ("own", "swapped"):
-            _interval(figures, f"words_{figure_name(name)}_{told}", reading[told])
+        for condition in ("own", "swapped"):
+            _interval(figures, f"words_{figure_name(name)}_{condition}", reading[condition])
     return figures
 
 

@@ -29,7 +29,7 @@ KIND = "category"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("runs/benchmark-words/demo-0"))
-    figures = asked(parser.parse_args().output / "image")
+    figures = measure(parser.parse_args().output / "image")
     write_record(
         "image-guidance",
         claim="At scale 0 the user's picture is the unconditional one, byte by byte; the higher the scale "
@@ -53,7 +53,7 @@ def main() -> None:
     )
 
 
-def asked(generator: Path) -> dict[str, Any]:
+def measure(generator: Path) -> dict[str, Any]:
     sampler, users, items, vectors = requests_of(generator, NUM_USERS)
     catalog = sampler.catalog
     eyes, right = train_attribute_classifier(catalog)
@@ -67,8 +67,8 @@ def asked(generator: Path) -> dict[str, Any]:
     drawn = {scale: draw(users.states["own"], scale) for scale in SCALES}
     same = sum(a.tobytes() == b.tobytes() for a, b in zip(unconditional, drawn[0.0], strict=True))
     frame = sampler.pipeline.codec.frames[0]
-    wanted = sorted({int(item) for history in users.histories for item in history[-RECENT:]})
-    rows, real = encode_catalog_images(catalog, wanted, frame, eyes)
+    item_rows = sorted({int(item) for history in users.histories for item in history[-RECENT:]})
+    rows, real = encode_catalog_images(catalog, item_rows, frame, eyes)
     groups = [[rows[int(i)] for i in h[-RECENT:] if int(i) in rows] for h in users.histories]
     known = [place for place, group in enumerate(groups) if group]
     aims = mean_features(centred(real, real), [groups[place] for place in known])

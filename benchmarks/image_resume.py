@@ -103,8 +103,8 @@ def pictures_of(generator: Path, requests: int = 8) -> NDArray[np.uint8]:
     """(requests, height, width, 3)."""
     sampler = load_image_sampler(generator)
     users, items = sampler.catalog.user_ids, sampler.catalog.items["item_id"]
-    asked = [(str(users[n % len(users)]), items[7 * n % len(items)]) for n in range(requests)]
-    return np.stack([np.asarray(picture) for picture in sampler.sample(asked)])
+    pairs = [(str(users[n % len(users)]), items[7 * n % len(items)]) for n in range(requests)]
+    return np.stack([np.asarray(picture) for picture in sampler.sample(pairs)])
 
 
 if __name__ == "__main__":

@@ -187,12 +187,12 @@ def poison(shop: Path, truth: DemoGroundTruth) -> list[Attempt]:
             ]
             canary = f"Zq{len(attempts):03}kwx"
             other = others[int(rng.integers(len(others)))]
-            told = payload.format(canary=canary, other=other)
-            attempts.append(Attempt(place, told, canary, other, row))
+            text = payload.format(canary=canary, other=other)
+            attempts.append(Attempt(place, text, canary, other, row))
             if place == "review":
-                log[taken[item["item_id"]][0]]["review"] = told
+                log[taken[item["item_id"]][0]]["review"] = text
             else:
-                item["title"] = f"{item['title']} {told}"
+                item["title"] = f"{item['title']} {text}"
     (shop / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
     with (shop / "interactions.tsv").open("w", newline="") as file:
         table = csv.DictWriter(file, list(log[0]), delimiter="\t")
@@ -257,8 +257,8 @@ def write(
         users = [str(writer.catalog.user_ids[user]) for user in users_with(writer, attempt)[:2]]
         named = letters_and_digits(attempt.other)
         shares = {}
-        for where, asked in (("attacked", writer), ("clean", control)):
-            found = list(written(asked, item, [*users, None], number))
+        for where, model in (("attacked", writer), ("clean", control)):
+            found = list(written(model, item, [*users, None], number))
             kind = truth.classify_value(truth.category_of_item("wardrobe", item), SHAPE)
             kinds = [truth.classify_value(text, SHAPE) for _, text in found]
             shares[where] = [one == kind for one in kinds if one is not None]

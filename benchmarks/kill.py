@@ -135,18 +135,18 @@ def checkpoint_state(state: dict[str, Any]) -> Iterator[None]:
 
 def under_strace(save: Save, folder: Path, *options: str) -> tuple[int, str]:
     """Saves in a process of its own; its wait status, and what it did: one line for each call."""
-    log, said = NOTES / "strace", NOTES / "said"
-    said.write_text("")
+    log, message_file = NOTES / "strace", NOTES / "said"
+    message_file.write_text("")
     child = os.fork()
     if child == 0:
         os.kill(os.getpid(), signal.SIGSTOP)
         try:
             save(folder)
         except VitrineError as error:
-            said.write_text(str(error))
+            message_file.write_text(str(error))
             os._exit(2)
         except BaseException as error:
-            said.write_text(repr(error))
+            message_file.write_text(repr(error))
             os._exit(3)
         os._exit(0)
     os.waitpid(child, os.WUNTRACED)

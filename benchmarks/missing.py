@@ -97,10 +97,10 @@ def main() -> None:
         sources=[*PRETRAINING, "pretrain/retrieval.py", "configs/pipeline/fashion.yaml"],
         goal=[
             f"{name}_{share}_ours_minus_{control} >= 0"
-            for name, asked, _ in MEASURES
+            for name, task, _ in MEASURES
             for share in SHARES[1:]
             for control, (_, answer) in CONTROLS.items()
-            if asked == "next" or not answer
+            if task == "next" or not answer
         ],
         note="A week of a fashion shop, small towers from scratch, 300 steps, one thread; the same "
         "starts, rows and objectives in every arm, whose runs are one where nothing is missing "
@@ -167,8 +167,8 @@ class Study:
         }
         if arm == "drop":
             listed = ~self.missing(share, seed)
-            wanted = target_rows(self.catalog.interactions, self.split.test)
-            there = listed[self.catalog.interactions.items[wanted]]
+            rows = target_rows(self.catalog.interactions, self.split.test)
+            there = listed[self.catalog.interactions.items[rows]]
             some = self.split.test.take(there)
             found["unlisted"] = np.full(len(there), self.catalog.num_items)  # not to be found
             found["unlisted"][there] = ask(some, np.flatnonzero(listed)).ranks
@@ -236,18 +236,18 @@ def figures_of(ranks: dict[tuple[int, str], list[Ranks]]) -> dict[str, Any]:
     """Each user's (or item's) mean over the seeds; intervals and differences over users."""
     figures: dict[str, Any] = {}
 
-    def measure(share: int, arm: str, asked: str, metric: str) -> NDArray[np.float64]:
-        return np.mean([metric_values(found[asked])[metric] for found in ranks[share, arm]], axis=0)
+    def measure(share: int, arm: str, task: str, metric: str) -> NDArray[np.float64]:
+        return np.mean([metric_values(found[task])[metric] for found in ranks[share, arm]], axis=0)
 
-    for name, asked, metric in MEASURES:
-        figures[f"{name}_queries"] = len(ranks[0, "ours"][0][asked])
+    for name, task, metric in MEASURES:
+        figures[f"{name}_queries"] = len(ranks[0, "ours"][0][task])
         for share in SHARES:
-            ours = measure(share, "ours", asked, metric)
+            ours = measure(share, "ours", task, metric)
             figures[f"{name}_{share}_ours"] = mean_interval(ours)
             for control, (arm, answer) in CONTROLS.items():
-                if not share or (answer and asked != "next"):
+                if not share or (answer and task != "next"):
                     continue
-                theirs = measure(share, arm, answer or asked, metric)
+                theirs = measure(share, arm, answer or task, metric)
                 figures[f"{name}_{share}_{control}"] = mean_interval(theirs)
                 figures[f"{name}_{share}_ours_minus_{control}"] = difference_interval(ours, theirs)
     for name, metric in (("recall10", "recall@10"), ("ndcg10", "ndcg@10")):

@@ -68,7 +68,7 @@ def main() -> None:
             "first_losses_against_one_process <= 1e-6",
             "largest_loss_difference <= 1e-6",
             "second_node_lost_first_agent_stayed == 1",
-            f"net_cut_seconds_until_told <= {TIMEOUT + 5}",
+            f"net_cut_seconds_until_reported <= {TIMEOUT + 5}",
             "net_cut_agents_stayed == 2",
         ],
         note="`vitrine launch pretrain --nodes 2` on each of two network namespaces with addresses and "
@@ -136,12 +136,12 @@ class TwoNodes:
     def start(self, place: int) -> subprocess.Popen[bytes]:
         command = vitrine("launch", self.folder, self.output)
         command += ["--nodes", "2", "--devices", "1", "--rdzv_endpoint", f"{NODES[0]}:{PORT}"]
-        with self.log(place).open("a") as told:
+        with self.log(place).open("a") as log_file:
             return subprocess.Popen(
                 on_node(NODES[place], command),
                 env=environment(),
-                stderr=told,
-                stdout=told,
+                stderr=log_file,
+                stdout=log_file,
                 start_new_session=True,
             )
 
@@ -223,21 +223,21 @@ def net(job: TwoNodes) -> dict[str, float]:
     began = time.monotonic()
     try:
         wait_for(lambda: job.events("hang"), PATIENCE)
-        told = time.monotonic() - began
-        time.sleep(max(0.0, TIMEOUT + 10 - told))
+        seconds = time.monotonic() - began
+        time.sleep(max(0.0, TIMEOUT + 10 - seconds))
         stayed = sum(agent.poll() is None for agent in job.agents)
     finally:
         pull(down=False)
-    return {"net_cut_seconds_until_told": told, "net_cut_agents_stayed": float(stayed)}
+    return {"net_cut_seconds_until_reported": seconds, "net_cut_agents_stayed": float(stayed)}
 
 
 def members(session: int) -> list[int]:
     """Processes of a session: an agent starts its own in sessions of theirs, as children."""
     found, children = [session], [session]
     while children:
-        asked = ["ps", "--no-headers", "-o", "pid", "--ppid", ",".join(map(str, children))]
-        said = subprocess.run(asked, check=False, capture_output=True, text=True).stdout
-        children = [int(pid) for pid in said.split()]
+        command = ["ps", "--no-headers", "-o", "pid", "--ppid", ",".join(map(str, children))]
+        listing = subprocess.run(command, check=False, capture_output=True, text=True).stdout
+        children = [int(pid) for pid in listing.split()]
         found += children
     return [pid for pid in found if Path(f"/proc/{pid}").exists()]
 

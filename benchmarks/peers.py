@@ -32,10 +32,10 @@ FOLDER = ROOT / "runs" / "peers"
 
 def make_peers_importable(*names: str) -> Path:
     """Installs peers (all, or those named) once into a folder of their own, the last of the import path."""
-    wanted = [f"{name}=={PEERS[name]}" for name in names or PEERS]
+    requirements = [f"{name}=={PEERS[name]}" for name in names or PEERS]
     note = FOLDER / "installed.txt"
     installed = note.read_text().split() if note.exists() else []
-    missing = [peer for peer in wanted if peer not in installed]
+    missing = [peer for peer in requirements if peer not in installed]
     if missing:
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--upgrade"]
         subprocess.run([*pip, "--target", str(FOLDER), *missing], check=True)

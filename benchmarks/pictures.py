@@ -80,24 +80,24 @@ def main() -> None:
 def scores_of(
     config: PipelineConfig,
     output: Path,
-    asked: ImageScoreConfig,
+    score_config: ImageScoreConfig,
     trainer: TrainerFactory = build_trainer,
 ) -> dict[str, Any]:
     run_stages(config, output, trainer, STAGES)
-    truth = asked.ground_truth.replace("{output}", str(output))
-    placed = replace(asked, ground_truth=truth)
+    truth = score_config.ground_truth.replace("{output}", str(output))
+    placed = replace(score_config, ground_truth=truth)
     folder = output / "image-scores"
     if not scored(folder, output / "image", placed):
         run_image_scores(output / "image", placed, folder)
     return json.loads((folder / SCORES_FILE).read_text())
 
 
-def scored(folder: Path, generator: Path, asked: ImageScoreConfig) -> bool:
+def scored(folder: Path, generator: Path, score_config: ImageScoreConfig) -> bool:
     """Whether these scores of this generator are there already; a change of code is not seen."""
     if not (folder / SCORES_FILE).exists():
         return False
     manifest = json.loads((folder / MANIFEST).read_text())  # of another generator, perhaps
-    same = manifest["config"] == json.loads(json.dumps(asdict(asked)))
+    same = manifest["config"] == json.loads(json.dumps(asdict(score_config)))
     return same and manifest["parents"]["generator"]["hash"] == open_artifact(generator).hash
 
 
@@ -105,8 +105,8 @@ def measured(scores: dict[str, Any]) -> dict[str, Any]:
     """The scores as flat figures."""
     figures: dict[str, Any] = {"users": scores["people"]}
     for name, found in scores["measures"].items():
-        for told in ("own", "swapped", "none"):
-            figures[f"{READ[name]}_{told}"] = interval(found[told])
+        for condition in ("own", "swapped", "none"):
+            figures[f"{READ[name]}_{condition}"] = interval(found[condition])
         contrast = "over" if "/" in found["contrast_name"] else "minus"
         figures[f"{READ[name]}_own_{contrast}_swapped"] = interval(found["contrast"])
     judged = scores["encoder_metrics"]
@@ -138,8 +138,8 @@ def created(output: Path) -> dict[str, float]:
     creative = replace(sampler.defaults, mode="creative")
     users = sampler.catalog.user_ids.tolist()
     items = sampler.catalog.items["item_id"]
-    asked = [(str(users[place]), items[row]) for place, row in enumerate(rows)]
-    drawn = sampler.sample(asked, creative)
+    requests = [(str(users[place]), items[row]) for place, row in enumerate(rows)]
+    drawn = sampler.sample(requests, creative)
     apart, kept, ground = [], [], []
     for row, picture in zip(rows, drawn, strict=True):
         own, mask = sampler.item_pixels(row)
@@ -157,13 +157,13 @@ def created(output: Path) -> dict[str, float]:
 
 def record_demo(output: Path, seeds: tuple[int, ...]) -> None:
     image = ImageConfig(trainer=TrainerConfig(max_steps=STEPS))
-    asked = ImageScoreConfig(num_users=NUM_USERS, ground_truth="{output}/world/ground_truth")
+    score_config = ImageScoreConfig(num_users=NUM_USERS, ground_truth="{output}/world/ground_truth")
     figures: dict[str, Any] = {}
     worst: dict[str, float] = {}
     for seed in seeds:
         folder = output / f"demo-{seed}"
-        found = measured(scores_of(settings_of("demo", seed, image=image), folder, asked))
-        found |= created(folder) | {"category_right": category_right(folder, asked)}
+        found = measured(scores_of(settings_of("demo", seed, image=image), folder, score_config))
+        found |= created(folder) | {"category_right": category_right(folder, score_config)}
         figures |= {f"{name}_seed{seed}": value for name, value in found.items()}
         for name, value in (
             ("users", found["people"]),
@@ -229,15 +229,17 @@ def record_fashion(output: Path) -> None:
         trainer=TrainerConfig(max_steps=FASHION_STEPS, precision="bf16-mixed"),
         sampling=GARMENTS,
     )
-    asked = ImageScoreConfig(num_users=NUM_USERS, classifier_steps=JUDGE_STEPS, sampling=GARMENTS)
+    score_config = ImageScoreConfig(
+        num_users=NUM_USERS, classifier_steps=JUDGE_STEPS, sampling=GARMENTS
+    )
     halfway = output / "half-trained.pt"
 
     def trainer(config: TrainerConfig, folder: Path, title: str, **options: Any) -> pl.Trainer:
         callbacks = [*options.pop("callbacks", ()), HalfTrained(halfway)]
         return build_trainer(config, folder, title, callbacks=callbacks, **options)
 
-    scores = scores_of(settings_of("fashion", 0, image=image), output, asked, trainer)
-    figures = measured(scores) | kinds(output, halfway, asked)
+    scores = scores_of(settings_of("fashion", 0, image=image), output, score_config, trainer)
+    figures = measured(scores) | kinds(output, halfway, score_config)
     figures["kid_over_half_trained"] = figures["kid_asked_for"] / figures["kid_half_trained"]
     write_record(
         "image-fashion",
@@ -290,10 +292,10 @@ def requests_of(generator: Path, number: int) -> Requests:
 class Samples:
     """What those asked for are drawn, as the judge that the scores left behind sees it."""
 
-    def __init__(self, output: Path, asked: ImageScoreConfig) -> None:
-        self.asked = asked
+    def __init__(self, output: Path, score_config: ImageScoreConfig) -> None:
+        self.score_config = score_config
         self.sampler, self.users, self.items, self.vectors = requests_of(
-            output / "image", asked.num_users
+            output / "image", score_config.num_users
         )
         self.eyes = ImageAttributeClassifier.from_pretrained(output / "image-scores" / JUDGE)
 
@@ -302,7 +304,7 @@ class Samples:
             self.users.states["own"],
             self.vectors,
             list(range(len(self.items))),
-            **pipeline_arguments(self.asked.sampling),
+            **pipeline_arguments(self.score_config.sampling),
         )
         return self.eyes.features(pictures)
 
@@ -314,18 +316,18 @@ class Samples:
         return [a == b for a, b in zip(read, true, strict=True) if b in self.eyes.labels[name]]
 
 
-def category_right(output: Path, asked: ImageScoreConfig) -> float:
-    drawn = Samples(output, asked)
+def category_right(output: Path, score_config: ImageScoreConfig) -> float:
+    drawn = Samples(output, score_config)
     return float(np.mean(drawn.right(drawn.features(), "category")))
 
 
 @torch.no_grad()
-def kinds(output: Path, halfway: Path, asked: ImageScoreConfig) -> dict[str, float]:
+def kinds(output: Path, halfway: Path, score_config: ImageScoreConfig) -> dict[str, float]:
     """Whether what was drawn is of the garment's type, and what half the training was worth."""
-    drawn = Samples(output, asked)
+    drawn = Samples(output, score_config)
     pipeline, catalog = drawn.sampler.pipeline, drawn.sampler.catalog
-    wanted = sorted({*drawn.items.tolist(), *drawn.users.items.tolist()})
-    _, real = encode_catalog_images(catalog, wanted, pipeline.codec.frames[0], drawn.eyes)
+    rows = sorted({*drawn.items.tolist(), *drawn.users.items.tolist()})
+    _, real = encode_catalog_images(catalog, rows, pipeline.codec.frames[0], drawn.eyes)
     whole = drawn.features()
     figures = {}
     for name in (GROUP, TYPE):

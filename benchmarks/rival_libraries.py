@@ -57,11 +57,11 @@ class Shop:
         return users, history, self.arrays["items"][self.arrays["offsets"][users] + positions]
 
 
-def ndcg(scores: np.ndarray, history: csr_matrix, wanted: np.ndarray) -> float:
+def ndcg(scores: np.ndarray, history: csr_matrix, targets: np.ndarray) -> float:
     """NDCG@10 of one target each, items of the history left out; a target is first among its equals."""
     found = history.tocoo()
     scores = scores.copy()
-    mine = scores[np.arange(len(wanted)), wanted].copy()
+    mine = scores[np.arange(len(targets)), targets].copy()
     scores[found.row, found.col] = -np.inf
     ranks = 1 + (scores > mine[:, None]).sum(axis=1)
     return float(np.where(ranks <= 10, 1 / np.log2(ranks + 1), 0.0).mean())
@@ -71,12 +71,12 @@ class Patience:
     """Keeps the best state on validation; says when as many looks have not found a better one."""
 
     def __init__(self, shop: Shop, score: Score, settings: dict[str, Any]) -> None:
-        self.users, self.history, self.wanted = shop.targets("validation", settings["max_users"])
+        self.users, self.history, self.targets = shop.targets("validation", settings["max_users"])
         self.score, self.patience = score, settings["patience"]
         self.best, self.waited, self.state = -1.0, 0, []
 
     def look(self, state: State) -> bool:
-        found = ndcg(self.score(state, self.users), self.history, self.wanted)
+        found = ndcg(self.score(state, self.users), self.history, self.targets)
         if found > self.best:
             self.best, self.waited, self.state = found, 0, [part.copy() for part in state]
         else:
@@ -105,8 +105,8 @@ def item_knn(shop: Shop, settings: dict[str, Any]) -> tuple[float, np.ndarray]:
     def scores(history: csr_matrix) -> np.ndarray:
         return (history @ model.similarity).toarray().astype(np.float32)
 
-    _, history, wanted = shop.targets("validation", max_users)
-    best = ndcg(scores(history), history, wanted)
+    _, history, targets = shop.targets("validation", max_users)
+    best = ndcg(scores(history), history, targets)
     return best, scores(shop.targets("test")[1])
 
 

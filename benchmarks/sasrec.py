@@ -136,8 +136,8 @@ def train(who: str, settings: dict[str, Any], seed: int) -> Curve:
 def train_once(who: str, settings: dict[str, Any]) -> Curve:
     """A fresh process trains one of the two; what was trained at this commit is not trained again."""
     ways = {"ours": _train_ours, "rectools": _train_rectools}
-    asked = hashlib.sha256(json.dumps([who, settings, commit()]).encode()).hexdigest()
-    kept = WORK / f"{who}-{asked[:12]}.npz"
+    key = hashlib.sha256(json.dumps([who, settings, commit()]).encode()).hexdigest()
+    kept = WORK / f"{who}-{key[:12]}.npz"
     if not kept.exists():
         WORK.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:
@@ -222,12 +222,12 @@ class Looks(pl.Callback):
 
 def cell(folder: Path, settings: dict[str, Any]) -> None:
     """Ours, as `vitrine finetune --features id --transfer scratch` trains it, with other looks."""
-    asked, looks = dict(settings), []
-    every, seed = asked.pop("every"), asked.pop("seed")
+    settings, looks = dict(settings), []
+    every, seed = settings.pop("every"), settings.pop("seed")
     shop = {"catalog.path": MOVIES, "catalog.source": "movielens", "split.kind": "leave-one-out"}
     fixed = {"features": "id", "transfer": "scratch", "trainer.progress": "false"}
-    asked = {**shop, **fixed, "trainer.checkpoint_every": 0, "trainer.seed": seed, **asked}
-    arguments = [part for name, value in asked.items() for part in (f"--{name}", str(value))]
+    settings = {**shop, **fixed, "trainer.checkpoint_every": 0, "trainer.seed": seed, **settings}
+    arguments = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
     config = load_settings(FinetuneConfig, None, arguments)
 
     def with_looks(

@@ -157,15 +157,15 @@ def cluster() -> Iterator[str]:
     daemons = [subprocess.Popen(command, stdout=quiet, stderr=quiet) for command in commands]
     try:
         try:
-            wait_for(lambda: told("sinfo", "-h", "-o", "%T %D").strip() == "idle 2", 60)
+            wait_for(lambda: run_command("sinfo", "-h", "-o", "%T %D").strip() == "idle 2", 60)
         except TimeoutError:
             logs = (folder / "slurmctld.log").read_text(errors="replace").splitlines()
             sys.exit(f"no cluster here: SLURM does not start: {logs[-1]}")
-        yield told("sinfo", "--version").strip()
+        yield run_command("sinfo", "--version").strip()
     finally:
-        told("scancel", "--me")
+        run_command("scancel", "--me")
         with suppress(TimeoutError):
-            wait_for(lambda: not told("squeue", "-h").strip(), 60)
+            wait_for(lambda: not run_command("squeue", "-h").strip(), 60)
         for daemon in reversed(daemons):
             daemon.terminate()
             daemon.wait()
@@ -185,15 +185,15 @@ def two_nodes(folder: Path) -> dict[str, int]:
         where.mkdir()
         script = where / "job.sbatch"
         script.write_text(batch_script(job, options, str(stub), where))
-        number = told("sbatch", "--parsable", str(script)).strip()
+        number = run_command("sbatch", "--parsable", str(script)).strip()
         wait_for(lambda where=where: len(list(where.glob("began-*"))) == 2)
         if what == "told":
-            told("scancel", "--batch", "--signal=USR1", number)
+            run_command("scancel", "--batch", "--signal=USR1", number)
             wait_for(lambda where=where: len(list(where.glob("again-*"))) == 2)
             figures["nodes_told"] = len(list(where.glob("heard-*")))
             figures["nodes_started_again"] = len(list(where.glob("again-*")))
         else:
-            told("scancel", number)
+            run_command("scancel", number)
             wait_for(lambda number=number: not queued(number))
             time.sleep(10)
             figures["cancelled_requeued"] = int(queued(number))
@@ -211,10 +211,10 @@ def training(folder: Path) -> dict[str, object]:
     command += ["--devices", "2", "--cpus", "1", "--time", "30", "--work", str(logs)]
     command += ["--config", str(folder / "tiny.yaml"), "--catalog.path", str(world)]
     command += ["--output", str(output)]
-    said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    number = said.split()[-1]
+    stdout = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    number = stdout.split()[-1]
     wait_for(lambda: list(folder.glob("encoder.work/**/checkpoint.json")), PATIENCE)
-    told("scancel", "--batch", "--signal=USR1", number)
+    run_command("scancel", "--batch", "--signal=USR1", number)
     wait_for(lambda: not queued(number), PATIENCE)
     log = (logs / f"vitrine-pretrain-{number}.log").read_text()
     print(log, file=sys.stderr)
@@ -233,10 +233,10 @@ def numbers_after(text: str, words: str) -> list[int]:
 
 
 def queued(number: str) -> bool:
-    return bool(told("squeue", "-h", "-j", number).strip())
+    return bool(run_command("squeue", "-h", "-j", number).strip())
 
 
-def told(*command: str) -> str:
+def run_command(*command: str) -> str:
     return subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True).stdout
 
 

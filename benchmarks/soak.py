@@ -119,15 +119,15 @@ def last_loss(world: Path, folder: Path, seed: int) -> float:
 
 def soaked(world: Path, folder: Path, seed: int, steps: int = STEPS) -> dict[str, float]:
     """What became of one run that is struck, beside one that is not."""
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     spoilt, lacking = folder / f"spoilt-{seed}", folder / f"lacking-{seed}"
-    spoil_pictures(world, spoilt, lacking, dice)
-    poisoned = sorted(dice.sample(range(steps), max(1, round(POISONED * steps))))
+    spoil_pictures(world, spoilt, lacking, rng)
+    poisoned = sorted(rng.sample(range(steps), max(1, round(POISONED * steps))))
     run = {"steps": steps, "every": EVERY, "nan_steps": poisoned, "max_broken": 0.2}
     devices = 2 if seed % 4 == 3 else 1
     if devices > 1:
         run |= {"devices": devices, "strategy": "ddp"}
-    strikes = draw_strikes(dice, steps, devices)
+    strikes = draw_strikes(rng, steps, devices)
     calm, struck, faultless = (folder / f"{n}-{seed}" for n in ("calm", "struck", "faultless"))
     live(lacking, faultless, {**run, "nan_steps": []}, [])
     live(spoilt, calm, run, [])
@@ -154,34 +154,34 @@ def soaked(world: Path, folder: Path, seed: int, steps: int = STEPS) -> dict[str
         "seconds_per_step": sum(kept.values()) / steps,
         "seconds_per_start": (seconds - sum(float(took) for _, took in done)) / starts,
     }
-    told = f"{figures['goodput']:.3f} of steps kept, {figures['loss_difference']:.2g}"
-    print(f"run {seed}: {len(strikes)} strikes, {told}", flush=True)
+    summary = f"{figures['goodput']:.3f} of steps kept, {figures['loss_difference']:.2g}"
+    print(f"run {seed}: {len(strikes)} strikes, {summary}", flush=True)
     return figures
 
 
-def spoil_pictures(world: Path, spoilt: Path, lacking: Path, dice: random.Random) -> None:
+def spoil_pictures(world: Path, spoilt: Path, lacking: Path, rng: random.Random) -> None:
     """Two copies of a shop: some pictures cannot be read in the one, and are not there in the other."""
     for copy in (spoilt, lacking):
         shutil.copytree(world, copy)
-    pictures = dice.sample(sorted((spoilt / "images").iterdir()), BROKEN_PICTURES)
+    pictures = rng.sample(sorted((spoilt / "images").iterdir()), BROKEN_PICTURES)
     for number, path in enumerate(pictures):
         (lacking / "images" / path.name).unlink()
         content = path.read_bytes()
         cut = content[: len(content) // 3]
-        path.write_bytes(cut if number % 2 else dice.randbytes(len(content)))
+        path.write_bytes(cut if number % 2 else rng.randbytes(len(content)))
 
 
 def draw_strikes(
-    dice: random.Random, steps: int, devices: int
+    rng: random.Random, steps: int, devices: int
 ) -> list[tuple[float, signal.Signals, int]]:
     """(step, what, to which rank), at least one kill and one signal; the first one first."""
     asks = (signal.SIGTERM, signal.SIGUSR1)
-    kinds = [signal.SIGKILL, dice.choice(asks)]
-    kinds += [dice.choice((signal.SIGKILL, *asks)) for _ in range(dice.randrange(4))]
-    dice.shuffle(kinds)
-    places = sorted(dice.uniform(0.02, 0.98) * steps for _ in kinds)
+    kinds = [signal.SIGKILL, rng.choice(asks)]
+    kinds += [rng.choice((signal.SIGKILL, *asks)) for _ in range(rng.randrange(4))]
+    rng.shuffle(kinds)
+    places = sorted(rng.uniform(0.02, 0.98) * steps for _ in kinds)
     return [
-        (place, kind, dice.randrange(devices)) for place, kind in zip(places, kinds, strict=True)
+        (place, kind, rng.randrange(devices)) for place, kind in zip(places, kinds, strict=True)
     ]
 
 
@@ -200,11 +200,11 @@ def live(
     log = output.with_suffix(".log")
     while not output.exists():
         started += 1
-        with log.open("a") as told:
+        with log.open("a") as log_file:
             agent = subprocess.Popen(
                 command,
-                stderr=told,
-                stdout=told,
+                stderr=log_file,
+                stdout=log_file,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
             )
         try:

@@ -170,12 +170,12 @@ def ranking_ways(num_users: int, items: int) -> dict[str, Callable[[], np.ndarra
     bought = np.stack(
         [rng.choice(items - num_users, HISTORY, replace=False) for _ in range(num_users)]
     )
-    wanted = np.arange(items - num_users, items)  # in no history
+    target_items = np.arange(items - num_users, items)  # in no history
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     ranker = Ranker(Recommender(None, reader), vectors)
     near = ranker.user_states([*bought]).numpy() + 0.25 * rng.standard_normal((num_users, WIDTH))
-    vectors[wanted[::2]] = (near / np.linalg.norm(near, axis=1, keepdims=True))[::2]
-    rows = np.concatenate([bought, wanted[:, None]], axis=1).astype(np.int32)
+    vectors[target_items[::2]] = (near / np.linalg.norm(near, axis=1, keepdims=True))[::2]
+    rows = np.concatenate([bought, target_items[:, None]], axis=1).astype(np.int32)
     interactions = SimpleNamespace(
         offsets=np.arange(num_users + 1) * (HISTORY + 1), items=rows.ravel()
     )
@@ -199,7 +199,7 @@ def ranking_ways(num_users: int, items: int) -> dict[str, Callable[[], np.ndarra
             scores[users.repeat_interleave(HISTORY), seen] = -np.inf
             _, best = torch.topk(scores, 10, dim=-1)
             positives = torch.zeros_like(scores, dtype=torch.int)
-            positives[users, torch.from_numpy(wanted[chosen])] = 1
+            positives[users, torch.from_numpy(target_items[chosen])] = 1
             lengths = positives.sum(dim=1, keepdim=True)
             hits.append(torch.cat([torch.gather(positives, 1, best), lengths], dim=1))
         return torch.cat(hits)[:, :10].numpy() @ discounts

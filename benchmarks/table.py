@@ -130,15 +130,15 @@ def stale_quotes(text: str, records: Sequence[Record]) -> list[str]:
 def outdated_pages(root: Path = ROOT, results: Path = RESULTS) -> dict[Path, str]:
     """Page → what it ought to say, for each page that does not agree with the records."""
     records = load_records(results)
-    wanted: dict[Path, str] = {}
+    expected: dict[Path, str] = {}
     if records or (root / "benchmarks" / "RESULTS.md").exists():
-        wanted[root / "benchmarks" / "RESULTS.md"] = results_page(records)
+        expected[root / "benchmarks" / "RESULTS.md"] = results_page(records)
     readme = root / "README.md"
     if readme.exists():
-        wanted[readme] = fill_quotes(readme.read_text(encoding="utf-8"), records)
+        expected[readme] = fill_quotes(readme.read_text(encoding="utf-8"), records)
     return {
         path: text
-        for path, text in wanted.items()
+        for path, text in expected.items()
         if not path.exists() or path.read_text(encoding="utf-8") != text
     }
 

@@ -59,9 +59,13 @@ def settings_of(shop: str, seed: int, **generator: Any) -> PipelineConfig:
     )
 
 
-def scores_of(config: PipelineConfig, output: Path, asked: TextScoreConfig) -> tuple[Path, Any]:
+def scores_of(
+    config: PipelineConfig, output: Path, score_config: TextScoreConfig
+) -> tuple[Path, Any]:
     run_stages(config, output, build_trainer, STAGES)
-    placed = replace(asked, ground_truth=asked.ground_truth.replace("{output}", str(output)))
+    placed = replace(
+        score_config, ground_truth=score_config.ground_truth.replace("{output}", str(output))
+    )
     folder = run_text_scores(output / "text", placed, output / "text-scores")
     return folder, json.loads((folder / SCORES_FILE).read_text())
 
@@ -122,7 +126,7 @@ def record_demo(output: Path, seeds: tuple[int, ...]) -> None:
         tasks=("title", "description", "review", "reason"),
         trainer=TrainerConfig(max_steps=2000),
     )
-    asked = TextScoreConfig(
+    score_config = TextScoreConfig(
         num_users=NUM_USERS,
         num_generated=NUM_USERS,
         ground_truth="{output}/world/ground_truth",
@@ -131,7 +135,7 @@ def record_demo(output: Path, seeds: tuple[int, ...]) -> None:
     figures = DemoFigures()
     for seed in seeds:
         config = settings_of("demo", seed, text=text)
-        _, scores = scores_of(config, output / f"demo-{seed}", asked)
+        _, scores = scores_of(config, output / f"demo-{seed}", score_config)
         figures.add_likelihood(seed, scores)
         figures.add_readings(seed, scores)
         figures.add_written(seed, scores)
@@ -174,24 +178,26 @@ def record_real(output: Path) -> None:
     pages = []
     for shop, asked_text in text.items():
         placed = replace(asked_text, trainer=TrainerConfig(max_steps=3000))
-        asked = TextScoreConfig(num_users=NUM_USERS, num_generated=NUM_USERS)
-        folder, scores = scores_of(settings_of(shop, 0, text=placed), output / shop, asked)
+        score_config = TextScoreConfig(num_users=NUM_USERS, num_generated=NUM_USERS)
+        folder, scores = scores_of(settings_of(shop, 0, text=placed), output / shop, score_config)
         pages.append((folder / SAMPLES_FILE).read_text(encoding="utf8"))
         figures[f"{shop}_users"] = scores["num_users"]
         for task, found in scores["generated"].items():
             likelihood = scores["likelihood"][f"{task}, item hidden"]
-            for told in ("own", "swapped", "none"):
-                figures[f"{shop}_{task}_perplexity_{told}"] = likelihood[told]["perplexity"]
-            for told in ("swapped", "none"):
-                gap = interval(likelihood[f"{told}_minus_own"])
-                figures[f"{shop}_{task}_{told}_minus_own"] = gap
+            for condition in ("own", "swapped", "none"):
+                figures[f"{shop}_{task}_perplexity_{condition}"] = likelihood[condition][
+                    "perplexity"
+                ]
+            for condition in ("swapped", "none"):
+                gap = interval(likelihood[f"{condition}_minus_own"])
+                figures[f"{shop}_{task}_{condition}_minus_own"] = gap
             whose = scores["identification"][f"{task}, item hidden"]["accuracy"]
             figures[f"{shop}_{task}_identified_among_20"] = interval(whose)
             for hidden in (False, True):
                 likeness = (found["item_hidden"] if hidden else found)["rouge_l"]
                 key = f"{shop}_{task}_rouge_l{'_item_hidden' if hidden else ''}"
-                for told in ("own", "swapped", "none", "own_minus_none"):
-                    figures[f"{key}_{told}"] = interval(likeness[told])
+                for condition in ("own", "swapped", "none", "own_minus_none"):
+                    figures[f"{key}_{condition}"] = interval(likeness[condition])
             figures[f"{shop}_{task}_unsupported"] = found["unsupported_claims"]
             figures[f"{shop}_{task}_near_copies"] = found["near_copies"]
             figures[f"{shop}_{task}_unique"] = found["unique"]

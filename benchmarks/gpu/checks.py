@@ -66,16 +66,16 @@ def step_errors(device: str) -> dict[str, Any]:
         flat = [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in weights]
         return torch.cat([loss.detach().view(1), *flat]).cpu().double()
 
-    wanted = gradients("")
+    expected = gradients("")
     module = our_module(size, PAIRS).to(device)
     return {
-        "step_gradient_error": distance(gradients(device, groups=3), wanted),
-        "parts_gradient_error": distance(gradients(device, parts=3), wanted),
-        "compiled_gradient_error": distance(gradients(device, compiled=True), wanted),
-        "bf16_gradient_error": distance(gradients(device, half=True), wanted),
+        "step_gradient_error": distance(gradients(device, groups=3), expected),
+        "parts_gradient_error": distance(gradients(device, parts=3), expected),
+        "compiled_gradient_error": distance(gradients(device, compiled=True), expected),
+        "bf16_gradient_error": distance(gradients(device, half=True), expected),
         "attention": attention_of(module.encoder, batch_of(size, PAIRS, device)),
     }
 
 
-def distance(found: Tensor, wanted: Tensor) -> float:
-    return float((found - wanted).norm() / wanted.norm())
+def distance(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).norm() / expected.norm())

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 
 from benchmarks.gpu.checks import checks
-from benchmarks.gpu.steps import large_batches, release, speeds, told
+from benchmarks.gpu.steps import large_batches, record_failure, release, speeds
 from benchmarks.gpu.towers import SIZES, peak_of
 from benchmarks.record import RESULTS, ROOT, write_record
 
@@ -89,7 +89,7 @@ class Run:
             return
         started = time.monotonic()
         found: dict[str, Any] = {}
-        with told(name, found):
+        with record_failure(name, found):
             found |= measure()
         release(self.device)
         prefix = "" if name in ("checks", "zero") else f"{name.split('_')[0]}_"
@@ -121,7 +121,7 @@ class Run:
         found: dict[str, Any] = {}
         cells: dict[str, Any] = {}
         for strategies in [STRATEGIES] if self.tiny else [(one,) for one in STRATEGIES]:
-            with told("_".join(strategies).replace("-", "_"), found):
+            with record_failure("_".join(strategies).replace("-", "_"), found):
                 cells |= self.cell(strategies, size)
         for strategy, cell in cells.items():
             name = strategy.replace("-", "_")
@@ -131,7 +131,7 @@ class Run:
             plain = cells["auto"]
             for precision, kind in (("32-true", ""), ("bf16-mixed", "bf16_")):
                 pairs = zip(cell[precision]["losses"], plain[precision]["losses"], strict=True)
-                difference = max(abs(mine - wanted) / abs(wanted) for mine, wanted in pairs)
+                difference = max(abs(mine - expected) / abs(expected) for mine, expected in pairs)
                 found[f"{name}_{kind}loss_difference"] = difference
             if peak:
                 found[f"{name}_share"] = peak / plain["bf16-mixed"]["peak_gib"]

@@ -102,7 +102,7 @@ def speeds(
     )
     figures["batch"] = pairs
     for name, make in made.items():
-        with told(name, figures):
+        with record_failure(name, figures):
             who = eager.get(name) or make()
             prepare(who, size, pairs, device)
             for _ in range(2):  # compiles
@@ -141,7 +141,7 @@ def large_batches(
         "parts": (pairs * parts, {"parts": parts}),
     }
     for name, (batch, settings) in cells.items():
-        with told(name, figures):
+        with record_failure(name, figures):
             who = ours(size, device, compiled=True, **settings)
             prepare(who, size, batch, device)
             for _ in range(2):
@@ -212,7 +212,7 @@ def release(device: str) -> None:
 
 
 @contextmanager
-def told(name: str, figures: dict[str, Any]) -> Iterator[None]:
+def record_failure(name: str, figures: dict[str, Any]) -> Iterator[None]:
     """What fails here is told and kept, and the rest goes on."""
     try:
         yield

@@ -95,14 +95,14 @@ def test_a_damaged_cached_catalog_is_detected_and_converted_again(world, cache, 
     expected = world().interactions.items.tolist()
     (made,) = (cache / "catalogs").iterdir()
     files = sorted(made.iterdir())
-    dice = random.Random(0)
+    rng = random.Random(0)
     for place in range(5 * len(files)):
         path = files[place % len(files)]
         content = bytearray(path.read_bytes())
         if place < len(files):
-            content = content[: dice.randrange(len(content))]
+            content = content[: rng.randrange(len(content))]
         else:
-            content[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
+            content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
         path.write_bytes(bytes(content))
         catalog = load_catalog(CatalogConfig(str(world.folder)))
         assert "is damaged" in capsys.readouterr().err, path.name
