@@ -360,38 +360,6 @@ def test_what_embed_wrote_can_be_read_as_features(shop: Catalog, tmp_path: Path)
     assert content["values"].argmax(dim=1).tolist() == [1, 0]
 
 
-def test_decoding_goes_on_where_it_was_stopped(
-    folder: Path, shop: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from pretrain.modalities import media
-
-    monkeypatch.setenv("VITRINE_CACHE", str(tmp_path))
-    monkeypatch.setattr(media, "BLOCK", 2)
-    asked: list[str] = []
-
-    def decode(path: str, stop_at: str = "") -> np.ndarray:
-        name = Path(path).stem
-        if name == stop_at:
-            raise KeyboardInterrupt
-        asked.append(name)
-        return np.full(3, len(asked), dtype=np.uint8)
-
-    def cache(stop_at: str = "") -> media.MediaCache:
-        arguments = (shop, "audio", "test", (3,), np.uint8)
-        return media.MediaCache(*arguments, lambda path: decode(path, stop_at), "Reading")
-
-    with pytest.raises(KeyboardInterrupt):
-        cache(stop_at="date")
-    assert set(asked) >= {"ash", "birch"}
-    done = cache()
-    assert asked.count("ash") == asked.count("birch") == 1
-    assert done.present.tolist() == [True] * 5 + [False]
-    assert (done.values[done.present] > 0).all()
-    count = len(asked)
-    cache()
-    assert len(asked) == count, "nothing is decoded twice"
-
-
 def test_places_of_modalities_and_attributes_survive_saving(shop: Catalog, tmp_path: Path) -> None:
     """A gate and an attribute tower tell what they read apart by its place alone."""
     more = {
