@@ -24,7 +24,7 @@ from benchmarks.tiny_encoders import (
 )
 from pretrain.artifact import count_parameters
 from pretrain.encoder import ItemEncoder
-from pretrain.objectives.contrast import symmetric_contrast
+from pretrain.objectives.contrast import symmetric_info_nce
 
 BATCH, PIXELS, NUM_BATCHES = 128, 64, 4
 VISION = {"num_hidden_layers": 3, **TRUNK, "image_size": PIXELS, "patch_size": 16}
@@ -103,7 +103,7 @@ def encoder_loss(encoder: ItemEncoder, log_scale: Tensor, batch: dict[str, Tenso
     text = {**batch, "present": present}
     image = {"present": present, "pixel_values": text.pop("pixel_values")}
     vectors = encoder({"text": text, "image": image}).projected_embeddings
-    return symmetric_contrast(vectors[:, 0], vectors[:, 1], log_scale.exp(), present)
+    return symmetric_info_nce(vectors[:, 0], vectors[:, 1], log_scale.exp(), present)
 
 
 def clip_loss(peer: Any, batch: dict[str, Tensor]) -> Tensor:
@@ -138,7 +138,7 @@ def assert_equal_outputs(encoder: ItemEncoder, peer: Any, batch: dict[str, Tenso
     assert_close(seen, found.vision_model_output.last_hidden_state[:, 0])
     everything = torch.ones(BATCH, dtype=torch.bool)
     scale = peer.logit_scale.exp().view(1)
-    loss = symmetric_contrast(found.text_embeds, found.image_embeds, scale, everything)
+    loss = symmetric_info_nce(found.text_embeds, found.image_embeds, scale, everything)
     assert_close(loss, found.loss)
 
 

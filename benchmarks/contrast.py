@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from finetune.statistics import Interval
-from pretrain.objectives.contrast import sigmoid_contrast, symmetric_contrast
+from pretrain.objectives.contrast import sigmoid_loss, symmetric_info_nce
 
 WIDTH = 256
 ROUNDS = 9
@@ -37,9 +37,9 @@ def steps(loss: str, batch: int) -> dict[str, Step]:
 
     def ours() -> tuple[Tensor, ...]:
         if loss == "infonce":
-            value = symmetric_contrast(left, right, scale, everything)
+            value = symmetric_info_nce(left, right, scale, everything)
         else:
-            value = sigmoid_contrast(left, right, scale, bias, everything)
+            value = sigmoid_loss(left, right, scale, bias, everything)
         return value.detach(), *torch.autograd.grad(value, leaves)
 
     peer = ClipLoss() if loss == "infonce" else SigLipLoss()

@@ -29,7 +29,7 @@ def main() -> None:
         command="python -m benchmarks.elastic",
         seeds=[0],
         figures=figures,
-        sources=[*CHECKPOINTS, "benchmarks/shards.py", "launch/reshard.py", "pretrain/rows.py"],
+        sources=[*CHECKPOINTS, "benchmarks/shards.py", "launch/reshard.py", "pretrain/packing.py"],
         goal=[
             f"changes == {len(CHANGES)}",
             "largest_loss_difference <= 1e-6",

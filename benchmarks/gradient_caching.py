@@ -18,7 +18,7 @@ from benchmarks.tiny_encoders import (
 )
 from pretrain.encoder import ItemEncoder
 from pretrain.grad_cache import encode_in_micro_batches
-from pretrain.objectives.contrast import symmetric_contrast
+from pretrain.objectives.contrast import symmetric_info_nce
 
 PART_TOKENS = 8192
 """Tokens of one micro-batch: as many as `vitrine embed` reads at once."""
@@ -55,7 +55,7 @@ def cached_steps(
             ).item
             for column in columns
         )
-        return symmetric_contrast(left, right, torch.tensor([SCALE]), everything)
+        return symmetric_info_nce(left, right, torch.tensor([SCALE]), everything)
 
     def theirs() -> Tensor:
         return peer([dict(column) for column in columns], None)

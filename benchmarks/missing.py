@@ -28,7 +28,7 @@ from pretrain.artifact import EncoderBundle, new_encoder
 from pretrain.config import PretrainConfig
 from pretrain.content_loader import ItemContentLoader
 from pretrain.data import PretrainData
-from pretrain.modalities import PictureSource
+from pretrain.modalities import ImageSource
 from pretrain.module import PretrainModule
 from pretrain.projection_init import initialize_projections
 from pretrain.retrieval import between_modalities, hold_out, next_items
@@ -215,7 +215,7 @@ class Study:
 def hide_pictures(reader: ItemContentLoader, missing: NDArray[np.bool_], black: bool) -> None:
     """Lets a reader see no picture of `missing`, or a black one."""
     source = reader.sources["image"]
-    assert isinstance(source, PictureSource)
+    assert isinstance(source, ImageSource)
     cache = source.cache
     if black:
         blackened = np.where(missing[:, None, None, None], np.uint8(0), cache.values)

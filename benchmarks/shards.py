@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from benchmarks.record import write_record
 from benchmarks.sources import CHECKPOINTS
 from catalog.demo import build_demo_world
-from pretrain.rows import HistoryRows, StepOrder, stack_rows
+from pretrain.packing import PackedHistories, StepSampler, stack_rows
 from tests.pretrain.runs import (
     differing_bytes,
     facts,
@@ -60,7 +60,7 @@ def main() -> None:
             "launch/strategies.py",
             "pretrain/module.py",
             "pretrain/optim.py",
-            "pretrain/rows.py",
+            "pretrain/packing.py",
         ],
         goal=[
             *(f"{strategy}_loss_difference <= 1e-4" for strategy in STRATEGIES),
@@ -153,9 +153,9 @@ def seconds_to(row: int) -> float:
         items=np.random.default_rng(0).integers(100_000, size=users * taken).astype(np.int32),
     )
     lengths = np.full(users, taken, dtype=np.int32)
-    data = HistoryRows(interactions, lengths, 100_000, 32, seed=0)  # pyright: ignore[reportArgumentType]
+    data = PackedHistories(interactions, lengths, 100_000, 32, seed=0)  # pyright: ignore[reportArgumentType]
     started = time.perf_counter()
-    order = StepOrder(2 * row // rows, rows, first_step=row // rows)
+    order = StepSampler(2 * row // rows, rows, first_step=row // rows)
     next(iter(DataLoader(data, batch_sampler=order, collate_fn=stack_rows)))
     return time.perf_counter() - started
 

@@ -44,7 +44,7 @@ PRETRAINING = [
     "pretrain/module.py",
     "pretrain/objectives/*.py",
     "pretrain/optim.py",
-    "pretrain/rows.py",
+    "pretrain/packing.py",
     "pretrain/projection_init.py",
     "pretrain/towers.py",
 ]

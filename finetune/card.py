@@ -9,7 +9,7 @@ from huggingface_hub import EvalResult
 
 from catalog.config import CatalogConfig
 from finetune.transfer import has_own_encoder, without_towers
-from pretrain.card import ABOUT_FILES, front_matter
+from pretrain.model_card import ABOUT_FILES, front_matter
 
 METRIC_NAMES = {
     "test/ndcg@10": "NDCG@10",

@@ -14,7 +14,7 @@ from catalog.splits import Split
 from finetune.config import FinetuneDataConfig
 from pretrain.content_loader import ItemContentLoader, to_device
 from pretrain.modalities import Content
-from pretrain.rows import HistoryRows, Row, order_for, stack_rows
+from pretrain.packing import PackedHistories, Row, stack_rows, step_sampler
 
 
 @dataclass
@@ -59,7 +59,7 @@ class FinetuneData(pl.LightningDataModule):
         self.loader = loader
         self.config = config
         self.num_items = catalog.num_items
-        self.rows = HistoryRows(
+        self.rows = PackedHistories(
             catalog.interactions,
             split.train_end,
             catalog.num_items,
@@ -72,7 +72,7 @@ class FinetuneData(pl.LightningDataModule):
         assert self.trainer is not None
         return DataLoader(
             self.rows,
-            batch_sampler=order_for(self.trainer, self.config.rows),
+            batch_sampler=step_sampler(self.trainer, self.config.rows),
             num_workers=self.config.workers,
             collate_fn=self.collate,
             persistent_workers=self.config.workers > 0,
@@ -86,7 +86,7 @@ class FinetuneData(pl.LightningDataModule):
         return FinetuneBatch(items, segments, torch.from_numpy(fresh), self.loader.read(fresh))
 
     def brief_batch(self) -> FinetuneBatch:
-        """Two slots and two items: enough to find the weights that a step reads (`pretrain.unused`)."""
+        """Two slots and two items: enough to find the weights a step uses (`pretrain.unused_parameters`)."""
         items, segments, links = self.rows[0]
         items, segments, _ = stack_rows([(items[:2], segments[:2], links[:2])])
         if self.loader is None:

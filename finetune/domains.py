@@ -25,7 +25,7 @@ from finetune.manifest import check_base, serves_repeats
 from finetune.ranker import History, Ranker
 from finetune.recommender import Recommender
 from pretrain.artifact import open_encoder
-from pretrain.hub import foreign
+from pretrain.hub import one_line_errors
 from pretrain.vector_file import open_vectors
 from pretrain.vectors_artifact import VECTORS_FILE
 
@@ -156,7 +156,7 @@ class DomainStore:
         """Reads the store of a folder; with `new`, an empty one if there is none yet."""
         path = Path(folder) / STORE_FILE
         if path.exists():
-            with foreign(f"{path} is no list of domains", "remove it, and add them again"):
+            with one_line_errors(f"{path} is no list of domains", "remove it, and add them again"):
                 return cls(Path(folder), **json.loads(path.read_text(encoding="utf8")))
         if not new:
             raise VitrineError(

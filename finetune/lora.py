@@ -12,7 +12,7 @@ from finetune.components import Components
 from finetune.config import LoraConfig
 from finetune.recommender import Recommender
 
-MODULES_TO_SAVE = ["adaptor", "gate", "recent", "temperature"]
+MODULES_TO_SAVE = ["adaptor", "gate", "mean_residual", "temperature"]
 """Small modules that are trained whole beside LoRA (PEFT's `modules_to_save`): no low rank to exploit."""
 
 
@@ -26,7 +26,7 @@ def add_lora(recommender: Recommender, components: Components, lora: LoraConfig)
     if components.own_sequence_encoder and components.history.config.model:
         modules += ["history.norm", "decoder.into", "decoder.out_of"]
     elif components.own_sequence_encoder:
-        modules.remove("recent")
+        modules.remove("mean_residual")
         modules.append("history")
     settings = PeftLoraConfig(
         r=lora.rank,
@@ -49,7 +49,7 @@ def lora_target_modules(
     prefixes: dict[str, list[str]] = {}
     if encoder is not None:
         for name in encoder.modalities:
-            prefixes[name] = [f"encoder.towers.{encoder.reads_through(name)}."]
+            prefixes[name] = [f"encoder.towers.{encoder.tower_name(name)}."]
     new = components.own_sequence_encoder and not components.history.config.model
     pretrained = "history.decoder.model." if components.own_sequence_encoder else "history."
     prefixes["sequence"] = [] if new else [pretrained]

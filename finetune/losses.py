@@ -7,7 +7,7 @@ either over ranks is the mean over all ranks' positions.
 import torch
 from torch import Tensor
 
-from pretrain.objectives.contrast import contrast
+from pretrain.objectives.contrast import info_nce
 
 SCORES_BYTES = 48 * 2**20
 """Maximum memory of a chunk of scores."""
@@ -27,7 +27,7 @@ def full_softmax_loss(
     `candidates` bool (num_items,): items in the softmax, among them every target; `chunk`: positions
     per chunk, 0 for as many as fit in `SCORES_BYTES`.
     """
-    return contrast(
+    return info_nce(
         states,
         items,
         targets,
@@ -63,7 +63,7 @@ def sampled_softmax_loss(
     seem learned long before they are). The only bias is that of the log of a mean, which vanishes as n
     grows; negatives count as independent of the position's history.
     """
-    return contrast(
+    return info_nce(
         states,
         vectors,
         torch.arange(len(targets), device=targets.device),

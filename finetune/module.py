@@ -18,7 +18,7 @@ from pretrain.config import OptimizerConfig
 from pretrain.distributed import gather_rows
 from pretrain.encoder import ItemEncoder, ItemVectors
 from pretrain.optim import layer_rates, make_optimizer
-from pretrain.unused import freeze_unused
+from pretrain.unused_parameters import freeze_unused
 
 ALIGNMENT_TEMPERATURE = 0.07
 
@@ -98,7 +98,7 @@ class FinetuneModule(pl.LightningModule):
         return vectors.index_copy(0, rows, recommender.adapt(content[rows], rows, ids))
 
     def freeze_unused(self, batch: FinetuneBatch) -> list[str]:
-        """Freezes weights that no step reads (`pretrain.unused`); leaves the cache unchanged."""
+        """Freezes weights that no step reads (`pretrain.unused_parameters`); leaves the cache unchanged."""
         cached = None
         if batch.fresh is not None and self.content is not None:
             cached = self.content[batch.fresh]

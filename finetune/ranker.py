@@ -21,7 +21,7 @@ from finetune.manifest import check_ids, serves_repeats
 from finetune.metrics import Ranking
 from finetune.recommender import Recommender
 from finetune.tie_break import tie_keys, topk_with_tie_break
-from pretrain.modalities.image import Picture
+from pretrain.modalities.image import ImageModality
 from pretrain.vector_file import open_vectors
 from pretrain.vectors_artifact import VECTORS_FILE
 
@@ -81,7 +81,7 @@ class Ranker:
         encoder = self.recommender.encoder
         kinds = {} if encoder is None else encoder.kinds
         image_modalities = [
-            (name, kind) for name, kind in kinds.items() if isinstance(kind, Picture)
+            (name, kind) for name, kind in kinds.items() if isinstance(kind, ImageModality)
         ]
         if encoder is None or not image_modalities:
             raise VitrineError(

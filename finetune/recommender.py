@@ -10,7 +10,7 @@ from catalog.errors import NonFiniteError
 from finetune.bag_of_words import BagOfWordsEmbedding
 from pretrain.encoder import ItemEncoder
 from pretrain.sequence_encoder import SequenceEncoder
-from pretrain.shards import like_weights
+from pretrain.shards import cast_like
 
 MIN_RELATIVE_VARIANCE = 1e-10
 """Share of the mean squared norm below which the largest variance is rounding error."""
@@ -71,7 +71,7 @@ class Adaptor(nn.Module):
         self.whitener.copy_((directions * scales) @ directions.T)
 
     def forward(self, vectors: Tensor) -> Tensor:
-        return self.linear((like_weights(vectors, self.center) - self.center) @ self.whitener)
+        return self.linear((cast_like(vectors, self.center) - self.center) @ self.whitener)
 
 
 class IdEmbedding(nn.Embedding):

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pretrain.shards import like_weights
+from pretrain.shards import cast_like
 
 Condition = Literal["own", "swapped", "none"]
 CONDITIONS: tuple[Condition, ...] = ("own", "swapped", "none")
@@ -89,7 +89,7 @@ class VectorTokens(nn.Module):
         known = vectors.ne(0).any(-1)
         if present is not None:
             known = known & present
-        centred = like_weights(vectors, self.mean) - self.mean
+        centred = cast_like(vectors, self.mean) - self.mean
         projected = self.project(centred @ self.whitener)
         tokens = self.norm(projected.unflatten(-1, (self.num_tokens, -1)))
         return torch.where(known[:, None, None], tokens, self.null.to(tokens.dtype))

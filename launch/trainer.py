@@ -193,7 +193,7 @@ def _quieten() -> None:
     for message in (
         ".*does not have many workers.*",
         ".*Experiment logs directory .* exists and is not empty.*",
-        ".*ended before the epoch ended and your dataloader is not resumable.*",  # it is: StepOrder
+        ".*ended before the epoch ended and your dataloader is not resumable.*",  # it is: StepSampler
         ".*When saving the DeepSpeed Stage 3 checkpoint.*",
         ".*but CUDA is not available.*",
         ".*`srun` command is available.*",

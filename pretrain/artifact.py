@@ -107,7 +107,7 @@ def new_encoder(settings: EncoderConfig, catalog: Catalog) -> EncoderBundle:
             processors[name] = processor
     config = ItemEncoderConfig(
         width=settings.width,
-        modalities=[{"name": name, **kind.about} for name, kind in kinds.items()],
+        modalities=[{"name": name, **kind.spec} for name, kind in kinds.items()],
         modality_dropout=settings.modality_dropout,
     )
     pretrained = {name: m.model for name, m in wanted.items() if m.model and not m.tower}

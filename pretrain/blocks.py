@@ -82,7 +82,7 @@ class HstuBlock(nn.Module):
 BLOCKS: dict[str, type[nn.Module]] = {"attention": AttentionBlock, "hstu": HstuBlock}
 
 
-class RecentMean(nn.Module):
+class MeanResidual(nn.Module):
     """The mean of what was taken so far, newer items weighing more, and what is added to it.
 
     From little data the mean of a person's items is hard to beat, as simple methods often are
@@ -93,12 +93,12 @@ class RecentMean(nn.Module):
     def __init__(self, width: int, recency: float = 0.0, correction: float = 0.1) -> None:
         """An item begins with e^-recency times the weight of the one after it."""
         super().__init__()
-        self.forgetting = nn.Parameter(torch.full((1,), recency))
+        self.recency = nn.Parameter(torch.full((1,), recency))
         self.correction = nn.Parameter(torch.full((width,), correction))
 
     def forward(self, vectors: Tensor, read: Tensor, mask: Tensor) -> Tensor:
         """`vectors` and `read` (rows, length, width); `mask` bool (rows, length, length)."""
         places = torch.arange(vectors.shape[1], device=vectors.device)
         ages = (places.unsqueeze(1) - places).to(vectors.dtype)  # (length, length)
-        weights = (-self.forgetting * ages).masked_fill(~mask, float("-inf")).softmax(dim=-1)
+        weights = (-self.recency * ages).masked_fill(~mask, float("-inf")).softmax(dim=-1)
         return F.normalize(weights @ vectors, dim=-1) + self.correction * F.normalize(read, dim=-1)

@@ -154,7 +154,7 @@ class SequenceConfig:
     """On what is read and in each layer."""
     max_history: PositiveInt = 32
     """Latest items of a history that are read."""
-    recent: bool = True
+    mean_residual: bool = True
     """Start as the mean of the history, and learn what to add to it."""
     recency: NonNegativeFloat = 0.0
     """In that mean an item begins with e^-recency times the weight of the one after it."""
@@ -254,7 +254,7 @@ class PretrainConfig:
 
 @dataclass(frozen=True)
 class ExtractConfig(ModalityConfig):
-    of: str = ""
+    modality: str = ""
     """A modality of the encoder whose tower is read; else `model` or `config` names a tower."""
 
 

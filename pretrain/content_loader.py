@@ -14,8 +14,8 @@ from torch import Tensor
 from catalog.atomic_write import replace_file
 from catalog.cache import cache_folder
 from catalog.catalog import Catalog
-from pretrain.duplicates import duplicate_groups, mixed, normalized
-from pretrain.modalities import Content, Modality, PictureSource, Processor, Source
+from pretrain.duplicates import duplicate_groups, mix_hash, normalize_text
+from pretrain.modalities import Content, ImageSource, Modality, Processor, Source
 from pretrain.modalities.base import CACHED_FEATURES, present_rows
 from pretrain.modalities.text import TextSource
 
@@ -103,11 +103,11 @@ class ItemContentLoader:
         Computed once for the catalog's items and what is read of them, and cached.
         """
         pictures = self.sources.get("image")
-        if not isinstance(pictures, PictureSource):
+        if not isinstance(pictures, ImageSource):
             pictures = None
-        read = {name: kind.about for name, kind in self.kinds.items()}
-        about = json.dumps([self.catalog.content_fingerprint, read], sort_keys=True)
-        key = hashlib.sha256(about.encode()).hexdigest()[:24]
+        read = {name: kind.spec for name, kind in self.kinds.items()}
+        spec = json.dumps([self.catalog.content_fingerprint, read], sort_keys=True)
+        key = hashlib.sha256(spec.encode()).hexdigest()[:24]
         kept = cache_folder() / "duplicates" / f"{key}.npy"
         if not kept.exists():
 
@@ -129,14 +129,14 @@ class ItemContentLoader:
         num_items = self.catalog.num_items
         categories = self.catalog.column("category")
         keys = np.array(
-            [mixed(0, (categories[item].as_py() or "").encode()) for item in range(num_items)],
+            [mix_hash(0, (categories[item].as_py() or "").encode()) for item in range(num_items)],
             dtype=np.uint64,
         )
         for name, source in self.sources.items():
             if isinstance(source, TextSource):
                 for item in range(num_items):
-                    keys[item] = mixed(
-                        int(keys[item]), normalized(source.texts(item) or "").encode()
+                    keys[item] = mix_hash(
+                        int(keys[item]), normalize_text(source.texts(item) or "").encode()
                     )
             elif name != "image":
                 for start in range(0, num_items, BLOCK):
@@ -147,7 +147,7 @@ class ItemContentLoader:
                         content = b"".join(
                             value[place].numpy().tobytes() for value in inputs.values()
                         )
-                        keys[item] = mixed(int(keys[item]), content)
+                        keys[item] = mix_hash(int(keys[item]), content)
                     source.release()
         return keys
 

@@ -14,7 +14,7 @@ from catalog.splits import Split
 from pretrain.config import PretrainDataConfig
 from pretrain.content_loader import ItemContentLoader, to_device
 from pretrain.modalities import Content
-from pretrain.rows import HistoryRows, Row, order_for, stack_rows
+from pretrain.packing import PackedHistories, Row, stack_rows, step_sampler
 
 
 @dataclass
@@ -54,7 +54,7 @@ class PretrainData(pl.LightningDataModule):
         super().__init__()
         self.loader = loader
         self.config = config
-        self.rows = HistoryRows(
+        self.rows = PackedHistories(
             catalog.interactions,
             split.train_end,
             catalog.num_items,
@@ -81,7 +81,7 @@ class PretrainData(pl.LightningDataModule):
         assert self.trainer is not None
         return DataLoader(
             self.rows,
-            batch_sampler=order_for(self.trainer, self.config.rows),
+            batch_sampler=step_sampler(self.trainer, self.config.rows),
             num_workers=self.config.workers,
             collate_fn=self.collate,
             persistent_workers=self.config.workers > 0,
@@ -96,7 +96,7 @@ class PretrainData(pl.LightningDataModule):
         return PretrainBatch(items, segments, slots, links, content)
 
     def brief_batch(self) -> PretrainBatch:
-        """Two slots: enough to say which weights a step reads (`pretrain.unused`)."""
+        """Two slots: enough to say which weights a step reads (`pretrain.unused_parameters`)."""
         items, segments, links = self.rows[0]
         return self.collate([(items[:2], segments[:2], links[:2])])
 

@@ -44,9 +44,9 @@ def duplicate_groups(
     for item in track(range(num_items), "Looking for twins"):
         text, picture = item_text(item), picture_of(item)
         if text:
-            texts[item] = text_key(text)
+            texts[item] = text_hash(text)
         if text and picture is not None:
-            prints[item], colours[item] = fingerprint(picture)
+            prints[item], colours[item] = difference_hash(picture)
     rest = np.zeros(num_items, dtype=np.uint64) if others is None else others
     groups = np.arange(num_items, dtype=np.int64)
     order = np.lexsort((rest, texts))  # stable: equal ones stay in the items' order
@@ -100,21 +100,21 @@ def _pairs_of_bands(bits: int) -> Iterator[tuple[int, int]]:
         yield pair, high << BAND_BITS | low
 
 
-def mixed(key: int, content: bytes) -> int:
+def mix_hash(key: int, content: bytes) -> int:
     """The 64-bit `key` of an item once `content`, too, tells it from others."""
     return hash64(key.to_bytes(8, "big") + content)
 
 
-def text_key(text: str) -> int:
+def text_hash(text: str) -> int:
     """64 bits, never 0; equal for texts that differ in case and spaces alone."""
-    return hash64(normalized(text).encode()) | 1
+    return hash64(normalize_text(text).encode()) | 1
 
 
-def normalized(text: str) -> str:
+def normalize_text(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def fingerprint(picture: NDArray[np.uint8]) -> tuple[int, NDArray[np.float32]]:
+def difference_hash(picture: NDArray[np.uint8]) -> tuple[int, NDArray[np.float32]]:
     """Of a picture (height, width, 3): 49 bits of difference hash, and each channel's mean."""
     grey = Image.fromarray(picture).convert("L").resize(FIELDS, Image.Resampling.BOX)
     lighter = np.diff(np.asarray(grey, dtype=np.int16), axis=1) > 0

@@ -88,13 +88,13 @@ class ItemEncoder(PreTrainedModel):
         super().__init__(config)
         pretrained = pretrained or {}
         self.kinds: dict[str, Modality] = {
-            about["name"]: MODALITIES[about["kind"]](about) for about in config.modalities
+            spec["name"]: MODALITIES[spec["kind"]](spec) for spec in config.modalities
         }
         self.towers = nn.ModuleDict()
         self.projections = nn.ModuleDict()
         self.heads = nn.ModuleDict()
         for name, kind in self.kinds.items():
-            if self.reads_through(name) == name:
+            if self.tower_name(name) == name:
                 self.towers[name] = kind.build_tower(pretrained.get(name, ""))
             self.projections[name] = Projection(kind.width, config.width)
             # Contrast between modalities keeps what both show and drops the rest; behind a head of
@@ -113,9 +113,9 @@ class ItemEncoder(PreTrainedModel):
         """Every two modalities, by their places."""
         return list(combinations(range(len(self.kinds)), 2))
 
-    def reads_through(self, name: str) -> str:
+    def tower_name(self, name: str) -> str:
         """The modality whose tower reads this one: itself, unless it was told to share."""
-        return self.kinds[name].about.get("shares") or name
+        return self.kinds[name].spec.get("shares") or name
 
     @property
     def text(self) -> tuple[str, Text] | None:
@@ -162,7 +162,7 @@ class ItemEncoder(PreTrainedModel):
         if CACHED_FEATURES in content[name]:
             return content[name][CACHED_FEATURES]
         inputs = {key: value for key, value in content[name].items() if key != "present"}
-        return self.kinds[name].encode(self.towers[self.reads_through(name)], inputs)
+        return self.kinds[name].encode(self.towers[self.tower_name(name)], inputs)
 
     def _hide_some(self, present: Tensor) -> Tensor:
         """Modality dropout: now and then hides one modality of an item that has several."""

@@ -26,13 +26,13 @@ class Extractors:
         for name, wanted in settings.items():
             if name == "item_vectors":
                 raise VitrineError("an extractor cannot be called item_vectors; use another name")
-            if wanted.of:
+            if wanted.modality:
                 self._reading[name] = self._of_encoder(name, wanted, parts)
                 continue
             if not wanted.model and wanted.kind != "features":
                 raise VitrineError(
                     f"extract.{name} names no model, and an untrained tower's vectors mean nothing; "
-                    f"set extract.{name}.model, or extract.{name}.of to a modality of the encoder"
+                    f"set extract.{name}.model, or extract.{name}.modality to a modality of the encoder"
                 )
             kind, processor = MODALITIES[wanted.kind].new(
                 replace(wanted, source=wanted.source or wanted.kind), catalog
@@ -49,18 +49,20 @@ class Extractors:
         name: str, wanted: ExtractConfig, parts: EncoderBundle | None
     ) -> tuple[str, Modality, nn.Module]:
         if parts is None:
-            raise VitrineError(f"extract.{name}.of is {wanted.of!r}, but no encoder was given")
-        encoder = parts.encoder
-        if wanted.of not in encoder.kinds:
             raise VitrineError(
-                f"extract.{name}.of is {wanted.of!r}, which the encoder does not read."
-                f"{did_you_mean(wanted.of, encoder.kinds)}"
+                f"extract.{name}.modality is {wanted.modality!r}, but no encoder was given"
             )
-        about = encoder.kinds[wanted.of].about
-        if "tower" in about:
-            about = about | {"layer": wanted.layer, "pooling": wanted.pooling}
-        kind = MODALITIES[about["kind"]](about)
-        return wanted.of, kind, encoder.towers[encoder.reads_through(wanted.of)]
+        encoder = parts.encoder
+        if wanted.modality not in encoder.kinds:
+            raise VitrineError(
+                f"extract.{name}.modality is {wanted.modality!r}, which the encoder does not read."
+                f"{did_you_mean(wanted.modality, encoder.kinds)}"
+            )
+        spec = encoder.kinds[wanted.modality].spec
+        if "tower" in spec:
+            spec = spec | {"layer": wanted.layer, "pooling": wanted.pooling}
+        kind = MODALITIES[spec["kind"]](spec)
+        return wanted.modality, kind, encoder.towers[encoder.tower_name(wanted.modality)]
 
     def width(self, name: str) -> int:
         """Of what this extractor gives."""

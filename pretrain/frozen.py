@@ -34,7 +34,7 @@ def frozen_towers(encoder: ItemEncoder, without_text: bool = False) -> list[str]
         name
         for name, kind in encoder.kinds.items()
         if not (without_text and isinstance(kind, Text))
-        and _is_frozen(encoder.towers[encoder.reads_through(name)])
+        and _is_frozen(encoder.towers[encoder.tower_name(name)])
     ]
 
 
@@ -66,9 +66,9 @@ def cache_frozen_features(
 
 def _key(encoder: ItemEncoder, name: str, catalog: Catalog) -> str:
     """Equal where the same weights encode the same content in the same way."""
-    about = json.dumps([catalog.content_fingerprint, encoder.kinds[name].about], sort_keys=True)
-    digest = hashlib.blake2b(about.encode(), digest_size=12)
-    weights = encoder.towers[encoder.reads_through(name)].state_dict()
+    spec = json.dumps([catalog.content_fingerprint, encoder.kinds[name].spec], sort_keys=True)
+    digest = hashlib.blake2b(spec.encode(), digest_size=12)
+    weights = encoder.towers[encoder.tower_name(name)].state_dict()
     for path, weight in sorted(weights.items()):
         digest.update(path.encode())
         digest.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())

@@ -79,10 +79,10 @@ def encode_in_micro_batches(encoder: ItemEncoder, content: Content, parts: int) 
         encoded = [checkpoint(encode, share, use_reentrant=False) for share in shares]
         return ItemVectors(*_joined(encoded))  # type: ignore[arg-type]
     weights = [weight for weight in encoder.parameters() if weight.requires_grad]
-    return ItemVectors(*_Cached.apply(encode, shares, *weights))
+    return ItemVectors(*_GradCache.apply(encode, shares, *weights))
 
 
-class _Cached(torch.autograd.Function):
+class _GradCache(torch.autograd.Function):
     """The parts' vectors, joined. Weights that these do not depend on get a gradient of zero, for
     ZeRO waits for one from every weight that may have one."""
 

@@ -32,7 +32,7 @@ TEXTS_TRIED = 200
 
 
 @contextmanager
-def foreign(what: str, remedy: str) -> Iterator[None]:
+def one_line_errors(what: str, remedy: str) -> Iterator[None]:
     """What another library raises inside, as one line: "`what`: its reason; `remedy`"."""
     try:
         yield
@@ -49,7 +49,7 @@ def foreign(what: str, remedy: str) -> Iterator[None]:
 
 
 def _reading(what: str, name: str) -> AbstractContextManager[None]:
-    return foreign(
+    return one_line_errors(
         f"{what} {name!r} cannot be loaded",
         "name a folder that holds it, or a model of the Hugging Face hub that is in reach",
     )
@@ -68,7 +68,9 @@ def make_config(values: dict[str, Any], what: str = "tower") -> PretrainedConfig
         raise VitrineError(
             f"a config of a Hugging Face model needs a model_type, such as bert; {values} has none"
         )
-    with foreign(f"no {what} can be made from a config of model_type '{model_type}'", "mend it"):
+    with one_line_errors(
+        f"no {what} can be made from a config of model_type '{model_type}'", "mend it"
+    ):
         return AutoConfig.for_model(model_type, **values)
 
 
@@ -94,7 +96,9 @@ def read_model(name: str, auto: Any = AutoModel, what: str = "the model", **opti
 
 def build_model(config: PretrainedConfig, auto: Any = AutoModel, **options: Any) -> PreTrainedModel:
     """An untrained model."""
-    with foreign(f"no {config.model_type} can be built from its config", "change the config"):
+    with one_line_errors(
+        f"no {config.model_type} can be built from its config", "change the config"
+    ):
         return auto.from_config(config, trust_remote_code=False, **options)
 
 
@@ -114,7 +118,9 @@ def check_tokenizer(
     tried = list(islice((text for text in texts if text.strip()), TEXTS_TRIED))
     unknown: Any = tokenizer.unk_token_id
     special = {*tokenizer.all_special_ids, unknown}
-    with foreign(f"the tokenizer of {name!r} reads no text", "name a folder that holds one"):
+    with one_line_errors(
+        f"the tokenizer of {name!r} reads no text", "name a folder that holds one"
+    ):
         encoded = tokenizer([text[:1000] for text in tried])["input_ids"] if tried else []
         read: list[list[int]] = encoded  # pyright: ignore[reportAssignmentType]
     if tried and not any(set(row) - special for row in read):
@@ -143,7 +149,7 @@ def check_length(config: PretrainedConfig, max_tokens: int) -> None:
         )
 
 
-def read_colours(name: str) -> tuple[list[float], list[float]]:
+def read_image_normalization(name: str) -> tuple[list[float], list[float]]:
     """What pictures are centred on and divided by, (3,) each, as the checkpoint's processor says.
 
     VitrineError where it says nothing, or not of three colours: guessed values would shift every
@@ -167,7 +173,7 @@ def read_colours(name: str) -> tuple[list[float], list[float]]:
     return found[0], found[1]
 
 
-def read_extractor(name: str) -> Any:
+def read_feature_extractor(name: str) -> Any:
     """What makes of sound what the model reads."""
     with _reading("the feature extractor of", name):
         return AutoFeatureExtractor.from_pretrained(name, trust_remote_code=False)

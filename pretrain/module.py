@@ -20,7 +20,7 @@ from pretrain.objectives import OBJECTIVES, StepOutputs
 from pretrain.optim import layer_rates, make_optimizer
 from pretrain.sequence_encoder import SequenceEncoder
 from pretrain.shards import is_sharded
-from pretrain.unused import freeze_unused
+from pretrain.unused_parameters import freeze_unused
 
 
 class PretrainModule(pl.LightningModule):
@@ -85,10 +85,10 @@ class PretrainModule(pl.LightningModule):
         if "bag_of_words" not in self.weights or self.encoder.text is None:
             return None
         name, text = self.encoder.text
-        return tokens_of(content[name], text.about["special_tokens"])[slots]
+        return tokens_of(content[name], text.spec["special_tokens"])[slots]
 
     def freeze_unused(self, batch: PretrainBatch) -> list[str]:
-        """See `pretrain.unused`."""
+        """See `pretrain.unused_parameters`."""
         parts, self.num_micro_batches = (
             self.num_micro_batches,
             1,

@@ -24,7 +24,7 @@ from pretrain.embed_items import embed_items
 from pretrain.encoder import ItemEncoder
 from pretrain.eval_mode import eval_mode
 from pretrain.sequence_encoder import SequenceEncoder
-from pretrain.shards import passes_of
+from pretrain.shards import precision_context
 
 CUTOFFS = (1, 5, 10)
 MAX_HELD_OUT = 1000
@@ -97,7 +97,7 @@ class RetrievalReport(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         encoder, sequence_encoder = pl_module.encoder, pl_module.sequence_encoder
-        with passes_of(trainer):
+        with precision_context(trainer):
             self.results = retrieval_report(
                 encoder,
                 sequence_encoder,

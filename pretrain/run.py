@@ -13,7 +13,6 @@ from catalog.catalog import Catalog
 from catalog.interaction_sketch import InteractionSketch
 from catalog.splits import Split, load_split
 from pretrain.artifact import EncoderBundle, count_parameters, new_encoder
-from pretrain.card import encoder_card
 from pretrain.checkpoint_files import remove_checkpoints
 from pretrain.config import PretrainConfig
 from pretrain.content_loader import ItemContentLoader
@@ -22,6 +21,7 @@ from pretrain.data import PretrainData
 from pretrain.frozen import cache_frozen_features
 from pretrain.grad_cache import check_compiled
 from pretrain.lora import merge_lora
+from pretrain.model_card import encoder_card
 from pretrain.module import PretrainModule
 from pretrain.projection_init import initialize_projections
 from pretrain.quarantine import Quarantine

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
 from catalog.errors import VitrineError
-from pretrain.blocks import BLOCKS, RecentMean, rotary
+from pretrain.blocks import BLOCKS, MeanResidual, rotary
 from pretrain.config import SequenceConfig
 from pretrain.hub import make_config, read_config
-from pretrain.shards import like_weights
+from pretrain.shards import cast_like
 from pretrain.towers import build_tower, output_width
 
 
@@ -34,7 +34,7 @@ class SequenceEncoderConfig(PretrainedConfig):
         max_history: int = 32,
         dropout: float = 0.1,
         block: str = "attention",
-        recent: bool = True,
+        mean_residual: bool = True,
         recency: float = 0.0,
         decoder: dict[str, Any] | None = None,
         model: str = "",
@@ -46,7 +46,7 @@ class SequenceEncoderConfig(PretrainedConfig):
         self.max_history = max_history
         self.dropout = dropout
         self.block = block
-        self.recent = recent
+        self.mean_residual = mean_residual
         self.recency = recency
         self.decoder = decoder
         self.model = model
@@ -101,7 +101,9 @@ class SequenceEncoder(PreTrainedModel):
             for _ in range(layers)
         )
         self.norm = nn.LayerNorm(config.width)
-        self.recent = RecentMean(config.width, config.recency) if config.recent else None
+        self.mean_residual = (
+            MeanResidual(config.width, config.recency) if config.mean_residual else None
+        )
         self.dropout = nn.Dropout(config.dropout)
         self.post_init()
         self.decoder = (  # brings its own start
@@ -119,7 +121,7 @@ class SequenceEncoder(PreTrainedModel):
         `vectors` (rows, length, width), unit length; `segments` int (rows, length): slots with the
         same number belong to one history, -1 is padding. Returns (rows, length, width), unit length.
         """
-        vectors = like_weights(vectors, self.norm.weight)
+        vectors = cast_like(vectors, self.norm.weight)
         length = vectors.shape[1]
         same = segments.unsqueeze(2) == segments.unsqueeze(1)  # (rows, length, length)
         causal = torch.ones(length, length, dtype=torch.bool, device=vectors.device).tril()
@@ -134,7 +136,7 @@ class SequenceEncoder(PreTrainedModel):
                 x = block(x, mask, cosines, sines)
         read = self.norm(x)
         return F.normalize(
-            read if self.recent is None else self.recent(vectors, read, mask), dim=-1
+            read if self.mean_residual is None else self.mean_residual(vectors, read, mask), dim=-1
         )
 
 
@@ -162,7 +164,7 @@ def new_sequence_encoder(settings: SequenceConfig, width: int) -> SequenceEncode
         max_history=settings.max_history,
         dropout=settings.dropout,
         block=settings.block,
-        recent=settings.recent,
+        mean_residual=settings.mean_residual,
         recency=settings.recency,
         decoder=decoder,
         model=settings.model,

@@ -34,7 +34,7 @@ def float32_state(module: nn.Module) -> dict[str, Tensor]:
 
 
 @contextmanager
-def passes_of(trainer: pl.Trainer) -> Iterator[None]:
+def precision_context(trainer: pl.Trainer) -> Iterator[None]:
     """Passes in the trainer's precision; what is made beside them is float32, as everywhere else.
 
     Lightning's own context makes half precision the default of every new tensor.
@@ -45,7 +45,7 @@ def passes_of(trainer: pl.Trainer) -> Iterator[None]:
         yield
 
 
-def like_weights(x: Tensor, weight: Tensor) -> Tensor:
+def cast_like(x: Tensor, weight: Tensor) -> Tensor:
     """`x`, such as vectors that are cached in float32, in the weights' precision where that is another.
 
     Under autocast weights are float32, and `x` stays what it is.

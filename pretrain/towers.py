@@ -96,7 +96,7 @@ def output_width(config: PretrainedConfig) -> int:
 
 
 class Projection(nn.Module):
-    """Tower width → shared width, normalised so that no tower is louder than another."""
+    """Tower width → shared width, normalised so that towers have equal scale."""
 
     def __init__(self, tower_width: int, width: int) -> None:
         super().__init__()

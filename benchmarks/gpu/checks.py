@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.gpu.towers import SIZES, attention_of, batch_of, loss_of, our_module
-from pretrain.objectives.contrast import sigmoid_contrast, symmetric_contrast
+from pretrain.objectives.contrast import sigmoid_loss, symmetric_info_nce
 
 ROWS, WIDTH = 700, 64
 PAIRS = 48
@@ -36,10 +36,10 @@ def loss_gradients(which: str, scale: float, device: str = "") -> Tensor:
     chosen = torch.arange(ROWS, device=left.device) % 7 != 0
     if which == "infonce":
         inputs = (left, right, steepness)
-        loss = symmetric_contrast(left, right, steepness, chosen)
+        loss = symmetric_info_nce(left, right, steepness, chosen)
     else:
         inputs = (left, right, steepness, bias)
-        loss = sigmoid_contrast(left, right, steepness, bias, chosen)
+        loss = sigmoid_loss(left, right, steepness, bias, chosen)
     found = [loss.detach(), *torch.autograd.grad(loss, inputs)]
     return torch.cat([value.flatten().cpu().double() for value in found])
 

@@ -17,7 +17,7 @@ from catalog.splits import Split, Targets, train_user_items
 from finetune.config import MatrixFactorizationConfig
 from finetune.evaluate import ScoreFunction
 from pretrain.optim import GuardedAdamW
-from pretrain.rows import order_for
+from pretrain.packing import step_sampler
 
 
 class TripletSampler:
@@ -77,7 +77,7 @@ class TripletData(pl.LightningDataModule):
         assert self.trainer is not None
         return DataLoader(
             self.pairs,  # pyright: ignore[reportArgumentType]
-            batch_sampler=order_for(self.trainer, 1),
+            batch_sampler=step_sampler(self.trainer, 1),
             collate_fn=lambda draws: torch.from_numpy(np.concatenate(draws, axis=1)),
         )
 

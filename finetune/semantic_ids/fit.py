@@ -26,7 +26,7 @@ from finetune.semantic_ids.module import SemanticModule
 from finetune.semantic_ids.ranker import SemanticRanker
 from finetune.semantic_ids.tokenize import SemanticIds, assign_semantic_ids
 from finetune.semantic_ids.trie import Trie
-from pretrain.unused import freeze_unused
+from pretrain.unused_parameters import freeze_unused
 
 
 @dataclass

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from finetune.recommender import Recommender
 from finetune.semantic_ids.trie import Trie
 from pretrain.blocks import AttentionBlock, rotary
-from pretrain.shards import like_weights
+from pretrain.shards import cast_like
 
 
 class SemanticRecommender(nn.Module):
@@ -82,7 +82,7 @@ class SemanticRecommender(nn.Module):
         `states` (n, width); `prefixes` int64 (n, t): the first t codes. The output is the state plus a
         learned correction that starts small, as the sequence encoder's is the mean of its inputs plus one.
         """
-        states = like_weights(states, self.correction)
+        states = cast_like(states, self.correction)
         embedded = self.code_embeddings(prefixes + self.offsets[: prefixes.shape[1]]).cumsum(dim=1)
         inputs = torch.cat([states.unsqueeze(1), embedded], dim=1)
         length = inputs.shape[1]

@@ -20,8 +20,8 @@ from catalog.errors import VitrineError
 from catalog.images import fit_image
 from catalog.progress import track
 from generate.attributes import attribute_columns
-from pretrain.hub import read_colours, read_model
-from pretrain.modalities.image import normalised
+from pretrain.hub import read_image_normalization, read_model
+from pretrain.modalities.image import normalize_pixels
 
 SIZE = 64
 """Pixels a side at which it looks."""
@@ -110,14 +110,14 @@ class PretrainedImageEncoder:
                 "name an image encoder"
             )
         self.size = size
-        self.mean, self.std = read_colours(name)
+        self.mean, self.std = read_image_normalization(name)
 
     @torch.inference_mode()
     def features(self, pictures: Sequence[Any]) -> Tensor:
         parts = []
         for start in range(0, len(pictures), AT_ONCE // 8):
             squares = squared(pictures[start : start + AT_ONCE // 8], self.size)
-            said = self.model(pixel_values=normalised(squares, self.mean, self.std))
+            said = self.model(pixel_values=normalize_pixels(squares, self.mean, self.std))
             pooled = getattr(said, "pooler_output", None)
             pooled = said.last_hidden_state.mean(1) if pooled is None else pooled.flatten(1)
             parts.append(pooled.float())

@@ -28,7 +28,7 @@ from generate.image.siblings import Siblings
 from generate.image.structure import seen
 from generate.next_items import NextItemPairs
 from generate.purchase_states import PurchaseStates
-from pretrain.rows import order_for
+from pretrain.packing import step_sampler
 
 
 @dataclass
@@ -150,7 +150,7 @@ class ImageData(pl.LightningDataModule):
         self.rows.together = self.config.batch_size * self.trainer.world_size
         return DataLoader(
             self.rows,
-            batch_sampler=order_for(self.trainer, self.config.batch_size),
+            batch_sampler=step_sampler(self.trainer, self.config.batch_size),
             collate_fn=self.collate,
             num_workers=workers,
             persistent_workers=workers > 0,

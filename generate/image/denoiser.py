@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from generate.conditioning import VectorTokens
 from generate.purchase_states import PurchaseStates
-from pretrain.shards import like_weights
+from pretrain.shards import cast_like
 
 
 class Conditioner(ModelMixin, ConfigMixin):
@@ -171,8 +171,8 @@ def predict_clean(
     at; the others fill the whole space (Li & He 2025, "Back to Basics").
     """
     weight = next(denoiser.parameters())
-    noisy_latents = like_weights(noisy_latents, weight)
-    structure = None if structure is None else like_weights(structure, weight)
+    noisy_latents = cast_like(noisy_latents, weight)
+    structure = None if structure is None else cast_like(structure, weight)
     if hasattr(denoiser, "estimate"):  # a pretrained one
         return denoiser.estimate(noisy_latents, times, tokens, structure)
     return denoiser(

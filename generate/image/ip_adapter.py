@@ -30,7 +30,7 @@ from generate.image.codec import ImageSize, ResolutionBuckets
 from generate.image.denoiser import Conditioner
 from generate.image.structure import CHANNELS
 from pretrain.artifact import without_bars
-from pretrain.hub import foreign
+from pretrain.hub import one_line_errors
 
 BASE_FILE, ADAPTER_FILE, CONDITIONER = "base.json", "adapter.safetensors", "conditioner"
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
@@ -237,7 +237,7 @@ def load_base(model: str) -> Any:
         "give a diffusion pipeline of the Hugging Face hub (Stable Diffusion 1.5, 2, XL; PixArt), or its "
         "folder"
     )
-    with foreign(f"model {model!r} cannot be loaded", remedy), without_bars(logging):
+    with one_line_errors(f"model {model!r} cannot be loaded", remedy), without_bars(logging):
         parts = DiffusionPipeline.load_config(model)
         # Pictures are checked by `safety_model` (generate/image/safety.py).
         unchecked = {"safety_checker": None, "requires_safety_checker": False}

@@ -10,8 +10,8 @@ from transformers.utils import logging
 
 from catalog.errors import VitrineError
 from pretrain.artifact import without_bars
-from pretrain.hub import read_colours, read_model
-from pretrain.modalities.image import normalised
+from pretrain.hub import read_image_normalization, read_model
+from pretrain.modalities.image import normalize_pixels
 
 Check = Callable[[Sequence[Image.Image]], list[str]]
 """Pictures → of each why it may not be shown, "" if it may. A function of one's own serves, too."""
@@ -25,7 +25,7 @@ class SafetyChecker:
         or has none of the labels."""
         with without_bars(logging):
             self.model = read_model(model, AutoModelForImageClassification, "safety_model").eval()
-        self.mean, self.std = read_colours(model)
+        self.mean, self.std = read_image_normalization(model)
         named = {
             str(name).lower(): int(place) for place, name in self.model.config.id2label.items()
         }
@@ -42,7 +42,7 @@ class SafetyChecker:
     def __call__(self, pictures: Sequence[Image.Image]) -> list[str]:
         small = [picture.convert("RGB").resize((self.size, self.size)) for picture in pictures]
         squares = np.stack([np.asarray(one) for one in small])
-        inputs = normalised(squares, self.mean, self.std)
+        inputs = normalize_pixels(squares, self.mean, self.std)
         shares = self.model(inputs.to(self.model.device)).logits.softmax(-1).cpu()
         unsafe = shares[:, list(self.labels.values())]
         worst = unsafe.argmax(1).tolist()

@@ -17,7 +17,7 @@ from generate.text.config import TextConfig
 from generate.text.model import TextGenerator
 from generate.text.prompts import Prompts
 from generate.text.task_texts import TaskTexts
-from pretrain.rows import order_for
+from pretrain.packing import step_sampler
 
 
 class TextBatch(NamedTuple):
@@ -138,7 +138,7 @@ class TextData(pl.LightningDataModule):
         self.rows.num_lora_only = self.config.lora_steps * rows_of_step
         return DataLoader(
             self.rows,
-            batch_sampler=order_for(self.trainer, self.config.batch_size),
+            batch_sampler=step_sampler(self.trainer, self.config.batch_size),
             num_workers=self.config.workers,
             collate_fn=self.collate,
             persistent_workers=self.config.workers > 0,

@@ -36,8 +36,8 @@ from pretrain.hub import read_config
 from pretrain.modalities import Content, Modality, Text
 from pretrain.modalities.base import CACHED_FEATURES
 from pretrain.module import PretrainModule
+from pretrain.packing import PackedHistories, stack_rows
 from pretrain.retrieval import hold_out
-from pretrain.rows import HistoryRows, stack_rows
 from pretrain.sequence_encoder import SequenceEncoder, SequenceEncoderConfig
 from pretrain.towers import build_tower
 
@@ -159,13 +159,15 @@ def _finetuning(config: FinetuneConfig, catalog: Catalog, split: Split) -> Built
     return BuiltStage(module, encoder if learns else None, batch, read, cost, keeps_best)
 
 
-def stage_rows(config: StageConfig, catalog: Catalog, split: Split, length: int = 0) -> HistoryRows:
+def stage_rows(
+    config: StageConfig, catalog: Catalog, split: Split, length: int = 0
+) -> PackedHistories:
     """The rows that the stage reads."""
     if isinstance(config, FinetuneConfig):
-        return HistoryRows(
+        return PackedHistories(
             catalog.interactions, split.train_end, catalog.num_items, length, config.trainer.seed
         )
-    return HistoryRows(
+    return PackedHistories(
         catalog.interactions,
         split.train_end,
         catalog.num_items,
@@ -227,25 +229,25 @@ class ContentShapes:
 
     def _has(self, kind: Modality, item: int) -> bool:
         if kind.kind in ("image", "video", "audio"):
-            return self.catalog.media_path(item, kind.about["source"]) is not None
+            return self.catalog.media_path(item, kind.spec["source"]) is not None
         return True
 
     def _inputs(self, name: str, kind: Modality, rows: int) -> dict[str, Tensor]:
-        about = kind.about
+        spec = kind.spec
         if kind.kind in ("image", "video"):
-            frames = (about["frames"],) if kind.kind == "video" else ()
-            size = about["image_size"]
+            frames = (spec["frames"],) if kind.kind == "video" else ()
+            size = spec["image_size"]
             return {"pixel_values": torch.randn(rows, *frames, 3, size, size)}
         if kind.kind == "audio":
-            samples = round(about["sampling_rate"] * about["seconds"])
+            samples = round(spec["sampling_rate"] * spec["seconds"])
             extractor = self.processors[name]
             silence = np.zeros(samples, dtype=np.float32)
-            one = extractor([silence], sampling_rate=about["sampling_rate"], return_tensors="np")
-            shape = np.asarray(one[about["input"]]).shape[1:]
+            one = extractor([silence], sampling_rate=spec["sampling_rate"], return_tensors="np")
+            shape = np.asarray(one[spec["input"]]).shape[1:]
             return {"values": torch.randn(rows, *shape)}
         if kind.kind == "attributes":
-            categories = torch.zeros(rows, len(about["categories"]), dtype=torch.int64)
-            return {"numbers": torch.randn(rows, len(about["numbers"])), "categories": categories}
+            categories = torch.zeros(rows, len(spec["categories"]), dtype=torch.int64)
+            return {"numbers": torch.randn(rows, len(spec["numbers"])), "categories": categories}
         return {"values": torch.randn(rows, kind.width)}
 
 

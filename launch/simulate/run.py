@@ -27,7 +27,7 @@ from launch.simulate.fake_ranks import FakeDDP, fake_process_group
 from launch.trainer import build_trainer
 from pretrain.config import PretrainConfig, TrainerConfig
 from pretrain.optim import make_optimizer
-from pretrain.rows import StepOrder, order_for
+from pretrain.packing import StepSampler, step_sampler
 
 
 @dataclass
@@ -97,7 +97,7 @@ def take_steps(
 
         loader = DataLoader(
             RowNumbers(ranks * rows * steps * config.trainer.accumulate),
-            batch_sampler=order_for(trainer, rows),
+            batch_sampler=step_sampler(trainer, rows),
             collate_fn=collate,
         )
         try:
@@ -155,7 +155,7 @@ def rows_of_world(config: StageConfig, ranks: int, rank: int, steps: int) -> dic
     """The rows of all ranks in the first steps, checked."""
     rows, accumulate = config.data.rows, config.trainer.accumulate
     orders = [
-        list(StepOrder(steps * accumulate, rows, rank=r, num_ranks=ranks)) for r in range(ranks)
+        list(StepSampler(steps * accumulate, rows, rank=r, num_ranks=ranks)) for r in range(ranks)
     ]
     by_step = [list(batches) for batches in zip(*orders, strict=True)]
     covered = [sorted(row for batch in step for row in batch) for step in by_step]

@@ -98,11 +98,11 @@ class Attributes(Modality):
                     f"the column {name} holds no number that is finite; leave it out of `source`"
                 )
             numbers.append([name, float(finite.mean()), spread_of(finite)])
-        about = {"kind": "attributes", "source": settings.source}
-        return cls(about | {"numbers": numbers, "categories": categories}), None
+        spec = {"kind": "attributes", "source": settings.source}
+        return cls(spec | {"numbers": numbers, "categories": categories}), None
 
     def build_tower(self, pretrained: str = "") -> nn.Module:
-        return AttributeTower(len(self.about["numbers"]), len(self.about["categories"]))
+        return AttributeTower(len(self.spec["numbers"]), len(self.spec["categories"]))
 
     @property
     def width(self) -> int:
@@ -112,14 +112,14 @@ class Attributes(Modality):
         return tower(inputs["numbers"], inputs["categories"])
 
     def open(self, catalog: Catalog, processor: Processor | None) -> AttributeSource:
-        about: dict[str, Any] = self.about
-        numbers = np.full((catalog.num_items, len(about["numbers"])), np.nan, dtype=np.float32)
-        for place, (name, mean, std) in enumerate(about["numbers"]):
+        spec: dict[str, Any] = self.spec
+        numbers = np.full((catalog.num_items, len(spec["numbers"])), np.nan, dtype=np.float32)
+        for place, (name, mean, std) in enumerate(spec["numbers"]):
             values = _numbers(catalog, name) if catalog.has_column(name) else None
             if values is not None:
                 numbers[:, place] = (values - mean) / std
-        categories = np.full((catalog.num_items, len(about["categories"])), -1, dtype=np.int16)
-        for place, name in enumerate(about["categories"]):
+        categories = np.full((catalog.num_items, len(spec["categories"])), -1, dtype=np.int16)
+        for place, name in enumerate(spec["categories"]):
             if catalog.has_column(name):
                 categories[:, place] = _hashed(as_text(catalog.column(name), name))
         return AttributeSource(numbers, categories)

@@ -16,21 +16,21 @@ from catalog.catalog import Catalog
 from catalog.errors import VitrineError
 from catalog.video_audio import read_audio
 from pretrain.config import ModalityConfig
-from pretrain.hub import foreign, read_extractor
+from pretrain.hub import one_line_errors, read_feature_extractor
 from pretrain.modalities.base import (
     Modality,
     Processor,
     TowerModality,
-    describe_tower,
     mask_of,
     present_rows,
+    tower_spec,
 )
 from pretrain.modalities.media import MediaCache, MediaSource
 
 LOUDEST = 32767
 
 
-class SoundSource(MediaSource):
+class AudioSource(MediaSource):
     def __init__(self, cache: MediaCache, extractor: Any) -> None:
         super().__init__(cache)
         self.extractor = extractor
@@ -47,29 +47,29 @@ class SoundSource(MediaSource):
         return {"present": mask_of(present), "values": torch.from_numpy(np.asarray(values)).float()}
 
 
-class Sound(TowerModality):
+class AudioModality(TowerModality):
     kind = "audio"
 
     @classmethod
-    def new(cls, settings: ModalityConfig, catalog: Catalog) -> tuple["Sound", Processor]:
+    def new(cls, settings: ModalityConfig, catalog: Catalog) -> tuple["AudioModality", Processor]:
         catalog.check_column(settings.source)
-        about = describe_tower(settings)
+        spec = tower_spec(settings)
         if settings.model:
-            extractor = read_extractor(settings.model)
+            extractor = read_feature_extractor(settings.model)
         else:
-            extractor = _usual_extractor(about["tower"])
-        about |= {
+            extractor = _usual_extractor(spec["tower"])
+        spec |= {
             "seconds": settings.seconds,
             "sampling_rate": int(extractor.sampling_rate),
             "input": extractor.model_input_names[0],
         }
-        return cls(about), extractor
+        return cls(spec), extractor
 
     @classmethod
     @override
     def sharing(cls, settings: ModalityConfig, owner: Modality) -> Modality:
         shared = super().sharing(settings, owner)
-        return cls(shared.about | {"seconds": settings.seconds})
+        return cls(shared.spec | {"seconds": settings.seconds})
 
     @staticmethod
     def load_processor(folder: Path) -> Processor:
@@ -78,22 +78,22 @@ class Sound(TowerModality):
     @property
     @override
     def tokens(self) -> int:
-        return round(50 * self.about["seconds"])  # as many a second as wav2vec2 and Whisper make
+        return round(50 * self.spec["seconds"])  # as many a second as wav2vec2 and Whisper make
 
     def encode(self, tower: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
-        return self.pooled(tower, **{self.about["input"]: inputs["values"]})
+        return self.pooled(tower, **{self.spec["input"]: inputs["values"]})
 
-    def open(self, catalog: Catalog, processor: Processor | None) -> SoundSource:
+    def open(self, catalog: Catalog, processor: Processor | None) -> AudioSource:
         assert processor is not None
-        rate, seconds = self.about["sampling_rate"], self.about["seconds"]
-        column, samples = self.about["source"], round(rate * seconds)
+        rate, seconds = self.spec["sampling_rate"], self.spec["seconds"]
+        column, samples = self.spec["source"], round(rate * seconds)
 
         def decode(path: str) -> NDArray[np.int16]:
             return np.round(read_audio(path, rate, samples) * LOUDEST).astype(np.int16)
 
         name = f"{column}-{rate}-{samples}"
         cache = MediaCache(catalog, column, name, (samples,), np.int16, decode, "Decoding sound")
-        return SoundSource(cache, processor)
+        return AudioSource(cache, processor)
 
 
 def _usual_extractor(tower: dict[str, Any]) -> Any:
@@ -107,5 +107,7 @@ def _usual_extractor(tower: dict[str, Any]) -> Any:
     known = {"num_mel_bins": tower.get("num_mel_bins"), "max_length": tower.get("max_length")}
     if not name.startswith("AST"):
         known = {}
-    with foreign(f"no {name} can be made for '{tower['model_type']}'", "mend the tower's config"):
+    with one_line_errors(
+        f"no {name} can be made for '{tower['model_type']}'", "mend the tower's config"
+    ):
         return getattr(transformers, name)(**{k: v for k, v in known.items() if v is not None})

@@ -61,8 +61,8 @@ class Modality(ABC):
 
     kind: ClassVar[str]
 
-    def __init__(self, about: dict[str, Any]) -> None:
-        self.about = about
+    def __init__(self, spec: dict[str, Any]) -> None:
+        self.spec = spec
 
     @classmethod
     @abstractmethod
@@ -72,8 +72,8 @@ class Modality(ABC):
     @classmethod
     def sharing(cls, settings: ModalityConfig, owner: "Modality") -> "Modality":
         """One that reads through the tower of `owner`, as that tower is used to."""
-        about = {"kind": settings.kind, "source": settings.source, "shares": settings.tower}
-        return cls(owner.about | about)
+        spec = {"kind": settings.kind, "source": settings.source, "shares": settings.tower}
+        return cls(owner.spec | spec)
 
     @abstractmethod
     def build_tower(self, pretrained: str = "") -> nn.Module:
@@ -110,7 +110,7 @@ class TowerModality(Modality):
 
     def build_tower(self, pretrained: str = "") -> nn.Module:
         tower = build_tower(self.config, pretrained)
-        wanted = self.about.get("input", self.reads)
+        wanted = self.spec.get("input", self.reads)
         if tower.main_input_name != wanted:
             raise VitrineError(
                 f"{pretrained or self.config.model_type} reads {tower.main_input_name}, but a tower for "
@@ -120,20 +120,20 @@ class TowerModality(Modality):
 
     @property
     def config(self) -> PretrainedConfig:
-        return make_config(self.about["tower"])
+        return make_config(self.spec["tower"])
 
     @property
     def width(self) -> int:
         return output_width(self.config)
 
     def pooled(self, tower: nn.Module, **inputs: Tensor) -> Tensor:
-        return pool(self.hidden(tower, **inputs), self.about["pooling"])
+        return pool(self.hidden(tower, **inputs), self.spec["pooling"])
 
     def hidden(self, tower: nn.Module, **inputs: Tensor) -> Tensor:
-        return hidden_state(tower, self.about["layer"], **inputs)
+        return hidden_state(tower, self.spec["layer"], **inputs)
 
 
-def describe_tower(settings: ModalityConfig, **overrides: Any) -> dict[str, Any]:
+def tower_spec(settings: ModalityConfig, **overrides: Any) -> dict[str, Any]:
     """What `about` says of a tower of one's own."""
     return {
         "kind": settings.kind,

@@ -25,7 +25,7 @@ from catalog.memory import release_pages
 from catalog.progress import track
 from pretrain import vector_file
 from pretrain.config import ModalityConfig
-from pretrain.hub import foreign
+from pretrain.hub import one_line_errors
 from pretrain.modalities.base import Modality, Processor, Source, mask_of, present_rows
 
 FORMATS = ".npy, .parquet, .safetensors, or a folder that `vitrine embed` wrote"
@@ -58,7 +58,7 @@ class VectorSource(Source):
         release_pages(self.vectors)
 
 
-class NothingSource(Source):
+class MissingFileSource(Source):
     """A catalog that has no such file: no item has a vector."""
 
     def __init__(self, width: int) -> None:
@@ -84,23 +84,23 @@ class Features(Modality):
                 f"catalog's folder: {FORMATS}"
             )
         vectors, _ = open_vectors(path)
-        about = {"kind": "features", "source": settings.source, "width": int(vectors.shape[1])}
-        return cls(about), None
+        spec = {"kind": "features", "source": settings.source, "width": int(vectors.shape[1])}
+        return cls(spec), None
 
     def build_tower(self, pretrained: str = "") -> nn.Module:
         return nn.LayerNorm(self.width)
 
     @property
     def width(self) -> int:
-        return self.about["width"]
+        return self.spec["width"]
 
     def encode(self, tower: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
         return tower(inputs["values"])
 
     def open(self, catalog: Catalog, processor: Processor | None) -> Source:
-        path = _place(catalog, self.about["source"])
+        path = _place(catalog, self.spec["source"])
         if not path.exists():
-            return NothingSource(self.width)
+            return MissingFileSource(self.width)
         vectors, ids = open_vectors(path)
         if vectors.shape[1] != self.width:
             raise VitrineError(
@@ -123,7 +123,7 @@ def _place(catalog: Catalog, source: str) -> Path:
 
 def open_vectors(path: Path) -> tuple[NDArray[np.floating], pa.Array]:
     """Vectors (m, width), memory-mapped, and the ids of their rows; VitrineError where they clash."""
-    with foreign(f"{path} holds no vectors that can be read", f"give {FORMATS}"):
+    with one_line_errors(f"{path} holds no vectors that can be read", f"give {FORMATS}"):
         return _open_vectors(path)
 
 

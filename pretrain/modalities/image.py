@@ -14,18 +14,18 @@ from catalog.catalog import Catalog
 from catalog.errors import VitrineError
 from catalog.images import fit_image, read_image
 from pretrain.config import ModalityConfig
-from pretrain.hub import read_colours
+from pretrain.hub import read_image_normalization
 from pretrain.modalities.base import (
     Processor,
     TowerModality,
-    describe_tower,
     mask_of,
     present_rows,
+    tower_spec,
 )
 from pretrain.modalities.media import MediaCache, MediaSource
 
 
-class PictureSource(MediaSource):
+class ImageSource(MediaSource):
     """Pixels (k, …, 3, size, size), normalised as the tower is used to."""
 
     def __init__(self, cache: MediaCache, mean: list[float], std: list[float]) -> None:
@@ -36,7 +36,7 @@ class PictureSource(MediaSource):
     def read(self, items: NDArray[np.int64]) -> dict[str, Tensor]:
         present = self.cache.present[items]
         values = self.cache.values[present_rows(present, items)]  # (k, …, size, size, 3)
-        pixels = normalised(np.asarray(values), self.mean, self.std)
+        pixels = normalize_pixels(np.asarray(values), self.mean, self.std)
         return {"present": mask_of(present), "pixel_values": pixels}
 
     def picture_of(self, item: int) -> NDArray[np.uint8] | None:
@@ -44,38 +44,40 @@ class PictureSource(MediaSource):
         return np.asarray(self.cache.values[item]) if self.cache.present[item] else None
 
 
-def normalised(pictures: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float]) -> Tensor:
+def normalize_pixels(
+    pictures: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float]
+) -> Tensor:
     """(…, size, size, 3) → float32 (…, 3, size, size), with the tower's usual colours as 0 and 1."""
     pixels = torch.from_numpy(pictures).movedim(-1, -3).float()
     middle, spread = (torch.tensor(part).view(3, 1, 1) * 255 for part in (mean, std))
     return (pixels - middle) / spread
 
 
-class Picture(TowerModality):
+class ImageModality(TowerModality):
     kind = "image"
     reads = "pixel_values"
 
     @classmethod
-    def new(cls, settings: ModalityConfig, catalog: Catalog) -> tuple["Picture", None]:
+    def new(cls, settings: ModalityConfig, catalog: Catalog) -> tuple["ImageModality", None]:
         catalog.check_column(settings.source)
-        return cls(describe_image_tower(settings)), None
+        return cls(image_tower_spec(settings)), None
 
     @property
     @override
     def tokens(self) -> int:
-        return picture_tokens(self.about)
+        return image_tokens(self.spec)
 
     def encode(self, tower: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
         return self.pooled(tower, pixel_values=inputs["pixel_values"])
 
     def pixels(self, pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
         """Pictures (height, width, 3) of any shape, as the tower takes them: (n, 3, size, size)."""
-        size = self.about["image_size"]
+        size = self.spec["image_size"]
         squares = [fit_image(Image.fromarray(picture), size) for picture in pictures]
-        return normalised(np.stack(squares), self.about["mean"], self.about["std"])
+        return normalize_pixels(np.stack(squares), self.spec["mean"], self.spec["std"])
 
-    def open(self, catalog: Catalog, processor: Processor | None) -> PictureSource:
-        size, column = self.about["image_size"], self.about["source"]
+    def open(self, catalog: Catalog, processor: Processor | None) -> ImageSource:
+        size, column = self.spec["image_size"], self.spec["source"]
         cache = MediaCache(
             catalog,
             column,
@@ -85,30 +87,30 @@ class Picture(TowerModality):
             lambda path: read_image(path, size),
             "Decoding pictures",
         )
-        return PictureSource(cache, self.about["mean"], self.about["std"])
+        return ImageSource(cache, self.spec["mean"], self.spec["std"])
 
 
-def describe_image_tower(settings: ModalityConfig) -> dict[str, Any]:
-    """As `describe_tower`, with the size and the colours the tower is used to."""
+def image_tower_spec(settings: ModalityConfig) -> dict[str, Any]:
+    """As `tower_spec`, with the size and the colours the tower is used to."""
     if not settings.model:
-        about = describe_tower(settings, image_size=settings.image_size)
-        patch = about["tower"].get("patch_size")
+        spec = tower_spec(settings, image_size=settings.image_size)
+        patch = spec["tower"].get("patch_size")
         if isinstance(patch, int) and patch > settings.image_size:
             raise VitrineError(
                 f"image_size is {settings.image_size}, less than a patch of {patch}; use {patch} or more, or "
                 "a smaller patch_size"
             )
-        return about | {"image_size": settings.image_size, "mean": [0.5] * 3, "std": [0.5] * 3}
-    about = describe_tower(settings)
-    mean, std = read_colours(settings.model)
-    return about | {"image_size": _size_of(settings, about["tower"]), "mean": mean, "std": std}
+        return spec | {"image_size": settings.image_size, "mean": [0.5] * 3, "std": [0.5] * 3}
+    spec = tower_spec(settings)
+    mean, std = read_image_normalization(settings.model)
+    return spec | {"image_size": _size_of(settings, spec["tower"]), "mean": mean, "std": std}
 
 
-def picture_tokens(about: dict[str, Any]) -> int:
+def image_tokens(spec: dict[str, Any]) -> int:
     """About how many patches a picture is to its tower."""
-    patch = about["tower"].get("patch_size") or 16
+    patch = spec["tower"].get("patch_size") or 16
     patch = patch[0] if isinstance(patch, list | tuple) else patch
-    return max(1, int(about["image_size"]) // int(patch)) ** 2
+    return max(1, int(spec["image_size"]) // int(patch)) ** 2
 
 
 def _size_of(settings: ModalityConfig, tower: dict[str, Any]) -> int:

@@ -19,7 +19,7 @@ from typing_extensions import override
 from catalog.catalog import Catalog
 from pretrain.config import ModalityConfig
 from pretrain.hub import check_length, check_tokenizer, make_config, read_tokenizer
-from pretrain.modalities.base import Processor, Source, TowerModality, describe_tower, mask_of
+from pretrain.modalities.base import Processor, Source, TowerModality, mask_of, tower_spec
 from pretrain.tokenizer import shortened, train_tokenizer
 from pretrain.towers import pool
 
@@ -87,8 +87,8 @@ class Text(TowerModality):
     kind = "text"
     reads = "input_ids"
 
-    def __init__(self, about: dict[str, Any]) -> None:
-        super().__init__(about)
+    def __init__(self, spec: dict[str, Any]) -> None:
+        super().__init__(spec)
         self.head: nn.Module | None = None
         """Hidden states to logits; where set, `encode` keeps how well tokens were told by it."""
         self.token_nll: Tensor | None = None
@@ -100,25 +100,25 @@ class Text(TowerModality):
     ) -> tuple["Text", PreTrainedTokenizerBase]:
         texts = catalog.texts(settings.source)
         if settings.model:
-            about = describe_tower(settings)
+            spec = tower_spec(settings)
             tokenizer = read_tokenizer(settings.model)
             every = (texts(item) or "" for item in range(catalog.num_items))
-            check_tokenizer(tokenizer, settings.model, every, about["tower"].get("vocab_size"))
+            check_tokenizer(tokenizer, settings.model, every, spec["tower"].get("vocab_size"))
             if tokenizer.pad_token is None:
                 tokenizer.pad_token = tokenizer.eos_token
         else:
             every = (texts(item) or "" for item in range(catalog.num_items))
             tokenizer = train_tokenizer(every, settings.vocab_size)
             marks = {"pad": tokenizer.pad_token_id, "bos": 2, "eos": 3}
-            about = describe_tower(
+            spec = tower_spec(
                 settings,
                 vocab_size=len(tokenizer),
                 **{f"{name}_token_id": value for name, value in marks.items()},
             )
-        check_length(make_config(about["tower"]), settings.max_tokens)
-        about |= {"max_tokens": settings.max_tokens, "length_groups": settings.length_groups}
-        about["special_tokens"] = tokenizer("")["input_ids"]  # what it puts around every text
-        return cls(about), tokenizer
+        check_length(make_config(spec["tower"]), settings.max_tokens)
+        spec |= {"max_tokens": settings.max_tokens, "length_groups": settings.length_groups}
+        spec["special_tokens"] = tokenizer("")["input_ids"]  # what it puts around every text
+        return cls(spec), tokenizer
 
     @staticmethod
     def load_processor(folder: Path) -> Processor:
@@ -126,14 +126,14 @@ class Text(TowerModality):
 
     def open(self, catalog: Catalog, processor: Processor | None) -> TextSource:
         assert processor is not None
-        return TextSource(catalog, self.about["source"], processor, self.about["max_tokens"])
+        return TextSource(catalog, self.spec["source"], processor, self.spec["max_tokens"])
 
     def encode(self, tower: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
         """Texts of like length go through the tower together, so that little of it is padding."""
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
         lengths = mask.sum(dim=1)
         order = torch.argsort(lengths, stable=True)
-        groups = max(1, self.about["length_groups"])
+        groups = max(1, self.spec["length_groups"])
         edges = [len(order) * group // groups for group in range(groups + 1)]
         longest = lengths[order][[max(0, edge - 1) for edge in edges[1:]]].tolist()
         vectors, token_nll = [], []
@@ -154,7 +154,7 @@ class Text(TowerModality):
 
     def _encode(self, tower: nn.Module, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         hidden = self.hidden(tower, input_ids=ids, attention_mask=mask)
-        pooled = pool(hidden, self.about["pooling"], mask)
+        pooled = pool(hidden, self.spec["pooling"], mask)
         if self.head is None:
             return pooled, pooled.new_zeros(len(pooled), 2)
         return pooled, next_token_nll(hidden, ids, mask, self.head)

@@ -8,7 +8,7 @@ from catalog.catalog import Catalog
 from catalog.video_audio import read_video_frames
 from pretrain.config import ModalityConfig
 from pretrain.modalities.base import Modality, Processor, TowerModality
-from pretrain.modalities.image import PictureSource, describe_image_tower, picture_tokens
+from pretrain.modalities.image import ImageSource, image_tokens, image_tower_spec
 from pretrain.modalities.media import MediaCache
 
 
@@ -19,27 +19,27 @@ class Video(TowerModality):
     @classmethod
     def new(cls, settings: ModalityConfig, catalog: Catalog) -> tuple["Video", None]:
         catalog.check_column(settings.source)
-        return cls(describe_image_tower(settings) | {"frames": settings.frames}), None
+        return cls(image_tower_spec(settings) | {"frames": settings.frames}), None
 
     @classmethod
     @override
     def sharing(cls, settings: ModalityConfig, owner: Modality) -> Modality:
         shared = super().sharing(settings, owner)
-        return cls(shared.about | {"frames": settings.frames})
+        return cls(shared.spec | {"frames": settings.frames})
 
     @property
     @override
     def tokens(self) -> int:
-        return self.about["frames"] * picture_tokens(self.about)
+        return self.spec["frames"] * image_tokens(self.spec)
 
     def encode(self, tower: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
         pixels = inputs["pixel_values"]  # (k, frames, 3, size, size)
         pooled = self.pooled(tower, pixel_values=pixels.flatten(0, 1))
         return pooled.view(*pixels.shape[:2], -1).mean(dim=1)
 
-    def open(self, catalog: Catalog, processor: Processor | None) -> PictureSource:
-        size, frames = self.about["image_size"], self.about["frames"]
-        column = self.about["source"]
+    def open(self, catalog: Catalog, processor: Processor | None) -> ImageSource:
+        size, frames = self.spec["image_size"], self.spec["frames"]
+        column = self.spec["source"]
         cache = MediaCache(
             catalog,
             column,
@@ -49,4 +49,4 @@ class Video(TowerModality):
             lambda path: read_video_frames(path, frames, size),
             "Decoding video",
         )
-        return PictureSource(cache, self.about["mean"], self.about["std"])
+        return ImageSource(cache, self.spec["mean"], self.spec["std"])

@@ -79,7 +79,7 @@ class ContrastiveObjective(Objective):
         return cls(settings.temperature)
 
 
-def negatives_bias(outputs: StepOutputs) -> Tensor:
+def log_q_correction(outputs: StepOutputs) -> Tensor:
     """−log of how often each slot's item is to be expected among all ranks' other slots, (all slots,).
 
     Added to the logits of negatives, it makes the sum over the batch an estimate of that over every

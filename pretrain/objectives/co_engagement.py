@@ -4,19 +4,19 @@ import torch
 from torch import Tensor
 
 from pretrain.distributed import gather_rows, world
-from pretrain.objectives.base import ContrastiveObjective, StepOutputs, negatives_bias
-from pretrain.objectives.contrast import contrast
+from pretrain.objectives.base import ContrastiveObjective, StepOutputs, log_q_correction
+from pretrain.objectives.contrast import info_nce
 
 
 class CoEngagementContrast(ContrastiveObjective):
     """Each item of a history against its neighbour there, among all items of all ranks."""
 
     def forward(self, outputs: StepOutputs) -> Tensor:
-        partners, counts = neighbours(outputs.segments)
-        return item_contrast(outputs, partners, counts, self.scale)
+        partners, counts = adjacent_slots(outputs.segments)
+        return item_info_nce(outputs, partners, counts, self.scale)
 
 
-def neighbours(groups: Tensor) -> tuple[Tensor, Tensor]:
+def adjacent_slots(groups: Tensor) -> tuple[Tensor, Tensor]:
     """For each slot of `groups` int (slots,): the slot after it if that is in the same group, else
     the one before it; and whether either is."""
     places = torch.arange(len(groups), device=groups.device)
@@ -26,20 +26,20 @@ def neighbours(groups: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(has_after, after, before), has_after | has_before
 
 
-def item_contrast(outputs: StepOutputs, partners: Tensor, counts: Tensor, scale: Tensor) -> Tensor:
+def item_info_nce(outputs: StepOutputs, partners: Tensor, counts: Tensor, scale: Tensor) -> Tensor:
     """InfoNCE of each slot's item against that of slot `partners`, with popularity taken out.
 
     An item is neither its own negative nor its own partner.
     """
     ids = outputs.item_ids
     rank, _ = world()
-    return contrast(
+    return info_nce(
         outputs.items,
         gather_rows(outputs.items),
         positives=partners + rank * len(ids),
         counts=counts & (ids != ids[partners]),
         query_ids=torch.stack([ids, ids[partners]], dim=1),
         key_ids=gather_rows(ids),
-        key_bias=negatives_bias(outputs),
+        key_bias=log_q_correction(outputs),
         scale=scale,
     )

@@ -21,7 +21,7 @@ STEEPEST_SHARED = 40.0
 """Above this scale exp(scale · (cos − 1)) leaves float32's range, and no sum can be shared."""
 
 
-def contrast(
+def info_nce(
     queries: Tensor,
     keys: Tensor,
     positives: Tensor,
@@ -49,13 +49,13 @@ def contrast(
         bias = bias.masked_fill(~key_valid, float("-inf"))
     rows = counts.nonzero().squeeze(1)
     total = sum_over_ranks(counts.sum()).clamp(min=1)
-    summed = _SoftmaxContrast.apply(
+    summed = _InfoNCE.apply(
         queries[rows], keys, scale, bias, positives[rows], query_ids[rows], key_ids, chunk
     )
     return summed * world()[1] / total
 
 
-class _SoftmaxContrast(torch.autograd.Function):
+class _InfoNCE(torch.autograd.Function):
     """Sum of −log softmax(scale · queries @ keys.T + bias)[positive] over queries; `bias` (N,) counts
     for negatives alone."""
 
@@ -129,7 +129,7 @@ def _same_ids(ids: Tensor, sorted_ids: Tensor, order: Tensor) -> tuple[Tensor, T
     return rows, order[first[rows] + places]
 
 
-def symmetric_contrast(
+def symmetric_info_nce(
     left: Tensor, right: Tensor, scale: Tensor, chosen: Tensor, chunk: int = CHUNK
 ) -> Tensor:
     """Symmetric InfoNCE (CLIP) between `left` and `right` (n, d), unit length, of all ranks.
@@ -153,15 +153,15 @@ def symmetric_contrast(
             "scale": scale,
             "chunk": chunk,
         }
-        there = contrast(left, keys, own, chosen, **settings)
-        back = contrast(right, gather_rows(left), own, chosen, **settings)
+        there = info_nce(left, keys, own, chosen, **settings)
+        back = info_nce(right, gather_rows(left), own, chosen, **settings)
         return (there + back) / 2
     mine = everyone.cumsum(0)[rank * len(left) : (rank + 1) * len(left)][chosen] - 1
-    summed = _SharedContrast.apply(left[chosen], keys[everyone], scale, mine, chunk)
+    summed = _SymmetricInfoNCE.apply(left[chosen], keys[everyone], scale, mine, chunk)
     return summed * ranks / (2 * total)
 
 
-class _SharedContrast(torch.autograd.Function):
+class _SymmetricInfoNCE(torch.autograd.Function):
     """Sum over this rank's rows of −log softmax along their rows and along their columns."""
 
     @staticmethod
@@ -173,7 +173,7 @@ class _SharedContrast(torch.autograd.Function):
             factor = scale.item()
             scores = a.new_empty(min(chunk, len(a)), len(b))
 
-            def raised(start: int) -> tuple[slice, Tensor]:
+            def scaled_exp(start: int) -> tuple[slice, Tensor]:
                 """exp(scale · (cos − 1)): at most 1, since the vectors have unit length."""
                 part = slice(start, min(start + chunk, len(a)))
                 s = scores[: part.stop - start]
@@ -182,7 +182,7 @@ class _SharedContrast(torch.autograd.Function):
 
             rows, matching, columns = a.new_empty(len(a)), a.new_empty(len(a)), a.new_zeros(len(b))
             for start in range(0, len(a), chunk):
-                part, s = raised(start)
+                part, s = scaled_exp(start)
                 rows[part] = s.sum(dim=1)
                 columns += s.sum(dim=0)
                 matching[part] = s.gather(1, own[part].unsqueeze(1)).squeeze(1)
@@ -191,7 +191,7 @@ class _SharedContrast(torch.autograd.Function):
             grad_a, grad_b = torch.empty_like(a), torch.zeros_like(b)
             row_shares, column_shares = rows.reciprocal_(), columns.reciprocal_()
             for start in range(0, len(a), chunk):
-                part, s = raised(start)
+                part, s = scaled_exp(start)
                 s.mul_(row_shares[part].unsqueeze(1) + column_shares)
                 # Inside the product, where it cancels to the last bit of the product's precision.
                 s.scatter_add_(1, own[part].unsqueeze(1), s.new_full((len(s), 1), -2.0))
@@ -207,21 +207,21 @@ class _SharedContrast(torch.autograd.Function):
         return *_kept(ctx, *upstream), None, None
 
 
-def sigmoid_contrast(
+def sigmoid_loss(
     left: Tensor, right: Tensor, scale: Tensor, bias: Tensor, chosen: Tensor, chunk: int = CHUNK
 ) -> Tensor:
     """Pairwise sigmoid loss (SigLIP, Zhai et al., 2023, eq. 1) between `left` and `right` (n, d).
 
-    As `symmetric_contrast`, but every pair of items is a question by itself: no sum over a row, so
+    As `symmetric_info_nce`, but every pair of items is a question by itself: no sum over a row, so
     no rank needs another's vectors but for a moment. They are passed round the ring of ranks with
     the gradient they have collected, and come home with all of it.
     """
     total = sum_over_ranks(chosen.sum()).clamp(min=1)
-    summed = _SigmoidContrast.apply(left, right, scale, bias, chosen, chunk)
+    summed = _SigmoidLoss.apply(left, right, scale, bias, chosen, chunk)
     return summed * world()[1] / total
 
 
-class _SigmoidContrast(torch.autograd.Function):
+class _SigmoidLoss(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pretrain.objectives.base import ContrastiveObjective, StepOutputs, first_occurrence_mask
-from pretrain.objectives.contrast import symmetric_contrast
+from pretrain.objectives.contrast import symmetric_info_nce
 
 
 class CrossModalContrast(ContrastiveObjective):
@@ -20,7 +20,7 @@ class CrossModalContrast(ContrastiveObjective):
 
     def forward(self, outputs: StepOutputs) -> Tensor:
         losses = [
-            symmetric_contrast(one, other, self.scale, chosen)
+            symmetric_info_nce(one, other, self.scale, chosen)
             for one, other, chosen in pairs(outputs)
         ]
         return torch.stack(losses).mean()

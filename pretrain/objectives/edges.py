@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from pretrain.objectives.base import ContrastiveObjective, StepOutputs
-from pretrain.objectives.co_engagement import item_contrast, neighbours
+from pretrain.objectives.co_engagement import adjacent_slots, item_info_nce
 
 
 class EdgeContrast(ContrastiveObjective):
@@ -13,5 +13,5 @@ class EdgeContrast(ContrastiveObjective):
 
     def forward(self, outputs: StepOutputs) -> Tensor:
         assert outputs.links is not None
-        partners, counts = neighbours(outputs.links)
-        return item_contrast(outputs, partners, counts & (outputs.links >= 0), self.scale)
+        partners, counts = adjacent_slots(outputs.links)
+        return item_info_nce(outputs, partners, counts & (outputs.links >= 0), self.scale)

@@ -40,7 +40,7 @@ class LanguageModeling(Objective):
                 "objectives.language_modeling tells words, but the encoder has no text tower"
             )
         name, text = encoder.text
-        if not text.is_causal or text.about["layer"] != -1:
+        if not text.is_causal or text.spec["layer"] != -1:
             raise VitrineError(
                 f"objectives.language_modeling needs a text tower that reads from left to right, but "
                 f"'{text.config.model_type}' sees all tokens at once; set the weight to 0, or take "

@@ -1,15 +1,15 @@
 """What a person took next belongs to what they took before: history ↔ next item.
 
 UniSRec (Hou et al., 2022) and MISSRec (Wang et al., 2023). Popular items are in more batches, and are not
-less liked for that: each negative stands for as many as were expected of it (`negatives_bias`).
+less liked for that: each negative stands for as many as were expected of it (`log_q_correction`).
 """
 
 import torch
 from torch import Tensor
 
 from pretrain.distributed import gather_rows, world
-from pretrain.objectives.base import ContrastiveObjective, StepOutputs, negatives_bias
-from pretrain.objectives.contrast import contrast
+from pretrain.objectives.base import ContrastiveObjective, StepOutputs, log_q_correction
+from pretrain.objectives.contrast import info_nce
 
 
 class NextItemContrast(ContrastiveObjective):
@@ -22,13 +22,13 @@ class NextItemContrast(ContrastiveObjective):
         following[-1] = slots - 1  # the last slot has no next one; it is not counted below
         counts = outputs.segments == outputs.segments[following]
         counts[-1] = False
-        return contrast(
+        return info_nce(
             outputs.states,
             gather_rows(outputs.items),
             positives=following + rank * slots,
             counts=counts,
             query_ids=outputs.item_ids[following],
             key_ids=gather_rows(outputs.item_ids),
-            key_bias=negatives_bias(outputs),
+            key_bias=log_q_correction(outputs),
             scale=self.scale,
         )

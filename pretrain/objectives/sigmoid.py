@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from pretrain.config import ObjectivesConfig
 from pretrain.encoder import ItemEncoder
 from pretrain.objectives.base import ContrastiveObjective, StepOutputs
-from pretrain.objectives.contrast import sigmoid_contrast
+from pretrain.objectives.contrast import sigmoid_loss
 from pretrain.objectives.cross_modal import pairs
 
 
@@ -26,7 +26,7 @@ class CrossModalSigmoid(ContrastiveObjective):
 
     def forward(self, outputs: StepOutputs) -> Tensor:
         losses = [
-            sigmoid_contrast(one, other, self.scale, self.bias, chosen)
+            sigmoid_loss(one, other, self.scale, self.bias, chosen)
             for one, other, chosen in pairs(outputs)
         ]
         return torch.stack(losses).mean()

@@ -137,8 +137,8 @@ def test_words_join_ids_without_an_encoder(demo_world: Path, tmp_path: Path) -> 
     output = run_finetuning(config, tmp_path / "run", build_trainer)
     recommender = load_recommender(open_artifact(output))
     assert recommender.bag_of_words is not None
-    assert recommender.history.recent is not None
-    assert 0.4 < recommender.history.recent.forgetting.item() < 0.6
+    assert recommender.history.mean_residual is not None
+    assert 0.4 < recommender.history.mean_residual.recency.item() < 0.6
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from pretrain.config import (
     TowerConfig,
     TrainerConfig,
 )
-from pretrain.rows import StepOrder
+from pretrain.packing import StepSampler
 
 
 def pretraining(world: Path, **trainer: Any) -> PretrainConfig:
@@ -59,10 +59,10 @@ def test_eight_ranks_read_other_rows_and_all_of_them(demo_world: Path) -> None:
 
 
 def test_a_row_read_twice_is_found(demo_world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def overlapping(self: StepOrder) -> Any:
+    def overlapping(self: StepSampler) -> Any:
         return iter([list(range(self.rank, self.rank + self.rows)) for _ in range(self.num_steps)])
 
-    monkeypatch.setattr(StepOrder, "__iter__", overlapping)
+    monkeypatch.setattr(StepSampler, "__iter__", overlapping)
     found = simulate(pretraining(demo_world), nodes=1, devices=2, steps=1)
     assert not found["disjoint"]
     assert "READ TWICE" in report(found)
@@ -72,7 +72,7 @@ def test_two_ranks_read_what_one_process_of_as_many_rows_reads(demo_world: Path)
     config = pretraining(demo_world)
     both = [simulate(config, nodes=1, devices=2, rank=rank)["read_here"] for rank in (0, 1)]
     together = [one + other for one, other in zip(*both, strict=True)]
-    assert together == list(StepOrder(2, 2 * config.data.rows))
+    assert together == list(StepSampler(2, 2 * config.data.rows))
 
 
 def test_what_is_sent_is_counted(demo_world: Path) -> None:

@@ -134,10 +134,10 @@ def loss_of(
     if loss != "behaviour":
         chosen = first_occurrences(ids, inputs["both"])[mine]
         if loss == "sigmoid":
-            return losses.sigmoid_contrast(left, right, scale, bias, chosen, chunk)
-        return losses.symmetric_contrast(left, right, scale, chosen, chunk)
+            return losses.sigmoid_loss(left, right, scale, bias, chosen, chunk)
+        return losses.symmetric_info_nce(left, right, scale, chosen, chunk)
     following = (torch.arange(SLOTS)[mine] + 1) % SLOTS
-    return losses.contrast(
+    return losses.info_nce(
         left,
         losses.gather_rows(right),
         following,

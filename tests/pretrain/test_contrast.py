@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pretrain.objectives.base import first_occurrences
-from pretrain.objectives.contrast import contrast, symmetric_contrast
+from pretrain.objectives.contrast import info_nce, symmetric_info_nce
 
 SCRIPT = Path(__file__).with_name("contrast_ranks.py")
 CASES = runpy.run_path(str(SCRIPT))
@@ -132,7 +132,7 @@ def test_half_precision_counts_and_sums_in_full() -> None:
     positives, counts = torch.randint(0, 40, (3001,)), torch.ones(3001, dtype=torch.bool)
     scale, bias = torch.tensor([9.0]), torch.linspace(-11, -9, 40)
     half, whole = (
-        contrast(
+        info_nce(
             queries.bfloat16().to(kind),
             keys.bfloat16().to(kind),
             positives,
@@ -156,7 +156,7 @@ def test_nearly_learned_pairs_keep_their_gradient() -> None:
     for kind in (torch.float32, torch.float64):
         sides = [side.to(kind).requires_grad_() for side in (left, right)]
         scale = torch.tensor([14.0], dtype=kind)
-        symmetric_contrast(sides[0], sides[1], scale, chosen).backward()
+        symmetric_info_nce(sides[0], sides[1], scale, chosen).backward()
         # Along the sphere only: the vectors have unit length.
         grad = sides[0].grad
         found.append(grad - (grad * sides[0]).sum(1, keepdim=True) * sides[0])

@@ -143,6 +143,6 @@ def test_finding_duplicates_among_items_of_one_title_takes_linear_time() -> None
 
 def test_the_demo_world_lists_nothing_twice(demo_world: Path) -> None:
     catalog = load_catalog(CatalogConfig(path=str(demo_world / "home")))
-    about = {"source": "image", "image_size": 32, "mean": [0.5] * 3, "std": [0.5] * 3}
-    loader = ItemContentLoader(catalog, {"image": MODALITIES["image"](about)}, {})
+    spec = {"source": "image", "image_size": 32, "mean": [0.5] * 3, "std": [0.5] * 3}
+    loader = ItemContentLoader(catalog, {"image": MODALITIES["image"](spec)}, {})
     assert len(np.unique(loader.duplicate_groups())) == catalog.num_items

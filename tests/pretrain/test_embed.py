@@ -234,7 +234,7 @@ def test_extractors_give_what_the_model_itself_gives(config: EmbedConfig, tmp_pa
     tokenizer.save_pretrained(tmp_path / "model")
     chosen = {
         "second": ExtractConfig(model=str(tmp_path / "model"), layer=-2, pooling="cls"),
-        "own": ExtractConfig(of="text", layer=1),
+        "own": ExtractConfig(modality="text", layer=1),
     }
     output = run_embedding(replace(config, extract=chosen), tmp_path / "vectors")
     table = pq.read_table(output / "item_ids.parquet")
@@ -268,10 +268,10 @@ def test_extractors_give_what_the_model_itself_gives(config: EmbedConfig, tmp_pa
     ("changes", "message"),
     [
         ({"encoder": ""}, "nothing to embed with"),
-        ({"extract": {"x": ExtractConfig(of="txt")}}, "Did you mean 'text'"),
+        ({"extract": {"x": ExtractConfig(modality="txt")}}, "Did you mean 'text'"),
         ({"extract": {"x": ExtractConfig()}}, "names no model, and an untrained"),
-        ({"encoder": "", "extract": {"x": ExtractConfig(of="text")}}, "no encoder was given"),
-        ({"extract": {"item_vectors": ExtractConfig(of="text")}}, "use another name"),
+        ({"encoder": "", "extract": {"x": ExtractConfig(modality="text")}}, "no encoder was given"),
+        ({"extract": {"item_vectors": ExtractConfig(modality="text")}}, "use another name"),
     ],
 )
 def test_a_mistake_is_one_clear_line(

@@ -305,9 +305,9 @@ def test_a_reader_without_correction_is_the_mean_of_what_was_taken(
     vectors = F.normalize(torch.randn(1, 6, 16), dim=-1)
     segments = torch.tensor([[0, 0, 0, 1, 1, 1]])
     with torch.no_grad():
-        history.recent.correction.zero_()
+        history.mean_residual.correction.zero_()
         states = history(vectors, segments)
         torch.testing.assert_close(states[0, 2], F.normalize(vectors[0, :3].mean(0), dim=-1))
         torch.testing.assert_close(states[0, 5], F.normalize(vectors[0, 3:].mean(0), dim=-1))
-        history.recent.forgetting.fill_(30.0)
+        history.mean_residual.recency.fill_(30.0)
         torch.testing.assert_close(history(vectors, segments), vectors)  # only the newest counts

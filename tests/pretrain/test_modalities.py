@@ -274,7 +274,7 @@ def test_a_tokenizer_s_special_tokens_are_known_by_what_it_does(
     config = AutoConfig.for_model(**BERT, vocab_size=6)
     AutoModel.from_config(config).save_pretrained(tmp_path)
     kind, _ = Text.new(ModalityConfig(model=str(tmp_path), source="title"), shop)
-    assert kind.about["special_tokens"] == [vocabulary[mark] for mark in marks]
+    assert kind.spec["special_tokens"] == [vocabulary[mark] for mark in marks]
 
 
 def test_low_rank_updates_are_all_that_is_trained_and_end_up_in_the_weights(

@@ -22,7 +22,7 @@ from pretrain.objectives import (
     StepOutputs,
 )
 from pretrain.objectives.base import first_occurrences
-from pretrain.objectives.contrast import contrast
+from pretrain.objectives.contrast import info_nce
 from pretrain.objectives.language_modeling import TiedHead
 
 
@@ -104,7 +104,7 @@ def test_a_masked_negative_leaves_the_softmax_altogether() -> None:
     # Set to 0 instead of −inf it would still add exp(0), and this loss would not be 0.
     query = torch.tensor([[1.0, 0.0]])
     keys = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
-    loss = contrast(
+    loss = info_nce(
         query,
         keys,
         torch.tensor([0]),
@@ -120,9 +120,9 @@ def test_a_key_that_does_not_count_leaves_the_softmax_altogether() -> None:
     keys = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
     settings = {"query_ids": torch.tensor([0]), "scale": torch.tensor([5.0])}
     query, first, counts = keys[:1], torch.tensor([0]), torch.tensor([True])
-    there = contrast(query, keys[:2], first, counts, key_ids=torch.arange(2), **settings)
+    there = info_nce(query, keys[:2], first, counts, key_ids=torch.arange(2), **settings)
     valid = torch.tensor([True, True, False])
-    masked = contrast(
+    masked = info_nce(
         query, keys, first, counts, key_ids=torch.arange(3), key_valid=valid, **settings
     )
     torch.testing.assert_close(masked, there)

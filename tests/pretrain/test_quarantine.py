@@ -163,8 +163,8 @@ def test_a_disk_error_ends_the_reading_and_marks_nothing_broken(
     monkeypatch.setattr("catalog.images.RETRY_SECONDS", (0.0, 0.0))
     monkeypatch.setattr("pretrain.modalities.media.BLOCK", 1)
     catalog = load_catalog(config.catalog)
-    about = {"source": "image", "image_size": 16, "mean": [0.5] * 3, "std": [0.5] * 3}
-    modality = MODALITIES["image"](about)
+    spec = {"source": "image", "image_size": 16, "mean": [0.5] * 3, "std": [0.5] * 3}
+    modality = MODALITIES["image"](spec)
     open_picture, opened = Image.open, []
 
     def fail_for_one(path: str, *arguments: object) -> Image.Image:

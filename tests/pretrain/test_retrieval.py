@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from catalog.interactions import Interactions
+from pretrain.packing import PackedHistories
 from pretrain.retrieval import Retrieval, hold_out, target_ranks
-from pretrain.rows import HistoryRows
 
 
 def catalog_of(ids: list[str]) -> SimpleNamespace:
@@ -39,7 +39,7 @@ def test_held_out_items_are_in_no_row(uniform_share: float) -> None:
     held_out = np.zeros(40, dtype=bool)
     held_out[[3, 11, 29]] = True
     edges = np.stack([np.arange(39), np.arange(1, 40)], axis=1).astype(np.int32)
-    rows = HistoryRows(
+    rows = PackedHistories(
         Interactions(offsets, items, np.arange(len(items))),
         lengths.astype(np.int32),
         40,

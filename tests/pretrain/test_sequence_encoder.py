@@ -21,7 +21,7 @@ GPT = {"model_type": "gpt2", "n_embd": 24, "n_layer": 1, "n_head": 2, "n_positio
 READERS = {
     "attention": SequenceConfig(heads=2),
     "hstu": SequenceConfig(heads=2, block="hstu"),
-    "without its mean": SequenceConfig(heads=2, recent=False),
+    "without its mean": SequenceConfig(heads=2, mean_residual=False),
     "llama": SequenceConfig(heads=2, decoder=LLAMA),
     "gpt2": SequenceConfig(heads=2, decoder=GPT),
 }
@@ -35,8 +35,8 @@ def loader(request: pytest.FixtureRequest) -> SequenceEncoder:
         for parameter in loader.parameters():
             if parameter.dim() == 2:
                 parameter.mul_(10)
-        if loader.recent is not None:
-            loader.recent.correction.fill_(1.0)
+        if loader.mean_residual is not None:
+            loader.mean_residual.correction.fill_(1.0)
     return loader
 
 

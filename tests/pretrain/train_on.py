@@ -28,7 +28,7 @@ from launch.trainer import build_trainer
 from pretrain.config import ObjectivesConfig
 from pretrain.data import PretrainBatch, PretrainData
 from pretrain.objectives import OBJECTIVES
-from pretrain.rows import HistoryRows
+from pretrain.packing import PackedHistories
 from pretrain.run import run_pretraining
 
 ONCE = runpy.run_path(str(Path(__file__).with_name("train_once.py")))
@@ -125,10 +125,10 @@ class Witness(pl.Callback):
 def number_rows() -> None:
     """Lets each batch know the numbers of its rows, also where a worker process makes it."""
     read: list[int] = []
-    get, collate = HistoryRows.__getitem__, PretrainData.collate
+    get, collate = PackedHistories.__getitem__, PretrainData.collate
     transfer = PretrainData.transfer_batch_to_device
 
-    def noted_get(self: HistoryRows, row: int) -> Any:
+    def noted_get(self: PackedHistories, row: int) -> Any:
         read.append(row)
         return get(self, row)
 
@@ -143,7 +143,7 @@ def number_rows() -> None:
         moved.numbers = batch.numbers
         return moved
 
-    HistoryRows.__getitem__ = noted_get
+    PackedHistories.__getitem__ = noted_get
     PretrainData.collate = noted_collate
     PretrainData.transfer_batch_to_device = noted_transfer
 

@@ -15,17 +15,17 @@ from catalog.errors import VitrineError
 from catalog.interactions import Interactions
 from catalog.reorder import reorder_histories
 from catalog.splits import make_split, target_rows
-from pretrain.rows import HistoryRows, StepOrder, stack_rows
+from pretrain.packing import PackedHistories, StepSampler, stack_rows
 
 LENGTHS = [5, 1, 9, 0, 3]
 
 
-def rows(train_end: list[int], seed: int = 0, uniform_share: float = 0.0) -> HistoryRows:
+def rows(train_end: list[int], seed: int = 0, uniform_share: float = 0.0) -> PackedHistories:
     offsets = np.concatenate([[0], np.cumsum(LENGTHS)]).astype(np.int64)
     items = np.arange(offsets[-1], dtype=np.int32)
     interactions = SimpleNamespace(offsets=offsets, items=items)
     ends = np.array(train_end, dtype=np.int32)
-    return HistoryRows(interactions, ends, 18, 6, seed, uniform_share)
+    return PackedHistories(interactions, ends, 18, 6, seed, uniform_share)
 
 
 def test_only_training_positions_are_read() -> None:
@@ -44,7 +44,7 @@ def test_what_a_random_split_holds_out_is_in_no_row() -> None:
     config = SplitConfig("random", validation_fraction=0.2, test_fraction=0.2)
     arranged = reorder_histories(shop, config)
     split = make_split(arranged, config)
-    data = HistoryRows(arranged.interactions, split.train_end, 18, 6, seed=0)
+    data = PackedHistories(arranged.interactions, split.train_end, 18, 6, seed=0)
     seen = {int(item) for row in range(400) for item in data[row][0]}
     held_out = [target_rows(arranged.interactions, t) for t in (split.validation, split.test)]
     wanted = {int(arranged.interactions.items[row]) for row in chain(*held_out)}
@@ -64,7 +64,7 @@ def test_neighbours_in_a_segment_are_neighbours_in_a_history() -> None:
 def test_rows_of_edges_hold_linked_items_side_by_side() -> None:
     edges = np.array([[0, 9], [4, 2], [7, 1]], dtype=np.int32)
     data = rows(LENGTHS)
-    linked = HistoryRows(data.interactions, data.train_end, 18, 7, 0, 0.25, edges, 0.5)
+    linked = PackedHistories(data.interactions, data.train_end, 18, 7, 0, 0.25, edges, 0.5)
     kinds = {"edges": 0, "others": 0}
     for row in range(300):
         items, segments, links = linked[row]
@@ -95,15 +95,15 @@ def test_segments_stay_apart_over_a_batch() -> None:
 
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_ranks_share_the_rows_of_one_process(ranks: int) -> None:
-    alone = list(StepOrder(5, 8))
-    shared = [StepOrder(5, 8 // ranks, rank=rank, num_ranks=ranks) for rank in range(ranks)]
+    alone = list(StepSampler(5, 8))
+    shared = [StepSampler(5, 8 // ranks, rank=rank, num_ranks=ranks) for rank in range(ranks)]
     together = [list(chain(*step)) for step in zip(*shared, strict=True)]
     assert together == alone
 
 
 def test_resuming_repeats_and_skips_nothing() -> None:
-    rest = StepOrder(5, 4, first_step=3)
-    assert list(rest) == list(StepOrder(5, 4))[3:]
+    rest = StepSampler(5, 4, first_step=3)
+    assert list(rest) == list(StepSampler(5, 4))[3:]
     assert len(rest) == 5, "Lightning counts from the run's start"
 
 

@@ -22,7 +22,7 @@ Row = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 belongs to, and, where the catalog's edges fill the row, which edge (-1 where none)."""
 
 
-class HistoryRows(Dataset[Row]):
+class PackedHistories(Dataset[Row]):
     """Rows without end, of `row_length` slots.
 
     A person is drawn in proportion to the number of rows their training history would fill, then a
@@ -116,7 +116,7 @@ class HistoryRows(Dataset[Row]):
         return stretch if self.held_out is None else stretch[~self.held_out[stretch]]
 
 
-class StepOrder:
+class StepSampler:
     """Which rows each step of this rank reads: batches of row numbers, for a loader's batch sampler.
 
     Step s of all ranks together is the rows [s · n, (s + 1) · n): the global batch does not depend
@@ -142,10 +142,10 @@ class StepOrder:
             yield list(range(first, first + self.rows))
 
 
-def order_for(trainer: pl.Trainer, rows: int) -> StepOrder:
+def step_sampler(trainer: pl.Trainer, rows: int) -> StepSampler:
     """The order of a Trainer's run, from the step it stands at."""
     accumulate = trainer.accumulate_grad_batches
-    return StepOrder(
+    return StepSampler(
         trainer.max_steps * accumulate,
         rows,
         rank=trainer.global_rank,

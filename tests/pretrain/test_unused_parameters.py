@@ -13,7 +13,7 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from pretrain.unused import freeze_unused
+from pretrain.unused_parameters import freeze_unused
 
 SCRIPT = Path(__file__).with_name("objectives_on_ranks.py")
 
