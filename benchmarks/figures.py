@@ -8,10 +8,10 @@ from typing import Any
 from catalog.artifacts import open_artifact
 
 PICTURE_MEASURES = {
-    "Palette of the user is in the picture": "palette",
-    "Motif of the user is in the picture": "motif",
-    "Colours shared with what they bought before": "colours_before",
-    "Colours shared with what they bought next": "colours_next",
+    "Palette of the user is in the image": "palette",
+    "Motif of the user is in the image": "motif",
+    "Colours shared with earlier purchases": "colours_before",
+    "Colours shared with the next purchase": "colours_next",
 }
 
 
@@ -20,9 +20,9 @@ def content_figures(folder: Path) -> dict[str, Any]:
     showcase = open_artifact(folder, kind="showcase")
     scores = json.loads((showcase.path / "showcase.json").read_text())["scores"]
     figures: dict[str, Any] = {}
-    for name, measure in scores["image"]["measures"].items():
+    for name, measure in scores["image"]["metrics"].items():
         key = PICTURE_MEASURES[name]
-        figures[f"{key}_users"] = measure["people"]
+        figures[f"{key}_users"] = measure["num_users"]
         for condition in ("own", "swapped", "none", "contrast"):
             _interval(figures, f"{key}_{condition}", measure[condition])
     for name, words in scores["text"]["likelihood"].items():

@@ -16,9 +16,9 @@ from benchmarks.record import write_record
 from benchmarks.sources import IMAGE_SCORES, IMAGES
 from finetune.statistics import mean_interval
 from generate.image.attribute_classifier import train_attribute_classifier
-from generate.image.feature_metrics import centred, mean_features
-from generate.image.pipeline import pipeline_arguments
-from generate.image.score import RECENT, encode_catalog_images
+from generate.image.encoder_metrics import encode_catalog_images
+from generate.image.feature_metrics import mean_features, standardize
+from generate.image.score import NUM_RECENT
 
 NUM_USERS = 200
 SCALES = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0)
@@ -54,24 +54,24 @@ def main() -> None:
 
 
 def measure(generator: Path) -> dict[str, Any]:
-    sampler, users, items, vectors = requests_of(generator, NUM_USERS)
+    sampler, users, items = requests_of(generator, NUM_USERS)
     catalog = sampler.catalog
     eyes, right = train_attribute_classifier(catalog)
     seeds = list(range(NUM_USERS))
 
     def draw(states: torch.Tensor, scale: float) -> list[Any]:
         config = replace(sampler.defaults, user_guidance_scale=scale)
-        return sampler.pipeline(states, vectors, seeds, **pipeline_arguments(config))
+        return sampler.generate_unmarked(states, items.tolist(), seeds, config)
 
     unconditional = draw(users.states["none"], 1.0)
     drawn = {scale: draw(users.states["own"], scale) for scale in SCALES}
     same = sum(a.tobytes() == b.tobytes() for a, b in zip(unconditional, drawn[0.0], strict=True))
-    frame = sampler.pipeline.codec.frames[0]
-    item_rows = sorted({int(item) for history in users.histories for item in history[-RECENT:]})
+    frame = sampler.pipeline.codec.buckets[0]
+    item_rows = sorted({int(item) for history in users.histories for item in history[-NUM_RECENT:]})
     rows, real = encode_catalog_images(catalog, item_rows, frame, eyes)
-    groups = [[rows[int(i)] for i in h[-RECENT:] if int(i) in rows] for h in users.histories]
+    groups = [[rows[int(i)] for i in h[-NUM_RECENT:] if int(i) in rows] for h in users.histories]
     known = [place for place, group in enumerate(groups) if group]
-    aims = mean_features(centred(real, real), [groups[place] for place in known])
+    aims = mean_features(standardize(real, real), [groups[place] for place in known])
     kinds = [catalog.items["category"][int(item)] for item in items]
     figures: dict[str, Any] = {
         "users": NUM_USERS,
@@ -81,11 +81,11 @@ def measure(generator: Path) -> dict[str, Any]:
     columns = []
     for scale, pictures in drawn.items():
         features = eyes.features(pictures)
-        likeness = (centred(features, real)[known] * aims).sum(1).double().numpy()
+        likeness = (standardize(features, real)[known] * aims).sum(1).double().numpy()
         columns.append(likeness)
         name = f"{scale:g}".replace(".", "_")
         figures[f"likeness_at_{name}"] = mean_interval(likeness)
-        read = eyes.read(features, KIND)
+        read = eyes.classify(features, KIND)
         figures[f"kind_at_{name}"] = float(
             np.mean([a == b for a, b in zip(read, kinds, strict=True)])
         )

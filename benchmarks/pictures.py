@@ -14,6 +14,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from benchmarks.record import write_record
 from benchmarks.sources import IMAGE_SCORES, IMAGES
@@ -27,12 +28,13 @@ from generate.attributes import attribute_columns
 from generate.evaluation.users import sample_users
 from generate.image.attribute_classifier import ImageAttributeClassifier
 from generate.image.config import CodecConfig, ImageConfig, ImageScoreConfig, SamplingConfig
+from generate.image.encoder_metrics import encode_catalog_images
 from generate.image.feature_metrics import kernel_inception_distance
+from generate.image.loading import load_image_sampler
 from generate.image.module import ImageModule
-from generate.image.pipeline import pipeline_arguments
-from generate.image.report import JUDGE, SCORES_FILE, run_image_scores
-from generate.image.sampler import ImageSampler, load_image_sampler
-from generate.image.score import encode_catalog_images, sample_siblings
+from generate.image.report import CLASSIFIER, SCORES_FILE, run_image_scores
+from generate.image.sampler import ImageSampler
+from generate.image.score import sample_siblings
 from launch.pipeline.config import PipelineConfig
 from launch.pipeline.run import run_stages
 from launch.trainer import build_trainer
@@ -55,13 +57,13 @@ JUDGE_STEPS = 3000
 """Steps in which garments' types are learned, of which there are many more than in the demo."""
 GROUP, TYPE = "product_group_name", "product_type_name"
 READ = {
-    "Palette of the user is in the picture": "palette",
-    "Motif of the user is in the picture": "motif",
-    "Colours shared with what they bought before": "colours_before",
-    "Colours shared with what they bought next": "colours_next",
-    "Likeness to what they bought before": "likeness_before",
-    "Likeness to what they bought next": "likeness_next",
-    "Likeness to the item asked for": "likeness_item",
+    "Palette of the user is in the image": "palette",
+    "Motif of the user is in the image": "motif",
+    "Colours shared with earlier purchases": "colours_before",
+    "Colours shared with the next purchase": "colours_next",
+    "Similarity to earlier purchases": "likeness_before",
+    "Similarity to the next purchase": "likeness_next",
+    "Similarity to the condition item": "likeness_item",
 }
 
 
@@ -103,8 +105,8 @@ def scored(folder: Path, generator: Path, score_config: ImageScoreConfig) -> boo
 
 def measured(scores: dict[str, Any]) -> dict[str, Any]:
     """The scores as flat figures."""
-    figures: dict[str, Any] = {"users": scores["people"]}
-    for name, found in scores["measures"].items():
+    figures: dict[str, Any] = {"users": scores["num_users"]}
+    for name, found in scores["metrics"].items():
         for condition in ("own", "swapped", "none"):
             figures[f"{READ[name]}_{condition}"] = interval(found[condition])
         contrast = "over" if "/" in found["contrast_name"] else "minus"
@@ -166,7 +168,7 @@ def record_demo(output: Path, seeds: tuple[int, ...]) -> None:
         found |= created(folder) | {"category_right": category_right(folder, score_config)}
         figures |= {f"{name}_seed{seed}": value for name, value in found.items()}
         for name, value in (
-            ("users", found["people"]),
+            ("users", found["users"]),
             ("palette_own_over_swapped", found["palette_own_over_swapped"].value),
             ("motif_own_over_swapped", found["motif_own_over_swapped"].value),
             ("identified_over_chance", found["identified_over_chance"]),
@@ -274,8 +276,6 @@ class Requests(NamedTuple):
     sampler: ImageSampler
     users: Any
     items: NDArray[np.int64]
-    vectors: torch.Tensor
-    """float32 (users, width): of the items."""
 
 
 def requests_of(generator: Path, number: int) -> Requests:
@@ -284,9 +284,7 @@ def requests_of(generator: Path, number: int) -> Requests:
     catalog = reorder_histories(sampler.catalog, settings)
     users = sample_users(sampler.ranker, catalog, make_split(catalog, settings), number)
     items = sample_siblings(sampler.ranker, catalog, users.items)
-    return Requests(
-        sampler, users, items, torch.from_numpy(np.array(sampler.ranker.item_vectors[items]))
-    )
+    return Requests(sampler, users, items)
 
 
 class Samples:
@@ -294,17 +292,15 @@ class Samples:
 
     def __init__(self, output: Path, score_config: ImageScoreConfig) -> None:
         self.score_config = score_config
-        self.sampler, self.users, self.items, self.vectors = requests_of(
-            output / "image", score_config.num_users
-        )
-        self.eyes = ImageAttributeClassifier.from_pretrained(output / "image-scores" / JUDGE)
+        self.sampler, self.users, self.items = requests_of(output / "image", score_config.num_users)
+        self.eyes = ImageAttributeClassifier.from_pretrained(output / "image-scores" / CLASSIFIER)
 
     def features(self) -> torch.Tensor:
-        pictures = self.sampler.pipeline(
+        pictures = self.sampler.generate_unmarked(
             self.users.states["own"],
-            self.vectors,
-            list(range(len(self.items))),
-            **pipeline_arguments(self.score_config.sampling),
+            self.items.tolist(),
+            range(len(self.items)),
+            self.score_config.sampling,
         )
         return self.eyes.features(pictures)
 
@@ -312,7 +308,7 @@ class Samples:
         """Whether each picture is read as having the item's value of an attribute that is told apart."""
         column = dict(attribute_columns(self.sampler.catalog))[name]
         true = [column[item].as_py() for item in self.items.tolist()]
-        read = self.eyes.read(features, name)
+        read = self.eyes.classify(features, name)
         return [a == b for a, b in zip(read, true, strict=True) if b in self.eyes.labels[name]]
 
 
@@ -327,7 +323,7 @@ def kinds(output: Path, halfway: Path, score_config: ImageScoreConfig) -> dict[s
     drawn = Samples(output, score_config)
     pipeline, catalog = drawn.sampler.pipeline, drawn.sampler.catalog
     rows = sorted({*drawn.items.tolist(), *drawn.users.items.tolist()})
-    _, real = encode_catalog_images(catalog, rows, pipeline.codec.frames[0], drawn.eyes)
+    _, real = encode_catalog_images(catalog, rows, pipeline.codec.buckets[0], drawn.eyes)
     whole = drawn.features()
     figures = {}
     for name in (GROUP, TYPE):
@@ -337,6 +333,7 @@ def kinds(output: Path, halfway: Path, score_config: ImageScoreConfig) -> dict[s
         figures[f"{name}_pictures"] = len(right)
     weights = torch.load(halfway, weights_only=True)
     for name, part in (("conditioner", pipeline.conditioner), ("denoiser", pipeline.denoiser)):
+        assert isinstance(part, nn.Module)
         for key, parameter in part.named_parameters():
             parameter.copy_(weights[f"{name}.{key}"])
     half = drawn.features()

@@ -22,11 +22,11 @@ from torch import Tensor
 from benchmarks.record import write_record
 from finetune.statistics import ratio_interval
 from generate.image.codec import PatchCodec
-from generate.image.config import ImageConfig
-from generate.image.guidance import Scales
+from generate.image.config import ImageConfig, SamplingConfig
+from generate.image.denoiser import Denoiser, build_denoiser
 from generate.image.pipeline import PersonalImagePipeline
-from generate.image.run import new_networks
-from generate.image.solvers import SOLVERS, times_for
+from generate.image.run import build_conditioner
+from generate.image.solvers import SOLVERS, time_schedule
 
 WIDTH, BATCH, STEPS, ROUNDS = 128, 32, 12, 15
 HELD_OUT = (1, 2, 3, 4)
@@ -75,7 +75,8 @@ def main() -> None:
 def untrained() -> PersonalImagePipeline:
     """The default networks with random weights, last layers included, so that every input matters."""
     torch.manual_seed(0)
-    conditioner, denoiser = new_networks(ImageConfig(), WIDTH)
+    config = ImageConfig()
+    conditioner, denoiser = build_conditioner(config, WIDTH), build_denoiser(config)
     for parameter in denoiser.parameters():
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=0.05)
@@ -87,18 +88,21 @@ def untrained() -> PersonalImagePipeline:
 def overhead(pipeline: PersonalImagePipeline) -> dict[str, Any]:
     states, vectors = torch.randn(BATCH, WIDTH), torch.randn(BATCH, WIDTH)
     seen: list[tuple[Any, ...]] = []
-    real = pipeline.denoiser.forward
+    denoiser = pipeline.denoiser
+    assert isinstance(denoiser, Denoiser)
+    config = SamplingConfig(user_guidance_scale=6, item_guidance_scale=3, steps=STEPS)
+    real = denoiser.forward
 
     def noting(*inputs: Any, **named: Any) -> Any:
         seen.append((inputs, named))
         return real(*inputs, **named)
 
     def draw() -> None:
-        pipeline(states, vectors, range(BATCH), scales=Scales(6, 3), steps=STEPS)
+        pipeline(states, vectors, range(BATCH), config)
 
-    pipeline.denoiser.forward = noting
+    denoiser.forward = noting
     draw()
-    pipeline.denoiser.forward = real
+    denoiser.forward = real
     whole, bare = [], []
     for _ in range(ROUNDS):
         began = time.process_time()
@@ -107,7 +111,7 @@ def overhead(pipeline: PersonalImagePipeline) -> dict[str, Any]:
         began = time.process_time()
         with torch.no_grad():
             for inputs, named in seen:
-                pipeline.denoiser(*inputs, **named)
+                denoiser(*inputs, **named)
         bare.append(time.process_time() - began)
     ratio = ratio_interval(np.array(whole), np.array(bare))
     return {
@@ -125,7 +129,8 @@ def independence(pipeline: PersonalImagePipeline) -> dict[str, int]:
 
     def draw(places: slice, batch_size: int = NUM_USERS) -> list[bytes]:
         seeds = range(NUM_USERS)[places]
-        found = pipeline(states[places], vectors[places], seeds, steps=4, batch_size=batch_size)
+        config = SamplingConfig(steps=4, batch_size=batch_size)
+        found = pipeline(states[places], vectors[places], seeds, config)
         return [picture.tobytes() for picture in found]
 
     together = draw(slice(None))
@@ -178,7 +183,7 @@ def over_mixtures() -> dict[str, float]:
 
 def errors(seed: int) -> dict[str, float]:
     mixture = Mixture(seed)
-    exact = SOLVERS["heun"](mixture, mixture.noise, times_for(1500))
+    exact = SOLVERS["heun"](mixture, mixture.noise, time_schedule(1500))
 
     def apart(found: Tensor) -> float:
         return float((found - exact).norm(dim=1).mean())
@@ -189,7 +194,7 @@ def errors(seed: int) -> dict[str, float]:
         grids = {}
         for name, scheduler in schedulers().items():
             if name == "flow_euler":
-                scheduler.set_timesteps(sigmas=times_for(steps)[:-1])
+                scheduler.set_timesteps(sigmas=time_schedule(steps)[:-1])
             else:
                 scheduler.set_timesteps(steps)
             theirs[name] = apart(diffuse(mixture, scheduler))
@@ -197,10 +202,10 @@ def errors(seed: int) -> dict[str, float]:
         theirs["best_multistep"] = min(theirs["dpm"], theirs["unipc"])
         heun = [1.0, *grids["flow_heun"][1::2]]
         grid = {
-            "euler": times_for(steps),
+            "euler": time_schedule(steps),
             "heun": heun,
             "dpmpp": grids["dpm"],
-            "pc": times_for(steps, 0.8 + 0.8 / steps),
+            "pc": time_schedule(steps, 0.8 + 0.8 / steps),
         }
         for ours, other in PAIRS:
             error = apart(SOLVERS_OF[ours](mixture, mixture.noise, grid[ours]))

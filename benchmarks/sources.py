@@ -64,16 +64,19 @@ IMAGES = [
     "generate/image/guidance.py",
     "generate/image/latent_cache.py",
     "generate/image/module.py",
-    "generate/image/sampler.py",
     "generate/image/pipeline.py",
+    "generate/image/resolution_buckets.py",
+    "generate/image/sampler.py",
     "generate/image/solvers.py",
     "generate/next_items.py",
     "generate/purchase_states.py",
 ]
 IMAGE_SCORES = [
-    "generate/image/best_of_n.py",
-    "generate/image/feature_metrics.py",
     "generate/image/attribute_classifier.py",
+    "generate/image/best_of_n.py",
+    "generate/image/encoder_metrics.py",
+    "generate/image/feature_metrics.py",
+    "generate/image/image_encoder.py",
     "generate/image/score.py",
 ]
 TEXTS = [

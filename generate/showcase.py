@@ -22,8 +22,9 @@ from generate.evaluation.ground_truth import GroundTruth, load_ground_truth
 from generate.evaluation.intervals import Figures
 from generate.evaluation.users import EvaluationUsers, sample_users
 from generate.image.best_of_n import SampledImage
+from generate.image.loading import load_defaults, load_pipeline
 from generate.image.near_copies import TrainingImageIndex
-from generate.image.sampler import ImageSampler, load_defaults, load_pipeline
+from generate.image.sampler import ImageSampler
 from generate.image.score import score_images
 from generate.pseudonyms import pseudonymize, user_key
 from generate.requests import GenerationRequest, stack_states
@@ -50,8 +51,8 @@ def run_showcase(config: ShowcaseConfig, output: Path) -> Path:
     """Generates the gallery and the scores; returns the artifact's folder.
 
     `showcase.json` holds `users` (pseudonyms, item rows, generated texts) and `scores`; the images lie
-    beside it, signed, as UUU-C-own.png, …-swapped.png, …-none.png. Where every image was refused, the file
-    is missing and `refused` has the reason.
+    beside it, signed, as UUU-C-own.png, …-swapped.png, …-none.png. Where every image was rejected, the file
+    is missing and `rejected` has the reason.
     """
     catalog, split = load_split(config.catalog, config.split)
     ranker = load_ranker(config.recommender, catalog)
@@ -102,11 +103,8 @@ def _score_images(
     with Progress(transient=True) as progress:
         task = progress.add_task("Scoring images", total=len(CONDITIONS) * len(users))
         return score_images(
-            sampler.pipeline,
-            sampler.ranker,
-            sampler.catalog,
+            sampler,
             users,
-            sampler.defaults,
             readings=truth.image_readings() if truth else {},
             seed=config.seed,
             progress=lambda done: progress.advance(task, done),
@@ -135,12 +133,12 @@ def make_gallery(
             of_condition = {"own": user, "swapped": swapped_user, "none": None}
             item_id = str(catalog.items[item]["item_id"])
             for condition, drawn in images.items():
-                if drawn.picture is not None:
+                if drawn.image is not None:
                     request = of_condition[condition], item_id
-                    content = generators.sampler.to_signed_png(drawn.picture, request)
+                    content = generators.sampler.to_signed_png(drawn.image, request)
                     (folder / f"{files}-{condition}.png").write_bytes(content)
-            refused = {name: one.refused for name, one in images.items() if one.refused}
-            generated.append({"item": item, "texts": texts, "files": files, "refused": refused})
+            rejected = {name: one.rejected for name, one in images.items() if one.rejected}
+            generated.append({"item": item, "texts": texts, "files": files, "rejected": rejected})
         stories.append(
             {
                 "user": pseudonymize(user),

@@ -17,8 +17,8 @@ from finetune.semantic_ids.tokenize import assign_semantic_ids
 from finetune.statistics import mean_interval, ratio_interval
 from generate.conditioning import VectorTokens
 from generate.image.codec import PatchCodec
-from generate.image.feature_metrics import centred, diversity, frechet_inception_distance
-from generate.image.ip_adapter import EARLIEST, AdaptedDenoiser
+from generate.image.feature_metrics import diversity, frechet_inception_distance, standardize
+from generate.image.ip_adapter import MIN_TIME, AdaptedDenoiser
 from generate.image.watermark import THRESHOLD, detect_watermark
 from generate.purchase_states import PurchaseStates
 from launch.pipeline.claims import ratio_claim
@@ -97,13 +97,13 @@ def test_features_that_do_not_vary_count_nothing() -> None:
     for seed in SEEDS:
         torch.manual_seed(seed)
         equal = jitter(100 * torch.randn(6).repeat(20, 1))
-        assert centred(equal, equal).abs().max() == 0
+        assert standardize(equal, equal).abs().max() == 0
         mixed = torch.cat([equal, torch.randn(20, 2)], dim=1)
-        found = centred(mixed, mixed)
+        found = standardize(mixed, mixed)
         assert found[:, :6].abs().max() == 0
         assert found.norm(dim=1) == pytest.approx(torch.ones(20), abs=1e-5)
     one = torch.randn(1, 4)
-    assert centred(one, one).isfinite().all(), "of a single picture"
+    assert standardize(one, one).isfinite().all(), "of a single picture"
     assert diversity(one) == 0
 
 
@@ -196,4 +196,4 @@ def test_a_base_whose_noise_leaves_nothing_is_not_asked_there() -> None:
     assert kept[-1] == 0
     asked = SimpleNamespace(ratios=(1 - kept).sqrt() / (kept.sqrt() + (1 - kept).sqrt()))
     latest = AdaptedDenoiser.latest_time.fget(asked)  # type: ignore[attr-defined]
-    assert latest == 1 - EARLIEST
+    assert latest == 1 - MIN_TIME

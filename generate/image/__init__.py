@@ -1,4 +1,4 @@
-"""Person + item → a picture: a small diffusion model on the recommender's own vectors."""
+"""Generates images for a user and an item: a diffusion model conditioned on the recommender's embeddings."""
 
 import importlib
 from typing import Any
@@ -7,8 +7,8 @@ _HOMES = {
     "SamplingConfig": "generate.image.config",
     "ImageConfig": "generate.image.config",
     "PersonalImagePipeline": "generate.image.pipeline",
-    "sample_image": "generate.image.sampler",
-    "load_image_sampler": "generate.image.sampler",
+    "sample_image": "generate.image.loading",
+    "load_image_sampler": "generate.image.loading",
     "run_image_generator": "generate.image.run",
     "score_images": "generate.image.score",
 }

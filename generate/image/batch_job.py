@@ -21,7 +21,8 @@ from generate.batch_job import (
     run_batch_job,
 )
 from generate.image.config import ImageBatchConfig
-from generate.image.sampler import ImageSampler, load_image_sampler
+from generate.image.loading import load_image_sampler
+from generate.image.sampler import ImageSampler
 from generate.pseudonyms import pseudonymize
 from generate.requests import stack_states
 
@@ -34,12 +35,12 @@ SCHEMA = pa.schema(
         "mode": pa.string(),
         "image": pa.struct({"bytes": pa.binary(), "path": pa.string()}),
         "seed": pa.int64(),
-        "refused": pa.string(),
+        "rejected": pa.string(),
     }
 )
 """user: `generate.pseudonyms.pseudonymize` of the user; rank: position of the item in the user's ranking, 0
-for the best; image: a signed PNG, as Hugging Face's datasets keep pictures, null where what was drawn was
-`refused`."""
+for the best; image: a signed PNG, as Hugging Face's datasets store images, null where it was
+`rejected`."""
 
 
 def run_image_batch_job(config: ImageBatchConfig, output: Path) -> Path:
@@ -62,7 +63,7 @@ def sample_part(
     """Output rows of these users. An image depends on the seed, the user and the item alone."""
     catalog = sampler.catalog
     requests = build_requests(catalog, sampler.ranker, users, items, config.sampling.seed)
-    drawn = sampler.sample_rows(
+    sampled = sampler.sample_rows(
         stack_states(requests),
         [request.item for request in requests],
         [request.seed for request in requests],
@@ -70,11 +71,11 @@ def sample_part(
     )
     ids = catalog.items.data.column("item_id")
     rows: list[Row] = []
-    for request, found in zip(requests, drawn, strict=True):
+    for request, found in zip(requests, sampled, strict=True):
         user, item = str(catalog.user_ids[request.prefix.user]), ids[request.item].as_py()
         pseudonym, content = pseudonymize(user), None
-        if found.picture is not None:
-            content = sampler.to_signed_png(found.picture, (user, item), config.sampling)
+        if found.image is not None:
+            content = sampler.to_signed_png(found.image, (user, item), config.sampling)
         name = f"{pseudonym}-{request.rank}-{config.sampling.mode}.png"
         rows.append(
             {
@@ -84,14 +85,14 @@ def sample_part(
                 "mode": config.sampling.mode,
                 "image": content and {"bytes": content, "path": name},
                 "seed": found.seed,
-                "refused": found.refused,
+                "rejected": found.rejected,
             }
         )
     return rows
 
 
 def count_rejected(rows: pa.Table) -> Mapping[str, int]:
-    return {"refused": rows.column("image").null_count}
+    return {"rejected": rows.column("image").null_count}
 
 
 def read_images(folder: str | Path) -> pa.Table:

@@ -1,92 +1,99 @@
-"""The best of several candidates for one request, among those that may be shown."""
+"""Best-of-n sampling with rejection: keeps the best accepted candidate of each request.
+
+Near-copies of training images and images that a safety check rejects are never returned.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from generate.conditioning import Ranker, derived_seed
 from generate.image.near_copies import TrainingImageIndex
-from generate.image.safety import Check
+from generate.image.safety import SafetyCheck
 
-COPY = "a copy of a picture it learned from"
+NEAR_COPY = "a near-copy of a training image"
 
 
 @dataclass(frozen=True)
 class SampledImage:
-    picture: Image.Image | None
-    """None where no candidate may be shown."""
+    """What was sampled for one request."""
+
+    image: Image.Image | None
+    """None where every candidate was rejected."""
     seed: int
     """Of the candidate."""
-    refused: str = ""
-    """Why there is none; "" where there is."""
+    rejected: str = ""
+    """Reason of the last rejection where there is no image, else ""."""
 
 
-Draw = Callable[[Sequence[int], Sequence[int]], list[Image.Image]]
-"""(places of requests, a seed for each) → pictures."""
+SampleImages = Callable[[Sequence[int], Sequence[int]], list[Image.Image]]
+"""(indices of requests, a seed for each) → images."""
 
 
-def choose(
-    draw: Draw,
-    states: Tensor,
-    vectors: Tensor,
-    seeds: Sequence[int],
-    *,
-    num_candidates: int,
-    max_retries: int,
-    ranker: Ranker,
-    training_images: TrainingImageIndex | None = None,
-    check: Check | None = None,
-) -> list[SampledImage]:
-    """Of `candidates` for each request the one that its item and its person like best; up to `tries` more
-    rounds for those of which none may be shown.
+@dataclass(frozen=True)
+class CandidateSelection:
+    """How candidates are rejected, and which of the accepted ones is best."""
 
-    Liked is cos(item vector, picture) + cos(user state, picture) in the recommender's space: `states`,
-    `vectors` (requests, width), zeros where there is none. The first candidate has the request's own
-    seed, so one candidate is what would be drawn without choosing.
-    """
-    best: dict[int, tuple[float, SampledImage]] = {}
-    why = dict.fromkeys(range(len(seeds)), "")
-    for turn in range(num_candidates + max_retries):
-        left = list(why) if turn < num_candidates else [place for place in why if place not in best]
-        if not left:
-            break
-        drawn_with = [
-            seeds[place] if turn == 0 else derived_seed(seeds[place], turn) for place in left
+    ranker: Ranker
+    num_candidates: int = 1
+    """Candidates sampled for each request."""
+    max_retries: int = 0
+    """Further rounds, at most, for requests whose candidates were all rejected."""
+    training_images: TrainingImageIndex | None = None
+    """Near-copies of these are rejected."""
+    check: SafetyCheck | None = None
+
+    def best_of_n(
+        self, sample: SampleImages, states: Tensor, vectors: Tensor, seeds: Sequence[int]
+    ) -> list[SampledImage]:
+        """The best accepted candidate for each request (`states`, `vectors`: (requests, width)).
+
+        Best is the largest cos(item embedding, image) + cos(user state, image) in the recommender's
+        space; rows of zeros where a condition is absent. The first candidate has the request's own seed,
+        so one candidate is what would be sampled without selection.
+        """
+        best: dict[int, tuple[float, SampledImage]] = {}
+        reasons = dict.fromkeys(range(len(seeds)), "")
+        for attempt in range(self.num_candidates + self.max_retries):
+            indices = list(reasons)
+            if attempt >= self.num_candidates:
+                indices = [index for index in reasons if index not in best]
+            if not indices:
+                break
+            own = [seeds[index] for index in indices]
+            drawn = [derived_seed(seed, attempt) for seed in own] if attempt else own
+            images = sample(indices, drawn)
+            similarities = np.zeros(len(indices))
+            if self.num_candidates > 1:
+                similarities = self._similarities(images, states[indices] + vectors[indices])
+            for index, seed, image, reason, similarity in zip(
+                indices, drawn, images, self._reject(images), similarities.tolist(), strict=True
+            ):
+                reasons[index] = reason
+                if not reason and (index not in best or similarity > best[index][0]):
+                    best[index] = (similarity, SampledImage(image, seed))
+        return [
+            best[index][1] if index in best else SampledImage(None, seed, reasons[index])
+            for index, seed in enumerate(seeds)
         ]
-        pictures = draw(left, drawn_with)
-        reasons = _reasons(pictures, training_images, check)
-        likes = np.zeros(len(left))
-        if num_candidates > 1:
-            likes = _liked(ranker, pictures, states[left] + vectors[left])
-        for place, seed, picture, reason, like in zip(
-            left, drawn_with, pictures, reasons, likes.tolist(), strict=True
-        ):
-            why[place] = reason
-            if not reason and (place not in best or like > best[place][0]):
-                best[place] = (like, SampledImage(picture, seed))
-    return [
-        best[place][1] if place in best else SampledImage(None, seed, why[place])
-        for place, seed in enumerate(seeds)
-    ]
 
+    def _reject(self, images: Sequence[Image.Image]) -> list[str]:
+        """For each image the reason for its rejection, "" if it is accepted."""
+        reasons = [""] * len(images)
+        if self.training_images is not None:
+            copies = self.training_images.near_copies([np.asarray(image) for image in images])
+            reasons = [NEAR_COPY if copy else "" for copy in copies.tolist()]
+        if self.check is not None:
+            pairs = zip(reasons, self.check(images), strict=True)
+            reasons = [copied or unsafe for copied, unsafe in pairs]
+        return reasons
 
-def _reasons(
-    pictures: Sequence[Image.Image], training_images: TrainingImageIndex | None, check: Check | None
-) -> list[str]:
-    reasons = [""] * len(pictures)
-    if training_images is not None:
-        copies = training_images.near_copies([np.asarray(picture) for picture in pictures]).tolist()
-        reasons = [COPY if copy else "" for copy in copies]
-    if check is not None:
-        reasons = [ours or theirs for ours, theirs in zip(reasons, check(pictures), strict=True)]
-    return reasons
-
-
-def _liked(ranker: Ranker, pictures: Sequence[Image.Image], wanted: Tensor) -> np.ndarray:
-    """(pictures,): likeness of each to what is wanted (pictures, width)."""
-    seen = ranker.image_vectors([np.asarray(picture) for picture in pictures])
-    return torch.einsum("nd,nd->n", seen, wanted).numpy()
+    def _similarities(self, images: Sequence[Image.Image], targets: Tensor) -> NDArray[np.float32]:
+        """(images,): similarity of each to its target (images, width)."""
+        vectors = self.ranker.image_vectors([np.asarray(image) for image in images])
+        return torch.einsum("nd,nd->n", vectors, targets).numpy()

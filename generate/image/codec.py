@@ -1,10 +1,11 @@
-"""Pictures ↔ latents by a linear map of patches, found in closed form; knows nothing about people.
+"""The codec: images ↔ latents by principal components of patches, fitted in closed form.
 
-A learned autoencoder needs minutes before its colours are right; principal components of patches
-keep them exactly, and are found in a second.
+A learned autoencoder (VAE) needs minutes of training before its colours are right; principal components
+of patches keep them exactly and are fitted in a second. The VAE of a pretrained base is in
+`generate/image/vae.py`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -16,44 +17,47 @@ from torch import Tensor
 from torch.nn import functional as F
 
 ImageSize = tuple[int, int]
-"""(height, width) in pixels of the pictures that are kept alike."""
+"""(height, width) in pixels."""
 
 
 class Codec(Protocol):
-    """Pictures ↔ latents, each position of which stands for a square of pixels."""
-
-    config: Any
-    """`patch_size`: pixels a side of that square; `channels`: numbers of a latent; `frames`."""
+    """Images ↔ latents, each position of which stands for a square of pixels."""
 
     @property
-    def frames(self) -> list[ImageSize]: ...
+    def config(self) -> Mapping[str, Any]:
+        """`patch_size`: pixels per side of that square; `channels` of a latent; `resolution_buckets`."""
+        ...
 
-    def grid_of(self, frame: ImageSize) -> ImageSize: ...
+    @property
+    def buckets(self) -> list[ImageSize]: ...
+
+    def latent_grid(self, size: ImageSize) -> tuple[int, int]: ...
 
     def fingerprint(self) -> bytes: ...
 
-    def encode(self, pictures: Tensor) -> Tensor: ...
+    def encode(self, images: Tensor) -> Tensor: ...
 
     def decode(self, latents: Tensor) -> Tensor: ...
 
     def decode_latents(self, latents: NDArray[np.floating]) -> NDArray[np.uint8]: ...
 
-    def to(self, device: Any) -> Any: ...
+    def to(self, device: torch.device, /) -> Self: ...
 
 
 class ResolutionBuckets:
-    """What follows from a codec's `config` and its `decode`, whatever it is."""
+    """What a codec derives from its `config` and its `decode`: resolution buckets and their latent grids."""
 
-    config: Any
+    config: Any  # an attribute here, a property of diffusers' models
 
     @property
-    def frames(self) -> list[ImageSize]:
-        return [(height, width) for height, width in self.config["frames"]]
+    def buckets(self) -> list[ImageSize]:
+        """Image sizes, the most common first."""
+        return [(height, width) for height, width in self.config["resolution_buckets"]]
 
-    def grid_of(self, frame: ImageSize) -> ImageSize:
-        """(rows, columns) of the latents of such a picture."""
+    def latent_grid(self, size: ImageSize) -> tuple[int, int]:
+        """(rows, columns) of the latents of an image of this size."""
         patch = int(self.config["patch_size"])
-        return frame[0] // patch, frame[1] // patch
+        return size[0] // patch, size[1] // patch
 
     def decode(self, latents: Tensor) -> Tensor:
         raise NotImplementedError
@@ -83,9 +87,9 @@ class PatchCodec(ResolutionBuckets, ModelMixin, ConfigMixin):
         patch_size: int = 16,
         channels: int = 128,
         overlap: int = 2,
-        frames: Sequence[Sequence[int]] = ((64, 64),),
+        resolution_buckets: Sequence[Sequence[int]] = ((64, 64),),
     ) -> None:
-        """`frames`: (height, width) in pixels of the pictures it is for, the commonest first."""
+        """`resolution_buckets`: image sizes (height, width) in pixels, the most common first."""
         super().__init__()
         side = torch.ones(patch_size + 2 * overlap)
         if overlap:
@@ -100,17 +104,17 @@ class PatchCodec(ResolutionBuckets, ModelMixin, ConfigMixin):
     @classmethod
     def fit(
         cls,
-        pictures: Sequence[NDArray[np.uint8]],
+        images: Sequence[NDArray[np.uint8]],
         patch_size: int = 16,
         channels: int = 128,
         overlap: int = 2,
         whitening: float = 0.4,
     ) -> Self:
-        """The codec of `pictures`: of each frame uint8 (num_pictures, height, width, 3)."""
-        frames = [alike.shape[1:3] for alike in pictures]
-        codec = cls(patch_size, channels, overlap, frames)
+        """The codec fitted to `images`: for each bucket uint8 (num_images, height, width, 3)."""
+        buckets = [batch.shape[1:3] for batch in images]
+        codec = cls(patch_size, channels, overlap, buckets)
         patches = torch.cat(
-            [codec._patches(torch.from_numpy(alike)).flatten(0, 2) for alike in pictures]
+            [codec._patches(torch.from_numpy(batch)).flatten(0, 2) for batch in images]
         )
         mean = patches.mean(0)
         covariance = torch.cov(patches.T.double(), correction=0)
@@ -124,34 +128,34 @@ class PatchCodec(ResolutionBuckets, ModelMixin, ConfigMixin):
         return codec
 
     def fingerprint(self) -> bytes:
-        """Of codecs that are not the same, different."""
+        """Bytes that differ between codecs of different weights."""
         return b"".join(part.numpy().tobytes() for part in (self.mean, self.basis, self.scale))
 
-    def encode(self, pictures: Tensor) -> Tensor:
+    def encode(self, images: Tensor) -> Tensor:
         """uint8 (batch, height, width, 3) → latents float32 (batch, channels, rows, columns)."""
-        latents = (self._patches(pictures) - self.mean) @ self.basis.T / self.scale
+        latents = (self._patches(images) - self.mean) @ self.basis.T / self.scale
         return latents.permute(0, 3, 1, 2)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (batch, channels, rows, columns) → uint8 (batch, height, width, 3)."""
         patches = (latents.permute(0, 2, 3, 1) * self.scale) @ self.basis + self.mean
         pixels = self._overlay(patches * self.window)
-        # At the picture's edge no neighbour fills what the window takes away.
+        # At the image border no neighbour compensates for the window.
         pixels = pixels / self._overlay(self.window.square().expand_as(patches[:1]))
         levels = ((pixels + 1) * 127.5).round().clamp(0, 255)
         return levels.to(torch.uint8).permute(0, 2, 3, 1)
 
-    def _patches(self, pictures: Tensor) -> Tensor:
-        """uint8 (batch, height, width, 3) → windowed (batch, rows, columns, numbers of a patch)."""
+    def _patches(self, images: Tensor) -> Tensor:
+        """uint8 (batch, height, width, 3) → windowed (batch, rows, columns, values of a patch)."""
         size, overlap = self.config["patch_size"], self.config["overlap"]
-        pixels = pictures.permute(0, 3, 1, 2).to(self.mean.dtype) / 127.5 - 1
+        pixels = images.permute(0, 3, 1, 2).to(self.mean.dtype) / 127.5 - 1
         rows = pixels.shape[2] // size
         padded = F.pad(pixels, (overlap,) * 4, mode="reflect")
         flat = F.unfold(padded, size + 2 * overlap, stride=size).transpose(1, 2)
         return (flat * self.window).unflatten(1, (rows, -1))
 
     def _overlay(self, patches: Tensor) -> Tensor:
-        """(batch, rows, columns, numbers of a patch) → their sum (batch, 3, height, width)."""
+        """(batch, rows, columns, values of a patch) → their sum (batch, 3, height, width)."""
         size, overlap = self.config["patch_size"], self.config["overlap"]
         height, width = (count * size for count in patches.shape[1:3])
         flat = patches.flatten(1, 2).transpose(1, 2)
@@ -160,7 +164,7 @@ class PatchCodec(ResolutionBuckets, ModelMixin, ConfigMixin):
         return summed[:, :, overlap : overlap + height, overlap : overlap + width]
 
 
-def peak_signal_to_noise(pictures: NDArray[np.uint8], copies: NDArray[np.uint8]) -> float:
-    """PSNR in dB between pictures uint8 of the same shape; infinite where they are equal."""
-    error = np.square(pictures.astype(np.float64) - copies).mean()
+def peak_signal_to_noise(images: NDArray[np.uint8], copies: NDArray[np.uint8]) -> float:
+    """PSNR in dB between uint8 images of the same shape; infinite where they are equal."""
+    error = np.square(images.astype(np.float64) - copies).mean()
     return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))

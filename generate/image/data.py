@@ -1,10 +1,10 @@
-"""Feeds the image generator: latents of what people took, asked for by a sibling, with the state that the
-purchase leads to by itself.
+"""Training data of the image generator: latents of purchased items, conditioned on a sibling and a state.
 
-A history says a little of how the next purchase looks, the purchase itself says all of it, and both in
-the same directions. So a generator learns from the clear case what a state says of looks, and hears it
-in histories. In a share of the rows the person is known by all else they took in the training part,
-before and after (the latest, as many as the reader reads). What a split holds out is in none of them.
+The state of a history says little about how the next purchase looks; the state of the purchase itself
+says all of it, in the same directions. So the generator learns from the clear case what a state says of
+looks (self-conditioning), and is used on states of histories. In the other rows the user is known by all
+other purchases of the training part, before and after (the latest, as many as the sequence encoder
+reads). Nothing that a split holds out is in any of them.
 """
 
 from dataclasses import dataclass, replace
@@ -25,7 +25,7 @@ from generate.image.codec import Codec
 from generate.image.config import ImageConfig
 from generate.image.latent_cache import LatentCache, encode_images
 from generate.image.siblings import Siblings
-from generate.image.structure import seen
+from generate.image.structure import normalize
 from generate.next_items import NextItemPairs
 from generate.purchase_states import PurchaseStates
 from pretrain.packing import step_sampler
@@ -34,72 +34,70 @@ from pretrain.packing import step_sampler
 @dataclass
 class ImageBatch:
     latents: Tensor
-    """float32 (batch, channels, rows, columns): pictures of what the people took."""
+    """float32 (batch, channels, rows, columns): images of the purchased items."""
     structures: Tensor
-    """float32 (batch, CHANNELS, rows, columns) from -1 to 1: the outlines in these pictures."""
+    """float32 (batch, CHANNELS, rows, columns) from -1 to 1: structures of these images."""
     item_vectors: Tensor
-    """float32 (batch, width): by what each picture is asked for."""
+    """float32 (batch, width): embeddings of the condition items."""
     user_states: Tensor
     """float32 (batch, width); empty until the batch is on its device."""
     histories: list[NDArray[np.integer]]
-    """Item rows each person is known by, oldest first."""
-    alone: Tensor
+    """Item rows from which each user state is computed, oldest first."""
+    self_conditioned: Tensor
     """bool (batch,): whether that is the purchase itself."""
     keys: list[int]
-    """Seed each picture's noise, time and dropped conditions."""
+    """Seeds of each row's noise, time and dropped conditions."""
 
 
 @dataclass(frozen=True)
 class ImageRow:
-    """One picture to learn from."""
+    """One training image and its conditions."""
 
-    place: int
-    """Of the person and what they took, among the pairs."""
-    asked: int
-    """The item it is asked for by."""
-    alone: bool
-    """Whether the person is known by nothing but this purchase, or by all else."""
+    pair: int
+    """Index of the user and the purchased item, among the pairs."""
+    condition_item: int
+    """Row of the item whose embedding is the condition."""
+    self_conditioned: bool
+    """Whether the user state is that of this purchase, or of all others."""
     key: int
 
 
 class ImageRows(Dataset[ImageRow]):
-    """Rows without end; row r is made from (seed, r) alone, so any rank can make any of them."""
+    """An endless dataset; row r depends on (seed, r) alone, so that any rank can read any row."""
 
     def __init__(
         self,
         pairs: NextItemPairs,
-        frames: NDArray[np.integer],
+        buckets: NDArray[np.integer],
         siblings: Siblings,
-        sibling_prob: float,
-        self_condition_prob: float,
-        seed: int,
+        config: ImageConfig,
     ) -> None:
-        """`frames` (num_pairs,): of which shape each pair's picture is."""
+        """`buckets` (num_pairs,): resolution bucket of each pair's image."""
         self.pairs = pairs
-        self.by_frame = np.argsort(frames, kind="stable")
-        self.ends = np.cumsum(np.bincount(frames))
+        self.by_bucket = np.argsort(buckets, kind="stable")
+        self.ends = np.cumsum(np.bincount(buckets))
         self.siblings = siblings
-        self.sibling_prob = sibling_prob
-        self.self_condition_prob = self_condition_prob
-        self.seed = seed
-        self.together = 1
-        """So many rows in a step of all ranks, whose pictures are of one shape."""
+        self.sibling_prob = config.sibling_prob
+        self.self_condition_prob = config.self_condition_prob
+        self.seed = config.trainer.seed
+        self.global_batch_size = 1
+        """Rows in a step of all ranks, whose images are all of one resolution bucket."""
 
     def __getitem__(self, row: int) -> ImageRow:
-        step = np.random.default_rng((self.seed, row // self.together, 1))
-        frame = int(np.searchsorted(self.ends, step.integers(self.ends[-1]), side="right"))
-        start = self.ends[frame - 1] if frame else 0
+        step = np.random.default_rng((self.seed, row // self.global_batch_size, 1))
+        bucket = int(np.searchsorted(self.ends, step.integers(self.ends[-1]), side="right"))
+        start = self.ends[bucket - 1] if bucket else 0
         rng = np.random.default_rng((self.seed, row))
-        place = int(self.by_frame[rng.integers(start, self.ends[frame])])
-        asked = self.pairs.items[place : place + 1]
+        pair = int(self.by_bucket[rng.integers(start, self.ends[bucket])])
+        item = self.pairs.items[pair : pair + 1]
         if rng.random() < self.sibling_prob:
-            asked = self.siblings.pick(asked, rng)
-        alone = bool(rng.random() < self.self_condition_prob)
-        return ImageRow(place, int(asked[0]), alone, int(rng.integers(2**62)))
+            item = self.siblings.sample(item, rng)
+        self_conditioned = bool(rng.random() < self.self_condition_prob)
+        return ImageRow(pair, int(item[0]), self_conditioned, int(rng.integers(2**62)))
 
 
 class ImageData(pl.LightningDataModule):
-    """The shop reads each history when its batch is due."""
+    """Data module; the recommender encodes each history when its batch is transferred to the device."""
 
     def __init__(
         self,
@@ -111,8 +109,8 @@ class ImageData(pl.LightningDataModule):
         folder: Path,
         purchases: PurchaseStates,
     ) -> None:
-        """`folder` is where the catalog's pictures are kept as latents; `purchases` say how states of
-        single purchases lie to those of histories."""
+        """`folder` holds the latent cache; `purchases` map states of single purchases to where states of
+        histories lie."""
         super().__init__()
         self.catalog = catalog
         self.split = split
@@ -123,31 +121,29 @@ class ImageData(pl.LightningDataModule):
         self.purchases = purchases
 
     def prepare_data(self) -> None:
-        self._encoded(self.config.trainer.progress)
+        self._encode_images(self.config.trainer.progress)
 
-    def _encoded(self, progress: bool = False) -> LatentCache:
+    def _encode_images(self, progress: bool = False) -> LatentCache:
         return encode_images(self.catalog, self.codec, self.folder, progress)
 
     def setup(self, stage: str) -> None:
-        self.pictures = self._encoded()
-        bucket_of = self.pictures.bucket_of
+        self.images = self._encode_images()
+        bucket_of = self.images.bucket_of
         self.pairs = NextItemPairs(self.catalog, self.split, item_mask=bucket_of >= 0)
         if len(self.pairs) == 0:
             raise VitrineError(
-                f"no training pair of the catalog {self.catalog.name!r} ends in an item with a "
-                "picture; give the items' pictures, or train on a longer part of the histories."
+                f"no training pair of the catalog {self.catalog.name!r} ends in an item with an "
+                "image; give the items' images, or train on a longer part of the histories."
             )
-        config, seed = self.config, self.config.trainer.seed
+        seed = self.config.trainer.seed
         siblings = Siblings(self.catalog.items["category"], self.ranker.item_vectors, seed)
-        frames = bucket_of[self.pairs.items]
-        self.rows = ImageRows(
-            self.pairs, frames, siblings, config.sibling_prob, config.self_condition_prob, seed
-        )
+        buckets = bucket_of[self.pairs.items]
+        self.rows = ImageRows(self.pairs, buckets, siblings, self.config)
 
     def train_dataloader(self) -> DataLoader:
         assert self.trainer is not None
         workers = self.config.workers
-        self.rows.together = self.config.batch_size * self.trainer.world_size
+        self.rows.global_batch_size = self.config.batch_size * self.trainer.world_size
         return DataLoader(
             self.rows,
             batch_sampler=step_sampler(self.trainer, self.config.batch_size),
@@ -157,21 +153,21 @@ class ImageData(pl.LightningDataModule):
         )
 
     def collate(self, rows: list[ImageRow]) -> ImageBatch:
-        places = [row.place for row in rows]
-        items = self.pairs.items[places]
-        frame, rows_of = int(self.pictures.bucket_of[items[0]]), self.pictures.row_of[items]
+        items = self.pairs.items[[row.pair for row in rows]]
+        condition_items = [row.condition_item for row in rows]
+        bucket, image_rows = int(self.images.bucket_of[items[0]]), self.images.row_of[items]
         return ImageBatch(
-            latents=torch.from_numpy(self.pictures.latents[frame][rows_of].astype(np.float32)),
-            structures=seen(self.pictures.structures[frame][rows_of]),
-            item_vectors=torch.from_numpy(self.ranker.item_vectors[[row.asked for row in rows]]),
+            latents=torch.from_numpy(self.images.latents[bucket][image_rows].astype(np.float32)),
+            structures=normalize(self.images.structures[bucket][image_rows]),
+            item_vectors=torch.from_numpy(self.ranker.item_vectors[condition_items]),
             user_states=torch.empty(0),
             histories=[
-                self.pairs.items[row.place : row.place + 1]
-                if row.alone
-                else self.pairs.other_purchases(row.place)
+                self.pairs.items[row.pair : row.pair + 1]
+                if row.self_conditioned
+                else self.pairs.other_purchases(row.pair)
                 for row in rows
             ],
-            alone=torch.tensor([row.alone for row in rows]),
+            self_conditioned=torch.tensor([row.self_conditioned for row in rows]),
             keys=[row.key for row in rows],
         )
 
@@ -180,7 +176,7 @@ class ImageData(pl.LightningDataModule):
     ) -> ImageBatch:
         states = encode_histories(self.ranker, batch.histories)
         moved = self.purchases.match_moments(states)
-        states = torch.where(batch.alone[:, None], moved, states)
+        states = torch.where(batch.self_conditioned[:, None], moved, states)
         return replace(
             batch,
             latents=batch.latents.to(device),

@@ -1,7 +1,11 @@
-"""The networks: who and what as tokens, and a transformer that cleans noisy latents given them."""
+"""Networks of the image generator: condition tokens, and a PixArt transformer that predicts clean latents.
 
+The training objective is flow matching with x-prediction.
+"""
+
+from collections.abc import Iterator
 from functools import wraps
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -12,12 +16,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from generate.conditioning import VectorTokens
+from generate.image.config import ImageConfig
+from generate.image.structure import CHANNELS
 from generate.purchase_states import PurchaseStates
 from pretrain.shards import cast_like
 
 
 class Conditioner(ModelMixin, ConfigMixin):
-    """User states and item vectors as one sequence of tokens for cross-attention."""
+    """User states and item embeddings as one sequence of condition tokens for cross-attention."""
 
     @register_to_config
     def __init__(
@@ -26,14 +32,14 @@ class Conditioner(ModelMixin, ConfigMixin):
         super().__init__()
         self.user = VectorTokens(width, user_tokens, token_width)
         self.item = VectorTokens(width, item_tokens, token_width)
-        # Tells the two kinds of token apart where the projections do not.
+        # Type embeddings of user and item tokens.
         self.roles = nn.Parameter(0.1 * torch.randn(2, token_width))
 
-    def standardise(self, purchases: PurchaseStates, item_vectors: Tensor) -> None:
-        """Prepares for both kinds of vector by samples of them.
+    def fit_whitening(self, purchases: PurchaseStates, item_vectors: Tensor) -> None:
+        """Fits the input whitening of both conditions to samples of them.
 
-        Of a person those directions are heard that foretell how what they take looks, among others of
-        its kind: of which kind it is, is the item's to say.
+        User states are reduced to the directions that predict how a purchase differs from others of its
+        category (`predictive_subspace`): the category itself is given by the item.
         """
         self.user.fit_whitening(purchases.history_states, purchases.category_residuals())
         self.item.fit_whitening(item_vectors)
@@ -52,11 +58,11 @@ class Conditioner(ModelMixin, ConfigMixin):
 
 
 class ConditionedNorm(AdaLayerNormSingle):
-    """adaLN-single (Chen et al. 2023, section 2.3), which time and the pooled conditions both steer, as
-    time and class do in DiT (Peebles & Xie 2023, section 3.2).
+    """adaLN-single (Chen et al. 2023, section 2.3) of the time and the pooled condition tokens, as of time
+    and class in DiT (Peebles & Xie 2023, section 3.2).
 
-    Colour and pattern are a matter of the whole picture: learned much sooner this way than by
-    cross-attention and the mean token as channels of the input.
+    Colour and pattern are global properties of an image, learned much sooner this way than by
+    cross-attention and the mean token as input channels.
     """
 
     def __init__(self, width: int, token_width: int) -> None:
@@ -74,72 +80,101 @@ class ConditionedNorm(AdaLayerNormSingle):
     ) -> tuple[Tensor, Tensor]:
         """`added_cond_kwargs`: {"pooled": (batch, token_width)}."""
         assert added_cond_kwargs is not None
-        steered = self.emb(
+        embedded = self.emb(
             timestep,
             resolution=None,
             aspect_ratio=None,
             batch_size=batch_size,
             hidden_dtype=hidden_dtype,
         )
-        steered = steered + self.condition(added_cond_kwargs["pooled"])
-        return self.linear(self.silu(steered)), steered
+        embedded = embedded + self.condition(added_cond_kwargs["pooled"])
+        return self.linear(self.silu(embedded)), embedded
 
 
-class Pointwise(nn.Conv2d):
-    """A 1 × 1 convolution as a product of matrices: how a convolution is summed depends on how many
-    pictures it is of."""
+class PointwiseConv(nn.Conv2d):
+    """A 1 × 1 convolution as a matrix product, because the summation order of a convolution depends on the
+    batch size."""
 
     def forward(self, input: Tensor) -> Tensor:
         return F.linear(input.movedim(1, -1), self.weight[:, :, 0, 0], self.bias).movedim(-1, 1)
 
 
+class LatentDenoiser(Protocol):
+    """Predicts clean latents: `Denoiser`, or an `AdaptedDenoiser` on a pretrained base."""
+
+    @property
+    def latest_time(self) -> float:
+        """Sampling starts at this time, 1 for noise alone."""
+        ...
+
+    def predict_clean(
+        self, noisy: Tensor, times: Tensor, tokens: Tensor, structure: Tensor | None = None
+    ) -> Tensor: ...
+
+    def loss_weight(self, times: Tensor) -> Tensor:
+        """(batch,): weights of the squared errors of predictions at `times`."""
+        ...
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+
 class Denoiser(PixArtTransformer2DModel):
-    """A PixArt transformer of single latents, whose norms are steered by item and person too."""
+    """A PixArt transformer (Chen et al. 2023) over latents, with norms conditioned on item and user."""
+
+    latest_time = 1.0
 
     @wraps(PixArtTransformer2DModel.__init__)  # diffusers reads the names of its settings there
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.pos_embed.proj = Pointwise(self.config["in_channels"], self.inner_dim, 1)
+        self.pos_embed.proj = PointwiseConv(self.config["in_channels"], self.inner_dim, 1)
         self.adaln_single = ConditionedNorm(self.inner_dim, self.config["caption_channels"])
 
+    def predict_clean(
+        self, noisy: Tensor, times: Tensor, tokens: Tensor, structure: Tensor | None = None
+    ) -> Tensor:
+        """x̂ in the shape of `noisy` (batch, channels, rows, columns), at `times` (batch,)."""
+        return self(
+            noisy if structure is None else torch.cat([noisy, structure], dim=1),
+            encoder_hidden_states=tokens,
+            timestep=1000 * times,
+            added_cond_kwargs={"pooled": tokens.mean(1)},
+            return_dict=False,
+        )[0]
 
-def build_denoiser(
-    *,
-    channels: int,
-    grid: int,
-    token_width: int,
-    width: int,
-    layers: int,
-    heads: int,
-    structure: int = 0,
-) -> Denoiser:
-    """An untrained PixArt transformer (Chen et al. 2023) over a map of latents, grid × grid or of
-    another shape; each position may be told `structure` numbers more.
+    def loss_weight(self, times: Tensor) -> Tensor:
+        return torch.ones_like(times)
+
+
+def build_denoiser(config: ImageConfig) -> Denoiser:
+    """An untrained denoiser.
 
     Cross-attention and the last layer start at zero, as in the paper; diffusers leaves that out.
     """
-    build: Any = Denoiser  # its settings are those of the class it wraps
+    size, channels = config.denoiser, config.codec.channels
+    build: Any = Denoiser  # `wraps` hides its signature from the type checker
     denoiser = build(
-        num_attention_heads=heads,
-        attention_head_dim=width // heads,
-        in_channels=channels + structure,
+        num_attention_heads=size.heads,
+        attention_head_dim=size.width // size.heads,
+        in_channels=channels + CHANNELS,
         out_channels=channels,
-        num_layers=layers,
-        cross_attention_dim=width,
-        caption_channels=token_width,
-        sample_size=grid,
+        num_layers=size.layers,
+        cross_attention_dim=size.width,
+        caption_channels=size.width,
+        sample_size=config.image_size // config.codec.patch_size,
         patch_size=1,
         use_additional_conditions=False,
     )
-    blocks: Any = denoiser.transformer_blocks
-    for layer in (*(block.attn2.to_out[0] for block in blocks), denoiser.proj_out):
+    assert isinstance(denoiser, Denoiser)
+    attentions = [block.get_submodule("attn2.to_out.0") for block in denoiser.transformer_blocks]
+    for layer in (*attentions, denoiser.proj_out):
+        assert isinstance(layer, nn.Linear)
         nn.init.zeros_(layer.weight)
         nn.init.zeros_(layer.bias)
     return denoiser
 
 
-def noisy(latents: Tensor, noise: Tensor, times: Tensor) -> Tensor:
-    """x_t = (1 − t) x + t ε, times (batch,) from 0 (clean) to 1 (noise): rectified flow."""
+def add_noise(latents: Tensor, noise: Tensor, times: Tensor) -> Tensor:
+    """x_t = (1 − t) x + t ε, times (batch,) from 0 (clean) to 1 (noise): the path of flow matching."""
     times = times[:, None, None, None]
     return (1 - times) * latents + times * noise
 
@@ -152,39 +187,25 @@ def sample_times(
 ) -> Tensor:
     """Logit-normal times (batch,) (Esser et al. 2024, section 3.1).
 
-    They lean towards noise, where kind and colours are settled.
+    High noise, where category and colours are settled, is sampled more often.
     """
     return torch.sigmoid(mean + spread * torch.randn(batch, generator=generator))
 
 
 def predict_clean(
-    denoiser: Any,
+    denoiser: LatentDenoiser,
     noisy_latents: Tensor,
     times: Tensor,
     tokens: Tensor,
     structure: Tensor | None = None,
 ) -> Tensor:
-    """The denoiser's guess of the clean latents x, in the shape of `noisy_latents`.
+    """The denoiser's prediction of the clean latents x, in the shape of `noisy_latents`.
 
-    `structure` (batch, numbers, rows, columns) is what each position is told besides. A guess of x
-    rather than of noise or velocity: clean pictures lie on a thin sheet, which a small network can aim
-    at; the others fill the whole space (Li & He 2025, "Back to Basics").
+    `structure` (batch, channels, rows, columns) is the structure condition. The network predicts x
+    rather than the noise or the velocity: clean images lie on a low-dimensional manifold that a small
+    network can predict; the others fill the whole space (Li & He 2025, "Back to Basics").
     """
     weight = next(denoiser.parameters())
     noisy_latents = cast_like(noisy_latents, weight)
     structure = None if structure is None else cast_like(structure, weight)
-    if hasattr(denoiser, "estimate"):  # a pretrained one
-        return denoiser.estimate(noisy_latents, times, tokens, structure)
-    return denoiser(
-        noisy_latents if structure is None else torch.cat([noisy_latents, structure], dim=1),
-        encoder_hidden_states=tokens,
-        timestep=1000 * times,
-        added_cond_kwargs={"pooled": tokens.mean(1)},
-        return_dict=False,
-    )[0]
-
-
-def loss_weight(denoiser: Any, times: Tensor) -> Tensor:
-    """Of the square error of guesses at `times` (batch,)."""
-    weigh = getattr(denoiser, "loss_weight", torch.ones_like)
-    return weigh(times)
+    return denoiser.predict_clean(noisy_latents, times, tokens, structure)

@@ -1,4 +1,4 @@
-"""What can be said of pictures by their features alone: how near sets and single ones are."""
+"""Metrics of image features: KID, FID, diversity, and the user an image is nearest to."""
 
 from collections.abc import Sequence
 
@@ -11,17 +11,17 @@ from torch.nn import functional as F
 from generate.evaluation.identification import draw_candidates, identification_hits
 
 
-def centred(features: Tensor, known: Tensor) -> Tensor:
-    """(n, width) less the mean of `known`, over its deviation, unit length: cosines of these are not all
-    near 1. Features in which `known` do not vary, but for how float32 rounds, count 0."""
-    mean, spread = known.mean(0), known.std(0, correction=0)
-    varies = spread > 1e-6 + 1e-5 * known.abs().mean(0)
+def standardize(features: Tensor, reference: Tensor) -> Tensor:
+    """(n, width) minus the mean of `reference`, over its standard deviation, unit length, so that cosines
+    are not all near 1. Features that do not vary in `reference`, but for rounding of float32, become 0."""
+    mean, spread = reference.mean(0), reference.std(0, correction=0)
+    varies = spread > 1e-6 + 1e-5 * reference.abs().mean(0)
     return F.normalize(torch.where(varies, (features - mean) / spread, 0.0), dim=-1)
 
 
 def kernel_inception_distance(ours: Tensor, theirs: Tensor) -> float:
     """KID (Bińkowski et al. 2018, section 4): the unbiased squared MMD between two sets of features
-    (n, width), (m, width), by the kernel (x·y / width + 1)³."""
+    (n, width), (m, width), with the kernel (x·y / width + 1)³."""
     ours, theirs = ours.double(), theirs.double()
 
     def kernel(a: Tensor, b: Tensor) -> Tensor:
@@ -35,8 +35,8 @@ def kernel_inception_distance(ours: Tensor, theirs: Tensor) -> float:
 
 
 def frechet_inception_distance(ours: Tensor, theirs: Tensor) -> float:
-    """FID (Heusel et al. 2017, equation 6) of two sets of features (n, width): for few pictures it is too
-    large, by an amount that depends on how many."""
+    """FID (Heusel et al. 2017, equation 6) of two sets of features (n, width). For few images it is biased
+    upwards, by an amount that depends on their number."""
     first, second = (part.double() for part in (ours, theirs))
     gap = (first.mean(0) - second.mean(0)).square().sum()
     one, two = (torch.cov(part.T) for part in (first, second))
@@ -48,7 +48,7 @@ def frechet_inception_distance(ours: Tensor, theirs: Tensor) -> float:
 
 
 def diversity(features: Tensor) -> float:
-    """1 − the mean cosine of two different pictures, of unit features (n, width); 0 of fewer than two."""
+    """1 − the mean cosine of two different images, of unit features (n, width); 0 for fewer than two."""
     if len(features) < 2:
         return 0.0
     total = features.sum(0).square().sum() - len(features)
@@ -61,10 +61,14 @@ def mean_features(features: Tensor, groups: Sequence[Sequence[int]]) -> Tensor:
 
 
 def identified(
-    pictures: Tensor, people: Tensor, users: NDArray[np.integer], among: int, seed: int = 0
+    images: Tensor,
+    user_features: Tensor,
+    users: NDArray[np.integer],
+    num_candidates: int,
+    seed: int = 0,
 ) -> NDArray[np.float64]:
-    """Whether each picture (n, width) is nearer to its own user (n, width) than to each of `among` − 1
-    other users: (n,), 1 or 0; ties share a hit."""
-    candidates = torch.from_numpy(draw_candidates(users, among, seed))
-    near = torch.einsum("nd,nad->na", pictures.double(), people.double()[candidates])
+    """Whether each image (n, width) is nearer to its own user (n, width) than to each of
+    `num_candidates` − 1 other users: (n,), 1 or 0; ties share a hit."""
+    candidates = torch.from_numpy(draw_candidates(users, num_candidates, seed))
+    near = torch.einsum("nd,nad->na", images.double(), user_features.double()[candidates])
     return identification_hits(near >= near.max(1, keepdim=True).values - 1e-9)

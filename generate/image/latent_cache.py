@@ -1,10 +1,10 @@
-"""Every picture of a catalog as latents and structure: read once, then from disk."""
+"""Latents and structures of all of a catalog's images: encoded once, resumable, then memory-mapped."""
 
 import hashlib
 import json
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -12,203 +12,152 @@ from numpy.typing import NDArray
 
 from catalog.atomic_write import replace_file
 from catalog.catalog import Catalog
-from catalog.errors import BrokenFileError, VitrineError
-from catalog.images import read_image_shape
+from catalog.errors import VitrineError
 from catalog.progress import track
 from generate.image.codec import Codec, ImageSize, PatchCodec
 from generate.image.config import ImageConfig
+from generate.image.resolution_buckets import (
+    check_image_size,
+    choose_resolution_buckets,
+    image_shape,
+    nearest_bucket,
+    no_images_error,
+)
 from generate.image.structure import CHANNELS, foreground_mask, structure_map
 
-ENCODE_AT_ONCE = 256
-ROOM = 0.25
-"""Share by which a frame's area may differ from that of the square."""
+ITEMS_PER_SAVE = 256
 
 
 @dataclass
 class LatentCache:
-    """Memory-mapped, by frame."""
+    """Memory-mapped latents and structures, by resolution bucket."""
 
-    frames: list[ImageSize]
+    buckets: list[ImageSize]
     bucket_of: NDArray[np.int16]
-    """(num_items,): place among `frames`; -1 where there is no picture."""
+    """(num_items,): index into `buckets`; -1 for items without an image."""
     row_of: NDArray[np.int64]
-    """(num_items,): row among the pictures of that frame."""
+    """(num_items,): row among the images of that bucket."""
     latents: list[NDArray[np.float16]]
-    """Of each frame (pictures, channels, rows, columns)."""
+    """For each bucket (images, channels, rows, columns)."""
     structures: list[NDArray[np.uint8]]
-    """Of each frame (pictures, CHANNELS, rows, columns)."""
+    """For each bucket (images, CHANNELS, rows, columns)."""
 
+    @classmethod
+    def open(cls, folder: Path, codec: Codec, bucket_of: NDArray[np.int16]) -> Self:
+        """The arrays in `folder`, created with zeros where they do not have their size yet."""
+        row_of = np.zeros(len(bucket_of), dtype=np.int64)
+        latents: list[NDArray[np.float16]] = []
+        structures: list[NDArray[np.uint8]] = []
+        channels = int(codec.config["channels"])
+        for index, bucket in enumerate(codec.buckets):
+            inside = bucket_of == index
+            row_of[inside] = np.arange(inside.sum())
+            grid = (max(1, int(inside.sum())), *codec.latent_grid(bucket))
+            latents.append(_mapped(folder / f"latents-{index}.f16", np.float16, channels, grid))
+            structures.append(_mapped(folder / f"structures-{index}.u8", np.uint8, CHANNELS, grid))
+        return cls(codec.buckets, bucket_of, row_of, latents, structures)
 
-def choose_resolution_buckets(
-    catalog: Catalog, config: ImageConfig, patch_size: int
-) -> list[ImageSize]:
-    """At most `config.num_resolution_buckets` image sizes of about image_size² pixels, those nearest to most
-    images of a sample, the most common first. VitrineError where no image can be read."""
-    sides = range(patch_size, 3 * config.image_size, patch_size)
-    area = config.image_size**2
-    near = [
-        (height, width)
-        for height in sides
-        for width in sides
-        if abs(height * width / area - 1) <= ROOM
-    ]
-    near.sort(key=lambda frame: abs(frame[0] * frame[1] - area))  # of like proportions the first
-    votes: Counter[int] = Counter()
-    for item in np.random.default_rng(config.trainer.seed).permutation(catalog.num_items):
-        shape = shape_of(catalog, int(item))
-        if shape is not None:
-            votes[nearest_bucket(shape, near)] += 1
-        if sum(votes.values()) == config.codec.fit_images:
-            break
-    if not votes:
-        raise _no_picture(catalog)
-    return [near[place] for place, _ in votes.most_common(config.num_resolution_buckets)]
-
-
-def _no_picture(catalog: Catalog) -> VitrineError:
-    return VitrineError(
-        f"the catalog {catalog.name!r} has no readable picture; an image generator needs some."
-    )
-
-
-def shape_of(catalog: Catalog, item: int) -> ImageSize | None:
-    path = catalog.media_path(item)
-    if path is None:
-        return None
-    try:
-        return read_image_shape(path)
-    except BrokenFileError as reason:
-        catalog.broken_images[item] = str(reason)
-        return None
-
-
-def nearest_bucket(shape: ImageSize, frames: list[ImageSize]) -> int:
-    """Place of the frame of the nearest proportions."""
-    wanted = np.log(shape[0] / shape[1])
-    return int(np.argmin([abs(np.log(height / width) - wanted) for height, width in frames]))
+    def encode(self, catalog: Catalog, codec: Codec, items: NDArray[np.integer]) -> list[int]:
+        """Fills the rows of `items`; returns those whose image cannot be read."""
+        broken: list[int] = []
+        for index, bucket in enumerate(self.buckets):
+            latents, structures = self.latents[index], self.structures[index]
+            grid = codec.latent_grid(bucket)
+            for item in items[self.bucket_of[items] == index].tolist():
+                image = catalog.item_image(item, bucket)
+                if image is None:
+                    broken.append(item)
+                    continue
+                row = self.row_of[item]
+                latents[row] = codec.encode(torch.tensor(image)[None])[0].cpu().numpy()
+                structures[row] = structure_map(image, foreground_mask(image), grid)
+            for array in (latents, structures):
+                assert isinstance(array, np.memmap)
+                array.flush()
+        return broken
 
 
 def fit_codec(catalog: Catalog, config: ImageConfig) -> PatchCodec:
-    """A codec of a sample of the catalog's pictures, each in the frame nearest to its shape."""
-    check_sides(config, config.codec.patch_size, "the codec's patch_size")
+    """The codec fitted to a sample of the catalog's images, each in its nearest resolution bucket."""
+    check_image_size(config, config.codec.patch_size, "the codec's patch_size")
     settings = config.codec
     patch = settings.patch_size
     if not 0 <= settings.overlap <= patch // 2:
         raise VitrineError(
             f"codec.overlap {settings.overlap} is not between 0 and half the patch_size, {patch // 2}."
         )
-    numbers = 3 * (patch + 2 * settings.overlap) ** 2
-    if settings.channels > numbers:
+    values = 3 * (patch + 2 * settings.overlap) ** 2
+    if settings.channels > values:
         raise VitrineError(
-            f"codec.channels {settings.channels} is more than the {numbers} numbers of a patch; "
-            f"use {numbers} or fewer."
+            f"codec.channels {settings.channels} is more than the {values} values of a patch; "
+            f"use {values} or fewer."
         )
-    frames = choose_resolution_buckets(catalog, config, patch)
-    sample: dict[ImageSize, list[NDArray[np.uint8]]] = {frame: [] for frame in frames}
+    buckets = choose_resolution_buckets(catalog, config, patch)
+    sample: dict[ImageSize, list[NDArray[np.uint8]]] = {bucket: [] for bucket in buckets}
     order = np.random.default_rng(config.trainer.seed).permutation(catalog.num_items)
     for item in order.tolist():
-        shape = shape_of(catalog, item)
-        frame = frames[nearest_bucket(shape, frames)] if shape else None
-        picture = catalog.item_image(item, frame) if frame else None
-        if frame is not None and picture is not None:
-            sample[frame].append(picture)
+        shape = image_shape(catalog, item)
+        bucket = buckets[nearest_bucket(shape, buckets)] if shape else None
+        image = catalog.item_image(item, bucket) if bucket else None
+        if bucket is not None and image is not None:
+            sample[bucket].append(image)
         if sum(map(len, sample.values())) == settings.fit_images:
             break
-    frames = [frame for frame in frames if sample[frame]]
-    if not frames:
-        raise _no_picture(catalog)
-    stacks = [np.stack(sample[frame]) for frame in frames]
+    buckets = [bucket for bucket in buckets if sample[bucket]]
+    if not buckets:
+        raise no_images_error(catalog)
+    stacks = [np.stack(sample[bucket]) for bucket in buckets]
     return PatchCodec.fit(stacks, patch, settings.channels, settings.overlap, settings.whitening)
-
-
-def check_sides(config: ImageConfig, side: int, name: str) -> None:
-    """VitrineError where pictures of that size and number of shapes cannot be kept."""
-    if config.image_size % side:
-        below = config.image_size // side * side
-        raise VitrineError(
-            f"image_size {config.image_size} is not a multiple of {name} {side}; try "
-            f"{max(below, side)} or {below + side}."
-        )
-    if config.num_resolution_buckets < 1:
-        raise VitrineError(
-            f"num_resolution_buckets is {config.num_resolution_buckets}; pictures need 1 shape or more."
-        )
 
 
 def encode_images(
     catalog: Catalog, codec: Codec, folder: Path, progress: bool = False
 ) -> LatentCache:
-    """Reads the catalog's pictures into `folder`, from where it stopped; maps what is there already.
+    """Encodes the catalog's images into `folder`, from where an earlier call stopped.
 
-    Encoded are those that this catalog and codec made; anything else is made anew.
+    What another catalog or codec left there is replaced.
     """
-    frames, channels = codec.frames, int(codec.config["channels"])
     weights = hashlib.sha256(codec.fingerprint()).hexdigest()
-    made_from = [catalog.content_fingerprint, frames, CHANNELS, weights]
-    key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
-    note = folder / "made.json"
-    told = json.loads(note.read_text()) if note.exists() else {}
-    if told.get("key") != key:
-        note.unlink(missing_ok=True)
+    content = [catalog.content_fingerprint, codec.buckets, CHANNELS, weights]
+    key = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    state_file, bucket_file = folder / "state.json", folder / "buckets.npy"
+    state = json.loads(state_file.read_text()) if state_file.exists() else {}
+    if state.get("key") != key:
+        state_file.unlink(missing_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
-        told = {"key": key, "done": 0, "broken": []}
-        np.save(
-            folder / "frames.npy", _assign_buckets(catalog, frames, progress), allow_pickle=False
-        )
-    bucket_of = np.load(folder / "frames.npy", allow_pickle=False)
-    row_of = np.zeros(len(bucket_of), dtype=np.int64)
-    files: list[tuple[np.memmap, np.memmap]] = []
-    for place, frame in enumerate(frames):
-        inside = bucket_of == place
-        row_of[inside] = np.arange(inside.sum())
-        grid = (max(1, int(inside.sum())), *codec.grid_of(frame))
-        latents = _mapped(folder / f"latents-{place}.f16", np.float16, channels, grid)
-        structures = _mapped(folder / f"structures-{place}.u8", np.uint8, CHANNELS, grid)
-        files.append((latents, structures))
-    starts = range(told["done"], catalog.num_items, ENCODE_AT_ONCE)
-    for start in track(starts, "Reading pictures", shown=progress and len(starts) > 0):
-        items = np.arange(start, min(start + ENCODE_AT_ONCE, catalog.num_items))
-        for place, frame in enumerate(frames):
-            latents, structures = files[place]
-            for item in items[bucket_of[items] == place].tolist():
-                picture = catalog.item_image(item, frame)
-                if picture is None:
-                    told["broken"].append(item)
-                    continue
-                row = row_of[item]
-                latents[row] = codec.encode(torch.tensor(picture)[None])[0].cpu().numpy()
-                grid = latents.shape[2:]
-                structures[row] = structure_map(
-                    picture, foreground_mask(picture), (grid[0], grid[1])
-                )
-            latents.flush()
-            structures.flush()
-        told["done"] = int(items[-1]) + 1
-        partial = note.with_suffix(".partial")
-        partial.write_text(json.dumps(told))
-        replace_file(partial, note)
-    bucket_of[told["broken"]] = -1
-    return LatentCache(
-        frames, bucket_of, row_of, [one for one, _ in files], [one for _, one in files]
-    )
+        state = {"key": key, "done": 0, "broken": []}
+        np.save(bucket_file, _assign_buckets(catalog, codec.buckets, progress), allow_pickle=False)
+    cache = LatentCache.open(folder, codec, np.load(bucket_file, allow_pickle=False))
+    starts = range(state["done"], catalog.num_items, ITEMS_PER_SAVE)
+    for start in track(starts, "Encoding images", shown=progress and len(starts) > 0):
+        items = np.arange(start, min(start + ITEMS_PER_SAVE, catalog.num_items))
+        state["broken"] += cache.encode(catalog, codec, items)
+        state["done"] = int(items[-1]) + 1
+        partial = state_file.with_suffix(".partial")
+        partial.write_text(json.dumps(state))
+        replace_file(partial, state_file)
+    cache.bucket_of[state["broken"]] = -1
+    return cache
 
 
-def _assign_buckets(catalog: Catalog, frames: list[ImageSize], progress: bool) -> NDArray[np.int16]:
-    """(num_items,): place of each picture's frame, by its header alone; -1 where there is none."""
-    found = np.full(catalog.num_items, -1, dtype=np.int16)
-    if len(frames) == 1:
+def _assign_buckets(
+    catalog: Catalog, buckets: list[ImageSize], progress: bool
+) -> NDArray[np.int16]:
+    """(num_items,): index of each image's bucket, from its header alone; -1 without an image."""
+    assigned = np.full(catalog.num_items, -1, dtype=np.int16)
+    if len(buckets) == 1:
         paths = (catalog.media_path(item) for item in range(catalog.num_items))
-        found[[path is not None for path in paths]] = 0
-        return found
-    for item in track(range(catalog.num_items), "Looking at pictures", shown=progress):
-        shape = shape_of(catalog, item)
+        assigned[[path is not None for path in paths]] = 0
+        return assigned
+    for item in track(range(catalog.num_items), "Reading image sizes", shown=progress):
+        shape = image_shape(catalog, item)
         if shape is not None:
-            found[item] = nearest_bucket(shape, frames)
-    return found
+            assigned[item] = nearest_bucket(shape, buckets)
+    return assigned
 
 
 def _mapped(path: Path, kind: type, channels: int, grid: tuple[int, int, int]) -> np.memmap:
-    """(pictures, channels, rows, columns), kept where it has this size."""
+    """(images, channels, rows, columns); an existing file is kept where it has this size."""
     shape = (grid[0], channels, *grid[1:])
     whole = path.exists() and path.stat().st_size == np.prod(shape) * np.dtype(kind).itemsize
     return np.memmap(path, dtype=kind, mode="r+" if whole else "w+", shape=shape)

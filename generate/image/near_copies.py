@@ -1,4 +1,4 @@
-"""Is a drawn picture one that the generator learned from? Compared by small thumbnails."""
+"""Near-copy check: does a generated image repeat a training image? Compares thumbnails."""
 
 import json
 from collections.abc import Sequence
@@ -15,16 +15,16 @@ from generate.image.codec import Codec
 from generate.image.latent_cache import LatentCache
 
 SIDE = 8
-"""Of a thumbnail, whatever the picture's shape."""
+"""Side of a thumbnail, whatever the image's shape."""
 CHUNK = 65_536
 SAMPLE = 2000
-SHARE = 0.01
-"""Of the catalog's own pictures, so many lie nearer to another one than what counts as a copy."""
-FILE, NOTE = "thumbnails.npy", "thumbnails.json"
+COPY_QUANTILE = 0.01
+"""Quantile of the distances between the catalog's own images below which two images count as copies."""
+THUMBNAILS_FILE, THRESHOLD_FILE = "thumbnails.npy", "thumbnails.json"
 
 
 def thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A picture (height, width, 3) as SIDE² · 3 numbers."""
+    """An image (height, width, 3) as SIDE² · 3 values."""
     whole = np.ascontiguousarray(pixels)
     small = cv2.resize(whole, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     return np.asarray(small, np.uint8).ravel()
@@ -32,65 +32,65 @@ def thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class TrainingImageIndex:
-    """The pictures a generator learned from."""
+    """Thumbnails of the images a generator was trained on."""
 
     thumbnails: NDArray[np.uint8]
-    """(pictures, SIDE² · 3), memory-mapped."""
+    """(num_images, SIDE² · 3), memory-mapped."""
     copy_threshold: float
-    """Deviation (of 255) below which a picture counts as a copy."""
+    """Root mean square difference (of 255) below which an image counts as a copy."""
 
-    def distances(self, pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
-        """Of each picture to the nearest of these, as the deviation of its thumbnail's values, of 255."""
-        return nearest_distances(np.stack([thumbnail(one) for one in pictures]), self.thumbnails)
+    def distances(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
+        """Root mean square difference of each image's thumbnail to the nearest of these, of 255."""
+        return nearest_distances(np.stack([thumbnail(one) for one in images]), self.thumbnails)
 
-    def near_copies(self, pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.bool_]:
-        return self.distances(pictures) < self.copy_threshold
+    def near_copies(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.bool_]:
+        """Whether each image is a near-copy of a training image."""
+        return self.distances(images) < self.copy_threshold
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        known = json.loads((folder / NOTE).read_text())
-        return cls(
-            np.load(folder / FILE, mmap_mode="r", allow_pickle=False), known["nearest_apart"]
-        )
+        threshold = json.loads((folder / THRESHOLD_FILE).read_text())["copy_threshold"]
+        thumbnails = np.load(folder / THUMBNAILS_FILE, mmap_mode="r", allow_pickle=False)
+        return cls(thumbnails, threshold)
 
 
-def save_thumbnails(
-    pictures: LatentCache, codec: Codec, folder: Path, progress: bool = False
+def save_training_image_index(
+    latents: LatentCache, codec: Codec, folder: Path, progress: bool = False
 ) -> None:
-    """Writes what `Seen.load` reads."""
-    counts = [int((pictures.bucket_of == place).sum()) for place in range(len(pictures.frames))]
+    """Writes what `TrainingImageIndex.load` reads."""
+    counts = [int((latents.bucket_of == index).sum()) for index in range(len(latents.buckets))]
     file = np.lib.format.open_memmap(
-        folder / FILE, mode="w+", dtype=np.uint8, shape=(sum(counts), 3 * SIDE**2)
+        folder / THUMBNAILS_FILE, mode="w+", dtype=np.uint8, shape=(sum(counts), 3 * SIDE**2)
     )
     done = 0
-    for place in range(len(pictures.frames)):
-        rows = np.sort(pictures.row_of[pictures.bucket_of == place])
+    for index in range(len(latents.buckets)):
+        rows = np.sort(latents.row_of[latents.bucket_of == index])
         for start in track(range(0, len(rows), 256), "Thumbnails", shown=progress):
-            for one in codec.decode_latents(pictures.latents[place][rows[start : start + 256]]):
-                file[done] = thumbnail(one)
+            for image in codec.decode_latents(latents.latents[index][rows[start : start + 256]]):
+                file[done] = thumbnail(image)
                 done += 1
     file.flush()
-    sample = np.random.default_rng(0).permutation(done)[:SAMPLE]
-    apart = nearest_distances(np.array(file[np.sort(sample)]), file, leave_out=np.sort(sample))
-    different = apart[apart > 0]  # items that share a picture
-    least = float(np.quantile(different, SHARE)) if len(different) else 0.0
-    (folder / NOTE).write_text(json.dumps({"nearest_apart": least}))
+    sample = np.sort(np.random.default_rng(0).permutation(done)[:SAMPLE])
+    distances = nearest_distances(np.array(file[sample]), file, excluded=sample)
+    positive = distances[distances > 0]  # items may share an image
+    threshold = float(np.quantile(positive, COPY_QUANTILE)) if len(positive) else 0.0
+    (folder / THRESHOLD_FILE).write_text(json.dumps({"copy_threshold": threshold}))
 
 
 def nearest_distances(
-    asked: NDArray[np.uint8],
+    queries: NDArray[np.uint8],
     known: NDArray[np.uint8],
-    leave_out: NDArray[np.integer] | None = None,
+    excluded: NDArray[np.integer] | None = None,
 ) -> NDArray[np.float64]:
-    """Root mean square difference (n,) of each of `asked` (n, numbers) to the nearest of `known`;
-    `leave_out` (n,) is a row of `known` that does not count for it."""
-    ours = asked.astype(np.float64)
-    best = np.full(len(ours), np.inf)
+    """Root mean square difference (n,) of each of `queries` (n, values) to the nearest of `known`;
+    `excluded` (n,) is a row of `known` that does not count for it."""
+    ours = queries.astype(np.float64)
+    nearest = np.full(len(ours), np.inf)
     for start in range(0, len(known), CHUNK):
         theirs = known[start : start + CHUNK].astype(np.float64)
         squares = (ours**2).sum(1)[:, None] + (theirs**2).sum(1) - 2 * ours @ theirs.T
-        if leave_out is not None:
-            inside = (leave_out >= start) & (leave_out < start + len(theirs))
-            squares[np.flatnonzero(inside), leave_out[inside] - start] = np.inf
-        best = np.minimum(best, squares.min(1))
-    return np.sqrt(np.maximum(best, 0) / asked.shape[1])
+        if excluded is not None:
+            inside = (excluded >= start) & (excluded < start + len(theirs))
+            squares[np.flatnonzero(inside), excluded[inside] - start] = np.inf
+        nearest = np.minimum(nearest, squares.min(1))
+    return np.sqrt(np.maximum(nearest, 0) / queries.shape[1])

@@ -1,4 +1,4 @@
-"""Draws pictures for (person, item): the trained networks and a solver, saved in diffusers' layout."""
+"""Samples images for (user, item): trained networks, guidance and a solver, in diffusers' saved layout."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Self
@@ -9,36 +9,32 @@ from diffusers.utils import logging
 from PIL import Image
 from torch import Tensor
 
+from generate.image.codec import Codec, ImageSize
 from generate.image.config import SamplingConfig
-from generate.image.denoiser import Conditioner, predict_clean
-from generate.image.guidance import Case, Scales, guidance_weights
-from generate.image.solvers import Estimate, solver_of, times_for
+from generate.image.denoiser import Conditioner, LatentDenoiser, predict_clean
+from generate.image.guidance import Conditions, GuidanceScales, guidance_weights
+from generate.image.solvers import PredictClean, get_solver, time_schedule
 from generate.image.structure import CHANNELS
 from pretrain.artifact import without_bars
 
-PASSES = 8
-"""Passes of the denoiser are filled up to a multiple of this: small matrices are multiplied in another
-order than large ones, and a picture would differ in its last bits with how many are drawn beside it."""
+PASS_MULTIPLE = 8
+"""Passes of the denoiser are padded to a multiple of this: small matrices are multiplied in another
+order than large ones, and an image would differ in its last bits with the size of its batch."""
 
 
 class PersonalImagePipeline(DiffusionPipeline):
-    """The item says what is drawn, the person how.
+    """A diffusers pipeline whose item condition says what is shown and whose user condition says how.
 
-    `save_pretrained` and `from_pretrained` write and read `model_index.json` with the parts beside
+    `save_pretrained` and `from_pretrained` write and read `model_index.json` with the components beside
     it.
     """
 
     conditioner: Conditioner
-    denoiser: Any
-    codec: Any
+    denoiser: LatentDenoiser
+    codec: Codec
 
-    def __init__(
-        self,
-        conditioner: Conditioner,
-        denoiser: Any,
-        codec: Any,
-    ) -> None:
-        """`denoiser` and `codec`: a `Denoiser` and a `PatchCodec`, or a pretrained base's
+    def __init__(self, conditioner: Conditioner, denoiser: LatentDenoiser, codec: Codec) -> None:
+        """`denoiser` and `codec`: a `Denoiser` and a `PatchCodec`, or those of a pretrained base
         (`generate.image.ip_adapter`)."""
         super().__init__()
         self.register_modules(conditioner=conditioner, denoiser=denoiser, codec=codec)
@@ -46,13 +42,13 @@ class PersonalImagePipeline(DiffusionPipeline):
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Self:
-        """As in diffusers, without its progress bar: these parts load in an instant."""
+        """As in diffusers, without its progress bar."""
         with without_bars(logging):
             return super().from_pretrained(*args, **kwargs)
 
     @property
     def width(self) -> int:
-        """Width of the user states and item vectors this generator was trained with."""
+        """Width of the user states and item embeddings this generator was trained with."""
         return int(self.conditioner.config["width"])
 
     @torch.no_grad()
@@ -61,50 +57,44 @@ class PersonalImagePipeline(DiffusionPipeline):
         user_states: Tensor | None,
         item_vectors: Tensor | None,
         seeds: Sequence[int],
+        config: SamplingConfig,
         structures: Tensor | None = None,
-        scales: Scales = Scales(4.0, 3.0, 1.0),  # noqa: B008 – a tuple
-        guidance_min_noise: float = 0.3,
-        solver: str = "pc",
-        steps: int = 12,
-        shift: float = 1.0,
-        frame: tuple[int, int] | None = None,
-        batch_size: int = 64,
+        size: ImageSize | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> list[Image.Image]:
-        """One picture for each seed.
+        """One image for each seed, without watermark.
 
-        `user_states`, `item_vectors`: (num_pictures, width); `structures` (num_pictures, CHANNELS, rows,
-        columns); None, or a row of zeros, where the condition is absent. A picture depends on its own
-        row and seed, not on its neighbours in a batch. Scales above 1 count from time 1 (noise) down
-        to `guidance_min_noise`: colours and shape are settled by then, and leaning further would only roughen
-        them (Kynkäänniemi et al. 2024, "Applying guidance in a limited interval"). `frame` is one of
-        the codec's, the first by default. `progress` is told how many pictures each batch finished.
-        Raises VitrineError for steps below 1 and solvers it does not know.
+        `user_states`, `item_vectors`: (num_images, width); `structures` (num_images, CHANNELS, rows,
+        columns); None, or a row of zeros, where the condition is absent. An image depends on its own
+        row and seed, not on its batch. Guidance scales above 1 apply from time 1 (noise) down to
+        `config.guidance_min_noise`: colours and shape are settled by then, and more guidance would only
+        roughen them (Kynkäänniemi et al. 2024, "Applying guidance in a limited interval"). `size` is one
+        of the codec's resolution buckets, the first by default. `progress` is called with the number of
+        images of each batch. Raises VitrineError for steps below 1 and unknown solvers.
         """
         # A pretrained base was trained up to a time that is not quite noise alone.
-        start = float(getattr(self.denoiser, "latest_time", 1.0))
-        times, solve = times_for(steps, shift, start), solver_of(solver)
-        spread = ((1 - start) ** 2 + start**2) ** 0.5
-        grid = self.codec.grid_of(frame or self.codec.frames[0])
+        latest = self.denoiser.latest_time
+        times = time_schedule(config.steps, config.shift, latest)
+        solve = get_solver(config.solver)
+        spread = ((1 - latest) ** 2 + latest**2) ** 0.5
+        grid = self.codec.latent_grid(size or self.codec.buckets[0])
         number = len(seeds)
-        users = _conditions(user_states, (number, self.width), "user_states")
-        items = _conditions(item_vectors, (number, self.width), "item_vectors")
-        shapes = _conditions(structures, (number, CHANNELS, *grid), "structures")
-        pictures: list[Image.Image] = []
-        for start in range(0, number, batch_size):
-            rows = slice(start, start + batch_size)
-            estimate = self._estimate(
-                users[rows], items[rows], shapes[rows], scales, guidance_min_noise
-            )
-            latents = solve(estimate, spread * self._noise(seeds[rows], grid), times)
+        users = _batch_of(user_states, (number, self.width), "user_states")
+        items = _batch_of(item_vectors, (number, self.width), "item_vectors")
+        outlines = _batch_of(structures, (number, CHANNELS, *grid), "structures")
+        images: list[Image.Image] = []
+        for start in range(0, number, config.batch_size):
+            rows = slice(start, start + config.batch_size)
+            predict = self._guided(users[rows], items[rows], outlines[rows], config)
+            latents = solve(predict, spread * self._noise(seeds[rows], grid), times)
             pixels = self.codec.decode(latents).cpu().numpy()
-            pictures += [Image.fromarray(picture) for picture in pixels]
+            images += [Image.fromarray(image) for image in pixels]
             if progress is not None:
                 progress(len(pixels))
-        return pictures
+        return images
 
     def _noise(self, seeds: Sequence[int], grid: tuple[int, int]) -> Tensor:
-        """Each picture's own noise (batch, channels, rows, columns)."""
+        """Each image's own noise (batch, channels, rows, columns)."""
         channels = int(self.codec.config["channels"])
         noise = [
             torch.randn(channels, *grid, generator=torch.Generator().manual_seed(seed))
@@ -112,81 +102,70 @@ class PersonalImagePipeline(DiffusionPipeline):
         ]
         return torch.stack(noise).to(self.device)
 
-    def _estimate(
-        self,
-        users: Tensor,
-        items: Tensor,
-        structures: Tensor,
-        scales: Scales,
-        guidance_min_noise: float,
-    ) -> Estimate:
-        """The guided guess of clean latents for these conditions."""
-        told = [part.to(self.device) for part in (users, items, structures)]
-        guided = self._prepare(told, scales)
-        plain = self._prepare(told, scales.plain())
+    def _guided(
+        self, users: Tensor, items: Tensor, structures: Tensor, config: SamplingConfig
+    ) -> PredictClean:
+        """The guided prediction of clean latents under these conditions."""
+        inputs = [part.to(self.device) for part in (users, items, structures)]
+        scales = guidance_scales(config)
+        guided = self._prepare_passes(inputs, scales)
+        plain = self._prepare_passes(inputs, scales.without_guidance())
 
-        def estimate(latents: Tensor, time: float) -> Tensor:
-            passes = guided if time >= guidance_min_noise else plain
-            guesses = predict_clean(
+        def predict(latents: Tensor, time: float) -> Tensor:
+            passes = guided if time >= config.guidance_min_noise else plain
+            predictions = predict_clean(
                 self.denoiser,
                 latents[passes.rows],
                 torch.full((len(passes.rows),), time, device=self.device),
                 passes.tokens,
                 passes.structures,
             )
-            # The weights sum to 1, so guiding the guesses of x guides the velocities alike.
-            return torch.zeros_like(latents).index_add(
-                0, passes.rows, (guesses * passes.weights[:, None, None, None]).to(latents.dtype)
-            )
+            # The weights sum to 1, so guiding predictions of x guides the velocities alike.
+            weighted = (predictions * passes.weights[:, None, None, None]).to(latents.dtype)
+            return torch.zeros_like(latents).index_add(0, passes.rows, weighted)
 
-        return estimate
+        return predict
 
-    def _prepare(self, told: Sequence[Tensor], scales: Scales) -> "_Passes":
+    def _prepare_passes(self, inputs: Sequence[Tensor], scales: GuidanceScales) -> "_Passes":
         """All passes of the denoiser that a batch needs, as one larger batch."""
-        users, items, structures = told
-        present = zip(*(part.flatten(1).ne(0).any(-1).tolist() for part in told), strict=True)
-        found = [
-            (row, case, weight)
-            for row, has in enumerate(present)
-            for case, weight in guidance_weights(Case(*has), scales).items()
+        users, items, structures = inputs
+        present = zip(*(part.flatten(1).ne(0).any(-1).tolist() for part in inputs), strict=True)
+        passes = [
+            (row, conditions, weight)
+            for row, flags in enumerate(present)
+            for conditions, weight in guidance_weights(Conditions(*flags), scales).items()
         ]
-        found += [(0, Case(), 0.0)] * (-len(found) % PASSES)
-        rows = torch.tensor([row for row, _, _ in found], device=self.device)
-        cases = torch.tensor([case for _, case, _ in found], device=self.device)
-        weights = torch.tensor([weight for _, _, weight in found], device=self.device)
-        tokens = self.conditioner(users[rows], items[rows], cases[:, 0], cases[:, 1])
-        seen = structures[rows] * cases[:, 2, None, None, None]
-        return _Passes(rows, weights, tokens, seen)
+        passes += [(0, Conditions(), 0.0)] * (-len(passes) % PASS_MULTIPLE)
+        rows = torch.tensor([row for row, _, _ in passes], device=self.device)
+        masks = torch.tensor([conditions for _, conditions, _ in passes], device=self.device)
+        weights = torch.tensor([weight for _, _, weight in passes], device=self.device)
+        tokens = self.conditioner(users[rows], items[rows], masks[:, 0], masks[:, 1])
+        return _Passes(rows, weights, tokens, structures[rows] * masks[:, 2, None, None, None])
 
 
 class _Passes(NamedTuple):
     rows: Tensor
-    """int (passes,): the picture each pass is for."""
+    """int (passes,): the image that each pass is for."""
     weights: Tensor
-    """float32 (passes,): how much it counts there."""
+    """float32 (passes,): its weight in that image's prediction."""
     tokens: Tensor
     """(passes, tokens, token_width)."""
     structures: Tensor
     """(passes, CHANNELS, rows, columns)."""
 
 
-def pipeline_arguments(config: SamplingConfig) -> dict[str, Any]:
-    """What of the settings the pipeline is told."""
-    return {
-        "scales": Scales(
-            config.user_guidance_scale, config.item_guidance_scale, config.structure_guidance_scale
-        ),
-        "guidance_min_noise": config.guidance_min_noise,
-        "solver": config.solver,
-        "steps": config.steps,
-        "shift": config.shift,
-        "batch_size": config.batch_size,
-    }
+def guidance_scales(config: SamplingConfig) -> GuidanceScales:
+    return GuidanceScales(
+        config.user_guidance_scale, config.item_guidance_scale, config.structure_guidance_scale
+    )
 
 
-def _conditions(told: Tensor | None, shape: tuple[int, ...], name: str) -> Tensor:
-    if told is None:
+def _batch_of(condition: Tensor | None, shape: tuple[int, ...], name: str) -> Tensor:
+    """`condition` as float32 on the CPU, zeros for None; ValueError for another shape."""
+    if condition is None:
         return torch.zeros(shape)
-    if tuple(told.shape) != shape:
-        raise ValueError(f"{name} has shape {tuple(told.shape)}; {shape} is one row for each seed.")
-    return told.detach().to("cpu", torch.float32)
+    if tuple(condition.shape) != shape:
+        raise ValueError(
+            f"{name} has shape {tuple(condition.shape)}; {shape} is one row for each seed."
+        )
+    return condition.detach().to("cpu", torch.float32)

@@ -1,42 +1,48 @@
-"""The scores of an image generator, and a sheet on which its pictures stand side by side."""
+"""Evaluates an image-generator artifact: its scores, and a contact sheet of its images side by side."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
 from rich.progress import Progress
 
 from catalog.artifacts import open_artifact, write_artifact
+from catalog.catalog import Catalog
 from catalog.config import CatalogConfig, SplitConfig
 from catalog.errors import VitrineError
 from catalog.splits import load_split
 from generate.conditioning import CONDITIONS
-from generate.evaluation.ground_truth import load_ground_truth
+from generate.evaluation.ground_truth import GroundTruth, load_ground_truth
+from generate.evaluation.intervals import Figures
 from generate.evaluation.users import EvaluationUsers, sample_users
 from generate.image.attribute_classifier import (
-    ImageEncoder,
-    PretrainedImageEncoder,
+    ImageAttributeClassifier,
     train_attribute_classifier,
 )
 from generate.image.config import ImageScoreConfig
-from generate.image.sampler import ImageSampler, load_image_sampler
-from generate.image.score import reference_items, sample_siblings, score_images
+from generate.image.contact_sheet import contact_sheet
+from generate.image.encoder_metrics import reference_items, score_with_encoder
+from generate.image.image_encoder import PretrainedImageEncoder
+from generate.image.loading import load_image_sampler
+from generate.image.sampler import ImageSampler
+from generate.image.score import sample_siblings, sample_under_conditions, score_pixels
 from generate.pseudonyms import user_key
 
-SCORES_FILE, SHEET_FILE, JUDGE = "scores.json", "contact-sheet.png", "judge"
-HISTORY_SHOWN = 4
-CELL, GAP, HEAD = 128, 6, 22
-"""Pixels: a picture's longer side on the sheet, between pictures, and above each row."""
+SCORES_FILE, SHEET_FILE, CLASSIFIER = "scores.json", "contact-sheet.png", "classifier"
+MINIMUM = {"num_users": 2, "num_contact_sheet_users": 1, "classifier_steps": 1}
+"""Setting → least value with which an evaluation works."""
 
 
 def run_image_scores(folder: Path, config: ImageScoreConfig, output: Path) -> Path:
-    """Scores an image-generator artifact on its own shop's test targets; writes `scores.json` (see
-    `score_pictures`), `contact-sheet.png` and, where one was learned, the judge."""
-    for name, least in (("num_users", 2), ("num_contact_sheet_users", 1), ("classifier_steps", 1)):
+    """Scores an image-generator artifact on the test targets of its own catalog.
+
+    Writes `scores.json` (`score_pixels` and `score_with_encoder`), `contact-sheet.png` and, where one was
+    trained, the attribute classifier; returns `output`.
+    """
+    for name, least in MINIMUM.items():
         if getattr(config, name) < least:
             raise VitrineError(f"{name} is {getattr(config, name)}; give {least} or more.")
     artifact = open_artifact(folder, kind="image-generator")
@@ -46,17 +52,9 @@ def run_image_scores(folder: Path, config: ImageScoreConfig, output: Path) -> Pa
     )
     sampler = load_image_sampler(artifact.path)
     truth = load_ground_truth(config.ground_truth, catalog) if config.ground_truth else None
-    people = sample_users(sampler.ranker, catalog, split, config.num_users, config.seed)
-    eyes: ImageEncoder
-    checked: dict[str, float] = {}
-    if config.image_encoder:
-        eyes = PretrainedImageEncoder(config.image_encoder)
-    else:
-        items = sample_siblings(sampler.ranker, catalog, people.items, config.seed)
-        compared = np.array(reference_items(people, items))
-        eyes, checked = train_attribute_classifier(
-            catalog, config.classifier_steps, config.seed, without=compared
-        )
+    users = sample_users(sampler.ranker, catalog, split, config.num_users, config.seed)
+    items = sample_siblings(sampler.ranker, catalog, users.items, config.seed)
+    encoder, accuracy = build_image_encoder(config, catalog, reference_items(users, items))
     with write_artifact(
         output,
         kind="image-scores",
@@ -65,92 +63,58 @@ def run_image_scores(folder: Path, config: ImageScoreConfig, output: Path) -> Pa
         catalog=catalog.fingerprint,
         user_key=user_key().fingerprint,
     ) as staging:
-        with Progress(transient=True) as progress:
-            task = progress.add_task("Drawing", total=len(CONDITIONS) * len(people.users))
-            scores = score_images(
-                sampler.pipeline,
-                sampler.ranker,
-                catalog,
-                people,
-                config.sampling,
-                readings=truth.image_readings() if truth else {},
-                eyes=eyes,
-                training_images=sampler.training_images,
-                seed=config.seed,
-                progress=lambda done: progress.advance(task, done),
-            )
-        scores["classifier_accuracy"] = checked
+        scores = score_sampler(sampler, users, items, config, encoder, truth)
+        scores["classifier_accuracy"] = accuracy
         (staging.path / SCORES_FILE).write_text(json.dumps(scores, indent=1) + "\n")
-        shown = people.first(config.num_contact_sheet_users)
+        shown = users.first(config.num_contact_sheet_users)
         sheet = contact_sheet(sampler, shown, config)
-        users = [str(catalog.user_ids[user]) for user in shown.users]
-        (staging.path / SHEET_FILE).write_bytes(
-            sampler.signed_contact_sheet(sheet, users, config.sampling)
-        )
-        if not config.image_encoder:
-            eyes.save_pretrained(staging.path / JUDGE)  # pyright: ignore[reportAttributeAccessIssue]
+        user_ids = [str(catalog.user_ids[user]) for user in shown.users]
+        content = sampler.signed_contact_sheet(sheet, user_ids, config.sampling)
+        (staging.path / SHEET_FILE).write_bytes(content)
+        if isinstance(encoder, ImageAttributeClassifier):
+            encoder.save_pretrained(staging.path / CLASSIFIER)
     return output
 
 
-def contact_sheet(
-    sampler: ImageSampler, people: EvaluationUsers, config: ImageScoreConfig
-) -> Image.Image:
-    """A row for each person: what they took last, the item asked for, then concepts of it for them, for a
-    stranger and for nobody, and the item itself before a ground made for them."""
-    items = sample_siblings(sampler.ranker, sampler.catalog, people.items, config.seed).tolist()
-    seeds = [config.seed] * len(items)
-    columns: list[Sequence[Image.Image | None]] = [
-        *([_picture(sampler, row) for row in rows] for rows in _last_taken(people)),
-        [_picture(sampler, item) for item in items],
-    ]
-    names = [*["took"] * HISTORY_SHOWN, "the item"]
-    for told, name in zip(CONDITIONS, ("for them", "for a stranger", "for nobody"), strict=True):
-        drawn = sampler.sample_rows(people.states[told], items, seeds, config.sampling)
-        columns.append([one.picture for one in drawn])
-        names.append(name)
-    creative = replace(config.sampling, mode="creative")
-    around = sampler.sample_rows(people.states["own"], items, seeds, creative)
-    columns.append([one.picture for one in around])
-    names.append("ground for them")
-    return _sheet(columns, names)
-
-
-def _last_taken(people: EvaluationUsers) -> Iterator[list[int | None]]:
-    for back in range(HISTORY_SHOWN, 0, -1):
-        yield [int(taken[-back]) if len(taken) >= back else None for taken in people.histories]
-
-
-def _picture(sampler: ImageSampler, item: int | None) -> Image.Image | None:
-    found = (
-        None if item is None else sampler.catalog.item_image(item, sampler.pipeline.codec.frames[0])
+def build_image_encoder(
+    config: ImageScoreConfig, catalog: Catalog, held_out: list[int]
+) -> tuple[PretrainedImageEncoder | ImageAttributeClassifier, dict[str, float]]:
+    """The encoder that `config` names, or an attribute classifier and its accuracy by attribute."""
+    if config.image_encoder:
+        return PretrainedImageEncoder(config.image_encoder), {}
+    return train_attribute_classifier(
+        catalog, config.classifier_steps, config.seed, held_out=np.array(held_out)
     )
-    return None if found is None else Image.fromarray(found)
 
 
-def _sheet(columns: Sequence[Sequence[Image.Image | None]], names: Sequence[str]) -> Image.Image:
-    number = len(columns[0])
-    tallest = max(
-        CELL * picture.height // max(picture.size)
-        for column in columns
-        for picture in column
-        if picture is not None
-    )
-    width = GAP + len(columns) * (CELL + GAP)
-    sheet = Image.new("RGB", (width, HEAD + number * (tallest + GAP) + GAP), "white")
-    pen = ImageDraw.Draw(sheet)
-    for place, (column, name) in enumerate(zip(columns, names, strict=True)):
-        left = GAP + place * (CELL + GAP)
-        pen.text((left + CELL // 2, HEAD // 2), name, fill="black", anchor="mm")
-        for row, picture in enumerate(column):
-            if picture is None:
-                continue
-            scale = min(CELL / picture.width, tallest / picture.height)
-            size = round(picture.width * scale), round(picture.height * scale)
-            sheet.paste(
-                picture.resize(size, Image.Resampling.LANCZOS),
-                (left + (CELL - size[0]) // 2, HEAD + row * (tallest + GAP)),
-            )
-    return sheet
+def score_sampler(
+    sampler: ImageSampler,
+    users: EvaluationUsers,
+    items: np.ndarray,
+    config: ImageScoreConfig,
+    encoder: PretrainedImageEncoder | ImageAttributeClassifier,
+    truth: GroundTruth | None,
+) -> Figures:
+    """Samples images under each condition and scores them by rules on pixels and by the encoder."""
+    with Progress(transient=True) as progress:
+        task = progress.add_task("Sampling images", total=len(CONDITIONS) * len(users))
+        images = sample_under_conditions(
+            sampler,
+            users,
+            items,
+            config.sampling,
+            config.seed,
+            lambda done: progress.advance(task, done),
+        )
+    catalog, readings = sampler.catalog, truth.image_readings() if truth else {}
+    by_pixels = score_pixels(images, catalog, users, readings)
+    by_encoder = score_with_encoder(images, items, catalog, users, encoder, config.seed)
+    copies = sampler.training_images.near_copies([np.asarray(one) for one in images["own"]])
+    return {
+        "num_users": by_pixels["num_users"],
+        "metrics": {**by_pixels["metrics"], **by_encoder.metrics},  # type: ignore[dict-item]
+        "encoder_metrics": by_encoder.overall | {"near_copies": float(copies.mean())},
+    }
 
 
 def describe_scores(scores: Mapping[str, Any]) -> str:
@@ -159,28 +123,26 @@ def describe_scores(scores: Mapping[str, Any]) -> str:
 
 
 def _lines(scores: Mapping[str, Any]) -> Iterator[str]:
-    yield f"{scores['people']:,} people"
-    for name, found in scores["measures"].items():
-        told = ", ".join(f"{one} {found[one]['value']:.3f}" for one in CONDITIONS)
+    yield f"{scores['num_users']:,} users"
+    for name, found in scores["metrics"].items():
+        means = ", ".join(f"{one} {found[one]['value']:.3f}" for one in CONDITIONS)
         gap = found["contrast"]
         interval = f"{gap['value']:.3f} [{gap['low']:.3f}, {gap['high']:.3f}]"
-        yield f"{name}: {told}; {found['contrast_name']} {interval}"
-    judged = scores.get("encoder_metrics", {})
-    if "identified" in judged:
-        whose = judged["identified"]
+        yield f"{name}: {means}; {found['contrast_name']} {interval}"
+    overall = scores["encoder_metrics"]
+    if "identified" in overall:
+        hits = overall["identified"]
         yield (
-            f"told from among {whose['num_candidates']} people by their picture: "
-            f"{whose['accuracy']['value']:.3f} (chance {whose['chance']:.3f})"
+            f"users identified among {hits['num_candidates']} by their image: "
+            f"{hits['accuracy']['value']:.3f} (chance {hits['chance']:.3f})"
         )
-    if "kid" in judged:
+    if "kid" in overall:
         yield (
-            f"KID {judged['kid']:.4f} (real halves {judged['kid_real']:.4f}), FID {judged['fid']:.2f} "
-            f"({judged['fid_real']:.2f}), to {judged['reference_pictures']} pictures that the judge did "
-            "not learn from"
+            f"KID {overall['kid']:.4f} (between real halves {overall['kid_real']:.4f}), "
+            f"FID {overall['fid']:.2f} ({overall['fid_real']:.2f}), to {overall['reference_images']} "
+            "images that the encoder was not trained on"
         )
-    if judged:
-        yield f"diversity {judged['diversity']:.3f} ({judged['diversity_real']:.3f})"
-    if "near_copies" in judged:
-        yield f"near copies of pictures it learned from: {judged['near_copies']:.3f}"
+    yield f"diversity {overall['diversity']:.3f} (real {overall['diversity_real']:.3f})"
+    yield f"near-copies of training images: {overall['near_copies']:.3f}"
     for name, share in scores.get("classifier_accuracy", {}).items():
-        yield f"the judge names the {name} of held-out pictures: {share:.3f}"
+        yield f"accuracy of the attribute classifier on held-out images, {name}: {share:.3f}"

@@ -1,4 +1,4 @@
-"""Refuses pictures that a classifier calls unsafe: any image classifier of the Hugging Face hub."""
+"""Safety checker: rejects images to which a Hugging Face image classifier gives an unsafe label."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,41 +13,53 @@ from pretrain.artifact import without_bars
 from pretrain.hub import read_image_normalization, read_model
 from pretrain.modalities.image import normalize_pixels
 
-Check = Callable[[Sequence[Image.Image]], list[str]]
-"""Pictures → of each why it may not be shown, "" if it may. A function of one's own serves, too."""
+SafetyCheck = Callable[[Sequence[Image.Image]], list[str]]
+"""Images → for each the reason for its rejection, "" if it is accepted. Any such function serves."""
 
 
 class SafetyChecker:
-    """A picture is refused where the labels named are together likelier than `above`."""
+    """Rejects an image if the unsafe labels together have a probability above `threshold`."""
 
-    def __init__(self, model: str, labels: Sequence[str], above: float = 0.5) -> None:
-        """`model`: a classifier's name on the hub, or its folder; VitrineError where it cannot be read
+    def __init__(self, model: str, labels: Sequence[str], threshold: float = 0.5) -> None:
+        """`model`: a classifier's name on the hub, or its folder; VitrineError where it cannot be loaded
         or has none of the labels."""
         with without_bars(logging):
             self.model = read_model(model, AutoModelForImageClassification, "safety_model").eval()
         self.mean, self.std = read_image_normalization(model)
-        named = {
-            str(name).lower(): int(place) for place, name in self.model.config.id2label.items()
+        indices = {
+            str(name).lower(): int(index) for index, name in self.model.config.id2label.items()
         }
-        self.labels = {name: named[name] for name in map(str.lower, labels) if name in named}
+        self.labels = {name: indices[name] for name in map(str.lower, labels) if name in indices}
         if not self.labels:
             raise VitrineError(
-                f"safety_model {model!r} knows none of {', '.join(labels)}; it tells "
-                f"{', '.join(named)}: name those to refuse with --safety_labels."
+                f"safety_model {model!r} has none of the labels {', '.join(labels)}; it has "
+                f"{', '.join(indices)}: name those to reject with --safety_labels."
             )
-        self.above = above
+        self.threshold = threshold
         self.size = int(getattr(self.model.config, "image_size", 224))
 
     @torch.no_grad()
-    def __call__(self, pictures: Sequence[Image.Image]) -> list[str]:
-        small = [picture.convert("RGB").resize((self.size, self.size)) for picture in pictures]
+    def __call__(self, images: Sequence[Image.Image]) -> list[str]:
+        small = [image.convert("RGB").resize((self.size, self.size)) for image in images]
         squares = np.stack([np.asarray(one) for one in small])
         inputs = normalize_pixels(squares, self.mean, self.std)
-        shares = self.model(inputs.to(self.model.device)).logits.softmax(-1).cpu()
-        unsafe = shares[:, list(self.labels.values())]
+        probabilities = self.model(inputs.to(self.model.device)).logits.softmax(-1).cpu()
+        unsafe = probabilities[:, list(self.labels.values())]
         worst = unsafe.argmax(1).tolist()
         names = list(self.labels)
         return [
-            f"called {names[place]} by the safety model" if total > self.above else ""
-            for total, place in zip(unsafe.sum(1).tolist(), worst, strict=True)
+            f"labelled {names[index]} by the safety model" if total > self.threshold else ""
+            for total, index in zip(unsafe.sum(1).tolist(), worst, strict=True)
         ]
+
+
+def combine_checks(checks: Sequence[SafetyCheck]) -> SafetyCheck | None:
+    """One check with the first reason that any of them gives; None for no checks."""
+    if not checks:
+        return None
+
+    def first_reason(images: Sequence[Image.Image]) -> list[str]:
+        reasons = zip(*(check(images) for check in checks), strict=True)
+        return [next(filter(None, each), "") for each in reasons]
+
+    return first_reason

@@ -1,6 +1,6 @@
-"""Looks in while a generator learns: the same few requests drawn every so many steps, side by side.
+"""Logs a grid of sampled images during training: the same conditions every few steps.
 
-Nothing in it is for a user of the shop: who it is drawn for is whoever took one single item.
+The user states are those of single items, so that no log shows images made for a user of the catalog.
 """
 
 from collections.abc import Mapping
@@ -18,18 +18,19 @@ from typing_extensions import override
 
 from generate.image.codec import Codec
 from generate.image.config import SamplingConfig
-from generate.image.pipeline import PersonalImagePipeline, pipeline_arguments
+from generate.image.module import ImageModule
+from generate.image.pipeline import PersonalImagePipeline
 from generate.image.watermark import embed_watermark
 from generate.provenance import IPTC_SOURCE, signed_png
 
-SHOWN = 4
-"""States, and as many items."""
+GRID_SIDE = 4
+"""User states, and as many items."""
 NAME = "samples"
 
 
 class SampleGrid(pl.Callback):
-    """Logs a grid of pictures, a row for each item, a column for each state and one for none, to every
-    logger that takes pictures (TensorBoard, W&B): a PNG with watermark and signature."""
+    """Logs a grid of images, a row for each item, a column for each state and one unconditional, to every
+    logger that takes images (TensorBoard, W&B): a watermarked and signed PNG."""
 
     def __init__(
         self,
@@ -40,8 +41,8 @@ class SampleGrid(pl.Callback):
         every: int,
     ) -> None:
         """`states` (states, width), `vectors` (items, width)."""
-        columns = torch.cat([states[:SHOWN], states[:1] * 0])
-        items = vectors[:SHOWN]
+        columns = torch.cat([states[:GRID_SIDE], states[:1] * 0])
+        items = vectors[:GRID_SIDE]
         self.columns = len(columns)
         self.states = columns.repeat(len(items), 1)
         self.vectors = items.repeat_interleave(len(columns), dim=0)
@@ -51,24 +52,27 @@ class SampleGrid(pl.Callback):
         self.last = 0
 
     @override
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: object
+    ) -> None:
         step = trainer.global_step
         if not self.every or step == self.last or step % self.every or not trainer.is_global_zero:
             return
         self.last = step
+        assert isinstance(pl_module, ImageModule)
         conditioner, denoiser = pl_module.networks()
         pipeline = PersonalImagePipeline(conditioner, denoiser, self.codec.to(pl_module.device))
         seeds = [
             row for row in range(len(self.states) // self.columns) for _ in range(self.columns)
         ]
-        pictures = pipeline(self.states, self.vectors, seeds, **pipeline_arguments(self.config))
+        images = pipeline(self.states, self.vectors, seeds, self.config)
         pl_module.train()
-        log_grid(trainer, tile(pictures, self.columns), step)
+        log_grid(trainer, tile(images, self.columns), step)
 
 
-def tile(pictures: list[Image.Image], columns: int) -> Image.Image:
-    """Pictures of one size in rows of so many, as one."""
-    cells = [np.asarray(picture) for picture in pictures]
+def tile(images: list[Image.Image], columns: int) -> Image.Image:
+    """One image of images of the same size, in rows of `columns`."""
+    cells = [np.asarray(image) for image in images]
     rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
     return Image.fromarray(np.concatenate([np.concatenate(row, axis=1) for row in rows], axis=0))
 
@@ -95,7 +99,7 @@ def log_grid(trainer: pl.Trainer, grid: Image.Image, step: int) -> None:
 def _to_tensorboard(
     experiment: Any, grid: Image.Image, about: Mapping[str, Any], step: int
 ) -> None:
-    """`add_image` would encode the pixels anew, without the signature."""
+    """Writes the signed PNG as it is; `add_image` would encode the pixels again, without the signature."""
     package = (
         "tensorboardX" if "tensorboardX" in type(experiment).__module__ else "tensorboard.compat"
     )

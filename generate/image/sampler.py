@@ -1,11 +1,8 @@
-"""Pictures for one person and one item, from artifacts on disk: what the command and a page call."""
+"""The image sampler: images for users and items by id, selected, watermarked and signed."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property, lru_cache
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,77 +10,77 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from catalog.artifacts import open_artifact
 from catalog.catalog import Catalog
-from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
 from generate.conditioning import Ranker
-from generate.image.best_of_n import SampledImage, choose
+from generate.image.best_of_n import CandidateSelection, SampledImage
 from generate.image.codec import ImageSize
 from generate.image.config import SamplingConfig
-from generate.image.ip_adapter import BASE_FILE, load_adapted
-from generate.image.latent_cache import nearest_bucket, shape_of
 from generate.image.near_copies import TrainingImageIndex
-from generate.image.pipeline import PersonalImagePipeline, pipeline_arguments
-from generate.image.safety import Check, SafetyChecker
-from generate.image.structure import CHANNELS, around, foreground_mask, seen, structure_map
+from generate.image.pipeline import PersonalImagePipeline
+from generate.image.resolution_buckets import image_shape, nearest_bucket
+from generate.image.safety import SafetyCheck, SafetyChecker, combine_checks
+from generate.image.structure import (
+    CHANNELS,
+    composite,
+    foreground_mask,
+    normalize,
+    structure_map,
+)
 from generate.image.watermark import embed_watermark
 from generate.provenance import IPTC_SOURCE, signed_png
 from generate.pseudonyms import pseudonymize, user_key
-from generate.ranker import load_catalog_and_ranker
 
-SAMPLING_DEFAULTS = "sampling.json"
-LARGEST = 1024
-"""Pixels of the longer side of a creative picture, at most."""
-KEPT = 64
-"""Items that stay cut out for the next picture of them."""
+MAX_CREATIVE_SIDE = 1024
+"""Pixels of the longer side of a creative image, at most."""
+FOREGROUND_CACHE = 64
+"""Items whose foreground masks are cached."""
 Request = tuple[str | None, str | None]
-"""(user id, item id); None where the picture is for nobody, or of nothing, in particular."""
+"""(user id, item id); None for no condition on it."""
 Mask = NDArray[np.bool_]
+Progress = Callable[[int], None]
+"""Called with the number of images of each finished batch."""
 
 
 @dataclass(frozen=True)
 class ImageSampler:
-    """An image generator with its catalog and its shop."""
+    """An image generator with its catalog and recommender."""
 
     pipeline: PersonalImagePipeline
     catalog: Catalog
     ranker: Ranker
     defaults: SamplingConfig
     hash: str
-    """Content hash of the generator's artifact: what is generated says what made it."""
+    """Content hash of the generator's artifact, written into the provenance of each image."""
     training_images: TrainingImageIndex
-    """The pictures it learned from."""
-    check: Check | None = None
-    """Says of pictures why they may not be shown; beside or in place of `safety_model`."""
+    check: SafetyCheck | None = None
+    """Rejects images, beside or in place of `safety_model`."""
 
     def sample(
         self,
         requests: Sequence[Request],
         config: SamplingConfig | None = None,
-        progress: Callable[[int], None] | None = None,
+        progress: Progress | None = None,
     ) -> list[Image.Image]:
-        """One picture a request, seeds counting up, with the watermark where it was made by the model;
-        VitrineError for ids the catalog lacks.
+        """One watermarked image for each request, with seeds counting up from `config.seed`.
 
-        `progress` is told how many pictures each batch finished.
+        Raises VitrineError for ids that the catalog lacks, and where every candidate was rejected.
         """
         config = config or self.defaults
-        histories = [self._history(user) for user, _ in requests]
-        rows = [None if item is None else self.catalog.item_index(item) for _, item in requests]
+        states = self.ranker.user_states([self._history(user) for user, _ in requests])
+        items = [None if item is None else self.catalog.item_index(item) for _, item in requests]
         seeds = range(config.seed, config.seed + len(requests))
-        states = self.ranker.user_states(histories)
-        pictures = []
-        for request, drawn in zip(
-            requests, self.sample_rows(states, rows, seeds, config, progress), strict=True
+        images = []
+        for request, sampled in zip(
+            requests, self.sample_rows(states, items, seeds, config, progress), strict=True
         ):
-            if drawn.picture is None:
+            if sampled.image is None:
                 raise VitrineError(
-                    f"nothing that was drawn of {request[1]!r} may be shown: {drawn.refused}; try another "
+                    f"every image sampled of {request[1]!r} was rejected: {sampled.rejected}; try another "
                     "seed, or a larger max_retries."
                 )
-            pictures.append(drawn.picture)
-        return pictures
+            images.append(sampled.image)
+        return images
 
     def sample_rows(
         self,
@@ -91,152 +88,143 @@ class ImageSampler:
         items: Sequence[int | None],
         seeds: Sequence[int],
         config: SamplingConfig,
-        progress: Callable[[int], None] | None = None,
+        progress: Progress | None = None,
     ) -> list[SampledImage]:
-        """What is drawn for each of `states` (pictures, width) and `items` (rows)."""
+        """The watermarked image for each of `states` (requests, width) and `items` (rows), or the reason
+        why there is none."""
         if config.num_candidates < 1:
             raise VitrineError(f"num_candidates is {config.num_candidates}; give 1 or more.")
-        bare: set[int] = set()
+        skipped: set[int] = set()
         if config.mode == "creative":
-            config = replace(
-                config, structure_guidance_scale=max(1.0, config.structure_guidance_scale)
-            )
+            scale = max(1.0, config.structure_guidance_scale)
+            config = replace(config, structure_guidance_scale=scale)
             known = [item for item in items if item is not None]
             if len(known) < len(items):
-                raise VitrineError("creative draws around an item; name one with --item.")
-            bare = {place for place, item in enumerate(known) if self._cut_items(item) is None}
-        kept = [place for place in range(len(items)) if place not in bare]
-        refused = "it has no readable picture, and creative keeps the item's own pixels"
-        drawn = {place: SampledImage(None, seeds[place], refused) for place in bare}
-        if kept:
-            asked = [items[place] for place in kept]
-            found = self._choose(
-                states[kept], asked, [seeds[place] for place in kept], config, progress
-            )
-            drawn |= zip(kept, found, strict=True)
-        return [drawn[place] for place in range(len(items))]
+                raise VitrineError(
+                    "creative mode generates a background of an item; name one with --item."
+                )
+            skipped = {index for index, item in enumerate(known) if self._foreground(item) is None}
+        indices = [index for index in range(len(items)) if index not in skipped]
+        reason = "it has no readable image, and creative mode keeps the item's own pixels"
+        sampled = {index: SampledImage(None, seeds[index], reason) for index in skipped}
+        if indices:
+            kept_items = [items[index] for index in indices]
+            kept_seeds = [seeds[index] for index in indices]
+            found = self._best_of_n(states[indices], kept_items, kept_seeds, config, progress)
+            sampled |= zip(indices, found, strict=True)
+        return [sampled[index] for index in range(len(items))]
 
-    def _choose(
+    def generate_unmarked(
         self,
         states: Tensor,
         items: Sequence[int | None],
         seeds: Sequence[int],
         config: SamplingConfig,
-        progress: Callable[[int], None] | None,
-    ) -> list[SampledImage]:
-        vectors = torch.stack([self._vector(item) for item in items])
-
-        def sample(places: Sequence[int], seeds: Sequence[int]) -> list[Image.Image]:
-            chosen = [items[place] for place in places]
-            return self._draw(states[places], vectors[places], chosen, seeds, config, progress)
-
-        concept = config.mode == "concept"
-        return choose(
-            sample,
-            states,
-            vectors,
-            seeds,
-            num_candidates=config.num_candidates,
-            max_retries=config.max_retries,
-            ranker=self.ranker,
-            training_images=self.training_images if config.reject_near_copies and concept else None,
-            check=self._check(config),
-        )
-
-    def _draw(
-        self,
-        states: Tensor,
-        vectors: Tensor,
-        items: Sequence[int | None],
-        seeds: Sequence[int],
-        config: SamplingConfig,
-        progress: Callable[[int], None] | None,
+        progress: Progress | None = None,
     ) -> list[Image.Image]:
-        frames = [self._frame(item) for item in items]
-        pictures: dict[int, Image.Image] = {}
-        for frame in dict.fromkeys(frames):
-            places = [place for place, one in enumerate(frames) if one == frame]
-            asked = [items[place] for place in places]
-            drawn = self.pipeline(
-                states[places],
-                vectors[places],
-                [seeds[place] for place in places],
-                self._structures(asked, frame, config),
-                frame=frame,
-                progress=progress,
-                **pipeline_arguments(config),
+        """Images straight from the pipeline, each in its item's resolution bucket: neither checked nor
+        watermarked, for evaluation and for what else this class does."""
+        vectors = torch.stack([self._vector(item) for item in items])
+        sizes = [self._bucket(item) for item in items]
+        images: dict[int, Image.Image] = {}
+        for size in dict.fromkeys(sizes):
+            indices = [index for index, one in enumerate(sizes) if one == size]
+            batch = self.pipeline(
+                states[indices],
+                vectors[indices],
+                [seeds[index] for index in indices],
+                config,
+                self._structures([items[index] for index in indices], size, config),
+                size,
+                progress,
             )
-            pictures |= zip(places, drawn, strict=True)
-        if config.mode == "creative":
-            return [self._around_item(item, pictures[place]) for place, item in enumerate(items)]
-        return [
-            Image.fromarray(embed_watermark(np.asarray(pictures[place])))
-            for place in range(len(items))
-        ]
+            images |= zip(indices, batch, strict=True)
+        return [images[index] for index in range(len(items))]
+
+    def _best_of_n(
+        self,
+        states: Tensor,
+        items: Sequence[int | None],
+        seeds: Sequence[int],
+        config: SamplingConfig,
+        progress: Progress | None,
+    ) -> list[SampledImage]:
+        def sample(indices: Sequence[int], seeds: Sequence[int]) -> list[Image.Image]:
+            chosen = [items[index] for index in indices]
+            images = self.generate_unmarked(states[indices], chosen, seeds, config, progress)
+            if config.mode == "creative":
+                return [
+                    self._composite(item, one) for item, one in zip(chosen, images, strict=True)
+                ]
+            return [Image.fromarray(embed_watermark(np.asarray(image))) for image in images]
+
+        model = safety_checker(config.safety_model, config.safety_labels)
+        concept = config.mode == "concept"
+        selection = CandidateSelection(
+            self.ranker,
+            config.num_candidates,
+            config.max_retries,
+            self.training_images if config.reject_near_copies and concept else None,
+            combine_checks([check for check in (self.check, model) if check is not None]),
+        )
+        vectors = torch.stack([self._vector(item) for item in items])
+        return selection.best_of_n(sample, states, vectors, seeds)
 
     def item_pixels(self, item: int) -> tuple[NDArray[np.uint8], Mask]:
-        """The item's picture (height, width, 3) at the size creative mode keeps it, and where in it the
-        item is; VitrineError without a picture."""
-        found = self._cut_items(item)
+        """The item's image (height, width, 3) as creative mode keeps it, and its foreground mask;
+        VitrineError without an image."""
+        found = self._foreground(item)
         if found is None:
             raise VitrineError(
-                f"item {self.catalog.items[item]['item_id']!r} has no readable picture."
+                f"item {self.catalog.items[item]['item_id']!r} has no readable image."
             )
         return found
 
     @cached_property
-    def _cut_items(self) -> Callable[[int], tuple[NDArray[np.uint8], Mask] | None]:
-        return lru_cache(maxsize=KEPT)(self._cut_item)
+    def _foreground(self) -> Callable[[int], tuple[NDArray[np.uint8], Mask] | None]:
+        return lru_cache(maxsize=FOREGROUND_CACHE)(self._segment)
 
-    def _cut_item(self, item: int) -> tuple[NDArray[np.uint8], Mask] | None:
-        shape = shape_of(self.catalog, item)
-        size = None if shape is None else _at_most(shape, LARGEST)
-        picture = None if size is None else self.catalog.item_image(item, size)
-        return None if picture is None else (picture, foreground_mask(picture))
+    def _segment(self, item: int) -> tuple[NDArray[np.uint8], Mask] | None:
+        shape = image_shape(self.catalog, item)
+        size = None if shape is None else _limited(shape, MAX_CREATIVE_SIDE)
+        image = None if size is None else self.catalog.item_image(item, size)
+        return None if image is None else (image, foreground_mask(image))
 
-    def _around_item(self, item: int | None, drawn: Image.Image) -> Image.Image:
+    def _composite(self, item: int | None, generated: Image.Image) -> Image.Image:
+        """The item's own pixels in front of the watermarked generated image."""
         assert item is not None
-        picture, mask = self.item_pixels(item)
-        ground = embed_watermark(_out_of_frame(drawn, (picture.shape[0], picture.shape[1])))
-        return Image.fromarray(around(picture, mask, ground))
-
-    def _check(self, config: SamplingConfig) -> Check | None:
-        model = safety_checker(config.safety_model, config.safety_labels)
-        checks = [check for check in (self.check, model) if check is not None]
-        if not checks:
-            return None
-
-        def all_of(pictures: Sequence[Image.Image]) -> list[str]:
-            found = zip(*(check(pictures) for check in checks), strict=True)
-            return [next(filter(None, reasons), "") for reasons in found]
-
-        return all_of
+        image, mask = self.item_pixels(item)
+        background = embed_watermark(
+            _without_letterbox(generated, (image.shape[0], image.shape[1]))
+        )
+        return Image.fromarray(composite(image, mask, background))
 
     def _structures(
-        self, items: Sequence[int | None], frame: ImageSize, config: SamplingConfig
+        self, items: Sequence[int | None], size: ImageSize, config: SamplingConfig
     ) -> Tensor | None:
-        """(pictures, CHANNELS, rows, columns); zeros for nothing in particular and no picture."""
+        """(images, CHANNELS, rows, columns); zeros for no item and for items without an image."""
         if config.structure_guidance_scale == 0:
             return None
-        grid = self.pipeline.codec.grid_of(frame)
-        found: dict[int, Tensor] = {}
+        grid = self.pipeline.codec.latent_grid(size)
+        known: dict[int, Tensor] = {}
         for item in {one for one in items if one is not None}:
-            picture = self.catalog.item_image(item, frame)
-            if picture is not None:
-                found[item] = seen(structure_map(picture, foreground_mask(picture), grid))
-        nothing = torch.zeros(CHANNELS, *grid)
-        return torch.stack([nothing if one is None else found.get(one, nothing) for one in items])
+            image = self.catalog.item_image(item, size)
+            if image is not None:
+                known[item] = normalize(structure_map(image, foreground_mask(image), grid))
+        absent = torch.zeros(CHANNELS, *grid)
+        return torch.stack([absent if one is None else known.get(one, absent) for one in items])
 
-    def _frame(self, item: int | None) -> ImageSize:
-        frames = self.pipeline.codec.frames
-        shape = None if item is None or len(frames) == 1 else shape_of(self.catalog, item)
-        return frames[nearest_bucket(shape, frames)] if shape else frames[0]
+    def _bucket(self, item: int | None) -> ImageSize:
+        """The resolution bucket nearest to the item's image; the first without one."""
+        buckets = self.pipeline.codec.buckets
+        shape = None if item is None or len(buckets) == 1 else image_shape(self.catalog, item)
+        return buckets[nearest_bucket(shape, buckets)] if shape else buckets[0]
 
-    def metadata(self, request: Request, config: SamplingConfig | None = None) -> dict[str, Any]:
-        """What a saved picture says of itself: that and how it was made, for whom, of what."""
+    def metadata(self, request: Request, config: SamplingConfig | None = None) -> dict[str, object]:
+        """Provenance of an image: that and how it was generated, for whom, of what."""
         config = config or self.defaults
         user, item = request
-        # IPTC's words for pictures that a model made, and for those it made a part of.
+        # IPTC's terms for media that a model made, and for composites with a part that it made.
         how = "trainedAlgorithmicMedia" if config.mode == "concept" else "compositeSynthetic"
         return {
             "Software": "vitrine",
@@ -250,15 +238,15 @@ class ImageSampler:
         }
 
     def to_signed_png(
-        self, picture: Image.Image, request: Request, config: SamplingConfig | None = None
+        self, image: Image.Image, request: Request, config: SamplingConfig | None = None
     ) -> bytes:
-        """A PNG to hand out: it says what it is and is signed."""
-        return signed_png(picture, self.metadata(request, config))
+        """The image as a signed PNG with its provenance."""
+        return signed_png(image, self.metadata(request, config))
 
     def signed_contact_sheet(
         self, sheet: Image.Image, users: Sequence[str], config: SamplingConfig | None = None
     ) -> bytes:
-        """A PNG of pictures for several users, and of items, side by side."""
+        """A signed PNG of images for several users, and of items, side by side."""
         about = self.metadata((None, None), config) | {
             "DigitalSourceType": f"{IPTC_SOURCE}compositeSynthetic",
             "Mode": "contact sheet",
@@ -267,7 +255,7 @@ class ImageSampler:
         }
         return signed_png(sheet, about)
 
-    def _history(self, user: str | None) -> np.ndarray:
+    def _history(self, user: str | None) -> NDArray[np.integer]:
         if user is None:
             return np.empty(0, dtype=np.int32)
         return self.catalog.interactions.history(self.catalog.user_index(user))
@@ -278,73 +266,21 @@ class ImageSampler:
         return torch.from_numpy(np.array(self.ranker.item_vectors[item]))
 
 
-def _at_most(shape: ImageSize, longest: int) -> ImageSize:
+def _limited(shape: ImageSize, longest: int) -> ImageSize:
+    """The shape scaled down to `longest` pixels of its longer side, at most."""
     scale = min(1.0, longest / max(shape))
     return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
 
 
-def _out_of_frame(drawn: Image.Image, shape: ImageSize) -> NDArray[np.uint8]:
-    """What was drawn, without the rims that the frame adds to a picture of this shape, at its size."""
+def _without_letterbox(image: Image.Image, shape: ImageSize) -> NDArray[np.uint8]:
+    """The image resized to `shape`, without the borders that letter-boxing that shape adds."""
     height, width = shape
-    scale = min(drawn.width / width, drawn.height / height)
-    across, down = (drawn.width - width * scale) / 2, (drawn.height - height * scale) / 2
-    box = (across, down, drawn.width - across, drawn.height - down)
-    return np.asarray(drawn.resize((width, height), Image.Resampling.BICUBIC, box=box))
-
-
-def load_image_sampler(
-    folder: str | Path, catalog: CatalogConfig | None = None, recommender: str | Path = ""
-) -> ImageSampler:
-    """The painter of an image-generator artifact; `catalog` and `recommender` as in `open_shop`."""
-    artifact = open_artifact(Path(folder), kind="image-generator")
-    read, ranker = load_catalog_and_ranker(artifact, catalog, recommender)
-    pipeline = load_pipeline(artifact.path)
-    if pipeline.width != ranker.width:
-        raise VitrineError(
-            f"the image generator reads vectors of width {pipeline.width}, the recommender's have "
-            f"{ranker.width}; give the recommender that the generator was trained with."
-        )
-    defaults = load_defaults(artifact.path)
-    return ImageSampler(
-        pipeline, read, ranker, defaults, artifact.hash, TrainingImageIndex.load(artifact.path)
-    )
-
-
-def load_defaults(folder: Path) -> SamplingConfig:
-    """The settings that an artifact's pictures are drawn with where nothing else is said."""
-    known = json.loads((folder / SAMPLING_DEFAULTS).read_text())
-    return SamplingConfig(**known | {"safety_labels": tuple(known["safety_labels"])})
-
-
-def load_pipeline(folder: Path) -> PersonalImagePipeline:
-    """What draws in the folder of an image-generator artifact."""
-    if (folder / BASE_FILE).exists():
-        conditioner, denoiser, codec = load_adapted(folder)
-        return PersonalImagePipeline(conditioner, denoiser, codec)
-    return PersonalImagePipeline.from_pretrained(folder)
+    scale = min(image.width / width, image.height / height)
+    across, down = (image.width - width * scale) / 2, (image.height - height * scale) / 2
+    box = (across, down, image.width - across, image.height - down)
+    return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC, box=box))
 
 
 @cache
 def safety_checker(model: str, labels: tuple[str, ...]) -> SafetyChecker | None:
     return SafetyChecker(model, labels) if model else None
-
-
-def sample_image(
-    folder: str | Path,
-    *,
-    user: str | None = None,
-    item: str | None = None,
-    config: SamplingConfig | None = None,
-    output: str | Path | None = None,
-    recommender: str | Path = "",
-) -> Image.Image:
-    """One picture, straight from the artifact's folder; for several, keep `open_painter`'s Painter.
-
-    `output` is a PNG file to write it to, marked and signed as generated.
-    """
-    sampler = load_image_sampler(folder, recommender=recommender)
-    picture = sampler.sample([(user, item)], config)[0]
-    if output is not None:
-        Path(output).parent.mkdir(parents=True, exist_ok=True)
-        Path(output).write_bytes(sampler.to_signed_png(picture, (user, item), config))
-    return picture

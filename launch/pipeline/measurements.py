@@ -82,7 +82,7 @@ def control_rows(scores: dict[str, Any]) -> list[ControlRow]:
 
 
 def _image_rows(scores: dict[str, Any]) -> Iterator[ControlRow]:
-    for measure, figures in scores["measures"].items():
+    for measure, figures in scores["metrics"].items():
         yield ControlRow(
             measure=measure,
             own=Interval(**figures["own"]),
@@ -91,7 +91,7 @@ def _image_rows(scores: dict[str, Any]) -> Iterator[ControlRow]:
             contrast=Interval(**figures["contrast"]),
             contrast_name=figures["contrast_name"],
             higher_is_better=figures["higher_is_better"],
-            num_users=figures["people"],
+            num_users=figures["num_users"],
         )
 
 

@@ -173,7 +173,7 @@ def test_images_are_not_scored_by_nonfinite_features() -> None:
     from PIL import Image
 
     from generate.conditioning import CONDITIONS
-    from generate.image.score import score_with_encoder
+    from generate.image.encoder_metrics import score_with_encoder
 
     class Blind:
         def features(self, pictures: Any) -> torch.Tensor:
@@ -190,5 +190,5 @@ def test_images_are_not_scored_by_nonfinite_features() -> None:
         users=np.array([0, 1]), histories=[np.array([1]), np.array([2])], items=np.array([3, 4])
     )
     drawn = {condition: [Image.new("RGB", (4, 4))] * 2 for condition in CONDITIONS}
-    with pytest.raises(NonFiniteError, match=r"picture for user bob \(own\) are not finite"):
+    with pytest.raises(NonFiniteError, match=r"image for user bob \(own\) are not finite"):
         score_with_encoder(drawn, people.items, catalog, people, Blind())

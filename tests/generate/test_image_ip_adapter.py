@@ -27,10 +27,11 @@ from catalog.artifacts import open_artifact
 from catalog.errors import VitrineError
 from finetune.config import LoraConfig
 from generate.image.config import DenoiserConfig, ImageConfig, SamplingConfig
-from generate.image.ip_adapter import AdaptedDenoiser, adapt, load_adapted, load_base, side_of
+from generate.image.ip_adapter import AdaptedDenoiser, adapt, load_adapter
+from generate.image.loading import load_image_sampler
+from generate.image.pretrained_base import load_base, side_multiple
 from generate.image.run import run_image_generator
-from generate.image.sampler import load_image_sampler
-from generate.image.solvers import SOLVERS, times_for
+from generate.image.solvers import SOLVERS, time_schedule
 from launch.trainer import build_trainer
 from pretrain.config import OptimizerConfig, TrainerConfig
 from tests.stages import small_recommender
@@ -101,7 +102,7 @@ def new(base: Path, rank: int = 2) -> AdaptedDenoiser:
 
 
 @torch.no_grad()
-def test_what_has_learned_nothing_guesses_what_the_base_predicts(base: Path) -> None:
+def test_untrained_adapters_leave_the_prediction_of_the_base(base: Path) -> None:
     denoiser, pipeline = new(base), load_base(str(base))
     kept = pipeline.scheduler.alphas_cumprod
     clean, noise = torch.randn(3, 4, 16, 16), torch.randn(3, 4, 16, 16)
@@ -118,39 +119,41 @@ def test_what_has_learned_nothing_guesses_what_the_base_predicts(base: Path) -> 
     times = s / (a + s)
     flow = (1 - times)[:, None, None, None] * clean + times[:, None, None, None] * noise
     tokens = torch.randn(3, 5, WIDTH)
-    found = denoiser.estimate(flow, times, tokens, torch.zeros(3, 32, 16, 16))
+    found = denoiser.predict_clean(flow, times, tokens, torch.zeros(3, 32, 16, 16))
     torch.testing.assert_close(found, expected, rtol=2e-3, atol=2e-3)
-    # A perfect prediction of the noise is a perfect guess of the picture.
-    denoiser._ask = lambda *_: noise  # type: ignore[method-assign]
-    torch.testing.assert_close(denoiser.estimate(flow, times, tokens), clean, rtol=1e-3, atol=1e-3)
+    # A perfect prediction of the noise is a perfect prediction of the image.
+    denoiser._run_base = lambda *_: noise  # type: ignore[method-assign]
+    torch.testing.assert_close(
+        denoiser.predict_clean(flow, times, tokens), clean, rtol=1e-3, atol=1e-3
+    )
     weights = denoiser.loss_weight(times)
     torch.testing.assert_close(weights, (a / s) ** 2, rtol=1e-3, atol=1e-6)
 
 
-def test_only_the_adapters_learn_and_hear_the_tokens(base: Path) -> None:
+def test_only_the_adapters_are_trained_and_attend_to_the_tokens(base: Path) -> None:
     denoiser = new(base)
     trained = {name for name, weight in denoiser.named_parameters() if weight.requires_grad}
-    assert trained == set(denoiser.learned())
+    assert trained == set(denoiser.adapter_state())
     assert any("lora_" in name for name in trained)
-    assert any(name.startswith("listeners.") for name in trained)
+    assert any(name.startswith("adapters.") for name in trained)
     noisy, times = torch.randn(2, 4, 16, 16), torch.tensor([0.3, 0.7])
     one, other = torch.randn(2, 3, WIDTH), torch.randn(2, 3, WIDTH)
     with torch.no_grad():
         assert torch.equal(
-            denoiser.estimate(noisy, times, one), denoiser.estimate(noisy, times, other)
+            denoiser.predict_clean(noisy, times, one), denoiser.predict_clean(noisy, times, other)
         )
-        for listener in denoiser.listeners:
-            torch.nn.init.normal_(listener.to_out.weight, std=0.5)
-        heard = denoiser.estimate(noisy, times, one)
-        assert not torch.allclose(heard, denoiser.estimate(noisy, times, other), atol=1e-3)
-        swapped = denoiser.estimate(noisy.flip(0), times.flip(0), one.flip(0)).flip(0)
+        for adapter in denoiser.adapters:
+            torch.nn.init.normal_(adapter.to_out.weight, std=0.5)
+        heard = denoiser.predict_clean(noisy, times, one)
+        assert not torch.allclose(heard, denoiser.predict_clean(noisy, times, other), atol=1e-3)
+        swapped = denoiser.predict_clean(noisy.flip(0), times.flip(0), one.flip(0)).flip(0)
         torch.testing.assert_close(swapped, heard, rtol=1e-4, atol=1e-4)
-    denoiser.estimate(noisy, times, one).square().mean().backward()
+    denoiser.predict_clean(noisy, times, one).square().mean().backward()
     assert all(weight.grad is not None for name, weight in denoiser.named_parameters() if name in trained
                and "structure_in" not in name)  # fmt: skip
 
 
-def test_low_rank_updates_have_the_dropout_that_was_asked_for(base: Path) -> None:
+def test_lora_has_the_configured_dropout(base: Path) -> None:
     lora = LoraConfig(rank=2, alpha=4, dropout=0.25)
     denoiser = adapt(load_base(str(base)), "a product photo", FRAME, WIDTH, lora)
     layers = [part for part in denoiser.modules() if isinstance(part, LoraLayer)]
@@ -174,19 +177,21 @@ def test_our_solver_is_ddim_of_the_base(base: Path) -> None:
     with torch.no_grad():
         for step in scheduler.timesteps:
             steps = torch.full((2,), float(step))
-            predicted = denoiser._ask(latents, steps, tokens)
+            predicted = denoiser._run_base(latents, steps, tokens)
             latents = scheduler.step(predicted, step, latents, return_dict=False)[0]
         times = [at(int(step)) for step in scheduler.timesteps]
         times.append(0.0)
         start = ((1 - times[0]) ** 2 + times[0] ** 2) ** 0.5
         ours = SOLVERS["ddim"](
-            lambda x, t: denoiser.estimate(x, torch.full((2,), t), tokens), start * noise, times
+            lambda x, t: denoiser.predict_clean(x, torch.full((2,), t), tokens),
+            start * noise,
+            times,
         )
     torch.testing.assert_close(ours, latents, rtol=5e-3, atol=5e-3)
-    assert denoiser.latest_time == pytest.approx(times_for(1, start=at(999))[0])
+    assert denoiser.latest_time == pytest.approx(time_schedule(1, start=at(999))[0])
 
 
-def test_the_stage_adapts_a_base_and_keeps_only_what_it_learned(
+def test_the_stage_saves_only_the_adapter_of_a_base(
     base: Path, demo_world: Path, tmp_path: Path
 ) -> None:
     finetuning = small_recommender(demo_world, tmp_path)
@@ -206,9 +211,9 @@ def test_the_stage_adapts_a_base_and_keeps_only_what_it_learned(
     size = sum(file.stat().st_size for file in made.rglob("*.safetensors"))
     whole = sum(file.stat().st_size for file in base.rglob("*.safetensors"))
     assert size < whole
-    _, denoiser, codec = load_adapted(made)
-    assert codec.frames == [FRAME]
-    assert any(listener.to_out.weight.abs().max() > 0 for listener in denoiser.listeners)
+    _, denoiser, codec = load_adapter(made)
+    assert codec.buckets == [FRAME]
+    assert any(adapter.to_out.weight.abs().max() > 0 for adapter in denoiser.adapters)
     sampler = load_image_sampler(made)
     user, item = str(sampler.catalog.user_ids[0]), sampler.catalog.items["item_id"][1]
     few = SamplingConfig(steps=2, reject_near_copies=False)
@@ -224,10 +229,10 @@ def test_the_stage_adapts_a_base_and_keeps_only_what_it_learned(
         run_image_generator(replace(config, image_size=34), tmp_path / "wrong", build_trainer)
 
 
-def test_a_base_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+def test_a_missing_base_is_an_error_of_one_line(tmp_path: Path) -> None:
     with pytest.raises(VitrineError, match="cannot be loaded"):
         load_base(str(tmp_path))
 
 
-def test_sides_are_multiples_of_what_the_network_halves(base: Path) -> None:
-    assert side_of(load_base(str(base))) == 4
+def test_the_side_multiple_follows_from_vae_and_network(base: Path) -> None:
+    assert side_multiple(load_base(str(base))) == 4

@@ -1,4 +1,4 @@
-"""A picture generator trained by two ranks under ZeRO-2, and again after a kill, draws the same pictures."""
+"""An image generator trained by two ranks under ZeRO-2, and again after a kill, gives the same images."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def whole(settings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
-def test_killed_on_two_ranks_it_goes_on_to_the_same_pictures(
+def test_killed_on_two_ranks_it_resumes_to_the_same_images(
     settings: Path, whole: Path, tmp_path: Path
 ) -> None:
     broken = tmp_path / "broken"

@@ -72,7 +72,9 @@ def config(demo_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     )
 
 
-def test_the_stage_leaves_an_artifact_that_draws(config: ImageConfig, tmp_path: Path) -> None:
+def test_the_stage_writes_an_artifact_that_generates_images(
+    config: ImageConfig, tmp_path: Path
+) -> None:
     made = run_image_generator(config, tmp_path / "image", build_trainer)
     artifact = open_artifact(made, kind="image-generator")
     assert artifact.parent("recommender") == (tmp_path / "recommender").resolve()
@@ -83,11 +85,11 @@ def test_the_stage_leaves_an_artifact_that_draws(config: ImageConfig, tmp_path: 
     sampler = load_image_sampler(made)
     assert sampler.defaults.steps == 2
     user, item = str(sampler.catalog.user_ids[0]), sampler.catalog.items["item_id"][0]
-    pictures = sampler.sample([(user, item), (None, item), (user, None)])
-    assert [picture.size for picture in pictures] == [(32, 32)] * 3
+    images = sampler.sample([(user, item), (None, item), (user, None)])
+    assert [image.size for image in images] == [(32, 32)] * 3
     file = tmp_path / "a" / "one.png"
     alone = sample_image(made, user=user, item=item, output=file)
-    assert np.array_equal(np.asarray(alone), np.asarray(pictures[0]))
+    assert np.array_equal(np.asarray(alone), np.asarray(images[0]))
     assert np.array_equal(np.asarray(alone), np.asarray(Image.open(file)))
     verdict = verify(file)
     assert verdict.is_intact
@@ -95,7 +97,7 @@ def test_the_stage_leaves_an_artifact_that_draws(config: ImageConfig, tmp_path: 
     assert verdict.metadata["Generator"] == artifact.hash
     assert verdict.metadata["Mode"] == "concept"
     assert verdict.metadata["Item"] == item
-    assert user not in file.read_bytes().decode("latin1"), "people are opaque"
+    assert user not in file.read_bytes().decode("latin1"), "users are pseudonymous"
     with pytest.raises(VitrineError, match="nobody-here"):
         sampler.sample([("nobody-here", item)])
 
@@ -104,19 +106,19 @@ def test_creative_keeps_the_items_own_pixels(config: ImageConfig, tmp_path: Path
     sampler = load_image_sampler(run_image_generator(config, tmp_path / "image", build_trainer))
     creative = replace(sampler.defaults, mode="creative")
     items = sampler.catalog.items["item_id"]
-    pictured = [row for row in range(12) if sampler.catalog.item_image(row, 64) is not None]
+    with_image = [row for row in range(12) if sampler.catalog.item_image(row, 64) is not None]
     user = str(sampler.catalog.user_ids[1])
-    drawn = sampler.sample([(user, items[row]) for row in pictured], creative)
-    for row, picture in zip(pictured, drawn, strict=True):
+    sampled = sampler.sample([(user, items[row]) for row in with_image], creative)
+    for row, image in zip(with_image, sampled, strict=True):
         own, mask = sampler.item_pixels(row)
-        assert picture.size == (own.shape[1], own.shape[0])
-        assert np.array_equal(np.asarray(picture)[mask], own[mask])
-        assert not np.array_equal(np.asarray(picture), own)
+        assert image.size == (own.shape[1], own.shape[0])
+        assert np.array_equal(np.asarray(image)[mask], own[mask])
+        assert not np.array_equal(np.asarray(image), own)
     assert "compositeSynthetic" in sampler.metadata((user, items[0]), creative)["DigitalSourceType"]
     with pytest.raises(VitrineError, match="name one with --item"):
         sampler.sample([(user, None)], creative)
     bare = next(row for row in range(80) if sampler.catalog.media_path(row) is None)
-    with pytest.raises(VitrineError, match="it has no readable picture"):
+    with pytest.raises(VitrineError, match="it has no readable image"):
         sampler.sample([(user, items[bare])], creative)
 
 
@@ -127,13 +129,13 @@ def test_the_same_seed_trains_the_same_generator(config: ImageConfig, tmp_path: 
     assert open_artifact(first).hash == open_artifact(second).hash
 
 
-def test_an_average_of_weights_cannot_be_cut_up(config: ImageConfig, tmp_path: Path) -> None:
+def test_a_strategy_that_shards_the_ema_is_refused(config: ImageConfig, tmp_path: Path) -> None:
     sharded = replace(config, trainer=replace(config.trainer, strategy="zero3"))
     with pytest.raises(VitrineError, match="use zero2"):
         run_image_generator(sharded, tmp_path / "image", build_trainer)
 
 
-def test_a_grid_of_samples_is_logged_signed_while_it_learns(
+def test_sample_grids_are_logged_signed_during_training(
     config: ImageConfig, tmp_path: Path
 ) -> None:
     logged: list[tuple[int, bytes]] = []

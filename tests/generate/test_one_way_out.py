@@ -14,8 +14,8 @@ ENCODES = {
     "write_jpeg", "write_png",
 }  # fmt: skip
 """Names of functions that could make a file of pixels."""
-DRAWS = {"pipeline"}
-"""What draws pictures that nothing has checked or marked yet."""
+SAMPLES = {"pipeline", "generate_unmarked"}
+"""What generates images that are neither checked nor watermarked."""
 SIGNS = {"signed_png", "signed_jpeg"}
 REVIEWED = {
     # The one way, and who may take it: pictures that were checked, a sheet of them, training's samples.
@@ -28,12 +28,13 @@ REVIEWED = {
     # What these write is already signed.
     ("generate/image/sample_grid.py", "log_grid", "file.write_bytes"),
     ("generate/image/sample_grid.py", "log_grid", "logger.log_image"),
-    ("generate/image/sampler.py", "sample_image", "Path(output).write_bytes"),
+    ("generate/image/loading.py", "sample_image", "Path(output).write_bytes"),
     ("generate/image/report.py", "run_image_scores", "(staging.path / SHEET_FILE).write_bytes"),
     ("generate/showcase.py", "make_gallery", "(folder / f'{files}-{condition}.png').write_bytes"),
     # Drawn to be checked and marked (the sampler), measured and dropped (scores), or marked (samples).
-    ("generate/image/sampler.py", "_draw", "self.pipeline"),
-    ("generate/image/score.py", "draw_for", "pipeline"),
+    ("generate/image/sampler.py", "generate_unmarked", "self.pipeline"),
+    ("generate/image/sampler.py", "sample", "self.generate_unmarked"),
+    ("generate/image/score.py", "sample_under_conditions", "sampler.generate_unmarked"),
     ("generate/image/sample_grid.py", "on_train_batch_end", "pipeline"),
     # An item's own picture, made small for the page.
     ("launch/report/item_cards.py", "page_image", "pixels.save"),
@@ -58,7 +59,7 @@ def uses(tree: ast.AST) -> Iterator[tuple[str, str]]:
                 continue
             name = getattr(function, "name", "")
             called = ast.unparse(node.func)
-            if called.rpartition(".")[2] in ENCODES | DRAWS | SIGNS:
+            if called.rpartition(".")[2] in ENCODES | SAMPLES | SIGNS:
                 yield name, called
             mode = [a.value for a in node.args if isinstance(a, ast.Constant)]
             mode += [k.value.value for k in node.keywords if isinstance(k.value, ast.Constant)]

@@ -24,14 +24,14 @@ def key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return place
 
 
-def picture(size: int = 24) -> Image.Image:
+def image(size: int = 24) -> Image.Image:
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8))
 
 
 @pytest.mark.parametrize("sign", [signed_png, signed_jpeg])
 def test_any_changed_byte_is_detected(sign, tmp_path: Path) -> None:
     file = tmp_path / "picture"
-    content = sign(picture(), ABOUT)
+    content = sign(image(), ABOUT)
     file.write_bytes(content)
     verdict = verify(file)
     assert verdict.is_signed
@@ -52,8 +52,8 @@ def test_any_changed_byte_is_detected(sign, tmp_path: Path) -> None:
 
 
 def test_a_png_keeps_its_pixels(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(signed_png(picture(), ABOUT))
-    assert np.array_equal(np.asarray(Image.open(tmp_path / "a.png")), np.asarray(picture()))
+    (tmp_path / "a.png").write_bytes(signed_png(image(), ABOUT))
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "a.png")), np.asarray(image()))
 
 
 def test_another_signer_has_another_fingerprint(
@@ -61,7 +61,7 @@ def test_another_signer_has_another_fingerprint(
 ) -> None:
     mine = fingerprint()
     monkeypatch.setenv("VITRINE_KEY", str(tmp_path / "other.pem"))
-    (tmp_path / "a.png").write_bytes(signed_png(picture(), ABOUT))
+    (tmp_path / "a.png").write_bytes(signed_png(image(), ABOUT))
     verdict = verify(tmp_path / "a.png")
     assert verdict.is_intact
     assert verdict.signer != mine

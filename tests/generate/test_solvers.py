@@ -13,7 +13,7 @@ from torch import Tensor
 
 from benchmarks.sampling import Mixture, diffuse
 from catalog.errors import VitrineError
-from generate.image.solvers import SOLVERS, solver_of, times_for
+from generate.image.solvers import SOLVERS, get_solver, time_schedule
 
 
 class Known(Mixture):
@@ -27,7 +27,7 @@ class Known(Mixture):
 
     @cached_property
     def exact(self) -> Tensor:
-        return SOLVERS["heun"](self, self.noise, times_for(1000))
+        return SOLVERS["heun"](self, self.noise, time_schedule(1000))
 
 
 @pytest.fixture(scope="module")
@@ -37,40 +37,40 @@ def mixture() -> Known:
 
 @pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("heun", 2), ("pc", 2), ("dpm++", 2)])
 def test_error_falls_by_the_order_of_the_solver(mixture: Known, solver: str, order: int) -> None:
-    few, many = (mixture.error(solver, times_for(steps)) for steps in (16, 128))
+    few, many = (mixture.error(solver, time_schedule(steps)) for steps in (16, 128))
     assert math.log(few / many) / math.log(8) > order - 0.4
 
 
 @pytest.mark.parametrize("steps", [4, 8, 16, 32])
 def test_no_solver_is_worse_than_that_of_diffusers(mixture: Known, steps: int) -> None:
     flow = FlowMatchEulerDiscreteScheduler()
-    flow.set_timesteps(sigmas=times_for(steps)[:-1])
+    flow.set_timesteps(sigmas=time_schedule(steps)[:-1])
     theirs = mixture.apart(diffuse(mixture, flow))
     for name in ("euler", "ddim"):
-        assert mixture.error(name, times_for(steps)) <= theirs * 1.001
+        assert mixture.error(name, time_schedule(steps)) <= theirs * 1.001
     multistep = DPMSolverMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction")
     multistep.set_timesteps(steps)
     theirs = mixture.apart(diffuse(mixture, multistep))
     times = multistep.sigmas.tolist()
     assert mixture.error("dpm++", times) <= theirs * 1.02
-    assert mixture.error("pc", times_for(steps, 0.8)) < 0.9 * theirs
+    assert mixture.error("pc", time_schedule(steps, 0.8)) < 0.9 * theirs
 
 
 def test_every_solver_lands_on_a_guess_that_never_changes() -> None:
     clean, noise = torch.randn(3, 5), torch.randn(3, 5)
     for name, solver in SOLVERS.items():
         for steps in (1, 2, 5):
-            found = solver(lambda latents, time: clean, noise, times_for(steps, 1.7))
+            found = solver(lambda latents, time: clean, noise, time_schedule(steps, 1.7))
             torch.testing.assert_close(found, clean, rtol=0, atol=1e-5, msg=name)
 
 
 def test_times_go_from_noise_to_nothing() -> None:
-    assert times_for(4) == [1.0, 0.75, 0.5, 0.25, 0.0]
-    shifted = times_for(4, 3.0)
+    assert time_schedule(4) == [1.0, 0.75, 0.5, 0.25, 0.0]
+    shifted = time_schedule(4, 3.0)
     assert shifted[0] == 1
     assert shifted[-1] == 0
     assert shifted[2] == pytest.approx(0.75)
     with pytest.raises(VitrineError, match="steps 0"):
-        times_for(0)
+        time_schedule(0)
     with pytest.raises(VitrineError, match=r"solver 'eulr' is not one of .*'euler'"):
-        solver_of("eulr")
+        get_solver("eulr")

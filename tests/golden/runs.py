@@ -114,8 +114,8 @@ def images(folder: Path) -> dict[str, str]:
     import numpy as np
 
     from generate.image.config import CodecConfig, DenoiserConfig, ImageConfig, SamplingConfig
+    from generate.image.loading import load_image_sampler
     from generate.image.run import run_image_generator
-    from generate.image.sampler import load_image_sampler
     from launch.trainer import build_trainer
     from pretrain.config import TrainerConfig
 

@@ -126,7 +126,7 @@ def span(value: float) -> dict[str, float]:
 
 SCORES = {
     "image": {
-        "measures": {
+        "metrics": {
             "palette": {
                 "own": span(0.7),
                 "swapped": span(0.2),
@@ -134,7 +134,7 @@ SCORES = {
                 "contrast": span(3.5),
                 "contrast_name": "own / swapped",
                 "higher_is_better": True,
-                "people": 5,
+                "num_users": 5,
             }
         }
     },
