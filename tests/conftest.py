@@ -14,7 +14,8 @@ NUMERIC = {
     "finetune": "bag_of_words baselines cold_start evaluate list_metrics losses metrics not_finite "
     "repeats semantic_ids semantic_ranker statistics",
     "pretrain": "encoder objectives readers start",
-    "generate": "conditioning decoding image image_codec image_guidance solvers structure text text_filter text_score",
+    "generate": "conditioning decoding image image_codec image_guidance solvers "
+    "structure text text_filter text_score",
     "benchmarks": "speed",
 }
 """Files of tests whose outcome may depend on how a processor rounds: all of theirs are `numeric`."""
