@@ -21,7 +21,7 @@ Score = Callable[[State, np.ndarray], np.ndarray]
 """(what was learned, users (n,)) → scores (n, num_items)."""
 
 
-class Shop:
+class ShopData:
     """Training interactions, and the histories and targets that are ranked."""
 
     def __init__(self, folder: Path) -> None:
@@ -70,7 +70,7 @@ def ndcg(scores: np.ndarray, history: csr_matrix, targets: np.ndarray) -> float:
 class Patience:
     """Keeps the best state on validation; says when as many looks have not found a better one."""
 
-    def __init__(self, shop: Shop, score: Score, settings: dict[str, Any]) -> None:
+    def __init__(self, shop: ShopData, score: Score, settings: dict[str, Any]) -> None:
         self.users, self.history, self.targets = shop.targets("validation", settings["max_users"])
         self.score, self.patience = score, settings["patience"]
         self.best, self.waited, self.state = -1.0, 0, []
@@ -84,7 +84,7 @@ class Patience:
         return self.waited >= self.patience
 
 
-def popularity(shop: Shop, settings: dict[str, Any]) -> tuple[float, np.ndarray]:
+def popularity(shop: ShopData, settings: dict[str, Any]) -> tuple[float, np.ndarray]:
     from cornac.models import MostPop  # pyright: ignore[reportMissingImports]
 
     data, _, items = cornac_data(shop)
@@ -94,7 +94,7 @@ def popularity(shop: Shop, settings: dict[str, Any]) -> tuple[float, np.ndarray]
     return -1.0, np.tile(scores, (len(shop.targets("test")[0]), 1))
 
 
-def item_knn(shop: Shop, settings: dict[str, Any]) -> tuple[float, np.ndarray]:
+def item_knn(shop: ShopData, settings: dict[str, Any]) -> tuple[float, np.ndarray]:
     import implicit.nearest_neighbours as models  # pyright: ignore[reportMissingImports]
 
     settings = dict(settings)
@@ -110,13 +110,13 @@ def item_knn(shop: Shop, settings: dict[str, Any]) -> tuple[float, np.ndarray]:
     return best, scores(shop.targets("test")[1])
 
 
-def bpr(shop: Shop, settings: dict[str, Any]) -> tuple[float, np.ndarray]:
+def bpr(shop: ShopData, settings: dict[str, Any]) -> tuple[float, np.ndarray]:
     settings = dict(settings)
     which = settings.pop("library")
     return (cornac_bpr if which == "cornac" else implicit_bpr)(shop, settings)
 
 
-def cornac_bpr(shop: Shop, settings: dict[str, Any]) -> tuple[float, np.ndarray]:
+def cornac_bpr(shop: ShopData, settings: dict[str, Any]) -> tuple[float, np.ndarray]:
     from cornac.models import BPR  # pyright: ignore[reportMissingImports]
 
     data, users, items = cornac_data(shop)
@@ -138,7 +138,7 @@ def cornac_bpr(shop: Shop, settings: dict[str, Any]) -> tuple[float, np.ndarray]
     return patience.best, score(patience.state, shop.targets("test")[0])
 
 
-def implicit_bpr(shop: Shop, settings: dict[str, Any]) -> tuple[float, np.ndarray]:
+def implicit_bpr(shop: ShopData, settings: dict[str, Any]) -> tuple[float, np.ndarray]:
     from implicit.cpu.bpr import (  # pyright: ignore[reportMissingImports]
         BayesianPersonalizedRanking,
     )
@@ -168,7 +168,7 @@ class Enough(Exception):
     """Raised out of a training that knows no early stopping."""
 
 
-def vbpr(shop: Shop, settings: dict[str, Any]) -> tuple[float, np.ndarray]:
+def vbpr(shop: ShopData, settings: dict[str, Any]) -> tuple[float, np.ndarray]:
     """Cornac's, which trains for a number of epochs: its weights are looked at as each epoch begins."""
     import torch
     from cornac.data import ImageModality  # pyright: ignore[reportMissingImports]
@@ -220,7 +220,7 @@ def vbpr(shop: Shop, settings: dict[str, Any]) -> tuple[float, np.ndarray]:
     return patience.best, score(patience.state, shop.targets("test")[0])
 
 
-def cornac_data(shop: Shop) -> tuple[Any, np.ndarray, np.ndarray]:
+def cornac_data(shop: ShopData) -> tuple[Any, np.ndarray, np.ndarray]:
     """Its data set, and which user and which item each of its rows is."""
     from cornac.data import Dataset  # pyright: ignore[reportMissingImports]
 
@@ -235,7 +235,7 @@ MODELS = {"popularity": popularity, "item-knn": item_knn, "bpr-mf": bpr, "vbpr":
 def main(folder: Path, model: str, settings: dict[str, Any]) -> None:
     """Writes `scores.npy`, float32 (test targets, num_items), and `validation.json`."""
     warnings.filterwarnings("ignore")
-    best, scores = MODELS[model](Shop(folder), settings)
+    best, scores = MODELS[model](ShopData(folder), settings)
     np.save(folder / "scores.npy", scores)
     (folder / "validation.json").write_text(json.dumps(best))
 

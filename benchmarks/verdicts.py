@@ -35,7 +35,7 @@ MEDIAN, SPREAD = math.log(90), 2.0
 """Of ranks without luck, the latter in nats: NDCG@10 is then about .08."""
 
 
-class Shop:
+class SimulatedShop:
     """Users whose targets are so and so hard to rank."""
 
     def __init__(self, num_users: int, luck: float, rng: np.random.Generator) -> None:
@@ -89,7 +89,7 @@ def called_different(
             [seeds, round(1000 * noise), round(1000 * better), num_users, round(10 * luck)]
         )
         for _ in range(draws):
-            shop = Shop(num_users, luck, rng)
+            shop = SimulatedShop(num_users, luck, rng)
             ours, theirs = shop.arm(seeds, noise, better), shop.arm(seeds, noise)
             crossed += difference_over_seeds(ours, theirs).p <= SIGNIFICANCE_LEVEL
             single = (arm.mean(axis=0, keepdims=True) for arm in (ours, theirs))

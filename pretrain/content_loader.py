@@ -157,8 +157,11 @@ def with_cached_features(
 ) -> dict[str, Tensor]:
     """A modality's inputs with what its tower says of the items at `places` instead of what it reads."""
     rows = present_rows(inputs["present"].numpy(), places)
-    told = {key: inputs[key] for key in (*TOKENS, "present") if key in inputs}
-    return {**told, CACHED_FEATURES: torch.from_numpy(np.asarray(vectors[rows], dtype=np.float32))}
+    text_inputs = {key: inputs[key] for key in (*TOKENS, "present") if key in inputs}
+    return {
+        **text_inputs,
+        CACHED_FEATURES: torch.from_numpy(np.asarray(vectors[rows], dtype=np.float32)),
+    }
 
 
 def without(inputs: dict[str, Tensor], lost: Tensor) -> dict[str, Tensor]:

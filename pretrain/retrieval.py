@@ -59,11 +59,11 @@ class Retrieval:
     def __str__(self) -> str:
         figures = self.figures()
         recalls = " · ".join(f"R@{k} {figures[f'R@{k}']:.3f}" for k in CUTOFFS)
-        beside = f"chance {figures['chance R@10']:.3f}"
+        baselines = f"chance {figures['chance R@10']:.3f}"
         if self.popular is not None:
-            beside += f", popularity {figures['popularity R@10']:.3f}"
+            baselines += f", popularity {figures['popularity R@10']:.3f}"
         return (
-            f"{self.task:<24} {recalls}   (R@10 of {beside}; {len(self.ranks):,} of "
+            f"{self.task:<24} {recalls}   (R@10 of {baselines}; {len(self.ranks):,} of "
             f"{self.candidates:,})"
         )
 

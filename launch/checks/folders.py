@@ -157,17 +157,17 @@ class _probe:
 
 
 def _renames(path: Path) -> bool:
-    beside = path.with_name("beside")
+    replacement = path.with_name("replacement")
     path.write_bytes(b"old")
-    beside.write_bytes(b"new")
+    replacement.write_bytes(b"new")
     with path.open("rb") as opened:
-        os.replace(beside, path)
+        os.replace(replacement, path)
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
-        return opened.read() == b"old" and path.read_bytes() == b"new" and not beside.exists()
+        return opened.read() == b"old" and path.read_bytes() == b"new" and not replacement.exists()
 
 
 def _locks(path: Path) -> bool:

@@ -185,13 +185,13 @@ def _mapped(path: Path) -> NDArray[Any]:
 
 def _ids_beside(path: Path) -> pa.Array:
     """`clip.npy` has its ids in `clip.ids.txt`, one a line, in the rows' order."""
-    beside = path.with_suffix(".ids.txt")
-    if not beside.exists():
+    ids_file = path.with_suffix(".ids.txt")
+    if not ids_file.exists():
         raise VitrineError(
             f"{path} says nothing about whose vectors it holds; write the ids of its rows into "
-            f"{beside.name} beside it, one a line"
+            f"{ids_file.name} beside it, one a line"
         )
-    return pa.array(beside.read_text(encoding="utf8").splitlines(), pa.large_string())
+    return pa.array(ids_file.read_text(encoding="utf8").splitlines(), pa.large_string())
 
 
 def _from_parquet(path: Path) -> tuple[NDArray[np.floating], pa.Array]:

@@ -39,9 +39,9 @@ class FeatureReconstruction(Objective):
         assert outputs.present is not None
         assert outputs.visible_mask is not None
         hidden = outputs.present & ~outputs.visible_mask  # (slots, m)
-        told = torch.stack(
+        predicted = torch.stack(
             [head(outputs.items * self.input_scale) for head in self.prediction_heads], dim=1
         )
-        losses = 1 - F.cosine_similarity(told, outputs.modality_embeddings.detach(), dim=-1)
+        losses = 1 - F.cosine_similarity(predicted, outputs.modality_embeddings.detach(), dim=-1)
         total = sum_over_ranks(hidden.sum().to(losses.dtype)).clamp(min=1)
         return (losses * hidden).sum() * world()[1] / total
