@@ -201,7 +201,7 @@ def test_lora_is_trained_first_and_prefix_tokens_after_it(
     seen = Snapshots()
 
     def build(config: TrainerConfig, folder: Path, title: str, callbacks=()) -> pl.Trainer:
-        return build_trainer(text_config, folder, title, callbacks=[*callbacks, seen])
+        return build_trainer(config, folder, title, callbacks=[*callbacks, seen])
 
     settings = replace(
         text_config,
