@@ -1,4 +1,4 @@
-"""Makes a new encoder from settings, writes it as an artifact, and reads it back."""
+"""The encoder artifact: builds a new encoder from settings, saves it, and loads it."""
 
 import re
 from collections.abc import Iterator
@@ -45,7 +45,7 @@ def without_bars(logging: ModuleType = logging) -> Iterator[None]:
 
 @dataclass
 class EncoderBundle:
-    """All that turns a catalog into item vectors, and histories of them into states."""
+    """The item encoder, the sequence encoder and the processors (tokenizers) of the modalities."""
 
     encoder: ItemEncoder
     sequence_encoder: SequenceEncoder

@@ -1,4 +1,4 @@
-"""Layers that read a history causally: (rows, length, width) → the same. See `pretrain.sequence_encoder`."""
+"""Blocks of the sequence encoder, causal attention and HSTU: (rows, length, width) → the same. See `pretrain.sequence_encoder`."""
 
 import torch
 import torch.nn.functional as F
@@ -83,15 +83,15 @@ BLOCKS: dict[str, type[nn.Module]] = {"attention": AttentionBlock, "hstu": HstuB
 
 
 class MeanResidual(nn.Module):
-    """The mean of what was taken so far, newer items weighing more, and what is added to it.
+    """Adds a correction to the recency-weighted mean of the history's item vectors.
 
-    From little data the mean of a person's items is hard to beat, as simple methods often are
-    (Ludewig and Jannach, 2018, show it of neighbours against recurrent networks): a reader that
-    starts as the mean has only to learn what the mean misses.
+    From little data the mean of a user's items is hard to beat, as simple methods often are
+    (Ludewig and Jannach, 2018, show it of neighbours against recurrent networks): a sequence
+    encoder that starts as the mean has only to learn a correction.
     """
 
     def __init__(self, width: int, recency: float = 0.0, correction: float = 0.1) -> None:
-        """An item begins with e^-recency times the weight of the one after it."""
+        """`recency` is the initial decay: an item has e^-recency times the weight of the next one."""
         super().__init__()
         self.recency = nn.Parameter(torch.full((1,), recency))
         self.correction = nn.Parameter(torch.full((width,), correction))

@@ -31,11 +31,11 @@ class TrainerConfig:
     strategy: Literal[
         "auto", "ddp", "zero1", "zero2", "zero3", "zero2-offload", "zero3-offload"
     ] = "auto"
-    """How the model is spread: one device or DDP by itself (auto), or DeepSpeed ZeRO."""
+    """How the model is distributed: one device or DDP (auto), or DeepSpeed ZeRO."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true"] = (
         "32-true"
     )
-    """Lightning's: what weights and steps are computed in. Artifacts hold float32 in any case."""
+    """Lightning's precision. Artifacts hold float32 in any case."""
     gradient_clip: NonNegativeFloat = 1.0
     """Clip the gradient's global norm to this; 0 leaves it alone."""
     accumulate: PositiveInt = 1
@@ -43,17 +43,17 @@ class TrainerConfig:
     log_every: PositiveInt = 10
     """Steps between two points of the learning curves."""
     checkpoint_every: NonNegativeInt = 500
-    """Steps between two checkpoints, from the newest of which a stopped run goes on; 0 keeps none."""
+    """Steps between two checkpoints; a stopped run resumes from the newest. 0: no checkpoints."""
     checkpoint_keep: PositiveInt = 2
-    """Checkpoints that stay: were the newest found spoilt, a run goes on from the one before."""
+    """Checkpoints that are kept: where the newest is damaged, a run resumes from the one before."""
     async_checkpoint: bool = False
-    """Let training go on while a copy of its state is written; not under ZeRO."""
+    """Write checkpoints in the background while training continues; not under ZeRO."""
     hang_timeout: NonNegativeFloat = 300.0
     """Seconds without any progress after which a run ends, naming the rank it waits for; 0: never."""
     log_to: str = "csv,tensorboard"
     """Where figures go, with commas between: csv, tensorboard, wandb, mlflow."""
     max_nonfinite_steps: PositiveInt = 10
-    """So many steps in a row whose gradient is not finite end the run; single ones are left out."""
+    """Steps in a row with a gradient that is not finite, after which the run ends; each one is skipped."""
     seed: Seed = 0
     """Seed of weights, order and dropout."""
     progress: bool = True
@@ -71,7 +71,8 @@ class OptimizerConfig:
     layer_decay: FractionAboveZero = 1.0
     """A tower's layers learn at this to the power of their distance from its top."""
     ema_decay: FractionBelowOne = 0.0
-    """Decay of a moving average of the weights (EMA), such as 0.999, that the run ends with; 0: none."""
+    """Decay of the exponential moving average (EMA) of the weights that the run ends with, such as 0.999;
+    0: no EMA."""
 
 
 @dataclass(frozen=True)
@@ -151,15 +152,15 @@ class SequenceConfig:
     heads: PositiveInt = 4
     """Attention heads of each."""
     dropout: FractionBelowOne = 0.1
-    """On what is read and in each layer."""
+    """On the input and in each layer."""
     max_history: PositiveInt = 32
-    """Latest items of a history that are read."""
+    """Latest items of a history that the sequence encoder reads."""
     mean_residual: bool = True
-    """Start as the mean of the history, and learn what to add to it."""
+    """Add the output to the mean of the history, so that training learns a correction to it."""
     recency: NonNegativeFloat = 0.0
-    """In that mean an item begins with e^-recency times the weight of the one after it."""
+    """Initial decay of that mean: an item has e^-recency times the weight of the next one."""
     model: str = ""
-    """A Hugging Face decoder, by name or folder, that reads instead of such layers (HLLM)."""
+    """A Hugging Face decoder, by name or folder, in place of these layers (HLLM)."""
     decoder: dict[str, Any] = field(default_factory=dict)
     """The same from a config, as a mapping with `model_type`, untrained."""
 
@@ -176,9 +177,9 @@ class EncoderConfig:
     """Further modalities by name: sound, video, attributes, vectors made elsewhere, a second
     picture, a title apart from the description."""
     sequence: SequenceConfig = field(default_factory=SequenceConfig)
-    """What reads a history of item vectors."""
+    """The causal sequence encoder over histories of item vectors."""
     modality_dropout: Fraction = 0.2
-    """Chance to hide one of an item's modalities while training."""
+    """Probability that modality dropout hides one of an item's modalities while training."""
 
     def modalities(self) -> dict[str, ModalityConfig]:
         """All of them by name, in the order the encoder keeps them in."""
@@ -202,17 +203,17 @@ class ObjectivesConfig:
     next_item: NonNegativeFloat = 1.0
     """Weight of InfoNCE between a history and its next item (UniSRec, MISSRec)."""
     co_engagement: NonNegativeFloat = 0.0
-    """Weight of InfoNCE between items that one person took one after the other."""
+    """Weight of InfoNCE between consecutive items of one user's history (co-engagement)."""
     edges: NonNegativeFloat = 0.0
     """Weight of InfoNCE between items that the catalog's `edges` table links."""
     bag_of_words: NonNegativeFloat = 1.0
-    """Weight of telling an item's words from its vector."""
+    """Weight of predicting an item's bag of words from its vector."""
     reconstruction: NonNegativeFloat = 0.0
-    """Weight of telling what modality dropout hid from what it left."""
+    """Weight of predicting the modalities that modality dropout hid from the visible ones."""
     language_modeling: NonNegativeFloat = 0.0
-    """Weight of telling each token from those before it; for text towers that are decoders."""
+    """Weight of next-token prediction on the text; for text towers that are decoders."""
     temperature: PositiveFloat = 0.07
-    """Start of the learned temperatures of the objectives that are InfoNCE."""
+    """Initial value of the learned temperatures of the InfoNCE objectives."""
 
 
 @dataclass(frozen=True)
@@ -220,20 +221,21 @@ class PretrainDataConfig:
     rows: PositiveInt = 12
     """Packed rows in one step on each device."""
     row_length: PositiveInt = 12
-    """Items in a row: stretches of several people's histories, side by side."""
+    """Items in a row: stretches of several users' histories, packed side by side."""
     uniform_share: Fraction = 0.25
     """Share of the rows filled with items drawn evenly, so that unpopular ones are read too."""
     edges_share: Fraction = 0.25
     """Share of the rows filled with linked items, where `objectives.edges` is used."""
     num_micro_batches: PositiveInt = 1
-    """Parts in which a step's items go through the towers, each twice (GradCache): less memory,
-    about a third more time."""
+    """Micro-batches in which a step's items go through the towers, each twice (gradient caching,
+    GradCache): less memory, about a third more time."""
     activation_checkpointing: bool = False
-    """Each layer of a tower is computed again in the backward pass (activation checkpointing)."""
+    """Recompute each layer of a tower in the backward pass (activation checkpointing, also called
+    gradient checkpointing)."""
     compile: bool = False
     """Compile the towers' layers (torch.compile): on a GPU steps are faster after a slow first one."""
     held_out: Annotated[float, Bounds(0, 0.5)] = 0.02
-    """Share of the items, at most 1,000, that no step reads: the retrieval report asks for them."""
+    """Fraction of the items, at most 1,000, held out of every step for the retrieval report."""
     max_broken: Fraction = 0.01
     """Where a larger share of what items name (pictures, …) cannot be read, training is refused."""
     workers: NonNegativeInt = 0

@@ -1,4 +1,4 @@
-"""Reads what items hold into what the towers take. Knows nothing about histories."""
+"""The item content loader: item rows → the inputs of the towers. Knows nothing about histories."""
 
 import copy
 import hashlib
@@ -48,12 +48,12 @@ class ItemContentLoader:
         self.cached: dict[str, NDArray[np.floating]] = {}
 
     def keep_modalities(self, names: set[str]) -> None:
-        """From now on items seem to have nothing but these modalities."""
+        """From now on the items have only these modalities."""
         for name in self.kinds.keys() - names:
             self.drop_modality(name, np.ones(self.catalog.num_items, dtype=np.bool_))
 
     def drop_modality(self, name: str, items: NDArray[np.bool_]) -> None:
-        """From now on some items, bool (num_items,), seem to lack the modality `name`."""
+        """From now on the modality `name` is missing for `items`, bool (num_items,)."""
         self.dropped[name] = items
 
     def use_cached_features(self, name: str, vectors: NDArray[np.floating]) -> None:

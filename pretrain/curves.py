@@ -1,4 +1,4 @@
-"""Keeps a run's learning curves, for its artifact and its report."""
+"""Records a run's learning curves, for its artifact and its report."""
 
 import json
 import math

@@ -1,4 +1,7 @@
-"""What ranks tell each other: what makes a contrastive loss on many devices equal one on one."""
+"""Collectives with gradients: all-gather, all-reduce, broadcast, and a ring of ranks.
+
+With them a contrastive loss on many devices equals that on one device.
+"""
 
 from typing import Any
 
@@ -68,28 +71,28 @@ def sum_over_ranks(value: Tensor) -> Tensor:
 
 
 def broadcast_rows(rows: Tensor, source: int) -> None:
-    """Puts what rank `source` has in `rows` into those of all ranks, in place."""
+    """Broadcasts the `rows` of rank `source` to all ranks, in place."""
     if world()[1] == 1 or not rows.numel():
         return
-    plain = rows.view(torch.uint8) if rows.dtype == torch.bool else rows  # gloo sends no truths
+    plain = rows.view(torch.uint8) if rows.dtype == torch.bool else rows  # gloo sends no booleans
     sent = _sendable(plain).contiguous()
     dist.broadcast(sent, source)
     plain.copy_(sent)
 
 
 def _sendable(tensor: Tensor) -> Tensor:
-    """On the device that ranks speak by: after a fit a module lies on the CPU, where NCCL is mute."""
+    """On the device of the process group: after a fit a module is on the CPU, which NCCL cannot send from."""
     return tensor.cuda() if dist.get_backend() == "nccl" and not tensor.is_cuda else tensor
 
 
 class Ring:
-    """Hands tensors from each rank to the next; after `size` times everything is home again."""
+    """Passes tensors from each rank to the next; after `size` hops they are back at their own rank."""
 
     def __init__(self) -> None:
         self.rank, self.size = world()
 
     def pass_on(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """What the rank before gave; same shapes and types on every rank, no gradient."""
+        """The tensors of the previous rank; same shapes and types on every rank, no gradient."""
         if self.size == 1:
             return tensors
         tensors = tuple(tensor.contiguous() for tensor in tensors)

@@ -1,4 +1,4 @@
-"""Finds items that are listed twice: the same text, to the eye the same picture, the same of all else.
+"""Duplicate items: finds items that are listed twice (same text, visually equal image, same other content).
 
 A duplicate drawn into the same batch would be a negative that deserves to win. Duplicates share a
 number, and the objectives leave a query's duplicates out of its softmax as they do the item itself.
@@ -41,7 +41,7 @@ def duplicate_groups(
     texts = np.zeros(num_items, dtype=np.uint64)
     prints = np.zeros(num_items, dtype=np.uint64)
     colours = np.full((num_items, 3), np.nan, dtype=np.float32)  # nan: no picture
-    for item in track(range(num_items), "Looking for twins"):
+    for item in track(range(num_items), "Finding duplicate items"):
         text, picture = item_text(item), picture_of(item)
         if text:
             texts[item] = text_hash(text)

@@ -16,14 +16,14 @@ from pretrain.towers import Projection, scatter_present
 
 @dataclass
 class ItemVectors:
-    """What the encoder makes of n items with m modalities."""
+    """The encoder's outputs for n items with m modalities."""
 
     item: Tensor
     """(n, width) fused, unit length."""
     projected_embeddings: Tensor
-    """(n, m, width): each modality for comparison with the others, unit length, zero where absent."""
+    """(n, m, width): modality embeddings behind projection heads, unit length, zero where missing."""
     modality_embeddings: Tensor
-    """(n, m, width): each modality as the fusion reads it, zero where absent."""
+    """(n, m, width): each modality as the fusion reads it, zero where the modality is missing."""
     present: Tensor
     """bool (n, m)."""
     visible_mask: Tensor

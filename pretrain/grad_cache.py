@@ -1,6 +1,6 @@
-"""Gradient caching: items go through the towers a part at a time, and the loss sees all of them.
+"""Gradient caching (GradCache): items are encoded in micro-batches, and the loss is that of the whole batch.
 
-Contrast wants large batches, towers' activations do not fit. GradCache (Gao et al., 2021) embeds
+Contrastive losses need large batches, whose tower activations do not fit. GradCache (Gao et al., 2021) embeds
 without gradient, takes the loss on the vectors, and runs the towers again for each part. Here all of
 that is one step of the backward pass, which gives each weight one gradient: one part's activations
 alive at a time, and the dropout of the first run (its random state is kept). So DDP and ZeRO reduce
@@ -26,7 +26,7 @@ from pretrain.shards import is_sharded
 
 
 def check_micro_batches(encoder: ItemEncoder, parts: int) -> None:
-    """Raises VitrineError where items cannot be encoded in so many parts with the same result."""
+    """Raises VitrineError where encoding in micro-batches would change the result."""
     if parts < 1:
         raise VitrineError(f"data.num_micro_batches is {parts}; give 1 or more")
     if parts == 1:
@@ -40,7 +40,7 @@ def check_micro_batches(encoder: ItemEncoder, parts: int) -> None:
 
 
 def enable_activation_checkpointing(encoder: ItemEncoder) -> None:
-    """Checkpoints each layer of each tower (activation checkpointing).
+    """Turns on activation (gradient) checkpointing in each layer of each tower.
 
     Under ZeRO-3, caching needs it too: what is computed again keeps the weights that were gathered
     for it until its part is done, which without this would be nearly all of them.
@@ -60,7 +60,7 @@ def check_compiled(compiled: bool, strategy: str) -> None:
 
 
 def encode_in_micro_batches(encoder: ItemEncoder, content: Content, parts: int) -> ItemVectors:
-    """As `encoder(content)`, in `parts` parts one after the other.
+    """As `encoder(content)`, in `parts` micro-batches one after the other.
 
     `parts` must be the same on every rank: under ZeRO-3 each pass through a tower is one all ranks
     take together.

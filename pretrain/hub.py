@@ -1,6 +1,6 @@
-"""Reads models that others made, by a Hugging Face name or folder; whatever goes wrong is one line.
+"""Loads third-party models by a Hugging Face name or folder; whatever goes wrong is one line.
 
-Code that comes with a model is never run, and never asked about.
+Remote code of a model is never run.
 """
 
 from collections.abc import Iterable, Iterator

@@ -1,4 +1,4 @@
-"""The page the Hugging Face Hub shows of an encoder: what its manifest says, in plain words."""
+"""The encoder's model card for the Hugging Face Hub, written from its manifest."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""One step of pretraining: encode items, read histories, weigh the objectives."""
+"""One step of pretraining: encodes items, encodes histories, and sums the weighted objectives."""
 
 from typing import Any
 
@@ -44,7 +44,7 @@ class PretrainModule(pl.LightningModule):
         activation_checkpointing: bool = False,
         linked: bool = False,
     ) -> None:
-        """`log_popularity` (num_items,); `twins` int (num_items,): one number for equal items;
+        """`log_popularity` (num_items,); `duplicate_ids` int (num_items,): one id for duplicate items;
         `linked`: batches say which items the catalog's edges link."""
         super().__init__()
         check_micro_batches(encoder, num_micro_batches)

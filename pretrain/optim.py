@@ -1,4 +1,4 @@
-"""The optimiser every stage uses: AdamW, warm-up, cosine decay; layer-wise rates, moving average."""
+"""The optimizer of every stage: AdamW, warm-up, cosine decay, layer-wise learning rates, EMA of weights."""
 
 import math
 import re
@@ -21,11 +21,11 @@ TOWER = re.compile(r"\btowers\.(\w+)\.")
 
 
 class GuardedAdamW(torch.optim.AdamW):
-    """AdamW that can be told to leave a step out: weights, moments and counts stay as they are.
+    """AdamW that can skip a step (`skip_step`): weights, moments and step counts stay as they are.
 
-    With `average` it keeps a moving average of the weights (EMA) beside their moments, and puts it in
-    their place when told to `finish`. Whoever shards the weights (ZeRO 1, 2, 3) gives each rank's
-    optimiser its shards, so that it holds the average's, and hands round what it finds in them.
+    With `ema_decay` it keeps an exponential moving average (EMA) of the weights beside their moments, and
+    copies it into the weights where `apply_ema` is set. Where weights are sharded (ZeRO 1, 2, 3), each
+    rank's optimizer has its shards, and so the EMA is sharded and checkpointed like the moments.
 
     One kernel for all weights where they lie on a GPU.
     """
@@ -62,7 +62,7 @@ class GuardedAdamW(torch.optim.AdamW):
                     state["ema"] = parameter.detach().clone()
                 if not self.skip_step:
                     steps = float(state["step"])
-                    # A young average would lean on where training began.
+                    # Early on, a fixed decay would weigh the initial weights too much.
                     decay = min(self.ema_decay, (1 + steps) / (10 + steps))
                     state["ema"].lerp_(parameter, 1 - decay)
                 if self.apply_ema:

@@ -1,4 +1,4 @@
-"""Packs stretches of histories into rows of equal length, in an order that is a function of the seed.
+"""Sequence packing: stretches of histories in rows of equal length, as a function of the seed.
 
 Knows nothing about content. Row r is made from (seed, r) alone: any rank can make any row, and a run
 that resumes at row r sees exactly what it would have seen.
@@ -25,7 +25,7 @@ belongs to, and, where the catalog's edges fill the row, which edge (-1 where no
 class PackedHistories(Dataset[Row]):
     """Rows without end, of `row_length` slots.
 
-    A person is drawn in proportion to the number of rows their training history would fill, then a
+    A user is drawn in proportion to the number of rows their training history would fill, then a
     stretch of it. A stretch is cut where the row ends, so no slot is padding.
     """
 
@@ -74,7 +74,7 @@ class PackedHistories(Dataset[Row]):
                 )
         if self.cumulative[-1] == 0 and uniform_share < 1:
             raise VitrineError(
-                "nobody has two interactions in the training part; there is no next item to learn from"
+                "no user has two interactions in the training part; there is no next item to learn from"
             )
 
     def __getitem__(self, row: int) -> Row:

@@ -1,4 +1,4 @@
-"""What items name and cannot be read: counted, listed, and a reason to stop where it is too much."""
+"""Quarantine of broken media: counts and lists files that cannot be read, and stops above a limit."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ QUARANTINE_FILE = "quarantine.jsonl"
 
 
 class Quarantine:
-    """Items whose picture, sound, … is broken; they count as not having it."""
+    """Items with a broken image, audio, … file; for them that modality is missing."""
 
     def __init__(self, catalog: Catalog, loader: ItemContentLoader) -> None:
         self.catalog = catalog

@@ -1,7 +1,7 @@
-"""How well an encoder finds what belongs together, on what its training never saw.
+"""Retrieval report: an encoder's recall on held-out items and interactions.
 
-Between modalities: of held-out items, whose content no step read, one modality asks for the other.
-Between people and items: a history asks for the next item, taken after the training's end. Candidates
+Between modalities: of held-out items, whose content no step read, one modality retrieves the other.
+Between users and items: a history retrieves the next item, taken after the training's end. Candidates
 are all others, places are counted, equal scores are ordered by a fixed key; beside each figure stand
 chance and, for next items, popularity.
 """
@@ -82,9 +82,9 @@ def hold_out(catalog: Catalog, share: float) -> NDArray[np.bool_]:
 
 
 class RetrievalReport(pl.Callback):
-    """Asks when training ends, where it ended: on its devices, with the weights as they lie there.
+    """Computes the report at the end of training, on its devices, with the weights as they are sharded.
 
-    Every rank asks the same: under ZeRO-3 each pass through a tower is one all ranks take together.
+    Every rank computes all of it: under ZeRO-3 each pass through a tower is one all ranks take together.
     """
 
     def __init__(

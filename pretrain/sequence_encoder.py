@@ -1,7 +1,7 @@
-"""Reads a history of item vectors, causally, into one vector after each step.
+"""The sequence encoder: a causal transformer over a history of item vectors, one state per step.
 
-The behaviour objective trains it here, beside the towers, so that a new domain starts from a reader
-that has seen histories; fine-tuning builds its user model on it. Knows nothing about candidates.
+The behaviour objective trains it here, beside the towers, so that a new domain starts from a
+pretrained sequence encoder; fine-tuning builds its user model on it. Knows nothing about candidates.
 """
 
 from typing import Any
@@ -22,7 +22,7 @@ from pretrain.towers import build_tower, output_width
 class SequenceEncoderConfig(PretrainedConfig):
     """`block`: a name in `pretrain.blocks.BLOCKS`; `decoder`: a Hugging Face config, as a mapping with
     `model_type`, that reads instead of such blocks, and `model` the checkpoint it started from;
-    `recent`: start as the mean of the history, `recency`: in which newer items weigh more."""
+    `mean_residual`: add the output to the mean of the history, `recency`: in which newer items weigh more."""
 
     model_type = "vitrine-sequence-encoder"
 
@@ -141,10 +141,10 @@ class SequenceEncoder(PreTrainedModel):
 
 
 def new_sequence_encoder(settings: SequenceConfig, width: int) -> SequenceEncoder:
-    """An untrained reader (a decoder may bring trained weights)."""
+    """An untrained sequence encoder (a decoder may have pretrained weights)."""
     if settings.block not in BLOCKS:
         raise VitrineError(
-            f"no reader of histories has blocks called {settings.block!r}; use one of "
+            f"no sequence encoder has blocks called {settings.block!r}; use one of "
             f"{', '.join(BLOCKS)}"
         )
     if width % (2 * settings.heads):
@@ -156,7 +156,7 @@ def new_sequence_encoder(settings: SequenceConfig, width: int) -> SequenceEncode
     if settings.model:
         decoder = read_config(settings.model).to_dict()
     elif settings.decoder:
-        decoder = make_config(settings.decoder, "reader of histories").to_dict()
+        decoder = make_config(settings.decoder, "sequence encoder").to_dict()
     config = SequenceEncoderConfig(
         width=width,
         num_layers=settings.layers,

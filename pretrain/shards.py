@@ -1,4 +1,4 @@
-"""What the code must know of how a trainer holds weights: under ZeRO-3 in pieces, or in half precision."""
+"""Weights as a trainer holds them: sharded under ZeRO-3, or in half precision."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

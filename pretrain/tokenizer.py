@@ -1,4 +1,4 @@
-"""A tokenizer for towers made from a config: pieces of words learned from the catalog's own text."""
+"""Trains a byte-pair tokenizer on the catalog's own text, for towers built from a config."""
 
 from collections.abc import Iterable
 

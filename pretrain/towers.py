@@ -1,4 +1,4 @@
-"""Makes a tower from any Hugging Face name or config, and one vector of what it says.
+"""Towers: any Hugging Face model by name or config, and pooling of its hidden states to one vector.
 
 Knows nothing about fusing them.
 """

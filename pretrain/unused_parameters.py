@@ -1,4 +1,4 @@
-"""Freezes the weights that no active loss depends on.
+"""Unused parameters: freezes the weights that no active loss depends on.
 
 An objective of weight 0, a tower's pooler, the layers above the one that is read: DDP waits for the
 gradient of every weight that is to be trained, and ends where there is none; ZeRO lets weight decay

@@ -1,4 +1,4 @@
-"""Sound: a column of paths, read by any Hugging Face audio tower through its feature extractor."""
+"""Audio: a column of paths, read by any Hugging Face audio tower through its feature extractor."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What every kind of content is: how it is read from a catalog, and what its tower makes of it."""
+"""The base classes of modalities: how content is read from a catalog, and how its tower encodes it."""
 
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -23,8 +23,8 @@ k rows for the k items that have it, in order; one stand-in row where none has: 
 tower in every step, as ZeRO-3 requires.
 """
 
-CACHED_FEATURES = "said"
-"""Among inputs: what the tower says of them, (k, tower width), from an earlier reading of its."""
+CACHED_FEATURES = "cached_features"
+"""A key of the inputs: cached features of a frozen tower, (k, tower width)."""
 
 Processor = Any
 """What a kind needs beside its tower to read content, with `save_pretrained`: a tokenizer, say."""

@@ -1,4 +1,4 @@
-"""Vectors made elsewhere (CLIP's, say): a file of them beside the catalog, aligned by item id."""
+"""Precomputed features (CLIP vectors, say): a file of them beside the catalog, aligned by item id."""
 
 # pyright: reportAttributeAccessIssue=false
 # pyarrow makes the functions of its compute module when it is imported; no checker sees them.

@@ -1,4 +1,4 @@
-"""Pictures: a column of paths, read by any Hugging Face image tower."""
+"""Images: a column of paths, read by any Hugging Face image tower."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Words: a column of text, read by any Hugging Face text tower, encoder or decoder."""
+"""Text: a column of text, read by any Hugging Face text tower, encoder or decoder."""
 
 from pathlib import Path
 from typing import Any

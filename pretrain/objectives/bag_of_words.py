@@ -1,4 +1,4 @@
-"""An item's vector should tell its words: reconstruction of the text as a bag of tokens.
+"""Bag-of-words objective: predicts the tokens of an item's text from its fused vector.
 
 Contrast keeps what sets items of one batch apart and histories keep what people choose by; the rest,
 say a material, fades. Telling the words from the fused vector keeps it, and where the text is hidden

@@ -17,7 +17,7 @@ class StepOutputs:
     """One rank's step. A batch is `slots` places in packed rows; one item may fill several."""
 
     item_ids: Tensor
-    """int (slots,): a number for the item; twins in the catalog share one."""
+    """int (slots,): an id of the item; duplicate items share one."""
     items: Tensor
     """(slots, width), unit length."""
     states: Tensor
@@ -37,7 +37,7 @@ class StepOutputs:
     tokens: Tensor | None = None
     """int (slots, length): the text's token ids, padded with -1."""
     token_nll: Tensor | None = None
-    """(slots, 2): summed nats and number of the text's tokens, told one after the other."""
+    """(slots, 2): summed negative log-likelihood and number of the text's tokens."""
     links: Tensor | None = None
     """int (slots,): equal for two neighbouring slots whose items an edge of the catalog links; -1."""
 
@@ -80,7 +80,7 @@ class ContrastiveObjective(Objective):
 
 
 def log_q_correction(outputs: StepOutputs) -> Tensor:
-    """−log of how often each slot's item is to be expected among all ranks' other slots, (all slots,).
+    """The log-q correction of each slot's item: −log of its expected count among other slots, (all slots,).
 
     Added to the logits of negatives, it makes the sum over the batch an estimate of that over every
     item that is read (see `finetune.losses.sampled_softmax_loss`, whose sources and limits are these).

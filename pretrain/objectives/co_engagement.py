@@ -1,4 +1,4 @@
-"""Items that one person took one after the other belong together (item2vec; UniSRec's item side)."""
+"""Co-engagement objective: InfoNCE between consecutive items of a history (item2vec; UniSRec's item side)."""
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ def adjacent_slots(groups: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def item_info_nce(outputs: StepOutputs, partners: Tensor, counts: Tensor, scale: Tensor) -> Tensor:
-    """InfoNCE of each slot's item against that of slot `partners`, with popularity taken out.
+    """InfoNCE of each slot's item against that of slot `partners`, with log-q correction.
 
     An item is neither its own negative nor its own partner.
     """

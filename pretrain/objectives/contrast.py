@@ -1,4 +1,6 @@
-"""The contrastive losses' mathematics: exact over all ranks, in chunks, never a [queries × keys] matrix.
+"""InfoNCE, symmetric InfoNCE and the sigmoid loss, exact over all ranks.
+
+Scores are computed in chunks; the [queries × keys] matrix is never held.
 
 Gradients are taken in the forward pass, chunk by chunk; memory beyond them is a few chunks × all
 keys, and there is no second derivative. All follow the convention of `Objective`: the mean over ranks

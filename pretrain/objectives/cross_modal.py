@@ -1,4 +1,4 @@
-"""What an item's modalities show belongs together: symmetric InfoNCE (CLIP, Radford et al., 2021)."""
+"""Cross-modal objective: symmetric InfoNCE between an item's modalities (CLIP, Radford et al., 2021)."""
 
 from collections.abc import Iterator
 from itertools import combinations

@@ -1,4 +1,4 @@
-"""Items that the catalog itself links (its `edges` table) belong together."""
+"""Edge objective: InfoNCE between items that the catalog's `edges` table links."""
 
 from torch import Tensor
 

@@ -1,4 +1,4 @@
-"""Each token of a text is told from those before it: next-token language modelling (GPT).
+"""Language modelling objective: next-token prediction on item texts (GPT).
 
 For text towers that are decoders. Keeps what a pretrained one knows, and teaches it the shop's words.
 """
@@ -37,7 +37,7 @@ class LanguageModeling(Objective):
         """The encoder's text tower gets a head, and tells how well it did (`ItemVectors.nats`)."""
         if encoder.text is None:
             raise VitrineError(
-                "objectives.language_modeling tells words, but the encoder has no text tower"
+                "objectives.language_modeling predicts tokens, but the encoder has no text tower"
             )
         name, text = encoder.text
         if not text.is_causal or text.spec["layer"] != -1:

@@ -1,7 +1,7 @@
-"""What a person took next belongs to what they took before: history ↔ next item.
+"""Next-item objective: InfoNCE between the state of a history and its next item.
 
-UniSRec (Hou et al., 2022) and MISSRec (Wang et al., 2023). Popular items are in more batches, and are not
-less liked for that: each negative stands for as many as were expected of it (`log_q_correction`).
+UniSRec (Hou et al., 2022) and MISSRec (Wang et al., 2023). Popular items are negatives more
+often; the log-q correction of the logits removes that bias (`log_q_correction`).
 """
 
 import torch

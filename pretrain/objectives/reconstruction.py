@@ -1,4 +1,4 @@
-"""A hidden modality is told from those that are shown: masked-feature reconstruction.
+"""Reconstruction objective: predicts a hidden modality from the visible ones (masked features).
 
 The reconstructive family of multimodal pretraining (BERT's masking, Devlin et al., 2019, of whole
 modalities): an item that lacks its picture shall still lie where its picture would have put it.
@@ -15,9 +15,9 @@ from pretrain.objectives.base import Objective, StepOutputs
 
 
 class FeatureReconstruction(Objective):
-    """1 − cosine of what is told and what was hidden; mean over all that modality dropout hid.
+    """1 − cosine of prediction and hidden embedding; mean over all that modality dropout hid.
 
-    What is to be told has no gradient: it is not made easier to tell.
+    The target has no gradient, so that it does not become easier to predict.
     """
 
     needs = ("modality_embeddings", "present", "visible_mask")

@@ -1,4 +1,4 @@
-"""Whether two modalities show one item, asked of every pair of items: SigLIP (Zhai et al., 2023)."""
+"""Cross-modal sigmoid objective: SigLIP (Zhai et al., 2023), a binary loss for every pair of items."""
 
 import torch
 from torch import Tensor, nn

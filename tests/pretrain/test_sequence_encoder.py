@@ -106,7 +106,7 @@ def test_a_decoder_starts_from_its_checkpoint_and_keeps_no_words(tmp_path: Path)
 
 
 def test_what_cannot_be_built_is_refused_in_one_line() -> None:
-    with pytest.raises(VitrineError, match="no reader of histories has blocks called 'lstm'"):
+    with pytest.raises(VitrineError, match="no sequence encoder has blocks called 'lstm'"):
         new_sequence_encoder(SequenceConfig(block="lstm"), width=16)  # pyright: ignore[reportArgumentType]
     with pytest.raises(VitrineError, match="width 18 cannot be shared by 4 attention heads"):
         new_sequence_encoder(SequenceConfig(), width=18)
