@@ -1,4 +1,4 @@
-"""Blocks of the sequence encoder, causal attention and HSTU: (rows, length, width) → the same. See `pretrain.sequence_encoder`."""
+"""Blocks of the sequence encoder: causal attention (SASRec) and HSTU; (rows, length, width) → the same."""
 
 import torch
 import torch.nn.functional as F
