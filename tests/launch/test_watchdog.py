@@ -114,7 +114,7 @@ def give_up(
         0.0,
         0,
     )
-    dog.move("forward", 7)
+    dog.report_progress("forward", 7)
     for count in range(60):
         for rank, facts in ranks.items():
             if rank in alive or count < 2:
