@@ -69,14 +69,16 @@ class TripletSampler:
 
 
 class TripletData(pl.LightningDataModule):
-    def __init__(self, pairs: TripletSampler) -> None:
+    """Batches of a `TripletSampler`, in the order of the trainer's steps and ranks."""
+
+    def __init__(self, sampler: TripletSampler) -> None:
         super().__init__()
-        self.pairs = pairs
+        self.sampler = sampler
 
     def train_dataloader(self) -> DataLoader:
         assert self.trainer is not None
         return DataLoader(
-            self.pairs,  # pyright: ignore[reportArgumentType]
+            self.sampler,  # pyright: ignore[reportArgumentType]
             batch_sampler=step_sampler(self.trainer, 1),
             collate_fn=lambda draws: torch.from_numpy(np.concatenate(draws, axis=1)),
         )
