@@ -16,8 +16,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-ImageSize = tuple[int, int]
-"""(height, width) in pixels."""
+from catalog.catalog import Catalog
+from catalog.errors import VitrineError
+from generate.image.config import ImageConfig
+from generate.image.resolution_buckets import (
+    ImageSize,
+    ResolutionBuckets,
+    check_image_size,
+    choose_resolution_buckets,
+    image_shape,
+    nearest_bucket,
+    no_images_error,
+)
 
 
 class Codec(Protocol):
@@ -42,29 +52,6 @@ class Codec(Protocol):
     def decode_latents(self, latents: NDArray[np.floating]) -> NDArray[np.uint8]: ...
 
     def to(self, device: torch.device, /) -> Self: ...
-
-
-class ResolutionBuckets:
-    """What a codec derives from its `config` and its `decode`: resolution buckets and their latent grids."""
-
-    config: Any  # an attribute here, a property of diffusers' models
-
-    @property
-    def buckets(self) -> list[ImageSize]:
-        """Image sizes, the most common first."""
-        return [(height, width) for height, width in self.config["resolution_buckets"]]
-
-    def latent_grid(self, size: ImageSize) -> tuple[int, int]:
-        """(rows, columns) of the latents of an image of this size."""
-        patch = int(self.config["patch_size"])
-        return size[0] // patch, size[1] // patch
-
-    def decode(self, latents: Tensor) -> Tensor:
-        raise NotImplementedError
-
-    def decode_latents(self, latents: NDArray[np.floating]) -> NDArray[np.uint8]:
-        """(batch, channels, rows, columns) → uint8 (batch, height, width, 3)."""
-        return self.decode(torch.from_numpy(latents.astype(np.float32))).cpu().numpy()
 
 
 class PatchCodec(ResolutionBuckets, ModelMixin, ConfigMixin):
@@ -162,6 +149,39 @@ class PatchCodec(ResolutionBuckets, ModelMixin, ConfigMixin):
         padded = (height + 2 * overlap, width + 2 * overlap)
         summed = F.fold(flat, padded, size + 2 * overlap, stride=size)
         return summed[:, :, overlap : overlap + height, overlap : overlap + width]
+
+
+def fit_codec(catalog: Catalog, config: ImageConfig) -> PatchCodec:
+    """The codec fitted to a sample of the catalog's images, each in its nearest resolution bucket."""
+    check_image_size(config, config.codec.patch_size, "the codec's patch_size")
+    settings = config.codec
+    patch = settings.patch_size
+    if not 0 <= settings.overlap <= patch // 2:
+        raise VitrineError(
+            f"codec.overlap {settings.overlap} is not between 0 and half the patch_size, {patch // 2}."
+        )
+    values = 3 * (patch + 2 * settings.overlap) ** 2
+    if settings.channels > values:
+        raise VitrineError(
+            f"codec.channels {settings.channels} is more than the {values} values of a patch; "
+            f"use {values} or fewer."
+        )
+    buckets = choose_resolution_buckets(catalog, config, patch)
+    sample: dict[ImageSize, list[NDArray[np.uint8]]] = {bucket: [] for bucket in buckets}
+    order = np.random.default_rng(config.trainer.seed).permutation(catalog.num_items)
+    for item in order.tolist():
+        shape = image_shape(catalog, item)
+        bucket = buckets[nearest_bucket(shape, buckets)] if shape else None
+        image = catalog.item_image(item, bucket) if bucket else None
+        if bucket is not None and image is not None:
+            sample[bucket].append(image)
+        if sum(map(len, sample.values())) == settings.fit_images:
+            break
+    buckets = [bucket for bucket in buckets if sample[bucket]]
+    if not buckets:
+        raise no_images_error(catalog)
+    stacks = [np.stack(sample[bucket]) for bucket in buckets]
+    return PatchCodec.fit(stacks, patch, settings.channels, settings.overlap, settings.whitening)
 
 
 def peak_signal_to_noise(images: NDArray[np.uint8], copies: NDArray[np.uint8]) -> float:

@@ -25,7 +25,6 @@ from torch.nn import functional as F
 
 from catalog.errors import VitrineError
 from finetune.config import LoraConfig
-from generate.image.codec import ImageSize
 from generate.image.denoiser import Conditioner
 from generate.image.pretrained_base import (
     DenoisingNetwork,
@@ -33,6 +32,7 @@ from generate.image.pretrained_base import (
     load_base,
     prompt_embeddings,
 )
+from generate.image.resolution_buckets import ImageSize
 from generate.image.structure import CHANNELS
 from generate.image.vae import VaeCodec
 

@@ -12,16 +12,12 @@ from numpy.typing import NDArray
 
 from catalog.atomic_write import replace_file
 from catalog.catalog import Catalog
-from catalog.errors import VitrineError
 from catalog.progress import track
-from generate.image.codec import Codec, ImageSize, PatchCodec
-from generate.image.config import ImageConfig
+from generate.image.codec import Codec
 from generate.image.resolution_buckets import (
-    check_image_size,
-    choose_resolution_buckets,
+    ImageSize,
     image_shape,
     nearest_bucket,
-    no_images_error,
 )
 from generate.image.structure import CHANNELS, foreground_mask, structure_map
 
@@ -75,39 +71,6 @@ class LatentCache:
                 assert isinstance(array, np.memmap)
                 array.flush()
         return broken
-
-
-def fit_codec(catalog: Catalog, config: ImageConfig) -> PatchCodec:
-    """The codec fitted to a sample of the catalog's images, each in its nearest resolution bucket."""
-    check_image_size(config, config.codec.patch_size, "the codec's patch_size")
-    settings = config.codec
-    patch = settings.patch_size
-    if not 0 <= settings.overlap <= patch // 2:
-        raise VitrineError(
-            f"codec.overlap {settings.overlap} is not between 0 and half the patch_size, {patch // 2}."
-        )
-    values = 3 * (patch + 2 * settings.overlap) ** 2
-    if settings.channels > values:
-        raise VitrineError(
-            f"codec.channels {settings.channels} is more than the {values} values of a patch; "
-            f"use {values} or fewer."
-        )
-    buckets = choose_resolution_buckets(catalog, config, patch)
-    sample: dict[ImageSize, list[NDArray[np.uint8]]] = {bucket: [] for bucket in buckets}
-    order = np.random.default_rng(config.trainer.seed).permutation(catalog.num_items)
-    for item in order.tolist():
-        shape = image_shape(catalog, item)
-        bucket = buckets[nearest_bucket(shape, buckets)] if shape else None
-        image = catalog.item_image(item, bucket) if bucket else None
-        if bucket is not None and image is not None:
-            sample[bucket].append(image)
-        if sum(map(len, sample.values())) == settings.fit_images:
-            break
-    buckets = [bucket for bucket in buckets if sample[bucket]]
-    if not buckets:
-        raise no_images_error(catalog)
-    stacks = [np.stack(sample[bucket]) for bucket in buckets]
-    return PatchCodec.fit(stacks, patch, settings.channels, settings.overlap, settings.whitening)
 
 
 def encode_images(

@@ -9,10 +9,11 @@ from diffusers.utils import logging
 from PIL import Image
 from torch import Tensor
 
-from generate.image.codec import Codec, ImageSize
+from generate.image.codec import Codec
 from generate.image.config import SamplingConfig
 from generate.image.denoiser import Conditioner, LatentDenoiser, predict_clean
 from generate.image.guidance import Conditions, GuidanceScales, guidance_weights
+from generate.image.resolution_buckets import ImageSize
 from generate.image.solvers import PredictClean, get_solver, time_schedule
 from generate.image.structure import CHANNELS
 from pretrain.artifact import without_bars

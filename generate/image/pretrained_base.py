@@ -8,7 +8,7 @@ from diffusers.utils import logging
 from torch import Tensor
 
 from catalog.errors import VitrineError
-from generate.image.codec import ImageSize
+from generate.image.resolution_buckets import ImageSize
 from generate.image.vae import downsampling_factor
 from pretrain.artifact import without_bars
 from pretrain.hub import one_line_errors

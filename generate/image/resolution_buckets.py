@@ -4,17 +4,45 @@ All images of a training step have the same shape, so each image is letter-boxed
 """
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from catalog.catalog import Catalog
 from catalog.errors import BrokenFileError, VitrineError
 from catalog.images import read_image_shape
-from generate.image.codec import ImageSize
 from generate.image.config import ImageConfig
 
+ImageSize = tuple[int, int]
+"""(height, width) in pixels."""
 AREA_TOLERANCE = 0.25
 """Fraction by which a bucket's area may differ from image_size²."""
+
+
+class ResolutionBuckets:
+    """What a codec derives from its `config` and its `decode`: resolution buckets and their latent grids."""
+
+    config: Any  # an attribute here, a property of diffusers' models
+
+    @property
+    def buckets(self) -> list[ImageSize]:
+        """Image sizes, the most common first."""
+        return [(height, width) for height, width in self.config["resolution_buckets"]]
+
+    def latent_grid(self, size: ImageSize) -> tuple[int, int]:
+        """(rows, columns) of the latents of an image of this size."""
+        patch = int(self.config["patch_size"])
+        return size[0] // patch, size[1] // patch
+
+    def decode(self, latents: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def decode_latents(self, latents: NDArray[np.floating]) -> NDArray[np.uint8]:
+        """(batch, channels, rows, columns) → uint8 (batch, height, width, 3)."""
+        return self.decode(torch.from_numpy(latents.astype(np.float32))).cpu().numpy()
 
 
 def choose_resolution_buckets(

@@ -16,12 +16,11 @@ from catalog.catalog import Catalog
 from catalog.errors import VitrineError
 from catalog.splits import load_split
 from finetune.ranker import Ranker, load_ranker
-from generate.image.codec import Codec
+from generate.image.codec import Codec, fit_codec
 from generate.image.config import ImageConfig
 from generate.image.data import ImageData
 from generate.image.denoiser import Conditioner, Denoiser, build_denoiser
 from generate.image.ip_adapter import AdaptedDenoiser, adapt, save_adapter
-from generate.image.latent_cache import fit_codec
 from generate.image.loading import SAMPLING_DEFAULTS
 from generate.image.module import ImageModule
 from generate.image.near_copies import save_training_image_index

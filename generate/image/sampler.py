@@ -14,11 +14,10 @@ from catalog.catalog import Catalog
 from catalog.errors import VitrineError
 from generate.conditioning import Ranker
 from generate.image.best_of_n import CandidateSelection, SampledImage
-from generate.image.codec import ImageSize
 from generate.image.config import SamplingConfig
 from generate.image.near_copies import TrainingImageIndex
 from generate.image.pipeline import PersonalImagePipeline
-from generate.image.resolution_buckets import image_shape, nearest_bucket
+from generate.image.resolution_buckets import ImageSize, image_shape, nearest_bucket
 from generate.image.safety import SafetyCheck, SafetyChecker, combine_checks
 from generate.image.structure import (
     CHANNELS,

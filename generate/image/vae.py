@@ -6,7 +6,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor, nn
 
-from generate.image.codec import ImageSize, ResolutionBuckets
+from generate.image.resolution_buckets import ImageSize, ResolutionBuckets
 
 
 class VaeCodec(ResolutionBuckets, nn.Module):

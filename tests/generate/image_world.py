@@ -10,10 +10,9 @@ from PIL import Image
 
 from catalog.images import read_image
 from catalog.splits import Targets
-from generate.image.codec import PatchCodec
+from generate.image.codec import PatchCodec, fit_codec
 from generate.image.config import CodecConfig, DenoiserConfig, ImageConfig
 from generate.image.denoiser import Conditioner, Denoiser, build_denoiser
-from generate.image.latent_cache import fit_codec
 from generate.image.run import build_conditioner
 from generate.purchase_states import PurchaseStates, sample_purchase_states
 from pretrain.config import OptimizerConfig, TrainerConfig

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from catalog.errors import VitrineError
-from generate.image.codec import PatchCodec, peak_signal_to_noise
+from generate.image.codec import PatchCodec, fit_codec, peak_signal_to_noise
 from generate.image.config import CodecConfig
-from generate.image.latent_cache import encode_images, fit_codec
+from generate.image.latent_cache import encode_images
 from generate.image.structure import CHANNELS
 from tests.generate.image_world import RED, TINY, ImageWorld, codec_of
 
