@@ -212,7 +212,9 @@ class HalfTrained(pl.Callback):
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any, **__: Any
+    ) -> None:
         if isinstance(module, ImageModule) and trainer.global_step == trainer.max_steps // 2:
             state = innermost(trainer.optimizers[0]).state
             averages = {

@@ -32,7 +32,7 @@ class Looks(pl.Callback):
         """`SASRecModel` fits with a copy of its Trainer; the clock is to stay the one asked later."""
         return self
 
-    def on_train_start(self, *_: Any) -> None:
+    def on_train_start(self, *_: Any, **__: Any) -> None:
         self.started = time.process_time()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

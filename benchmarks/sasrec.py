@@ -204,11 +204,11 @@ class Looks(pl.Callback):
         self.found: list[list[NDArray[np.float64]]] = []
         self.spent = self.started = 0.0
 
-    def on_train_start(self, *_: Any) -> None:
+    def on_train_start(self, *_: Any, **__: Any) -> None:
         self.started = time.process_time()
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any, **__: Any
     ) -> None:
         self.spent += time.process_time() - self.started
         if trainer.global_step % self.every == 0:

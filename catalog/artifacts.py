@@ -271,7 +271,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         intact = manifest["hash"] == _content_hash(manifest["checksums"])
         intact = intact and {"kind", "request_hash", "parents"} <= manifest.keys()
     except (ValueError, KeyError, TypeError, AttributeError):
-        intact = False
+        manifest, intact = {}, False
     if not intact:
         raise VitrineError(f"{file} was changed or damaged; rerun the stage that made it.")
     return manifest

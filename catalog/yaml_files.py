@@ -74,7 +74,7 @@ class _Loader(yaml.SafeLoader):
             lines[key] = key_node.start_mark.line + 1
         return super().construct_mapping(node, deep)
 
-    def construct_scalar(self, node: yaml.ScalarNode) -> str:
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> str:
         r"""JSON writes what lies beyond 16 bits as two escapes (`\ud83d\ude00`): one sign."""
         text = super().construct_scalar(node)
         if any("\ud800" <= sign <= "\udfff" for sign in text):

@@ -34,7 +34,7 @@ class CacheRefresh(pl.Callback):
         self.refreshed_at = step
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any, **__: Any
     ) -> None:
         step = trainer.global_step
         if self.every and step % self.every == 0 and step != self.refreshed_at:

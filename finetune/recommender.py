@@ -77,10 +77,10 @@ class Adaptor(nn.Module):
 class IdEmbedding(nn.Embedding):
     """A learned embedding for each item id."""
 
-    def forward(self, rows: Tensor | None = None) -> Tensor:
-        """Of items `rows` int (n,), or of all."""
+    def forward(self, input: Tensor | None = None) -> Tensor:
+        """Embeddings of the items in rows `input` int (n,), or of all."""
         # A clone, because ZeRO-3 frees the gathered weight after this module's forward pass.
-        return self.weight.clone() if rows is None else super().forward(rows)
+        return self.weight.clone() if input is None else super().forward(input)
 
 
 class Recommender(nn.Module):

@@ -40,6 +40,7 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
     training, assembled = candidates[chosen].training, candidates[chosen].assembled
     module, lineage = training.module, training.lineage
     sharded = is_sharded(module)  # then every rank takes part in each forward pass
+    vectors, ranking = None, None
     if training.trainer.is_global_zero or sharded:
         with torch.no_grad():
             vectors = (module if sharded else module.cpu()).item_vectors().float().cpu().numpy()
@@ -57,6 +58,8 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
                 request=result_request("recommender", asdict(config), **lineage),
                 card=recommender_card,
             ) as staging:
+                assert vectors is not None
+                assert ranking is not None
                 training.store(staging, request, vectors, ranking)
                 save_weights(assembled, config.transfer, staging.path)
                 if len(candidates) > 1:

@@ -62,7 +62,7 @@ class BestWeights(pl.Callback):
         vars(self).update(state_dict)
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any, **__: Any
     ) -> None:
         step = trainer.global_step
         due = step % self.validation.every == 0 or step == trainer.max_steps

@@ -72,7 +72,7 @@ def stack_states(requests: Sequence[GenerationRequest]) -> Tensor:
 def stack_item_vectors(requests: Sequence[GenerationRequest], ranker: Ranker) -> Tensor:
     """Item vectors of requests, (requests, width); zeros where no item is given."""
     vectors = np.zeros((len(requests), ranker.width), dtype=np.float32)
-    given = [index for index, request in enumerate(requests) if request.item is not None]
+    given = {row: request.item for row, request in enumerate(requests) if request.item is not None}
     if given:
-        vectors[given] = ranker.item_vectors[[requests[index].item for index in given]]
+        vectors[list(given)] = ranker.item_vectors[list(given.values())]
     return torch.from_numpy(vectors)

@@ -102,7 +102,7 @@ class Checkpoints(Checkpoint):
             clean_up(self.folder, self.latest)
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any, **__: Any
     ) -> None:
         step = trainer.global_step
         if step == self.latest:  # between accumulated batches, or left out

@@ -146,16 +146,16 @@ class Watchdog(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.report_progress("starting", trainer.global_step)
 
-    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
         self.report_progress("forward", trainer.global_step)
 
-    def on_before_backward(self, *_: Any) -> None:
+    def on_before_backward(self, *_: Any, **__: Any) -> None:
         self.report_progress("backward")
 
-    def on_before_optimizer_step(self, *_: Any) -> None:
+    def on_before_optimizer_step(self, *_: Any, **__: Any) -> None:
         self.report_progress("optimizer step")
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
         self.report_progress("between steps", trainer.global_step)
 
     def on_exception(

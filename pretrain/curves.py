@@ -21,7 +21,7 @@ class CurveRecorder(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.curves = state_dict["curves"]
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
         if trainer.global_step == 0:  # batches are still being accumulated for the first step
             return
         if trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps:

@@ -111,7 +111,7 @@ class _GradCache(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *upstream: Tensor | None) -> Any:
+    def backward(ctx: Any, *upstream: Tensor | None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         outer = {
             column: gradient.split(ctx.sizes)
             for column, gradient in enumerate(upstream)

@@ -189,7 +189,7 @@ class EMAUpdate(pl.Callback):
     """Updates the EMA of a `MatrixFactorization`'s weights after every step."""
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any, **__: Any
     ) -> None:
         assert isinstance(pl_module, MatrixFactorization)
         step = trainer.global_step

@@ -35,6 +35,7 @@ def run_semantic_ids(config: FinetuneConfig, output: Path, build_trainer: Traine
     training, progress = fitted.training, config.trainer.progress
     module, lineage = training.module, training.lineage
     sharded = is_sharded(module)  # then every rank takes part in each forward pass
+    ranker, ranking, beam_ranking = None, None, None
     if training.trainer.is_global_zero or sharded:
         ranker = fitted.ranker(module if sharded else module.cpu())
         list_metrics = ListMetrics.from_split(catalog, split)
@@ -52,6 +53,9 @@ def run_semantic_ids(config: FinetuneConfig, output: Path, build_trainer: Traine
                 split=split.describe(),
                 request=result_request("semantic-ids", asdict(config), **lineage),
             ) as staging:
+                assert ranker is not None
+                assert ranking is not None
+                assert beam_ranking is not None
                 training.store(staging, request, ranker.item_vectors, ranking)
                 save_model(module.model, split.warm_items, staging.path)
                 beam_metrics = summarize(beam_ranking, target_slices(catalog, split, split.test))

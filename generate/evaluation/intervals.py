@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from finetune.statistics import difference_interval, mean_interval
 
-Figures = dict[str, object]
+Figures = dict[str, Any]
 """Figures as they go into a JSON file."""
 
 

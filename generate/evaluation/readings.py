@@ -1,6 +1,6 @@
 """Readings: what a generated output should show of its user, by rule, where the ground truth is known."""
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -17,9 +17,9 @@ Output = TypeVar("Output")
 class Reading(Generic[Output]):
     """A label that is read out of an output by rule, and the true label to compare it with."""
 
-    read: Callable[[Output], Hashable | None]
+    read: Callable[[Output], object]
     """Output → label; None where no label can be read."""
-    label: Callable[[int, int], Hashable | None]
+    label: Callable[[int, int], object]
     """(user row, item row) → true label; None leaves the pair out."""
     task: str = ""
     """The writing task whose texts are read; empty for images."""

@@ -54,7 +54,7 @@ class Codec(Protocol):
     def to(self, device: torch.device, /) -> Self: ...
 
 
-class PatchCodec(ResolutionBuckets, ModelMixin, ConfigMixin):
+class PatchCodec(ResolutionBuckets, ModelMixin, ConfigMixin):  # pyright: ignore[reportIncompatibleMethodOverride]
     """Principal components of patches that overlap a little: z = S⁻¹ B (window · patch − mean).
 
     The rows of B are the components with the largest variance λ; S holds λ^(whitening/2), scaled so

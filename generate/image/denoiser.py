@@ -71,7 +71,7 @@ class ConditionedNorm(AdaLayerNormSingle):
         nn.init.zeros_(self.condition.weight)
         nn.init.zeros_(self.condition.bias)
 
-    def forward(
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
         timestep: Tensor,
         added_cond_kwargs: dict[str, Tensor] | None = None,

@@ -53,7 +53,7 @@ class SampleGrid(pl.Callback):
 
     @override
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: object
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: object, **__: object
     ) -> None:
         step = trainer.global_step
         if not self.every or step == self.last or step % self.every or not trainer.is_global_zero:

@@ -1,6 +1,7 @@
 """Text generation for a user and an item: training, writing, and scoring what is written."""
 
 import importlib
+from typing import Any
 
 _HOMES = {
     "BatchWriter": "generate.text.writer",
@@ -15,7 +16,7 @@ _HOMES = {
 __all__ = sorted(_HOMES)
 
 
-def __getattr__(name: str) -> object:
+def __getattr__(name: str) -> Any:
     # Lazy: reading a stage's settings must not import torch.
     if name not in _HOMES:
         raise AttributeError(f"module 'generate.text' has no attribute '{name}'")

@@ -43,12 +43,12 @@ class MemoryPlan:
     recommended: str | None = None
     """The simplest strategy that fits."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """RankObserver to change with it, by their keys."""
+    """Settings to change with it, by their keys."""
     rows: int | None = None
     """The largest data.rows that fits with it, about."""
 
     @property
-    def shard_footprint(self) -> ShardedFootprint | None:
+    def share(self) -> ShardedFootprint | None:
         """Of the strategy asked for."""
         return next((share for share in self.sharded if share.strategy == self.chosen), None)
 

@@ -38,7 +38,7 @@ class StepBoundaries(pl.Callback):
     def __init__(self, traffic: Traffic) -> None:
         self.traffic = traffic
 
-    def on_train_batch_start(self, *_: Any) -> None:
+    def on_train_batch_start(self, *_: Any, **__: Any) -> None:
         self.traffic.begin()
 
 

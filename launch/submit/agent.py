@@ -114,12 +114,12 @@ def _agent_class(forwarder: SignalForwarder) -> type:
     from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 
     class Agent(LocalElasticAgent):
-        def _start_workers(self, worker_group: Any) -> dict[int, Any]:
+        def _start_workers(self, worker_group: Any) -> dict[int, Any]:  # pyright: ignore[reportIncompatibleVariableOverride]
             started = super()._start_workers(worker_group)  # type: ignore[call-arg]
             forwarder.listen(self)  # overrules the handlers that torch has just put in
             return started
 
-        def _monitor_workers(self, worker_group: Any) -> Any:
+        def _monitor_workers(self, worker_group: Any) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
             result = super()._monitor_workers(worker_group)  # type: ignore[call-arg]
             codes = {failure.exitcode for failure in result.failures.values()}
             if forwarder.signalled or codes.intersection(FINAL_STATUSES):

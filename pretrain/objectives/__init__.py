@@ -29,8 +29,8 @@ __all__ = [
     "CrossModalSigmoid",
     "EdgeContrast",
     "FeatureReconstruction",
+    "LanguageModeling",
     "NextItemContrast",
-    "NextToken",
     "Objective",
     "StepOutputs",
 ]

@@ -101,7 +101,7 @@ class _InfoNCE(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *upstream: Tensor) -> Any:
+    def backward(ctx: Any, *upstream: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         return *_kept(ctx, *upstream), None, None, None, None, None
 
 
@@ -205,7 +205,7 @@ class _SymmetricInfoNCE(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *upstream: Tensor) -> Any:
+    def backward(ctx: Any, *upstream: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         return *_kept(ctx, *upstream), None, None
 
 
@@ -253,8 +253,8 @@ class _SigmoidLoss(torch.autograd.Function):
                     s = scores[: len(part)]
                     torch.mm(a[part], visitors.T, out=s)
                     s.mul_(factor).add_(offset)
+                    own = (here[: len(part)], part)
                     if hop == 0:  # the item's own other side: the only pair that belongs together
-                        own = (here[: len(part)], part)
                         s[own] = -s[own]
                     # −log sigmoid(−s) = softplus(s); its slope is sigmoid(s).
                     loss += (F.softplus(s) @ counted).sum()
@@ -272,5 +272,5 @@ class _SigmoidLoss(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *upstream: Tensor) -> Any:
+    def backward(ctx: Any, *upstream: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         return *_kept(ctx, *upstream), None, None

@@ -264,12 +264,12 @@ class EveryStep(pl.Callback):
         self.trained: list[torch.Tensor] = []
         self.ema_factors: list[torch.Tensor] = []
 
-    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, *_: Any, **__: Any) -> None:
         self.module = module
         self.trained.append(module.factors.items.weight.detach().clone())
         self.ema_factors.append(module.ema_factors.items.weight.detach().clone())
 
-    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
         if self.stop_after and trainer.global_step == self.stop_after:
             raise InterruptedError
 

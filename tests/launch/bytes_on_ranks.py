@@ -30,7 +30,7 @@ class Measured(Exception):
 
 
 class Measure(pl.Callback):
-    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, *_: Any, **__: Any) -> None:
         if trainer.global_step < 2:
             return
         optimizer = innermost(trainer.optimizers[0])

@@ -165,7 +165,7 @@ class Jump(pl.Callback):
     def __init__(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         self.name, self.patch = name, monkeypatch
 
-    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
         if trainer.global_step == 3:
             time.sleep(0.5)  # so that the watch has seen this step begin
             real = getattr(time, self.name)
@@ -194,7 +194,7 @@ def test_a_step_that_does_not_end_is_a_hang(
     monkeypatch.setattr(Watchdog, "_give_up", lambda self, still, _: fired.append(still))
 
     class Stand(pl.Callback):
-        def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        def on_train_batch_start(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
             time.sleep(0.8 if trainer.global_step == 3 else 0)
 
     config = TrainerConfig(max_steps=4, accelerator="cpu", hang_timeout=0.3, progress=False)

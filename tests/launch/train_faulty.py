@@ -56,7 +56,7 @@ class Happen(pl.Callback):
         self.fault = fault
         self.folder = folder
 
-    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
         fault, done = self.fault, self.folder / "happened"
         time.sleep(fault.slow)
         if (trainer.global_rank, trainer.global_step) != (fault.rank, fault.step) or done.exists():

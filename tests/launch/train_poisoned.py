@@ -56,7 +56,7 @@ class Poison(pl.Callback):
         if self.what == "image" and self.now(trainer):
             batch.content["image"]["pixel_values"][0, 0, 0, 0] = float("nan")
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any, **__: Any) -> None:
         with gathered_weights(pl_module):
             self.sums.append(sum(float(p.detach().double().sum()) for p in pl_module.parameters()))
 

@@ -104,7 +104,7 @@ class Witness(pl.Callback):
             self.facts["seconds"] = time.perf_counter() - self.began
             self.output.with_suffix(".json").write_text(json.dumps(self.facts))
 
-    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
         self.step = trainer.global_step
         self.step_began = time.perf_counter()
 
