@@ -170,16 +170,17 @@ def record_demo(output: Path, seeds: tuple[int, ...]) -> None:
 
 
 def record_real(output: Path) -> None:
-    text = {
-        "movies": TextConfig(tasks=("title", "description", "keywords"), vocab_size=2048),
-        "fashion": TextConfig(tasks=("title", "description", "keywords"), vocab_size=2048),
-    }
+    shops = ("movies", "fashion")
+    text = TextConfig(
+        tasks=("title", "description", "keywords"),
+        vocab_size=2048,
+        trainer=TrainerConfig(max_steps=3000),
+    )
+    score_config = TextScoreConfig(num_users=NUM_USERS, num_generated=NUM_USERS)
     figures: dict[str, Any] = {}
     pages = []
-    for shop, asked_text in text.items():
-        placed = replace(asked_text, trainer=TrainerConfig(max_steps=3000))
-        score_config = TextScoreConfig(num_users=NUM_USERS, num_generated=NUM_USERS)
-        folder, scores = scores_of(settings_of(shop, 0, text=placed), output / shop, score_config)
+    for shop in shops:
+        folder, scores = scores_of(settings_of(shop, 0, text=text), output / shop, score_config)
         pages.append((folder / SAMPLES_FILE).read_text(encoding="utf8"))
         figures[f"{shop}_users"] = scores["num_users"]
         for task, found in scores["generated"].items():
@@ -218,7 +219,7 @@ def record_real(output: Path) -> None:
         ],
         goal=[
             f"{shop}_{what}_low > 0"
-            for shop in text
+            for shop in shops
             for what in (
                 "description_swapped_minus_own",
                 "description_rouge_l_item_hidden_own_minus_none",
