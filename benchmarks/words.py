@@ -183,25 +183,8 @@ def record_real(output: Path) -> None:
         folder, scores = scores_of(settings_of(shop, 0, text=text), output / shop, score_config)
         pages.append((folder / SAMPLES_FILE).read_text(encoding="utf8"))
         figures[f"{shop}_users"] = scores["num_users"]
-        for task, found in scores["generated"].items():
-            likelihood = scores["likelihood"][f"{task}, item hidden"]
-            for condition in ("own", "swapped", "none"):
-                figures[f"{shop}_{task}_perplexity_{condition}"] = likelihood[condition][
-                    "perplexity"
-                ]
-            for condition in ("swapped", "none"):
-                gap = interval(likelihood[f"{condition}_minus_own"])
-                figures[f"{shop}_{task}_{condition}_minus_own"] = gap
-            whose = scores["identification"][f"{task}, item hidden"]["accuracy"]
-            figures[f"{shop}_{task}_identified_among_20"] = interval(whose)
-            for hidden in (False, True):
-                likeness = (found["item_hidden"] if hidden else found)["rouge_l"]
-                key = f"{shop}_{task}_rouge_l{'_item_hidden' if hidden else ''}"
-                for condition in ("own", "swapped", "none", "own_minus_none"):
-                    figures[f"{key}_{condition}"] = interval(likeness[condition])
-            figures[f"{shop}_{task}_unsupported"] = found["unsupported_claims"]
-            figures[f"{shop}_{task}_near_copies"] = found["near_copies"]
-            figures[f"{shop}_{task}_unique"] = found["unique"]
+        for task in scores["generated"]:
+            figures |= task_figures(shop, task, scores)
     (output / SAMPLES).write_text("\n".join(pages), encoding="utf8")
     write_record(
         "text-real",
@@ -231,6 +214,29 @@ def record_real(output: Path) -> None:
         "words, item shown and hidden. 95 % bootstrap intervals over users, paired. Three users side "
         f"by side: {SAMPLES} in the run's folder, as it holds the shops' own words.",
     )
+
+
+def task_figures(shop: str, task: str, scores: dict[str, Any]) -> dict[str, Any]:
+    """Figures of one shop's texts of one task."""
+    figures: dict[str, Any] = {}
+    found = scores["generated"][task]
+    likelihood = scores["likelihood"][f"{task}, item hidden"]
+    for condition in ("own", "swapped", "none"):
+        figures[f"{shop}_{task}_perplexity_{condition}"] = likelihood[condition]["perplexity"]
+    for condition in ("swapped", "none"):
+        gap = interval(likelihood[f"{condition}_minus_own"])
+        figures[f"{shop}_{task}_{condition}_minus_own"] = gap
+    whose = scores["identification"][f"{task}, item hidden"]["accuracy"]
+    figures[f"{shop}_{task}_identified_among_20"] = interval(whose)
+    for hidden in (False, True):
+        likeness = (found["item_hidden"] if hidden else found)["rouge_l"]
+        key = f"{shop}_{task}_rouge_l{'_item_hidden' if hidden else ''}"
+        for condition in ("own", "swapped", "none", "own_minus_none"):
+            figures[f"{key}_{condition}"] = interval(likeness[condition])
+    figures[f"{shop}_{task}_unsupported"] = found["unsupported_claims"]
+    figures[f"{shop}_{task}_near_copies"] = found["near_copies"]
+    figures[f"{shop}_{task}_unique"] = found["unique"]
+    return figures
 
 
 def interval(found: dict[str, float]) -> Interval:
