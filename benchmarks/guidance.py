@@ -71,7 +71,7 @@ def measure(generator: Path) -> dict[str, Any]:
     rows, real = encode_catalog_images(catalog, item_rows, frame, eyes)
     groups = [[rows[int(i)] for i in h[-NUM_RECENT:] if int(i) in rows] for h in users.histories]
     known = [place for place, group in enumerate(groups) if group]
-    aims = mean_features(standardize(real, real), [groups[place] for place in known])
+    targets = mean_features(standardize(real, real), [groups[place] for place in known])
     kinds = [catalog.items["category"][int(item)] for item in items]
     figures: dict[str, Any] = {
         "users": NUM_USERS,
@@ -81,7 +81,7 @@ def measure(generator: Path) -> dict[str, Any]:
     columns = []
     for scale, pictures in drawn.items():
         features = eyes.features(pictures)
-        likeness = (standardize(features, real)[known] * aims).sum(1).double().numpy()
+        likeness = (standardize(features, real)[known] * targets).sum(1).double().numpy()
         columns.append(likeness)
         name = f"{scale:g}".replace(".", "_")
         figures[f"likeness_at_{name}"] = mean_interval(likeness)

@@ -50,8 +50,10 @@ def main() -> None:
             figures[f"{name}_predicted_mib"] = seen.predicted / 2**20
             figures[f"{name}_measured_mib"] = seen.measured / 2**20
             figures[f"{name}_error"] = seen.error
-            told = f"{seen.predicted / 2**20:.0f} predicted, {seen.measured / 2**20:.0f} measured"
-            print(f"{name}: {told} MiB, {seen.error:+.1%}", flush=True)
+            summary = (
+                f"{seen.predicted / 2**20:.0f} predicted, {seen.measured / 2**20:.0f} measured"
+            )
+            print(f"{name}: {summary} MiB, {seen.error:+.1%}", flush=True)
     if arguments.only:
         return
     write_record(

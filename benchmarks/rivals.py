@@ -126,9 +126,9 @@ def fit_ours(name: str, model: Model, chosen: dict[str, Any], seed: int) -> Path
         matrix_factorization=replace(MatrixFactorizationConfig(), **chosen),
         trainer=replace(common.trainer, seed=seed),
     )
-    told = "-".join(f"{key}={value}" for key, value in chosen.items())
-    folder = WORK / name / model / f"{told}-seed-{seed}"
-    title = f"{model} on {name}, {told}, seed {seed}"
+    label = "-".join(f"{key}={value}" for key, value in chosen.items())
+    folder = WORK / name / model / f"{label}-seed-{seed}"
+    title = f"{model} on {name}, {label}, seed {seed}"
     stage = recommender_stage(title, ArmConfig(model=model), config, folder, build_trainer)
     if not stage.is_done():
         stage.run()
@@ -162,8 +162,8 @@ def rival(name: str, model: Model) -> tuple[dict[str, Any], NDArray[np.float64]]
 
     best = max(RIVALS[model], key=validation)
     seeds = SEEDS if model in LEARNED else SEEDS[:1]
-    told = {key: value for key, value in best.items() if key not in STOPPING}
-    return told, ndcg([fit_rival(name, model, best, seed)[1] for seed in seeds])
+    settings = {key: value for key, value in best.items() if key not in STOPPING}
+    return settings, ndcg([fit_rival(name, model, best, seed)[1] for seed in seeds])
 
 
 def fit_rival(
@@ -172,8 +172,8 @@ def fit_rival(
     """NDCG@10 on validation and the test targets' places; what was fitted once is read again."""
     script = Path(__file__).with_name("rival_libraries.py")
     asked = {**chosen, "seed": seed} if model in LEARNED else chosen
-    told = json.dumps([name, model, asked, LIBRARIES]) + script.read_text(encoding="utf8")
-    kept = WORK / "rivals" / f"{hashlib.sha256(told.encode()).hexdigest()[:16]}.npz"
+    request = json.dumps([name, model, asked, LIBRARIES]) + script.read_text(encoding="utf8")
+    kept = WORK / "rivals" / f"{hashlib.sha256(request.encode()).hexdigest()[:16]}.npz"
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:

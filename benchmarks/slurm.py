@@ -125,7 +125,7 @@ def main() -> None:
             "jobs_requeued == 1",
             f"steps == {STEPS}",
             "steps_repeated == 0",
-            "nodes_told == 2",
+            "nodes_signalled == 2",
             "nodes_started_again == 2",
             "cancelled_requeued == 0",
         ],
@@ -190,7 +190,7 @@ def two_nodes(folder: Path) -> dict[str, int]:
         if what == "told":
             run_command("scancel", "--batch", "--signal=USR1", number)
             wait_for(lambda where=where: len(list(where.glob("again-*"))) == 2)
-            figures["nodes_told"] = len(list(where.glob("heard-*")))
+            figures["nodes_signalled"] = len(list(where.glob("heard-*")))
             figures["nodes_started_again"] = len(list(where.glob("again-*")))
         else:
             run_command("scancel", number)
