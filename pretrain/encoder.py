@@ -29,7 +29,7 @@ class ItemVectors:
     visible_mask: Tensor
     """bool (n, m): present and not hidden by modality dropout."""
     token_nll: Tensor | None = None
-    """(n, 2): summed nats and number of the text's tokens, each told from those before it; where
+    """(n, 2): summed negative log-likelihood and number of the text's tokens; where
     the text tower has a head for that."""
 
 

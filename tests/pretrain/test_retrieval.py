@@ -4,7 +4,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,8 +14,7 @@ from pretrain.retrieval import Retrieval, hold_out, target_ranks
 
 
 def catalog_of(ids: list[str]) -> SimpleNamespace:
-    columns = pa.table({"item_id": ids})
-    return SimpleNamespace(num_items=len(ids), items=SimpleNamespace(data=columns))
+    return SimpleNamespace(num_items=len(ids), items={"item_id": ids})
 
 
 def test_held_out_items_depend_on_their_ids_alone() -> None:

@@ -66,7 +66,7 @@ def test_any_objective_alone_or_off_trains_under_ddp(demo_world: Path, tmp_path:
     found = on_two_ranks(demo_world / "home", tmp_path, "module", 120)
     tried = runpy.run_path(str(SCRIPT))["TRIED"]
     assert len(found) == 2 * len(tried)
-    assert found["language alone"] < found["modalities alone"] < found["behaviour alone"]
+    assert found["language_modeling alone"] < found["cross_modal alone"] < found["next_item alone"]
 
 
 @pytest.mark.slow
