@@ -172,8 +172,8 @@ def next_token_nll(hidden: Tensor, ids: Tensor, mask: Tensor, head: nn.Module) -
     """How well each token is told from those before it.
 
     `hidden` (k, length, h), `ids` and `mask` int (k, length); `head` takes (m, h) to (m, vocabulary).
-    Returns (k, 2): summed negative log-likelihood (nats) and number of tokens. Logits are made in blocks, and again in the
-    backward pass, so that (k · length) × vocabulary is never held.
+    Returns (k, 2): summed negative log-likelihood and number of tokens. Logits are computed in blocks,
+    and again in the backward pass, so that (k · length) × vocabulary is never held.
     """
     states = hidden[:, :-1].reshape(-1, hidden.shape[-1])
     targets = ids[:, 1:].reshape(-1)

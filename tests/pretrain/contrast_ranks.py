@@ -29,7 +29,7 @@ SCALES = {
     "infonce-edge": 39.9,
     "infonce-steep": 60.0,
     "sigmoid": 9.0,
-    "behaviour": 9.0,
+    "next_item": 9.0,
 }
 LOSSES = tuple(SCALES)
 CHUNKS = (256, 5)
@@ -131,7 +131,7 @@ def loss_of(
     encoder: Any = Linears(weights)
     left, right = encode_in_micro_batches(encoder, content, parts).projected_embeddings.unbind(1)
     ids = inputs["ids"]
-    if loss != "behaviour":
+    if loss != "next_item":
         chosen = first_occurrences(ids, inputs["both"])[mine]
         if loss == "sigmoid":
             return losses.sigmoid_loss(left, right, scale, bias, chosen, chunk)

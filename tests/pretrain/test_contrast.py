@@ -66,7 +66,7 @@ def plain(
 ) -> Tensor:
     """The definitions, written down once more without any of the code under test."""
     ids = inputs["ids"]
-    if loss == "behaviour":
+    if loss == "next_item":
         losses = []
         for query in range(SLOTS):
             wanted = (query + 1) % SLOTS
@@ -120,7 +120,7 @@ def test_a_gather_without_gradient_is_noticed(
         "infonce",
         "infonce-edge",
         "infonce-steep",
-        "behaviour",
+        "next_item",
     }  # the ring gathers nothing
 
 
