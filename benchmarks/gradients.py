@@ -24,7 +24,7 @@ def main() -> None:
                 figures[f"{loss.replace('-', '_')}_{ranks}"] = max(found)
             figures[f"worst_{ranks}"] = max(errors.values())
         wrong = worst_error(on_ranks(2, Path(folder) / "gradients.pt", "--mutant"), truth)
-    for loss in ("infonce", "behaviour"):
+    for loss in ("infonce", "next_item"):
         found = [error for case, error in wrong.items() if case.split("/")[0] == loss]
         figures[f"gather_without_gradient_{loss}"] = max(found)
     write_record(
@@ -45,7 +45,7 @@ def main() -> None:
             *(f"worst_{ranks} <= 1e-5" for ranks in RANKS),
             # A gather that drops the gradient, as some released trainers have, must be noticed.
             "gather_without_gradient_infonce >= 1e-2",
-            "gather_without_gradient_behaviour >= 1e-2",
+            "gather_without_gradient_next_item >= 1e-2",
         ],
         note="Largest error of any entry, relative to the largest entry of what is true; float32, "
         "gloo. Each loss × chunks of 256 and of 5 × vectors made at once and in 3 cached parts; 13 "

@@ -1,6 +1,6 @@
 """The sequence encoder: a causal transformer over a history of item vectors, one state per step.
 
-The behaviour objective trains it here, beside the towers, so that a new domain starts from a
+The next-item objective trains it here, beside the towers, so that a new domain starts from a
 pretrained sequence encoder; fine-tuning builds its user model on it. Knows nothing about candidates.
 """
 

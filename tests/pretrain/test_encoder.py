@@ -290,7 +290,7 @@ def test_histories_are_read_in_half_precision_without_autocast(history: Sequence
     torch.testing.assert_close(states.float(), expected, atol=0.05, rtol=0)
 
 
-def test_people_packed_in_one_row_are_read_as_if_alone(history: SequenceEncoder) -> None:
+def test_histories_packed_in_one_row_are_encoded_as_if_alone(history: SequenceEncoder) -> None:
     vectors = torch.randn(1, 7, 16)
     packed = history(vectors, torch.tensor([[0, 0, 0, 1, 1, 1, -1]]))
     alone = history(vectors[:, 3:6], torch.zeros(1, 3, dtype=torch.int64))

@@ -153,7 +153,7 @@ def test_another_interaction_reads_no_item_and_decodes_no_picture_again(
     assert not passes
 
 
-def test_one_that_was_stopped_is_gone_on_from(
+def test_a_stopped_fill_of_the_cache_resumes(
     parts: EncoderBundle, shop: Catalog, passes: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(frozen, "BLOCK", 16)

@@ -43,7 +43,7 @@ def outputs() -> StepOutputs:
     )
 
 
-def test_behaviour_is_the_softmax_over_other_items_with_popularity_taken_out() -> None:
+def test_next_item_loss_is_the_softmax_over_other_items_with_log_q_correction() -> None:
     step = outputs()
     objective = NextItemContrast(0.1).double()
     losses = []
@@ -176,7 +176,7 @@ def test_an_item_is_not_its_own_partner() -> None:
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
 
 
-def test_reconstruction_counts_what_was_hidden_and_moves_only_the_teller() -> None:
+def test_reconstruction_counts_hidden_modalities_and_trains_only_the_prediction_heads() -> None:
     step = outputs()
     assert step.present is not None
     step.modality_embeddings = torch.randn(6, 2, 4, dtype=torch.float64, requires_grad=True)

@@ -138,7 +138,7 @@ def on(devices: int, rows: int, **settings: Any) -> PretrainConfig:
     return replace(SETTINGS, trainer=trainer, data=PretrainDataConfig(rows=rows, workers=devices))
 
 
-def test_what_is_learned_decides_about_the_folder(tmp_path: Path) -> None:
+def test_settings_of_the_result_decide_about_the_folder(tmp_path: Path) -> None:
     output = tmp_path / "encoder"
     mine = folder(SETTINGS, output)
     made = checkpoint(mine, world_size=1)

@@ -89,7 +89,14 @@ def test_every_objective_is_the_same_on_two_ranks_that_share_the_weights(
     alone, shared = (
         json.loads((tmp_path / name / "curves.json").read_text()) for name in ("alone", "shared")
     )
-    wanted = {"modalities", "pairs", "behaviour", "co_engaged", "words", "language"}
+    wanted = {
+        "cross_modal",
+        "sigmoid",
+        "next_item",
+        "co_engagement",
+        "bag_of_words",
+        "language_modeling",
+    }
     assert {f"loss/{name}" for name in wanted | {"reconstruction"}} == set(alone) - {"loss"}
     for name in wanted:
         np.testing.assert_allclose(shared[f"loss/{name}"], alone[f"loss/{name}"], atol=1e-4)
