@@ -32,7 +32,7 @@ class Ranker(Protocol):
         """The k best items not in the history, with their scores, best first."""
         ...
 
-    def image_vectors(self, pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
+    def image_vectors(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
         """Embeddings of items that have nothing but these images: float32 (images, width)."""
         ...
 

@@ -6,7 +6,7 @@ of patches keep them exactly and are fitted in a second. The VAE of a pretrained
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from generate.image.resolution_buckets import (
 )
 
 
+@runtime_checkable  # diffusers checks the types of a pipeline's parts
 class Codec(Protocol):
     """Images ↔ latents, each position of which stands for a square of pixels."""
 

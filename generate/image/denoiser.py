@@ -5,7 +5,7 @@ The training objective is flow matching with x-prediction.
 
 from collections.abc import Iterator
 from functools import wraps
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -99,6 +99,7 @@ class PointwiseConv(nn.Conv2d):
         return F.linear(input.movedim(1, -1), self.weight[:, :, 0, 0], self.bias).movedim(-1, 1)
 
 
+@runtime_checkable  # diffusers checks the types of a pipeline's parts
 class LatentDenoiser(Protocol):
     """Predicts clean latents: `Denoiser`, or an `AdaptedDenoiser` on a pretrained base."""
 
