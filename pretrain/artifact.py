@@ -34,12 +34,12 @@ def without_bars(logging: ModuleType = logging) -> Iterator[None]:
 
     `logging` is that of transformers or of diffusers.
     """
-    shown = logging.is_progress_bar_enabled()
+    was_shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         yield
     finally:
-        if shown:
+        if was_shown:
             logging.enable_progress_bar()
 
 
@@ -86,19 +86,19 @@ class EncoderBundle:
 
 def new_encoder(settings: EncoderConfig, catalog: Catalog) -> EncoderBundle:
     """An untrained encoder (towers may bring trained weights); its tokenizers learn from `catalog`."""
-    wanted = settings.modalities()
-    if not wanted:
+    modalities = settings.modalities()
+    if not modalities:
         raise VitrineError("encoder.text and encoder.image are both null; an item needs one tower")
-    _check_names(wanted, settings)
-    made = {
+    _check_names(modalities, settings)
+    built = {
         name: MODALITIES[modality.kind].new(modality, catalog)
-        for name, modality in wanted.items()
+        for name, modality in modalities.items()
         if not modality.tower
     }
     kinds: dict[str, Modality] = {}
     processors: dict[str, Processor] = {}
-    for name, modality in wanted.items():
-        kind, processor = made[modality.tower or name]
+    for name, modality in modalities.items():
+        kind, processor = built[modality.tower or name]
         if modality.tower:
             catalog.check_column(modality.source)
             kind = MODALITIES[modality.kind].sharing(modality, kind)
@@ -110,18 +110,18 @@ def new_encoder(settings: EncoderConfig, catalog: Catalog) -> EncoderBundle:
         modalities=[{"name": name, **kind.spec} for name, kind in kinds.items()],
         modality_dropout=settings.modality_dropout,
     )
-    pretrained = {name: m.model for name, m in wanted.items() if m.model and not m.tower}
+    pretrained = {name: m.model for name, m in modalities.items() if m.model and not m.tower}
     encoder = ItemEncoder(config, pretrained)
     for name, tower in encoder.towers.items():
-        if wanted[name].frozen:
+        if modalities[name].frozen:
             tower.requires_grad_(False)
-        if wanted[name].lora_rank:
-            add_lora(tower, name, wanted[name].lora_rank)
+        if modalities[name].lora_rank:
+            add_lora(tower, name, modalities[name].lora_rank)
     sequence_encoder = new_sequence_encoder(settings.sequence, settings.width)
     return EncoderBundle(encoder, sequence_encoder, processors)
 
 
-def _check_names(wanted: dict[str, ModalityConfig], settings: EncoderConfig) -> None:
+def _check_names(modalities: dict[str, ModalityConfig], settings: EncoderConfig) -> None:
     for name, modality in settings.extra_modalities.items():
         if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name in ("text", "image"):
             raise VitrineError(
@@ -133,10 +133,12 @@ def _check_names(wanted: dict[str, ModalityConfig], settings: EncoderConfig) -> 
                 f"encoder.extra_modalities.{name} does not say what it reads; set source to a column of the "
                 "items, or to a file of vectors"
             )
-        if modality.tower and (modality.tower not in wanted or wanted[modality.tower].tower):
+        if modality.tower and (
+            modality.tower not in modalities or modalities[modality.tower].tower
+        ):
             raise VitrineError(
                 f"encoder.extra_modalities.{name}.tower is {modality.tower!r}, which has no tower of its own."
-                f"{did_you_mean(modality.tower, wanted)}"
+                f"{did_you_mean(modality.tower, modalities)}"
             )
 
 

@@ -20,7 +20,7 @@ CHECKPOINT_MANIFEST = "checkpoint.json"
 def list_checkpoints(work: Path) -> list[Path]:
     """The complete checkpoints, oldest first; VitrineError where the folder cannot be listed."""
     try:
-        found = list((work / "checkpoints").iterdir())
+        entries = list((work / "checkpoints").iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:  # not the same as none: the user decides whether to start again
@@ -29,7 +29,9 @@ def list_checkpoints(work: Path) -> list[Path]:
             "the same command again"
         ) from error
     steps = {
-        path: int(match[1]) for path in found if (match := re.fullmatch(CHECKPOINT_NAME, path.name))
+        path: int(match[1])
+        for path in entries
+        if (match := re.fullmatch(CHECKPOINT_NAME, path.name))
     }
     return sorted(steps, key=lambda path: steps[path])
 

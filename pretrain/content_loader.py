@@ -70,12 +70,12 @@ class ItemContentLoader:
 
     def read(self, items: NDArray[np.int64]) -> Content:
         """The content of n items."""
-        places = items if self.permutation is None else self.permutation[items]
-        content = {name: source.read(places) for name, source in self.sources.items()}
+        rows = items if self.permutation is None else self.permutation[items]
+        content = {name: source.read(rows) for name, source in self.sources.items()}
         for name, vectors in self.cached.items():
-            content[name] = with_cached_features(content[name], vectors, places)
-        for name, lost in self.dropped.items():
-            content[name] = without(content[name], torch.from_numpy(lost[items]))
+            content[name] = with_cached_features(content[name], vectors, rows)
+        for name, dropped in self.dropped.items():
+            content[name] = without(content[name], torch.from_numpy(dropped[items]))
         return content
 
     def prefetch(self, items: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -153,10 +153,10 @@ class ItemContentLoader:
 
 
 def with_cached_features(
-    inputs: dict[str, Tensor], vectors: NDArray[np.floating], places: NDArray[np.int64]
+    inputs: dict[str, Tensor], vectors: NDArray[np.floating], rows: NDArray[np.int64]
 ) -> dict[str, Tensor]:
     """A modality's inputs with what its tower says of the items at `places` instead of what it reads."""
-    rows = present_rows(inputs["present"].numpy(), places)
+    rows = present_rows(inputs["present"].numpy(), rows)
     text_inputs = {key: inputs[key] for key in (*TOKENS, "present") if key in inputs}
     return {
         **text_inputs,
@@ -164,14 +164,14 @@ def with_cached_features(
     }
 
 
-def without(inputs: dict[str, Tensor], lost: Tensor) -> dict[str, Tensor]:
+def without(inputs: dict[str, Tensor], dropped: Tensor) -> dict[str, Tensor]:
     """A modality's inputs once the items `lost`, bool (n,), no longer have it."""
     present = inputs["present"]
-    kept = ~lost[present]
-    if not kept.any():  # a stand-in is read where nobody has it
+    kept = ~dropped[present]
+    if not kept.any():  # a stand-in row where no item has the modality
         kept = torch.arange(max(1, len(kept))) == 0
     others = {key: value[kept] for key, value in inputs.items() if key != "present"}
-    return {**others, "present": present & ~lost}
+    return {**others, "present": present & ~dropped}
 
 
 def to_device(content: Content, device: torch.device, dtype: torch.dtype | None = None) -> Content:

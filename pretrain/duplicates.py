@@ -76,13 +76,13 @@ def _join(
             int(colours[item, 0] // COLOURS_APART),
             list(_pairs_of_bands(int(prints[item]))),
         )
-        found = {
+        candidates = {
             leader
             for near in (shade - 1, shade, shade + 1)
             for pair in pairs
             for leader in alike.get((near, *pair), ())
         }
-        known = np.array(sorted(found), dtype=np.int64)
+        known = np.array(sorted(candidates), dtype=np.int64)
         apart = np.bitwise_count(prints[known] ^ prints[item])
         near = np.abs(colours[known] - colours[item]).max(axis=1, initial=0) <= COLOURS_APART
         same = known[(apart <= FIELDS_APART) & near]

@@ -64,13 +64,13 @@ class MaskedGate(nn.Module):
         self.prior = nn.Parameter(torch.zeros(num_modalities))
         self.nothing = nn.Parameter(torch.randn(width) * 0.02)
 
-    def forward(self, parts: Tensor, present: Tensor) -> Tensor:
+    def forward(self, embeddings: Tensor, present: Tensor) -> Tensor:
         """`parts` (n, modalities, width), `present` bool (n, modalities). Returns (n, width)."""
-        logits = self.score(parts).squeeze(-1) + self.prior
+        logits = self.score(embeddings).squeeze(-1) + self.prior
         anything = present.any(dim=1, keepdim=True)
         logits = logits.masked_fill(~present & anything, float("-inf"))
         weights = logits.softmax(dim=1)  # (n, modalities)
-        fused = torch.einsum("nm,nmd->nd", weights, parts)
+        fused = torch.einsum("nm,nmd->nd", weights, embeddings)
         return torch.where(anything, fused, self.nothing.to(fused.dtype))
 
 
@@ -130,22 +130,22 @@ class ItemEncoder(PreTrainedModel):
 
     def forward(self, content: Content) -> ItemVectors:
         """Encodes n items, given as `pretrain.modalities.Content` says."""
-        parts, masks = [], []
+        embeddings, masks = [], []
         token_nll = None
         for name, kind in self.kinds.items():
             if name not in content:
                 raise ValueError(f"the encoder reads {name}, but the batch has none")
             present = content[name]["present"]
             pooled = self.read(name, content)
-            parts.append(scatter_present(self.projections[name](pooled), present))
+            embeddings.append(scatter_present(self.projections[name](pooled), present))
             masks.append(present)
             if isinstance(kind, Text) and kind.token_nll is not None and token_nll is None:
                 token_nll = scatter_present(kind.token_nll, present)
-        stacked, present = torch.stack(parts, dim=1), torch.stack(masks, dim=1)
+        stacked, present = torch.stack(embeddings, dim=1), torch.stack(masks, dim=1)
         visible_mask = self._hide_some(present)
         projected_embeddings = [
             F.normalize(self.heads[name](part), dim=-1) * mask.unsqueeze(1)
-            for name, part, mask in zip(self.kinds, parts, masks, strict=True)
+            for name, part, mask in zip(self.kinds, embeddings, masks, strict=True)
         ]
         item = F.normalize(self.gate(stacked, visible_mask), dim=-1)
         return ItemVectors(

@@ -16,53 +16,53 @@ class Extractors:
     """The extractors of one pass, by name. Those of the encoder's towers read what the encoder reads."""
 
     def __init__(
-        self, settings: dict[str, ExtractConfig], parts: EncoderBundle | None, catalog: Catalog
+        self, settings: dict[str, ExtractConfig], bundle: EncoderBundle | None, catalog: Catalog
     ) -> None:
         self.names = list(settings)
         self.kinds: dict[str, Modality] = {}
         """Of those that bring a tower of their own; to be read beside the encoder's modalities."""
         self.processors: dict[str, Processor] = {}
         self._reading: dict[str, tuple[str, Modality, nn.Module]] = {}
-        for name, wanted in settings.items():
+        for name, config in settings.items():
             if name == "item_vectors":
                 raise VitrineError("an extractor cannot be called item_vectors; use another name")
-            if wanted.modality:
-                self._reading[name] = self._of_encoder(name, wanted, parts)
+            if config.modality:
+                self._reading[name] = self._of_encoder(name, config, bundle)
                 continue
-            if not wanted.model and wanted.kind != "features":
+            if not config.model and config.kind != "features":
                 raise VitrineError(
                     f"extract.{name} names no model, and an untrained tower's vectors mean nothing; "
                     f"set extract.{name}.model, or extract.{name}.modality to a modality of the encoder"
                 )
-            kind, processor = MODALITIES[wanted.kind].new(
-                replace(wanted, source=wanted.source or wanted.kind), catalog
+            kind, processor = MODALITIES[config.kind].new(
+                replace(config, source=config.source or config.kind), catalog
             )
             own = f"extract.{name}"
             self.kinds[own] = kind
             if processor is not None:
                 self.processors[own] = processor
-            tower = kind.build_tower(wanted.model).eval()
+            tower = kind.build_tower(config.model).eval()
             self._reading[name] = (own, kind, tower)
 
     @staticmethod
     def _of_encoder(
-        name: str, wanted: ExtractConfig, parts: EncoderBundle | None
+        name: str, config: ExtractConfig, bundle: EncoderBundle | None
     ) -> tuple[str, Modality, nn.Module]:
-        if parts is None:
+        if bundle is None:
             raise VitrineError(
-                f"extract.{name}.modality is {wanted.modality!r}, but no encoder was given"
+                f"extract.{name}.modality is {config.modality!r}, but no encoder was given"
             )
-        encoder = parts.encoder
-        if wanted.modality not in encoder.kinds:
+        encoder = bundle.encoder
+        if config.modality not in encoder.kinds:
             raise VitrineError(
-                f"extract.{name}.modality is {wanted.modality!r}, which the encoder does not read."
-                f"{did_you_mean(wanted.modality, encoder.kinds)}"
+                f"extract.{name}.modality is {config.modality!r}, which the encoder does not read."
+                f"{did_you_mean(config.modality, encoder.kinds)}"
             )
-        spec = encoder.kinds[wanted.modality].spec
+        spec = encoder.kinds[config.modality].spec
         if "tower" in spec:
-            spec = spec | {"layer": wanted.layer, "pooling": wanted.pooling}
+            spec = spec | {"layer": config.layer, "pooling": config.pooling}
         kind = MODALITIES[spec["kind"]](spec)
-        return wanted.modality, kind, encoder.towers[encoder.tower_name(wanted.modality)]
+        return config.modality, kind, encoder.towers[encoder.tower_name(config.modality)]
 
     def width(self, name: str) -> int:
         """Of what this extractor gives."""

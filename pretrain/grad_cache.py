@@ -25,17 +25,18 @@ from pretrain.modalities import Content
 from pretrain.shards import is_sharded
 
 
-def check_micro_batches(encoder: ItemEncoder, parts: int) -> None:
+def check_micro_batches(encoder: ItemEncoder, num_micro_batches: int) -> None:
     """Raises VitrineError where encoding in micro-batches would change the result."""
-    if parts < 1:
-        raise VitrineError(f"data.num_micro_batches is {parts}; give 1 or more")
-    if parts == 1:
+    if num_micro_batches < 1:
+        raise VitrineError(f"data.num_micro_batches is {num_micro_batches}; give 1 or more")
+    if num_micro_batches == 1:
         return
     for name, module in encoder.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.weight.requires_grad:
             raise VitrineError(
-                f"data.num_micro_batches is {parts}, but {name} normalises over its batch, so parts would "
-                "not give the whole batch's vectors; use --data.num_micro_batches 1 or another tower"
+                f"data.num_micro_batches is {num_micro_batches}, but {name} normalises over its batch, so "
+                "micro-batches would not give the whole batch's vectors; use "
+                "--data.num_micro_batches 1 or another tower"
             )
 
 
@@ -59,22 +60,24 @@ def check_compiled(compiled: bool, strategy: str) -> None:
         )
 
 
-def encode_in_micro_batches(encoder: ItemEncoder, content: Content, parts: int) -> ItemVectors:
+def encode_in_micro_batches(
+    encoder: ItemEncoder, content: Content, num_micro_batches: int
+) -> ItemVectors:
     """As `encoder(content)`, in `parts` micro-batches one after the other.
 
     `parts` must be the same on every rank: under ZeRO-3 each pass through a tower is one all ranks
     take together.
     """
-    if parts == 1:
+    if num_micro_batches == 1:
         return encoder(content)
 
     def encode(part: Content) -> tuple[Tensor | None, ...]:
         vectors = encoder(part)
         return tuple(getattr(vectors, field.name) for field in fields(ItemVectors))
 
-    shares = list(split_content(content, parts))
+    shares = list(split_content(content, num_micro_batches))
     if is_sharded(encoder):
-        # A weight is whole only while its layer runs, so nobody can hand on its gradient: each part
+        # A weight is whole only while its layer runs, so its gradient cannot be passed on: each part
         # is a checkpoint of its own, and keeps the skeleton of its graph.
         encoded = [checkpoint(encode, share, use_reentrant=False) for share in shares]
         return ItemVectors(*_joined(encoded))  # type: ignore[arg-type]
@@ -124,14 +127,14 @@ class _GradCache(torch.autograd.Function):
                 with torch.enable_grad(), torch.autocast(**ctx.casting):
                     encoded = ctx.encode(share)
                 # What frozen weights alone have made wants none.
-                asked = [column for column in outer if encoded[column].requires_grad]
-                found = torch.autograd.grad(
-                    [encoded[column] for column in asked],
+                needed = [column for column in outer if encoded[column].requires_grad]
+                gradients = torch.autograd.grad(
+                    [encoded[column] for column in needed],
                     ctx.weights,
-                    [outer[column][part] for column in asked],
+                    [outer[column][part] for column in needed],
                     allow_unused=True,
                 )
-                for place, gradient in enumerate(found):
+                for place, gradient in enumerate(gradients):
                     before = sums[place]
                     sums[place] = gradient if before is None else _sum(before, gradient)
         filled = (
@@ -162,15 +165,15 @@ def _joined(encoded: list[tuple[Tensor | None, ...]]) -> tuple[Tensor | None, ..
     )
 
 
-def split_content(content: Content, parts: int) -> Iterator[Content]:
+def split_content(content: Content, num_micro_batches: int) -> Iterator[Content]:
     """Contiguous, nearly equal shares of the items, each with the rows that belong to them.
 
-    A share without a text (or a picture) gets a row of somebody else's as a stand-in, as a whole
+    A share without a text (or a picture) gets a row of another share as a stand-in, as a whole
     batch does: every tower runs for every share.
     """
     masks = {name: inputs["present"] for name, inputs in content.items()}
     num_items = len(next(iter(masks.values())))
-    edges = [num_items * part // parts for part in range(parts + 1)]
+    edges = [num_items * part // num_micro_batches for part in range(num_micro_batches + 1)]
     # How many rows lie before each edge.
     rows = {name: F.pad(mask.cumsum(0), (1, 0))[edges].tolist() for name, mask in masks.items()}
     for part, (first, last) in enumerate(pairwise(edges)):

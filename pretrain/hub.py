@@ -84,12 +84,12 @@ def read_model(name: str, auto: Any = AutoModel, what: str = "the model", **opti
         model, info = auto.from_pretrained(
             name, trust_remote_code=False, output_loading_info=True, **options
         )
-    lost = sorted(key for key in info["missing_keys"] if "pooler" not in key)
-    lost += sorted(str(key) for key in info.get("mismatched_keys", []))
-    if lost:
+    missing = sorted(key for key in info["missing_keys"] if "pooler" not in key)
+    missing += sorted(str(key) for key in info.get("mismatched_keys", []))
+    if missing:
         raise VitrineError(
-            f"{what} {name!r} lacks {len(lost)} of the weights of a {type(model).__name__}, such as "
-            f"{lost[0]}, which would begin at random; name a checkpoint of that model"
+            f"{what} {name!r} lacks {len(missing)} of the weights of a {type(model).__name__}, such as "
+            f"{missing[0]}, which would begin at random; name a checkpoint of that model"
         )
     return model
 
@@ -159,7 +159,7 @@ def read_image_normalization(name: str) -> tuple[list[float], list[float]]:
         known, _ = BaseImageProcessor.get_image_processor_dict(name)
     if known.get("do_normalize") is False:
         return [0.0] * 3, [1.0] * 3
-    found = []
+    statistics = []
     for key in ("image_mean", "image_std"):
         values = known.get(key)
         given = values if isinstance(values, list) else [values] * 3
@@ -169,8 +169,8 @@ def read_image_normalization(name: str) -> tuple[list[float], list[float]]:
                 f"the preprocessor_config.json of {name!r} has {key} {values!r}; it takes three numbers, for "
                 "red, green and blue"
             )
-        found.append(numbers)
-    return found[0], found[1]
+        statistics.append(numbers)
+    return statistics[0], statistics[1]
 
 
 def read_feature_extractor(name: str) -> Any:

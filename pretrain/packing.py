@@ -111,8 +111,8 @@ class PackedHistories(Dataset[Row]):
         length = int(self.train_end[user])
         taken = min(length, room)
         start = int(rng.integers(length - taken + 1))
-        begin = int(self.interactions.offsets[user]) + start
-        stretch = self.interactions.items[begin : begin + taken]
+        offset = int(self.interactions.offsets[user]) + start
+        stretch = self.interactions.items[offset : offset + taken]
         return stretch if self.held_out is None else stretch[~self.held_out[stretch]]
 
 

@@ -48,13 +48,13 @@ class Retrieval:
 
     def figures(self) -> dict[str, float]:
         """R@k of ours, of chance and, if there, of popularity; how many ask, and among how many."""
-        found: dict[str, float] = {"queries": len(self.ranks), "candidates": self.candidates}
+        results: dict[str, float] = {"queries": len(self.ranks), "candidates": self.candidates}
         for k in CUTOFFS:
-            found[f"R@{k}"] = float((self.ranks <= k).mean())
-            found[f"chance R@{k}"] = min(1.0, k / self.candidates)
+            results[f"R@{k}"] = float((self.ranks <= k).mean())
+            results[f"chance R@{k}"] = min(1.0, k / self.candidates)
             if self.popular is not None:
-                found[f"popularity R@{k}"] = float((self.popular <= k).mean())
-        return found
+                results[f"popularity R@{k}"] = float((self.popular <= k).mean())
+        return results
 
     def __str__(self) -> str:
         figures = self.figures()
@@ -73,11 +73,11 @@ def hold_out(catalog: Catalog, share: float) -> NDArray[np.bool_]:
     if not 0 <= share <= 0.5:
         raise VitrineError(f"data.held_out is {share:g}; give a share from 0 to 0.5")
     chosen = np.zeros(catalog.num_items, dtype=bool)
-    wanted = min(MAX_HELD_OUT, round(share * catalog.num_items))
-    if not wanted:
+    num_held_out = min(MAX_HELD_OUT, round(share * catalog.num_items))
+    if not num_held_out:
         return chosen
     hashes = hash_ids(catalog.items["item_id"][:], key=b"vitrine held out")
-    chosen[np.argsort(hashes)[:wanted]] = True
+    chosen[np.argsort(hashes)[:num_held_out]] = True
     return chosen
 
 
@@ -120,10 +120,10 @@ def retrieval_report(
     """Every two modalities, both ways, and next items of the validation part."""
     targets = _some(split.validation)
     with eval_mode(encoder, sequence_encoder):
-        found = between_modalities(encoder, loader, np.flatnonzero(held_out))
+        results = between_modalities(encoder, loader, np.flatnonzero(held_out))
         if len(targets):
-            found.append(next_items(encoder, sequence_encoder, loader, catalog, split, targets))
-    return found
+            results.append(next_items(encoder, sequence_encoder, loader, catalog, split, targets))
+    return results
 
 
 @torch.no_grad()
@@ -141,17 +141,17 @@ def between_modalities(
     if not projected_embeddings:
         return []
     all_units, all_present = torch.cat(projected_embeddings), torch.cat(present)
-    found = []
+    results = []
     for one, other in encoder.pairs:
         both = all_present[:, one] & all_present[:, other]
         if both.sum() < 2:
             continue
-        for asking, asked in ((one, other), (other, one)):
+        for query, candidate in ((one, other), (other, one)):
             own = torch.arange(int(both.sum()))
-            ranks = target_ranks(all_units[both, asking], all_units[both, asked], own)
+            ranks = target_ranks(all_units[both, query], all_units[both, candidate], own)
             names = encoder.modalities
-            found.append(Retrieval(f"{names[asking]} → {names[asked]}", len(own), ranks))
-    return found
+            results.append(Retrieval(f"{names[query]} → {names[candidate]}", len(own), ranks))
+    return results
 
 
 @torch.no_grad()
@@ -166,8 +166,8 @@ def next_items(
 ) -> Retrieval:
     """`targets` (at least one) among all items or, ascending, those `listed`."""
     rows = target_rows(catalog.interactions, targets)
-    wanted = catalog.interactions.items[rows].astype(np.int64)
-    candidates = _candidates(wanted, catalog.num_items) if listed is None else listed
+    target_items = catalog.interactions.items[rows].astype(np.int64)
+    candidates = _candidates(target_items, catalog.num_items) if listed is None else listed
     length = sequence_encoder.config.max_history
     known = (targets.history(catalog.interactions, place) for place in range(len(targets)))
     read = [items[-length:] for items in known]
@@ -189,7 +189,7 @@ def next_items(
         read_states = sequence_encoder(given, torch.from_numpy(segments).to(device)).float().cpu()
         last = torch.tensor([max(0, len(items) - 1) for items in part])
         states.append(read_states[torch.arange(len(part)), last])
-    own = torch.from_numpy(np.searchsorted(candidates, wanted))
+    own = torch.from_numpy(np.searchsorted(candidates, target_items))
     gallery = table[torch.from_numpy(np.searchsorted(needed, candidates))]
     ranks = target_ranks(torch.cat(states), gallery, own)
     counts = torch.from_numpy(split.train_counts[candidates].astype(np.float32)).unsqueeze(1)
@@ -229,9 +229,9 @@ def _some(targets: Targets) -> Targets:
     return targets.take(np.sort(chosen))
 
 
-def _candidates(wanted: NDArray[np.int64], num_items: int) -> NDArray[np.int64]:
+def _candidates(target_items: NDArray[np.int64], num_items: int) -> NDArray[np.int64]:
     """All items or, of too many, the wanted and others at random; ascending."""
     if num_items <= MAX_CANDIDATES:
         return np.arange(num_items)
-    room = MAX_CANDIDATES - len(np.unique(wanted))
-    return np.union1d(wanted, np.random.default_rng(0).choice(num_items, room, replace=False))
+    room = MAX_CANDIDATES - len(np.unique(target_items))
+    return np.union1d(target_items, np.random.default_rng(0).choice(num_items, room, replace=False))

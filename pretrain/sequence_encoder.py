@@ -84,7 +84,7 @@ class Decoder(nn.Module):
 class SequenceEncoder(PreTrainedModel):
     """A causal transformer over item vectors.
 
-    Several people's stretches of history may share a row (packing): `segments` keeps them apart,
+    Several users' stretches of history may share a row (packing): `segments` keeps them apart,
     and rotary positions, being relative, need no reset between them.
     """
 

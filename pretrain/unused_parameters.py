@@ -16,7 +16,7 @@ from pretrain.eval_mode import eval_mode
 
 def parameters_of(loss: Tensor) -> set[Tensor]:
     """Those that a gradient of `loss` reaches, as autograd's graph has them."""
-    found: set[Tensor] = set()
+    reached: set[Tensor] = set()
     visited, waiting = set(), [loss.grad_fn]
     while waiting:
         node: Any = waiting.pop()
@@ -24,9 +24,9 @@ def parameters_of(loss: Tensor) -> set[Tensor]:
             continue
         visited.add(node)
         if hasattr(node, "variable"):  # where the gradient of a parameter is summed up
-            found.add(node.variable)
+            reached.add(node.variable)
         waiting.extend(before for before, _ in node.next_functions)
-    return found
+    return reached
 
 
 def freeze_unused(module: pl.LightningModule, batch: Any) -> list[str]:

@@ -140,8 +140,8 @@ def _differences(other: Path, request: Mapping[str, Any]) -> str:
     differing += [
         f"the {name}" for name in old.keys() | new.keys() if old.get(name) != new.get(name)
     ]
-    shown = ", ".join(differing[:SHOWN])
-    return f"{shown} and {len(differing) - SHOWN} more" if len(differing) > SHOWN else shown
+    named = ", ".join(differing[:SHOWN])
+    return f"{named} and {len(differing) - SHOWN} more" if len(differing) > SHOWN else named
 
 
 def _read_request(work: Path) -> dict[str, Any] | None:

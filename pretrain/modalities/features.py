@@ -156,24 +156,24 @@ def align(path: Path, ids: pa.Array, catalog: Catalog) -> NDArray[np.int64]:
     twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
     if len(twice):
         raise VitrineError(f"{path} names {len(twice)} ids more than once, such as {twice[0]}")
-    wanted = catalog.items.data.column("item_id").cast(pa.large_string())
-    found = pc.index_in(wanted, value_set=ids)
-    rows = found.fill_null(-1).to_numpy().astype(np.int64)
+    item_ids = catalog.items.data.column("item_id").cast(pa.large_string())
+    positions = pc.index_in(item_ids, value_set=ids)
+    rows = positions.fill_null(-1).to_numpy().astype(np.int64)
     if not (rows >= 0).any():
         raise VitrineError(
             f"{path} has a vector for none of the {catalog.num_items} items of {catalog.name}: its "
-            f"ids are like {ids[0]}, the catalog's like {wanted[0]}"
+            f"ids are like {ids[0]}, the catalog's like {item_ids[0]}"
         )
     return rows
 
 
 def _not_finite(vectors: NDArray[np.floating], rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Items whose vector holds nan or ∞."""
-    strange = np.zeros(len(vectors), dtype=bool)
+    bad = np.zeros(len(vectors), dtype=bool)
     for start in range(0, len(vectors), BLOCK):
         part = vectors[start : start + BLOCK]
-        strange[start : start + BLOCK] = ~np.isfinite(part).all(axis=1)
-    return np.flatnonzero((rows >= 0) & strange[np.maximum(rows, 0)])
+        bad[start : start + BLOCK] = ~np.isfinite(part).all(axis=1)
+    return np.flatnonzero((rows >= 0) & bad[np.maximum(rows, 0)])
 
 
 def _mapped(path: Path) -> NDArray[Any]:

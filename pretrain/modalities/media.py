@@ -76,9 +76,9 @@ class MediaCache:
 
             store.fill_once(decode_block, title)
         self.present: NDArray[np.bool_] = np.asarray(self.states) == PRESENT
-        found = _reasons(reasons)
+        by_item = _reasons(reasons)
         broken = np.flatnonzero(np.asarray(self.states) == BROKEN)
-        self.broken = {int(item): found.get(int(item), "") for item in broken}
+        self.broken = {int(item): by_item.get(int(item), "") for item in broken}
 
 
 class MediaSource(Source):
@@ -96,11 +96,11 @@ class MediaSource(Source):
 
 def _reasons(path: Path) -> dict[int, str]:
     """Item → why its file is broken; a line that a full disk cut off is skipped."""
-    found: dict[int, str] = {}
+    by_item: dict[int, str] = {}
     for line in path.read_text(encoding="utf8").splitlines() if path.exists() else []:
         try:
             item, reason = json.loads(line)
         except ValueError:
             continue
-        found[int(item)] = str(reason)
-    return found
+        by_item[int(item)] = str(reason)
+    return by_item

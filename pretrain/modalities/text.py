@@ -143,10 +143,10 @@ class Text(TowerModality):
             # without any reads one that counts for nothing.
             chosen = rows if len(rows) else order[:1]
             length = max(1, int(longest[group] if len(rows) else lengths[order[0]]))
-            found, nll = self._encode(tower, ids[chosen, :length], mask[chosen, :length])
+            encoded, nll = self._encode(tower, ids[chosen, :length], mask[chosen, :length])
             if not len(rows):
-                found, nll = found[:0] + 0.0 * found.sum(), nll[:0] + 0.0 * nll.sum()
-            vectors.append(found)
+                encoded, nll = encoded[:0] + 0.0 * encoded.sum(), nll[:0] + 0.0 * nll.sum()
+            vectors.append(encoded)
             token_nll.append(nll)
         back = torch.argsort(order)
         self.token_nll = None if self.head is None else torch.cat(token_nll)[back]

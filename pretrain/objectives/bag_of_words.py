@@ -1,6 +1,6 @@
 """Bag-of-words objective: predicts the tokens of an item's text from its fused vector.
 
-Contrast keeps what sets items of one batch apart and histories keep what people choose by; the rest,
+Contrast keeps what sets items of one batch apart and histories keep what users choose by; the rest,
 say a material, fades. Telling the words from the fused vector keeps it, and where the text is hidden
 by modality dropout the picture must tell them (after learning from captions, Joulin et al., 2016).
 """

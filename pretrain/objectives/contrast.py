@@ -83,16 +83,16 @@ class _InfoNCE(torch.autograd.Function):
             for start in range(0, len(q), chunk):
                 part = slice(start, min(start + chunk, len(q)))
                 s = scores[: part.stop - start]
-                wanted = positives[part].unsqueeze(1)
+                positive = positives[part].unsqueeze(1)
                 torch.addmm(bias, q[part], k.T, alpha=factor, out=s)
-                mine = s.gather(1, wanted) - bias[wanted]
+                mine = s.gather(1, positive) - bias[positive]
                 for ids in query_ids[part].view(len(s), -1).unbind(1):
                     s[_same_ids(ids, sorted_ids, order)] = float("-inf")
-                s.scatter_(1, wanted, mine)
+                s.scatter_(1, positive, mine)
                 highest = s.amax(dim=1, keepdim=True)
                 normaliser = s.sub_(highest).exp_().sum(dim=1, keepdim=True)
                 loss += (normaliser.log() + (highest - mine)).sum()
-                s.div_(normaliser).scatter_add_(1, wanted, mine.new_full(mine.shape, -1.0))
+                s.div_(normaliser).scatter_add_(1, positive, mine.new_full(mine.shape, -1.0))
                 torch.mm(s, k, out=grad_q[part])
                 grad_k.addmm_(s.T, q[part], alpha=factor)
             grad_scale = (grad_q * q).sum().expand_as(scale)

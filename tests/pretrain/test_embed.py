@@ -71,9 +71,9 @@ def encoder(shop: Path) -> Path:
         image=None,
         sequence=SequenceConfig(layers=1, heads=2),
     )
-    parts = new_encoder(settings, catalog)
+    bundle = new_encoder(settings, catalog)
     with write_artifact(shop.parent / "encoder", kind="encoder") as staging:
-        parts.save(staging.path)
+        bundle.save(staging.path)
     return shop.parent / "encoder"
 
 
@@ -110,13 +110,13 @@ def count_passes(monkeypatch: pytest.MonkeyPatch, stop_after: int = -1) -> list[
 def test_every_item_has_the_vector_it_has_alone(config: EmbedConfig, tmp_path: Path) -> None:
     output = run_embedding(config, tmp_path / "vectors")
     catalog = load_catalog(config.catalog)
-    parts = EncoderBundle.load(Path(config.encoder))
-    loader = parts.content_loader(catalog)
+    bundle = EncoderBundle.load(Path(config.encoder))
+    loader = bundle.content_loader(catalog)
     found = stored(output)
     assert len(found) == NUM_ITEMS
     for item in (0, 5, 33, 69):
         with torch.no_grad():
-            alone = parts.encoder.eval()(loader.read(np.array([item]))).item[0].numpy()
+            alone = bundle.encoder.eval()(loader.read(np.array([item]))).item[0].numpy()
         np.testing.assert_allclose(found[f"i{item:03}"], alone, atol=1e-5)
     assert open_artifact(output, kind="vectors").manifest["metrics"] == {
         "items": NUM_ITEMS,
@@ -193,10 +193,10 @@ def test_another_encoder_copies_nothing(
     config: EmbedConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_embedding(config, tmp_path / "vectors")
-    parts = EncoderBundle.load(Path(config.encoder))
-    torch.nn.init.normal_(parts.encoder.heads["text"].weight)
+    bundle = EncoderBundle.load(Path(config.encoder))
+    torch.nn.init.normal_(bundle.encoder.heads["text"].weight)
     with write_artifact(tmp_path / "other", kind="encoder") as staging:
-        parts.save(staging.path)
+        bundle.save(staging.path)
     passes = count_passes(monkeypatch)
     run_embedding(replace(config, encoder=str(tmp_path / "other")), tmp_path / "vectors")
     assert sum(passes) == NUM_ITEMS
@@ -249,10 +249,10 @@ def test_extractors_give_what_the_model_itself_gives(config: EmbedConfig, tmp_pa
             states = model.eval()(**inputs, output_hidden_states=True).hidden_states
         np.testing.assert_allclose(found[item], states[1][0, 0], atol=1e-5)
     assert not found[5].any()
-    parts = EncoderBundle.load(Path(config.encoder))
-    content = parts.content_loader(catalog).read(np.array([9]))["text"]
+    bundle = EncoderBundle.load(Path(config.encoder))
+    content = bundle.content_loader(catalog).read(np.array([9]))["text"]
     with torch.no_grad():
-        states = parts.encoder.towers["text"].eval()(
+        states = bundle.encoder.towers["text"].eval()(
             content["input_ids"], content["attention_mask"], output_hidden_states=True
         )
     own = open_vectors(output / "own.safetensors")[9]
@@ -295,11 +295,11 @@ def test_a_store_takes_rows_in_any_order(tmp_path: Path) -> None:
 
 def test_vectors_come_in_the_order_they_are_asked_for(config: EmbedConfig) -> None:
     catalog = load_catalog(config.catalog)
-    parts = EncoderBundle.load(Path(config.encoder))
-    loader = parts.content_loader(catalog)
+    bundle = EncoderBundle.load(Path(config.encoder))
+    loader = bundle.content_loader(catalog)
     everything = np.empty((NUM_ITEMS, 8), dtype=np.float32)
-    embed_items(parts.encoder, loader, everything, progress=False)
+    embed_items(bundle.encoder, loader, everything, progress=False)
     asked = np.array([60, 2, 31, 5])
     some = np.empty((4, 8), dtype=np.float32)
-    embed_items(parts.encoder, loader, some, items=asked, progress=False)
+    embed_items(bundle.encoder, loader, some, items=asked, progress=False)
     np.testing.assert_allclose(some, everything[asked], atol=1e-5)

@@ -56,11 +56,11 @@ def shop(demo_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> C
 
 
 @pytest.fixture
-def parts(shop: Catalog) -> EncoderBundle:
+def bundle(shop: Catalog) -> EncoderBundle:
     torch.manual_seed(0)
-    parts = new_encoder(ENCODER, shop)
-    parts.encoder.eval()
-    return parts
+    bundle = new_encoder(ENCODER, shop)
+    bundle.encoder.eval()
+    return bundle
 
 
 @pytest.fixture
@@ -80,25 +80,25 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @torch.no_grad()
-def vectors(parts: EncoderBundle, loader: ItemContentLoader, items: np.ndarray) -> torch.Tensor:
-    return parts.encoder(loader.read(items)).modality_embeddings
+def vectors(bundle: EncoderBundle, loader: ItemContentLoader, items: np.ndarray) -> torch.Tensor:
+    return bundle.encoder(loader.read(items)).modality_embeddings
 
 
 @pytest.mark.parametrize("change", ["none", "shuffled", "lost"])
 def test_what_is_kept_is_what_the_tower_says(
-    change: str, parts: EncoderBundle, shop: Catalog, passes: list[int]
+    change: str, bundle: EncoderBundle, shop: Catalog, passes: list[int]
 ) -> None:
-    assert frozen_towers(parts.encoder) == ["text"]
+    assert frozen_towers(bundle.encoder) == ["text"]
     order = np.random.default_rng(0).permutation(shop.num_items) if change == "shuffled" else None
-    asked, kept = parts.content_loader(shop, order), parts.content_loader(shop, order)
-    cache_frozen_features(parts.encoder, kept, progress=False)
+    fresh, kept = bundle.content_loader(shop, order), bundle.content_loader(shop, order)
+    cache_frozen_features(bundle.encoder, kept, progress=False)
     if change == "lost":
-        for loader in (asked, kept):
+        for loader in (fresh, kept):
             loader.drop_modality("text", np.arange(shop.num_items) % 3 == 0)
     for items in (np.arange(shop.num_items), np.array([5, 3, 9]), np.array([3])):
-        expected = vectors(parts, asked, items)
+        expected = vectors(bundle, fresh, items)
         passes.clear()
-        torch.testing.assert_close(vectors(parts, kept, items), expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(vectors(bundle, kept, items), expected, atol=1e-5, rtol=1e-5)
         assert not passes
         assert set(kept.read(items)["text"]) == {
             "present",
@@ -109,21 +109,21 @@ def test_what_is_kept_is_what_the_tower_says(
 
 
 def test_a_catalog_is_read_once_by_the_same_weights(
-    parts: EncoderBundle, shop: Catalog, passes: list[int]
+    bundle: EncoderBundle, shop: Catalog, passes: list[int]
 ) -> None:
-    cache_frozen_features(parts.encoder, parts.content_loader(shop), progress=False)
+    cache_frozen_features(bundle.encoder, bundle.content_loader(shop), progress=False)
     assert sum(passes) >= shop.num_items - 10
     passes.clear()
-    cache_frozen_features(parts.encoder, parts.content_loader(shop), progress=False)
+    cache_frozen_features(bundle.encoder, bundle.content_loader(shop), progress=False)
     assert not passes
     with torch.no_grad():
-        parts.encoder.towers["text"].embeddings.word_embeddings.weight[7, 0] += 1  # type: ignore[union-attr]
-    asked, kept = parts.content_loader(shop), parts.content_loader(shop)
-    cache_frozen_features(parts.encoder, kept, progress=False)
+        bundle.encoder.towers["text"].embeddings.word_embeddings.weight[7, 0] += 1  # type: ignore[union-attr]
+    fresh, kept = bundle.content_loader(shop), bundle.content_loader(shop)
+    cache_frozen_features(bundle.encoder, kept, progress=False)
     assert passes, "other weights say something else"
     items = np.arange(shop.num_items)
     torch.testing.assert_close(
-        vectors(parts, kept, items), vectors(parts, asked, items), atol=1e-5, rtol=1e-5
+        vectors(bundle, kept, items), vectors(bundle, fresh, items), atol=1e-5, rtol=1e-5
     )
 
 
@@ -136,8 +136,8 @@ def test_another_interaction_reads_no_item_and_decodes_no_picture_again(
 
     def read(catalog: Catalog) -> None:
         torch.manual_seed(0)
-        parts = new_encoder(ENCODER, catalog)
-        cache_frozen_features(parts.encoder, parts.content_loader(catalog), progress=False)
+        bundle = new_encoder(ENCODER, catalog)
+        cache_frozen_features(bundle.encoder, bundle.content_loader(catalog), progress=False)
 
     first = load_catalog(config)
     read(first)
@@ -154,7 +154,7 @@ def test_another_interaction_reads_no_item_and_decodes_no_picture_again(
 
 
 def test_a_stopped_fill_of_the_cache_resumes(
-    parts: EncoderBundle, shop: Catalog, passes: list[int], monkeypatch: pytest.MonkeyPatch
+    bundle: EncoderBundle, shop: Catalog, passes: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(frozen, "BLOCK", 16)
     blocks = frozen.length_sorted_batches
@@ -168,24 +168,24 @@ def test_a_stopped_fill_of_the_cache_resumes(
 
     monkeypatch.setattr(frozen, "length_sorted_batches", stopped)
     with pytest.raises(KeyboardInterrupt):
-        cache_frozen_features(parts.encoder, parts.content_loader(shop), progress=False)
-    asked, kept = parts.content_loader(shop), parts.content_loader(shop)
-    cache_frozen_features(parts.encoder, kept, progress=False)
+        cache_frozen_features(bundle.encoder, bundle.content_loader(shop), progress=False)
+    fresh, kept = bundle.content_loader(shop), bundle.content_loader(shop)
+    cache_frozen_features(bundle.encoder, kept, progress=False)
     assert block_starts[:4] == [0, 16, 32, 32]
     items = np.arange(shop.num_items)
     torch.testing.assert_close(
-        vectors(parts, kept, items), vectors(parts, asked, items), atol=1e-5, rtol=1e-5
+        vectors(bundle, kept, items), vectors(bundle, fresh, items), atol=1e-5, rtol=1e-5
     )
 
 
 def test_towers_that_learn_are_asked_each_time(shop: Catalog) -> None:
     assert ENCODER.text is not None
     for change in ({"frozen": False}, {"lora_rank": 2}):
-        parts = new_encoder(replace(ENCODER, text=replace(ENCODER.text, **change)), shop)
-        assert frozen_towers(parts.encoder) == []
-    parts.encoder.requires_grad_(False)
-    assert frozen_towers(parts.encoder) == ["text", "image"]
-    assert frozen_towers(parts.encoder, without_text=True) == ["image"]
+        bundle = new_encoder(replace(ENCODER, text=replace(ENCODER.text, **change)), shop)
+        assert frozen_towers(bundle.encoder) == []
+    bundle.encoder.requires_grad_(False)
+    assert frozen_towers(bundle.encoder) == ["text", "image"]
+    assert frozen_towers(bundle.encoder, without_text=True) == ["image"]
 
 
 @pytest.mark.parametrize("num_micro_batches", [1, 3])

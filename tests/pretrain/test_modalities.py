@@ -174,24 +174,24 @@ def test_a_kind_is_read_by_id_and_absent_where_it_is_absent(
 ) -> None:
     settings, present = KINDS[name]
     torch.manual_seed(0)
-    parts = new_encoder(only(**{name: settings}), shop)
-    parts.encoder.eval()
+    bundle = new_encoder(only(**{name: settings}), shop)
+    bundle.encoder.eval()
     items = np.array([5, 3, 0, 1, 4, 2])
     with torch.no_grad():
-        content = parts.content_loader(shop).read(items)
-        together = parts.encoder(content)
+        content = bundle.content_loader(shop).read(items)
+        together = bundle.encoder(content)
         assert together.present[:, 0].tolist() == [present[item] for item in items]
         # Nobody's vector depends on who else is in the batch, or on the batch's order.
         for place, item in enumerate(items):
-            alone = parts.encoder(parts.content_loader(shop).read(np.array([item])))
+            alone = bundle.encoder(bundle.content_loader(shop).read(np.array([item])))
             torch.testing.assert_close(alone.item[0], together.item[place], atol=1e-5, rtol=1e-5)
-        nothing = parts.encoder(parts.content_loader(shop).read(np.array([5]))).item[0]
+        nothing = bundle.encoder(bundle.content_loader(shop).read(np.array([5]))).item[0]
         for place, item in enumerate(items):
             if name in ("title", "decoder"):
                 continue
             same = torch.allclose(together.item[place], nothing, atol=1e-4)
             assert same == (not present[item])
-    parts.save(tmp_path)
+    bundle.save(tmp_path)
     loaded = EncoderBundle.load(tmp_path)
     loaded.encoder.eval()
     again = loaded.encoder(loaded.content_loader(shop).read(items)).item
@@ -206,20 +206,20 @@ def test_all_kinds_go_into_one_vector_and_every_tower_learns(shop: Catalog) -> N
         text=TowerConfig(config=BERT, vocab_size=60),
         image=TowerConfig(config=VIT, image_size=16),
     )
-    parts = new_encoder(config, shop)
-    assert parts.encoder.modalities == ["text", "image", *KINDS]
-    assert "back" not in parts.encoder.towers, "it reads through the tower of image"
-    vectors = parts.encoder(parts.content_loader(shop).read(np.arange(6)))
+    bundle = new_encoder(config, shop)
+    assert bundle.encoder.modalities == ["text", "image", *KINDS]
+    assert "back" not in bundle.encoder.towers, "it reads through the tower of image"
+    vectors = bundle.encoder(bundle.content_loader(shop).read(np.arange(6)))
     (vectors.item.sum() + vectors.projected_embeddings.square().sum()).backward()
-    for name, tower in parts.encoder.towers.items():
+    for name, tower in bundle.encoder.towers.items():
         gradients = [p.grad for p in tower.parameters() if p.grad is not None]
         # A LayerNorm at its start has no slope where only directions count; its weights get one.
         assert any(g.abs().sum() > 0 for g in gradients), name
 
 
 def test_what_a_sound_or_film_shows_decides_its_vector(shop: Catalog) -> None:
-    parts = new_encoder(only(film=KINDS["film"][0], sound=KINDS["sound"][0]), shop)
-    content = parts.content_loader(shop).read(np.array([0, 3, 4]))
+    bundle = new_encoder(only(film=KINDS["film"][0], sound=KINDS["sound"][0]), shop)
+    content = bundle.content_loader(shop).read(np.array([0, 3, 4]))
     pixels = content["film"]["pixel_values"]
     assert pixels.shape == (3, 3, 3, 16, 16)  # items, frames, colours
     # Two frames make three: the first, one of them, the second.
@@ -234,9 +234,9 @@ def test_what_a_sound_or_film_shows_decides_its_vector(shop: Catalog) -> None:
 
 def test_a_tower_that_hears_and_writes_is_taken_for_its_ears(shop: Catalog) -> None:
     sound = ModalityConfig(kind="audio", config=WHISPER, source="audio", seconds=0.5)
-    parts = new_encoder(only(sound=sound), shop)
-    assert "decoder" not in dict(parts.encoder.towers["sound"].named_children())
-    found = parts.encoder(parts.content_loader(shop).read(np.arange(6)))
+    bundle = new_encoder(only(sound=sound), shop)
+    assert "decoder" not in dict(bundle.encoder.towers["sound"].named_children())
+    found = bundle.encoder(bundle.content_loader(shop).read(np.arange(6)))
     assert found.present[:, 0].tolist() == [True, False, True, True, True, False]
 
 
@@ -245,9 +245,9 @@ def test_any_layer_and_pooling_of_a_tower(shop: Catalog) -> None:
         torch.manual_seed(0)
         two_layers = BERT | {"num_hidden_layers": 2}
         settings = ModalityConfig(config=two_layers, source="title", vocab_size=60, **changes)
-        parts = new_encoder(only(title=settings), shop)
-        parts.encoder.eval()
-        return parts.encoder(parts.content_loader(shop).read(np.arange(6))).item
+        bundle = new_encoder(only(title=settings), shop)
+        bundle.encoder.eval()
+        return bundle.encoder(bundle.content_loader(shop).read(np.arange(6))).item
 
     last = vectors()
     torch.testing.assert_close(vectors(layer=2), last)
@@ -283,19 +283,19 @@ def test_low_rank_updates_are_all_that_is_trained_and_end_up_in_the_weights(
     from pretrain.lora import merge_lora
 
     settings = ModalityConfig(config=BERT, source="title", vocab_size=60, lora_rank=2)
-    parts = new_encoder(only(title=settings), shop)
-    trained = [n for n, p in parts.encoder.towers.named_parameters() if p.requires_grad]
+    bundle = new_encoder(only(title=settings), shop)
+    trained = [n for n, p in bundle.encoder.towers.named_parameters() if p.requires_grad]
     assert trained
     assert all("lora_" in name for name in trained)
-    for name, parameter in parts.encoder.towers.named_parameters():
+    for name, parameter in bundle.encoder.towers.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)
-    parts.encoder.eval()
-    content = parts.content_loader(shop).read(np.arange(6))
-    before = parts.encoder(content).item
-    merge_lora(parts.encoder)
-    assert not [n for n, _ in parts.encoder.named_parameters() if "lora" in n or "base" in n]
-    parts.save(tmp_path)
+    bundle.encoder.eval()
+    content = bundle.content_loader(shop).read(np.arange(6))
+    before = bundle.encoder(content).item
+    merge_lora(bundle.encoder)
+    assert not [n for n, _ in bundle.encoder.named_parameters() if "lora" in n or "base" in n]
+    bundle.save(tmp_path)
     loaded = EncoderBundle.load(tmp_path).encoder.eval()
     torch.testing.assert_close(loaded(content).item, before, atol=1e-5, rtol=1e-5)
 
@@ -354,8 +354,8 @@ def test_what_embed_wrote_can_be_read_as_features(shop: Catalog, tmp_path: Path)
     ids = pa.table({"item_id": ["fir", "ash"]})
     pq.write_table(ids, tmp_path / "vectors" / "item_ids.parquet")
     moved = replace(shop, folder=tmp_path)
-    parts = new_encoder(only(v=ModalityConfig(kind="features", source="vectors")), moved)
-    content = parts.content_loader(moved).read(np.array([0, 1, 5]))["v"]
+    bundle = new_encoder(only(v=ModalityConfig(kind="features", source="vectors")), moved)
+    content = bundle.content_loader(moved).read(np.array([0, 1, 5]))["v"]
     assert content["present"].tolist() == [True, False, True]
     assert content["values"].argmax(dim=1).tolist() == [1, 0]
 
@@ -366,11 +366,11 @@ def test_places_of_modalities_and_attributes_survive_saving(shop: Catalog, tmp_p
         "zeta": ModalityConfig(kind="attributes", source="weight, price, wood"),
         "alpha": ModalityConfig(kind="attributes", source="wood, weight"),
     }
-    parts = new_encoder(only(**more), shop)
-    torch.nn.init.normal_(parts.encoder.gate.prior)
-    parts.save(tmp_path)
+    bundle = new_encoder(only(**more), shop)
+    torch.nn.init.normal_(bundle.encoder.gate.prior)
+    bundle.save(tmp_path)
     loaded = EncoderBundle.load(tmp_path)
     items = np.arange(6)
-    one, other = (p.encoder.eval()(p.content_loader(shop).read(items)) for p in (parts, loaded))
+    one, other = (p.encoder.eval()(p.content_loader(shop).read(items)) for p in (bundle, loaded))
     assert loaded.encoder.modalities == ["zeta", "alpha"]
     torch.testing.assert_close(one.item, other.item, rtol=0, atol=0)

@@ -120,8 +120,8 @@ def test_groups_keep_rate_and_decay_apart(encoder: ItemEncoder) -> None:
 def test_weights_that_learn_in_turns_rise_and_fall_each_in_their_own() -> None:
     first, second = (nn.Parameter(torch.ones(2, 2)) for _ in range(2))
     config = OptimizerConfig(learning_rate=0.1, weight_decay=0.5, warmup_share=0.5)
-    turns = {first: range(4), second: range(4, 12)}
-    made = make_optimizer([first, second], config, 12, schedule_windows=turns)
+    windows = {first: range(4), second: range(4, 12)}
+    made = make_optimizer([first, second], config, 12, schedule_windows=windows)
     optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
     rates = []
     for _ in range(12):

@@ -45,9 +45,9 @@ def shop(demo_world: Path) -> Catalog:
 
 
 @torch.no_grad()
-def common(parts: EncoderBundle, shop: Catalog, items: np.ndarray) -> list[float]:
+def common(bundle: EncoderBundle, shop: Catalog, items: np.ndarray) -> list[float]:
     """Length of the mean direction of each modality's vectors: 1 where all items are alike."""
-    vectors = parts.encoder.eval()(parts.content_loader(shop).read(items))
+    vectors = bundle.encoder.eval()(bundle.content_loader(shop).read(items))
     return [
         F.normalize(vectors.modality_embeddings[vectors.present[:, place], place], dim=-1)
         .mean(0)
@@ -70,8 +70,8 @@ def test_items_stand_apart_in_every_modality_from_the_first_step(
         data=PretrainDataConfig(max_broken=0.2),
         trainer=TrainerConfig(max_steps=1, progress=False),
     )
-    parts = EncoderBundle.load(run_pretraining(config, tmp_path / "encoder", build_trainer))
-    assert max(common(parts, shop, items)) < 0.2
+    bundle = EncoderBundle.load(run_pretraining(config, tmp_path / "encoder", build_trainer))
+    assert max(common(bundle, shop, items)) < 0.2
 
 
 def test_the_sample_is_read_of_the_given_items_alone_and_is_the_same_on_every_rank(
@@ -80,17 +80,17 @@ def test_the_sample_is_read_of_the_given_items_alone_and_is_the_same_on_every_ra
     weights = []
     for spoiled in (False, True):
         torch.manual_seed(0)
-        parts = new_encoder(ENCODER, shop)
-        loader = parts.content_loader(shop)
+        bundle = new_encoder(ENCODER, shop)
+        loader = bundle.content_loader(shop)
         given = np.arange(shop.num_items // 2)
         if spoiled:  # the others hold something else
             order = np.arange(shop.num_items)
             order[len(given) :] = 0
             loader.permutation = order
         torch.manual_seed(1)
-        initialize_projections(parts.encoder, loader, given, seed=3)
-        assert parts.encoder.training
-        weights.append(parts.encoder.projections.state_dict())
+        initialize_projections(bundle.encoder, loader, given, seed=3)
+        assert bundle.encoder.training
+        weights.append(bundle.encoder.projections.state_dict())
     for name, value in weights[0].items():
         assert torch.equal(value, weights[1][name])
 
@@ -125,9 +125,9 @@ def test_a_tower_of_width_one_is_centred() -> None:
 
 
 def test_towers_are_left_as_they_were(shop: Catalog) -> None:
-    parts = new_encoder(ENCODER, shop)
-    encoder = parts.encoder
+    bundle = new_encoder(ENCODER, shop)
+    encoder = bundle.encoder
     before = {name: value.clone() for name, value in encoder.towers.state_dict().items()}
-    initialize_projections(encoder, parts.content_loader(shop), np.arange(20), seed=0)
+    initialize_projections(encoder, bundle.content_loader(shop), np.arange(20), seed=0)
     for name, value in encoder.towers.state_dict().items():
         assert torch.equal(value, before[name])

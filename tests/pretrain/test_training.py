@@ -67,13 +67,13 @@ def test_the_artifact_gives_the_same_vectors_whatever_else_is_embedded(
     alone: tuple[Path, dict], demo_world: Path
 ) -> None:
     artifact = open_artifact(alone[0], kind="encoder")
-    parts = EncoderBundle.load(artifact.path)
+    bundle = EncoderBundle.load(artifact.path)
     catalog = load_catalog(CatalogConfig(path=str(demo_world / "home")))
-    loader = parts.content_loader(catalog)
+    loader = bundle.content_loader(catalog)
     vectors = np.empty((catalog.num_items, 32), dtype=np.float32)
     again = np.empty_like(vectors)
-    embed_items(parts.encoder, loader, vectors, batch_tokens=2000, progress=False)
-    embed_items(parts.encoder, loader, again, batch_tokens=100, progress=False)
+    embed_items(bundle.encoder, loader, vectors, batch_tokens=2000, progress=False)
+    embed_items(bundle.encoder, loader, again, batch_tokens=100, progress=False)
     np.testing.assert_allclose(vectors, again, atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     assert not torch.isnan(torch.from_numpy(vectors)).any()
