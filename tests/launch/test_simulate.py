@@ -105,7 +105,9 @@ def test_weights_that_no_loss_reaches_are_found(
         return built
 
     monkeypatch.setattr(launch.simulate.run, "build_stage", with_one_too_many)
-    with pytest.raises(VitrineError, match=r"2 trained weights get no gradient in a step \(idle.weight"):
+    with pytest.raises(
+        VitrineError, match=r"2 trained weights get no gradient in a step \(idle.weight"
+    ):
         simulate(pretraining(demo_world), nodes=1, devices=2)
 
 
