@@ -25,10 +25,12 @@ class GroundTruth:
         world, domain, ids = self.world, self.domain, self.user_ids
         return {
             "Palette": Reading(
-                world.classify_palette, lambda user, _: world.palette_of_user(domain, ids[user])
+                lambda pixels: int(world.classify_palette(pixels)),
+                lambda user, _: world.palette_of_user(domain, ids[user]),
             ),
             "Motif": Reading(
-                world.classify_motif, lambda user, _: world.motif_of_user(domain, ids[user])
+                lambda pixels: int(world.classify_motif(pixels)),
+                lambda user, _: world.motif_of_user(domain, ids[user]),
             ),
         }
 
