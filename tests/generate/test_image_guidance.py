@@ -7,7 +7,7 @@ from generate.image.guidance import Conditions, GuidanceScales, guidance_weights
 from generate.image.siblings import Siblings
 
 
-@pytest.mark.parametrize("scales", [(3, 2, 1.5), (1, 1, 1), (0, 1.5, 0)])
+@pytest.mark.parametrize("values", [(3, 2, 1.5), (1, 1, 1), (0, 1.5, 0)])
 def test_guidance_is_the_sum_it_claims_to_be(values: tuple[float, float, float]) -> None:
     scales = GuidanceScales(*values)
     f = {
