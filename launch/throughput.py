@@ -61,7 +61,12 @@ class ThroughputMonitor(pl.Callback):
             self.norm = float(get_total_norm(gradients))
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, _: int
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         self.samples += int(getattr(batch, "num_samples", 0)) * trainer.world_size
         step = trainer.global_step

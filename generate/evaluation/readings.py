@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from generate.evaluation.users import EvaluationUsers
 
+Name = TypeVar("Name", bound=str)
 Output = TypeVar("Output")
 """Text, or the pixels of an image."""
 
@@ -26,8 +27,8 @@ class Reading(Generic[Output]):
 
 
 def reading_hits(
-    reading: Reading[Output], users: EvaluationUsers, outputs: Mapping[str, Sequence[Output]]
-) -> dict[str, NDArray[np.float64]]:
+    reading: Reading[Output], users: EvaluationUsers, outputs: Mapping[Name, Sequence[Output]]
+) -> dict[Name, NDArray[np.float64]]:
     """For each condition of `outputs`, whether the true label is read, over the users who have one."""
     labels = [
         reading.label(int(user), int(item))

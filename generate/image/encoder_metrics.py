@@ -58,7 +58,9 @@ def score_with_encoder(
         catalog, reference_items(users, items), (height, width), encoder
     )
     features = encode_generated(images, catalog, users, encoder)
-    known = {condition: standardize(part, real) for condition, part in features.items()}
+    known: dict[Condition, Tensor] = {
+        condition: standardize(part, real) for condition, part in features.items()
+    }
     units = standardize(real, real)
     excluded = set(training_items(encoder))
     reference = real[[row for item, row in rows.items() if item not in excluded]]
@@ -106,7 +108,9 @@ def encode_generated(
 ) -> dict[Condition, Tensor]:
     """Features (num_users, width) under each condition; NonFiniteError names the image of the first
     that are not finite."""
-    features = {condition: encoder.features(list(each)) for condition, each in images.items()}
+    features: dict[Condition, Tensor] = {
+        condition: encoder.features(list(each)) for condition, each in images.items()
+    }
     for condition, found in features.items():
         if not found.isfinite().all():
             index = int((~found.isfinite().all(dim=1)).nonzero()[0])

@@ -83,7 +83,9 @@ def score_pixels(
     Returns {"num_users", "metrics": {name: {"own", "swapped", "none", "contrast": intervals over users,
     "contrast_name", "higher_is_better", "num_users"}}}.
     """
-    pixels = {name: [np.asarray(one) for one in each] for name, each in images.items()}
+    pixels: dict[Condition, list[NDArray[np.uint8]]] = {
+        name: [np.asarray(one) for one in each] for name, each in images.items()
+    }
     metrics: dict[str, Figures] = {
         f"{name} of the user is in the image": compare_users(
             reading_hits(reading, users, pixels), "own / swapped"
@@ -118,7 +120,7 @@ def compare_colours(images: Images, catalog: Catalog, items: Sequence[Sequence[i
         histograms = [colour_histogram(picture) for picture in pictures if picture is not None]
         if histograms:
             targets[index] = np.mean(histograms, axis=0)
-    intersections = {
+    intersections: dict[Condition, NDArray[np.float64]] = {
         condition: np.array(
             [
                 np.minimum(colour_histogram(np.asarray(each[index])), target).sum()
