@@ -21,7 +21,7 @@ from typing import Any
 
 from catalog.atomic_write import fsync_tree, list_files, replace_folder, stage_folder
 from catalog.checksums import dumps_with_checksum, file_sha256, loads_with_checksum
-from catalog.errors import VitrineError
+from catalog.errors import OlderFormatError, VitrineError
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 3
@@ -278,14 +278,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _check_version(folder: Path, found: int) -> None:
-    """Raises VitrineError for an artifact of another format version."""
+    """Raises VitrineError for an artifact of another format version; OlderFormatError for an older one."""
     if found > FORMAT_VERSION:
         raise VitrineError(
             f"{folder} has format version {found}, written by a newer Vitrine; this one reads version "
             f"{FORMAT_VERSION}. Upgrade it."
         )
     if found < FORMAT_VERSION:
-        raise VitrineError(
+        raise OlderFormatError(
             f"{folder} has format version {found}, an older format; this Vitrine reads version "
             f"{FORMAT_VERSION} alone. Make it again: rerun the stage that made it."
         )

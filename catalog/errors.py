@@ -20,6 +20,10 @@ class NonFiniteError(VitrineError):
     """A score, vector or metric is NaN or infinite; the message names its item or user and the cause."""
 
 
+class OlderFormatError(VitrineError):
+    """An artifact of a format version that this Vitrine no longer reads."""
+
+
 class BrokenFileError(Exception):
     """An image, video or audio file that cannot be read; the message is the reason in a few words."""
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from catalog.artifacts import MANIFEST, edit_artifact, read_manifest
 from catalog.atomic_write import remove_leftovers
 from catalog.cache import cache_folder
-from catalog.errors import VitrineError
+from catalog.errors import OlderFormatError, VitrineError
 from generate.batch_job import USER_KEY
 from generate.pseudonyms import KEY_VARIABLE, UserKey, known_keys
 from generate.user_files import (
@@ -121,10 +121,16 @@ def _remove_partial_files(folder: Path) -> None:
 
 
 def _artifacts(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Folders of artifacts, and their manifests."""
+    """Folders of artifacts, and their manifests. Raises VitrineError for one of an older format: what
+    was generated in it cannot be searched."""
     for path in sorted(manifest.parent for manifest in folder.rglob(MANIFEST)):
         try:
             yield path, read_manifest(path)
+        except OlderFormatError as error:
+            raise VitrineError(
+                f"{path} is of an older format, in which users cannot be found; nothing was removed. Remove "
+                "that folder, or erase the user with the Vitrine that wrote it."
+            ) from error
         except VitrineError:
             continue  # another tool's manifest, or one that no run would read either
 

@@ -89,8 +89,12 @@ def image_users(image: Path) -> tuple[set[str], str | None]:
 
 
 def _has_unknown_users(image: Path) -> bool:
-    """Whether an image is a contact sheet that does not name its users."""
-    return image.name == "contact-sheet.png" and "Users" not in verify(image).metadata
+    """Whether a generated image does not say whose it is: a contact sheet without its users, or an image
+    with the metadata of an earlier version."""
+    if METADATA_FIELD.encode() not in image.read_bytes():
+        return False
+    metadata = verify(image).metadata
+    return "Users" not in metadata and (image.name == "contact-sheet.png" or "User" not in metadata)
 
 
 def _user_column(schema: pa.Schema) -> str | None:

@@ -185,7 +185,9 @@ def test_an_index_of_another_recommender_is_refused(
 ) -> None:
     index = run_indexing(IndexConfig("flat"), run, tmp_path / "index")
     other = extend(run, tmp_path / "other").path
-    with pytest.raises(VitrineError, match=r"is an index of the recommender .*; make one of it"):
+    with pytest.raises(
+        VitrineError, match=r"is an index of the recommender .*; build one: vitrine index"
+    ):
         recommend(other, history="w00001", index=index)
     trainer = replace(settings.trainer, seed=5)
     again = run_finetuning(replace(settings, trainer=trainer), tmp_path / "seed", build_trainer)

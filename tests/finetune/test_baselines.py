@@ -154,7 +154,7 @@ def test_the_selected_neighbours_rank_validation_best(
             for (k, shrink), value in every.items()
             if given.k in (None, k) and given.shrink in (None, shrink)
         }
-        chosen = fitted.facts["k"], fitted.facts["shrink"]
+        chosen = fitted.metrics["k"], fitted.metrics["shrink"]
         assert fitted.validation_ndcg == pytest.approx(max(allowed.values()))
         assert allowed[chosen] == pytest.approx(fitted.validation_ndcg)
 

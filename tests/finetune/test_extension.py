@@ -173,7 +173,7 @@ def test_the_command_reports_kept_added_and_removed_items(
     arguments = ["extend", str(whole), "--catalog", str(smaller), "--output", str(tmp_path / "out")]
     assert main(arguments) == 0
     output = capsys.readouterr()
-    assert output.err.startswith("77 items as they were, 0 added, 3 removed; ")
+    assert output.err.startswith("77 items unchanged, 0 added, 3 removed; ")
     assert output.out.strip() == str(tmp_path / "out")
     assert main(["extend", str(whole), "--output", str(whole)]) == 2
     assert "is the recommender itself" in capsys.readouterr().err
@@ -200,7 +200,7 @@ def test_an_empty_history_gets_popular_items(
     counts = train_counts(whole)
     assert main(["recommend", str(whole), "--history", "", "--k", "3"]) == 0
     output = capsys.readouterr()
-    assert output.err == "no history to go by: these are the items taken most often in training\n"
+    assert output.err == "no history: these are the most popular items of training\n"
     listed = [line.split()[2] for line in output.out.splitlines()[1:]]
     assert [counts[rows[item]] for item in listed] == sorted(counts)[::-1][:3]
     assert main(["recommend", str(whole), "--history", "w00001", "--k", "3"]) == 0

@@ -138,7 +138,7 @@ def test_each_way_fits_another_recommender(settings: FinetuneConfig, tmp_path: P
         ),
         (
             {"missing_modality": MissingModalityConfig(percent=5), "vectors": "v"},
-            "know of every image; leave out",
+            "contain every image; leave out",
         ),
         (
             {"missing_modality": MissingModalityConfig(percent=5, modality="imag")},

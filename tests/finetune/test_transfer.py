@@ -237,7 +237,9 @@ def test_an_encoder_without_an_interaction_sketch_is_refused(
     ) as staging:
         EncoderBundle.load(known.path).save(staging.path)
     older = replace(settings, encoder=str(tmp_path / "older"), transfer="zero-shot")
-    with pytest.raises(VitrineError, match=r"does not say what it was pretrained on \(no seen"):
+    with pytest.raises(
+        VitrineError, match=r"does not say what it was pretrained on \(no interaction_sketch"
+    ):
         run_finetuning(older, tmp_path / "shop", build_trainer)
     run_finetuning(replace(older, allow_seen=True), tmp_path / "shop", build_trainer)
 

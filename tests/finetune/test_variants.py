@@ -22,24 +22,24 @@ from tests.finetune.test_transfer import LLAMA, build_trainer, ranks_as_it_did
 
 
 @pytest.mark.parametrize("transfer", ["frozen", "lora", "full", "scratch"])
-@pytest.mark.parametrize("reader", ["hstu", "decoder", "pretrained decoder"])
+@pytest.mark.parametrize("kind", ["hstu", "decoder", "pretrained decoder"])
 def test_any_sequence_encoder_ranks_the_same_when_loaded(
-    reader: str, transfer: str, settings: FinetuneConfig, tmp_path: Path
+    kind: str, transfer: str, settings: FinetuneConfig, tmp_path: Path
 ) -> None:
-    user = SequenceConfig(layers=1, heads=2, max_history=6, block="hstu")
-    if reader != "hstu":
-        user = replace(user, block="attention", decoder=LLAMA)
-    if reader == "pretrained decoder":
+    sequence = SequenceConfig(layers=1, heads=2, max_history=6, block="hstu")
+    if kind != "hstu":
+        sequence = replace(sequence, block="attention", decoder=LLAMA)
+    if kind == "pretrained decoder":
         torch.manual_seed(5)
         AutoModel.from_config(make_config({**LLAMA, "vocab_size": 9})).save_pretrained(
             tmp_path / "m"
         )
-        user = replace(user, decoder={}, model=str(tmp_path / "m"))
-    config = replace(settings, user=user, transfer=transfer)
+        sequence = replace(sequence, decoder={}, model=str(tmp_path / "m"))
+    config = replace(settings, sequence=sequence, transfer=transfer)
     output = run_finetuning(config, tmp_path / "run", build_trainer)
-    shop = ranks_as_it_did(output, settings)
-    assert shop.max_history == 6
-    if transfer == "lora" and reader == "pretrained decoder":
+    ranker = ranks_as_it_did(output, settings)
+    assert ranker.max_history == 6
+    if transfer == "lora" and kind == "pretrained decoder":
         with safe_open(output / "adapter" / "adapter_model.safetensors", "pt") as adapter:
             stored = list(adapter.keys())
             names = [name for name in stored if "decoder.model" in name]

@@ -272,6 +272,20 @@ def test_an_artifact_under_an_unknown_key_is_refused_in_one_line(
     assert "\n" not in str(one.value)
 
 
+def test_an_artifact_of_an_older_format_stops_the_erasure_in_one_line(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "texts"
+    with write_artifact(folder, "texts") as staging:
+        pq.write_table(pa.table({"person": [pseudonymize("a")]}), staging / "texts.parquet")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"format_version": 2}))
+    with pytest.raises(
+        VitrineError, match=r"texts is of an older format.*nothing was removed"
+    ) as one:
+        forget("a", tmp_path / "runs")
+    assert "\n" not in str(one.value)
+    assert (folder / "texts.parquet").exists()
+
+
 def test_rows_without_a_stored_key_need_the_signing_key_of_then(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -237,4 +237,4 @@ def test_an_erased_user_is_on_no_page_and_the_page_is_rewritten_without(
     assert {path.relative_to(finished).parts[0] for path in done.mentions} == {"world"}
     page = write_report(load_settings(PipelineConfig, CONFIG, []), finished, {}).read_text()
     assert story["user"] not in page
-    assert page.count('class="person"') == 1
+    assert page.count('class="user"') == 1
