@@ -124,7 +124,7 @@ def _check_extensible(artifact: Artifact, recommender: str | Path, output: str |
     if config["features"] not in ("content", "content+id"):
         raise VitrineError(
             f"{recommender} knows its items by features '{config['features']}', which say nothing of "
-            "an item it has not met; fine-tune with --features content or content+id"
+            "a new item; fine-tune with --features content or content+id"
         )
     if Path(output).resolve() == artifact.path:
         raise VitrineError(f"{output} is the recommender itself; give another --output")

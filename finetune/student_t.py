@@ -7,7 +7,7 @@ TERMS = 500
 
 
 def two_sided_p(t: float, degrees_of_freedom: float) -> float:
-    """P(|T| ≥ |t|) with `freedom` > 0 degrees of freedom, not necessarily a whole number."""
+    """P(|T| ≥ |t|) with `degrees_of_freedom` > 0, not necessarily a whole number."""
     if math.isinf(t):
         return 0.0
     return _incomplete_beta(

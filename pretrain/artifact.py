@@ -30,9 +30,9 @@ SEQUENCE_FOLDER = "sequence_encoder"
 
 @contextmanager
 def without_bars(logging: ModuleType = logging) -> Iterator[None]:
-    """Switches the progress bars off: what lies in an artifact loads in an instant.
+    """Disables progress bars inside the block, since an artifact's models load at once.
 
-    `logging` is that of transformers or of diffusers.
+    `logging` is the logging module of transformers or of diffusers.
     """
     was_shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
@@ -50,7 +50,7 @@ class EncoderBundle:
     encoder: ItemEncoder
     sequence_encoder: SequenceEncoder
     processors: dict[str, Processor]
-    """By modality, for those that need one: tokenizers, feature extractors."""
+    """Modality → its tokenizer or feature extractor, for modalities that need one."""
 
     def content_loader(
         self, catalog: Catalog, permutation: NDArray[np.int64] | None = None
@@ -58,8 +58,8 @@ class EncoderBundle:
         return ItemContentLoader(catalog, self.encoder.kinds, self.processors, permutation)
 
     def save(self, folder: Path) -> None:
-        """Hugging Face layout: the encoder in `folder`, the sequence encoder in `folder/sequence_encoder`,
-        what reads a modality in `folder/processors/<modality>`."""
+        """Saves in Hugging Face layout: the item encoder in `folder`, the sequence encoder in
+        `folder/sequence_encoder`, processors in `folder/processors/<modality>`."""
         with without_bars():
             for model, place in (
                 (self.encoder, folder),
@@ -143,7 +143,7 @@ def _check_names(modalities: dict[str, ModalityConfig], settings: EncoderConfig)
 
 
 def open_encoder(folder: str | Path) -> tuple[Artifact, EncoderBundle]:
-    """A verified encoder artifact and its parts."""
+    """The verified encoder artifact of `folder`, and its models and processors."""
     if not str(folder):
         raise VitrineError(
             "no encoder given; pass the folder that `vitrine pretrain` made: --encoder FOLDER"

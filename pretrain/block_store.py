@@ -58,7 +58,7 @@ class BlockStore:
         return array
 
     def _mark_all_pending(self) -> None:
-        """What was done went into a file that is gone."""
+        """Marks all blocks as pending, since a file with their rows is gone."""
         if self.done.any():
             self.done[:] = 0
             self.done.flush()
@@ -99,7 +99,7 @@ class BlockStore:
     def fill_once(
         self, write: Callable[[NDArray[np.int64]], None], title: str, *, progress: bool = True
     ) -> None:
-        """`fill` by one process at a time: those that come later wait, and find it done."""
+        """As `fill`, by one process at a time: later ones wait, and find all blocks done."""
         if not self.is_complete:
             with FileLock(self.folder / "lock"):
                 self.fill(write, title, progress=progress)

@@ -36,7 +36,7 @@ class AttentionBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-        """`mask` bool (rows, length, length): what each place sees."""
+        """`mask` bool (rows, length, length): the positions that each position attends to."""
         rows, length, width = x.shape
         y = self.attention_norm(x)
         shape = (rows, length, self.num_heads, width // self.num_heads)
@@ -53,9 +53,10 @@ class AttentionBlock(nn.Module):
 class HstuBlock(nn.Module):
     """A hierarchical sequential transduction unit (Zhai et al., 2024, eqs. 1–3).
 
-    Attention by SiLU instead of a softmax, which keeps how much was seen, gated elementwise. Rotary
-    positions stand in for its bias of relative positions; there is none of times, which batches
-    do not carry. A sum over the places seen is divided by their number, as rows are packed.
+    Attention weights are SiLU instead of softmax, so they keep the intensity of a preference; the output
+    is gated elementwise. Rotary positions replace the paper's relative position bias; there is no time
+    bias, because batches hold no times. A sum over positions is divided by their number, as rows are
+    packed.
     """
 
     def __init__(self, width: int, num_heads: int, dropout: float) -> None:
@@ -85,9 +86,9 @@ BLOCKS: dict[str, type[nn.Module]] = {"attention": AttentionBlock, "hstu": HstuB
 class MeanResidual(nn.Module):
     """Adds a correction to the recency-weighted mean of the history's item vectors.
 
-    From little data the mean of a user's items is hard to beat, as simple methods often are
-    (Ludewig and Jannach, 2018, show it of neighbours against recurrent networks): a sequence
-    encoder that starts as the mean has only to learn a correction.
+    With little data the mean of a user's items is a strong baseline, as simple methods often are
+    (Ludewig and Jannach, 2018: neighbours against recurrent networks). A sequence encoder that starts
+    as the mean only has to learn a correction.
     """
 
     def __init__(self, width: int, recency: float = 0.0, correction: float = 0.1) -> None:

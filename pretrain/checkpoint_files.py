@@ -14,7 +14,7 @@ from catalog.errors import VitrineError
 CHECKPOINT_NAME = r"step=(\d+)"
 """Pattern of a checkpoint folder's name."""
 CHECKPOINT_MANIFEST = "checkpoint.json"
-"""In a checkpoint: its step, the ranks and strategy that wrote it, size and sha256 of each file."""
+"""Manifest of a checkpoint: its step, number of ranks, strategy, and size and sha256 of each file."""
 
 
 def list_checkpoints(work: Path) -> list[Path]:
@@ -23,7 +23,7 @@ def list_checkpoints(work: Path) -> list[Path]:
         entries = list((work / "checkpoints").iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return []
-    except OSError as error:  # not the same as none: the user decides whether to start again
+    except OSError as error:  # there may be checkpoints: the user decides whether to start again
         raise VitrineError(
             f"the checkpoints in {work} cannot be listed ({error}); make the folder readable, and start "
             "the same command again"

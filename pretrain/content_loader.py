@@ -27,8 +27,8 @@ BLOCK = 256
 class ItemContentLoader:
     """Item rows → the encoder's inputs.
 
-    `order`, a permutation of the items, makes the shuffled-features control: item i is read as if
-    it were item order[i].
+    `permutation` of the items gives the shuffled-features control: item i is read as if it were item
+    permutation[i].
     """
 
     def __init__(
@@ -48,21 +48,21 @@ class ItemContentLoader:
         self.cached: dict[str, NDArray[np.floating]] = {}
 
     def keep_modalities(self, names: set[str]) -> None:
-        """From now on the items have only these modalities."""
+        """Restricts the items to these modalities from now on."""
         for name in self.kinds.keys() - names:
             self.drop_modality(name, np.ones(self.catalog.num_items, dtype=np.bool_))
 
     def drop_modality(self, name: str, items: NDArray[np.bool_]) -> None:
-        """From now on the modality `name` is missing for `items`, bool (num_items,)."""
+        """Makes the modality `name` missing for `items`, bool (num_items,), from now on."""
         self.dropped[name] = items
 
     def use_cached_features(self, name: str, vectors: NDArray[np.floating]) -> None:
-        """From now on what the tower says of a modality, (num_items, tower width), comes in its
-        inputs' stead; a text's tokens come, too: there are losses that tell them."""
+        """Returns the tower's cached features of a modality, (num_items, tower width), instead of its inputs
+        from now on; a text's tokens are still returned, since some losses predict them."""
         self.cached[name] = vectors
 
     def for_modality(self, name: str) -> "ItemContentLoader":
-        """One of this modality alone, of each item's own, from the same files."""
+        """A loader of this modality alone, without permutation, from the same files."""
         alone = copy.copy(self)
         alone.kinds, alone.sources = {name: self.kinds[name]}, {name: self.sources[name]}
         alone.permutation, alone.dropped, alone.cached = None, {}, {}
@@ -79,7 +79,7 @@ class ItemContentLoader:
         return content
 
     def prefetch(self, items: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Reads ahead what `read` will be asked for; int (n,), the tokens each item costs."""
+        """Loads `items` ahead of `read`; returns int (n,), the number of tokens of each item."""
         if self.permutation is not None:
             items = self.permutation[items]
         costs = np.zeros(len(items), dtype=np.int64)
@@ -92,13 +92,13 @@ class ItemContentLoader:
         return costs
 
     def release(self) -> None:
-        """Lets go of memory that only mirrors files."""
+        """Releases memory that only mirrors files."""
         for source in self.sources.values():
             source.release()
 
     def duplicate_groups(self) -> NDArray[np.int64]:
-        """int64 (num_items,): one number for items that are listed twice (see `pretrain.duplicates`): equal
-        in category and in all that the encoder reads.
+        """int64 (num_items,): a group number that duplicate items share (see `pretrain.duplicates`): their
+        category and all content that the encoder reads are equal.
 
         Computed once for the catalog's items and what is read of them, and cached.
         """
@@ -124,8 +124,8 @@ class ItemContentLoader:
         return np.load(kept, allow_pickle=False)
 
     def _other_content(self) -> NDArray[np.uint64]:
-        """(num_items,): equal where two items' categories are equal, and, to the byte, all that the
-        encoder reads of them but text and picture."""
+        """A hash of each item's category and of all content that the encoder reads except text and image:
+        uint64 (num_items,)."""
         num_items = self.catalog.num_items
         categories = self.catalog.column("category")
         keys = np.array(
@@ -155,7 +155,7 @@ class ItemContentLoader:
 def with_cached_features(
     inputs: dict[str, Tensor], vectors: NDArray[np.floating], rows: NDArray[np.int64]
 ) -> dict[str, Tensor]:
-    """A modality's inputs with what its tower says of the items at `places` instead of what it reads."""
+    """A modality's inputs, with the cached `vectors` of the items `rows` instead of the tower's inputs."""
     rows = present_rows(inputs["present"].numpy(), rows)
     text_inputs = {key: inputs[key] for key in (*TOKENS, "present") if key in inputs}
     return {
@@ -165,7 +165,7 @@ def with_cached_features(
 
 
 def without(inputs: dict[str, Tensor], dropped: Tensor) -> dict[str, Tensor]:
-    """A modality's inputs once the items `lost`, bool (n,), no longer have it."""
+    """A modality's inputs with the modality missing for the items `dropped`, bool (n,)."""
     present = inputs["present"]
     kept = ~dropped[present]
     if not kept.any():  # a stand-in row where no item has the modality
@@ -175,7 +175,7 @@ def without(inputs: dict[str, Tensor], dropped: Tensor) -> dict[str, Tensor]:
 
 
 def to_device(content: Content, device: torch.device, dtype: torch.dtype | None = None) -> Content:
-    """On the device, numbers with a fractional part as `dtype` where one is given."""
+    """`content` on `device`, floating-point tensors cast to `dtype` if one is given."""
     return {
         name: {
             key: value.to(device, dtype if value.is_floating_point() else None)

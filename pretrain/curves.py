@@ -28,7 +28,7 @@ class CurveRecorder(pl.Callback):
             for name, value in trainer.callback_metrics.items():
                 points = self.curves.setdefault(name, [])
                 new = not points or points[-1][0] != trainer.global_step
-                if new and math.isfinite(float(value)):  # a step that was left out has no loss
+                if new and math.isfinite(float(value)):  # a skipped step has no loss
                     points.append([trainer.global_step, float(value)])
 
     def save(self, path: Path) -> None:

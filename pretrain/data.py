@@ -26,7 +26,7 @@ class PretrainBatch:
     segments: Tensor
     """int (rows, row_length)."""
     slots: Tensor
-    """int (rows, row_length): which row of `content` each slot reads."""
+    """int (rows, row_length): the row of `content` with each slot's item."""
     links: Tensor
     """int (rows, row_length): see `StepOutputs.links`."""
     content: Content
@@ -96,7 +96,7 @@ class PretrainData(pl.LightningDataModule):
         return PretrainBatch(items, segments, slots, links, content)
 
     def brief_batch(self) -> PretrainBatch:
-        """Two slots: enough to say which weights a step reads (`pretrain.unused_parameters`)."""
+        """A batch of two slots: enough to find the weights a step uses (`pretrain.unused_parameters`)."""
         items, segments, links = self.rows[0]
         return self.collate([(items[:2], segments[:2], links[:2])])
 
@@ -119,7 +119,7 @@ def log_sampling_chance(
     edges: NDArray[np.int32] | None = None,
     edges_share: float = 0.0,
 ) -> NDArray[np.float32]:
-    """log of the chance that a slot holds each item, float32 (num_items,)."""
+    """Log of the probability that a slot holds each item: float32 (num_items,)."""
     counts = split.train_counts.astype(np.float64)
     chance = (1 - uniform_share - edges_share) * counts / max(1.0, counts.sum())
     if edges is not None and edges.size and edges_share:

@@ -21,7 +21,7 @@ def gather_rows(rows: Tensor) -> Tensor:
     """All ranks' `rows` (n, …), same n on each, in rank order: (ranks · n, …).
 
     Gradients flow back to the rank each row came from; dropping them would divide the gradient by
-    the number of ranks (a fault found in released recommenders).
+    the number of ranks (a bug of released recommenders).
     """
     _, ranks = world()
     if ranks == 1:
@@ -39,7 +39,7 @@ class _GatherRows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> Tensor:
-        """Every rank has a share of every row's gradient; each gets the whole of its own rows."""
+        """Sums the gradients of all ranks, and returns those of this rank's own rows."""
         (outer,) = upstream
         rank, ranks = world()
         shares = list(outer.contiguous().chunk(ranks))
@@ -81,7 +81,7 @@ def broadcast_rows(rows: Tensor, source: int) -> None:
 
 
 def _sendable(tensor: Tensor) -> Tensor:
-    """On the device of the process group: after a fit a module is on the CPU, which NCCL cannot send from."""
+    """`tensor` on the process group's device: after a fit modules are on the CPU, which NCCL cannot use."""
     return tensor.cuda() if dist.get_backend() == "nccl" and not tensor.is_cuda else tensor
 
 
@@ -92,7 +92,7 @@ class Ring:
         self.rank, self.size = world()
 
     def pass_on(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """The tensors of the previous rank; same shapes and types on every rank, no gradient."""
+        """Returns the previous rank's tensors; shapes and types are equal on all ranks, without gradient."""
         if self.size == 1:
             return tensors
         tensors = tuple(tensor.contiguous() for tensor in tensors)

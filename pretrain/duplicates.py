@@ -1,7 +1,7 @@
 """Duplicate items: finds items that are listed twice (same text, visually equal image, same other content).
 
-A duplicate drawn into the same batch would be a negative that deserves to win. Duplicates share a
-number, and the objectives leave a query's duplicates out of its softmax as they do the item itself.
+A duplicate in the same batch would be a false negative. Duplicates share a group number, and the objectives
+mask a query's duplicates in its softmax as they do the item itself.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,14 +15,14 @@ from catalog.hashing import hash64
 from catalog.progress import track
 
 FIELDS = (8, 7)
-"""Columns and rows a picture is reduced to; neighbours in a row are compared."""
+"""Columns and rows an image is reduced to; neighbours in a row are compared."""
 FIELDS_APART = 4
-"""So many of the 49 comparisons may differ between two copies of one picture."""
+"""How many of the 49 comparisons may differ between two copies of one image."""
 BANDS = FIELDS_APART + 2
-"""Of so many bands of the bits, prints at most `FIELDS_APART` bits apart share two entirely."""
+"""Bands of the bits: hashes at most `FIELDS_APART` bits apart have two bands in common."""
 BAND_BITS = 9
 COLOURS_APART = 10
-"""So many of 255 levels may each channel's mean differ: the same shirt in red is another item."""
+"""How far, of 255 levels, each channel's mean may differ: the same shirt in red is another item."""
 
 
 def duplicate_groups(
@@ -31,12 +31,12 @@ def duplicate_groups(
     picture_of: Callable[[int], NDArray[np.uint8] | None],
     others: NDArray[np.uint64] | None = None,
 ) -> NDArray[np.int64]:
-    """int64 (num_items,): equal for duplicates, otherwise distinct. One pass; 40 bytes an item.
+    """A group number for each item, int64 (num_items,): equal for duplicates, otherwise distinct.
 
-    Duplicates have the same text but for case and spaces, pictures alike but for scaling and
-    recompression, or both none, and the same number in `others` (num_items,), which stands for all
-    else that tells items apart. An item without text is never a duplicate: a plain background
-    looks like another.
+    Duplicates have texts that differ at most in case and spaces, images that differ at most by scaling and
+    recompression (or no images), and the same number in `others` (num_items,), a hash of all other
+    content. An item without text is never a duplicate, because plain backgrounds look alike. Takes one
+    pass and 40 bytes per item.
     """
     texts = np.zeros(num_items, dtype=np.uint64)
     prints = np.zeros(num_items, dtype=np.uint64)
@@ -60,9 +60,9 @@ def duplicate_groups(
 def _join(
     members: NDArray[np.int64], prints: NDArray[np.uint64], colours: NDArray[np.float32]
 ) -> NDArray[np.int64]:
-    """Each of `members`, which differ in nothing but pictures, joins the first one it looks like.
+    """Assigns each of `members`, which differ at most in their images, to the first with a similar image.
 
-    Only the few are compared that share two bands of their prints and about the same red.
+    Only images whose hashes share two bands, and whose mean red is about equal, are compared.
     """
     alike: dict[tuple[int, int, int], list[int]] = {}
     without_picture = -1
@@ -94,19 +94,19 @@ def _join(
 
 
 def _pairs_of_bands(bits: int) -> Iterator[tuple[int, int]]:
-    """A key for each two of the bands."""
+    """A key for each pair of bands."""
     for pair, (one, other) in enumerate(combinations(range(BANDS), 2)):
         high, low = (bits >> (BAND_BITS * band) & ((1 << BAND_BITS) - 1) for band in (one, other))
         yield pair, high << BAND_BITS | low
 
 
 def mix_hash(key: int, content: bytes) -> int:
-    """The 64-bit `key` of an item once `content`, too, tells it from others."""
+    """The 64-bit hash of `key` and `content` together."""
     return hash64(key.to_bytes(8, "big") + content)
 
 
 def text_hash(text: str) -> int:
-    """64 bits, never 0; equal for texts that differ in case and spaces alone."""
+    """A 64-bit hash of a text, never 0; equal for texts that differ in case and spaces alone."""
     return hash64(normalize_text(text).encode()) | 1
 
 
@@ -115,7 +115,7 @@ def normalize_text(text: str) -> str:
 
 
 def difference_hash(picture: NDArray[np.uint8]) -> tuple[int, NDArray[np.float32]]:
-    """Of a picture (height, width, 3): 49 bits of difference hash, and each channel's mean."""
+    """The 49-bit difference hash of an image (height, width, 3), and each channel's mean."""
     grey = Image.fromarray(picture).convert("L").resize(FIELDS, Image.Resampling.BOX)
     lighter = np.diff(np.asarray(grey, dtype=np.int16), axis=1) > 0
     bits = int.from_bytes(np.packbits(lighter).tobytes(), "big") >> (-lighter.size % 8)

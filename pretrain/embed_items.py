@@ -1,4 +1,4 @@
-"""Embeds items with an encoder, in batches of similar length, on one rank or shared out over all."""
+"""Embeds items with an encoder, in batches of similar length, on one rank or distributed over all."""
 
 from collections.abc import Callable, Iterator
 from operator import attrgetter

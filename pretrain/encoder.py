@@ -1,4 +1,4 @@
-"""The item encoder: whatever an item has → one vector. Knows nothing about histories."""
+"""The item encoder: modality fusion of an item's content into one vector. Knows nothing about histories."""
 
 from dataclasses import dataclass
 from itertools import combinations
@@ -23,19 +23,19 @@ class ItemVectors:
     projected_embeddings: Tensor
     """(n, m, width): modality embeddings behind projection heads, unit length, zero where missing."""
     modality_embeddings: Tensor
-    """(n, m, width): each modality as the fusion reads it, zero where the modality is missing."""
+    """(n, m, width): the inputs of the fusion, zero where the modality is missing."""
     present: Tensor
     """bool (n, m)."""
     visible_mask: Tensor
     """bool (n, m): present and not hidden by modality dropout."""
     token_nll: Tensor | None = None
-    """(n, 2): summed negative log-likelihood and number of the text's tokens; where
-    the text tower has a head for that."""
+    """(n, 2): summed negative log-likelihood and number of the text's tokens; None unless the text tower
+    has a language modelling head."""
 
 
 class ItemEncoderConfig(PretrainedConfig):
-    """`modalities`: of each its `name` and what `pretrain.modalities.Modality` knows of it. A list:
-    the fusion tells them apart by their places, and a saved mapping comes back in another order."""
+    """`modalities`: the `name` and the `Modality.spec` of each. It is a list because the fusion identifies
+    modalities by position, and a saved mapping may be loaded in another order."""
 
     model_type = "vitrine-item-encoder"
 
@@ -55,7 +55,7 @@ class ItemEncoderConfig(PretrainedConfig):
 class MaskedGate(nn.Module):
     """Gated mean over the modalities an item has (UniSRec's adaptor, MISSRec's fusion).
 
-    An item with none of them gets a learned vector of its own, never a neighbour's.
+    An item without any modality gets a learned vector.
     """
 
     def __init__(self, width: int, num_modalities: int) -> None:
@@ -65,7 +65,7 @@ class MaskedGate(nn.Module):
         self.nothing = nn.Parameter(torch.randn(width) * 0.02)
 
     def forward(self, embeddings: Tensor, present: Tensor) -> Tensor:
-        """`parts` (n, modalities, width), `present` bool (n, modalities). Returns (n, width)."""
+        """`embeddings` (n, modalities, width), `present` bool (n, modalities). Returns (n, width)."""
         logits = self.score(embeddings).squeeze(-1) + self.prior
         anything = present.any(dim=1, keepdim=True)
         logits = logits.masked_fill(~present & anything, float("-inf"))
@@ -75,9 +75,9 @@ class MaskedGate(nn.Module):
 
 
 class ItemEncoder(PreTrainedModel):
-    """A tower for each modality, projections to a shared width, masked gated fusion.
+    """A tower for each modality, projections to a shared width, and masked gated fusion.
 
-    `from_pretrained` and `save_pretrained` as for any transformers model.
+    `from_pretrained` and `save_pretrained` work as for any transformers model.
     """
 
     config_class = ItemEncoderConfig
@@ -97,39 +97,39 @@ class ItemEncoder(PreTrainedModel):
             if self.tower_name(name) == name:
                 self.towers[name] = kind.build_tower(pretrained.get(name, ""))
             self.projections[name] = Projection(kind.width, config.width)
-            # Contrast between modalities keeps what both show and drops the rest; behind a head of
-            # its own (Chen et al., 2020) it leaves the rest in what is fused.
+            # A cross-modal loss keeps only what both modalities share; on a projection head of its
+            # own (Chen et al., 2020) it leaves the rest in the fused embeddings.
             self.heads[name] = nn.Linear(config.width, config.width)
         self.gate = MaskedGate(config.width, len(self.kinds))
         self.post_init()
 
     @property
     def modalities(self) -> list[str]:
-        """Their names; a place in this list is a place in `ItemVectors`."""
+        """Names of the modalities, in the order of `ItemVectors`."""
         return list(self.kinds)
 
     @property
     def pairs(self) -> list[tuple[int, int]]:
-        """Every two modalities, by their places."""
+        """All pairs of modalities, by their positions."""
         return list(combinations(range(len(self.kinds)), 2))
 
     def tower_name(self, name: str) -> str:
-        """The modality whose tower reads this one: itself, unless it was told to share."""
+        """The modality whose tower encodes this one: itself, unless it shares another's tower."""
         return self.kinds[name].spec.get("shares") or name
 
     @property
     def text(self) -> tuple[str, Text] | None:
-        """The first modality that is text: its name and kind."""
+        """Name and `Text` of the first text modality; None without one."""
         texts = ((name, kind) for name, kind in self.kinds.items() if isinstance(kind, Text))
         return next(texts, None)
 
     def _init_weights(self, module: nn.Module) -> None:
-        # Towers initialise themselves when they are built (or bring trained weights); only the
-        # projections and the gate are ours, and torch's own initialisation suits them.
+        # Towers initialise themselves when they are built (or have pretrained weights); projections and
+        # gate keep torch's own initialisation.
         return
 
     def forward(self, content: Content) -> ItemVectors:
-        """Encodes n items, given as `pretrain.modalities.Content` says."""
+        """The `ItemVectors` of n items, whose content is a `pretrain.modalities.Content`."""
         embeddings, masks = [], []
         token_nll = None
         for name, kind in self.kinds.items():
@@ -158,14 +158,14 @@ class ItemEncoder(PreTrainedModel):
         )
 
     def read(self, name: str, content: Content) -> Tensor:
-        """What its tower makes of one modality: a row (tower width) for each item that has it."""
+        """The tower's output for one modality: (k, tower width), a row for each item that has it."""
         if CACHED_FEATURES in content[name]:
             return content[name][CACHED_FEATURES]
         inputs = {key: value for key, value in content[name].items() if key != "present"}
         return self.kinds[name].encode(self.towers[self.tower_name(name)], inputs)
 
     def _hide_some(self, present: Tensor) -> Tensor:
-        """Modality dropout: now and then hides one modality of an item that has several."""
+        """Modality dropout: hides one modality, at random, of items that have several."""
         rate = self.config.modality_dropout
         if not self.training or rate == 0 or present.shape[1] < 2:
             return present

@@ -1,4 +1,4 @@
-"""Vectors straight from towers, any layer and pooling: an encoder's own, or any model by its name."""
+"""Extracts embeddings from single towers, at any layer and pooling: an encoder's own, or any model's."""
 
 from dataclasses import replace
 
@@ -13,14 +13,14 @@ from pretrain.towers import scatter_present
 
 
 class Extractors:
-    """The extractors of one pass, by name. Those of the encoder's towers read what the encoder reads."""
+    """The extractors of one pass, by name. Those of the encoder's towers share the encoder's inputs."""
 
     def __init__(
         self, settings: dict[str, ExtractConfig], bundle: EncoderBundle | None, catalog: Catalog
     ) -> None:
         self.names = list(settings)
         self.kinds: dict[str, Modality] = {}
-        """Of those that bring a tower of their own; to be read beside the encoder's modalities."""
+        """Modalities of extractors with a tower of their own; read beside the encoder's modalities."""
         self.processors: dict[str, Processor] = {}
         self._reading: dict[str, tuple[str, Modality, nn.Module]] = {}
         for name, config in settings.items():
@@ -65,11 +65,11 @@ class Extractors:
         return config.modality, kind, encoder.towers[encoder.tower_name(config.modality)]
 
     def width(self, name: str) -> int:
-        """Of what this extractor gives."""
+        """Width of this extractor's vectors."""
         return self._reading[name][1].width
 
     def __call__(self, name: str, content: Content) -> tuple[Tensor, Tensor]:
-        """(n, width), zero where absent, and bool (n,), who has it."""
+        """Vectors (n, width), zero where the modality is missing, and bool (n,), where it is present."""
         modality, kind, tower = self._reading[name]
         inputs = {key: value for key, value in content[modality].items() if key != "present"}
         present = content[modality]["present"]

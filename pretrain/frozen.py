@@ -65,7 +65,7 @@ def cache_frozen_features(
 
 
 def _key(encoder: ItemEncoder, name: str, catalog: Catalog) -> str:
-    """Equal where the same weights encode the same content in the same way."""
+    """The cache key of a tower: equal if the same weights encode the same content in the same way."""
     spec = json.dumps([catalog.content_fingerprint, encoder.kinds[name].spec], sort_keys=True)
     digest = hashlib.blake2b(spec.encode(), digest_size=12)
     weights = encoder.towers[encoder.tower_name(name)].state_dict()

@@ -1,10 +1,10 @@
 """Gradient caching (GradCache): items are encoded in micro-batches, and the loss is that of the whole batch.
 
 Contrastive losses need large batches, whose tower activations do not fit. GradCache (Gao et al., 2021) embeds
-without gradient, takes the loss on the vectors, and runs the towers again for each part. Here all of
-that is one step of the backward pass, which gives each weight one gradient: one part's activations
-alive at a time, and the dropout of the first run (its random state is kept). So DDP and ZeRO reduce
-it once, as ever, and nothing needs `no_sync`, which ZeRO-2 and 3 lack.
+without gradient, takes the loss on the vectors, and runs the towers again for each micro-batch. Here this is
+one autograd function whose backward pass returns one gradient per weight: only one micro-batch's activations
+are alive at a time, and the stored random state repeats the dropout of the first run. So DDP and ZeRO reduce
+each gradient once, as usual, without `no_sync`, which ZeRO-2 and 3 lack.
 """
 
 from collections.abc import Iterator
@@ -43,8 +43,8 @@ def check_micro_batches(encoder: ItemEncoder, num_micro_batches: int) -> None:
 def enable_activation_checkpointing(encoder: ItemEncoder) -> None:
     """Turns on activation (gradient) checkpointing in each layer of each tower.
 
-    Under ZeRO-3, caching needs it too: what is computed again keeps the weights that were gathered
-    for it until its part is done, which without this would be nearly all of them.
+    Under ZeRO-3 gradient caching needs it, too: without it the recomputation of a micro-batch would hold
+    nearly all gathered weights until it ends.
     """
     for tower in encoder.towers.values():
         if isinstance(tower, PreTrainedModel) and tower.supports_gradient_checkpointing:
@@ -52,7 +52,7 @@ def enable_activation_checkpointing(encoder: ItemEncoder) -> None:
 
 
 def check_compiled(compiled: bool, strategy: str) -> None:
-    """VitrineError where towers cannot be compiled."""
+    """Raises VitrineError if towers cannot be compiled."""
     if compiled and strategy.startswith("zero3"):
         raise VitrineError(
             "data.compile is true, but under ZeRO-3 weights come and go between layers, which a "
@@ -63,10 +63,10 @@ def check_compiled(compiled: bool, strategy: str) -> None:
 def encode_in_micro_batches(
     encoder: ItemEncoder, content: Content, num_micro_batches: int
 ) -> ItemVectors:
-    """As `encoder(content)`, in `parts` micro-batches one after the other.
+    """As `encoder(content)`, in `num_micro_batches` micro-batches one after the other.
 
-    `parts` must be the same on every rank: under ZeRO-3 each pass through a tower is one all ranks
-    take together.
+    `num_micro_batches` must be equal on all ranks: under ZeRO-3 all ranks run each forward pass of a
+    tower together.
     """
     if num_micro_batches == 1:
         return encoder(content)
@@ -77,8 +77,8 @@ def encode_in_micro_batches(
 
     shares = list(split_content(content, num_micro_batches))
     if is_sharded(encoder):
-        # A weight is whole only while its layer runs, so its gradient cannot be passed on: each part
-        # is a checkpoint of its own, and keeps the skeleton of its graph.
+        # A weight is gathered only while its layer runs, so an autograd function cannot return its
+        # gradient: each micro-batch is an activation checkpoint instead.
         encoded = [checkpoint(encode, share, use_reentrant=False) for share in shares]
         return ItemVectors(*_joined(encoded))  # type: ignore[arg-type]
     weights = [weight for weight in encoder.parameters() if weight.requires_grad]
@@ -86,15 +86,15 @@ def encode_in_micro_batches(
 
 
 class _GradCache(torch.autograd.Function):
-    """The parts' vectors, joined. Weights that these do not depend on get a gradient of zero, for
-    ZeRO waits for one from every weight that may have one."""
+    """The micro-batches' vectors, concatenated. Weights that they do not depend on get a gradient of zero,
+    since ZeRO waits for the gradient of every trainable weight."""
 
     @staticmethod
     def forward(ctx: Any, encode: Any, shares: list[Content], *weights: Tensor) -> Any:
         device = next(iter(shares[0].values()))["present"].device
         ctx.encode, ctx.shares, ctx.weights = encode, shares, weights
         ctx.cuda = [device] if device.type == "cuda" else []
-        # No cache of what was cast: made without gradient, it would serve others who want one.
+        # No cache of cast weights: cast here without gradient, they would be reused where one is needed.
         ctx.casting = {
             "device_type": device.type,
             "dtype": torch.get_autocast_dtype(device.type),
@@ -126,7 +126,7 @@ class _GradCache(torch.autograd.Function):
                 _set_random_state(state, ctx.cuda)
                 with torch.enable_grad(), torch.autocast(**ctx.casting):
                     encoded = ctx.encode(share)
-                # What frozen weights alone have made wants none.
+                # Outputs of frozen weights alone need no gradient.
                 needed = [column for column in outer if encoded[column].requires_grad]
                 gradients = torch.autograd.grad(
                     [encoded[column] for column in needed],

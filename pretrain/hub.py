@@ -1,6 +1,6 @@
-"""Loads third-party models by a Hugging Face name or folder; whatever goes wrong is one line.
+"""Loads third-party models by a Hugging Face name or folder; errors are reported in one line.
 
-Remote code of a model is never run.
+A model's remote code is never run.
 """
 
 from collections.abc import Iterable, Iterator
@@ -27,20 +27,20 @@ OFFSET_POSITIONS = {
     *("roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "data2vec-text", "ibert"),
     *("roberta-prelayernorm", "xlm-roberta-xl", "xmod", "esm", "luke"),
 }
-"""Towers whose first position stands behind that of padding, as fairseq counts."""
+"""Towers whose positions start after the padding index, as in fairseq."""
 TEXTS_TRIED = 200
 
 
 @contextmanager
 def one_line_errors(what: str, remedy: str) -> Iterator[None]:
-    """What another library raises inside, as one line: "`what`: its reason; `remedy`"."""
+    """Turns exceptions of other libraries inside the block into VitrineError "`what`: reason; `remedy`"."""
     try:
         yield
     except VitrineError:
         raise
     except (
         Exception
-    ) as error:  # libraries raise nearly every kind for a file that is not as it should be
+    ) as error:  # libraries raise nearly every kind of exception for a malformed file
         reason = one_line_message(error)
         if OWN_CODE in str(error):
             reason = "it comes with code of its own, which Vitrine does not run"
@@ -75,10 +75,10 @@ def make_config(values: dict[str, Any], what: str = "tower") -> PretrainedConfig
 
 
 def read_model(name: str, auto: Any = AutoModel, what: str = "the model", **options: Any) -> Any:
-    """A model with its weights, in float32 unless `options` say otherwise.
+    """A model with its pretrained weights, in float32 unless `options` override it.
 
-    VitrineError also where weights are not there, which would begin at random without a word. (A
-    pooler may: a tower's is never read.)
+    Raises VitrineError also if weights are missing, which transformers would initialise at random. (A
+    pooler's may be missing: a tower's pooler is never used.)
     """
     with _reading(what, name):
         model, info = auto.from_pretrained(
@@ -110,10 +110,10 @@ def read_tokenizer(name: str) -> PreTrainedTokenizerBase:
 def check_tokenizer(
     tokenizer: PreTrainedTokenizerBase, name: str, texts: Iterable[str], vocab_size: int | None
 ) -> None:
-    """That it reads some of `texts`, and has no token that the model `name` lacks.
+    """Raises VitrineError unless the tokenizer knows words of `texts`, and the model `name` all its tokens.
 
-    Where a checkpoint brings no tokenizer, transformers makes an empty one, to which every text is the
-    same.
+    For a checkpoint without tokenizer files transformers returns an empty tokenizer, which encodes every
+    text alike.
     """
     tried = list(islice((text for text in texts if text.strip()), TEXTS_TRIED))
     unknown: Any = tokenizer.unk_token_id
@@ -136,7 +136,7 @@ def check_tokenizer(
 
 
 def check_length(config: PretrainedConfig, max_tokens: int) -> None:
-    """That texts of `max_tokens` have a place each in the tower."""
+    """Raises VitrineError if the tower has fewer positions than `max_tokens`."""
     places = getattr(config, "max_position_embeddings", None)
     if not isinstance(places, int) or places <= 0:  # relative positions
         return
@@ -150,10 +150,10 @@ def check_length(config: PretrainedConfig, max_tokens: int) -> None:
 
 
 def read_image_normalization(name: str) -> tuple[list[float], list[float]]:
-    """What pictures are centred on and divided by, (3,) each, as the checkpoint's processor says.
+    """Mean and standard deviation for image normalisation, (3,) each, of the checkpoint's processor.
 
-    VitrineError where it says nothing, or not of three colours: guessed values would shift every
-    picture.
+    Raises VitrineError if they are missing or not of three channels: guessed values would shift all
+    images.
     """
     with _reading("the preprocessor_config.json of", name):
         known, _ = BaseImageProcessor.get_image_processor_dict(name)
@@ -174,6 +174,6 @@ def read_image_normalization(name: str) -> tuple[list[float], list[float]]:
 
 
 def read_feature_extractor(name: str) -> Any:
-    """What makes of sound what the model reads."""
+    """The audio feature extractor of a model."""
     with _reading("the feature extractor of", name):
         return AutoFeatureExtractor.from_pretrained(name, trust_remote_code=False)

@@ -18,7 +18,7 @@ def add_lora(tower: nn.Module, name: str, rank: int) -> None:
 
 
 def merge_lora(model: nn.Module) -> None:
-    """Adds all updates to the weights and takes the adapters out; a no-op where there are none."""
+    """Merges all low-rank updates into the weights and removes the adapters; a no-op without any."""
     if not any("lora_" in name for name, _ in model.named_parameters()):
         return
     from peft.tuners.tuners_utils import BaseTunerLayer

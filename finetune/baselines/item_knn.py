@@ -16,7 +16,7 @@ TRIED_K, TRIED_SHRINK = (20, 50, 100, 200, 500), (0.0, 10.0, 30.0, 100.0)
 DEFAULT_K, DEFAULT_SHRINK = 100, 10.0
 """Values without validation targets."""
 MOST_KEPT = 2**27
-"""Maximum number of neighbours of all items block_cosines: 1.5 GB."""
+"""Maximum number of neighbours of all items together: 1.5 GB."""
 DENSE_BYTES = 64 * 2**20
 """Memory of one block of the item × item matrix."""
 PAIRS_AT_ONCE = 2**20

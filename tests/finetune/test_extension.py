@@ -163,7 +163,7 @@ def test_who_knows_items_by_id_alone_refuses_in_one_line(
     run = run_finetuning(config, tmp_path / "run", build_trainer)
     assert main(["extend", str(run), "--output", str(tmp_path / "out")]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert f"features '{features}', which say nothing of an item it has not met" in line
+    assert f"features '{features}', which say nothing of a new item" in line
     assert not (tmp_path / "out").exists()
 
 
