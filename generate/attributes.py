@@ -1,7 +1,7 @@
-"""Which columns of the items table are attributes: few distinct, short values."""
+"""Finds the attribute columns of the items table: few distinct, short values."""
 
 # pyright: reportAttributeAccessIssue=false
-# pyarrow makes the functions of its compute module when it is imported; no checker sees them.
+# pyarrow creates the functions of pyarrow.compute at import; type checkers do not see them.
 
 from collections.abc import Iterator
 
@@ -23,7 +23,7 @@ MIN_LIMIT = 20
 
 
 def attribute_columns(catalog: Catalog) -> Iterator[tuple[str, pa.ChunkedArray]]:
-    """Name and text of each column of the items table that holds an attribute: few short values."""
+    """Yields the name and the text values of each attribute column of the items table."""
     roles = catalog.roles.get("items", {})
     named = {roles.get(role) for role in ("item_id", "title", "image")}
     most = max(MIN_LIMIT, MAX_SHARE * catalog.num_items)

@@ -47,14 +47,14 @@ class BatchJob:
     """Kind of the artifact, and stem of its parquet file."""
     schema: pa.Schema
     generate_rows: Callable[[NDArray[np.int64]], list[Row]]
-    """Rows of users (users,) → their output rows."""
+    """User rows (users,) → their output rows."""
     count: Callable[[pa.Table], Mapping[str, int]]
     """Output rows → counts that the manifest sums up."""
 
 
 @dataclass(frozen=True)
 class ItemSelection:
-    """Which items are generated for each user: the top k of their ranking, or fixed ones."""
+    """The items to generate for each user: the top k of their ranking, or the same items for all."""
 
     top_k: int = 0
     rows: Sequence[int] = ()
@@ -62,10 +62,10 @@ class ItemSelection:
 
 
 def init_processes() -> "PartialState":
-    """accelerate's state of this process among those started together."""
+    """Returns accelerate's `PartialState`: rank, device and barriers of the processes started together."""
     from accelerate import PartialState
 
-    # A long timeout: a process waits for others that have more parts left.
+    # A long timeout: a process that finishes early waits for those with more parts left.
     return PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=7))
 
 
@@ -132,14 +132,14 @@ def _join_parts(
 
 
 def read_rows(folder: str | Path, kind: str) -> pa.Table:
-    """The rows of an artifact that `run_batch_job` wrote."""
+    """Reads the rows of an artifact that `run_batch_job` wrote."""
     return pq.read_table(open_artifact(Path(folder), kind=kind).path / f"{kind}.parquet")
 
 
 def build_requests(
     catalog: Catalog, ranker: Ranker, users: NDArray[np.int64], items: ItemSelection, seed: int
 ) -> list[GenerationRequest]:
-    """Requests of these users, in their order; each seed depends on `seed`, user and item alone."""
+    """Generation requests for `users`, in their order; each seed depends on `seed`, user and item alone."""
     histories = [np.asarray(catalog.interactions.history(user)) for user in users]
     states = ranker.user_states(histories)
     requests = []
@@ -169,7 +169,7 @@ def parse_items(text: str, catalog: Catalog) -> ItemSelection:
 
 
 def read_users(file: str, catalog: Catalog) -> NDArray[np.int64]:
-    """Rows of the users listed in a file, one id on each line; of all users where `file` is empty."""
+    """Returns the user rows of the ids in `file`, one on each line; all user rows where `file` is empty."""
     if not file:
         return np.arange(catalog.num_users)
     path = Path(file)

@@ -18,7 +18,7 @@ NOISE = 1e-10
 
 
 class Ranker(Protocol):
-    """A trained recommender, as `generate` sees it."""
+    """The interface of a trained recommender that the generators use."""
 
     width: int
     item_vectors: NDArray[np.float32]
@@ -52,7 +52,7 @@ class VectorTokens(nn.Module):
         self.width = width
         self.num_tokens = num_tokens
         self.register_buffer("mean", torch.zeros(width))
-        # Unit vectors have entries near 1/√width; the layer wants them near 1.
+        # Entries of unit vectors are near 1/√width; the linear layer expects inputs near 1.
         self.register_buffer("whitener", width**0.5 * torch.eye(width))
         self.project = nn.Linear(width, num_tokens * token_width)
         self.norm = nn.LayerNorm(token_width)

@@ -10,7 +10,8 @@ class BatchJobConfig:
     generator: str = ""
     """Folder of a generator artifact."""
     recommender: str = ""
-    """A recommender extended from the one the generator was trained with, to know its items."""
+    """Folder of a recommender extended from the generator's own (`vitrine extend`), for a catalog with new
+    items; empty: the generator's own."""
     items: str = "top:3"
     """Items for each user: `top:K` for the best K of their ranking, or item ids separated by commas."""
     users: str = ""
@@ -28,7 +29,7 @@ class ShowcaseConfig:
     catalog: CatalogConfig = field(default_factory=CatalogConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
     num_users: PositiveInt = 6
-    """Users on the page."""
+    """Users shown on the page."""
     items_per_user: PositiveInt = 2
     """Items with a text and an image for each of them."""
     num_scored_users: PositiveInt = 240
@@ -36,4 +37,4 @@ class ShowcaseConfig:
     ground_truth: str = ""
     """Folder of the demo world's ground truth; empty where it is unknown."""
     seed: Seed = 0
-    """Chooses users, swapped users and noise."""
+    """Seed of the choice of users, of swapped users and of the noise."""

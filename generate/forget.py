@@ -47,9 +47,9 @@ class ErasureReport:
     caches: list[Path] = field(default_factory=list)
     """Converted catalogs removed; they are converted again from what the shop stores by then."""
     trained: list[Path] = field(default_factory=list)
-    """Artifacts below the folder whose training may have seen the user."""
+    """Artifacts below the folder whose training data may include the user; not changed."""
     mentions: list[Path] = field(default_factory=list)
-    """Files that still contain the user's id, but were not generated for them, such as the shop's own."""
+    """Files that contain the user's id but are no generated output, such as the shop's own; not removed."""
 
 
 def forget(user: str, folder: Path, key_files: Sequence[str | Path] = ()) -> ErasureReport:
@@ -109,7 +109,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _remove_partial_files(folder: Path) -> None:
-    """Removes what killed writers have left beside artifacts and in work folders."""
+    """Removes partial files of killed processes, beside artifacts and in work folders."""
     for partial in folder.rglob(".*-*"):
         name, found, _ = partial.name[1:].rpartition(".partial-")
         if not found:

@@ -45,7 +45,7 @@ def key_file() -> Path:
 
 
 def user_key() -> UserKey:
-    """The key in use; created where there is none yet."""
+    """Returns the key in use; creates it where there is none yet."""
     return _ring(key_file())[0]
 
 
@@ -66,7 +66,7 @@ def known_keys(files: Iterable[str | Path] = ()) -> list[UserKey]:
 
 
 def rotate_user_key() -> UserKey:
-    """Puts a new key above those that are there; returns it."""
+    """Key rotation: writes a new key above the existing ones and returns it; the old ones are retired."""
     file, new = key_file(), secrets.token_bytes(32)
     keys = [new, *(key.secret for key in _ring(file))]
     try:
@@ -86,7 +86,7 @@ def _ring(file: Path) -> tuple[UserKey, ...]:
             try:
                 os.link(partial, file)
             except FileExistsError:
-                pass  # another process was first, and its key holds
+                pass  # another process created the file first; its key is used
             finally:
                 partial.unlink()
     except OSError as error:
@@ -120,7 +120,7 @@ def _read_keys(file: Path) -> list[UserKey]:
 
 
 def _write(file: Path, keys: Iterable[bytes]) -> Path:
-    """Writes keys beside `file`, where nobody else may read them; returns that path."""
+    """Writes keys to a file beside `file` that only its owner may read; returns its path."""
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f"{file.name}.{os.getpid()}")
     with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as opened:

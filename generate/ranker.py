@@ -13,7 +13,7 @@ from finetune.ranker import Ranker, load_ranker
 def load_catalog_and_ranker(
     generator: Artifact, catalog: CatalogConfig | None = None, recommender: str | Path = ""
 ) -> tuple[Catalog, Ranker]:
-    """The catalog and the ranker that a generator artifact was trained with.
+    """Loads the catalog and the ranker that a generator artifact was trained with.
 
     `catalog` overrides where items are read from; `recommender` is the folder of a recommender extended from
     the generator's own. Raises VitrineError for any other recommender: its embeddings are not comparable.

@@ -1,6 +1,6 @@
-"""What a generator is asked for: one text or image, conditioned on a user and an item.
+"""Generation requests: one text or image each, conditioned on a user and an item.
 
-The command line, batch jobs and evaluation all build these requests, and all take them to the same text
+The command line, batch jobs and evaluation all build these requests and pass them to the same text
 generator or image generator.
 """
 
@@ -18,7 +18,7 @@ from generate.conditioning import Ranker
 
 @dataclass(frozen=True)
 class HistoryPrefix:
-    """The first interactions of a user: what is known of them before a point in time."""
+    """The first interactions of a user: their history before a point in time."""
 
     user: int | None = None
     """Row of the user; None: unconditional."""

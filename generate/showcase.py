@@ -41,7 +41,7 @@ MAX_SCORED_TEXTS = 200
 
 @dataclass(frozen=True)
 class Generators:
-    """What the showcase generates with."""
+    """The text writer and the image sampler of the showcase."""
 
     writer: BatchWriter
     sampler: ImageSampler
@@ -118,7 +118,7 @@ def make_gallery(
     folder: Path,
     truth: GroundTruth | None,
 ) -> list[Figures]:
-    """The first of the scored users: history, recommendations, and generated texts and images."""
+    """Entries of `showcase.json` for the first scored users; writes their images into `folder`."""
     catalog, ranker = generators.sampler.catalog, generators.sampler.ranker
     stories: list[Figures] = []
     for index in range(min(config.num_users, len(users))):
@@ -157,7 +157,7 @@ def make_gallery(
 def _items_to_show(
     ranked: list[int], catalog: Catalog, config: ShowcaseConfig, index: int
 ) -> list[int]:
-    """The best recommendation, then random items, for which only the user's taste can speak."""
+    """Item rows: the best recommendation, then random items, which are not chosen by the user's taste."""
     rng = np.random.default_rng([config.seed, index])
     drawn = rng.permutation(catalog.num_items)[: config.items_per_user]
     return [ranked[0], *(int(item) for item in drawn)][: config.items_per_user]

@@ -1,7 +1,7 @@
 """Finds and removes one user in a single file: a table, a JSON file, an image, a page."""
 
 # pyright: reportAttributeAccessIssue=false
-# pyarrow makes the functions of its compute module when it is imported; no checker sees them.
+# pyarrow creates the functions of pyarrow.compute at import; type checkers do not see them.
 
 import html
 import json
@@ -23,11 +23,11 @@ USER_COLUMNS = ("user", "user_id")
 """Columns of our tables that name the user of a row."""
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 TEXT_SUFFIXES = (".csv", ".html", ".json", ".jsonl", ".log", ".md", ".tsv", ".txt", ".yaml", ".yml")
-"""Files that are searched for the user's id although no run of ours wrote them."""
+"""Files that are searched for the user's id although they are no generated output."""
 
 
 class UserNames:
-    """The user's id and their pseudonyms."""
+    """The user's id and all their pseudonyms, to search files for."""
 
     def __init__(self, user: str, keys: Sequence[UserKey]) -> None:
         self.all = frozenset({user, *(key.pseudonym(user) for key in keys)})
@@ -39,7 +39,7 @@ class UserNames:
         )
 
     def occur_in(self, text: str) -> bool:
-        """Whether one of them occurs in a text as a word."""
+        """Whether one of the names occurs in a text as a word."""
         return self._words.search(text) is not None or (
             # Markdown escapes some characters of ids.
             "\\" in text and self._words.search(text.replace("\\", "")) is not None
@@ -47,7 +47,7 @@ class UserNames:
 
 
 def mentions_user(file: Path, names: UserNames) -> bool:
-    """Whether a file that no run of ours wrote for a user contains their id."""
+    """Whether a file that is no generated output contains the user's id or a pseudonym."""
     if file.suffix == ".parquet":
         try:
             return belongs_to_user(file, names)
@@ -60,7 +60,7 @@ def mentions_user(file: Path, names: UserNames) -> bool:
 
 
 def belongs_to_user(file: Path, names: UserNames) -> bool:
-    """Whether anything in a generated file is the user's."""
+    """Whether a generated file has rows, entries or images of the user."""
     if file.suffix == ".parquet":
         column = _user_column(pq.read_schema(file))
         if column is None:
@@ -80,7 +80,7 @@ def belongs_to_user(file: Path, names: UserNames) -> bool:
 def image_users(image: Path) -> tuple[set[str], str | None]:
     """Pseudonyms of the users an image was generated for, and the fingerprint of the key behind them."""
     if METADATA_FIELD.encode() not in image.read_bytes():
-        return set(), None  # an image of the catalog's, not a generated one
+        return set(), None  # an image of the catalog, not a generated one
     metadata = verify(image).metadata
     several = metadata.get("Users")
     users = {str(metadata.get("User") or ""), *(several if isinstance(several, list) else [])}
@@ -89,8 +89,8 @@ def image_users(image: Path) -> tuple[set[str], str | None]:
 
 
 def _has_unknown_users(image: Path) -> bool:
-    """Whether a generated image does not say whose it is: a contact sheet without its users, or an image
-    with the metadata of an earlier version."""
+    """Whether a generated image has no users in its metadata: a contact sheet without its users, or an
+    image with the metadata of an earlier version."""
     if METADATA_FIELD.encode() not in image.read_bytes():
         return False
     metadata = verify(image).metadata

@@ -56,7 +56,7 @@ class GroundTruth:
 
 
 def load_ground_truth(folder: str, catalog: Catalog) -> GroundTruth:
-    """The ground truth of `catalog`, one of the demo world's two shops."""
+    """Loads the ground truth of `catalog`, one of the demo world's two shops."""
     return GroundTruth(
         DemoGroundTruth.load(Path(folder)), catalog.folder.name, catalog.user_ids.tolist()
     )

@@ -1,4 +1,4 @@
-"""Identification: can a text's or image's user be told from other users by the output alone?
+"""Identification: finds the user that a text or image was generated for among random other users.
 
 Each output is scored against its own user and others drawn at random; it counts as identified when its own
 user scores best.
@@ -15,19 +15,19 @@ from finetune.statistics import mean_interval
 from generate.evaluation.intervals import Figures
 
 NUM_CANDIDATES = 20
-"""Users that an output's own user is to be told from, itself included; chance is one in that many."""
+"""Candidate users of each output, its own user included; chance accuracy is 1 / NUM_CANDIDATES."""
 
 
 def draw_candidates(
     users: NDArray[np.integer], num_candidates: int = NUM_CANDIDATES, seed: int = 0
 ) -> NDArray[np.int64]:
-    """Indices of each output's own user, first, and of other users: (len(users), num_candidates)."""
+    """Candidates of each output: index of its own user, then of other users: (len(users), num_candidates)."""
     others = draw_other_users(users, num_candidates - 1, seed)
     return np.concatenate([np.arange(len(users))[:, None], others], axis=1)
 
 
 def draw_other_users(users: NDArray[np.integer], count: int, seed: int) -> NDArray[np.int64]:
-    """For each index `count` indices of other users, none twice: (len(users), count)."""
+    """Draws `count` indices of other users for each index, without replacement: (len(users), count)."""
     rng = np.random.default_rng(seed)
     distinct, first = np.unique(users, return_index=True)
     if len(distinct) <= count:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from finetune.statistics import difference_interval, mean_interval
 
 Figures = dict[str, Any]
-"""Figures as they go into a JSON file."""
+"""Metrics by name, nested, as they are written to a JSON file."""
 
 
 def compare_conditions(values: Mapping[str, NDArray[np.float64]]) -> Figures:

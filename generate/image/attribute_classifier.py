@@ -1,6 +1,6 @@
 """An image attribute classifier: a small CNN trained on the catalog's own labels, to score generated images.
 
-Nothing was conditioned on it. It also reconstructs a small copy of its input, so that its features hold
+No generator is conditioned on it. It also reconstructs a small copy of its input, so that its features hold
 colours and layout that no label names; its accuracy on held-out items is reported.
 """
 
@@ -98,7 +98,7 @@ def train_attribute_classifier(
     progress: bool = True,
     held_out: NDArray[np.integer] | None = None,
 ) -> tuple[ImageAttributeClassifier, dict[str, float]]:
-    """A classifier of this catalog's images, and its accuracy on held-out images, by attribute.
+    """Trains a classifier on this catalog's images; returns it and its held-out accuracy by attribute.
 
     The items `held_out` are held out first, up to half of all images, and a fifth of all at least:
     reference images should not be those that the features were trained on. Raises VitrineError where

@@ -96,5 +96,5 @@ def count_rejected(rows: pa.Table) -> Mapping[str, int]:
 
 
 def read_images(folder: str | Path) -> pa.Table:
-    """The rows of an `images` artifact."""
+    """Reads the rows of an `images` artifact."""
     return read_rows(folder, KIND)

@@ -21,14 +21,14 @@ NEAR_COPY = "a near-copy of a training image"
 
 @dataclass(frozen=True)
 class SampledImage:
-    """What was sampled for one request."""
+    """Result for one request: the selected image, or why there is none."""
 
     image: Image.Image | None
     """None where every candidate was rejected."""
     seed: int
-    """Of the candidate."""
+    """Seed of the selected candidate, or of the request where every candidate was rejected."""
     rejected: str = ""
-    """Reason of the last rejection where there is no image, else ""."""
+    """Reason of the last rejection where `image` is None, else ""."""
 
 
 SampleImages = Callable[[Sequence[int], Sequence[int]], list[Image.Image]]
@@ -37,7 +37,7 @@ SampleImages = Callable[[Sequence[int], Sequence[int]], list[Image.Image]]
 
 @dataclass(frozen=True)
 class CandidateSelection:
-    """How candidates are rejected, and which of the accepted ones is best."""
+    """Best-of-n settings: number of candidates, rejection checks, and the ranker that scores candidates."""
 
     ranker: Ranker
     num_candidates: int = 1

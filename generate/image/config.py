@@ -27,7 +27,7 @@ class CodecConfig:
     overlap: NonNegativeInt = 2
     """Pixels by which a patch reaches into each neighbour, so that no seams show."""
     whitening: Fraction = 0.8
-    """0 keeps the variance of each component, so that the loss is the error in pixels; 1 makes all equal."""
+    """0 keeps the variance of each component: the loss is the error in pixels; 1 makes all equal."""
     fit_images: PositiveInt = 1000
     """Images that the components are fitted to."""
 
@@ -72,7 +72,7 @@ class SamplingConfig:
     num_candidates: PositiveInt = 1
     """Images sampled for each request; the one most similar to item and user is kept (best of n)."""
     reject_near_copies: bool = True
-    """Reject and resample images nearer to a training image than the catalog's own are to each other."""
+    """Reject and resample images that are closer to a training image than catalog images to each other."""
     safety_model: str = ""
     """An image classifier of the Hugging Face hub, or a folder; images to which it gives one of
     `safety_labels` are rejected."""

@@ -1,10 +1,11 @@
 """Training data of the image generator: latents of purchased items, conditioned on a sibling and a state.
 
-The state of a history says little about how the next purchase looks; the state of the purchase itself
-says all of it, in the same directions. So the generator learns from the clear case what a state says of
-looks (self-conditioning), and is used on states of histories. In the other rows the user is known by all
-other purchases of the training part, before and after (the latest, as many as the sequence encoder
-reads). Nothing that a split holds out is in any of them.
+The state of a history predicts little of how the next purchase looks; the state of the purchase itself
+predicts all of it, along the same directions. So most rows are conditioned on the state of the purchase
+itself (self-conditioning), from which the generator learns how a state determines looks; sampling uses
+states of histories. The other rows are conditioned on the state of all other purchases of the user in the
+training part, before and after (the latest, up to the length of the sequence encoder). No row contains
+anything that a split holds out.
 """
 
 from dataclasses import dataclass, replace
@@ -44,9 +45,9 @@ class ImageBatch:
     histories: list[NDArray[np.integer]]
     """Item rows from which each user state is computed, oldest first."""
     self_conditioned: Tensor
-    """bool (batch,): whether that is the purchase itself."""
+    """bool (batch,): whether the history is the purchased item alone."""
     keys: list[int]
-    """Seeds of each row's noise, time and dropped conditions."""
+    """Random seed of each row, for its noise, time and dropped conditions."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class ImageRow:
     condition_item: int
     """Row of the item whose embedding is the condition."""
     self_conditioned: bool
-    """Whether the user state is that of this purchase, or of all others."""
+    """Whether the user state is that of the purchase alone, else that of the user's other purchases."""
     key: int
 
 

@@ -147,9 +147,10 @@ class Denoiser(PixArtTransformer2DModel):
 
 
 def build_denoiser(config: ImageConfig) -> Denoiser:
-    """An untrained denoiser.
+    """Builds an untrained denoiser.
 
-    Cross-attention and the last layer start at zero, as in the paper; diffusers leaves that out.
+    The output layers of cross-attention and the last layer start at zero, as in the paper; diffusers does
+    not initialize them so.
     """
     size, channels = config.denoiser, config.codec.channels
     build: Any = Denoiser  # `wraps` hides its signature from the type checker

@@ -29,13 +29,13 @@ from generate.image.image_encoder import ImageEncoder
 from generate.image.score import Images, compare_users, recent_items
 
 MIN_REFERENCE_IMAGES = 4
-"""Reference images below which there is no distance to them, nor between their halves."""
+"""Fewest reference images for which KID and FID are computed."""
 EARLIER = "Similarity to earlier purchases"
 
 
 @dataclass(frozen=True)
 class EncoderScores:
-    """What an encoder says of generated images."""
+    """Scores of generated images in the features of one encoder."""
 
     metrics: dict[str, Figures]
     """Name → figures under each condition, as in `score.score_pixels`."""

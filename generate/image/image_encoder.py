@@ -1,4 +1,4 @@
-"""Image encoders that score generated images; the generator was conditioned on none of them."""
+"""Image encoders for scoring generated images; no generator is conditioned on them."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -34,7 +34,7 @@ class PretrainedImageEncoder:
     def __init__(self, name: str) -> None:
         """Raises VitrineError where it cannot be loaded."""
         model = read_model(name, what="image_encoder", dtype=torch.float32).eval()
-        self.model = getattr(model, "vision_model", model)  # CLIP's half
+        self.model = getattr(model, "vision_model", model)  # the image half of CLIP
         size = getattr(self.model.config, "image_size", None)
         if self.model.main_input_name != "pixel_values" or not isinstance(size, int):
             raise VitrineError(

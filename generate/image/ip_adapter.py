@@ -40,7 +40,7 @@ BASE_FILE, ADAPTER_FILE, CONDITIONER = "base.json", "adapter.safetensors", "cond
 LORA_TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 """Matrices of the base's attention that LoRA updates."""
 MIN_TIME = 0.002
-"""Times below it are treated as it: the base was not trained at lower noise."""
+"""Smaller times are clamped to it: the base was not trained at lower noise."""
 
 
 class DecoupledCrossAttention(nn.Module):
@@ -121,9 +121,9 @@ class AdaptedDenoiser(nn.Module):
 
     @property
     def latest_time(self) -> float:
-        """The time of the base's greatest noise; it was not trained beyond.
+        """The time of the greatest noise that the base was trained at.
 
-        Where nothing of the image is left by then, a prediction from the noise would be divided by 0.
+        At most 1 − MIN_TIME: with zero terminal SNR, x̂ from a predicted noise would be divided by 0.
         """
         return min(float(self.ratios[-1]), 1 - MIN_TIME)
 
@@ -211,7 +211,7 @@ class AdaptedDenoiser(nn.Module):
 def adapt(
     pipeline: DiffusionPipeline, prompt: str, size: ImageSize, token_width: int, lora: LoraConfig
 ) -> AdaptedDenoiser:
-    """The base of a pipeline with untrained adapters."""
+    """Builds a denoiser from the base of a pipeline, with untrained adapters."""
     embeddings = prompt_embeddings(pipeline, prompt, size)
     network = denoising_network(pipeline)
     return AdaptedDenoiser(network, pipeline.scheduler, embeddings, token_width, lora)
@@ -229,7 +229,7 @@ def save_adapter(
 
 
 def load_adapter(folder: Path) -> tuple[Conditioner, AdaptedDenoiser, VaeCodec]:
-    """What `save_adapter` wrote, on its base; VitrineError where the base cannot be loaded or differs."""
+    """Loads what `save_adapter` wrote, on its base; VitrineError if the base cannot be loaded or differs."""
     base = json.loads((folder / BASE_FILE).read_text())
     pipeline = load_base(base["model"])
     buckets = [(height, width) for height, width in base["resolution_buckets"]]

@@ -21,7 +21,7 @@ SAMPLING_DEFAULTS = "sampling.json"
 def load_image_sampler(
     folder: str | Path, catalog: CatalogConfig | None = None, recommender: str | Path = ""
 ) -> ImageSampler:
-    """The sampler of an image-generator artifact; `catalog` and `recommender` as in
+    """Loads the sampler of an image-generator artifact; `catalog` and `recommender` as in
     `load_catalog_and_ranker`."""
     artifact = open_artifact(Path(folder), kind="image-generator")
     opened, ranker = load_catalog_and_ranker(artifact, catalog, recommender)
@@ -36,13 +36,13 @@ def load_image_sampler(
 
 
 def load_defaults(folder: Path) -> SamplingConfig:
-    """The sampling settings that are saved with an artifact."""
+    """Loads the default sampling settings that are saved with an artifact."""
     settings = json.loads((folder / SAMPLING_DEFAULTS).read_text())
     return SamplingConfig(**settings | {"safety_labels": tuple(settings["safety_labels"])})
 
 
 def load_pipeline(folder: Path) -> PersonalImagePipeline:
-    """The pipeline in the folder of an image-generator artifact."""
+    """Loads the pipeline from the folder of an image-generator artifact."""
     if (folder / BASE_FILE).exists():
         return PersonalImagePipeline(*load_adapter(folder))
     return PersonalImagePipeline.from_pretrained(folder)
@@ -57,7 +57,7 @@ def sample_image(
     output: str | Path | None = None,
     recommender: str | Path = "",
 ) -> Image.Image:
-    """One image from an artifact's folder; for several, keep the `ImageSampler` of `load_image_sampler`.
+    """Samples one image from an artifact's folder; for several, call `load_image_sampler` once.
 
     `output` is a PNG file to write it to, watermarked and signed.
     """

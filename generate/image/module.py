@@ -24,7 +24,7 @@ class ImageModule(pl.LightningModule):
     """Trains conditioner and denoiser, whose EMA (`optimizer.ema_decay`) generates the images."""
 
     frozen_is_unchanged = True
-    """Frozen weights are those it was built with, so checkpoints leave them out."""
+    """Frozen weights keep their initial values, so that checkpoints leave them out."""
 
     def __init__(
         self, conditioner: Conditioner, denoiser: Denoiser | AdaptedDenoiser, config: ImageConfig
@@ -41,11 +41,12 @@ class ImageModule(pl.LightningModule):
         return loss
 
     def flow_matching_loss(self, batch: ImageBatch) -> Tensor:
-        """Flow-matching loss E w(t) ‖x̂(x_t) − x‖². From scratch w = 1: table 1 of Li & He 2025, x for both.
+        """Flow-matching loss E w(t) ‖x̂(x_t) − x‖²: the mean over rows, each at its own time.
 
-        They weight by 1 / t², which makes it a loss of velocities and favours fine detail. In a training
-        of minutes that detail is learned at the expense of the user's colours. A pretrained base has
-        the weights of what it predicts.
+        From scratch w = 1: prediction and loss are both of x (table 1 of Li & He 2025). Their default w =
+        1 / t² is a loss of velocities and favours fine detail; in a training of minutes that detail is
+        learned at the expense of the user's colours. On a pretrained base, w turns the error of x̂ into
+        that of what the base predicts (`loss_weight`).
         """
         latents, device = batch.latents, batch.latents.device
         drop_probs = torch.tensor(self.drop_probs)

@@ -1,4 +1,4 @@
-"""Near-copy check: does a generated image repeat a training image? Compares thumbnails."""
+"""Finds generated images that are near-copies of training images, by the distance of thumbnails."""
 
 import json
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ THUMBNAILS_FILE, THRESHOLD_FILE = "thumbnails.npy", "thumbnails.json"
 
 
 def thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """An image (height, width, 3) as SIDE² · 3 values."""
+    """Downsamples an image (height, width, 3) to SIDE² · 3 values."""
     whole = np.ascontiguousarray(pixels)
     small = cv2.resize(whole, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     return np.asarray(small, np.uint8).ravel()
@@ -40,7 +40,7 @@ class TrainingImageIndex:
     """Root mean square difference (of 255) below which an image counts as a copy."""
 
     def distances(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
-        """Root mean square difference of each image's thumbnail to the nearest of these, of 255."""
+        """Root mean square difference, of 255, of each thumbnail to the nearest training thumbnail."""
         return nearest_distances(np.stack([thumbnail(one) for one in images]), self.thumbnails)
 
     def near_copies(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.bool_]:
@@ -57,7 +57,7 @@ class TrainingImageIndex:
 def save_training_image_index(
     latents: LatentCache, codec: Codec, folder: Path, progress: bool = False
 ) -> None:
-    """Writes what `TrainingImageIndex.load` reads."""
+    """Writes the thumbnails of all training images and the copy threshold, for `TrainingImageIndex.load`."""
     counts = [int((latents.bucket_of == index).sum()) for index in range(len(latents.buckets))]
     file = np.lib.format.open_memmap(
         folder / THUMBNAILS_FILE, mode="w+", dtype=np.uint8, shape=(sum(counts), 3 * SIDE**2)

@@ -24,7 +24,7 @@ order than large ones, and an image would differ in its last bits with the size 
 
 
 class PersonalImagePipeline(DiffusionPipeline):
-    """A diffusers pipeline whose item condition says what is shown and whose user condition says how.
+    """A diffusers pipeline: the item condition determines what is shown, the user condition its style.
 
     `save_pretrained` and `from_pretrained` write and read `model_index.json` with the components beside
     it.
@@ -63,7 +63,7 @@ class PersonalImagePipeline(DiffusionPipeline):
         size: ImageSize | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> list[Image.Image]:
-        """One image for each seed, without watermark.
+        """Samples one image for each seed, without watermark.
 
         `user_states`, `item_vectors`: (num_images, width); `structures` (num_images, CHANNELS, rows,
         columns); None, or a row of zeros, where the condition is absent. An image depends on its own

@@ -1,4 +1,4 @@
-"""Evaluates an image-generator artifact: its scores, and a contact sheet of its images side by side."""
+"""Evaluates an image-generator artifact: writes its scores and a contact sheet of its images."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -79,7 +79,7 @@ def run_image_scores(folder: Path, config: ImageScoreConfig, output: Path) -> Pa
 def build_image_encoder(
     config: ImageScoreConfig, catalog: Catalog, held_out: list[int]
 ) -> tuple[PretrainedImageEncoder | ImageAttributeClassifier, dict[str, float]]:
-    """The encoder that `config` names, or an attribute classifier and its accuracy by attribute."""
+    """Loads the encoder that `config` names, or trains an attribute classifier; its accuracy by attribute."""
     if config.image_encoder:
         return PretrainedImageEncoder(config.image_encoder), {}
     return train_attribute_classifier(
@@ -118,7 +118,7 @@ def score_sampler(
 
 
 def describe_scores(scores: Mapping[str, Any]) -> str:
-    """The main figures as lines to read."""
+    """Returns the main figures as lines of text."""
     return "\n".join(_lines(scores))
 
 

@@ -23,7 +23,7 @@ AREA_TOLERANCE = 0.25
 
 
 class ResolutionBuckets:
-    """What a codec derives from its `config` and its `decode`: resolution buckets and their latent grids."""
+    """Mixin of codecs: resolution buckets and latent grids, from the `config` and `decode` of a codec."""
 
     config: Any  # an attribute here, a property of diffusers' models
 

@@ -42,7 +42,7 @@ KIND = "image-generator"
 
 
 class Networks(NamedTuple):
-    """What a generator consists of."""
+    """The networks of an image generator."""
 
     conditioner: Conditioner
     denoiser: Denoiser | AdaptedDenoiser
@@ -138,7 +138,7 @@ def grid_conditions(ranker: Ranker) -> tuple[Tensor, Tensor]:
 
 
 def build_networks(config: ImageConfig, catalog: Catalog, width: int) -> Networks:
-    """Networks before training, for conditions of `width`: from scratch, or on a pretrained base."""
+    """Builds untrained networks for conditions of `width`: from scratch, or on a pretrained base."""
     if not config.model:
         codec = fit_codec(catalog, config)
         return Networks(build_conditioner(config, width), build_denoiser(config), codec)

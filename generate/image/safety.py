@@ -14,7 +14,7 @@ from pretrain.hub import read_image_normalization, read_model
 from pretrain.modalities.image import normalize_pixels
 
 SafetyCheck = Callable[[Sequence[Image.Image]], list[str]]
-"""Images → for each the reason for its rejection, "" if it is accepted. Any such function serves."""
+"""Images → for each the reason for its rejection, "" if it is accepted."""
 
 
 class SafetyChecker:
@@ -54,7 +54,7 @@ class SafetyChecker:
 
 
 def combine_checks(checks: Sequence[SafetyCheck]) -> SafetyCheck | None:
-    """One check with the first reason that any of them gives; None for no checks."""
+    """Returns one check that gives the first reason of any of `checks`; None for no checks."""
     if not checks:
         return None
 

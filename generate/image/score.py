@@ -1,7 +1,7 @@
 """Scores the personalization of images: conditioned on the user, on another user, and unconditionally.
 
-What is scored is sampled by the `ImageSampler` that serves requests. Ground truth, where there is any, comes
-in as readings of an image.
+Images are sampled by the same `ImageSampler` that serves requests. Ground truth, where it is known, is
+passed as readings of an image.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +28,7 @@ COLOUR_LEVELS = 4
 Images = Mapping[Condition, Sequence[Image.Image]]
 """One image for each user, under each condition."""
 ImageReadings = Mapping[str, Reading[NDArray[np.uint8]]]
-"""Name → what an image should show of its user."""
+"""Name → label to read from an image, and its true value for the user."""
 
 
 def score_images(

@@ -34,7 +34,7 @@ class Siblings:
         for index, column in zip(uncategorized, columns, strict=True):
             near = self.neighbors[int(items[index])]
             siblings[index] = near[column % len(near)]
-        # An item that drew itself takes the next of its category.
+        # Where an item was drawn for itself, the next item of its category is taken.
         repeated = np.flatnonzero((siblings == items) & ~self.without_category[items])
         for index in repeated:
             item = int(items[index])
