@@ -1,7 +1,7 @@
 """Batch generation of images: one for each of every user's best items (see `generate.batch_job`)."""
 
 # pyright: reportAttributeAccessIssue=false
-# pyarrow makes the functions of its compute module when it is imported; no checker sees them.
+# pyarrow creates the functions of pyarrow.compute at import; type checkers do not see them.
 
 from collections.abc import Mapping
 from pathlib import Path

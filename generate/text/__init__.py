@@ -1,4 +1,4 @@
-"""Text generation for a user and an item: training, writing, and scoring what is written."""
+"""Text generation for a user and an item: training, batch generation and scores."""
 
 import importlib
 from typing import Any

@@ -1,7 +1,7 @@
 """Batch generation of texts: one for each of every user's best items (see `generate.batch_job`)."""
 
 # pyright: reportAttributeAccessIssue=false
-# pyarrow makes the functions of its compute module when it is imported; no checker sees them.
+# pyarrow creates the functions of pyarrow.compute at import; type checkers do not see them.
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,7 +27,7 @@ from generate.text.config import TextBatchConfig
 from generate.text.writer import BatchWriter, GeneratedText, load_writer
 
 BATCH_SIZE = 256
-"""Requests that are given to the writer together."""
+"""Requests that are passed to the writer at once."""
 KIND = "texts"
 SCHEMA = pa.schema(
     {
@@ -94,5 +94,5 @@ def count_catalog_texts(rows: pa.Table) -> Mapping[str, int]:
 
 
 def read_texts(folder: str | Path) -> pa.Table:
-    """The rows of a `texts` artifact."""
+    """Reads the rows of a `texts` artifact."""
     return read_rows(folder, KIND)

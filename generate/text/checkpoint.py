@@ -22,27 +22,27 @@ SETTINGS, PROJECTOR, VOCABULARY = (
     "allowed_vocabulary.txt",
 )
 LANGUAGE_MODEL, ADAPTER, TOKENIZER = "language_model", "adapter", "tokenizer"
-"""Folders of a generator's parts."""
+"""Subfolders of a saved generator."""
 
 
 def save_text_generator(generator: TextGenerator, folder: str | Path) -> None:
-    """Writes a folder that `load_text_generator` reads.
+    """Saves a generator to a folder for `load_text_generator`.
 
-    A language model that was built here is stored whole; of a pretrained one the LoRA adapter, and the
-    base's name and fingerprint.
+    A language model built from a config is saved in full; of a pretrained one only the LoRA adapter and the
+    name and fingerprint of the base.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     base, language_model = generator.base, generator.language_model
     if base:
-        # "auto" would ask the hub whether the vocabulary had grown; it never does here.
+        # save_embedding_layers="auto" would query the hub for a grown vocabulary; here it never grows.
         assert generator.adapter == "default", "only a generator that has its base alone is saved"
         language_model.save_pretrained(
             str(folder / ADAPTER),
             state_dict=float32_state(language_model),
             save_embedding_layers=False,
         )
-        # A model card full of placeholders; the artifact's manifest holds the facts.
+        # PEFT writes a model card of placeholders; the artifact's manifest describes the generator.
         (folder / ADAPTER / "README.md").unlink(missing_ok=True)
     else:
         with without_bars():
@@ -68,7 +68,7 @@ def load_text_generator(
 ) -> TextGenerator:
     """Loads a generator in eval mode, on the CPU, in float32.
 
-    `shared_base`: a generator with the same pretrained base, which then is in memory once.
+    `shared_base`: a generator with the same pretrained base, which is then shared in memory.
     """
     folder = Path(folder)
     stored: dict[str, Any] = json.loads((folder / SETTINGS).read_text())

@@ -1,7 +1,7 @@
 """Defence against prompt injection: cleans catalog texts before a language model reads them.
 
-Titles and reviews are data: after cleaning, none of them can address a language model as its user, its
-system prompt or its chat template would.
+Titles and reviews are data: after cleaning, none contains the markup or role names by which a language
+model tells a system prompt, a user turn or a tool call from data.
 """
 
 import re
@@ -9,8 +9,8 @@ import unicodedata
 
 from catalog.columns import cut_title
 
-# Embeddings, overrides and isolates of writing direction: they can make a page show other words
-# than the text contains.
+# Embeddings, overrides and isolates of writing direction (bidi controls): they can make a page show
+# other words than the text contains.
 _DIRECTION_MARKS = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _JOINERS = frozenset("\u200c\u200d")
 _TEMPLATE = re.compile(
@@ -35,13 +35,13 @@ _ROLE = re.compile(
 
 
 def short_title(text: str) -> str:
-    """A clean title, cut to a title's length: the rest is seldom the item's name, and room for prompt
-    injection."""
+    """Cleans a title and truncates it to a title's length: longer ones are rarely an item's name and leave
+    room for prompt injection."""
     return cut_title(clean_text(text))[0]
 
 
 def clean_text(text: str) -> str:
-    """The text on one line, composed (NFC), without prompt injection.
+    """Cleans a text of prompt injection markup and returns it on one line, composed (NFC).
 
     Removes control characters, direction marks, invisible characters, U+FFFD (a replacement for invalid
     bytes) and chat-template markup, and the colon after a role's name.

@@ -25,7 +25,7 @@ def _small_llama() -> dict[str, Any]:
         "intermediate_size": 288,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
-        # Hugging Face's 0.02 suits widths near 1000; here attention would take long to wake.
+        # Hugging Face's 0.02 suits widths near 1000; here attention would stay uniform for many steps.
         "initializer_range": 0.08,
         "max_position_embeddings": 256,
         "tie_word_embeddings": True,
@@ -70,13 +70,13 @@ class TextConfig:
     drop_user: Fraction = 0.1
     """Probability that the user condition of a training text is dropped."""
     drop_item: Fraction = 0.4
-    """Probability that the item condition of a training text is dropped, so that the user must explain it."""
+    """Probability that the item condition of a training text is dropped; high, so that the user is used."""
     max_tokens: PositiveInt = 64
     """Longest training text, in tokens, its end token included."""
     batch_size: PositiveInt = 32
     """Texts in one step on each device."""
     workers: NonNegativeInt = 0
-    """Loader processes."""
+    """Data loader processes."""
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(learning_rate=5e-3))
     trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(max_steps=1000))
 
@@ -96,7 +96,7 @@ class WriteConfig:
     catalog's texts and reviews support. A text with an unsupported claim is generated again; after
     `max_attempts` its supported sentences are kept, or the catalog's own text is the fallback."""
     max_attempts: PositiveInt = 8
-    """With `verify_claims`: most texts that are generated for one request."""
+    """With `verify_claims`: texts that are generated for one request, at most."""
     engine: Literal["vitrine", "vllm"] = "vitrine"
     """Inference engine: our own decoder, or vLLM on a GPU (the vllm extra)."""
 
@@ -104,24 +104,24 @@ class WriteConfig:
 @dataclass(frozen=True)
 class TextBatchConfig(BatchJobConfig):
     task: str = "description"
-    """What to write."""
+    """Writing task: title, description, review …, one that the generator was trained on."""
     write: WriteConfig = field(default_factory=WriteConfig)
 
 
 @dataclass(frozen=True)
 class TextScoreConfig:
     num_users: PositiveInt = 500
-    """Most test targets over which the likelihood of true texts is scored."""
+    """Test targets over which the likelihood of true texts is scored, at most."""
     num_generated: NonNegativeInt = 200
-    """Most test targets over which generated texts are scored."""
+    """Test targets over which generated texts are scored, at most."""
     num_sample_users: NonNegativeInt = 3
-    """Users side by side in samples.md, each with a text about the next item of each."""
+    """Users in the tables of samples.md: one column each, with texts about the next items of all of them."""
     text_encoder: str = ""
-    """A text encoder on the Hugging Face hub, or a folder, that nothing was conditioned on, to measure
-    similarity to items and histories; tf-idf similarity is measured in any case."""
+    """A text encoder of the Hugging Face hub, or a folder, that no generator was conditioned on, to measure
+    similarity to items and histories; tf-idf similarity is always measured."""
     ground_truth: str = ""
     """Folder of the demo world's ground truth; empty where it is unknown."""
     seed: Seed63 = 0
-    """Chooses users, swapped users and noise."""
+    """Seed of the choice of users, of swapped users and of the sampling."""
     write: WriteConfig = field(default_factory=WriteConfig)
     """With `verify_claims`, the fallback rate of verified texts is scored as well."""

@@ -1,4 +1,4 @@
-"""Feeds the text generator: true texts with the user and the item they belong to, conditions dropped."""
+"""Training data of the text generator: true texts with their user and item, with condition dropout."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -34,7 +34,7 @@ class TextBatch(NamedTuple):
     token_ids: Tensor
     """int (batch, longest): the history as text, then the text; padded with −100."""
     labels: Tensor
-    """The same, with −100 for the history."""
+    """int (batch, longest): `token_ids` with −100 for the history, which the loss ignores."""
 
     @property
     def num_samples(self) -> int:
@@ -49,14 +49,14 @@ class TextRow:
     keep_user: bool
     keep_item: bool
     lora_only: bool
-    """Whether the row is of `lora_steps`: the user is given by the history as text alone, the item not."""
+    """Whether the row belongs to `lora_steps`: conditioned on the history as text only, without the item."""
 
 
 class TextRows(Dataset[TextRow]):
-    """Texts to learn from: tasks alternate, each in endless shuffled passes over its own texts.
+    """An endless dataset of training texts: tasks alternate, each in shuffled epochs over its own texts.
 
-    Row r is a function of (seed, r) alone, with the conditions it drops: any rank can make any row, and a
-    run that resumes at row r reads exactly what it would have read. Each condition is dropped
+    Row r and the conditions it drops depend on (seed, r) alone: any rank can read any row, and a run that
+    resumes at row r reads exactly the rows of an uninterrupted one. Each condition is dropped
     independently, so that all four combinations are trained.
     """
 
@@ -69,14 +69,14 @@ class TextRows(Dataset[TextRow]):
         drop_item: float = 0.0,
     ) -> None:
         self.num_lora_only = 0
-        """Rows, from the first on, that are of `lora_steps`."""
+        """Number of rows, from the first on, that belong to `lora_steps`."""
         self.texts = texts
         self.pairs = pairs
         self.tasks = tuple(texts.tasks)
         self.seed = seed
         self.drop_probs = (drop_user, drop_item)
         self.indices = [np.flatnonzero(texts.has_text(task, pairs)) for task in texts.tasks]
-        """Of each task: indices of the pairs that have a text, (num_texts,)."""
+        """For each task: indices (num_texts,) of the pairs that have a text."""
         self._orders: dict[int, tuple[int, NDArray[np.int64]]] = {}
 
     @property
@@ -113,7 +113,7 @@ class TextRows(Dataset[TextRow]):
 
 
 class TextData(pl.LightningDataModule):
-    """Reads the training part of each history, and nothing else."""
+    """Lightning data module; reads only the training part of each history."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """Autoregressive decoding with a KV cache and continuous batching; knows nothing about users or items.
 
-Requests of any length share a batch. One that ends, or is cancelled, makes room for the next at once,
-so that a batch never waits for its longest text.
+Requests of any length share a batch. When one ends or is cancelled, the next one in the queue takes its
+slot at the next step, so a batch never waits for its longest text.
 """
 
 from collections import deque
@@ -19,7 +19,7 @@ class DecodingRequest:
     """One text to decode."""
 
     prefix: Tensor
-    """float (length, width): the embeddings that the text continues."""
+    """float (length, width): prompt embeddings, which the text continues."""
     seed: int
     temperature: float = 0.7
     """0 is greedy decoding."""
@@ -40,8 +40,8 @@ class _ActiveRequest:
 class Decoder:
     """Decodes requests with continuous batching, at most `max_batch_size` at a time.
 
-    Each request draws from a random generator of its own and attends to nothing of the others, so in
-    float32 its tokens do not depend on what else is in the batch. Rows are aligned at their newest token;
+    Each request has its own random generator and attends only to its own tokens, so in float32 its tokens
+    do not depend on the rest of the batch. Rows are aligned at their newest token;
     padding before a shorter one is masked. The KV cache is shared; the model's attention must reach back
     to the beginning (no sliding windows).
     """
@@ -54,7 +54,7 @@ class Decoder:
         forbidden: Sequence[int] = (),
         max_batch_size: int = 32,
     ) -> None:
-        """`end` and `forbidden` are token ids: what ends a text, and what is never generated."""
+        """`end`: id of the end token; `forbidden`: ids of tokens that are never generated."""
         self.model = language_model
         self.end = end
         self.forbidden = list(forbidden)
@@ -62,11 +62,11 @@ class Decoder:
         self.queue: deque[_ActiveRequest] = deque()
         self.active: list[_ActiveRequest] = []
         self.cache: Any = DynamicCache()
-        """KV cache; of each layer: keys and values (active, heads, length, head width)."""
+        """KV cache: for each layer keys and values (active, heads, length, head width)."""
         self.lengths = torch.empty(0, dtype=torch.long)
         """(active,): length of each request's own part of the cache."""
         self.logits = torch.empty(0)
-        """(active, vocabulary): of each request's next token."""
+        """(active, vocabulary): logits of each request's next token."""
         self.num_submitted = 0
 
     def submit(self, request: DecodingRequest) -> int:
@@ -78,7 +78,7 @@ class Decoder:
         return number
 
     def cancel(self, number: int) -> None:
-        """Removes a request; its place is free for the next step. One that has ended is ignored."""
+        """Cancels a request, which frees its slot; does nothing for one that has ended."""
         self.queue = deque(row for row in self.queue if row.number != number)
         self._keep([index for index, row in enumerate(self.active) if row.number != number])
 
@@ -141,7 +141,7 @@ class Decoder:
         return tokens
 
     def _admit(self) -> None:
-        """Prefills the prefixes of requests for which there is room, and joins them to the batch."""
+        """Prefills queued requests for the free slots and adds them to the batch."""
         new = [
             self.queue.popleft()
             for _ in range(min(self.max_batch_size - len(self.active), len(self.queue)))
@@ -197,7 +197,7 @@ class Decoder:
         }
 
     def _keep(self, rows: list[int]) -> None:
-        """Drops all other rows, and the part of the KV cache that only they needed."""
+        """Keeps `rows` of the batch; drops the other rows, and the KV cache columns that only they used."""
         if len(rows) == len(self.active):
             return
         self.active = [self.active[row] for row in rows]
@@ -212,7 +212,7 @@ class Decoder:
 
 
 def concatenate_left_padded(one: Tensor, other: Tensor) -> Tensor:
-    """Rows of both, (rows, heads, length, width), the shorter padded on the left with zeros."""
+    """Concatenates (rows, heads, length, width) by rows; the shorter is zero-padded on the left."""
     longest = max(one.shape[-2], other.shape[-2])
     padded = [nn.functional.pad(part, (0, 0, longest - part.shape[-2], 0)) for part in (one, other)]
     return torch.cat(padded)

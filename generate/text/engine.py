@@ -1,7 +1,7 @@
 """vLLM as inference engine on GPUs, with the same prefix embeddings (the `vllm` extra).
 
-It samples in its own way: a request with its seed is deterministic there too, but gives another text than
-our own decoder.
+vLLM has its own sampler: the same request with the same seed gives the same text again, but another one
+than `Decoder`.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ NUM_SEEDS = 2**31
 def vllm_engine(
     generator: TextGenerator, folder: Path, **options: Any
 ) -> Callable[[Sequence[DecodingRequest]], list[list[int]]]:
-    """A function like `Decoder.generate`; `folder` is the generator's, `options` are those of `vllm.LLM`.
+    """Returns a function like `Decoder.generate`; `folder` is the generator's, `options` are for `vllm.LLM`.
 
     Raises VitrineError where vLLM is not installed.
     """

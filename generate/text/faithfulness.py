@@ -2,14 +2,14 @@
 
 A claim is a value of one of the catalog's attributes, a number, or a distinctive word: one that some items'
 texts contain and most do not, or one on which reviews of the same item agree. Evidence for an item is its
-text, its attributes, its price and the training reviews of it; and what reviews say of items that share a
-trait: a coat may be called "oak-coloured" or "a bargain" if reviewers say so of what the shop calls timber,
-or sells as cheaply. All other words (phrasing, feelings) claim nothing.
+text, its attributes, its price and its training reviews, and the words that reviews use for items with the
+same trait: a coat may be called "oak-coloured" or "a bargain" if reviewers use these words for items that
+the shop calls timber, or that cost as little. Other words (phrasing, feelings) are no claims.
 
-A negated claim is not supported by an affirmed one, nor the reverse, as far as English says so
-(`generate.text.negation`); a number has the unit or currency beside it (`generate.text.quantities`). What no
-item's text says, such as a certificate, is no distinctive word and is not detected: the check knows what the
-catalog leaves open or contradicts, and no more.
+A negated claim is not supported by an affirmed one, nor the reverse; negation is detected in English only
+(`generate.text.negation`). A number has the unit or currency beside it (`generate.text.quantities`).
+Limitation: a word that no item's text contains, such as the name of a certificate, is not distinctive, so an
+invented claim of that kind is not detected.
 """
 
 import math
@@ -33,27 +33,28 @@ from generate.text.scripts import UNSPACED, UNSPACED_CHARACTER, unspaced_words
 
 Verdict = Literal["supported", "unsupported", "contradicts"]
 AGREEMENT = 2.0
-"""A review word is a claim if another review of the same item has it so many times as often as by chance."""
+"""Lift above which a review word is a claim: how often two reviews of one item share it, over chance."""
 MIN_COUNT = 5
-"""Pairs of reviews of one item that must agree on a word before it counts as a claim."""
+"""Least number of review pairs (of the same item) that share a word, for it to count as a claim."""
 MIN_RELATIVE_SHARE = 0.5
-"""A trait implies a word that reviews use of it so often, relative to the trait that most implies it."""
+"""A trait implies a word only if the share of its reviews with the word is at least this fraction of the
+largest such share of any trait."""
 MIN_LIFT, MIN_DEVIATIONS = 1.5, 4.0
-"""And so many times as often as of all items, by so many standard deviations of chance."""
+"""Least lift over all items, and least standard deviations above chance, for a trait to imply a word."""
 PRICE_BANDS = 8
 """Price quantiles among items of one category."""
 MAX_COMPARED_REVIEWS = 50_000
-"""Reviews that are compared, evenly spaced over the items."""
+"""Reviews that are compared, at most, evenly spaced over the items."""
 MAX_ITEM_REVIEWS = 50
-"""Reviews of an item that are read."""
+"""Reviews that are read of one item, at most."""
 MAX_TRAITS = 12
-"""Distinctive words of an item's text that imply others, the rarest."""
+"""Distinctive words of an item's text that are traits, at most: the rarest."""
 
 
 @dataclass(frozen=True)
 class Claim:
     words: str
-    """As in the text; after "not" where the text negates it."""
+    """The words of the text; with "not" before them where the text negates them."""
     verdict: Verdict
     about: str
     """The attribute, "number", or "word"."""
@@ -82,7 +83,7 @@ class ClaimChecker:
         return [text for row in rows if self.texts and (text := self.texts[row])]
 
     def check(self, text: str, item: int) -> list[Claim]:
-        """Every claim in `text`, as it would be about `item` (its row)."""
+        """Extracts all claims in `text` and checks them against the evidence for `item` (its row)."""
         evidence = self._evidence(int(item))
         lowered = text.lower()
         values = self.keyword_index.attribute_values(item)
@@ -112,13 +113,13 @@ class ClaimChecker:
         return all(claim.verdict == "supported" for claim in self.check(text, item))
 
     def is_distinctive(self, word: str) -> bool:
-        """Whether items differ in the word."""
+        """Whether a word is distinctive: a claim that needs evidence (see the module docstring)."""
         return not self._distinctive.isdisjoint(forms(word))
 
     def _verdict(
         self, phrase: str, values: dict[str, list[str]], evidence: "_Evidence", negated: bool
     ) -> tuple[Verdict, str]:
-        """Verdict on an attribute's value, and the attribute."""
+        """Verdict on an attribute value in a text, and the name of the attribute."""
         names = self._attributes[phrase]
         known = [name for name in names if name in values]
         has = any(phrase == value.lower() for name in names for value in values.get(name, []))
@@ -141,7 +142,7 @@ class ClaimChecker:
                     names = found.setdefault(value, [])
                     if name not in names:
                         names.append(name)
-        # A lone letter, or a number alone, which is checked as a number, is no phrase.
+        # Single letters are no phrases, nor are plain numbers, which are checked as numbers.
         return {
             value: names
             for value, names in found.items()
@@ -164,7 +165,7 @@ class ClaimChecker:
 
     @cached_property
     def _agreed_words(self) -> frozenset[str]:
-        """Words on which reviews of the same item agree more than those of different ones do."""
+        """Words that two reviews of the same item share more often than reviews of different items do."""
         texts = self.texts
         if texts is None:
             return frozenset()
@@ -284,7 +285,7 @@ class ClaimChecker:
             price = self.catalog.column("price")[item].as_py()
             if price is not None and math.isfinite(price):
                 numbers |= {(float(f"{price:.2f}"), MONEY), (float(round(price)), MONEY)}
-        # A price may be told without its currency.
+        # A text may give the price without its currency.
         numbers |= {(value, None) for value, kind in numbers if kind == MONEY}
         return _Evidence(text, spans, (frozenset(words), no_words), frozenset(numbers))
 
@@ -306,7 +307,7 @@ def rows_of_items(
 
 @dataclass(frozen=True)
 class _Evidence:
-    """What the catalog says about an item."""
+    """Evidence about one item: its text, words and numbers in the catalog and in reviews."""
 
     text: str
     negated: Sequence[tuple[int, int]]
@@ -314,7 +315,7 @@ class _Evidence:
     words: tuple[frozenset[str], frozenset[str]]
     """Affirmed words, and negated ones."""
     numbers: frozenset[tuple[float | str, str | None]]
-    """Value and kind, as in `Quantity`."""
+    """(value, kind) of each number, as in `Quantity`."""
 
     def contains(self, phrase: str, negated: bool) -> bool:
         found = re.finditer(_bounded(phrase), self.text)
@@ -334,7 +335,7 @@ def _bounded(phrase: str) -> str:
 
 
 def forms(word: str) -> tuple[str, ...]:
-    """The word, and without a plural's s: "boots" supports "boot"."""
+    """The word, and its singular without the plural s: "boots" supports "boot"."""
     if word.endswith("s") and len(word) > 3 and not word.endswith("ss"):
         return word, word[:-1]
     return (word,)

@@ -14,9 +14,9 @@ from generate.text.scripts import unspaced_words, without_unspaced
 
 MAX_KEYWORDS = 6
 RECENT_ITEMS = 20
-"""Items of a history that are compared with, the newest."""
+"""Newest items of a history whose keywords are counted."""
 MAX_DOCUMENT_SHARE = 0.2
-"""A word in more than this share of the items distinguishes none."""
+"""A word in more than this share of the items is too common to be a keyword."""
 WORD = re.compile(r"(?<!\w)[^\W\d_](?:[\w-]|['’](?=\w))+")
 
 
@@ -54,8 +54,8 @@ class KeywordIndex:
     def shared_keywords(
         self, item: int, history: NDArray[np.integer], at_most: int = 2
     ) -> tuple[str, ...]:
-        """Those of the item's keywords that a history has more often than the catalog, by lift; each
-        occurs there at least twice."""
+        """Keywords of the item that are more frequent in a history than in the catalog, by lift; each occurs
+        at least twice in the history."""
         codes, names, frequencies = self._coded
         recent = codes[history[-RECENT_ITEMS:]]
         shared = []

@@ -79,7 +79,7 @@ def load_adapted(base: BaseModel, adapter: Path) -> PeftModel:
 
 
 def add_adapter(model: object, base: BaseModel, other: BaseModel | None, adapter: Path) -> str:
-    """Adds an adapter to a model with the base `other`; returns its name there, for `use_adapter`.
+    """Adds a LoRA adapter to a model with the base `other`; returns the adapter's name, for `use_adapter`.
 
     Raises VitrineError where the adapter was trained on another base.
     """

@@ -44,7 +44,7 @@ def score_likelihood(
 ) -> Figures:
     """NLL per token and perplexity under each condition, and differences to own, in nats per token.
 
-    Sums over tokens are compared, so a user's weight is the length of their text.
+    Ratios of sums over tokens are compared, so users are weighted by the length of their text.
     """
     present = true.present()
     nll = {condition: np.empty(len(present)) for condition in CONDITIONS}

@@ -31,7 +31,7 @@ from generate.text.vocabulary_filter import VocabularyFilter
 MAX_BATCH_SIZE = 64
 """Texts that are decoded at the same time, at most."""
 STYLE_WIDTH, MAX_STYLE_TOKENS = 64, 256
-"""Width of the style embedding, and tokens of earlier reviews that are read, the newest."""
+"""Width of the style embedding, and newest tokens of earlier reviews that are read, at most."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class TextGenerator(nn.Module):
         adapter: str = "default",
         allowed_vocabulary: Iterable[str] | None = None,
     ) -> None:
-        """`adapter`: name of its LoRA adapter on a base that several generators share.
+        """`adapter`: name of this generator's LoRA adapter on a base that several generators share.
         `allowed_vocabulary`: words that may be written about any item; None: all words."""
         super().__init__()
         end = special_id(tokenizer, "eos")
@@ -99,7 +99,7 @@ class TextGenerator(nn.Module):
                 STYLE_WIDTH, settings.num_style_tokens, token_width=inner
             )
         self.task_tokens = nn.Embedding(len(self.tasks), inner)
-        # Prefix tokens start as long as word embeddings are, which a pretrained model expects.
+        # Prefix tokens start with the norm of word embeddings, which a pretrained model expects.
         scale = embedding.weight.detach().float().square().mean().sqrt()
         self.prefix_scale = nn.Parameter(scale.reshape(1))
         self.engine: Callable[[Sequence[DecodingRequest]], list[list[int]]] | None = None
@@ -189,7 +189,7 @@ class TextGenerator(nn.Module):
         """Token ids of histories as text, each a line of its own; the newest, where it is too long."""
         if histories is None or not self.settings.num_history_items:
             return [[] for _ in range(num_texts)]
-        # The only line end in a prompt: cleaned text has none.
+        # The only newline in a prompt: cleaned texts contain none.
         line_end = self.tokenizer("\n", add_special_tokens=False)["input_ids"]
         room = self.settings.max_history_tokens - len(line_end)
         encoded = plain_ids(self.tokenizer, histories)
@@ -210,7 +210,7 @@ class TextGenerator(nn.Module):
         seeds: Sequence[int],
         config: WriteConfig | None = None,
     ) -> list[str]:
-        """One text for each seed, which overrules that of `config`.
+        """Generates one text for each of `seeds`, which replace `config.seed`.
 
         The same conditions with the same seed give the same text, whatever else is in the batch.
         """
@@ -232,7 +232,7 @@ class TextGenerator(nn.Module):
         return self.vocabulary_filter.filter(text, item_text)
 
     def stream(self, request: DecodingRequest, item_text: str = "") -> Iterator[str]:
-        """The text of one request in pieces, as it is decoded; joined, they are the text of `write`.
+        """Streams the text of one request in pieces as it is decoded; joined, they are the text of `write`.
 
         `item_text`: the item's columns as text, whose words pass the vocabulary filter.
         """
@@ -257,7 +257,7 @@ class TextGenerator(nn.Module):
         seeds: Sequence[int],
         config: WriteConfig | None = None,
     ) -> list[DecodingRequest]:
-        """Requests for `decoder`, one for each seed."""
+        """Builds requests for `decoder`, one for each seed."""
         config = config or WriteConfig()
         check_sampling(config, seeds)
         prefixes = list(self.prefix(*self.condition_inputs(conditions, task, len(seeds))))

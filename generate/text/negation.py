@@ -1,7 +1,7 @@
 """Negation in English texts: which words a text negates, by rules.
 
 After "no", "not", "without" or "free of" a few words are negated, up to the end of the clause; before
-"-free" one word is. Texts in other languages are read without negation.
+"-free" one word is. Negation in other languages is not detected.
 """
 
 import re

@@ -13,9 +13,9 @@ from generate.requests import GenerationRequest, HistoryPrefix, stack_item_vecto
 from generate.text.clean import short_title
 
 MAX_STYLE_REVIEWS = 8
-"""Reviews that user style tokens are computed from, the newest."""
+"""Newest reviews that user style tokens are computed from, at most."""
 MAX_STYLE_INTERACTIONS = 100
-"""Interactions that are searched for these reviews, the newest."""
+"""Newest interactions that are searched for these reviews, at most."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Prompts:
         return " ".join(str(value) for value in values if value is not None)
 
     def _read_title(self, item: int) -> str:
-        """The title, or the beginning of the text, as data: see `short_title`."""
+        """The item's title, else the beginning of its text, cleaned by `short_title`."""
         text = None
         if self.catalog.has_column("title"):
             text = self.catalog.column("title")[item].as_py()

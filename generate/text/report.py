@@ -1,4 +1,4 @@
-"""Writes the scores of a text generator, and a page of samples on which users stand side by side."""
+"""Writes the scores of a text generator, and a page of sample texts with a column for each user."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -99,7 +99,7 @@ def _cell(text: str) -> str:
 
 
 def describe_scores(scores: Mapping[str, Any]) -> str:
-    """The main figures as lines to read."""
+    """Returns the main figures as lines of text."""
     return "\n".join(
         [
             f"{scores['num_users']:,} users",

@@ -1,4 +1,4 @@
-"""The text generation stage on one page: settings in, a text-generator artifact out."""
+"""Trains a text generator: a recommender and a catalog in, a text-generator artifact out."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -85,7 +85,7 @@ def run_text_generator(config: TextConfig, output: Path, build_trainer: TrainerF
 def build_text_generator(
     config: TextConfig, texts: TaskTexts, pairs: NextItemPairs, width: int
 ) -> TextGenerator:
-    """An untrained generator; a new tokenizer is trained on texts of the training part alone."""
+    """Builds an untrained generator; a new tokenizer is trained on texts of the training part alone."""
     if config.lora_steps and not (config.model and config.lora_steps < config.trainer.max_steps):
         raise VitrineError(
             f"lora_steps {config.lora_steps} is for a pretrained model, and less than "

@@ -36,10 +36,10 @@ Texts = Mapping[str, Sequence[str]]
 
 @dataclass(frozen=True)
 class TextScoreInputs:
-    """What texts are scored with besides the writer: rules that read them, and text encoders."""
+    """Inputs of `score_texts` besides the writer: readings of the ground truth, and text encoders."""
 
     readings: Mapping[str, Reading[str]] = field(default_factory=dict)
-    """Ground truth, by name, where it is known."""
+    """Readings by name; empty where the ground truth is unknown."""
     encoders: Mapping[str, TextEncoder] = field(default_factory=dict)
     """Text encoders by name, beside tf-idf."""
     batch_size: int = 64
@@ -48,9 +48,9 @@ class TextScoreInputs:
 def score_texts(
     writer: BatchWriter, split: Split, config: TextScoreConfig, inputs: TextScoreInputs
 ) -> Figures:
-    """Figures over test targets, of the likelihood of true texts and of generated texts.
+    """Computes metrics over test targets: likelihood of true texts, and quality of generated texts.
 
-    `writer.catalog` is the catalog as `split` arranges it. Returns
+    `writer.catalog` has its histories in the order of `split`. Returns
 
     - `likelihood`: for each task, NLL per token and perplexity of the true text under each condition, with
       the item shown and hidden. `swapped_minus_own` above 0: conditioning on the user helps.
@@ -154,8 +154,8 @@ class _GeneratedScorer:
         return figures
 
     def _verified(self, task: str) -> Figures:
-        """Fallback rate and attempts of verified writing. Its share of unsupported claims would say
-        nothing: the checker that measures it has chosen the texts."""
+        """Fallback rate and attempts of verified writing. The share of unsupported claims is not reported:
+        the texts are selected by the checker that would measure it."""
         texts = generate_texts(self.writer, self.users, task, "own", self.write, self.batch_size)
         return {
             "fallback_share": sum(text.from_catalog for text in texts) / len(texts),
@@ -173,7 +173,7 @@ def generate_texts(
     *,
     with_item: bool = True,
 ) -> list[GeneratedText]:
-    """A text about each user's next item under a condition; without it, about whatever suits the user.
+    """Generates a text about each user's next item under a condition; no item is given without `with_item`.
 
     Text i has seed `config.seed + i` under every condition, so own and swapped differ in the user alone.
     """
@@ -196,7 +196,7 @@ def generate_conditions(
     *,
     with_item: bool = True,
 ) -> dict[str, list[str]]:
-    """Unverified texts under each condition (see `generate_texts`)."""
+    """Generates unverified texts under each condition (see `generate_texts`)."""
     plain = replace(config, verify_claims=False)
     return {
         condition: [

@@ -1,4 +1,4 @@
-"""Similarity of generated texts to items and histories, by text encoders nothing was conditioned on."""
+"""Similarity of generated texts to items and histories, by text encoders independent of the generator."""
 
 import math
 import zlib
@@ -21,7 +21,7 @@ TextEncoder = Callable[[Sequence[str]], NDArray[np.float32]]
 """Texts → embeddings of unit length (texts, width); zeros for empty texts."""
 NUM_BUCKETS = 4096
 RECENT_ITEMS = 20
-"""Items of a history that its embedding is the mean of, the newest."""
+"""Newest items of a history whose mean embedding represents it."""
 
 
 def tfidf_encoder(keyword_index: KeywordIndex) -> TextEncoder:

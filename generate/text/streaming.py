@@ -1,4 +1,4 @@
-"""Streaming: which part of a text that is still being decoded can be shown already."""
+"""Streaming: finds the part of a partly decoded text that no later token changes."""
 
 import re
 
@@ -6,7 +6,7 @@ from generate.text.scripts import UNSPACED
 
 _WORD, _JOINED = re.compile(r"[^\W_]+$"), re.compile(rf"[^\s{UNSPACED}]+$")
 _OPEN_MARKUP = re.compile(r"[<\[#＜][^>\]＞]{0,100}$")
-"""The beginning of what may become template markup, which is removed."""
+"""The start of possible template markup, which `clean_text` removes once it is complete."""
 
 
 def settled_prefix(text: str, filtered: bool) -> str:

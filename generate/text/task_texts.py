@@ -1,4 +1,4 @@
-"""The true texts of writing tasks in one catalog: what a generator learns from and is scored against."""
+"""True texts of the writing tasks in one catalog: training targets and references of the text generator."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +21,7 @@ SENTENCE = re.compile(r".+?[.!?…](?=\s|$)", re.DOTALL)
 
 
 class TaskTexts:
-    """The texts that tasks have in one catalog."""
+    """Computes the text of a task for an interaction or an item of one catalog."""
 
     def __init__(
         self, catalog: Catalog, tasks: Sequence[Task], keyword_index: KeywordIndex | None = None
@@ -62,9 +62,9 @@ class TaskTexts:
         ]
 
     def texts(self, task: str, pairs: NextItemPairs, at_most: int | None = None) -> Iterator[str]:
-        """Texts of the pairs, in chunks; an item's own text repeats with it.
+        """Iterates over the texts of the pairs; a text of the item alone repeats with each of its pairs.
 
-        `at_most` takes evenly spaced pairs, no more than so many.
+        `at_most`: evenly spaced pairs, at most this many; None: all.
         """
         stride = 1 if at_most is None else -(-len(pairs) // at_most)
         users, positions = pairs.users[::stride], pairs.positions[::stride]

@@ -44,7 +44,7 @@ def encode_texts(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) ->
 
 
 def plain_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of each text, as data: without `reserved_ids`."""
+    """Token ids of each text, cleaned, without `reserved_ids`."""
     if not texts:
         return []
     reserved = reserved_ids(tokenizer)

@@ -1,4 +1,4 @@
-"""Verified writing: only texts whose claims the catalog supports, or the catalog's own text as fallback."""
+"""Verified writing: returns texts whose claims the catalog supports, or the catalog's own as fallback."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ class VerifiedText:
     claims: tuple[Claim, ...]
     """Claims of `text`; all supported, unless it is the catalog's own."""
     attempts: int
-    """Texts that were generated for it."""
+    """Number of texts that were generated for this one."""
     from_catalog: bool
-    """Whether it is the catalog's own text, as every generated one had an unsupported claim."""
+    """Whether it is the catalog's own text, since every generated one had unsupported claims."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,11 @@ class ClaimVerifier:
         seeds: Sequence[int],
         config: WriteConfig,
     ) -> list[VerifiedText]:
-        """One text for each of `items` (rows).
+        """Generates one verified text for each of `items` (rows).
 
-        It is the text of `TextGenerator.write` if the catalog supports its claims; else the first of
-        `config.max_attempts` from other seeds that it supports; else the supported sentences of whichever
-        attempt has most; else the catalog's own text.
+        In this order: the text of `TextGenerator.write`, if the catalog supports all its claims; the first
+        supported one of `config.max_attempts` texts from other seeds; the supported sentences of the
+        attempt that has most of them; the catalog's own text.
         """
         accepted: list[VerifiedText | None] = [None] * len(items)
         supported_sentences: list[list[str]] = [[] for _ in items]
@@ -76,7 +76,7 @@ class ClaimVerifier:
         ]
 
     def _supported_sentences(self, text: str, item: int) -> list[str]:
-        """Sentences whose claims are all supported; none where they claim nothing about the item."""
+        """Sentences whose claims are all supported; empty if these sentences contain no claim at all."""
         sentences = [one for one in SENTENCE.findall(text) if self.checker.supports(one, item)]
         return sentences if self.checker.check(" ".join(sentences), item) else []
 
@@ -91,7 +91,7 @@ class ClaimVerifier:
 
 
 def attempt_seed(seed: int, attempt: int) -> int:
-    """The seed of an attempt; the first gives the text that is written without verification."""
+    """The seed of an attempt; attempt 0 has the request's own seed, as without verification."""
     return derived_seed(seed, attempt) if attempt else seed
 
 
@@ -102,7 +102,7 @@ def catalog_text(texts: TaskTexts, task: str, item: int) -> str:
 
 
 def item_description(catalog: Catalog, item: int) -> str:
-    """Its text, else its category, else its id."""
+    """The item's text, else its category, else its id."""
     return (
         catalog.item_text(item)
         or (catalog.column("category")[item].as_py() if catalog.has_column("category") else None)

@@ -1,9 +1,8 @@
 """Allowed vocabulary: removes words from generated texts that only one or two sources have used.
 
-A word that a single seller or reviewer has written (a code word they want repeated, a name, a telephone
-number) does not leave a generator, unless it is in the text of the very item that is written about. Every
-other word has been used by several items or several users. A defence against prompt injection and
-memorization.
+A defence against prompt injection and memorization: a word that only one seller or reviewer has written (a
+planted code word, a name, a telephone number) is removed, unless it is in the text of the item that the
+generated text is about. Allowed words occur in the texts of several items or the reviews of several users.
 """
 
 import re
@@ -25,12 +24,12 @@ MIN_SOURCES = 3
 MAX_REVIEWS = 200_000
 """Reviews that are read for the vocabulary, at most, evenly spaced."""
 MAX_COMMON_TOKENS = 2
-"""A word of at most so many tokens is common language to a pretrained model."""
+"""A word of at most this many tokens counts as common in the vocabulary of a pretrained model."""
 WORD = re.compile(rf"[{UNSPACED}]|\d+(?:[.,]\d+)+[^\W_{UNSPACED}]*|[^\W_{UNSPACED}]+")
 """Letters and digits together, a number with its separators; in scripts without spaces, each character."""
 _SPACED = rf"(?:\d+(?:[.,]\d+)+[^\W_{UNSPACED}]*|[^\W_{UNSPACED}]+)"
 UNIT = re.compile(rf"[{UNSPACED}]|[$€£¥₹#@+]*{_SPACED}(?:['’.@&/+:_-]{_SPACED})*(?:\s?[%‰°€£¥])?")
-"""What is kept or removed as one: words joined by punctuation, and their signs of currency and measure."""
+"""Units that are kept or removed whole: words joined by punctuation, with currency and unit signs."""
 
 
 class VocabularyFilter:
@@ -69,7 +68,7 @@ class VocabularyFilter:
 
 
 def learn_allowed_vocabulary(catalog: Catalog, pairs: NextItemPairs) -> list[str]:
-    """Words that the texts of MIN_SOURCES items, or the training reviews of as many users, contain."""
+    """Words that occur in the texts of MIN_SOURCES items or in the training reviews of as many users."""
     sources: Counter[str] = Counter()
     texts = catalog.texts()
     for item in track(range(catalog.num_items), "Reading words of items"):

@@ -1,4 +1,4 @@
-"""Writes texts for requests, from artifacts on disk: what the command, batch jobs and evaluation call."""
+"""Writes texts for requests with a text-generator artifact: for commands, batch jobs and evaluation."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -32,12 +32,12 @@ class GeneratedText:
     user: str | None
     """Id of the user; None: unconditional."""
     item: str | None
-    """Id of the item; None: the text is about whatever suits the user."""
+    """Id of the item; None: generated without an item."""
     seed: int
     from_catalog: bool
     """Whether the text is the catalog's own: the fallback of `verify_claims`."""
     attempts: int
-    """Texts that were generated until this one was accepted."""
+    """Number of texts that were generated until this one was accepted."""
     generator: str
     """Content hash of the generator's artifact."""
 
@@ -51,9 +51,9 @@ class BatchWriter:
     ranker: Ranker
     hash: str
     split_config: SplitConfig
-    """Claims are verified against reviews of its training part."""
+    """Split whose training reviews are evidence for `verify_claims`."""
     split: Split | None = None
-    """The split that `catalog` is arranged for; None: histories of `catalog` are whole, as served."""
+    """The split by which histories of `catalog` are ordered; None: full histories, as when serving."""
 
     @cached_property
     def checker(self) -> ClaimChecker:
@@ -79,7 +79,7 @@ class BatchWriter:
         config: WriteConfig | None = None,
         num_texts: int = 1,
     ) -> list[GeneratedText]:
-        """Texts about an item for a user, either of which may be None; seeds count up.
+        """Generates texts about an item for a user, either of which may be None; seeds count up.
 
         Raises VitrineError for ids the catalog lacks and tasks the generator was not trained on.
         """
@@ -93,7 +93,7 @@ class BatchWriter:
     def write_batch(
         self, requests: Sequence[GenerationRequest], task: str, config: WriteConfig
     ) -> list[GeneratedText]:
-        """One text for each request; their seeds overrule that of `config`.
+        """Generates one text for each request; the requests' seeds replace `config.seed`.
 
         With `verify_claims`, and if every request names an item, only texts are accepted whose claims the
         catalog supports.
@@ -166,8 +166,9 @@ def load_writer(
     shared_base: BatchWriter | None = None,
     engine: str = "vitrine",
 ) -> BatchWriter:
-    """The writer of a text-generator artifact; `catalog` and `recommender` as in `load_catalog_and_ranker`.
+    """Loads the writer of a text-generator artifact.
 
+    `catalog` and `recommender` are as in `load_catalog_and_ranker`.
     `shared_base`: a writer for other tasks, or another domain, on the same pretrained language model,
     which is then held in memory once; each activates its own LoRA adapter when it writes.
     """
@@ -192,7 +193,7 @@ def write(
     config: WriteConfig | None = None,
     recommender: str | Path = "",
 ) -> str:
-    """One text, straight from the artifact's folder; for several, keep `load_writer`'s BatchWriter."""
+    """Generates one text from an artifact's folder; for several, call `load_writer` once."""
     engine = (config or WriteConfig()).engine
     writer = load_writer(folder, recommender=recommender, engine=engine)
     return writer.write(user, item, task, config)[0].text
