@@ -16,11 +16,11 @@ class CompareConfig:
     include: str = ""
     """Names of the arms to run, with commas between; empty: all."""
     missing: str = ""
-    """Percents, with commas between, such as 0,30,60,90: instead of those arms, what a shop does
-    about so many items that lack a modality (`finetune.missing_modality`)."""
+    """Percentages, with commas between, such as 0,30,60,90: instead of those arms, compares the ways to
+    impute a modality (`finetune.missing_modality`) that so many items lack."""
     reference: str = ""
-    """An arm that each of the others is compared with, beside the differences that are always told."""
+    """An arm that each of the others is compared with, beside the contrasts that are always tested."""
     seeds: PositiveInt = 3
-    """Trainings of each arm, with seeds one after the other."""
+    """Trainings of each arm, with consecutive seeds."""
     search: SearchConfig = field(default_factory=SearchConfig)
-    """Which settings each arm is given: the shared ones, or the best of as many trials for each."""
+    """Hyperparameter search with as many trials for each arm; without it all have the shared settings."""

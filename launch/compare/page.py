@@ -39,8 +39,8 @@ def comparison_page(comparison: Comparison) -> str:
     ]
     lead = tag(
         "p",
-        "Each line takes one arm from another over the same users. A difference counts where the chance ",
-        "of which users and trainings were drawn would make one as large in fewer than 5 of 100 such ",
+        "Each line is the difference between two arms over the same users. It is significant where equal ",
+        "arms would differ as much, by the draw of users and trainings alone, in fewer than 5 of 100 such ",
         "tables. A circle marks what is not decided: no clear difference, or arms trained only once.",
         class_="lead",
     )

@@ -20,9 +20,9 @@ def protocol_text(config: CompareConfig, catalog: Catalog, split: Split) -> str:
     return (
         f"{PROTOCOL[common.split.kind]}. {candidates_text(catalog, split)} "
         f"{len(split.test):,} targets; {split.cold_fractions['test']:.0%} of them "
-        f"were never taken in training (cold), half of them {np.median(times):,.0f} times or more (the "
-        f"oftener, the more ids know of them). Trained arms: {common.trainer.max_steps:,} steps of "
-        f"{common.data.rows} packed rows, the weights of the best look at validation, "
+        f"were never bought in training (cold), half of them {np.median(times):,.0f} times or more (the more "
+        f"often, the better their id embeddings). Trained arms: {common.trainer.max_steps:,} steps of "
+        f"{common.data.rows} packed rows, the weights with the best validation, "
         f"{config.seeds} {'seed' if config.seeds == 1 else 'seeds'}. {_inference_text(config.seeds)} "
         f"{CONTENT_READ[common.content_statistics]} Time and memory: of fitting and ranking, on this machine."
     )

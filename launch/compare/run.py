@@ -1,7 +1,7 @@
 """Runs a comparison: many arms, several seeds, and which way of recommending is better by how much.
 
 Every arm is evaluated alike, by the same split and candidates, and, where settings are searched, after
-the same number of trials. Arms of ours are trained with the same steps and batch, baselines until
+the same number of trials. Our arms are trained with the same steps and batch, baselines until
 validation stops improving. Each arm of each seed is an artifact of its own, so that a comparison that
 was stopped goes on, and one with another arm trains that arm alone.
 """
@@ -64,7 +64,7 @@ def run_comparison(config: CompareConfig, output: Path, build_trainer: Any) -> P
 def _with_vectors(
     config: CompareConfig, arms: Mapping[str, ArmConfig], output: Path
 ) -> CompareConfig:
-    """Embeds all items once, where several trainings would each do so."""
+    """Embeds all items once and shares the embeddings, where several trainings would each do so."""
     common = config.finetune
     if common.vectors or not common.encoder or not any(a.reads_all_content for a in arms.values()):
         return config
@@ -81,7 +81,7 @@ def _with_vectors(
         lambda: run_embedding(settings, folder),
     )
     if not stage.is_done():
-        print_status("reading every item once")
+        print_status("computing the embedding of every item")
         stage.run()
     return replace(config, finetune=replace(common, vectors=str(folder)))
 

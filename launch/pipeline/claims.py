@@ -25,7 +25,7 @@ class RankedTargets:
     users: NDArray[np.int32]
     """The user of each target (targets,)."""
     is_cold: NDArray[np.bool_]
-    """Which targets no user took in training (targets,)."""
+    """Which targets were never bought in training (targets,)."""
 
     def ndcg(self, arm: str) -> NDArray[np.float64]:
         """NDCG@10 of each user."""
@@ -39,7 +39,7 @@ class RankedTargets:
 
 @dataclass(frozen=True)
 class RatioGoals:
-    """Ratios that are to be reached; None: the interval must lie above 1."""
+    """Ratios that meet a claim; None: the interval must lie above 1."""
 
     popularity: float | None = None
     shuffled: float | None = None
@@ -47,7 +47,7 @@ class RatioGoals:
 
 
 DEMO_GOALS = RatioGoals(popularity=3.0, shuffled=1.3, cold=5.0)
-"""In the demo world it is known how well content can do."""
+"""Of the demo world, whose ground truth says how well content can rank."""
 
 
 def ranking_claims(
@@ -100,7 +100,7 @@ def lora_claim(lora: NDArray[np.float64], full: NDArray[np.float64], trained_sha
     """Whether LoRA reaches 95 % of full fine-tuning with at most 5 % of the parameters trained."""
     ratio = ratio_interval(lora, full)
     return Claim(
-        "Low-rank updates come close to retraining everything (NDCG@10 against full)",
+        "LoRA comes close to full fine-tuning (NDCG@10)",
         f"{ratio.value:.1%} with {trained_share:.1%} of the parameters trained",
         "at least 95 % with at most 5 %",
         ratio.value >= 0.95 and trained_share <= 0.05,

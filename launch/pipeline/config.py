@@ -13,11 +13,11 @@ from pretrain.config import PretrainConfig
 @dataclass(frozen=True)
 class WorldConfig:
     seed: Seed = 0
-    """The demo world is a function of it."""
+    """Seed of the demo world."""
     num_items: PositiveInt = 2000
     """Items in each of the two domains."""
     num_users: PositiveInt = 3000
-    """People, who shop in both."""
+    """Users; each of them buys in both domains."""
 
 
 @dataclass(frozen=True)
@@ -39,4 +39,4 @@ class PipelineConfig:
     image: ImageConfig = field(default_factory=ImageConfig)
     showcase: ShowcaseConfig = field(default_factory=ShowcaseConfig)
     expected_seconds: dict[str, float] = field(default_factory=dict)
-    """How long each stage took on two cores, by stage; says at the start what to expect."""
+    """Stage → seconds it took on two cores; the command prints the sum at the start."""

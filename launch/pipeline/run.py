@@ -1,6 +1,6 @@
-"""Runs a pipeline: a list of stages, each skipped if its artifact already stands.
+"""Runs a pipeline: a list of stages, each skipped if its artifact already exists.
 
-That is all the memory a pipeline has, so it can be interrupted anywhere and loses at most the stage in
+A pipeline keeps no other state, so it can be interrupted anywhere and loses at most the stage in
 progress.
 """
 
@@ -31,7 +31,7 @@ def run_stages(
     build_trainer: Any,
     only: tuple[str, ...] | None = None,
 ) -> dict[str, float]:
-    """Runs the stages that are not done; `only` names those wanted by the first word of their name.
+    """Runs the stages that are not done; `only` selects stages by the first word of their name.
 
     Returns the seconds each took, when it ran.
     """

@@ -1,4 +1,4 @@
-"""One stage of a pipeline: what it would make, whether that stands already, and how long stages took.
+"""One stage of a pipeline: its artifact, whether that exists already, and the log of run times.
 
 A stage is done when its folder holds an artifact made with the same settings from the same catalog
 and parents; anything else (nothing there, a half-written folder, another setting) runs it again. Where
@@ -20,7 +20,7 @@ from finetune.config import ArmConfig, FinetuneConfig
 
 @dataclass
 class Stage:
-    """One step of the way: what it is called, what it would make, and how."""
+    """A stage: its name, and the folder, kind, settings and parents of the artifact that `run` writes."""
 
     name: str
     folder: Path
@@ -29,7 +29,7 @@ class Stage:
     parents: dict[str, Path]
     run: Callable[[], Any]
     done: Callable[[], bool] | None = None
-    """For a stage that leaves no artifact and knows itself whether it is done."""
+    """Whether it is done, for a stage that writes no artifact."""
 
     def is_done(self) -> bool:
         if self.done is not None:
@@ -53,7 +53,7 @@ class Stage:
 def recommender_stage(
     name: str, arm: ArmConfig, settings: FinetuneConfig, folder: Path, build_trainer: Any
 ) -> Stage:
-    """Fits one arm and ranks its test targets."""
+    """The stage that fits one arm and ranks its test targets."""
     from finetune.baselines.run import run_baseline
     from finetune.run import run_finetuning
     from finetune.semantic_ids.run import run_semantic_ids

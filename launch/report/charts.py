@@ -1,4 +1,4 @@
-"""Draws the report's charts as inline SVG; knows figures and scales, and nothing about the page."""
+"""Draws the report's charts as inline SVG; knows values and scales, and nothing about the page."""
 
 import math
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ def tick_label(value: float, ticks: Sequence[float]) -> str:
 
 
 class Scale:
-    """Maps figures to drawing units along one axis."""
+    """Maps values to drawing units along one axis."""
 
     def __init__(self, low: float, high: float, start: float, end: float) -> None:
         self.low, self.start = low, start
@@ -61,7 +61,7 @@ def line_chart(curve: Curve) -> Html:
         "svg",
         [_y_tick(tick, y_ticks, y) for tick in y_ticks],
         [_x_tick(tick, x_ticks, x) for tick in x_ticks],
-        tag("text", "step", x=WIDTH - RIGHT, y=HEIGHT - 6, text_anchor="end", class_="axis-name"),
+        tag("text", "step", x=WIDTH - RIGHT, y=HEIGHT - 6, text_anchor="end"),
         [_line(line, index, x, y) for index, line in enumerate(series.values())],
         viewBox=f"0 0 {WIDTH} {HEIGHT}",
         class_="lines",
@@ -130,7 +130,7 @@ def interval_scale(intervals: Sequence[Interval], reference: float | None = 0.0)
 
 
 def interval_axis(ticks: list[float]) -> Html:
-    """The labels that stand above a column of `interval_mark`s."""
+    """Tick labels above a column of `interval_mark`s."""
     x = _interval_x(ticks)
     labels = [
         tag("text", tick_label(t, ticks), x=x(t), y=12, text_anchor=_anchor(i, len(ticks)))
@@ -142,7 +142,7 @@ def interval_axis(ticks: list[float]) -> Html:
 def interval_mark(
     interval: Interval, ticks: list[float], look: str = "", reference: float | None = None
 ) -> Html:
-    """A dot on its 95 % interval, drawn on the scale of `ticks`; hidden from readers of text."""
+    """A dot on its 95 % interval, drawn on the scale of `ticks`; hidden from screen readers."""
     x, middle = _interval_x(ticks), BAR_HEIGHT / 2
     marks = [tag("line", x1=x(t), x2=x(t), y1=0, y2=BAR_HEIGHT, class_="grid") for t in ticks]
     if reference is not None:

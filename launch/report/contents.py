@@ -1,4 +1,4 @@
-"""What a report shows, as plain data; knows nothing about HTML or how it came about."""
+"""The content of a report as plain data; knows nothing about HTML or how it was measured."""
 
 from dataclasses import dataclass, field
 
@@ -7,7 +7,7 @@ from finetune.statistics import Interval
 
 @dataclass
 class ItemCard:
-    """An item as a shop window shows it."""
+    """An item as the report shows it."""
 
     title: str
     category: str = ""
@@ -66,20 +66,20 @@ class ArmRow:
     parameters: int = 0
     seconds: float = 0.0
     peak_mib: float = 0.0
-    """Memory at its peak, beyond what was held before."""
+    """Peak memory, beyond what the process held before."""
     is_control: bool = False
     """A baseline or control, against which the others are read."""
     seen_targets: int = 0
-    """Targets that its encoder was pretrained on."""
+    """Number of test targets that its encoder was pretrained on."""
     trials: int | None = None
-    """Settings that were tried for it on validation; None where none of any arm's were."""
+    """Number of search trials, scored on validation; None where no arm was searched."""
     failed: str = ""
-    """Why it came to no figures; empty where it did."""
+    """Why it has no metrics; empty unless the arm failed."""
 
 
 @dataclass
 class ControlRow:
-    """One measure of generated content: with one's own state, with another's, with none."""
+    """One measure of generated content: conditioned on the user, on another user, unconditional."""
 
     measure: str
     own: Interval
@@ -95,16 +95,16 @@ class ControlRow:
 
 @dataclass
 class RetrievalRow:
-    """What the encoder finds among what its training never read."""
+    """Retrieval recall of the encoder on data that its training never read."""
 
     query: str
     """text → image, history → next item, …"""
     recalls: dict[str, float]
     """R@1, R@5, R@10."""
     chance: float
-    """R@10 of a blind guess."""
+    """R@10 of a random order."""
     popularity: float | None
-    """R@10 of what is bought most."""
+    """R@10 of an order by popularity."""
     num_queries: int
     num_candidates: int
 
@@ -135,7 +135,7 @@ class Report:
     facts: list[tuple[str, str]]
     """(label, value) pairs about the catalogs and the run."""
     window: list[ItemCard]
-    """A handful of the shop's items, as a first impression."""
+    """A sample of the shop's items."""
     claims: list[Claim]
     curves: list[Curve]
     protocol: str
@@ -147,4 +147,4 @@ class Report:
     stages: list[tuple[str, float]] = field(default_factory=list)
     """(stage, seconds)."""
     notes: list[str] = field(default_factory=list)
-    """What fell short, what to be careful about; shown, never hidden."""
+    """Limitations of the run."""

@@ -1,4 +1,4 @@
-"""HTML of items and generated items: a strip of the catalog, and one story for each user."""
+"""HTML of items and generated items: a sample of the catalog, and a section for each user."""
 
 import base64
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ MEDIA_TYPES = {
 
 
 MAX_PIXELS = 224
-"""Of an image's longer side: twice its size on the page, for screens with small pixels."""
+"""Largest side of an embedded image: twice its size on the page, for high-density screens."""
 
 
 def image_media_type(data: bytes | None) -> str | None:
-    """Its media type, if it is one that the page embeds."""
+    """The media type of image bytes; None unless the page can embed it."""
     return next((k for start, k in MEDIA_TYPES.items() if data and data.startswith(start)), None)
 
 
@@ -55,7 +55,7 @@ def item_figure(item: ItemCard, mark: Html | None = None, note: Child = None) ->
 
 
 def window(items: Sequence[ItemCard]) -> Html:
-    """A strip of the shop's items under an awning."""
+    """A sample of the shop's items, below a decorative awning."""
     shelf = tag("ul", [tag("li", item_figure(item)) for item in items], class_="shelf")
     awning = tag("div", class_="awning", aria_hidden="true")
     return tag("div", awning, tag("div", shelf, class_="glass"), class_="shop-window")
@@ -116,7 +116,7 @@ def _score(score: float | None) -> Html | None:
 
 
 def _same_item(one: ItemCard, other: ItemCard) -> bool:
-    """Cards carry no id: the same text and, where there is one, the same image."""
+    """Whether two cards show one item; cards carry no id, so text and image are compared."""
     return (one.title, one.category, one.image) == (other.title, other.category, other.image)
 
 
@@ -133,7 +133,9 @@ def _generated_item(generated: GeneratedItem) -> Html:
     item = generated.item
     name = item.title or item.category or "this item"
     other = tag("span", generated.swapped_with, class_="user-id")
-    for_other = ["made for ", other] if generated.swapped_with else "made for another user"
+    for_other = (
+        ["generated for ", other] if generated.swapped_with else "generated for another user"
+    )
     original = tag(
         "figure",
         tag("p", "in the catalog", class_="condition"),
@@ -144,8 +146,8 @@ def _generated_item(generated: GeneratedItem) -> Html:
     return tag(
         "div",
         original,
-        _generated(generated.own, "made for this user", f"{name}, made for this user", "own"),
-        _generated(generated.swapped, for_other, f"{name}, made for another user", "swapped"),
+        _generated(generated.own, "generated for this user", f"{name}, for this user", "own"),
+        _generated(generated.swapped, for_other, f"{name}, for another user", "swapped"),
         _generated(
             generated.unconditional, "unconditional", f"{name}, unconditional", "unconditional"
         ),

@@ -23,21 +23,21 @@ FLOW = [
     ),
     (
         "pretrain",
-        "A model reads every item and gives it a place among all others: like lies near like.",
+        "A model encodes each item’s content as an embedding; similar items have similar embeddings.",
         '<path d="M8 40V6M8 40H42"/><circle cx="17" cy="16" r="3" class="fill"/><circle cx="23"'
         ' cy="12" r="3" class="fill"/><circle cx="22" cy="20" r="3" class="fill"/><circle cx="33"'
         ' cy="30" r="3"/><circle cx="38" cy="25" r="3"/><circle cx="30" cy="23" r="3"/>',
     ),
     (
         "finetune",
-        "It learns from each user’s history which item they are likely to buy next.",
+        "A recommender learns from each user’s history which item they are likely to buy next.",
         '<path d="M4 32L14 20L24 27L33 15"/><circle cx="4" cy="32" r="2.5" class="fill"/><circle'
         ' cx="14" cy="20" r="2.5" class="fill"/><circle cx="24" cy="27" r="2.5" class="fill"/>'
         '<circle cx="37" cy="11" r="6" stroke-dasharray="3 2.4"/>',
     ),
     (
         "generate",
-        "It generates an image and a text of one item, conditioned on one user.",
+        "Two generators make an image and a text of one item, conditioned on one user.",
         '<rect x="6" y="6" width="36" height="26" rx="2"/><path d="M10 28l9-11 7 8 5-5 7 8"/>'
         '<path d="M6 38H42M6 43H28"/><path d="M33 10v6M30 13h6"/>',
     ),
@@ -114,7 +114,7 @@ def _hero(report: Report) -> list[Html]:
 def _window(report: Report) -> list[Html]:
     parts = []
     if report.window:
-        text = "A few of the things on sale. Everything on this page is about items like these."
+        text = "A sample of the catalog’s items."
         parts += [_lead(text), window(report.window)]
     if report.facts:
         pairs = [
@@ -129,24 +129,25 @@ def _user_stories(report: Report) -> list[Html]:
     if not report.user_stories:
         return []
     look = [
-        tag("li", "First see what the user bought, and what connects it: colours, shapes, moods."),
-        tag("li", "The recommendations should feel like the next page of that story."),
+        tag(
+            "li",
+            "First see what the user bought, and what it has in common: colours, shapes, patterns.",
+        ),
+        tag("li", "The recommendations should continue that history."),
         tag(
             "li",
             "Then compare four versions of one item. ",
             tag("strong", "Generated for this user"),
-            " should lean towards their history; made for another user, towards another’s; ",
-            "unconditional shows what the model does when it is told of no one.",
+            " should lean towards their history; generated for another user, towards another’s; ",
+            "the unconditional one shows what the model generates without a user.",
         ),
     ]
     intro = _lead(
-        "Each story is one user of the shop, known only by a pseudonym. ",
-        "How to look at it:",
+        "Each section shows one user of the shop under a pseudonym. How to read it:",
     )
     caution = tag(
         "p",
-        "A handful of stories shows what to look for; whether it holds for all users is measured ",
-        "further down.",
+        "A few users show what to look for; whether it holds for all users is measured further down.",
         class_="quiet",
     )
     stories = [user_story(story) for story in report.user_stories]
@@ -178,10 +179,10 @@ def _retrieval(report: Report) -> list[Html]:
     if not report.retrieval:
         return []
     intro = _lead(
-        "Asked of the encoder as pretraining left it, in the shop it was trained on. Between an ",
-        "item’s modalities: items that no step of training read; one of their modalities asks for ",
-        "the other. From histories: what users bought after the end of training. R@10 is the share ",
-        "of questions whose answer is among the first ten.",
+        "Measured with the pretrained encoder, in the shop it was trained on. Between modalities: one ",
+        "modality of an item is the query for another, over items that no training step read. From ",
+        "histories: the query is a history, the answer what the user bought after the end of ",
+        "training. R@10 is the share of queries whose answer is among the first ten.",
     )
     return [intro, retrieval_table(report.retrieval)]
 
@@ -193,8 +194,8 @@ def _ranking(report: Report) -> list[Html]:
         "An item that each user bought was hidden, and the shop’s items were ranked for ",
         "them. NDCG@10 is 1 where the hidden item always comes first and 0 where it never is ",
         "among the first ten. The line through each dot is its 95 % interval over users; where ",
-        "two lines do not overlap, the difference is unlikely to be the luck of which users were ",
-        "asked. The luck of one training is not in it: vitrine compare --seeds measures that.",
+        "two lines do not overlap, the difference is unlikely to come from the choice of users. ",
+        "Differences between trainings are not in it: vitrine compare --seeds measures those.",
     )
     protocol = tag("p", report.protocol, class_="protocol") if report.protocol else None
     return [intro, ranking_table(report.arms), *([protocol] if protocol else [])]
@@ -256,5 +257,5 @@ def _notes(notes: Sequence[str]) -> list[Html]:
 def _footer() -> str:
     return (
         "Images and texts marked “generated” were made by a model and show no real product. "
-        "People appear under opaque ids only."
+        "Users appear under pseudonyms only."
     )

@@ -10,7 +10,7 @@ from catalog.splits import Split, target_rows
 from finetune.config import ArmConfig
 
 FEW_COLD = 20
-"""With fewer targets never bought in training, what is said of them is chance."""
+"""Cold items' metrics are shown from this many cold targets on; below, they are mostly noise."""
 REPEAT_COLUMNS = ("new/recall@10", "repeated/recall@10")
 PROTOCOL = {
     "temporal": (

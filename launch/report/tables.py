@@ -39,7 +39,10 @@ def ranking_table(arms: Sequence[ArmRow]) -> Html:
     ours = [arm for arm in arms if not arm.is_control]
     controls = [arm for arm in arms if arm.is_control]
     num_columns = 6 + searched + len(columns)
-    groups = [("Ways of learning", ours, "ours"), ("Baselines and controls", controls, "control")]
+    groups = [
+        ("Recommenders with content", ours, "ours"),
+        ("Baselines and controls", controls, "control"),
+    ]
     bodies = [
         tag(
             "tbody",
@@ -120,7 +123,7 @@ def search_table(searches: Mapping[str, SearchResult]) -> Html:
             for setting, between in search.space.items()
         ]
         bodies.append(tag("tbody", _group_row(about, 3), rows))
-    return _scrolling(tag("table", tag("thead", tag("tr", heads)), bodies), "SearchResult settings")
+    return _scrolling(tag("table", tag("thead", tag("tr", heads)), bodies), "Searched settings")
 
 
 def retrieval_table(rows: Sequence[RetrievalRow]) -> Html:

@@ -38,9 +38,9 @@ def search_arms(
 ) -> dict[str, SearchResult]:
     """Searches every arm that has something to search; what the journal holds is not tried again.
 
-    An arm all of whose trials diverged is added to `failed`, with the reason; without that, DivergenceError
-    is raised. Raises VitrineError for a
-    space that makes no sense, without Optuna, and on several devices.
+    An arm all of whose trials diverged is added to `failed`, with the reason; where `failed` is None,
+    DivergenceError is raised. Raises VitrineError for an invalid space, without Optuna, and on several
+    devices.
     """
     if config.trials < 0 or config.steps < 0:
         raise VitrineError(
@@ -77,7 +77,7 @@ def search_arms(
 
 
 class ArmSearch:
-    """One arm's trials, in a study that belongs to this request: other settings begin another."""
+    """One arm's trials, in a study that belongs to this request: other settings have their own study."""
 
     def __init__(
         self,
@@ -160,7 +160,7 @@ class ArmSearch:
             if trial.params.keys() == self.space.keys():
                 return trial
         number = len(self.study.get_trials())
-        # Its own seed for each: a sampler that was begun anew would propose the first ones again.
+        # A seed for each trial: a new sampler with the same seed would propose the first ones again.
         seed = self.config.seed * 100_003 + number
         self.study.sampler = TPESampler(n_startup_trials=RANDOM_TRIALS, seed=seed)
         ranges = {name: _distribution(range_) for name, range_ in self.space.items()}
