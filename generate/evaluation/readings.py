@@ -37,7 +37,8 @@ def reading_hits(
     labelled = [index for index, label in enumerate(labels) if label is not None]
     return {
         condition: np.array(
-            [reading.read(found[index]) == labels[index] for index in labelled], dtype=np.float64
+            [reading.read(of_condition[index]) == labels[index] for index in labelled],
+            dtype=np.float64,
         )
-        for condition, found in outputs.items()
+        for condition, of_condition in outputs.items()
     }

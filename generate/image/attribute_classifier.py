@@ -106,8 +106,8 @@ def train_attribute_classifier(
     """
     rng = np.random.default_rng(seed)
     items, pixels = _read_images(catalog, rng, progress)
-    wanted = np.isin(items, [] if held_out is None else held_out)
-    order = np.argsort(~wanted, kind="stable")
+    reserved = np.isin(items, [] if held_out is None else held_out)
+    order = np.argsort(~reserved, kind="stable")
     items, pixels = items[order], pixels[order]
     codes, labels = _labels(catalog, items)
     if not labels or len(items) < 2 * MIN_IMAGES:
@@ -115,7 +115,7 @@ def train_attribute_classifier(
             f"the catalog {catalog.name!r} has too few images, or no attribute of which {MIN_IMAGES} share "
             "a value, to train an attribute classifier on; name an image encoder with --image_encoder."
         )
-    number = round(max(HELD_OUT * len(items), min(MAX_HELD_OUT * len(items), wanted.sum())))
+    number = round(max(HELD_OUT * len(items), min(MAX_HELD_OUT * len(items), reserved.sum())))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         classifier = ImageAttributeClassifier(labels)

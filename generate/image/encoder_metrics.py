@@ -111,9 +111,9 @@ def encode_generated(
     features: dict[Condition, Tensor] = {
         condition: encoder.features(list(each)) for condition, each in images.items()
     }
-    for condition, found in features.items():
-        if not found.isfinite().all():
-            index = int((~found.isfinite().all(dim=1)).nonzero()[0])
+    for condition, of_condition in features.items():
+        if not of_condition.isfinite().all():
+            index = int((~of_condition.isfinite().all(dim=1)).nonzero()[0])
             raise NonFiniteError(
                 f"the encoder's features of the image for user {catalog.user_ids[users.users[index]]!s} "
                 f"({condition}) are not finite; look at that image, or name another encoder with "

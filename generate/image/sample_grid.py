@@ -110,5 +110,5 @@ def _to_tensorboard(
         colorspace=3,
         encoded_image_string=signed_png(grid, about),
     )
-    found = summary(value=[summary.Value(tag=NAME, image=image)])
-    experiment._get_file_writer().add_summary(found, step)
+    summary_proto = summary(value=[summary.Value(tag=NAME, image=image)])
+    experiment._get_file_writer().add_summary(summary_proto, step)

@@ -53,11 +53,11 @@ class Siblings:
         pool = np.sort(rng.permutation(uncategorized)[:POOL_SIZE])
         candidates = np.asarray(vectors[pool])
         k = min(NUM_NEIGHBORS, len(pool) - 1)
-        found: dict[int, NDArray[np.int64]] = {}
+        nearest_of: dict[int, NDArray[np.int64]] = {}
         for start in range(0, len(uncategorized), 1024):
             chunk = uncategorized[start : start + 1024]
             scores = np.asarray(vectors[chunk]) @ candidates.T  # (chunk, pool)
             scores[chunk[:, None] == pool[None, :]] = -np.inf
             nearest = np.argpartition(-scores, k - 1, axis=1)[:, :k]
-            found.update(zip(chunk.tolist(), pool[nearest], strict=True))
-        return found
+            nearest_of.update(zip(chunk.tolist(), pool[nearest], strict=True))
+        return nearest_of

@@ -99,10 +99,10 @@ def use_adapter(model: object, name: str) -> None:
         model.set_adapter(name)
 
 
-def _check_fingerprint(base: BaseModel, found: str) -> None:
-    if found != base.fingerprint:
+def _check_fingerprint(base: BaseModel, fingerprint: str) -> None:
+    if fingerprint != base.fingerprint:
         raise VitrineError(
-            f"the language model {base.name!r} has other weights ({found[:12]}) than those this "
+            f"the language model {base.name!r} has other weights ({fingerprint[:12]}) than those this "
             f"generator was trained on ({base.fingerprint[:12]}); put the original back."
         )
 

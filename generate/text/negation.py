@@ -21,10 +21,10 @@ _NEGATED = re.compile(
 
 def negated_spans(text: str) -> list[tuple[int, int]]:
     """Spans of the negated words in a lower-case text."""
-    found = []
+    spans = []
     for match in _NEGATED.finditer(text):
-        found.append(match.span("after" if match["after"] else "before"))
-    return found
+        spans.append(match.span("after" if match["after"] else "before"))
+    return spans
 
 
 def is_negated(span: tuple[int, int], negated: Iterable[tuple[int, int]]) -> bool:

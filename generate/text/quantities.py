@@ -43,16 +43,16 @@ _CURRENCIES = ("$", "€", "£", "¥", "₹", "usd", "eur", "gbp", "jpy", "dolla
 
 def _units() -> dict[str, tuple[str, float]]:
     """Unit as written → what it measures, and its size in the base unit."""
-    found: dict[str, tuple[str, float]] = dict.fromkeys(_CURRENCIES, (MONEY, 1.0))
+    units: dict[str, tuple[str, float]] = dict.fromkeys(_CURRENCIES, (MONEY, 1.0))
     groups = {"length": _LENGTHS, "weight": _WEIGHTS, "volume": _VOLUMES, "time": _TIMES}
     for kind, sizes in groups.items():
-        found |= {name: (kind, size) for name, size in sizes.items()}
+        units |= {name: (kind, size) for name, size in sizes.items()}
     # Units that convert into each other measure the same.
     kinds = {"mb": "gb", "tb": "gb", "kw": "w", "khz": "hz", "mhz": "hz", "ghz": "hz"}
-    found |= {name: (kinds.get(name, name), size) for name, size in _OTHERS.items()}
+    units |= {name: (kinds.get(name, name), size) for name, size in _OTHERS.items()}
     for name, others in _SPELLINGS.items():
-        found |= dict.fromkeys(others.split(), found[name])
-    return found
+        units |= dict.fromkeys(others.split(), units[name])
+    return units
 
 
 UNITS = _units()

@@ -32,17 +32,17 @@ def spaced(text: str) -> str:
 
 def unspaced_words(text: str) -> list[str]:
     """Character n-grams and runs that serve as words of the unspaced scripts in a text."""
-    found: list[str] = []
+    words: list[str] = []
     for run in _RUN.findall(text):
         if _HIRAGANA.match(run):
             continue
         if _HAN.match(run) and len(run) > 2:
-            found += ["".join(pair) for pair in pairwise(run)]
+            words += ["".join(pair) for pair in pairwise(run)]
         elif _NO_WORD_BREAKS.match(run) and len(run) > NGRAM:
-            found += [run[start : start + NGRAM] for start in range(len(run) - NGRAM + 1)]
+            words += [run[start : start + NGRAM] for start in range(len(run) - NGRAM + 1)]
         else:
-            found.append(run)
-    return found
+            words.append(run)
+    return words
 
 
 def without_unspaced(text: str) -> str:

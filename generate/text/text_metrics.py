@@ -22,15 +22,16 @@ def score_overlap(
         return {}
     true = [references[index] or "" for index in present]
     texts = {
-        condition: [found[index] for index in present] for condition, found in generated.items()
+        condition: [of_condition[index] for index in present]
+        for condition, of_condition in generated.items()
     }
-    rouges = {condition: rouge(found, true) for condition, found in texts.items()}
+    rouges = {condition: rouge(of_condition, true) for condition, of_condition in texts.items()}
     return {
         **{
             name: compare_conditions({c: values[name] for c, values in rouges.items()})
             for name in ("rouge_1", "rouge_l")
         },
-        "bleu": {condition: bleu(found, true) for condition, found in texts.items()},
+        "bleu": {condition: bleu(of_condition, true) for condition, of_condition in texts.items()},
     }
 
 
