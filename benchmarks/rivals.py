@@ -54,13 +54,21 @@ OURS: dict[Model, list[dict[str, Any]]] = {
         for rate in (0.01, 0.03)
         for weight in (0.003, 0.01, 0.03)
     ],
-    "vbpr": [{"regularization": weight} for weight in (0.003, 0.01, 0.03)],
+    "vbpr": [
+        {"learning_rate": rate, "regularization": weight}
+        for rate, weight in ((0.003, 0.001), (0.003, 0.01), (0.01, 0.003))
+    ],
 }
 STOPPING = {"max_users": 2000, "look_every": 10, "patience": 10, "max_looks": 100}
 """A hundred passes without a better look: with small steps they linger long at popularity."""
 WIDE = {**STOPPING, "k": 64}
 CORNAC = {**WIDE, "library": "cornac"}
-PAIRWISE = {**WIDE, "k2": 64, "batch_size": 512}
+PAIRWISE = {**WIDE, "k2": 64, "batch_size": 512, "look_every": 5, "patience": 5}
+"""VBPR is optimized by Adam, so early stopping is that of ours: 5 epochs between looks, patience 5.
+
+Cornac 3.0.1 adds the content bias as (n, 1) to scores of shape (n,), which broadcasts to (n, n): each
+triplet's loss is then summed over all content biases of the batch, and regularization weighs 1/n.
+"""
 RIVALS: dict[Model, list[dict[str, Any]]] = {
     "popularity": [{}],
     "item-knn": [

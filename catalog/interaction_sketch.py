@@ -215,8 +215,8 @@ def _hash_users(
         found[kind]["kind"] = kind
         found[kind]["earlier"] = _earlier(owner, codes[item], times)[places]
         found[kind]["hash"] = splitmix64(splitmix64(names[owner[places]]) ^ codes[item[places]])
-    alone = _one_item_each(owner, contents[item], item)[places]
-    found[BY_CONTENT]["content"][~alone] = 0
+    is_unique = _one_item_each(owner, contents[item], item)[places]
+    found[BY_CONTENT]["content"][~is_unique] = 0
     return found
 
 
