@@ -7,10 +7,10 @@ from huggingface_hub import EvalResult, ModelCardData
 
 
 def encoder_card(name: str, manifest: Mapping[str, Any]) -> str:
-    """`name`: of the folder, and so most likely of the repository."""
+    """The model card of an encoder; `name` is that of the folder, and most likely of the repository."""
     config, metrics = manifest["config"], manifest["metrics"]
     towers = [kind for kind in ("text", "image") if config["encoder"][kind] is not None]
-    asked = {
+    retrieval = {
         line.removeprefix("retrieval/"): figures
         for line, figures in metrics.items()
         if line.startswith("retrieval/")
@@ -18,10 +18,10 @@ def encoder_card(name: str, manifest: Mapping[str, Any]) -> str:
     modalities = ", ".join([*towers, *config["encoder"]["extra_modalities"]])
     width = config["encoder"]["width"]
     head = front_matter(name, "feature-extraction", ["item-encoder", "recommendation"], [])
-    found = [
-        f"- {line}: the right one is among the first ten of {figures['candidates']:,} for "
-        f"{figures['R@10']:.1%} of {figures['queries']:,}; by chance {figures['chance R@10']:.1%}"
-        for line, figures in asked.items()
+    results = [
+        f"- {line}: R@10 is {figures['R@10']:.1%} over {figures['queries']:,} queries and "
+        f"{figures['candidates']:,} candidates; by chance {figures['chance R@10']:.1%}"
+        for line, figures in retrieval.items()
         if figures["R@10"] is not None
     ]
     return f"""{head}
@@ -46,11 +46,11 @@ vitrine embed --encoder {name} --catalog.path FOLDER --output vectors
 vitrine finetune --encoder hub:USER/{name} --catalog.path FOLDER --output recommender
 ```
 
-## What it finds
+## Retrieval
 
-Asked for items and interactions that no step of the training read:
+Measured on items and interactions held out of training:
 
-{chr(10).join(found) or "- nothing was asked: the training held nothing out"}
+{chr(10).join(results) or "- not measured: nothing was held out of training"}
 
 {ABOUT_FILES}
 """

@@ -24,10 +24,10 @@ from pretrain.unused_parameters import freeze_unused
 
 
 class PretrainModule(pl.LightningModule):
-    """Single-device code: what ranks must share, the objectives gather."""
+    """The training step as on one device; the objectives gather what ranks must share."""
 
     frozen_is_unchanged = True
-    """Weights that are not trained are those it was built with: checkpoints leave them out."""
+    """Frozen weights equal those the module was built with, so checkpoints leave them out."""
 
     log_popularity: Tensor
     duplicate_ids: Tensor
@@ -88,15 +88,13 @@ class PretrainModule(pl.LightningModule):
         return tokens_of(content[name], text.spec["special_tokens"])[slots]
 
     def freeze_unused(self, batch: PretrainBatch) -> list[str]:
-        """See `pretrain.unused_parameters`."""
-        parts, self.num_micro_batches = (
-            self.num_micro_batches,
-            1,
-        )  # what is encoded in parts has no graph
+        """Freezes weights that no step reads (`pretrain.unused_parameters`)."""
+        num_micro_batches = self.num_micro_batches
+        self.num_micro_batches = 1  # gradient caching hides the autograd graph
         try:
             return freeze_unused(self, batch)
         finally:
-            self.num_micro_batches = parts
+            self.num_micro_batches = num_micro_batches
 
     def on_train_start(self) -> None:
         if self.activation_checkpointing or (
@@ -117,7 +115,8 @@ class PretrainModule(pl.LightningModule):
         return loss
 
     def suspects(self, batch: PretrainBatch) -> str:
-        """For a step whose gradient is not finite: which items' content is not, or which were read."""
+        """The likely cause of a non-finite gradient: items with non-finite content, else all items of the
+        batch."""
         items = torch.zeros(int(batch.slots.max()) + 1, dtype=torch.int64)
         items[batch.slots.flatten().cpu()] = batch.items.flatten().cpu()
         for name, inputs in batch.content.items():
@@ -125,10 +124,10 @@ class PretrainModule(pl.LightningModule):
             for values in inputs.values():
                 if not values.is_floating_point() or not len(present):
                     continue
-                strange = ~values[: int(present.sum())].flatten(1).isfinite().all(dim=1).cpu()
-                found = items[present.nonzero().squeeze(1)[strange]]
-                if len(found):
-                    return f"; the {name} of items (rows) {found.tolist()} is not finite"
+                broken = ~values[: int(present.sum())].flatten(1).isfinite().all(dim=1).cpu()
+                suspects = items[present.nonzero().squeeze(1)[broken]]
+                if len(suspects):
+                    return f"; the {name} of items (rows) {suspects.tolist()} is not finite"
         return f"; it read items (rows) {items.tolist()}"
 
     def configure_optimizers(self) -> Any:
@@ -138,28 +137,28 @@ class PretrainModule(pl.LightningModule):
 
 
 def available_outputs(encoder: ItemEncoder, objectives: ObjectivesConfig, linked: bool) -> set[str]:
-    """The fields of StepOutputs beyond those of every step."""
-    found = set()
+    """The optional fields of StepOutputs that a step with these settings computes."""
+    available = set()
     if len(encoder.modalities) > 1:
-        found |= {"projected_embeddings", "modality_embeddings", "present", "visible_mask"}
+        available |= {"projected_embeddings", "modality_embeddings", "present", "visible_mask"}
     if encoder.text is not None:
-        found.add("tokens")
+        available.add("tokens")
         if objectives.language_modeling:
-            found.add("token_nll")
-    return found | ({"links"} if linked else set())
+            available.add("token_nll")
+    return available | ({"links"} if linked else set())
 
 
-def active_weights(objectives: ObjectivesConfig, found: set[str]) -> dict[str, float]:
-    """The weights of the objectives that can be computed.
+def active_weights(objectives: ObjectivesConfig, available: set[str]) -> dict[str, float]:
+    """The weights of the objectives that can be computed from the `available` fields of StepOutputs.
 
-    One that cannot is left out where its weight is the default, else VitrineError.
+    An objective that cannot is skipped if its weight is the default; otherwise VitrineError is raised.
     """
     weights = {}
     for name, objective in OBJECTIVES.items():
         weight = float(getattr(objectives, name))
         if weight <= 0:
             continue
-        missing = [need for need in objective.needs if need not in found]
+        missing = [need for need in objective.needs if need not in available]
         if not missing:
             weights[name] = weight
         elif weight != getattr(ObjectivesConfig(), name):
@@ -178,14 +177,14 @@ MISSING_INPUT_ERRORS = {
     "token_nll": "the encoder has no text tower; give it one, or set the weight to 0",
     "links": "the catalog has no edges table; add one, or set the weight to 0",
 }
-"""What to say where a field of StepOutputs is missing."""
+"""Field of StepOutputs → the end of the error message if it is missing."""
 
 
 def tokens_of(text: dict[str, Tensor], special_tokens: list[int]) -> Tensor:
     """Each item's token ids, int (n, length), -1 for padding and for items without text.
 
     `special_tokens`: ids that the tokenizer puts around every text ([CLS], [SEP]; none for many
-    decoders). They tell nothing of an item, and are -1 too.
+    decoders). They carry no information about the item, and are -1, too.
     """
     present, ids = text["present"], text["input_ids"]
     special = torch.isin(ids, ids.new_tensor(special_tokens))

@@ -15,8 +15,8 @@ STAGED = r"stages?\.(\d+)(?:\.(?:layers?|blocks?)\.(\d+))?|layers\.(\d+)\.blocks
 LAYER = re.compile(
     rf"\btowers\.(\w+)\..*?\b(?:{STAGED}|layer\.(\d+)\.layer\.(\d+)|(?:layers?|blocks?|h)\.(\d+))\."
 )
-"""A weight in one of a tower's numbered layers, which staged networks (Swin, ConvNeXt, MobileViT)
-number anew in each stage."""
+"""Matches a weight in one of a tower's numbered layers; staged networks (Swin, ConvNeXt, MobileViT) restart
+the numbers in each stage."""
 TOWER = re.compile(r"\btowers\.(\w+)\.")
 
 
@@ -27,7 +27,7 @@ class GuardedAdamW(torch.optim.AdamW):
     copies it into the weights where `apply_ema` is set. Where weights are sharded (ZeRO 1, 2, 3), each
     rank's optimizer has its shards, and so the EMA is sharded and checkpointed like the moments.
 
-    One kernel for all weights where they lie on a GPU.
+    On a GPU one fused kernel updates all weights.
     """
 
     skip_step = False
@@ -42,7 +42,7 @@ class GuardedAdamW(torch.optim.AdamW):
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None
-        if closure is not None:  # the forward and backward pass, after which it is known
+        if closure is not None:  # the forward and backward pass, which may set `skip_step`
             with torch.enable_grad():
                 loss = closure()
         if not self.skip_step:
@@ -70,7 +70,7 @@ class GuardedAdamW(torch.optim.AdamW):
 
 
 def innermost(optimizer: Any) -> Any:
-    """The optimiser inside Lightning's and DeepSpeed's wrappings."""
+    """The optimizer inside Lightning's and DeepSpeed's wrappers."""
     while not isinstance(optimizer, GuardedAdamW) and hasattr(optimizer, "optimizer"):
         optimizer = optimizer.optimizer
     return optimizer
@@ -83,18 +83,18 @@ def make_optimizer(
     rates: Mapping[nn.Parameter, float] | None = None,
     schedule_windows: Mapping[nn.Parameter, range] | None = None,
 ) -> dict[str, Any]:
-    """What `LightningModule.configure_optimizers` returns.
+    """Optimizer and schedule, as `LightningModule.configure_optimizers` returns them.
 
-    Weight decay touches matrices alone; the rate rises over the first `warmup_share` of the steps
-    and falls to 0 along a cosine. `rates`: parameters that learn at a share of it. `turns`: parameters
-    that learn in these steps alone, with a rise and a fall of their own.
+    Weight decay applies to matrices alone; the learning rate rises over the first `warmup_share` of the
+    steps and falls to 0 along a cosine. `rates`: parameters → factor on it. `schedule_windows`: parameters →
+    the only steps in which they learn, with a warm-up and decay of their own.
     """
     always = range(total_steps)
     shares: dict[tuple[float, int, int], list[nn.Parameter]] = {}
     for parameter in parameters:
         if parameter.requires_grad:
-            turn = (schedule_windows or {}).get(parameter, always)
-            place = (rates or {}).get(parameter, 1.0), turn.start, turn.stop
+            window = (schedule_windows or {}).get(parameter, always)
+            place = (rates or {}).get(parameter, 1.0), window.start, window.stop
             shares.setdefault(place, []).append(parameter)
     groups, schedules = [], []
     for (share, start, stop), trained in sorted(shares.items(), reverse=True):
@@ -110,15 +110,15 @@ def make_optimizer(
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def rate_at(turn: range, warmup_share: float, step: int) -> float:
-    """The share of the learning rate in a step: a rise, then half a cosine; 0 outside the turn."""
-    warmup = max(1, round(warmup_share * len(turn)))
-    since = step - turn.start
-    if since < 0 or since >= len(turn):
+def rate_at(window: range, warmup_share: float, step: int) -> float:
+    """Learning rate factor of a step: linear warm-up, then half a cosine; 0 outside the `window`."""
+    warmup = max(1, round(warmup_share * len(window)))
+    since = step - window.start
+    if since < 0 or since >= len(window):
         return 0.0
     if since < warmup:
         return (since + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (since - warmup) / max(1, len(turn) - warmup))))
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (since - warmup) / max(1, len(window) - warmup))))
 
 
 def is_matrix(parameter: nn.Parameter) -> bool:
@@ -126,17 +126,17 @@ def is_matrix(parameter: nn.Parameter) -> bool:
 
 
 def layer_rates(model: nn.Module, decay: float) -> dict[nn.Parameter, float]:
-    """Towers' weights → decay to the power of their distance, in layers, from the tower's top layer.
+    """Layer-wise learning rate factors: weight → `decay` to the power of its layers below the tower's top.
 
-    Layers are counted along the whole network, through all its stages; what leads into a stage belongs
-    to its first layer, what leads out of it to its last. What a tower has before its first layer
-    (embeddings, a stem) is one further away than that; what it has after the last one has rate 1, as
-    has a tower without numbered layers, and what is in none.
+    Layers are counted along the whole network, through all its stages; weights that lead into a stage belong
+    to its first layer, those that lead out of it to its last. Weights before the first layer (embeddings, a
+    stem) are one layer further down. Weights after the last layer, towers without numbered layers, and
+    weights outside towers have factor 1.
     """
     if decay == 1:
         return {}
     depths: dict[str, dict[tuple[str, ...], int]] = {}
-    """Tower → its layers, by their numbers, in the order of the network (modules are registered so)."""
+    """Tower → its layers, by their numbers, in the order of the network (that of registration)."""
     placed: dict[nn.Parameter, tuple[str, int]] = {}
     for name, parameter in model.named_parameters():
         tower = TOWER.search(name)

@@ -1,7 +1,7 @@
-"""Sequence packing: stretches of histories in rows of equal length, as a function of the seed.
+"""Sequence packing: segments of histories in rows of equal length, as a function of the seed.
 
-Knows nothing about content. Row r is made from (seed, r) alone: any rank can make any row, and a run
-that resumes at row r sees exactly what it would have seen.
+Knows nothing about content. Row r depends on (seed, r) alone: any rank can build any row, and a run that
+resumes at row r reads the same rows as an uninterrupted one.
 """
 
 from collections.abc import Iterator
@@ -18,15 +18,15 @@ from catalog.interactions import Interactions
 from catalog.splits import training_mask
 
 Row = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
-"""Items, segments, links, int64 (row_length,) each: the item in each slot, which stretch of history it
-belongs to, and, where the catalog's edges fill the row, which edge (-1 where none)."""
+"""Items, segments, links, int64 (row_length,) each: the item in each slot, the number of its history segment,
+and the number of its edge in rows of linked items (otherwise -1)."""
 
 
 class PackedHistories(Dataset[Row]):
-    """Rows without end, of `row_length` slots.
+    """An endless dataset of rows with `row_length` slots.
 
-    A user is drawn in proportion to the number of rows their training history would fill, then a
-    stretch of it. A stretch is cut where the row ends, so no slot is padding.
+    A user is drawn in proportion to the number of rows their training history would fill, then a segment
+    of it. A segment is cut off at the end of the row, so no slot is padding.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class PackedHistories(Dataset[Row]):
 
 
 class StepSampler:
-    """Which rows each step of this rank reads: batches of row numbers, for a loader's batch sampler.
+    """A batch sampler: the row numbers that this rank reads in each step.
 
     Step s of all ranks together is the rows [s · n, (s + 1) · n): the global batch does not depend
     on how many ranks share it, and a run that resumes at a step starts at its rows.
@@ -133,7 +133,7 @@ class StepSampler:
         self.first_step = first_step
 
     def __len__(self) -> int:
-        """Of the whole run: where it resumes, Lightning counts the batches before as read."""
+        """Number of batches of the whole run: in a resumed run Lightning counts earlier ones as read."""
         return self.num_steps
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -143,7 +143,7 @@ class StepSampler:
 
 
 def step_sampler(trainer: pl.Trainer, rows: int) -> StepSampler:
-    """The order of a Trainer's run, from the step it stands at."""
+    """The batch sampler of a Trainer's run, from its current step."""
     accumulate = trainer.accumulate_grad_batches
     return StepSampler(
         trainer.max_steps * accumulate,

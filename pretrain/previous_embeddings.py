@@ -35,7 +35,7 @@ class PreviousEmbeddings:
 
     @classmethod
     def open(cls, folder: Path, config: EmbedConfig, catalog: Catalog) -> "PreviousEmbeddings":
-        """Of `folder`, where it holds vectors of the same encoder and extractors; otherwise empty."""
+        """The vectors in `folder` if they are of the same encoder and extractors; otherwise empty."""
         if not (folder / "manifest.json").exists():
             return cls()
         try:

@@ -56,7 +56,7 @@ def initialize_projections(
 
 @torch.no_grad()
 def whiten(projection: Projection, vectors: Tensor, floor: float = 0.01) -> None:
-    """Sets its linear map so that `vectors` (n, tower width) come out centred and equally spread.
+    """Sets the projection's linear map to whiten `vectors` (n, tower width): mean 0, equal variances.
 
     Where the tower is wider than the projection, the directions of largest variance are kept.
     Directions with less than `floor` of the largest variance stay small: they are noise. With fewer

@@ -25,7 +25,7 @@ class Quarantine:
         return len(self.broken)
 
     def check(self, max_share: float) -> None:
-        """VitrineError where more than this share of the items is broken in some way."""
+        """Raises VitrineError if more than this share of the items has a broken file."""
         items = {item for _, item, _ in self.broken}
         if len(items) <= max_share * self.catalog.num_items:
             return
@@ -38,7 +38,7 @@ class Quarantine:
         )
 
     def save(self, folder: Path) -> None:
-        """One line each: modality, item id, reason."""
+        """Writes one line per broken file: modality, item id, reason."""
         lines = (
             json.dumps({"modality": name, "item_id": self._id(item), "reason": reason})
             for name, item, reason in self.broken

@@ -1,7 +1,7 @@
 """The request of a stage: those of its settings that decide the result, and their hash.
 
-Where files lie, on how many devices a run goes and how often it logs do not decide it; the content of the
-catalog and of parent artifacts does.
+Paths, the number of devices and the frequency of logging do not decide it; the content of the catalog and of
+parent artifacts does.
 """
 
 from collections.abc import Mapping
@@ -10,8 +10,8 @@ from typing import Any
 from catalog.artifacts import StrPath, request_hash
 
 PATH_SETTINGS = {"encoder", "generator", "image", "recommender", "text", "vectors"}
-"""Settings that may be the path of an artifact. That is compared by its hash, as a parent, and vectors by
-the hashes of the encoder and the catalog they come from."""
+"""Settings that may be the path of an artifact. Artifacts are compared by their hashes, as parents, and
+vectors by the hashes of their encoder and catalog."""
 RUNTIME_ONLY_SETTINGS = {
     "": {"workers", "sample_every"},
     "catalog": {"path"},
@@ -31,8 +31,8 @@ RUNTIME_ONLY_SETTINGS = {
         "strategy",
     },
 }
-"""Settings, by section, that change how a run goes or where files lie, but not the result. A catalog is
-compared by its fingerprint."""
+"""Settings, by section, that affect how a run is executed or where files are, but not the result. A catalog
+is compared by its fingerprint."""
 
 
 def result_request(
@@ -41,14 +41,14 @@ def result_request(
     parents: Mapping[str, StrPath] | None = None,
     catalog: str = "",
 ) -> str:
-    """The `request_hash` of what decides the result: equal where the same result would come out."""
+    """The `request_hash` of the settings that decide the result: equal for requests of the same result."""
     return request_hash(kind, result_settings(settings), parents, catalog)
 
 
 def result_settings(settings: Mapping[str, Any], devices: int = 0) -> dict[str, Any]:
     """A copy of the settings without those of `RUNTIME_ONLY_SETTINGS`.
 
-    Its batch size is the global one: of `devices`, or of as many devices as the settings name.
+    Its batch size is the global one, of `devices` or else of the devices in the settings.
     """
     kept = {
         name: value for name, value in settings.items() if name not in RUNTIME_ONLY_SETTINGS[""]

@@ -1,9 +1,9 @@
 """Retrieval report: an encoder's recall on held-out items and interactions.
 
-Between modalities: of held-out items, whose content no step read, one modality retrieves the other.
-Between users and items: a history retrieves the next item, taken after the training's end. Candidates
-are all others, places are counted, equal scores are ordered by a fixed key; beside each figure stand
-chance and, for next items, popularity.
+Cross-modal retrieval: one modality of items held out of training retrieves the other. Next-item retrieval: a
+history retrieves the next item, an interaction after the training part. All items of the report are
+candidates, and equal scores are ordered by a fixed key. The baselines are chance and, for next items,
+popularity.
 """
 
 from dataclasses import dataclass
@@ -30,24 +30,24 @@ CUTOFFS = (1, 5, 10)
 MAX_HELD_OUT = 1000
 MAX_USERS = 2000
 MAX_CANDIDATES = 50_000
-"""Of a larger catalog so many items, the targets among them, are candidates; the report says so."""
+"""Maximum number of candidates: of a larger catalog a sample that contains the targets."""
 CHUNK = 256
 
 
 @dataclass(frozen=True)
 class Retrieval:
-    """One line of the report."""
+    """The result of one retrieval task, a line of the report."""
 
     task: str
-    """text → image, history → next item, …"""
+    """Such as "text → image" or "history → next item"."""
     candidates: int
     ranks: NDArray[np.int64]
-    """(queries,): 1 is the best."""
+    """(queries,): the rank of each query's target; 1 is the best."""
     popular: NDArray[np.int64] | None = None
-    """(queries,): places by popularity."""
+    """(queries,): the ranks by popularity."""
 
     def figures(self) -> dict[str, float]:
-        """R@k of ours, of chance and, if there, of popularity; how many ask, and among how many."""
+        """R@k of the encoder, of chance and, if known, of popularity; numbers of queries and candidates."""
         results: dict[str, float] = {"queries": len(self.ranks), "candidates": self.candidates}
         for k in CUTOFFS:
             results[f"R@{k}"] = float((self.ranks <= k).mean())
@@ -69,7 +69,7 @@ class Retrieval:
 
 
 def hold_out(catalog: Catalog, share: float) -> NDArray[np.bool_]:
-    """bool (num_items,): about `share` of the items, at most 1,000, chosen by their ids alone."""
+    """Held-out items, bool (num_items,): about `share` of all, at most 1,000, chosen by their ids alone."""
     if not 0 <= share <= 0.5:
         raise VitrineError(f"data.held_out is {share:g}; give a share from 0 to 0.5")
     chosen = np.zeros(catalog.num_items, dtype=bool)
@@ -82,9 +82,9 @@ def hold_out(catalog: Catalog, share: float) -> NDArray[np.bool_]:
 
 
 class RetrievalReport(pl.Callback):
-    """Computes the report at the end of training, on its devices, with the weights as they are sharded.
+    """Computes the report at the end of training, on its devices, with sharded weights.
 
-    Every rank computes all of it: under ZeRO-3 each pass through a tower is one all ranks take together.
+    Every rank computes all of it: under ZeRO-3 all ranks run each forward pass of a tower together.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ def retrieval_report(
     split: Split,
     held_out: NDArray[np.bool_],
 ) -> list[Retrieval]:
-    """Every two modalities, both ways, and next items of the validation part."""
+    """Retrieval between all pairs of modalities, in both directions, and of validation's next items."""
     targets = _some(split.validation)
     with eval_mode(encoder, sequence_encoder):
         results = between_modalities(encoder, loader, np.flatnonzero(held_out))
@@ -130,7 +130,7 @@ def retrieval_report(
 def between_modalities(
     encoder: ItemEncoder, loader: ItemContentLoader, items: NDArray[np.int64]
 ) -> list[Retrieval]:
-    """Every two modalities, both ways, among those of `items` that have both."""
+    """Retrieval between all pairs of modalities, in both directions, among `items` that have both."""
     projected_embeddings, present = [], []
     device = next(encoder.parameters()).device
     for start in range(0, len(items), CHUNK):
@@ -140,7 +140,7 @@ def between_modalities(
         present.append(vectors.present.cpu())
     if not projected_embeddings:
         return []
-    all_units, all_present = torch.cat(projected_embeddings), torch.cat(present)
+    all_embeddings, all_present = torch.cat(projected_embeddings), torch.cat(present)
     results = []
     for one, other in encoder.pairs:
         both = all_present[:, one] & all_present[:, other]
@@ -148,7 +148,7 @@ def between_modalities(
             continue
         for query, candidate in ((one, other), (other, one)):
             own = torch.arange(int(both.sum()))
-            ranks = target_ranks(all_units[both, query], all_units[both, candidate], own)
+            ranks = target_ranks(all_embeddings[both, query], all_embeddings[both, candidate], own)
             names = encoder.modalities
             results.append(Retrieval(f"{names[query]} → {names[candidate]}", len(own), ranks))
     return results
@@ -164,14 +164,14 @@ def next_items(
     targets: Targets,
     listed: NDArray[np.int64] | None = None,
 ) -> Retrieval:
-    """`targets` (at least one) among all items or, ascending, those `listed`."""
+    """Retrieval of `targets` (at least one) among all items, or the items `listed` (ascending)."""
     rows = target_rows(catalog.interactions, targets)
     target_items = catalog.interactions.items[rows].astype(np.int64)
     candidates = _candidates(target_items, catalog.num_items) if listed is None else listed
     length = sequence_encoder.config.max_history
     known = (targets.history(catalog.interactions, place) for place in range(len(targets)))
     read = [items[-length:] for items in known]
-    # Vectors of what is read and what may come: a row each, however often it occurs.
+    # One row for each distinct item of the histories and the candidates.
     needed = np.union1d(candidates, np.concatenate(read)).astype(np.int64)
     vectors = np.empty((len(needed), encoder.config.width), dtype=np.float32)
     embed_items(encoder, loader, vectors, items=needed, title="Retrieval report")
@@ -198,9 +198,9 @@ def next_items(
 
 
 def target_ranks(queries: Tensor, candidates: Tensor, own: Tensor) -> NDArray[np.int64]:
-    """Each query's place for its own candidate, by inner product; int64 (queries,), 1 is the best.
+    """The rank of each query's own candidate, by inner product: int64 (queries,), 1 is the best.
 
-    Counted in chunks: [queries × candidates] is never held. Equals are ordered by a fixed key.
+    Computed in chunks: [queries × candidates] is never in memory. Ties are broken by a fixed key.
     """
     keys = torch.from_numpy(np.random.default_rng(20_011).permutation(len(candidates)))
     ranks = np.empty(len(queries), dtype=np.int64)
@@ -221,7 +221,7 @@ def target_ranks(queries: Tensor, candidates: Tensor, own: Tensor) -> NDArray[np
 
 
 def _some(targets: Targets) -> Targets:
-    """At most 2,000 of the targets that have a history, evenly drawn."""
+    """One target with a history for each of at most 2,000 users, drawn uniformly."""
     targets = targets.take(targets.history_lengths > 0).first_per_user()
     if len(targets.users) <= MAX_USERS:
         return targets
@@ -230,7 +230,7 @@ def _some(targets: Targets) -> Targets:
 
 
 def _candidates(target_items: NDArray[np.int64], num_items: int) -> NDArray[np.int64]:
-    """All items or, of too many, the wanted and others at random; ascending."""
+    """The candidate items, ascending: all, or of too many the targets and a random sample of others."""
     if num_items <= MAX_CANDIDATES:
         return np.arange(num_items)
     room = MAX_CANDIDATES - len(np.unique(target_items))

@@ -103,7 +103,7 @@ def _prepare_module(
 
 @dataclass(frozen=True)
 class _Results:
-    """What a run leaves beside the weights."""
+    """The results of a run beside the weights."""
 
     catalog: Catalog
     split: Split
@@ -144,7 +144,7 @@ def _save(
         bundle.save(staging.path)
         results.quarantine.save(staging.path)
         sketch = InteractionSketch.empty()
-        if steps:  # without a step nothing was learned from any history
+        if steps:  # without steps no interaction was trained on
             sketch = InteractionSketch.training(catalog, split)
         sketch.save(staging.path)
         results.curves.save(staging.path / "curves.json")

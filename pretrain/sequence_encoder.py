@@ -20,9 +20,9 @@ from pretrain.towers import build_tower, output_width
 
 
 class SequenceEncoderConfig(PretrainedConfig):
-    """`block`: a name in `pretrain.blocks.BLOCKS`; `decoder`: a Hugging Face config, as a mapping with
-    `model_type`, that reads instead of such blocks, and `model` the checkpoint it started from;
-    `mean_residual`: add the output to the mean of the history, `recency`: in which newer items weigh more."""
+    """`block`: a name in `pretrain.blocks.BLOCKS`; `decoder`: config of a Hugging Face decoder that replaces
+    the blocks, as a mapping with `model_type`; `model`: the checkpoint it started from; `mean_residual`: add
+    the output to the mean of the history; `recency`: initial decay of that mean towards older items."""
 
     model_type = "vitrine-sequence-encoder"
 
@@ -54,14 +54,14 @@ class SequenceEncoderConfig(PretrainedConfig):
 
 
 class Decoder(nn.Module):
-    """Any Hugging Face decoder, fed item vectors in place of words' (HLLM, Chen et al., 2024)."""
+    """A Hugging Face decoder over item vectors instead of token embeddings (HLLM, Chen et al., 2024)."""
 
     def __init__(self, width: int, config: dict[str, Any], pretrained: str = "") -> None:
-        """`pretrained` names the checkpoint it starts from, whose config `config` is."""
+        """`pretrained`: the checkpoint it starts from, of which `config` is the config."""
         super().__init__()
         if pretrained:
             self.model = build_tower(make_config(config), pretrained)
-        else:  # no word is ever read, so none needs a vector
+        else:  # it reads no tokens, so a vocabulary of one suffices
             self.model = build_tower(make_config({**config, "vocab_size": 1, "pad_token_id": None}))
         hidden = output_width(self.model.config)
         self.model.set_input_embeddings(nn.Embedding(1, hidden).requires_grad_(False))
@@ -69,7 +69,7 @@ class Decoder(nn.Module):
         self.out_of = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
-        """`mask` bool (rows, length, length); `positions` int (rows, length): places in the history."""
+        """`mask` bool (rows, length, length); `positions` int (rows, length): positions in the history."""
         lowest = torch.finfo(x.dtype).min
         added = torch.zeros_like(mask, dtype=x.dtype).masked_fill(~mask, lowest).unsqueeze(1)
         read = self.model(
@@ -84,8 +84,8 @@ class Decoder(nn.Module):
 class SequenceEncoder(PreTrainedModel):
     """A causal transformer over item vectors.
 
-    Several users' stretches of history may share a row (packing): `segments` keeps them apart,
-    and rotary positions, being relative, need no reset between them.
+    Segments of several users' histories may share a row (packing): `segments` separates them, and rotary
+    positions, which are relative, need no reset between them.
     """
 
     config_class = SequenceEncoderConfig
@@ -106,7 +106,7 @@ class SequenceEncoder(PreTrainedModel):
         )
         self.dropout = nn.Dropout(config.dropout)
         self.post_init()
-        self.decoder = (  # brings its own start
+        self.decoder = (  # initialises itself
             Decoder(config.width, config.decoder, pretrained) if config.decoder else None
         )
 
@@ -116,7 +116,7 @@ class SequenceEncoder(PreTrainedModel):
             nn.init.zeros_(module.bias)
 
     def forward(self, vectors: Tensor, segments: Tensor) -> Tensor:
-        """A state after each step.
+        """The user state after each item.
 
         `vectors` (rows, length, width), unit length; `segments` int (rows, length): slots with the
         same number belong to one history, -1 is padding. Returns (rows, length, width), unit length.

@@ -1,4 +1,4 @@
-"""Weights as a trainer holds them: sharded under ZeRO-3, or in half precision."""
+"""Access to the weights of a running trainer, which may be sharded (ZeRO-3) or in half precision."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ def is_sharded(module: nn.Module) -> bool:
 
 @contextmanager
 def gathered_weights(*modules: nn.Module) -> Iterator[None]:
-    """Inside, rank 0 can read the weights whole; all ranks must enter. A no-op without ZeRO-3."""
+    """Gathers sharded weights on rank 0 inside the block, which all ranks enter; a no-op without ZeRO-3."""
     sharded = [p for module in modules for p in module.parameters() if hasattr(p, "ds_id")]
     if not sharded:
         yield
@@ -26,7 +26,7 @@ def gathered_weights(*modules: nn.Module) -> Iterator[None]:
 
 
 def float32_state(module: nn.Module) -> dict[str, Tensor]:
-    """The weights as an artifact stores them, also where a step was taken in half precision."""
+    """The state dict in float32, as artifacts store it, also if training was in half precision."""
     return {
         name: value.float() if value.is_floating_point() else value
         for name, value in module.state_dict().items()
@@ -35,9 +35,9 @@ def float32_state(module: nn.Module) -> dict[str, Tensor]:
 
 @contextmanager
 def precision_context(trainer: pl.Trainer) -> Iterator[None]:
-    """Passes in the trainer's precision; what is made beside them is float32, as everywhere else.
+    """Runs forward passes in the trainer's precision, with float32 as the default of new tensors.
 
-    Lightning's own context makes half precision the default of every new tensor.
+    Lightning's own context also makes half precision the default of new tensors.
     """
     usual = torch.get_default_dtype()
     with trainer.precision_plugin.forward_context():
@@ -46,8 +46,8 @@ def precision_context(trainer: pl.Trainer) -> Iterator[None]:
 
 
 def cast_like(x: Tensor, weight: Tensor) -> Tensor:
-    """`x`, such as vectors that are cached in float32, in the weights' precision where that is another.
+    """`x`, such as vectors cached in float32, cast to the precision of `weight`.
 
-    Under autocast weights are float32, and `x` stays what it is.
+    Under autocast weights are float32, and `x` is not changed.
     """
     return x if weight.dtype == torch.float32 else x.to(weight.dtype)

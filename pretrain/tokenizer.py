@@ -17,13 +17,13 @@ SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 
 
 LONGEST_WORD = 64
-"""Letters of a word that are kept where a tokenizer learns: one without end takes for ever."""
+"""Maximum length of a word in tokenizer training, whose time grows fast with the length of words."""
 LETTERS_A_TOKEN = 64
-"""Of a text, so many letters for each token that may be kept are looked at."""
+"""Characters of a text that are tokenized, per token of the maximum length."""
 
 
 def shortened(text: str, max_tokens: int) -> str:
-    """The beginning of a text that can matter to so many tokens."""
+    """The beginning of a text, long enough for `max_tokens` tokens."""
     return text[: max_tokens * LETTERS_A_TOKEN]
 
 
@@ -34,7 +34,7 @@ def _without_endless_words(text: str) -> str:
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Byte-pair encoding (Sennrich et al., 2016), lower-cased; ids 0–3 are [PAD] [UNK] [CLS] [SEP].
+    """A byte-pair tokenizer (Sennrich et al., 2016), lower-cased; ids 0–3 are [PAD] [UNK] [CLS] [SEP].
 
     The same texts give the same tokenizer in every process, which ranks rely on. (The library's
     word-piece trainer does not: equally frequent pieces come in the order of a random hash.)

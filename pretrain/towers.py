@@ -30,8 +30,8 @@ def tower_config(settings: TowerConfig, **overrides: Any) -> PretrainedConfig:
 def build_tower(config: PretrainedConfig, pretrained: str = "") -> PreTrainedModel:
     """A tower with `pretrained` weights, or freshly initialised.
 
-    Two-tower checkpoints (CLIP, SigLIP) are asked for by their half, e.g. `clip_vision_model`; of a
-    model that hears and writes (Whisper) the encoder is taken.
+    Of a two-tower checkpoint (CLIP, SigLIP) the config selects one, such as `clip_vision_model`; of a
+    speech-to-text model (Whisper) the encoder is used.
     """
     without_pooler: dict[str, Any] = (
         {"add_pooling_layer": False} if config.model_type in ("bert", "vit") else {}
@@ -44,9 +44,9 @@ def build_tower(config: PretrainedConfig, pretrained: str = "") -> PreTrainedMod
 
 
 def compile_layers(model: nn.Module) -> None:
-    """Compiles the layers of the towers in `model`, where they are; weights keep their names.
+    """Compiles the layers of the towers in `model` in place (torch.compile); weights keep their names.
 
-    Layers that are alike share what was compiled for the first, so it takes seconds, not minutes.
+    Equal layers share the code compiled for the first, so it takes seconds, not minutes.
     """
     for module in model.modules():
         if isinstance(module, GradientCheckpointingLayer):
@@ -60,13 +60,13 @@ def hidden_state(tower: nn.Module, layer: int, **inputs: Tensor) -> Tensor:
     states = tower(**inputs, output_hidden_states=True).hidden_states
     if not -len(states) <= layer < len(states):
         raise VitrineError(
-            f"layer {layer} was asked for, but this tower has the hidden states 0 … {len(states) - 1}"
+            f"layer is {layer}, but this tower has the hidden states 0 … {len(states) - 1}"
         )
     return states[layer]
 
 
 def pool(hidden: Tensor, how: str = "mean", mask: Tensor | None = None) -> Tensor:
-    """One vector for each row.
+    """Pools hidden states to one vector per row.
 
     `hidden` (batch, tokens, width), or (batch, width, height, width) from convolutional towers;
     `mask` (batch, tokens), 1 where a token counts; `how` is mean, cls (the first token) or last.
@@ -96,7 +96,7 @@ def output_width(config: PretrainedConfig) -> int:
 
 
 class Projection(nn.Module):
-    """Tower width → shared width, normalised so that towers have equal scale."""
+    """Linear map from tower width to shared width, normalised so that all towers have equal scale."""
 
     def __init__(self, tower_width: int, width: int) -> None:
         super().__init__()
@@ -108,12 +108,12 @@ class Projection(nn.Module):
 
 
 def scatter_present(values: Tensor, present: Tensor) -> Tensor:
-    """Puts the rows computed for items that have a modality back among those that do not.
+    """Scatters the rows of items that have a modality to their positions among all items.
 
-    `values` (k, width) with k ≥ number present, `present` bool (n,). Returns (n, width), zero where
-    absent. k may exceed the count by one stand-in row: every rank runs every tower in every step,
-    as ZeRO-3 requires, and the stand-in's gradient is zero.
+    `values` (k, width) with k ≥ number present, `present` bool (n,). Returns (n, width), zero where the
+    modality is missing. k may exceed the number present by one dummy row with gradient zero: every rank
+    runs every tower in every step, as ZeRO-3 requires.
     """
-    # Asks the device for no count: on a GPU each step would wait for it.
+    # Does not read the number present from the device: on a GPU each step would wait for it.
     rows = (present.cumsum(0) - 1).clamp(min=0)
     return values.index_select(0, rows).masked_fill(~present.unsqueeze(1), 0.0)

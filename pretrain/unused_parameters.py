@@ -1,8 +1,8 @@
 """Unused parameters: freezes the weights that no active loss depends on.
 
-An objective of weight 0, a tower's pooler, the layers above the one that is read: DDP waits for the
-gradient of every weight that is to be trained, and ends where there is none; ZeRO lets weight decay
-shrink such weights. Which they are is not listed anywhere: a loss is taken once, and its graph says it.
+Examples are an objective of weight 0, a tower's pooler, the layers above the one that is read. DDP fails if a
+trainable weight gets no gradient; under ZeRO weight decay shrinks such weights. They are not listed anywhere:
+they are found in the autograd graph of one loss.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from pretrain.eval_mode import eval_mode
 
 
 def parameters_of(loss: Tensor) -> set[Tensor]:
-    """Those that a gradient of `loss` reaches, as autograd's graph has them."""
+    """The parameters that `loss` depends on, by its autograd graph."""
     reached: set[Tensor] = set()
     visited, waiting = set(), [loss.grad_fn]
     while waiting:
@@ -30,11 +30,11 @@ def parameters_of(loss: Tensor) -> set[Tensor]:
 
 
 def freeze_unused(module: pl.LightningModule, batch: Any) -> list[str]:
-    """Freezes each of a module's parameters that the loss of `batch` does not depend on; their names.
+    """Freezes the parameters that the loss of `batch` does not depend on, and returns their names.
 
-    Before a strategy wraps the module. Which parameters a step reads must not depend on the batch (for
-    ZeRO-3 every rank takes every pass), so a batch of two slots says it. No gradient is taken, and
-    neither batch norm's statistics nor the state of random numbers change.
+    Called before a strategy wraps the module. The parameters that a step reads must not depend on the batch
+    (under ZeRO-3 every rank runs every forward pass), so a batch of two slots suffices. No gradient is
+    computed, and neither batch norm's statistics nor the random state change.
     """
     trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
     if not trained:

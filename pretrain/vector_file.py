@@ -15,7 +15,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
     name: np.dtype(kind) for name, kind in (("F32", "<f4"), ("F16", "<f2"), ("F64", "<f8"))
 }
 ALIGNMENT = 64
-"""The data begins at a multiple of this number of bytes."""
+"""Alignment of the data in bytes."""
 
 
 class VectorWriter:
@@ -26,7 +26,7 @@ class VectorWriter:
     """
 
     def __init__(self, path: Path, num_rows: int, width: int) -> None:
-        """Creates the file, of zeros, or opens the one that is there."""
+        """Creates a file of zeros, or opens an existing one."""
         self.width = width
         size = 4 * num_rows * width
         header = {TENSOR: {"dtype": "F32", "shape": [num_rows, width], "data_offsets": [0, size]}}

@@ -18,7 +18,7 @@ VECTORS_FILE = "item_vectors.safetensors"
 IDS_FILE = "item_ids.parquet"
 HASHES_FILE = "content_hashes.npy"
 ID_ROWS = 8192
-"""Rows of one row group of the ids' file."""
+"""Rows per row group of the file of ids."""
 
 
 def write_ids(

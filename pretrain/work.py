@@ -1,7 +1,7 @@
 """The work folder of a run: a stopped run resumes from it, and a run of other settings does not.
 
-Each request (settings, catalog, parents) has a folder of its own beside the artifact it will become. A
-folder of another request beside it is reported, and kept.
+Each request (settings, catalog, parents) has a folder of its own beside its artifact. A folder of another
+request beside it is reported and not touched.
 """
 
 import os
@@ -25,7 +25,7 @@ from pretrain.request import result_settings
 REQUEST_FILE = "request.json"
 """In a request's folder: its settings, catalog and parents, from which differences are reported."""
 SHOWN = 4
-"""Differences that are named."""
+"""Differences that are listed at most."""
 
 
 def work_folder(
@@ -77,8 +77,8 @@ def work_folder(
         for other, checkpoint in others.items():
             _print_once(
                 f"{other} holds {checkpoint.name} of another request ({_differences(other, request)}); "
-                "it is kept, and this one begins at step 0: ask as before to go on from it, or remove "
-                "the folder"
+                "it is kept, and this one begins at step 0: to resume it, use its settings again; to free "
+                "space, remove the folder"
             )
     if _is_rank_zero():
         own.mkdir(parents=True, exist_ok=True)
@@ -89,7 +89,7 @@ def work_folder(
 def _other_batch_size(
     checkpoint: Path, before: int, devices: int, rows: str, settings: Mapping[str, Any]
 ) -> VitrineError:
-    """For a checkpoint of `before` devices, where `devices` devices have another global batch."""
+    """The error for a checkpoint of `before` devices whose global batch differs from that of `devices`."""
     section, _, name = rows.rpartition(".")
     each: int = (settings[section] if section else settings)[name]
     total = before * each
@@ -180,8 +180,8 @@ def claim_work(work: Path, request: str) -> None:
         shutil.rmtree(aside, ignore_errors=True)
         work.rename(aside)
         _print_once(
-            f"what was begun in {work} was for other settings or another catalog; it is kept in {aside} "
-            "until those are asked for again, or you remove it"
+            f"the unfinished run in {work} is of other settings or another catalog; it is kept in {aside}: "
+            "to resume it, use its settings again; to free space, remove the folder"
         )
         if (same := _aside(work, request)).exists():
             same.rename(work)

@@ -1,4 +1,4 @@
-"""The kinds of content by name. A new one: one file here, one line in MODALITIES."""
+"""The modalities by kind. A new kind: one file here, one line in MODALITIES."""
 
 from pretrain.modalities.attributes import Attributes
 from pretrain.modalities.audio import AudioModality

@@ -1,11 +1,11 @@
-"""Attributes: columns of numbers and of categories, read by a small tower of our own.
+"""Attributes: numeric and categorical columns, encoded by a small tower defined here.
 
-Categories are hashed (Weinberger et al., 2009), so that a value means the same in another shop and
-one that was never seen has a place too.
+Categories are hashed (feature hashing, Weinberger et al., 2009), so that a value has the same embedding in
+every shop, and an unseen value has one, too.
 """
 
 # pyright: reportAttributeAccessIssue=false
-# pyarrow makes the functions of its compute module when it is imported; no checker sees them.
+# pyarrow defines the functions of its compute module at import, where type checkers do not see them.
 
 from typing import Any
 
@@ -29,11 +29,11 @@ BLOCK = 65_536
 
 
 class AttributeTower(nn.Module):
-    """Each column to a vector of its own, their sum through one hidden layer."""
+    """Embeds each column, and passes the sum through one hidden layer."""
 
     def __init__(self, num_numbers: int, num_categories: int, width: int = WIDTH) -> None:
         super().__init__()
-        # A number's value, and whether it is there.
+        # A number's value, and whether it is present.
         self.numbers = nn.Linear(2 * num_numbers, width) if num_numbers else None
         self.categories = nn.Embedding(num_categories * BUCKETS, width) if num_categories else None
         self.mix = nn.Sequential(
@@ -126,7 +126,7 @@ class Attributes(Modality):
 
 
 def spread_of(values: NDArray[np.float64]) -> float:
-    """The deviation of `values` (n,), or 1 where they are equal but for how floats round."""
+    """The standard deviation of `values` (n,), or 1 if they are equal up to rounding."""
     spread = float(values.std())
     return spread if spread > 1e-9 * float(np.abs(values).max()) else 1.0
 
@@ -141,7 +141,7 @@ def _numbers(catalog: Catalog, name: str) -> NDArray[np.float64] | None:
 
 
 def _hashed(column: pa.ChunkedArray) -> NDArray[np.int16]:
-    """Bucket of each value, -1 where there is none."""
+    """The hash bucket of each value, int16 (n,), -1 for a missing value."""
     encoded = pc.dictionary_encode(column.combine_chunks())
     buckets = [_bucket(str(value)) for value in encoded.dictionary.to_pylist()]
     codes = encoded.indices.fill_null(len(buckets)).to_numpy(zero_copy_only=False)

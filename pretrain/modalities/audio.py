@@ -78,7 +78,7 @@ class AudioModality(TowerModality):
     @property
     @override
     def tokens(self) -> int:
-        return round(50 * self.spec["seconds"])  # as many a second as wav2vec2 and Whisper make
+        return round(50 * self.spec["seconds"])  # the frame rate of wav2vec2 and Whisper
 
     def encode(self, tower: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
         return self.pooled(tower, **{self.spec["input"]: inputs["values"]})
@@ -97,7 +97,7 @@ class AudioModality(TowerModality):
 
 
 def _usual_extractor(tower: dict[str, Any]) -> Any:
-    """The feature extractor that goes with a tower made from a config."""
+    """The default feature extractor of a tower built from a config."""
     name = FEATURE_EXTRACTOR_MAPPING_NAMES.get(tower["model_type"])
     if name is None:
         raise VitrineError(

@@ -17,44 +17,43 @@ from pretrain.hub import make_config
 from pretrain.towers import build_tower, hidden_state, output_width, pool, tower_config
 
 Content = dict[str, dict[str, Tensor]]
-"""What n items hold: modality → {"present": bool (n,), and its tower's inputs: k rows}.
+"""The content of n items: modality → {"present": bool (n,), and the tower's inputs with k rows}.
 
-k rows for the k items that have it, in order; one stand-in row where none has: every rank runs every
-tower in every step, as ZeRO-3 requires.
+The k rows belong to the k items that have the modality, in order. If none has it, there is one dummy row,
+because ZeRO-3 requires that every rank runs every tower in every step.
 """
 
 CACHED_FEATURES = "cached_features"
-"""A key of the inputs: cached features of a frozen tower, (k, tower width)."""
+"""Key of a modality's inputs for the cached features of a frozen tower, (k, tower width)."""
 
 Processor = Any
-"""What a kind needs beside its tower to read content, with `save_pretrained`: a tokenizer, say."""
+"""An object that prepares a tower's inputs, such as a tokenizer, with a method `save_pretrained`."""
 
 
 class Source(ABC):
-    """One modality of one catalog's items; memory-mapped, never the catalog in memory."""
+    """Reads one modality of a catalog's items from memory-mapped files."""
 
     def __init__(self) -> None:
         self.broken: dict[int, str] = {}
-        """Item → why what it names could not be read; such an item counts as not having it."""
+        """Item → why its file cannot be read; the modality counts as missing for such an item."""
 
     @abstractmethod
     def read(self, items: NDArray[np.int64]) -> dict[str, Tensor]:
-        """`present` and the inputs, as in `Content`."""
+        """The inputs of `items` and the mask `present`, as in `Content`."""
 
     def prefetch(self, items: NDArray[np.int64]) -> NDArray[np.int64] | None:
-        """Reads ahead what `read` will soon be asked for, in any order.
+        """Loads `items` ahead of `read`, which may be called for them in any order.
 
-        Returns int (n,), each item's length in tokens where that differs; None where it does not.
+        Returns int (n,), each item's length in tokens; None if all items have the same.
         """
         return None
 
-    def release(self) -> None:  # noqa: B027 – most have nothing to let go of
-        """Lets go of memory that only mirrors files."""
+    def release(self) -> None:  # noqa: B027 – most have nothing to release
+        """Releases memory that only mirrors files."""
 
 
 class Modality(ABC):
-    """One modality of an encoder. `about` is all there is to know of it: plain values, kept in the
-    encoder's config.
+    """One modality of an encoder. `spec` describes it completely, in plain values of the encoder's config.
 
     A new kind: one file here, one line in `MODALITIES`, one name in `pretrain.config.Kind`.
     """
@@ -67,30 +66,31 @@ class Modality(ABC):
     @classmethod
     @abstractmethod
     def new(cls, settings: ModalityConfig, catalog: Catalog) -> tuple["Modality", Processor | None]:
-        """From settings, with what must be learned from the catalog; VitrineError for bad ones."""
+        """Builds a modality, and its processor if it needs one, from settings; a tokenizer is trained on the
+        catalog. Raises VitrineError for invalid settings."""
 
     @classmethod
     def sharing(cls, settings: ModalityConfig, owner: "Modality") -> "Modality":
-        """One that reads through the tower of `owner`, as that tower is used to."""
+        """A modality that shares the tower of `owner`, with that tower's preprocessing."""
         spec = {"kind": settings.kind, "source": settings.source, "shares": settings.tower}
         return cls(owner.spec | spec)
 
     @abstractmethod
     def build_tower(self, pretrained: str = "") -> nn.Module:
-        """A tower with the weights `pretrained` names, or a fresh one."""
+        """The tower, with the weights of the checkpoint `pretrained`, or untrained."""
 
     @property
     @abstractmethod
     def width(self) -> int:
-        """Of what `encode` returns."""
+        """Width of the vectors that `encode` returns."""
 
     @abstractmethod
     def encode(self, tower: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
-        """k rows of inputs to (k, width)."""
+        """Encodes k rows of inputs: (k, width)."""
 
     @property
     def tokens(self) -> int:
-        """About how many tokens an item costs its tower, where all cost the same."""
+        """Approximate number of tokens of an item, where it is the same for all items."""
         return 1
 
     @abstractmethod
@@ -98,23 +98,23 @@ class Modality(ABC):
 
     @staticmethod
     def load_processor(folder: Path) -> Processor | None:
-        """What `new` gave, from where it was saved."""
+        """Loads the processor that `new` returned from the folder it was saved to."""
         return None
 
 
 class TowerModality(Modality):
-    """One read by a Hugging Face tower."""
+    """A modality that is encoded by a Hugging Face tower."""
 
     reads: ClassVar[str] = ""
-    """What the tower must call its input; `about` may say it, too."""
+    """The required `main_input_name` of the tower; `spec["input"]` overrides it."""
 
     def build_tower(self, pretrained: str = "") -> nn.Module:
         tower = build_tower(self.config, pretrained)
-        wanted = self.spec.get("input", self.reads)
-        if tower.main_input_name != wanted:
+        expected = self.spec.get("input", self.reads)
+        if tower.main_input_name != expected:
             raise VitrineError(
                 f"{pretrained or self.config.model_type} reads {tower.main_input_name}, but a tower for "
-                f"{self.kind} must read {wanted}; name another model"
+                f"{self.kind} must read {expected}; name another model"
             )
         return tower
 
@@ -134,7 +134,7 @@ class TowerModality(Modality):
 
 
 def tower_spec(settings: ModalityConfig, **overrides: Any) -> dict[str, Any]:
-    """What `about` says of a tower of one's own."""
+    """The `spec` of a modality with a tower of its own."""
     return {
         "kind": settings.kind,
         "source": settings.source,
@@ -145,7 +145,7 @@ def tower_spec(settings: ModalityConfig, **overrides: Any) -> dict[str, Any]:
 
 
 def present_rows(present: NDArray[np.bool_], items: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Which of `items` have it; the first of all as a stand-in where none has."""
+    """Those of `items` that have the modality; the first item as a dummy if none has."""
     chosen = items[present]
     return chosen if len(chosen) else items[:1]
 

@@ -1,7 +1,7 @@
-"""Precomputed features (CLIP vectors, say): a file of them beside the catalog, aligned by item id."""
+"""Precomputed features, such as CLIP vectors: a file in the catalog's folder, aligned by item id."""
 
 # pyright: reportAttributeAccessIssue=false
-# pyarrow makes the functions of its compute module when it is imported; no checker sees them.
+# pyarrow defines the functions of its compute module at import, where type checkers do not see them.
 
 import hashlib
 import os
@@ -30,12 +30,12 @@ from pretrain.modalities.base import Modality, Processor, Source, mask_of, prese
 
 FORMATS = ".npy, .parquet, .safetensors, or a folder that `vitrine embed` wrote"
 BLOCK = 65_536
-"""Vectors looked over, or copied, at once."""
+"""Vectors checked, or copied, at once."""
 
 
 class VectorSource(Source):
     def __init__(self, vectors: NDArray[np.floating], rows: NDArray[np.int64]) -> None:
-        """`rows` int64 (num_items,): which row of `vectors` each item has, -1 for none."""
+        """`rows` int64 (num_items,): the row of each item in `vectors`, -1 for none."""
         super().__init__()
         self.vectors = vectors
         self.rows = rows
@@ -59,7 +59,7 @@ class VectorSource(Source):
 
 
 class MissingFileSource(Source):
-    """A catalog that has no such file: no item has a vector."""
+    """The source for a catalog without the feature file: no item has a vector."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class Features(Modality):
 
 
 def _place(catalog: Catalog, source: str) -> Path:
-    """The file or folder `source` names; VitrineError where it lies outside the catalog's folder."""
+    """Path of the file or folder `source`; VitrineError if it lies outside the catalog's folder."""
     folder = catalog.folder.resolve()
     path = (folder / source).resolve()
     if not path.is_relative_to(folder):
@@ -122,7 +122,7 @@ def _place(catalog: Catalog, source: str) -> Path:
 
 
 def open_vectors(path: Path) -> tuple[NDArray[np.floating], pa.Array]:
-    """Vectors (m, width), memory-mapped, and the ids of their rows; VitrineError where they clash."""
+    """Vectors (m, width), memory-mapped, and the ids of their rows; VitrineError if they do not match."""
     with one_line_errors(f"{path} holds no vectors that can be read", f"give {FORMATS}"):
         return _open_vectors(path)
 
@@ -150,7 +150,7 @@ def _open_vectors(path: Path) -> tuple[NDArray[np.floating], pa.Array]:
 
 
 def align(path: Path, ids: pa.Array, catalog: Catalog) -> NDArray[np.int64]:
-    """int64 (num_items,): the row of each item's vector, -1 for none. By id, never by position."""
+    """The row of each item's vector, matched by id: int64 (num_items,), -1 for none."""
     ids = ids.cast(pa.large_string())
     counts = pc.value_counts(ids)
     twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
@@ -168,7 +168,7 @@ def align(path: Path, ids: pa.Array, catalog: Catalog) -> NDArray[np.int64]:
 
 
 def _not_finite(vectors: NDArray[np.floating], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Items whose vector holds nan or ∞."""
+    """Items whose vector contains nan or infinity."""
     bad = np.zeros(len(vectors), dtype=bool)
     for start in range(0, len(vectors), BLOCK):
         part = vectors[start : start + BLOCK]
@@ -184,7 +184,7 @@ def _mapped(path: Path) -> NDArray[Any]:
 
 
 def _ids_beside(path: Path) -> pa.Array:
-    """`clip.npy` has its ids in `clip.ids.txt`, one a line, in the rows' order."""
+    """Ids of the rows of an array file: those of `clip.npy` are in `clip.ids.txt`, one per line."""
     ids_file = path.with_suffix(".ids.txt")
     if not ids_file.exists():
         raise VitrineError(
@@ -195,7 +195,10 @@ def _ids_beside(path: Path) -> pa.Array:
 
 
 def _from_parquet(path: Path) -> tuple[NDArray[np.floating], pa.Array]:
-    """Columns `item_id` and one of lists; the lists are copied to a memory-mapped array once."""
+    """Vectors and ids of a parquet file with the columns `item_id` and one of lists.
+
+    The lists are copied once to a memory-mapped array.
+    """
     try:
         file = pq.ParquetFile(path)
     except (OSError, pa.ArrowInvalid) as error:

@@ -1,4 +1,4 @@
-"""Images: a column of paths, read by any Hugging Face image tower."""
+"""Images: a column of paths, encoded by any Hugging Face image tower."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -26,7 +26,7 @@ from pretrain.modalities.media import MediaCache, MediaSource
 
 
 class ImageSource(MediaSource):
-    """Pixels (k, …, 3, size, size), normalised as the tower is used to."""
+    """Pixels (k, …, 3, size, size), normalised by the tower's mean and standard deviation."""
 
     def __init__(self, cache: MediaCache, mean: list[float], std: list[float]) -> None:
         super().__init__(cache)
@@ -47,7 +47,7 @@ class ImageSource(MediaSource):
 def normalize_pixels(
     pictures: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float]
 ) -> Tensor:
-    """(…, size, size, 3) → float32 (…, 3, size, size), with the tower's usual colours as 0 and 1."""
+    """Normalises uint8 (…, size, size, 3) by mean and standard deviation: float32 (…, 3, size, size)."""
     pixels = torch.from_numpy(pictures).movedim(-1, -3).float()
     middle, spread = (torch.tensor(part).view(3, 1, 1) * 255 for part in (mean, std))
     return (pixels - middle) / spread
@@ -71,7 +71,7 @@ class ImageModality(TowerModality):
         return self.pooled(tower, pixel_values=inputs["pixel_values"])
 
     def pixels(self, pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
-        """Pictures (height, width, 3) of any shape, as the tower takes them: (n, 3, size, size)."""
+        """Preprocesses images (height, width, 3) of any size for the tower: (n, 3, size, size)."""
         size = self.spec["image_size"]
         squares = [fit_image(Image.fromarray(picture), size) for picture in pictures]
         return normalize_pixels(np.stack(squares), self.spec["mean"], self.spec["std"])
@@ -91,7 +91,7 @@ class ImageModality(TowerModality):
 
 
 def image_tower_spec(settings: ModalityConfig) -> dict[str, Any]:
-    """As `tower_spec`, with the size and the colours the tower is used to."""
+    """As `tower_spec`, with the tower's image size, mean and standard deviation."""
     if not settings.model:
         spec = tower_spec(settings, image_size=settings.image_size)
         patch = spec["tower"].get("patch_size")
@@ -107,13 +107,13 @@ def image_tower_spec(settings: ModalityConfig) -> dict[str, Any]:
 
 
 def image_tokens(spec: dict[str, Any]) -> int:
-    """About how many patches a picture is to its tower."""
+    """Approximate number of patches of an image in its tower."""
     patch = spec["tower"].get("patch_size") or 16
     patch = patch[0] if isinstance(patch, list | tuple) else patch
     return max(1, int(spec["image_size"]) // int(patch)) ** 2
 
 
 def _size_of(settings: ModalityConfig, tower: dict[str, Any]) -> int:
-    """A pretrained tower says its own size."""
+    """The image size: that of a pretrained tower's config, otherwise that of the settings."""
     size = tower.get("image_size", settings.image_size)
     return int(size[0] if isinstance(size, list | tuple) else size)

@@ -1,4 +1,4 @@
-"""Text: a column of text, read by any Hugging Face text tower, encoder or decoder."""
+"""Text: a text column, encoded by any Hugging Face text tower (encoder or decoder)."""
 
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ class TextSource(Source):
         }
 
     def _tokens(self, items: NDArray[np.int64]) -> list[list[int]]:
-        """Token ids of each item, none for one without a text."""
+        """Token ids of each item, an empty list for an item without text."""
         if self.ahead:
             return [self.ahead[int(item)] for item in items]
         texts = [self.texts(int(item)) or "" for item in items]
@@ -90,9 +90,9 @@ class Text(TowerModality):
     def __init__(self, spec: dict[str, Any]) -> None:
         super().__init__(spec)
         self.head: nn.Module | None = None
-        """Hidden states to logits; where set, `encode` keeps how well tokens were told by it."""
+        """Language modelling head, hidden states → logits; if set, `encode` stores `token_nll`."""
         self.token_nll: Tensor | None = None
-        """Of the last `encode`: (k, 2), summed −log chance of the tokens, and their number."""
+        """Of the last `encode`, (k, 2): summed negative log-likelihood of the tokens, and their number."""
 
     @classmethod
     def new(
@@ -117,7 +117,7 @@ class Text(TowerModality):
             )
         check_length(make_config(spec["tower"]), settings.max_tokens)
         spec |= {"max_tokens": settings.max_tokens, "length_groups": settings.length_groups}
-        spec["special_tokens"] = tokenizer("")["input_ids"]  # what it puts around every text
+        spec["special_tokens"] = tokenizer("")["input_ids"]  # those it adds to every text
         return cls(spec), tokenizer
 
     @staticmethod
@@ -129,7 +129,7 @@ class Text(TowerModality):
         return TextSource(catalog, self.spec["source"], processor, self.spec["max_tokens"])
 
     def encode(self, tower: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
-        """Texts of like length go through the tower together, so that little of it is padding."""
+        """Encodes texts in groups of similar length, so that there is little padding: (k, width)."""
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
         lengths = mask.sum(dim=1)
         order = torch.argsort(lengths, stable=True)
@@ -139,8 +139,8 @@ class Text(TowerModality):
         vectors, token_nll = [], []
         for group in range(groups):
             rows = order[edges[group] : edges[group + 1]]
-            # The number of passes is the same on every rank, however many texts there are: a group
-            # without any reads one that counts for nothing.
+            # All ranks run the same number of passes, however many texts they have: an empty group
+            # encodes one text whose result has weight 0.
             chosen = rows if len(rows) else order[:1]
             length = max(1, int(longest[group] if len(rows) else lengths[order[0]]))
             encoded, nll = self._encode(tower, ids[chosen, :length], mask[chosen, :length])
@@ -161,7 +161,7 @@ class Text(TowerModality):
 
     @property
     def is_causal(self) -> bool:
-        """Whether the tower is a decoder, each token seeing only those before it."""
+        """Whether the tower is a causal decoder, whose tokens attend only to those before them."""
         config = self.config
         decoder = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
         reads_both_ways = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
@@ -169,24 +169,24 @@ class Text(TowerModality):
 
 
 def next_token_nll(hidden: Tensor, ids: Tensor, mask: Tensor, head: nn.Module) -> Tensor:
-    """How well each token is told from those before it.
+    """Negative log-likelihood of each text's tokens given those before them.
 
-    `hidden` (k, length, h), `ids` and `mask` int (k, length); `head` takes (m, h) to (m, vocabulary).
+    `hidden` (k, length, h), `ids` and `mask` int (k, length); `head` maps (m, h) to (m, vocabulary).
     Returns (k, 2): summed negative log-likelihood and number of tokens. Logits are computed in blocks,
-    and again in the backward pass, so that (k · length) × vocabulary is never held.
+    and again in the backward pass, so that (k · length) × vocabulary is never in memory.
     """
     states = hidden[:, :-1].reshape(-1, hidden.shape[-1])
     targets = ids[:, 1:].reshape(-1)
     counted = mask[:, 1:].to(torch.float32)
 
-    def nats_of(states: Tensor, targets: Tensor) -> Tensor:
+    def block_nll(states: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(head(states).float(), targets, reduction="none")
 
-    # A text of one token has nothing to tell, and is told all the same: every rank calls the head.
+    # Texts of one token have no next token; the head runs anyway, because every rank must call it.
     states = states if len(states) else hidden[:, 0]
     targets = targets if len(targets) else ids[:, 0]
     blocks = zip(states.split(PREDICTED_AT_ONCE), targets.split(PREDICTED_AT_ONCE), strict=True)
-    each = torch.cat([checkpoint(nats_of, *block, use_reentrant=False) for block in blocks])
+    each = torch.cat([checkpoint(block_nll, *block, use_reentrant=False) for block in blocks])
     if not counted.numel():
         return (0.0 * each).unsqueeze(1).expand(-1, 2)
     each = each.view_as(counted) * counted

@@ -1,4 +1,4 @@
-"""Video: a column of paths; frames, evenly spaced, through the image tower, and their mean."""
+"""Video: a column of paths; the mean of the image tower's embeddings of evenly spaced frames."""
 
 import numpy as np
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""The objectives by name. A new one: one file here, one line in OBJECTIVES, a weight in the config."""
+"""The objectives by name. A new objective: one file here, one line in OBJECTIVES, a weight in the config."""
 
 from pretrain.objectives.bag_of_words import BagOfWords
 from pretrain.objectives.base import Objective, StepOutputs

@@ -1,8 +1,9 @@
 """Bag-of-words objective: predicts the tokens of an item's text from its fused vector.
 
-Contrast keeps what sets items of one batch apart and histories keep what users choose by; the rest,
-say a material, fades. Telling the words from the fused vector keeps it, and where the text is hidden
-by modality dropout the picture must tell them (after learning from captions, Joulin et al., 2016).
+Contrastive objectives keep what distinguishes the items of a batch, and next-item prediction what users
+choose by; other properties, such as a material, fade. Predicting the words from the fused vector keeps
+them, and where modality dropout hides the text they are predicted from the image (as in learning from
+captions, Joulin et al., 2016).
 """
 
 from torch import Tensor, nn

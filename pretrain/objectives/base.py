@@ -1,4 +1,4 @@
-"""What every objective is: a loss over one step's outputs, exact over all ranks."""
+"""Base class of the objectives: a loss over one step's outputs, exact over all ranks."""
 
 import math
 from abc import ABC, abstractmethod
@@ -14,40 +14,40 @@ from pretrain.encoder import ItemEncoder
 
 @dataclass
 class StepOutputs:
-    """One rank's step. A batch is `slots` places in packed rows; one item may fill several."""
+    """The outputs of one rank's step for all `slots` of its packed rows; an item may fill several slots."""
 
     item_ids: Tensor
-    """int (slots,): an id of the item; duplicate items share one."""
+    """int (slots,): the item's id; duplicate items share one."""
     items: Tensor
     """(slots, width), unit length."""
     states: Tensor
-    """(slots, width): the reading of the history up to and including that slot, unit length."""
+    """(slots, width): the user state after the history up to and including that slot, unit length."""
     segments: Tensor
-    """int (slots,): one number a stretch of history; neighbours in a stretch stand side by side."""
+    """int (slots,): number of the history segment; its consecutive items are in adjacent slots."""
     log_popularity: Tensor
-    """(slots,): log of the chance that the sampler draws this item."""
+    """(slots,): log of the probability that the sampler draws this item."""
     projected_embeddings: Tensor | None = None
-    """(slots, m, width): the m modalities for comparison, unit length; zero where absent."""
+    """(slots, m, width): modality embeddings behind projection heads, unit length, zero where missing."""
     modality_embeddings: Tensor | None = None
-    """(slots, m, width): the modalities as they are fused; zero where absent."""
+    """(slots, m, width): the inputs of the fusion; zero where missing."""
     present: Tensor | None = None
     """bool (slots, m)."""
     visible_mask: Tensor | None = None
-    """bool (slots, m): present and not hidden while training."""
+    """bool (slots, m): present and not hidden by modality dropout."""
     tokens: Tensor | None = None
     """int (slots, length): the text's token ids, padded with -1."""
     token_nll: Tensor | None = None
     """(slots, 2): summed negative log-likelihood and number of the text's tokens."""
     links: Tensor | None = None
-    """int (slots,): equal for two neighbouring slots whose items an edge of the catalog links; -1."""
+    """int (slots,): equal for two adjacent slots whose items an edge of the catalog links; otherwise -1."""
 
 
 class Objective(nn.Module, ABC):
     """A weighted term of the pretraining loss.
 
-    `needs` names the fields of StepOutputs it cannot do without. Calling it returns a scalar whose *mean over
-    ranks* is the loss of the whole batch, so that the averaging of gradients in DDP and ZeRO gives
-    the gradient of one process.
+    `needs` names the optional fields of StepOutputs that it requires. Calling it returns a scalar whose *mean
+    over ranks* is the loss of the whole batch, so that the averaging of gradients in DDP and ZeRO gives the
+    gradient of one process.
     """
 
     needs: tuple[str, ...] = ()
@@ -61,7 +61,7 @@ class Objective(nn.Module, ABC):
 
 
 class ContrastiveObjective(Objective):
-    """One with a temperature of its own."""
+    """An objective with a learned temperature of its own."""
 
     def __init__(self, temperature: float) -> None:
         super().__init__()
@@ -70,7 +70,8 @@ class ContrastiveObjective(Objective):
 
     @property
     def scale(self) -> Tensor:
-        """At most 100; the gradient passes the bound, so that a scale that met it can come back."""
+        """The inverse temperature, at most 100; the bound passes the gradient, so that the scale can fall
+        again."""
         scale = self.logit_scale.exp()
         return scale + (scale.clamp(max=100.0) - scale).detach()
 
@@ -82,15 +83,15 @@ class ContrastiveObjective(Objective):
 def log_q_correction(outputs: StepOutputs) -> Tensor:
     """The log-q correction of each slot's item: −log of its expected count among other slots, (all slots,).
 
-    Added to the logits of negatives, it makes the sum over the batch an estimate of that over every
-    item that is read (see `finetune.losses.sampled_softmax_loss`, whose sources and limits are these).
+    Added to the logits of negatives, it makes the sum over the batch an estimate of the sum over all
+    items of the training data (sources and limits: see `finetune.losses.sampled_softmax_loss`).
     """
     log_chances = gather_rows(outputs.log_popularity)
     return -(log_chances + math.log(max(1, len(log_chances) - 1)))
 
 
 def first_occurrence_mask(outputs: StepOutputs, valid: Tensor) -> Tensor:
-    """bool (slots,): this rank's slots where an item for which `valid` holds comes first of all ranks."""
+    """bool (slots,): this rank's slots that are the first occurrence, over all ranks, of a `valid` item."""
     rank, _ = world()
     slots = len(outputs.item_ids)
     chosen = first_occurrences(gather_rows(outputs.item_ids), gather_rows(valid))
@@ -98,7 +99,7 @@ def first_occurrence_mask(outputs: StepOutputs, valid: Tensor) -> Tensor:
 
 
 def first_occurrences(ids: Tensor, valid: Tensor) -> Tensor:
-    """bool (n,): valid, and no earlier valid row has the same id. Same answer on every rank."""
+    """bool (n,): valid, and no earlier valid row has the same id; deterministic, so equal on all ranks."""
     order = torch.argsort(ids, stable=True)
     chosen = torch.zeros_like(valid)
     kept = order[valid[order]]

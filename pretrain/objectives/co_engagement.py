@@ -9,7 +9,7 @@ from pretrain.objectives.contrast import info_nce
 
 
 class CoEngagementContrast(ContrastiveObjective):
-    """Each item of a history against its neighbour there, among all items of all ranks."""
+    """InfoNCE of each item and an adjacent item of the same history, among all items of all ranks."""
 
     def forward(self, outputs: StepOutputs) -> Tensor:
         partners, counts = adjacent_slots(outputs.segments)
@@ -17,8 +17,8 @@ class CoEngagementContrast(ContrastiveObjective):
 
 
 def adjacent_slots(groups: Tensor) -> tuple[Tensor, Tensor]:
-    """For each slot of `groups` int (slots,): the slot after it if that is in the same group, else
-    the one before it; and whether either is."""
+    """For each slot of `groups` int (slots,): the adjacent slot in the same group, preferably the next one;
+    and bool (slots,), whether there is one."""
     places = torch.arange(len(groups), device=groups.device)
     after, before = (places + 1).clamp(max=len(groups) - 1), (places - 1).clamp(min=0)
     has_after = (groups[after] == groups) & (after != places)

@@ -1,11 +1,11 @@
 """InfoNCE, symmetric InfoNCE and the sigmoid loss, exact over all ranks.
 
-Scores are computed in chunks; the [queries × keys] matrix is never held.
+Scores are computed in chunks; the [queries × keys] matrix is never in memory.
 
-Gradients are taken in the forward pass, chunk by chunk; memory beyond them is a few chunks × all
-keys, and there is no second derivative. All follow the convention of `Objective`: the mean over ranks
-of what they return is the loss of the whole batch. The gradient is that of this mean, given that all
-ranks weigh the loss the same: where a rank's vectors stand in another's loss, their share is in it.
+Gradients are computed in the forward pass, chunk by chunk; further memory is a few chunks × all keys, and
+there is no second derivative. All losses follow the convention of `Objective`: the mean over ranks of the
+returned values is the loss of the whole batch. The gradient is that of this mean, if all ranks weight the
+loss equally: it includes the terms of other ranks' losses in which a rank's vectors occur.
 """
 
 from typing import Any
@@ -20,7 +20,7 @@ from pretrain.distributed import Ring, gather_rows, sum_over_ranks, world
 CHUNK = 256
 """Queries scored at once."""
 STEEPEST_SHARED = 40.0
-"""Above this scale exp(scale · (cos − 1)) leaves float32's range, and no sum can be shared."""
+"""Above this scale exp(scale · (cos − 1)) leaves float32's range, and the two directions share no sum."""
 
 
 def info_nce(
@@ -38,12 +38,12 @@ def info_nce(
 ) -> Tensor:
     """InfoNCE of this rank's queries against the keys of all ranks (van den Oord et al., 2018).
 
-    `queries` (n, d); `keys` (N, d) gathered; `positives` int (n,) the key each query belongs to;
-    `counts` bool (n,) which queries count; `query_ids` (n,) or (n, k) and `key_ids` (N,): hard negative
-    masking, a key with one of the query's ids that is not its positive is no negative and is masked
-    with −inf (setting it to 0 would still add exp(0)); `key_valid` bool (N,), true for every positive
-    that counts; `key_bias` (N,), without gradient, is added to the logits of negatives. A query's
-    positive is in its softmax for certain, whatever was drawn, and gets none.
+    `queries` (n, d); `keys` (N, d) gathered; `positives` int (n,): the key of each query; `counts` bool (n,):
+    the queries that count; `query_ids` (n,) or (n, k) and `key_ids` (N,): hard negative masking, a key with
+    one of the query's ids that is not its positive is no negative and is masked with −inf (setting it to 0
+    would still add exp(0)); `key_valid` bool (N,), true for every positive that counts; `key_bias` (N,),
+    without gradient, is added to the logits of negatives, but not of the positive, which is in its query's
+    softmax whatever is sampled.
     Returns the sum over counted queries × ranks / number counted on all ranks.
     """
     bias = _full(queries.new_zeros(len(keys)) if key_bias is None else key_bias)
@@ -58,8 +58,8 @@ def info_nce(
 
 
 class _InfoNCE(torch.autograd.Function):
-    """Sum of −log softmax(scale · queries @ keys.T + bias)[positive] over queries; `bias` (N,) counts
-    for negatives alone."""
+    """Sum of −log softmax(scale · queries @ keys.T + bias)[positive] over queries; `bias` (N,) is added to
+    negatives alone."""
 
     @staticmethod
     def forward(
@@ -106,7 +106,7 @@ class _InfoNCE(torch.autograd.Function):
 
 
 def _keep(ctx: Any, inputs: tuple[Tensor, ...], grads: tuple[Tensor, ...]) -> None:
-    """For the backward pass, in full precision: a loss scale is yet to come."""
+    """Saves gradients for the backward pass, in full precision, since a loss scale may follow."""
     ctx.dtypes = [x.dtype for x in inputs]
     ctx.save_for_backward(*grads)
 
@@ -117,7 +117,7 @@ def _kept(ctx: Any, outer: Tensor) -> list[Tensor]:
 
 
 def _full(x: Tensor) -> Tensor:
-    """At least float32: half precision loses the small terms of a sum over thousands."""
+    """`x` in at least float32: half precision loses the small terms of a sum over thousands."""
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
@@ -136,10 +136,10 @@ def symmetric_info_nce(
 ) -> Tensor:
     """Symmetric InfoNCE (CLIP) between `left` and `right` (n, d), unit length, of all ranks.
 
-    Row i of both belongs to one item; `chosen` bool (n,) says which rows of this rank count, each
-    distinct item once in the whole batch. Both directions read the same matrix of cosines: a rank
-    scores its rows against all columns, and the columns' sums are added up over ranks. Too steep a
-    `scale` (the very same on all ranks) takes the two directions one by one.
+    Row i of both belongs to one item; `chosen` bool (n,): the rows of this rank that count, each distinct
+    item once in the whole batch. Both directions share one matrix of cosines: a rank scores its rows
+    against all columns, and the columns' sums are added over ranks. With a `scale` (equal on all ranks)
+    that is too large for that, the two directions are computed one after the other.
     """
     rank, ranks = world()
     everyone = gather_rows(chosen)
@@ -214,9 +214,9 @@ def sigmoid_loss(
 ) -> Tensor:
     """Pairwise sigmoid loss (SigLIP, Zhai et al., 2023, eq. 1) between `left` and `right` (n, d).
 
-    As `symmetric_info_nce`, but every pair of items is a question by itself: no sum over a row, so
-    no rank needs another's vectors but for a moment. They are passed round the ring of ranks with
-    the gradient they have collected, and come home with all of it.
+    As `symmetric_info_nce`, but every pair of items has a binary loss of its own. Without a sum over a row,
+    vectors need not be gathered: they pass round the ring of ranks together with their accumulated
+    gradient, and return to their own rank with all of it.
     """
     total = sum_over_ranks(chosen.sum()).clamp(min=1)
     summed = _SigmoidLoss.apply(left, right, scale, bias, chosen, chunk)
@@ -242,7 +242,7 @@ class _SigmoidLoss(torch.autograd.Function):
             grad_a = torch.zeros_like(a)
             here = torch.arange(len(a), device=a.device)
             scores = a.new_empty(min(chunk, len(a)), len(a))
-            # What travels: vectors, whether they count, and the gradient collected so far.
+            # These pass round the ring: vectors, whether they count, and the accumulated gradient.
             visitors = _full(right).masked_fill(~chosen.unsqueeze(1), 0.0)
             counted = chosen.to(a.dtype)
             collected = torch.zeros_like(visitors)
@@ -254,7 +254,7 @@ class _SigmoidLoss(torch.autograd.Function):
                     torch.mm(a[part], visitors.T, out=s)
                     s.mul_(factor).add_(offset)
                     own = (here[: len(part)], part)
-                    if hop == 0:  # the item's own other side: the only pair that belongs together
+                    if hop == 0:  # both modalities of one item: the only positive pair
                         s[own] = -s[own]
                     # −log sigmoid(−s) = softplus(s); its slope is sigmoid(s).
                     loss += (F.softplus(s) @ counted).sum()

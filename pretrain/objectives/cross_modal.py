@@ -11,9 +11,9 @@ from pretrain.objectives.contrast import symmetric_info_nce
 
 
 class CrossModalContrast(ContrastiveObjective):
-    """Mean over every two modalities.
+    """Mean over all pairs of modalities.
 
-    Each item counts once in the whole batch, however many slots it fills on however many ranks.
+    Each item counts once in the whole batch, however many slots it fills on all ranks.
     """
 
     needs = ("projected_embeddings", "present")
@@ -27,7 +27,7 @@ class CrossModalContrast(ContrastiveObjective):
 
 
 def pairs(outputs: StepOutputs) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """For every two modalities: both (slots, width), and which of this rank's slots count."""
+    """For each pair of modalities: both embeddings (slots, width), and which of this rank's slots count."""
     assert outputs.projected_embeddings is not None
     assert outputs.present is not None
     for one, other in combinations(range(outputs.projected_embeddings.shape[1]), 2):

@@ -7,7 +7,7 @@ from pretrain.objectives.co_engagement import adjacent_slots, item_info_nce
 
 
 class EdgeContrast(ContrastiveObjective):
-    """Each end of an edge against the other, among all items of all ranks."""
+    """InfoNCE of the two items of each edge, in both directions, among all items of all ranks."""
 
     needs = ("links",)
 

@@ -1,6 +1,6 @@
 """Language modelling objective: next-token prediction on item texts (GPT).
 
-For text towers that are decoders. Keeps what a pretrained one knows, and teaches it the shop's words.
+For text towers that are decoders: it preserves a pretrained model's knowledge and learns the shop's words.
 """
 
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from pretrain.objectives.base import Objective, StepOutputs, first_occurrence_ma
 
 
 class TiedHead(nn.Linear):
-    """Output weights that are the tower's input embeddings."""
+    """A language modelling head whose weights are tied to the tower's input embeddings."""
 
     def __init__(self, weight: nn.Parameter) -> None:
         nn.Module.__init__(self)
@@ -34,7 +34,7 @@ class LanguageModeling(Objective):
 
     @classmethod
     def build(cls, encoder: ItemEncoder, settings: ObjectivesConfig) -> "LanguageModeling":
-        """The encoder's text tower gets a head, and tells how well it did (`ItemVectors.nats`)."""
+        """Adds a language modelling head to the encoder's text modality, which then returns `token_nll`."""
         if encoder.text is None:
             raise VitrineError(
                 "objectives.language_modeling predicts tokens, but the encoder has no text tower"

@@ -13,7 +13,7 @@ from pretrain.objectives.contrast import info_nce
 
 
 class NextItemContrast(ContrastiveObjective):
-    """The state after each slot against the item in the next one, among all items of all ranks."""
+    """InfoNCE of the state after each slot and the item in the next slot, among all items of all ranks."""
 
     def forward(self, outputs: StepOutputs) -> Tensor:
         rank, _ = world()

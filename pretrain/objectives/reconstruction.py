@@ -1,7 +1,7 @@
 """Reconstruction objective: predicts a hidden modality from the visible ones (masked features).
 
-The reconstructive family of multimodal pretraining (BERT's masking, Devlin et al., 2019, of whole
-modalities): an item that lacks its picture shall still lie where its picture would have put it.
+Masked prediction (BERT, Devlin et al., 2019) of whole modalities: an item with a missing image shall have
+about the same embedding as with it.
 """
 
 import torch
@@ -15,9 +15,9 @@ from pretrain.objectives.base import Objective, StepOutputs
 
 
 class FeatureReconstruction(Objective):
-    """1 − cosine of prediction and hidden embedding; mean over all that modality dropout hid.
+    """1 − cosine of prediction and hidden embedding, mean over all embeddings that modality dropout hides.
 
-    The target has no gradient, so that it does not become easier to predict.
+    The target gets no gradient, so that it does not become easier to predict.
     """
 
     needs = ("modality_embeddings", "present", "visible_mask")

@@ -11,12 +11,12 @@ from pretrain.objectives.cross_modal import pairs
 
 
 class CrossModalSigmoid(ContrastiveObjective):
-    """Every pair by itself: no rank holds another's vectors for longer than a moment."""
+    """The sigmoid loss over all pairs of modalities, without gathering the vectors of all ranks."""
 
     needs = ("projected_embeddings", "present")
 
     def __init__(self) -> None:
-        # Where most pairs do not belong together, these starts make the first loss small (§3.2).
+        # Most pairs are negatives: these initial values make the first loss small (§3.2).
         super().__init__(temperature=0.1)
         self.bias = nn.Parameter(torch.tensor([-10.0]))
 
