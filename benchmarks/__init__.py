@@ -2,5 +2,5 @@
 
 import os
 
-# As the `vitrine` command does, and before torch is loaded: threads wait asleep.
+# As in the `vitrine` command, set before torch is loaded: idle OpenMP threads sleep.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -92,7 +92,7 @@ def measure(folder: Path) -> dict[str, float]:
 
 
 def pretrain_untrained_encoder(world: Path, output: Path) -> Path:
-    """An encoder artifact after a single step."""
+    """Pretrains an encoder for a single step; returns its artifact."""
     text = {"model_type": "bert", "intermediate_size": 1536, **BERT}
     image = {"model_type": "vit", "intermediate_size": 768, "patch_size": 16, **VIT}
     config = PretrainConfig(
@@ -107,7 +107,7 @@ def pretrain_untrained_encoder(world: Path, output: Path) -> Path:
 
 
 def finetune_domains(config: FinetuneConfig, folder: Path) -> dict[str, Path]:
-    """One LoRA adapter for each domain, each with a seed of its own: name → artifact."""
+    """Fine-tunes one LoRA adapter for each domain, each with its own seed: name → artifact."""
     return {
         (name := f"domain {seed}"): run_finetuning(
             replace(config, trainer=replace(config.trainer, seed=seed)),
@@ -121,7 +121,7 @@ def finetune_domains(config: FinetuneConfig, folder: Path) -> dict[str, Path]:
 def load_alone(
     adapters: dict[str, Path], catalog: Catalog, histories: list[np.ndarray]
 ) -> tuple[dict[str, tuple[Tensor, Any]], list[float]]:
-    """Each domain loaded with a base of its own: name → (user states, a list), and seconds to load."""
+    """Loads each domain with its own base: name → (user states, ranked list), and seconds to load."""
     outputs, seconds = {}, []
     for name, path in adapters.items():
         started = perf_counter()
@@ -134,7 +134,7 @@ def load_alone(
 def swap_adapters(
     domains: Domains, alone: dict[str, tuple[Tensor, Any]], histories: list[np.ndarray]
 ) -> dict[str, float]:
-    """Swap times in random order, and how many swaps ranked differently from a domain loaded alone."""
+    """Swap times in random order, and number of swaps whose output differs from the domain loaded alone."""
     names = list(alone)
     seconds, states, lists = [], 0, 0
     order = np.random.default_rng(0).permutation(np.tile(np.arange(DOMAINS), SWAPS // DOMAINS))

@@ -102,7 +102,9 @@ def fashion(output: Path) -> None:
     ndcg = {name: np.mean(compared.ndcg(name), axis=0) for name in compared.arms}
     runs = {name: [compared.folder(name, s) for s in SEEDS] for name in ("lora", "scratch")}
     steps, budget = steps_to_scratch(runs["lora"], runs["scratch"])
-    reached = [budget * 2 if step is None else step for step in steps]  # never counts as twice
+    reached = [
+        budget * 2 if step is None else step for step in steps
+    ]  # a run that never reaches it counts as twice the budget
     share = float(np.mean(reached)) / budget
     goals = [validation_curve(folder)[-1][1] for folder in runs["scratch"]]
     cold = compare_on_cold_fashion(output)
@@ -141,7 +143,7 @@ def fashion(output: Path) -> None:
 
 
 def over_chance(recall: dict[str, NDArray[np.float64]]) -> Interval:
-    """Of content over ids, or over items' content shuffled where that finds more."""
+    """Ratio of content's recall to that of ids, or of shuffled content where that is higher."""
     other = max(("id", "shuffled"), key=lambda name: float(recall[name].mean()))
     return ratio_interval(recall["lora"], recall[other])
 
@@ -192,7 +194,7 @@ def lora(output: Path) -> None:
 
 
 class Compared:
-    """A finished comparison, arm by arm."""
+    """Test ranks and validation curves of a finished comparison, by arm."""
 
     def __init__(self, config: CompareConfig, output: Path) -> None:
         self.config, self.output, self.arms = config, output, list(config.arms)
@@ -203,7 +205,7 @@ class Compared:
         return self.output / "arms" / name / f"seed-{seed}"
 
     def ranks(self, name: str) -> list[NDArray[np.int64]]:
-        """Of each seed; those that know no chance have one."""
+        """Test ranks of each seed; deterministic arms have one."""
         folders = [self.folder(name, seed) for seed in SEEDS]
         return [np.load(f / "test_ranks.npy") for f in folders if f.exists()]
 
@@ -220,7 +222,7 @@ class Compared:
 
 
 def compare_on_movies(output: Path, split: str, include: Sequence[str] = ()) -> Compared:
-    """`include`: only these arms, of which frozen may be one; empty: all but frozen and zero-shot."""
+    """Compares arms on MovieLens. `include`: only these arms; empty: all but frozen and zero-shot."""
     encoder = pretrained_on_movies(output, split)
     config = settings("movies", split)
     arms = default_arms(["text", "image"])
@@ -231,7 +233,7 @@ def compare_on_movies(output: Path, split: str, include: Sequence[str] = ()) -> 
 
 
 def compare_on_fashion(output: Path, include: Sequence[str] = ()) -> Compared:
-    """`include`: only these arms; empty: all."""
+    """Compares arms on the fashion shop. `include`: only these arms; empty: all."""
     encoder = pretrained_on_movies(output, "temporal")
     config = settings("fashion", "temporal")
     config = replace(config, finetune=replace(config.finetune, validate_every=50))
@@ -243,7 +245,7 @@ def compare_on_fashion(output: Path, include: Sequence[str] = ()) -> Compared:
 
 
 def with_slow_towers(arms: dict[str, ArmConfig]) -> dict[str, ArmConfig]:
-    """Full fine-tuning whose towers learn ten times as slowly."""
+    """An arm of full fine-tuning whose towers have a tenth of the learning rate."""
     return {"full with_slow_towers": replace(arms["full"], tower_rate=FULL_TOWER_RATE / 10)}
 
 
@@ -258,9 +260,9 @@ def compare_on_cold_fashion(output: Path) -> Compared:
 
 
 def with_cold_items(config: CatalogConfig, folder: Path) -> Path:
-    """A copy of a catalog whose interactions say their part: those of some items are all for test.
+    """Copies a catalog with a given split, in which all interactions of some items are test targets.
 
-    Of the others each user's last is for validation, where three or more are left.
+    Of the other interactions each user's last is for validation, where the user has three or more.
     """
     if folder.exists():
         return folder

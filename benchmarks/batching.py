@@ -86,7 +86,7 @@ def make_model(kind: str) -> torch.nn.Module:
 
 
 def equal_to_alone(kind: str, seed: int) -> int:
-    """How many of the requests are written alike alone and beside the others."""
+    """Number of requests whose tokens are the same alone and in a mixed batch."""
     model, rng = make_model(kind), np.random.default_rng(seed)
     requests = [
         DecodingRequest(
@@ -104,7 +104,7 @@ def equal_to_alone(kind: str, seed: int) -> int:
 
 
 def steps_until_used() -> int:
-    """After a request under way is cancelled, until the first token of one that waited."""
+    """Decoder steps from cancelling an active request to the first token of a queued one."""
     decoder = Decoder(make_model("llama"), end=-1, max_batch_size=4)
     numbers = [
         decoder.submit(DecodingRequest(torch.randn(4, WIDTH), n, 0.0, 1.0, 50)) for n in range(5)
@@ -186,7 +186,7 @@ def generate_with(model: torch.nn.Module, prefixes: torch.Tensor, tokens: int) -
 
 
 def in_turns(tasks: list[Callable[[], object]]) -> np.ndarray:
-    """CPU seconds of each task in each round, (tasks, rounds); one round before is not counted."""
+    """CPU seconds of each task in each round: (tasks, rounds), after one warm-up round."""
     seconds = np.empty((len(tasks), ROUNDS + 1))
     for turn in range(ROUNDS + 1):
         for place, task in enumerate(tasks):

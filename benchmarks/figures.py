@@ -16,7 +16,7 @@ PICTURE_MEASURES = {
 
 
 def content_figures(folder: Path) -> dict[str, Any]:
-    """Own, swapped and none, for pictures and words; what this catalog cannot tell is left out."""
+    """Image and text scores of a showcase under each condition; metrics that it lacks are left out."""
     showcase = open_artifact(folder, kind="showcase")
     scores = json.loads((showcase.path / "showcase.json").read_text())["scores"]
     figures: dict[str, Any] = {}

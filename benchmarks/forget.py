@@ -1,6 +1,6 @@
-"""Erases users after all artifacts were made for them, and searches every remaining byte for them.
+"""Erases users from generated artifacts, and searches every remaining byte for traces of them.
 
-python -m benchmarks.forget                  # about five minutes on two cores; keeps what it trained
+python -m benchmarks.forget                  # about five minutes on two cores; reuses trained artifacts
 """
 
 import argparse
@@ -41,10 +41,10 @@ from launch.trainer import build_trainer
 
 ITEMS, NUM_USERS = 200, 100
 SHOWN = 6
-"""Users on each page."""
+"""Users shown on each page."""
 TRAINED = ("encoder", "recommenders", "text", "image")
 LONER, OWN_ITEMS = "loner-λ7", 6
-"""A user whose items no other user took, so that any title that remains is theirs."""
+"""A user whose items have no other user, so that each remaining title of them is a trace."""
 Needles = dict[str, list[bytes]]
 
 
@@ -106,7 +106,7 @@ def main() -> None:
 
 
 def make_shops(folder: Path) -> PipelineConfig:
-    """The demo's shops beside the runs, with the loner in the second."""
+    """Builds the demo's shops beside the runs, with the unique user in the second."""
     shops = build_demo_world(folder / "shops", seed=0, num_items=ITEMS, num_users=NUM_USERS)
     add_unique_user(shops / "wardrobe")
     config = load_settings(PipelineConfig, "pipeline/demo-fast", [])
@@ -136,7 +136,7 @@ def make_shops(folder: Path) -> PipelineConfig:
 
 
 def seed_with_unique_user(catalog: CatalogConfig, split: SplitConfig) -> int:
-    """The first seed that draws the loner among those shown."""
+    """The first seed with which the unique user is among the users shown."""
     loaded, made = load_split(catalog, split)
     targets = made.test.first_per_user()
     return next(
@@ -190,7 +190,7 @@ def make_everything(config: PipelineConfig, runs: Path) -> None:
 
 
 def pictures_in(runs: Path) -> Iterator[bytes]:
-    """Every picture that was made."""
+    """Yields the bytes of every generated image."""
     for file in runs.rglob("*.png"):
         yield file.read_bytes()
     for file in runs.rglob("images.parquet"):
@@ -250,7 +250,7 @@ def search_patterns(user: str, runs: Path, shop: Path) -> list[bytes]:
 
 
 def occurrences(runs: Path, needles: Needles) -> dict[Path, int]:
-    """File → bytes in it that are the users'."""
+    """File → number of its bytes that match a search pattern of the users."""
     found: dict[Path, int] = {}
     for file in runs.rglob("*"):
         if not file.is_file():
@@ -269,7 +269,7 @@ def occurrences(runs: Path, needles: Needles) -> dict[Path, int]:
 
 
 def rows_of_others(runs: Path, users: list[str]) -> list[tuple[str, str, int]]:
-    """(user, item, place) of each text and picture that was made for another user."""
+    """(user, item, rank) of each text and image that was generated for a user who is not erased."""
     gone = {
         key.pseudonym(user) for user in users for key in known_keys([runs.parent / "users.key"])
     }

@@ -1,4 +1,4 @@
-"""The README's two lines, each in a fresh clone of what is committed: exit codes, seconds, gigabytes.
+"""Runs the README's two commands, each in a fresh clone of HEAD: exit codes, seconds, gigabytes.
 
 python -m benchmarks.fresh_clone    # about 25 minutes on two cores
 """
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def readme_lines() -> dict[str, str]:
-    """The lines as the README gives them, from its fenced blocks."""
+    """Extracts the two commands from the README's fenced blocks."""
     fenced = re.findall(r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
     lines = [line for block in fenced for line in block.splitlines()]
     return {
@@ -51,10 +51,10 @@ def readme_lines() -> dict[str, str]:
 
 
 def run_in_fresh_clone(line: str, parent: Path) -> dict[str, float | int]:
-    """Runs one line as a newcomer's shell would: no environment active, nothing cached by us."""
+    """Runs one command in a fresh clone, without an active environment and with an empty cache."""
     clone = parent / "vitrine"
     subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
-    if (shared := ROOT.parent / "shared").exists():  # real data that some tests look at
+    if (shared := ROOT.parent / "shared").exists():  # real data that some tests read
         (parent / "shared").symlink_to(shared)
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "PYTHON"))}
     environment |= {"VITRINE_CACHE": str(parent / "cache")}

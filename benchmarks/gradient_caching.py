@@ -21,15 +21,18 @@ from pretrain.grad_cache import encode_in_micro_batches
 from pretrain.objectives.contrast import symmetric_info_nce
 
 PART_TOKENS = 8192
-"""Tokens of one micro-batch: as many as `vitrine embed` reads at once."""
+"""Tokens of one micro-batch: as many as in a batch of `vitrine embed`."""
 TOKENS, REAL_TOKENS = 32, 64
-"""Of a text: all of equal length, and at most where lengths are those of real texts."""
+"""Tokens of a text: where all have equal length, and at most where lengths are those of real texts."""
 
 
 def cached_steps(
     batch: int, lengths: Tensor | None = None, part_tokens: int = PART_TOKENS
 ) -> dict[str, Step]:
-    """Loss and gradients of one text tower, of `batch` pairs of texts as long as some of `lengths`."""
+    """Functions that return loss and gradients of one text tower on `batch` pairs of texts.
+
+    Text lengths are drawn from `lengths`; None: all are equal.
+    """
     torch.manual_seed(0)
     tokens = TOKENS if lengths is None else REAL_TOKENS
     rows = part_tokens // tokens
@@ -64,7 +67,7 @@ def cached_steps(
 
 
 def cached_peer(encoder: ItemEncoder, rows: int) -> nn.Module:
-    """sentence-transformers' loss over the very weights of `encoder`."""
+    """sentence-transformers' cached loss, on the same weights as `encoder`."""
     from sentence_transformers import (  # pyright: ignore[reportMissingImports]
         SentenceTransformer,
     )

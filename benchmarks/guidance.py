@@ -1,6 +1,6 @@
 """Classifier-free guidance by the user: scales from 0 (unconditional), with the item kept.
 
-python -m benchmarks.guidance    # five minutes after `benchmarks.pictures demo`, whose generator it asks
+python -m benchmarks.guidance    # five minutes; needs the generator of `benchmarks.pictures demo`
 """
 
 import argparse
@@ -22,7 +22,7 @@ from generate.image.score import NUM_RECENT
 
 NUM_USERS = 200
 SCALES = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0)
-"""Up to the default."""
+"""User guidance scales, from 0 to the default."""
 KIND = "category"
 
 
@@ -96,7 +96,7 @@ def measure(generator: Path) -> dict[str, Any]:
 
 
 def spearman(values: np.ndarray) -> float:
-    """Rank correlation with their order; equal values share their ranks, and all equal say 0."""
+    """Spearman correlation of values with their order, with average ranks for ties; 0 if all are equal."""
     ranks = (values[:, None] > values).sum(1) + (values[:, None] >= values).sum(1)
     if ranks.min() == ranks.max():
         return 0.0

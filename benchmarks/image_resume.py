@@ -77,7 +77,7 @@ def train_killed_and_uninterrupted(world: Path, folder: Path) -> dict[str, float
 
 
 def image_settings(world: Path, folder: Path, steps: int = STEPS, every: int = EVERY) -> Path:
-    """Of a small generator for the demo's second shop, as YAML; its recommender is beside it."""
+    """Writes the settings (YAML) of a small image generator for the demo's second shop; returns the path."""
     finetuning = small_recommender(world, folder)
     config = ImageConfig(
         recommender=str(folder / "recommender"),
@@ -100,7 +100,7 @@ def image_settings(world: Path, folder: Path, steps: int = STEPS, every: int = E
 
 
 def pictures_of(generator: Path, requests: int = 8) -> NDArray[np.uint8]:
-    """(requests, height, width, 3)."""
+    """Samples images of a generator: (requests, height, width, 3)."""
     sampler = load_image_sampler(generator)
     users, items = sampler.catalog.user_ids, sampler.catalog.items["item_id"]
     pairs = [(str(users[n % len(users)]), items[7 * n % len(items)]) for n in range(requests)]

@@ -31,13 +31,13 @@ from pretrain.config import TrainerConfig
 from tests.launch.train_toy import Numbers, Toy
 
 OLD, NEW = 4, 8
-"""Steps of the checkpoint that stands, and of the one that is being written."""
+"""Steps of the existing checkpoint, and of the one that is being written."""
 CONTROL = "last.ckpt"
 CREATES = re.compile(r"O_CREAT|O_TRUNC")
 FULL_DISKS = 24
 WRITES = ("write", "pwrite64", "openat", "mkdir", "rename", "fsync", "ftruncate", "fallocate")
 NOTES = Path(tempfile.mkdtemp())
-"""Where what was seen of a save is written: never on the disk that is filled."""
+"""Folder of the strace logs and error messages, outside the disk that is filled."""
 Save = Callable[[Path], None]
 """Writes the newer checkpoint into a run's folder."""
 
@@ -63,7 +63,7 @@ def main() -> None:
 
 @contextmanager
 def stop_before_save(run: Path) -> Iterator[tuple[Path, dict[str, Save]]]:
-    """A training that stands before its second checkpoint: its folder, and ways to write it."""
+    """Trains up to the second checkpoint; yields the run's folder and functions that write it."""
     found: list[Any] = []
 
     def hold(self: Checkpoints, trainer: Any, step: int, background: bool) -> None:
@@ -106,7 +106,7 @@ def stop_before_save(run: Path) -> Iterator[tuple[Path, dict[str, Save]]]:
 
 
 class Larger(Toy):
-    """Its state has a megabyte, so that a disk can be full at many places of it."""
+    """A toy module with a state of a megabyte, so that the disk can be full at many points of a save."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ class _StopBeforeSave(BaseException):
 
 @contextmanager
 def checkpoint_state(state: dict[str, Any]) -> Iterator[None]:
-    """Lightning has ended; what it would write is what it had."""
+    """Patches `Trainer.save_checkpoint` to write `state`, since the Trainer has ended."""
     from pytorch_lightning import Trainer
 
     def save(self: Trainer, path: Path) -> None:
@@ -134,7 +134,7 @@ def checkpoint_state(state: dict[str, Any]) -> Iterator[None]:
 
 
 def under_strace(save: Save, folder: Path, *options: str) -> tuple[int, str]:
-    """Saves in a process of its own; its wait status, and what it did: one line for each call."""
+    """Saves in a child process under strace; returns its wait status and the log of system calls."""
     log, message_file = NOTES / "strace", NOTES / "said"
     message_file.write_text("")
     child = os.fork()
@@ -165,7 +165,7 @@ def under_strace(save: Save, folder: Path, *options: str) -> tuple[int, str]:
 
 
 def syscalls_of(log: str, folder: Path) -> list[Point]:
-    """Every call that has to do with the folder."""
+    """The system calls in the log that name the folder or a file in it."""
     numbers: Counter[str] = Counter()
     found = []
     for line in log.splitlines():
@@ -180,7 +180,7 @@ def syscalls_of(log: str, folder: Path) -> list[Point]:
 
 @contextmanager
 def copy_of(run: Path, root: Path | None = None) -> Iterator[Path]:
-    """A run's folder as it stood before the save."""
+    """Yields a temporary copy of a run's folder from before the save."""
     with tempfile.TemporaryDirectory(dir=root) as place:
         folder = Path(place) / "run"
         shutil.copytree(run, folder)
@@ -190,7 +190,7 @@ def copy_of(run: Path, root: Path | None = None) -> Iterator[Path]:
 
 
 def loaded(folder: Path) -> tuple[int, bool]:
-    """The step a run would go on from, and whether its state is all of that step."""
+    """The step a run would resume from, and whether its state is of that step."""
     found = newest_valid_checkpoint(folder)
     assert found is not None
     state = torch.load(found / "state", weights_only=True)
@@ -273,7 +273,7 @@ def fill_disk(run: Path, saves: dict[str, Save]) -> None:
             (point.name, point.number)
             for point in syscalls_of(log, folder)
             if point.name in WRITES
-            and " = -1 " not in point.line  # what is there already is not made
+            and " = -1 " not in point.line  # failed calls write nothing
             and (point.name != "openat" or CREATES.search(point.line))
         ]
         made = folder / "checkpoints" / f"step={NEW}"

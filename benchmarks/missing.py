@@ -34,7 +34,7 @@ from pretrain.projection_init import initialize_projections
 from pretrain.retrieval import between_modalities, hold_out, next_items
 
 SHARES = (0, 30, 60, 90)
-"""Percent of the pictures that are missing."""
+"""Percentages of the images that are missing."""
 SEEDS = (0, 1, 2, 3, 4)
 ARMS = {
     "ours": "a missing picture is masked, in training and after",
@@ -67,12 +67,12 @@ MEASURES = (
     ("next_ndcg10", "next", "ndcg@10"),
     ("picture_recall10", "text → image", "recall@10"),
 )
-"""Name of the figure, what is asked, metric."""
+"""(name of the figure, retrieval task, metric)."""
 CONTROLS = {"drop": ("drop", ""), "unlisted": ("drop", "unlisted"), "zeros": ("zeros", "")}
-"""Name in the figures → arm, and which of its answers where that is a special one."""
+"""Name in the figures → (arm, the variant of its ranks, or "" for the plain ones)."""
 
 Ranks = dict[str, NDArray[np.int64]]
-"""What was asked → each query's place."""
+"""Retrieval task → rank of each query's target."""
 
 
 def main() -> None:
@@ -114,7 +114,7 @@ def main() -> None:
 
 
 class Study:
-    """Trains and measures one cell at a time; what is measured is kept in a folder."""
+    """Trains and evaluates one (arm, share, seed) at a time; stores the ranks in a folder."""
 
     def __init__(self, config: PretrainConfig, output: Path) -> None:
         self.config = config
@@ -123,7 +123,7 @@ class Study:
         self.held_out = hold_out(self.catalog, config.data.held_out)
 
     def ranks(self, arm: str, share: int, seed: int) -> Ranks:
-        """Places of the test targets, and of held-out items' pictures asked for by their words."""
+        """Ranks of the test targets, and of held-out items' images in text-to-image retrieval."""
         folder = self.folder(arm, share, seed)
         kept = folder / "ranks.npz"
         if not kept.exists():
@@ -170,7 +170,9 @@ class Study:
             rows = target_rows(self.catalog.interactions, self.split.test)
             there = listed[self.catalog.interactions.items[rows]]
             some = self.split.test.take(there)
-            found["unlisted"] = np.full(len(there), self.catalog.num_items)  # not to be found
+            found["unlisted"] = np.full(
+                len(there), self.catalog.num_items
+            )  # unlisted targets rank last
             found["unlisted"][there] = ask(some, np.flatnonzero(listed)).ranks
         whole = parts.content_loader(self.catalog)
         for line in between_modalities(parts.encoder, whole, np.flatnonzero(self.held_out)):
@@ -180,7 +182,7 @@ class Study:
     def prepare(
         self, arm: str, share: int, seed: int
     ) -> tuple[EncoderBundle, ItemContentLoader, PretrainData]:
-        """An untrained encoder, what it is to read of the items, and what training reads."""
+        """Builds an untrained encoder, the item content loader for evaluation, and the training data."""
         pl.seed_everything(seed, verbose=False)
         parts = new_encoder(self.config.encoder, self.catalog)
         parts.encoder.train()  # pretrained towers are loaded in evaluation mode
@@ -195,12 +197,12 @@ class Study:
         return parts, reader, data
 
     def missing(self, share: int, seed: int) -> NDArray[np.bool_]:
-        """bool (num_items,); what is missing at one share is missing at every larger one."""
+        """Mask of items without an image, bool (num_items,); a subset of that of every larger share."""
         order = np.random.default_rng((seed, 77)).permutation(self.catalog.num_items)
         return order < round(share / 100 * self.catalog.num_items)
 
     def check_whole(self) -> None:
-        """With no picture missing the arms are one: they start alike and read alike."""
+        """Asserts that with no image missing all arms have equal weights and batches."""
         starts = []
         for arm in ARMS:
             parts, _, data = self.prepare(arm, 0, SEEDS[0])
@@ -213,7 +215,7 @@ class Study:
 
 
 def hide_pictures(reader: ItemContentLoader, missing: NDArray[np.bool_], black: bool) -> None:
-    """Lets a reader see no picture of `missing`, or a black one."""
+    """Removes the images of `missing` items from a loader, or makes them black."""
     source = reader.sources["image"]
     assert isinstance(source, ImageSource)
     cache = source.cache
@@ -225,7 +227,7 @@ def hide_pictures(reader: ItemContentLoader, missing: NDArray[np.bool_], black: 
 
 
 def tensors_of(values: Mapping[str, Any]) -> list[torch.Tensor]:
-    """All in a nested mapping."""
+    """All tensors in a nested mapping, as a list."""
     found = []
     for value in values.values():
         found += tensors_of(value) if isinstance(value, Mapping) else [value]
@@ -233,7 +235,7 @@ def tensors_of(values: Mapping[str, Any]) -> list[torch.Tensor]:
 
 
 def figures_of(ranks: dict[tuple[int, str], list[Ranks]]) -> dict[str, Any]:
-    """Each user's (or item's) mean over the seeds; intervals and differences over users."""
+    """Metrics of each share and arm, averaged over seeds, with intervals and differences over users."""
     figures: dict[str, Any] = {}
 
     def measure(share: int, arm: str, task: str, metric: str) -> NDArray[np.float64]:
