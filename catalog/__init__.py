@@ -1,4 +1,4 @@
-"""What is recommended, to whom: items, interactions, checks, splits, the demo world, artifacts."""
+"""Catalogs of items and interactions: loading, checks, splits, the demo world, artifacts."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

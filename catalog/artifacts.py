@@ -25,9 +25,9 @@ from catalog.errors import OlderFormatError, VitrineError
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 3
-"""Raised where an artifact's files or settings are laid out otherwise; only this one is opened."""
+"""Increased when the layout of an artifact's files or settings changes; only this version is opened."""
 REQUEST_VERSION = 1
-"""Raised when a stage changes what it computes from the same settings."""
+"""Increased when a stage computes another result from the same settings."""
 LIBRARIES = [
     "accelerate",
     "datasets",
@@ -55,11 +55,11 @@ Card = Callable[[str, Mapping[str, Any]], str]
 
 @dataclass(frozen=True)
 class Staging:
-    """A folder being written; pass it wherever a path is taken, or `staging / "name"`."""
+    """An artifact's folder while it is written; usable as a path, also `staging / "name"`."""
 
     path: Path
     metrics: dict[str, Any]
-    """Goes into the manifest; add to it until the `with` block ends."""
+    """Metrics for the manifest; may be extended until the `with` block ends."""
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
@@ -70,7 +70,7 @@ class Staging:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A verified folder."""
+    """A verified artifact folder and its manifest."""
 
     path: Path
     manifest: dict[str, Any]
@@ -86,7 +86,7 @@ class Artifact:
         return _content_hash(self.manifest["checksums"])
 
     def parent(self, name: str) -> Path:
-        """The artifact this one was made from; VitrineError where it is unknown or gone."""
+        """Path of the parent artifact `name`; VitrineError if it is unknown or missing."""
         parents = self.manifest["parents"]
         if name not in parents:
             known = ", ".join(parents) or "none"
@@ -116,12 +116,12 @@ def write_artifact(
 ) -> Iterator[Staging]:
     """Yields an empty folder; on leaving, it becomes the artifact at `path`, all of it or nothing.
 
-    An artifact already there stays until the new one is complete. `parents` are folders of
+    An existing artifact stays until the new one is complete. `parents` are folders of
     artifacts, by role; `catalog` is a fingerprint; `request` is the `request_hash` of the rest
     unless given; `user_key` is the fingerprint of the key whose pseudonyms name users in it; `card`
     writes README.md.
-    Raises VitrineError where a parent is no artifact, and, after keeping the new artifact beside
-    it, where `path` holds files that are no artifact.
+    Raises VitrineError if a parent is no artifact, and if `path` holds files that are no artifact; the
+    new artifact is then stored beside it.
     """
     final = Path(path).resolve()
     parent_paths = {
@@ -181,7 +181,7 @@ def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def open_artifact(path: StrPath, kind: str | None = None) -> Artifact:
-    """The artifact at `path`, every file verified; parents that are still there must be the same.
+    """The artifact at `path`, with all files verified; parents that still exist must be unchanged.
 
     `path` may be `hub:user/name`, or `hub:user/name@revision`, on the Hugging Face Hub. Raises
     VitrineError for a missing, damaged or changed artifact, one of another kind, and one whose parent
@@ -209,7 +209,7 @@ def open_artifact(path: StrPath, kind: str | None = None) -> Artifact:
 
 
 def is_complete(path: StrPath, request: str) -> bool:
-    """Whether `path` already holds the finished answer to this request (see `request_hash`).
+    """Whether `path` already holds the complete artifact of this request (see `request_hash`).
 
     Reads the manifest and looks for each file; `open_artifact` verifies what the files hold.
     """
@@ -243,7 +243,7 @@ def artifact_hash(path: StrPath) -> str:
 
 
 def local_folder(path: StrPath) -> Path:
-    """The folder; one on the Hub is fetched, or found where it was fetched before."""
+    """The local folder of an artifact; one on the Hub is downloaded, or found in the Hub's cache."""
     name = os.fspath(path)
     if not name.startswith(HUB):
         return Path(path)
@@ -258,7 +258,7 @@ def local_folder(path: StrPath) -> Path:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest, its own hash verified; VitrineError where there is none or it is damaged."""
+    """The manifest, its own hash verified; VitrineError if it is missing or damaged."""
     file = folder / MANIFEST
     if not file.is_file():
         hint = "it is not there" if not folder.exists() else f"it holds no {MANIFEST}"
@@ -294,7 +294,7 @@ def _check_version(folder: Path, found: int) -> None:
 def _verify_parent(folder: Path, name: str, parent: Mapping[str, str]) -> None:
     path = _parent_path(folder, parent)
     if not path.exists():
-        return  # the child is whole without it; `Artifact.parent` raises
+        return  # an artifact can be used without its parent; `Artifact.parent` raises
     found = artifact_hash(path)
     if found != parent["hash"]:
         raise VitrineError(
@@ -328,7 +328,7 @@ def _libraries() -> dict[str, str]:
 
 
 def _to_json(value: Any) -> Any:
-    """What JSON can hold: numpy scalars and arrays unwrapped, paths as text, NaN and ∞ as null."""
+    """`value` in JSON types: numpy scalars and arrays unwrapped, paths as text, NaN and ∞ as null."""
     if isinstance(value, Mapping):
         return {str(key): _to_json(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple | set):

@@ -1,6 +1,6 @@
-"""Writes files and folders atomically: staged beside their place, fsynced, and renamed into it.
+"""Writes files and folders atomically: staged beside the final path, fsynced, and renamed.
 
-After a kill or a power cut the old content is there, or all of the new.
+After a kill or a power cut the path holds either the old content or all of the new.
 """
 
 import contextlib
@@ -57,7 +57,7 @@ def publish_first(staging: Path, final: Path) -> None:
 
 
 def replace_file(partial: Path, final: Path) -> None:
-    """Fsyncs a file that was just written and renames it to `final`, replacing what stood there."""
+    """Fsyncs a file that was just written and renames it to `final`, replacing an existing file."""
     fsync_file(partial)
     publish(partial, final)
 
@@ -65,8 +65,8 @@ def replace_file(partial: Path, final: Path) -> None:
 def replace_folder(staging: Path, final: Path, marker: str) -> None:
     """Renames `staging`, which was fsynced, to `final`; the folder it replaces stays until then.
 
-    Only a folder that holds a file `marker`, or nothing, is replaced. Otherwise the new one is kept
-    beside it under a number, and VitrineError names its path.
+    Only a folder that holds a file `marker`, or nothing, is replaced. Otherwise the new folder is renamed
+    to a free name beside it, which VitrineError reports.
     """
     replaced = final.with_name(f".{final.name}.replaced-{os.getpid()}")
     occupied = final.exists() and (not final.is_dir() or any(final.iterdir()))
@@ -96,7 +96,7 @@ def remove_leftovers(final: Path) -> None:
 
 
 def _belongs_to_other(left: Path) -> bool:
-    """Whether the process that wrote it is another one and still alive."""
+    """Whether a staging folder belongs to another process that is still alive."""
     pid = left.name.rpartition("-")[2]
     if not pid.isdigit() or int(pid) == os.getpid():
         return False
@@ -112,8 +112,8 @@ def _belongs_to_other(left: Path) -> bool:
 def signal_progress() -> None:
     """Touches the file that the environment variable VITRINE_PROGRESS_FILE names, where it is set.
 
-    Called whenever something was written that a resumed command continues from: a checkpoint, an
-    artifact, a block. A batch script requeues a stopped job as long as each run makes progress.
+    Called after each write of data that a resumed command continues from: a checkpoint, an artifact, a
+    block. A batch script requeues a stopped job as long as each run makes progress.
     """
     path = os.environ.get(PROGRESS_FILE)
     if path:

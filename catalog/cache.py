@@ -1,11 +1,11 @@
-"""Where derived data is kept; light, as everything imports it."""
+"""The folder of cached derived data; imports nothing heavy, because every module uses it."""
 
 import os
 from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """$VITRINE_CACHE, or vitrine in $XDG_CACHE_HOME or ~/.cache."""
+    """Path of the cache: $VITRINE_CACHE, or vitrine in $XDG_CACHE_HOME or ~/.cache."""
     chosen = os.environ.get("VITRINE_CACHE")
     if chosen:
         return Path(chosen)

@@ -27,7 +27,7 @@ from catalog.sources import SOURCES
 def load_catalog(config: CatalogConfig) -> "Catalog":
     """Loads a catalog; the first time it is converted into the cache (see `cache_folder`).
 
-    Raises VitrineError for everything in the folder or the config that the user must put right.
+    Raises VitrineError for every fault of the folder or the config that the user must correct.
     """
     source = SOURCES.get(config.source)
     if source is None:
@@ -47,7 +47,7 @@ class Catalog:
     """Items and interactions of one domain. Rows are numbered as in the items table."""
 
     name: str
-    """What the catalog is called in reports: its folder's name."""
+    """Name of the catalog in reports: that of its folder."""
     folder: Path
     """Folder of its images and other media files."""
     fingerprint: str
@@ -58,14 +58,14 @@ class Catalog:
     items: Dataset
     """item_id; title, text, category, image (absolute path): str or None; price: float or None."""
     columns: pa.Table
-    """The items table's own columns, as they came, memory-mapped; rows as in `items`."""
+    """The items table's own columns, unchanged, memory-mapped; rows as in `items`."""
     user_ids: NDArray[np.str_]
     """(num_users,)"""
     interactions: Interactions
     edges: NDArray[np.int32] | None = None
-    """(e, 2): rows of items that the catalog links; None where it has no edges table."""
+    """(e, 2): rows of linked items; None if the catalog has no edges table."""
     roles: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Which column was read as what: {"items": {role: column}, "interactions": {…}}."""
+    """The column of each role: {"items": {role: column}, "interactions": {…}}."""
     has_timestamps: bool = True
     """False where times only order each user's own items, so that no temporal split is possible."""
     num_dropped: int = 0
@@ -112,12 +112,12 @@ class Catalog:
         )
 
     def item_text(self, item: int) -> str | None:
-        """The title and, after ". ", the text; None where the item has neither. Of a title longer than
-        `columns.TITLE` letters the rest comes last: it must not push the text out of what is read."""
+        """The title and, after ". ", the text; None if the item has neither. The part of a title beyond
+        `columns.TITLE` letters comes last, so that truncation to `max_tokens` does not remove the text."""
         return self._texts(int(item))
 
     def texts(self, column: str = "text") -> ItemTexts:
-        """`item_text` for "text"; otherwise that column alone."""
+        """The texts of a column by item; for "text" those of `item_text`."""
         if column == "text":
             return self._texts
         return ItemTexts([as_text(self.column(column), column)])
@@ -144,7 +144,7 @@ class Catalog:
             )
 
     def media_path(self, item: int, column: str = "image") -> str | None:
-        """The file a column names, absolute; None where there is none, or no such column.
+        """Absolute path of the file that a column names; None without one, or without the column.
 
         Raises BrokenFileError where it lies outside the catalog's folder.
         """

@@ -23,26 +23,26 @@ from catalog.sources import SOURCES
 from catalog.splits import make_split
 
 NAMED = 3
-"""How many examples a finding names."""
+"""Examples that a finding lists."""
 SIDE = 32
-"""Pictures are decoded at this size: only whether they can be matters."""
+"""Size at which images are decoded, only to find broken ones."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A fault of the catalog that the user may want to correct, and how."""
+    """A fault of the catalog, and its remedy."""
 
     what: str
     remedy: str
     count: int = 1
-    """Items or interactions it touches."""
+    """Number of affected items or interactions."""
 
 
 @dataclass(frozen=True)
 class CheckReport:
     name: str
     facts: dict[str, str]
-    """What the catalog holds, in the order to be read."""
+    """Properties of the catalog: name → value, in the order of the report."""
     findings: list[Finding] = field(default_factory=list)
 
     @property
@@ -51,7 +51,7 @@ class CheckReport:
 
 
 def check_catalog(config: CatalogConfig) -> CheckReport:
-    """Reads everything, decodes every image once, and reports; VitrineError if it cannot load.
+    """Loads a catalog, decodes every image once, and reports faults; VitrineError if it cannot be loaded.
 
     Interactions with unknown items are dropped and reported here rather than refused.
     """
@@ -82,7 +82,7 @@ def check_catalog(config: CatalogConfig) -> CheckReport:
 
 
 def format_report(report: CheckReport) -> str:
-    """The report as plain text, one line a fact and two a finding."""
+    """The report as plain text, one line per fact and two per finding."""
     width = max(map(len, report.facts))
     lines = [report.name, *(f"  {name:<{width}}  {fact}" for name, fact in report.facts.items())]
     if report.ok:
@@ -218,7 +218,7 @@ def _duplicate_interactions(catalog: Catalog) -> list[Finding]:
     for keys in (users, interactions.times, interactions.items):
         same &= np.diff(keys[order]) == 0
     count = int(same.sum())
-    # Without times a second purchase and a doubled row look the same, and rows are all distinct.
+    # Without times a repeated purchase cannot be distinguished from a duplicate row.
     if not count:
         return []
     user = catalog.user_ids[users[order[1:][same][0]]]
@@ -232,12 +232,12 @@ def _duplicate_texts(catalog: Catalog) -> list[Finding]:
         if column == "text" and catalog.roles["items"].get("text") == [
             catalog.roles["items"].get("category")
         ]:
-            continue  # a category is shared on purpose
+            continue  # items of a category share its name
         values = catalog.items[column][:]
         count, named = _repeats({item: v for item, v in enumerate(values) if v}, catalog)
         if count:
             what = f"{count:,} items share their {noun} with another ({named})"
-            remedy = "copies of one item split its history: give them one id, or tell them apart"
+            remedy = "copies of one item split its history: give them one id, or distinct texts"
             findings.append(Finding(what, remedy, count))
     return findings
 
@@ -252,7 +252,7 @@ def _duplicate_images(catalog: Catalog, hashes: dict[int, str]) -> list[Finding]
 
 
 def _repeats(values: dict[int, str], catalog: Catalog) -> tuple[int, str]:
-    """How many items share their value with another, and the ids of the largest group's first."""
+    """The number of items that share their value with another, and first ids of the largest group."""
     counts = Counter(values.values())
     shared = sum(count for count in counts.values() if count > 1)
     if not shared:

@@ -1,4 +1,4 @@
-"""Computes and verifies checksums of files, kept in a JSON text that has a checksum of its own."""
+"""Computes and verifies checksums of files, stored as JSON text with a checksum of its own."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Turns columns of any Arrow type into the few kinds a catalog has: text, ids, times, numbers."""
+"""Converts columns of any Arrow type to the types of a catalog: text, ids, times, numbers."""
 
 # pyright: reportAttributeAccessIssue=false
 # pyarrow makes the functions of its compute module when it is imported; no checker sees them.
@@ -16,14 +16,14 @@ DATE_FORMATS = (
     "%m/%d/%Y",
     "%d-%b-%Y",
 )
-"""Tried in this order where a text column is neither ISO 8601 nor a number."""
+"""Date formats that are tried in this order for a text column that is neither ISO 8601 nor numeric."""
 MICROSECONDS = 1_000_000
 TITLE = 80
-"""Letters of a title, at most."""
+"""Maximum number of letters of a title."""
 
 
 def cut_title(text: str) -> tuple[str, str]:
-    """What of it is no longer than TITLE, ending with a whole word where there is one, and the rest."""
+    """Splits a text after at most TITLE letters, at the end of a word if possible: the title and the rest."""
     if len(text) <= TITLE:
         return text, ""
     end = text.rfind(" ", 0, TITLE + 1)
@@ -32,7 +32,7 @@ def cut_title(text: str) -> tuple[str, str]:
 
 
 def as_text(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-    """Text, with blank → null; a list's elements are joined by ", ".
+    """The column as text, with blank → null; a list's elements are joined by ", ".
 
     Raises VitrineError for a column (struct, binary…) that has no plain text form.
     """
@@ -55,7 +55,7 @@ def as_text(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
 
 
 def _decodable(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """What is not UTF-8, as lone surrogates are not, becomes U+FFFD; some writers let it pass."""
+    """Replaces invalid UTF-8, such as lone surrogates, which some writers produce, by U+FFFD."""
     try:
         column.validate(full=True)
         return column
@@ -66,7 +66,7 @@ def _decodable(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def first_text(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-    """Text; of a list the first element."""
+    """The column as text; of a list the first element."""
     kind = column.type
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         lengths = pc.list_value_length(column)
@@ -76,7 +76,7 @@ def first_text(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
 
 
 def as_numbers(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-    """float64; VitrineError naming the first value that is no number."""
+    """The column as float64; VitrineError names the first value that is not a number."""
     try:
         if pa.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
@@ -86,10 +86,10 @@ def as_numbers(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
 
 
 def as_times(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-    """int64. Whole numbers stay as they are; dates become seconds since 1970.
+    """The column as int64: whole numbers unchanged, dates in seconds since 1970.
 
-    Where seconds would lose a fraction, the whole column is in microseconds. Raises VitrineError
-    for missing values and for text that is no date.
+    If seconds would lose a fraction, the whole column is in microseconds. Raises VitrineError for
+    missing values and for text that is not a date.
     """
     if column.null_count:
         raise VitrineError(
@@ -131,7 +131,7 @@ def _parse_times(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
         return column.cast(pa.timestamp("us", tz="UTC"))
     except pa.ArrowInvalid:
         pass
-    # Tried on one row first: a wrong format is then refused at once.
+    # Tried on one row first, so that a wrong format fails at once.
     for pattern in DATE_FORMATS:
         try:
             pc.strptime(column[:1], format=pattern, unit="us")

@@ -1,6 +1,6 @@
-"""Settings that say which catalog is read and how it is split; light enough for `--help`.
+"""Settings of the catalog and its split, and number types with bounds for all settings.
 
-The kinds of number that settings are made of, with their bounds, are here too.
+Imports nothing heavy, so that `--help` is fast.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a number of the settings may be: from `low` to `high`, each included unless it is open."""
+    """The range of a numeric setting: from `low` to `high`, both included unless open."""
 
     low: float
     high: float = inf
@@ -33,9 +33,9 @@ class Bounds:
 NonNegativeInt = Annotated[int, Bounds(0)]
 PositiveInt = Annotated[int, Bounds(1)]
 Seed = Annotated[int, Bounds(0, 2**32 - 1)]
-"""As NumPy takes them."""
+"""The range of NumPy's seeds."""
 Seed63 = Annotated[int, Bounds(0, 2**63 - 1)]
-"""As torch takes them."""
+"""The range of torch's seeds."""
 NonNegativeFloat = Annotated[float, Bounds(0)]
 PositiveFloat = Annotated[float, Bounds(0, low_open=True)]
 Fraction = Annotated[float, Bounds(0, 1)]
@@ -48,13 +48,13 @@ class CatalogConfig:
     path: str = ""
     """Folder of the catalog, or a Hugging Face dataset where `source` is huggingface."""
     source: str = "folder"
-    """How the tables are laid out: folder, movielens or huggingface (see catalog/sources)."""
+    """Layout of the tables: folder, movielens or huggingface (see catalog/sources)."""
     roles: dict[str, Any] | None = None
-    """Role → column where the guess is wrong: {title: name, text: [colour, desc], image: null}.
+    """Role → column, if the guess is wrong: {title: name, text: [colour, desc], image: null}.
 
     Roles: item_id, title, text, category, image, price; user_id, time, rating, review, split."""
     unknown_items: Literal["error", "drop"] = "error"
-    """What to do with interactions that name an item the items table lacks."""
+    """Handling of interactions whose item is not in the items table: an error, or they are dropped."""
     min_rating: float | None = None
     """Interactions rated lower than this are left out."""
     ties: Literal["file", "shuffle"] = "file"
@@ -75,7 +75,7 @@ class SplitConfig:
     seed: Seed = 0
     """random only: seed of the assignment to subsets."""
     repeats: Literal["drop", "mask", "rank"] = "drop"
-    """What is judged where a target is in the user's history already. drop: such targets are left out,
-    and a user's own items are no candidates, as of a recommender that never repeats; mask: they stay
-    and count as missed (the protocol of most papers); rank: a user's own items are candidates like
-    all others, in evaluation and in served lists (groceries, refills)."""
+    """Evaluation of targets that are in the user's history already. drop: such targets are left out, and
+    items of the history are no candidates; mask: they stay and count as missed (the protocol of most
+    papers); rank: items of the history are candidates like all others, in evaluation and in recommended
+    lists (groceries, refills)."""

@@ -1,4 +1,4 @@
-"""Turns raw tables into what a catalog keeps on disk: items in Arrow, histories in arrays."""
+"""Converts raw tables to a catalog's format on disk: items in Arrow, histories in arrays."""
 
 # pyright: reportAttributeAccessIssue=false
 # pyarrow makes the functions of its compute module when it is imported; no checker sees them.
@@ -31,7 +31,7 @@ class Converted:
     items: pa.Table
     """item_id, title, text, category, image (absolute path), price (null where there is none)."""
     columns: pa.Table
-    """The items table as it came."""
+    """The items table, unchanged."""
     user_ids: NDArray[np.str_]
     """(num_users,), in the order of their first interaction in the file."""
     offsets: NDArray[np.int64]
@@ -157,7 +157,7 @@ def convert_items(table: pa.Table, roles: Roles, folder: Path) -> pa.Table:
 def _keep_known(
     table: pa.Table, roles: Roles, item_ids: pa.ChunkedArray, name: str, config: CatalogConfig
 ) -> tuple[pa.Table, int]:
-    """The interactions whose rating suffices and whose item exists, and how many lacked an item."""
+    """The interactions with a sufficient rating and a known item, and the number with an unknown item."""
     if config.min_rating is not None:
         if "rating" not in roles:
             raise VitrineError(
@@ -194,7 +194,7 @@ def _keep_known(
 def _edges(
     table: pa.Table, item_ids: pa.ChunkedArray, name: str, config: CatalogConfig
 ) -> NDArray[np.int32]:
-    """The links as rows of the items table; links of an item to itself are left out."""
+    """The edges as rows of the items table, int32 (e, 2), without edges from an item to itself."""
     if table.num_columns < 2:
         raise VitrineError(f"the edges of {name} need two columns, the ids of the linked items.")
     ends = []
@@ -220,13 +220,13 @@ def _times(
     if "time" in roles:
         times = as_times(table[roles["time"]], roles["time"]).to_numpy()
         return roles["time"].lower() not in ORDER_NAMES, times
-    # In a file sorted by user the order says nothing about the time between users.
+    # In a file sorted by user the order of rows does not order times of different users.
     changes = int(np.count_nonzero(np.diff(user_rows)))
     return changes != num_users - 1, np.arange(table.num_rows, dtype=np.int64)
 
 
 def _absolute(paths: pa.ChunkedArray, ids: pa.ChunkedArray, folder: Path) -> pa.ChunkedArray:
-    """Image paths made absolute; VitrineError for the first that leads out of the folder."""
+    """Absolute image paths; VitrineError for the first one outside the folder."""
     base = os.path.realpath(folder)
     addresses = pc.match_substring_regex(paths, URL_PATTERN)
     if pc.any(addresses).as_py():

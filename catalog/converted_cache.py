@@ -27,7 +27,7 @@ from catalog.convert import Converted
 from catalog.interactions import Interactions
 
 FORMAT_VERSION = 5
-"""Raised when the converted files change, so that older ones are converted again."""
+"""Increased when the format of the converted files changes, so that catalogs are converted again."""
 CHECKSUMS_FILE = "checksums.json"
 """Size and sha256 of each converted file."""
 METADATA_FILE = "metadata.json"
@@ -50,7 +50,7 @@ def cached_conversion(key: str, convert: Callable[[], Converted]) -> dict[str, A
 
 
 def _find_damage(folder: Path) -> str:
-    """How a cached catalog differs from what was written, in a few words; "" where it does not."""
+    """The first damage of a cached catalog, in a few words; "" if its files match their checksums."""
     try:
         checksums = loads_with_checksum((folder / CHECKSUMS_FILE).read_text(encoding="utf8"))
         return checksum_mismatch(folder, checksums["files"])

@@ -27,9 +27,9 @@ from catalog.demo.world import (
 from catalog.errors import VitrineError
 
 VERSION = 2
-"""Raised when the same request would give another world, so that an older one is built anew."""
+"""Increased when the same request gives another world, so that existing worlds are built again."""
 FEWEST_ITEMS = 60
-"""Below this a buyer could run out of items that are already for sale."""
+"""Minimum number of items: with fewer, a user could run out of items that are already for sale."""
 GROUND_TRUTH = "ground_truth"
 REQUEST_FILE = f"{GROUND_TRUTH}/world.json"
 """Seed and sizes that the world was built from; written last."""
@@ -42,9 +42,10 @@ def build_demo_world(
 ) -> Path:
     """Writes `home/`, `wardrobe/` and `ground_truth/` below `folder` and returns `folder`.
 
-    `num_items` counts each shop's items. It is written beside `folder` and renamed at the end, so a kill
-    leaves no partial world; a world of the same request is returned as it is, one of another request
-    is replaced. Raises VitrineError for sizes too small and for a folder that holds other things.
+    `num_items` is the number of items of each shop. The world is written beside `folder` and renamed at the
+    end, so a kill leaves no partial world; an existing world of the same request is not changed, one of
+    another request is replaced. Raises VitrineError for sizes that are too small and for a folder with
+    other content.
     """
     folder = Path(folder)
     if num_items < FEWEST_ITEMS or num_users < 1:
@@ -82,7 +83,7 @@ def build_demo_world(
 
 
 def is_built(folder: Path, seed: int = 0, num_items: int = 2000, num_users: int = 3000) -> bool:
-    """Whether `folder` holds the very world that `build_demo_world` would write for this request."""
+    """Whether `folder` holds the world that `build_demo_world` writes for this request."""
     return _read_request(Path(folder)) == _request(seed, num_items, num_users)
 
 
@@ -162,7 +163,7 @@ def _log_rows(
 
 
 def _break_some(folder: Path, rng: RandomStream, items: list[Item], rows: list[Row]) -> None:
-    """Real shops have such things: cut, lost and empty picture files, blank titles."""
+    """Damages some items as in real catalogs: truncated, missing and empty image files, blank titles."""
     pictured = rng.some_of([item for item in items if item.has_picture], 6)
     for place, item in enumerate(pictured):
         path = _picture_path(folder, item)
@@ -177,7 +178,7 @@ def _break_some(folder: Path, rng: RandomStream, items: list[Item], rows: list[R
 
 
 def _repeat_some(rng: RandomStream, log: list[Row]) -> None:
-    """Five rows appear twice, as after a retried request."""
+    """Repeats five rows, as after a retried request."""
     for place in sorted(rng.some_of(range(len(log)), 5), reverse=True):
         log.insert(place, dict(log[place]))
 

@@ -37,7 +37,7 @@ Known = TypeVar("Known")
 
 @dataclass(frozen=True, eq=False)
 class DemoGroundTruth:
-    """Tastes and traits as indices into the tuples below.
+    """Users' tastes and items' traits, as indices into the tuples below.
 
     A user's taste is the one at the end of the time range, where the test targets lie.
     """
@@ -56,7 +56,7 @@ class DemoGroundTruth:
 
     @classmethod
     def load(cls, folder: str | Path) -> "DemoGroundTruth":
-        """From a demo world's folder or from the `ground_truth` inside it; VitrineError if it is neither."""
+        """Loads it from a demo world's folder, or the `ground_truth` in it; VitrineError if it is neither."""
         folder = Path(folder)
         inside = folder / "ground_truth" if (folder / "ground_truth").is_dir() else folder
         if not (inside / "world.json").is_file():
@@ -85,7 +85,7 @@ class DemoGroundTruth:
         return CATEGORIES[domain][self.item(domain, item_id).category]
 
     def words_of_item(self, domain: str, item_id: str, aspect: int) -> tuple[str, ...]:
-        """Every word for the item's true value of an aspect; an honest review holds one of them."""
+        """All words for the item's true value of an aspect; a correct review contains one of them."""
         return value_words(self.item(domain, item_id), aspect)
 
     def palette_of_user(self, domain: str, user_id: str) -> int:
@@ -100,14 +100,14 @@ class DemoGroundTruth:
         return self.user(user_id).aspect
 
     def taste_of_user(self, domain: str, user_id: str, aspect: int) -> int:
-        """The value this user likes in an aspect; of categories the favourite one in that domain."""
+        """The user's preferred value of an aspect; for categories the favourite one in that domain."""
         user, trait = self.user(user_id), ASPECT_TRAITS[ASPECTS[aspect]]
         if trait == "category":
             return _find(user.categories, domain, "domain")[0]
         return user.late_palette if trait == "palette" else getattr(user, trait)
 
     def silhouettes(self, domain: str) -> NDArray[np.bool_]:
-        """(num_items, 64, 64): where the product is in each picture; nowhere if it has none."""
+        """Product masks, bool (num_items, 64, 64): true inside the product; all false without an image."""
         _find(self.items, domain, "domain")
         return np.unpackbits(np.load(self.folder / f"silhouettes_{domain}.npy"), axis=2) > 0
 
@@ -118,10 +118,10 @@ class DemoGroundTruth:
 
     @staticmethod
     def classify_aspect(text: str) -> int | None:
-        """The aspect a review speaks of, from its words alone: index into `aspects`.
+        """The aspect that a review is about, from its words alone: index into `aspects`.
 
-        None if it names no value of any aspect, or of two aspects as many. Right for every review
-        that the demo world writes.
+        None if it names no value of any aspect, or equally many of two aspects. Correct for every review of
+        the demo world.
         """
         counts = [len(pattern.findall(text.lower())) for pattern in _ASPECT_PATTERNS]
         most = max(counts)
@@ -129,7 +129,7 @@ class DemoGroundTruth:
 
     @staticmethod
     def classify_value(text: str, aspect: int) -> int | None:
-        """The value of an aspect that a text names, as an index like an item's; None if not one.
+        """The value of an aspect that a text names, as an index like an item's; None unless exactly one.
 
         For the shape, an index into the categories of both domains, home first.
         """
@@ -148,7 +148,7 @@ def _find(known: Mapping[str, Known], name: str, what: str) -> Known:
 
 
 def _pattern(words: list[str]) -> re.Pattern[str]:
-    """Finds whole words; the longest first, so that "table lamp" counts once."""
+    """A pattern that matches whole words, the longest first, so that "table lamp" counts once."""
     longest = sorted(set(words), key=len, reverse=True)
     return re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, longest))})(?![\w-])")
 

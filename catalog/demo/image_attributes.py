@@ -1,7 +1,7 @@
-"""Classifies palette and motif from an image's pixels alone, with nothing learned.
+"""Classifies palette and motif of an image from its pixels, without any learned model.
 
-Measured with it, a generated picture can be blurred, noisy or of another size: the palette is read
-from colours that mix only within a palette, the motif from the ground folded onto one repeat.
+It works for generated images that are blurred, noisy or of another size: the palette is read from colours
+that mix only within a palette, the motif from the background folded onto one repeat.
 """
 
 from functools import cache
@@ -13,25 +13,25 @@ from catalog.demo.patterns import TILE, motif_tile
 from catalog.demo.style import MOTIFS, PALETTES
 
 SMALLEST = 32
-"""Pictures below this side have lost their motif."""
+"""Minimum side of an image: in smaller ones the motif cannot be recognised."""
 PATCHES = 10
-"""Colours are averaged over 10 × 10 patches, which takes the noise out."""
+"""Colours are averaged over 10 × 10 patches, which removes noise."""
 SPREAD = 14.0
-"""How far (of 255) a patch may lie from a palette's mixtures and still half belong to it."""
+"""Distance (of 255) from a palette's mixtures at which a patch half belongs to it."""
 SIDE = 64
-"""Motifs are compared at this side, where their repeat is 16 pixels."""
+"""Side of the image in which motifs are compared: their repeat is 16 pixels."""
 REPEAT = 16
 LIKE_ENOUGH = 0.5
-"""Below this likeness a ground is plain: chance reaches 0.3."""
+"""Below this similarity a background counts as plain; random similarities reach 0.3."""
 STRONG_ENOUGH = 0.008
-"""Below this deviation (1 is the step from ground to main tone) a likeness is one of rounding errors."""
+"""Below this deviation (1 is the step from ground to main tone) a similarity is due to rounding errors."""
 PICTURES_AT_ONCE = 64
 
 
 def score_palettes(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Pixels (..., H, W, 3) → (..., num_palettes): share of the picture that each palette explains.
+    """Pixels (..., H, W, 3) → (..., num_palettes): share of the image that each palette explains.
 
-    Scores of one picture add up to 1.
+    Scores of one image sum to 1.
     """
     pictures, shape = _flat(pixels)
     scores = [_score_palettes(batch) for batch in _batches(pictures)]
@@ -41,16 +41,16 @@ def score_palettes(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
 def classify_palette(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Pixels (..., H, W, 3) → (...): index into PALETTES.
 
-    Right for each of 2,000 drawn pictures, also when blurred (radius 4 of 64 pixels), noisy
-    (deviation 40) or of 32 to 128 pixels; 94.5 % when washed out to half their contrast.
+    Correct for each of 2,000 rendered images, also if blurred (radius 4 of 64 pixels), noisy (deviation
+    40) or of 32 to 128 pixels; for 94.5 % at half the contrast.
     """
     return score_palettes(pixels).argmax(-1)
 
 
 def score_motifs(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Pixels (..., H, W, 3) → (..., num_motifs): likeness from -1 to 1.
+    """Pixels (..., H, W, 3) → (..., num_motifs): similarity from -1 to 1.
 
-    `plain`, the last, always scores 0.5: it is read where no motif is more like the ground.
+    `plain`, the last, always scores 0.5: it is predicted if no motif is more similar to the background.
     """
     pictures, shape = _flat(pixels)
     scores = [_score_motifs(batch) for batch in _batches(pictures)]
@@ -60,8 +60,8 @@ def score_motifs(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
 def classify_motif(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Pixels (..., H, W, 3) → (...): index into MOTIFS.
 
-    Right for each of 2,000 drawn pictures; 97 % under noise of deviation 40, 96 % at 32 pixels, 94 %
-    after a blur of radius 2 of 64 pixels. A blur of radius 4 wipes the motif out: read as plain.
+    Correct for each of 2,000 rendered images; for 97 % under noise of deviation 40, 96 % at 32 pixels, 94 %
+    after a blur of radius 2 of 64 pixels. A blur of radius 4 removes the motif: plain is predicted.
     """
     return score_motifs(pixels).argmax(-1)
 
@@ -86,7 +86,7 @@ def _score_palettes(pictures: NDArray[np.uint8]) -> NDArray[np.float64]:
     flat = mixtures.reshape(-1, 3)
     distances = (colours**2).sum(1)[:, None] + (flat**2).sum(1)[None] - 2 * colours @ flat.T
     nearest = distances.reshape(len(colours), *mixtures.shape[:2]).min(-1)
-    # A common offset: only which palette lies nearer matters, and how much nearer.
+    # Removes the common offset: only differences between palettes matter.
     nearest -= nearest.min(-1, keepdims=True)
     belongs = np.exp(-nearest / (2 * SPREAD**2))
     belongs /= belongs.sum(-1, keepdims=True)
@@ -95,7 +95,7 @@ def _score_palettes(pictures: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 @cache
 def _mixtures() -> NDArray[np.float64]:
-    """(num_palettes, num_mixtures, 3): what a blur makes of a palette's tones, and their shade."""
+    """(num_palettes, num_mixtures, 3): mixtures of a palette's tones, as under a blur, and their shades."""
     steps = 6
     weights = np.array(
         [
@@ -130,14 +130,14 @@ def _score_motifs(pictures: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 def _fold(shares: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(num_pictures, 64, 64) → (num_pictures, 256): the ground's middle value at each place of a repeat.
+    """(num_pictures, 64, 64) → (num_pictures, 256): the background's median at each position of a repeat.
 
-    Of the picture only the upper left and right count, where both shops show the wall, and of that
-    the median: a sleeve that reaches into it is one value of several.
+    Only the upper left and right are used, where images of both shops show the wall; the median ignores a
+    sleeve that reaches into it.
     """
     tiles = shares.reshape(len(shares), SIDE // REPEAT, REPEAT, SIDE // REPEAT, REPEAT)
     around = tiles[:, :3, :, [0, -1]]  # (num_pictures, 3, 16, 2, 16): six repeats
-    # Each repeat loses its own level, and with it the fall of light.
+    # Subtracts each repeat's own level, and with it the gradient of light.
     levels = np.median(around, axis=(2, 4), keepdims=True)
     folded = np.median(around - levels, axis=(1, 3)).reshape(len(shares), -1)
     return folded - folded.mean(1, keepdims=True)
@@ -145,9 +145,9 @@ def _fold(shares: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @cache
 def _templates() -> NDArray[np.float64]:
-    """(num_motifs - 1, num_shifts, 256): every motif's repeat begun anywhere, sharp and blurred.
+    """(num_motifs - 1, num_shifts, 256): every motif's repeat at all shifts, sharp and blurred.
 
-    Each has mean 0 and deviation 1.
+    Each has mean 0 and standard deviation 1.
     """
     templates = []
     for motif in MOTIFS[:-1]:
@@ -162,14 +162,14 @@ def _templates() -> NDArray[np.float64]:
 
 
 def _blurred(tile: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The mean over 5 × 5 neighbours; a repeat goes on at its other side."""
+    """The mean over 5 × 5 neighbours, with wrap-around at the edges of the repeat."""
     for axis in (0, 1):
         tile = np.stack([np.roll(tile, shift, axis) for shift in range(-2, 3)]).mean(0)
     return tile
 
 
 def _resized(pictures: NDArray[np.uint8], side: int) -> NDArray[np.float64]:
-    """(n, H, W, 3) → (n, side, side, 3): every new pixel is the mean of the area it covers."""
+    """(n, H, W, 3) → (n, side, side, 3) by area interpolation: the mean of the pixels each one covers."""
     rows, columns = _areas(pictures.shape[1], side), _areas(pictures.shape[2], side)
     narrow = np.einsum("nhwc,xw->nhxc", pictures.astype(np.float64), columns, optimize=True)
     return np.einsum("nhxc,yh->nyxc", narrow, rows, optimize=True)
@@ -177,7 +177,7 @@ def _resized(pictures: NDArray[np.uint8], side: int) -> NDArray[np.float64]:
 
 @cache
 def _areas(old: int, new: int) -> NDArray[np.float64]:
-    """(new, old): how much of each old pixel goes into each new one; rows add up to 1."""
+    """(new, old): the weight of each old pixel in each new one; rows sum to 1."""
     edges = np.arange(new + 1) * old / new
     starts, ends = edges[:-1, None], edges[1:, None]
     pixels = np.arange(old)[None]
