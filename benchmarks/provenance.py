@@ -28,9 +28,9 @@ from generate.provenance import KEY_VARIABLE, signed_jpeg, signed_png, verify
 DATA = ROOT.parent / "shared" / "data"
 SIZES = (64, 128, 256)
 SIGNED, EDITS = 40, 10
-"""Pictures that are signed, of each format; changed bytes of each."""
+"""Images that are signed in each format; edited bytes of each."""
 MARKED = 300
-"""Pictures that are marked, of each size."""
+"""Images that are watermarked, of each size."""
 Pixels = NDArray[np.uint8]
 
 
@@ -62,7 +62,7 @@ def resized(pixels: Pixels, share: float) -> Pixels:
 
 
 def cropped(pixels: Pixels) -> Pixels:
-    """Three quarters of each side, from somewhere else than a corner."""
+    """Crops to three quarters of each side, not at a corner."""
     height, width = pixels.shape[:2]
     top, left = height // 7, width // 9
     return np.ascontiguousarray(pixels[top : top + height * 3 // 4, left : left + width * 3 // 4])
@@ -130,7 +130,7 @@ def picture_files(world: Path) -> list[Path]:
 
 
 def pictures(files: list[Path], size: int, count: int) -> Iterator[Pixels]:
-    """Of so many files that can be read, no larger than size × size."""
+    """Yields `count` images from the readable files, scaled to at most size × size."""
     for path in files:
         if count == 0:
             return
@@ -190,7 +190,7 @@ def marks(files: list[Path]) -> dict[str, Any]:
 
 
 def upper_bound(hits: int, tests: int) -> float:
-    """Of a share, at 97.5 % (Clopper and Pearson 1934), by bisection."""
+    """Upper end of the 95 % interval of a proportion (Clopper and Pearson 1934), by bisection."""
     low, high = hits / tests, 1.0
     for _ in range(100):
         middle = (low + high) / 2

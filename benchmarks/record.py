@@ -1,4 +1,4 @@
-"""Writes each measured claim as one JSON record; whether its goal is met is computed, never typed."""
+"""Writes each measured claim as one JSON record; computes from the figures whether its goal is met."""
 
 import json
 import math
@@ -36,15 +36,15 @@ class HasBounds(Protocol):
 
 @dataclass(frozen=True)
 class Record:
-    """What one file in `benchmarks/results` says."""
+    """One measured claim: the content of a file in `benchmarks/results`."""
 
     name: str
     claim: str
-    """One sentence that the figures are about."""
+    """The claim that the figures test, in one sentence."""
     command: str
-    """Run from the root, it measures the figures again."""
+    """Command that measures the figures again, run from the root of the repository."""
     commit: str
-    """`-dirty` where code had changes that no commit holds."""
+    """Commit that was measured; ends in `-dirty` where code had uncommitted changes."""
     date: str
     machine: str
     seeds: list[int]
@@ -57,9 +57,9 @@ class Record:
     sources: list[str]
     """Globs from the root of the files that the figures depend on, the benchmark among them."""
     source_hash: str
-    """Of those files as they were at `commit`, or at `carried`; see `benchmarks.sources`."""
+    """Hash of those files at `commit`, or at `carried`; see `benchmarks.sources`."""
     carried: str = ""
-    """The commit at which code had been renamed and moved, and nothing else (`benchmarks.carry`)."""
+    """Commit up to which the record was carried over a pure renaming (`benchmarks.carry`); "": none."""
 
     def is_stale(self, root: Path = ROOT) -> bool:
         """Whether a file that the figures depend on has changed since they were measured."""
@@ -78,7 +78,7 @@ def write_record(
     machine: str | None = None,
     folder: Path = RESULTS,
 ) -> Path:
-    """Writes `folder/<name>.json` and returns its path; `met` is what the stored figures say.
+    """Writes `folder/<name>.json` and returns its path; `met` is computed from the stored figures.
 
     A figure may be a number, a text, or an interval (then `x_low` and `x_high` go beside it).
     `sources` are globs from the root of the code and settings that the figures depend on; the script
@@ -127,7 +127,7 @@ def load_records(folder: Path = RESULTS) -> list[Record]:
 
 
 def flat_figures(figures: Mapping[str, object]) -> dict[str, Figure]:
-    """Intervals become three figures; numbers keep six significant digits."""
+    """Flattens intervals into three figures each; rounds numbers to six significant digits."""
     flat: dict[str, Figure] = {}
     for key, value in figures.items():
         if not re.fullmatch(r"[A-Za-z]\w*", key):
@@ -152,17 +152,17 @@ def _plain(value: object) -> Figure:
 
 
 def goal_is_met(goal: Sequence[str], figures: Mapping[str, Figure]) -> bool:
-    """Whether every comparison holds. An empty goal is a mistake: anything would meet it."""
+    """Whether every comparison holds; ValueError for an empty goal, which any figures would meet."""
     if not goal:
         raise ValueError("the goal is empty; state a comparison such as 'ratio_low >= 1.0'")
-    outcomes = [holds(comparison, figures) for comparison in goal]  # reads each, also after a miss
+    outcomes = [holds(comparison, figures) for comparison in goal]  # all: a malformed one raises
     return all(outcomes)
 
 
 def holds(comparison: str, figures: Mapping[str, Figure]) -> bool:
-    """`figure sign bound`: sign is >= <= > < or ==; bound a number, "text" or another figure.
+    """Whether a comparison `figure sign bound` holds; sign: >= <= > < ==; bound: number, "text" or figure.
 
-    A figure that was not finite (null) meets nothing.
+    No comparison with a figure that was not finite (null) holds.
     """
     parsed = COMPARISON.fullmatch(comparison)
     if parsed is None:
@@ -205,7 +205,7 @@ def _look_up(key: str, figures: Mapping[str, Figure]) -> Figure:
 def commit() -> str:
     """Short hash of HEAD, `-dirty` where code differs from it; results and prose don't count."""
     head = _git("rev-parse", "--short", "HEAD")
-    if not head:  # a copy without its history: whoever made it may say
+    if not head:  # a copy without git history; GIT_COMMIT may name its commit
         return os.environ.get("GIT_COMMIT", "none")
     code_only = ["--", ".", ":!benchmarks/results", ":!*.md"]
     return f"{head}-dirty" if _git("status", "--porcelain", *code_only) else head

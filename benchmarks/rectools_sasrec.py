@@ -1,4 +1,4 @@
-"""RecTools' side of `benchmarks.sasrec`: trains its SASRec and writes down states and item vectors.
+"""RecTools' side of `benchmarks.sasrec`: trains its SASRec and saves user states and item vectors.
 
 Runs in an environment of its own, so it imports nothing of the project.
 """
@@ -20,7 +20,7 @@ from rectools.models import SASRecModel  # pyright: ignore[reportMissingImports]
 
 
 class Looks(pl.Callback):
-    """After every `every` epochs stops the clock and writes what ranks the targets."""
+    """Callback that pauses the clock every `every` epochs and saves the states that rank the targets."""
 
     def __init__(self, folder: Path, shop: dict[str, np.ndarray], every: int) -> None:
         self.folder, self.shop, self.every = folder, shop, every
@@ -29,7 +29,7 @@ class Looks(pl.Callback):
         self.spent = self.started = 0.0
 
     def __deepcopy__(self, memo: Any) -> "Looks":
-        """`SASRecModel` fits with a copy of its Trainer; the clock is to stay the one asked later."""
+        """Returns itself: `SASRecModel` fits with a copy of its Trainer, whose times are read here later."""
         return self
 
     def on_train_start(self, *_: Any, **__: Any) -> None:
@@ -46,7 +46,7 @@ class Looks(pl.Callback):
     def look(self, module: Any) -> None:
         module.eval()
         known = self.model.data_preparator.item_id_map
-        rows = np.zeros(int(self.shop["num_items"]), dtype=np.int64)  # 0, padding: never trained
+        rows = np.zeros(int(self.shop["num_items"]), dtype=np.int64)  # 0 is padding: untrained
         rows[known.external_ids[1:].astype(np.int64)] = known.internal_ids[1:]
         embeddings = module.torch_model.item_model.get_all_embeddings()
         found = {"items": embeddings[rows].numpy(), "known": rows > 0}
@@ -62,7 +62,7 @@ class Looks(pl.Callback):
         module.train()
 
     def sessions(self, rows: np.ndarray, name: str) -> torch.Tensor:
-        """As its `_collate_fn_recommend` makes them: the latest known items, padded on the left."""
+        """Sessions as in its `_collate_fn_recommend`: the latest known items, padded on the left."""
         longest = self.model.data_preparator.session_max_len
         sessions = np.zeros((len(self.shop[f"{name}_users"]), longest), dtype=np.int64)
         targets = zip(self.shop[f"{name}_users"], self.shop[f"{name}_positions"], strict=True)
@@ -75,7 +75,7 @@ class Looks(pl.Callback):
 
 
 def main(folder: Path, settings: dict[str, Any]) -> None:
-    """`settings` are `SASRecModel`'s, with `seed` and `every`, the epochs between two looks."""
+    """Trains with `settings` of `SASRecModel`, and `seed`, `epochs`, `every` (epochs per evaluation)."""
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
     seed, every, epochs = (settings.pop(name) for name in ("seed", "every", "epochs"))
@@ -84,7 +84,7 @@ def main(folder: Path, settings: dict[str, Any]) -> None:
     pl.seed_everything(seed, verbose=False)
 
     def trainer() -> pl.Trainer:
-        """Its own default, one callback more."""
+        """The Trainer of `SASRecModel`'s defaults, with one more callback."""
         return pl.Trainer(
             max_epochs=epochs,
             min_epochs=epochs,
@@ -105,7 +105,7 @@ def main(folder: Path, settings: dict[str, Any]) -> None:
             Columns.User: users,
             Columns.Item: shop["items"][shop["offsets"][users] + places],
             Columns.Weight: 1.0,
-            # The order within a history, which stamps of equal seconds would leave open.
+            # Positions in the history; real timestamps have ties.
             Columns.Datetime: pd.to_datetime(places, unit="s"),
         }
     )

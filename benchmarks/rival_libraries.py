@@ -15,14 +15,14 @@ import numpy as np
 from scipy.sparse import csr_matrix  # pyright: ignore[reportMissingImports]
 
 LOWEST = -1e9
-"""Of items that a library knows nothing of: they were not in its training data."""
+"""Score of items that were not in a library's training data."""
 State = list[np.ndarray]
 Score = Callable[[State, np.ndarray], np.ndarray]
-"""(what was learned, users (n,)) → scores (n, num_items)."""
+"""(learned parameters, users (n,)) → scores (n, num_items)."""
 
 
 class ShopData:
-    """Training interactions, and the histories and targets that are ranked."""
+    """Training interactions, and histories and targets for evaluation."""
 
     def __init__(self, folder: Path) -> None:
         with np.load(folder / "shop.npz") as found:
@@ -43,7 +43,7 @@ class ShopData:
     def targets(
         self, name: str, most: int | None = None
     ) -> tuple[np.ndarray, csr_matrix, np.ndarray]:
-        """Users, histories (targets, num_items) and the items to find."""
+        """Users, histories (targets, num_items) and target items of a part of the split."""
         users, positions = self.arrays[f"{name}_users"], self.arrays[f"{name}_positions"]
         if most is not None:
             chosen = np.random.default_rng(0).permutation(len(users))[:most]
@@ -58,7 +58,7 @@ class ShopData:
 
 
 def ndcg(scores: np.ndarray, history: csr_matrix, targets: np.ndarray) -> float:
-    """NDCG@10 of one target each, items of the history left out; a target is first among its equals."""
+    """Mean NDCG@10 of one target each, without items of the history; ties rank the target first."""
     found = history.tocoo()
     scores = scores.copy()
     mine = scores[np.arange(len(targets)), targets].copy()
@@ -68,7 +68,7 @@ def ndcg(scores: np.ndarray, history: csr_matrix, targets: np.ndarray) -> float:
 
 
 class Patience:
-    """Keeps the best state on validation; says when as many looks have not found a better one."""
+    """Early stopping: keeps the state with the best validation NDCG@10, with a given patience."""
 
     def __init__(self, shop: ShopData, score: Score, settings: dict[str, Any]) -> None:
         self.users, self.history, self.targets = shop.targets("validation", settings["max_users"])
@@ -131,7 +131,7 @@ def cornac_bpr(shop: ShopData, settings: dict[str, Any]) -> tuple[float, np.ndar
     patience = Patience(shop, score, settings)
     names = ("k", "learning_rate", "lambda_reg", "seed")
     model = BPR(max_iter=settings["look_every"], **{name: settings[name] for name in names})
-    for _ in range(settings["max_looks"]):  # a model that was fitted goes on from what it learned
+    for _ in range(settings["max_looks"]):  # a fitted model continues from its weights
         model.fit(data)
         if patience.look([model.u_factors, model.i_factors, model.i_biases]):
             break
@@ -165,11 +165,11 @@ def implicit_bpr(shop: ShopData, settings: dict[str, Any]) -> tuple[float, np.nd
 
 
 class Enough(Exception):
-    """Raised out of a training that knows no early stopping."""
+    """Stops the training of a library that has no early stopping."""
 
 
 def vbpr(shop: ShopData, settings: dict[str, Any]) -> tuple[float, np.ndarray]:
-    """Cornac's, which trains for a number of epochs: its weights are looked at as each epoch begins."""
+    """Cornac's VBPR with early stopping: its weights are evaluated at the start of an epoch."""
     import torch
     from cornac.data import ImageModality  # pyright: ignore[reportMissingImports]
     from cornac.models import VBPR  # pyright: ignore[reportMissingImports]
@@ -221,7 +221,7 @@ def vbpr(shop: ShopData, settings: dict[str, Any]) -> tuple[float, np.ndarray]:
 
 
 def cornac_data(shop: ShopData) -> tuple[Any, np.ndarray, np.ndarray]:
-    """Its data set, and which user and which item each of its rows is."""
+    """Cornac's data set, and the user and item rows of its own indices."""
     from cornac.data import Dataset  # pyright: ignore[reportMissingImports]
 
     pairs = sorted(set(zip(shop.users.tolist(), shop.items.tolist(), strict=True)))

@@ -1,4 +1,4 @@
-"""The baselines against Cornac's and implicit's, on two shops, each side with its best settings.
+"""Compares the baselines with Cornac's and implicit's on two shops, each side with tuned settings.
 
 python -m benchmarks.rivals    # about three quarters of an hour of CPU time; resumes
 """
@@ -45,10 +45,10 @@ PEER = ROOT / "runs" / "peers-rivals"
 SHOPS = {"movies": "ml-100k", "fashion": "fashion"}
 SEEDS = (0, 1, 2)
 LEARNED: tuple[Model, ...] = ("bpr-mf", "vbpr")
-"""Trained from several seeds; the others come out the same from each."""
+"""Models trained with several seeds; the others are deterministic."""
 OURS: dict[Model, list[dict[str, Any]]] = {
     "popularity": [{}],
-    "item-knn": [{}],  # it chooses between 20 settings itself
+    "item-knn": [{}],  # its own grid search has 20 settings
     "bpr-mf": [
         {"learning_rate": rate, "regularization": weight}
         for rate in (0.01, 0.03)
@@ -60,7 +60,7 @@ OURS: dict[Model, list[dict[str, Any]]] = {
     ],
 }
 STOPPING = {"max_users": 2000, "look_every": 10, "patience": 10, "max_looks": 100}
-"""A hundred passes without a better look: with small steps they linger long at popularity."""
+"""Early stopping after 100 epochs without improvement: small steps stay long near popularity."""
 WIDE = {**STOPPING, "k": 64}
 CORNAC = {**WIDE, "library": "cornac"}
 PAIRWISE = {**WIDE, "k2": 64, "batch_size": 512, "look_every": 5, "patience": 5}
@@ -99,7 +99,7 @@ RIVALS: dict[Model, list[dict[str, Any]]] = {
         for rate, weight in ((0.005, 0.01), (0.005, 0.03), (0.01, 0.01))
     ],
 }
-"""As many trials as ours; the one that ranks validation best with the first seed is taken."""
+"""As many trials as ours; the best on validation with the first seed is chosen."""
 assert len(RIVALS["item-knn"]) == len(TRIED_K) * len(TRIED_SHRINK)
 WORK = ROOT / "runs" / "benchmark-rivals"
 WIDTH = 192
@@ -113,7 +113,7 @@ def shop(name: str) -> tuple[Catalog, Split]:
 
 @cache
 def settings(name: str) -> FinetuneConfig:
-    """Of the shop's pipeline, with an encoder whose text tower was never trained here (VBPR's content)."""
+    """Fine-tuning settings of a shop, with an untrained encoder's vectors as the content of VBPR."""
     config = load_settings(PipelineConfig, f"pipeline/{name}", []).finetune
     path = ROOT.parent / "shared" / "data" / SHOPS[name]
     catalog = replace(config.catalog, path=str(path))
@@ -144,7 +144,7 @@ def fit_ours(name: str, model: Model, chosen: dict[str, Any], seed: int) -> Path
 
 
 def ours(name: str, model: Model) -> tuple[dict[str, Any], NDArray[np.float64]]:
-    """What was chosen, and NDCG@10 of each test target, averaged over seeds: (users,)."""
+    """Our chosen settings, and NDCG@10 of each test target, averaged over seeds: (users,)."""
 
     def validation(chosen: dict[str, Any]) -> float:
         metrics = open_artifact(fit_ours(name, model, chosen, SEEDS[0])).manifest["metrics"]
@@ -161,7 +161,7 @@ def ours(name: str, model: Model) -> tuple[dict[str, Any], NDArray[np.float64]]:
 
 
 def rival(name: str, model: Model) -> tuple[dict[str, Any], NDArray[np.float64]]:
-    """The same of the libraries."""
+    """The chosen settings and NDCG@10 of the libraries, as in `ours`."""
 
     def validation(chosen: dict[str, Any]) -> float:
         found, _ = fit_rival(name, model, chosen, SEEDS[0])
@@ -177,7 +177,7 @@ def rival(name: str, model: Model) -> tuple[dict[str, Any], NDArray[np.float64]]
 def fit_rival(
     name: str, model: Model, chosen: dict[str, Any], seed: int
 ) -> tuple[float, NDArray[np.int64]]:
-    """NDCG@10 on validation and the test targets' places; what was fitted once is read again."""
+    """Validation NDCG@10 and test ranks of a library's model; stored, so that it is fitted only once."""
     script = Path(__file__).with_name("rival_libraries.py")
     asked = {**chosen, "seed": seed} if model in LEARNED else chosen
     request = json.dumps([name, model, asked, LIBRARIES]) + script.read_text(encoding="utf8")
@@ -220,7 +220,7 @@ def _write_shop(name: str, folder: Path) -> None:
 
 
 def _ranks_of(name: str, scores: NDArray[np.float32]) -> NDArray[np.int64]:
-    """By the project's evaluation: the same candidates, histories left out, ties ordered alike."""
+    """Test ranks by the project's evaluation: the same candidates and tie-breaking for both sides."""
     catalog, split = shop(name)
     of_all = torch.from_numpy(scores)
 

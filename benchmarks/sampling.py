@@ -30,7 +30,7 @@ from generate.image.solvers import SOLVERS, time_schedule
 
 WIDTH, BATCH, STEPS, ROUNDS = 128, 32, 12, 15
 HELD_OUT = (1, 2, 3, 4)
-"""Seeds of the mixtures that are reported; the steps of `pc` were chosen on that of seed 0."""
+"""Seeds of the reported mixtures; the time steps of `pc` were chosen on the mixture of seed 0."""
 COUNTS = (4, 6, 8, 12, 16, 24, 32, 48)
 STARTS = 1024
 NUM_USERS = 64
@@ -143,7 +143,7 @@ def independence(pipeline: PersonalImagePipeline) -> dict[str, int]:
 
 
 class Mixture:
-    """E[x | x_t] where x comes from a mixture of Gaussians."""
+    """The exact denoiser E[x | x_t] where x has a mixture of Gaussians as distribution."""
 
     def __init__(self, seed: int, kinds: int = 12, width: int = 16, starts: int = STARTS) -> None:
         draw = torch.Generator().manual_seed(seed)
@@ -161,12 +161,12 @@ class Mixture:
 
 
 PAIRS = (("euler", "flow_euler"), ("heun", "flow_heun"), ("dpmpp", "dpm"), ("pc", "best_multistep"))
-"""Ours, and theirs."""
+"""(our solver, the diffusers scheduler it is compared with)."""
 SOLVERS_OF = {ours: SOLVERS["dpm++" if ours == "dpmpp" else ours] for ours, _ in PAIRS}
 
 
 def over_mixtures() -> dict[str, float]:
-    """Mean errors over the mixtures that nothing was chosen on, and the worst ratios."""
+    """Mean errors over the held-out mixtures, and the worst ratios."""
     each = [errors(seed) for seed in HELD_OUT]
     figures = {
         key: max(one[key] for one in each)

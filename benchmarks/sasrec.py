@@ -1,4 +1,4 @@
-"""Ids alone against RecTools' SASRec on MovieLens 100K: what is learned in how many CPU seconds.
+"""Compares a recommender of ids with RecTools' SASRec on MovieLens 100K: NDCG@10 by CPU seconds.
 
 python -m benchmarks.sasrec    # some hours of CPU time, nearly all of them the peer's; resumes
 """
@@ -42,15 +42,15 @@ PEER = ROOT / "runs" / "peers-rectools"
 MOVIES = ROOT.parent / "shared" / "data" / "ml-100k"
 SEEDS = (0, 1, 2)
 LEVELS = {"": 1.0, "to_90_percent_": 0.9}
-"""What both must reach, as a share of the best the peer comes to."""
+"""Validation levels to reach, as a share of the peer's best."""
 MOMENTS = (2, 4, 8, 16, 32, 64, 128)
-"""CPU seconds at which the learning curves are written down."""
+"""CPU seconds at which the learning curves are recorded."""
 HISTORIES = (50, 100)
-"""Items that both sides read of a history: what each is compared at."""
+"""Maximum history lengths of both sides; each is a comparison of its own."""
 RATE = {"ours": "optimizer.learning_rate", "rectools": "lr"}
 LENGTH = {"ours": "sequence.max_history", "rectools": "session_max_len"}
 RATES = (0.001, 0.003, 0.01)
-"""Tried first; as long as the best is at an end, one three times as far out is tried too."""
+"""First learning rates; while the best is at an end of the grid, the grid is extended by a factor of 3."""
 SHAPES: dict[str, list[dict[str, Any]]] = {
     "ours": [
         {"width": 64},
@@ -65,12 +65,12 @@ SHAPES: dict[str, list[dict[str, Any]]] = {
         {"n_factors": 64, "loss": "gBCE", "n_negatives": 64, "gbce_t": 0.75},
     ],
 }
-"""Tried at the middle rate; the one that ranks validation best with the first seed is taken."""
+"""Model settings tried at the middle rate; the best on validation with the first seed is chosen."""
 COMMON: dict[str, dict[str, Any]] = {
     "ours": {"every": 10, "trainer.max_steps": 200, "data.rows": 24},
     "rectools": {"every": 2, "epochs": 24, "batch_size": 32},
 }
-"""The peer learned slower here from batches of 128, its default."""
+"""Common settings; with batches of 128, its default, the peer learned more slowly."""
 MOST_EPOCHS = 384
 GOAL = tuple(
     f"history_{length}_{bound}"
@@ -82,17 +82,17 @@ WORK = ROOT / "runs" / "benchmark-sasrec"
 
 @dataclass
 class Curve:
-    """What one training came to, look by look."""
+    """Learning curve of one training: metrics at each evaluation."""
 
     seconds: NDArray[np.float64]
-    """(looks,): CPU seconds of training until then."""
+    """(evaluations,): CPU seconds of training so far."""
     validation: NDArray[np.float64]
-    """(looks, users): NDCG@10."""
+    """(evaluations, users): NDCG@10."""
     test: NDArray[np.float64]
 
     @property
     def course(self) -> NDArray[np.float64]:
-        """(looks,)"""
+        """Mean validation NDCG@10 at each evaluation: (evaluations,)."""
         return self.validation.mean(axis=1)
 
     @property
@@ -101,11 +101,11 @@ class Curve:
 
     @property
     def ends_too_soon(self) -> bool:
-        """Whether it was still getting better in its last tenth."""
+        """Whether the best evaluation is in the last tenth of the training."""
         return self.best >= 0.9 * (len(self.seconds) - 1)
 
     def at(self, moment: float, part: str) -> float:
-        """Mean NDCG@10 at the last look by then; nan before the first and after the last one."""
+        """Mean NDCG@10 at the last evaluation by `moment`; nan before the first and after the last one."""
         look = int(np.searchsorted(self.seconds, moment, side="right")) - 1
         if look < 0 or moment > self.seconds[-1]:
             return float("nan")
@@ -124,7 +124,7 @@ def movies() -> tuple[Catalog, Split]:
 
 
 def train(who: str, settings: dict[str, Any], seed: int) -> Curve:
-    """The peer is given twice the epochs until its best look is not among its last ones."""
+    """Trains one side; the peer's epochs are doubled until its best evaluation is not among its last."""
     settings = {**COMMON[who], **settings, "seed": seed}
     curve = train_once(who, settings)
     while who == "rectools" and curve.ends_too_soon and settings["epochs"] < MOST_EPOCHS:
@@ -134,7 +134,7 @@ def train(who: str, settings: dict[str, Any], seed: int) -> Curve:
 
 
 def train_once(who: str, settings: dict[str, Any]) -> Curve:
-    """A fresh process trains one of the two; what was trained at this commit is not trained again."""
+    """Trains one side in a fresh process; the curve is stored for this commit and reused."""
     ways = {"ours": _train_ours, "rectools": _train_rectools}
     key = hashlib.sha256(json.dumps([who, settings, commit()]).encode()).hexdigest()
     kept = WORK / f"{who}-{key[:12]}.npz"
@@ -180,7 +180,7 @@ def _train_rectools(folder: Path, settings: dict[str, Any]) -> Curve:
 
 
 def _rank_states(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """NDCG@10 of validation and test by the project's evaluation; what was never trained ranks last."""
+    """NDCG@10 of validation and test by the project's evaluation; untrained items rank last."""
     catalog, split = movies()
     with np.load(path) as found:
         items, lost = torch.from_numpy(found["items"]), torch.from_numpy(~found["known"])
@@ -196,7 +196,7 @@ def _rank_states(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 class Looks(pl.Callback):
-    """After every `every` steps stops the clock and ranks validation and test targets."""
+    """Callback that pauses the clock every `every` steps and ranks validation and test targets."""
 
     def __init__(self, rank: Callable[[Any, Targets], Ranking], every: int) -> None:
         self.rank, self.every = rank, every
@@ -221,7 +221,7 @@ class Looks(pl.Callback):
 
 
 def cell(folder: Path, settings: dict[str, Any]) -> None:
-    """Ours, as `vitrine finetune --features id --transfer scratch` trains it, with other looks."""
+    """Trains ours like `vitrine finetune --features id --transfer scratch`, with timed evaluations."""
     settings, looks = dict(settings), []
     every, seed = settings.pop("every"), settings.pop("seed")
     shop = {"catalog.path": MOVIES, "catalog.source": "movielens", "split.kind": "leave-one-out"}
@@ -248,7 +248,7 @@ def cell(folder: Path, settings: dict[str, Any]) -> None:
 
 
 def chosen(who: str, length: int) -> dict[str, Any]:
-    """The best shape at the middle rate, then the best rate, which lies inside of those tried."""
+    """The best model settings at the middle rate, then the best rate, inside the tried grid."""
 
     def says(settings: dict[str, Any]) -> float:
         run = train(who, settings, SEEDS[0])
@@ -266,7 +266,7 @@ def chosen(who: str, length: int) -> dict[str, Any]:
 
 
 def figures() -> dict[str, Any]:
-    """Of each length of history, the names beginning with it."""
+    """Figures of each history length, named `history_N_…`."""
     return {
         f"history_{length}_{name}": value
         for length in HISTORIES
@@ -275,7 +275,7 @@ def figures() -> dict[str, Any]:
 
 
 def figures_at(length: int) -> dict[str, Any]:
-    """Trains both with every seed, in rotating order."""
+    """Trains both sides with every seed, in alternating order; returns the figures."""
     settings = {who: chosen(who, length) for who in SHAPES}
     curves: dict[str, list[Curve]] = {who: [] for who in SHAPES}
     for seed in SEEDS:

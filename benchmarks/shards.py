@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def compare_strategies(world: Path, folder: Path) -> dict[str, object]:
-    """Each strategy on two ranks against one process."""
+    """Loss differences of each strategy on two ranks to one process."""
     train(world, folder / "one", steps=STEPS, every=EVERY)
     figures: dict[str, object] = {}
     for strategy in STRATEGIES:
@@ -89,7 +89,7 @@ def compare_strategies(world: Path, folder: Path) -> dict[str, object]:
 
 
 def compare_resumed(world: Path, folder: Path) -> dict[str, object]:
-    """Killed and started again, against uninterrupted, with dropout."""
+    """Compares weights of killed and resumed runs with uninterrupted ones, with dropout."""
     figures: dict[str, object] = {}
     for strategy, devices in (("auto", 1), *((strategy, 2) for strategy in STRATEGIES)):
         whole, broken = folder / f"{strategy}-whole", folder / f"{strategy}-broken"
@@ -104,7 +104,7 @@ def compare_resumed(world: Path, folder: Path) -> dict[str, object]:
 
 
 def compare_num_ranks(world: Path, folder: Path) -> dict[str, object]:
-    """Killed on one number of ranks, gone on with another, against one process."""
+    """Compares runs that resume on another number of ranks with one process."""
     figures: dict[str, object] = {}
     for strategy, before, after in CHANGES:
         name = f"{strategy}_{before}_to_{after}_ranks"
@@ -117,8 +117,8 @@ def compare_num_ranks(world: Path, folder: Path) -> dict[str, object]:
 def resumed_loss_difference(
     world: Path, folder: Path, strategy: str, before: int, after: int
 ) -> tuple[float, int]:
-    """Killed on `before` ranks, ended on `after`: by how much losses are not those of `folder/one`,
-    and how many rows were repeated or skipped."""
+    """Kills a run on `before` ranks and resumes it on `after`: largest loss difference to `folder/one`, and
+    number of rows that were repeated or skipped."""
     output = folder / f"{strategy}-{before}-{after}"
     run = {"steps": STEPS, "every": EVERY, "strategy": strategy}
     train(world, output, killed=True, kill_at=KILL_AT, devices=before, **run)
@@ -128,7 +128,7 @@ def resumed_loss_difference(
 
 
 def check(output: Path, strategy: str, devices: int, first_step: int) -> None:
-    """Several launchers fall back in silence."""
+    """Asserts world size, engine and strategy of a run, since launchers may fall back silently."""
     ran = facts(output)
     assert ran["world_size"] == devices
     assert ran["first_step"] == first_step
@@ -146,7 +146,7 @@ def wrong_rows(output: Path, steps: int = STEPS) -> int:
 
 
 def seconds_to(row: int) -> float:
-    """Until the batch that begins at `row` is there, in a shop of a million users."""
+    """Seconds until the data loader yields the batch that begins at `row`, with a million users."""
     users, taken, rows = 1_000_000, 20, 100
     interactions = SimpleNamespace(
         offsets=np.arange(users + 1, dtype=np.int64) * taken,

@@ -1,4 +1,4 @@
-"""Two real shops the whole way: minutes, and content against popularity.
+"""Runs the whole pipeline on two real shops: minutes, and content against popularity.
 
 python -m benchmarks.shops fashion    # a week of garments, 3,186 items; resumes
 python -m benchmarks.shops movies     # MovieLens 100K with posters and plots

@@ -2,7 +2,7 @@
 
 python -m benchmarks.slurm    # about 3 minutes; needs slurmctld, slurmd and root
 
-Sets up a cluster of two nodes on this machine in a temporary folder, and takes it down again.
+Starts a SLURM cluster of two nodes on this machine in a temporary folder, and stops it at the end.
 """
 
 import argparse
@@ -138,7 +138,7 @@ def main() -> None:
 
 @contextmanager
 def cluster() -> Iterator[str]:
-    """Two nodes on this machine; SLURM's version. What it started, it stops."""
+    """Starts a cluster of two nodes on this machine and stops it at exit; yields SLURM's version."""
     folder = Path(tempfile.mkdtemp(prefix="slurm-"))
     (folder / "state").mkdir()
     host = socket.gethostname()
@@ -173,7 +173,7 @@ def cluster() -> Iterator[str]:
 
 
 def two_nodes(folder: Path) -> dict[str, int]:
-    """A job on both nodes is told of its end and queued again; another is cancelled."""
+    """Signals a job on two nodes that its time is up, so that it is requeued; cancels another."""
     stub = folder / "stub"
     stub.write_text(STUB.format(python=sys.executable, goes_on=RESUMABLE))
     stub.chmod(0o755)
@@ -181,7 +181,7 @@ def two_nodes(folder: Path) -> dict[str, int]:
     options = LaunchOptions("pretrain", work=".")
     figures = {}
     for what in ("told", "cancelled"):
-        where = folder / f"a shop's {what}"  # scripts survive such names
+        where = folder / f"a shop's {what}"  # tests quoting of such names
         where.mkdir()
         script = where / "job.sbatch"
         script.write_text(batch_script(job, options, str(stub), where))
@@ -201,7 +201,7 @@ def two_nodes(folder: Path) -> dict[str, int]:
 
 
 def training(folder: Path) -> dict[str, object]:
-    """`vitrine launch` with a tiny training; read from what it wrote and what its log says."""
+    """Runs a tiny training by `vitrine launch` and signals it; reads figures from its log and manifest."""
     os.environ["VITRINE_CACHE"] = str(folder / "cache")
     os.environ["OMP_NUM_THREADS"] = "1"
     world = build_demo_world(folder / "world", num_items=80, num_users=60) / "home"

@@ -31,11 +31,11 @@ from tests.pretrain.runs import SCRIPT, facts, losses_by_step
 
 SEEDS, STEPS, EVERY = 20, 2000, 25
 RESTARTS = 5
-"""How often the agent starts a run again that was killed; a signal is for whoever started the agent."""
+"""Restarts of a killed run by the agent; after a signal the agent exits and is started again here."""
 BROKEN_PICTURES = 4
-"""Of 80, beside the six that the demo world has; half of them cut off, half of them overwritten."""
+"""Images of 80 that are damaged, besides the demo world's six: half truncated, half overwritten."""
 POISONED = 0.01
-"""Share of the steps in which a row of pictures is not a number."""
+"""Share of the steps in which a row of image pixels is NaN."""
 PATIENCE = 600
 
 
@@ -111,14 +111,14 @@ def soak_all(world: Path, folder: Path) -> dict[str, Any]:
 
 
 def last_loss(world: Path, folder: Path, seed: int) -> float:
-    """Of a run that nothing happens to."""
+    """Mean of the last losses of a run without faults."""
     output = folder / f"plain-{seed}"
     live(world, output, {"steps": STEPS, "every": EVERY, "seed": seed}, [])
     return mean_of_last(losses_by_step(output))
 
 
 def soaked(world: Path, folder: Path, seed: int, steps: int = STEPS) -> dict[str, float]:
-    """What became of one run that is struck, beside one that is not."""
+    """Figures of one run with faults, compared with runs without."""
     rng = random.Random(seed)
     spoilt, lacking = folder / f"spoilt-{seed}", folder / f"lacking-{seed}"
     spoil_pictures(world, spoilt, lacking, rng)
@@ -138,7 +138,7 @@ def soaked(world: Path, folder: Path, seed: int, steps: int = STEPS) -> dict[str
     ours, theirs = losses_by_step(struck), losses_by_step(calm)
     expected = set(range(1, steps + 1)) - {step + 1 for step in poisoned}
     done = [line.split() for line in struck.with_suffix(".steps").read_text().splitlines()]
-    kept = {int(step): float(took) for step, took in done}  # the last time each was done
+    kept = {int(step): float(took) for step, took in done}  # seconds of each step's last execution
     figures = {
         "finished": struck.exists() and len(kept) == steps,
         "kills": sum(what == signal.SIGKILL for _, what, _ in strikes),
@@ -160,7 +160,7 @@ def soaked(world: Path, folder: Path, seed: int, steps: int = STEPS) -> dict[str
 
 
 def spoil_pictures(world: Path, spoilt: Path, lacking: Path, rng: random.Random) -> None:
-    """Two copies of a shop: some pictures cannot be read in the one, and are not there in the other."""
+    """Copies a shop twice: some images are unreadable in `spoilt` and deleted in `lacking`."""
     for copy in (spoilt, lacking):
         shutil.copytree(world, copy)
     pictures = rng.sample(sorted((spoilt / "images").iterdir()), BROKEN_PICTURES)
@@ -174,7 +174,7 @@ def spoil_pictures(world: Path, spoilt: Path, lacking: Path, rng: random.Random)
 def draw_strikes(
     rng: random.Random, steps: int, devices: int
 ) -> list[tuple[float, signal.Signals, int]]:
-    """(step, what, to which rank), at least one kill and one signal; the first one first."""
+    """Draws faults (step, signal, rank), at least one kill and one stop signal, sorted by step."""
     asks = (signal.SIGTERM, signal.SIGUSR1)
     kinds = [signal.SIGKILL, rng.choice(asks)]
     kinds += [rng.choice((signal.SIGKILL, *asks)) for _ in range(rng.randrange(4))]
@@ -191,7 +191,7 @@ def live(
     run: dict[str, Any],
     strikes: list[tuple[float, signal.Signals, int]],
 ) -> int:
-    """One run to its end, whatever it takes; how often its processes were started."""
+    """Runs a training with faults to its end, restarting it as needed; returns the number of starts."""
     left = list(strikes)
     command = [sys.executable, "-m", "launch.submit.agent", "--standalone"]
     command += [f"--nproc-per-node={run.get('devices', 1)}", f"--max-restarts={RESTARTS}"]
@@ -234,7 +234,7 @@ def events_of(output: Path) -> list[dict[str, Any]]:
 
 
 def steps_done(output: Path) -> int:
-    """Of its newest process's steps, the number of the last; -1 before the first."""
+    """Number of the last step of the newest process; -1 before the first."""
     try:
         with output.with_suffix(".steps").open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 100))
@@ -247,7 +247,7 @@ def steps_done(output: Path) -> int:
 def strike(
     output: Path, what: signal.Signals, rank: int, agent: subprocess.Popen[bytes], deadline: float
 ) -> None:
-    """Returns when that has had its effect: another process trains, or none does."""
+    """Sends a signal to a rank; returns once another process has replaced it or the agent has ended."""
     place = output.with_name(f"{output.name}.rank{rank}.pid")
     struck = place.read_text()
     with contextlib.suppress(ProcessLookupError):
@@ -258,7 +258,7 @@ def strike(
 
 
 def mean_of_last(losses: dict[int, float]) -> float:
-    """Over the last tenth of the steps."""
+    """Mean loss over the last tenth of the steps."""
     return float(np.mean([losses[step] for step in sorted(losses)[-len(losses) // 10 :]]))
 
 

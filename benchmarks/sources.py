@@ -1,7 +1,7 @@
 """Lists the files that a record's figures depend on, and hashes what in them can change a figure.
 
-Of a Python file only the syntax tree counts: comments, layout, docstrings and what a script passes to
-`write_record` as prose or goal may change without making a record stale. Of other files every byte.
+Of a Python file the syntax tree is hashed: comments, layout, docstrings, and the prose and goal that a
+script passes to `write_record` may change without making a record stale. Other files are hashed in full.
 """
 
 import ast
@@ -159,7 +159,7 @@ def _hash_of(content: bytes, is_python: bool) -> str:
 
 
 def _plain(node: object) -> object:
-    """The syntax tree as tuples, alike in all versions of Python; without texts that stand alone."""
+    """The syntax tree as tuples, equal in all versions of Python; without docstrings."""
     if isinstance(node, list):
         return tuple(_plain(part) for part in node if not (_is_prose(part) or _names_sources(part)))
     if not isinstance(node, ast.AST):
@@ -172,7 +172,7 @@ def _plain(node: object) -> object:
 
 
 def _is_prose(node: object) -> bool:
-    """A docstring, or the text beneath a field."""
+    """Whether a node is a docstring, of a definition or beneath a field."""
     return (
         isinstance(node, ast.Expr)
         and isinstance(node.value, ast.Constant)

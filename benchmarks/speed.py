@@ -1,4 +1,4 @@
-"""Fine-tuning's two costs of a large catalog against peers: the softmax over it, and ranking all of it.
+"""Compares with peers what a large catalog costs in fine-tuning: full softmax and full ranking.
 
 python -m benchmarks.speed    # about 4 minutes of CPU time
 """
@@ -32,10 +32,10 @@ WIDTH = 64
 POSITIONS, SOFTMAX_ITEMS = 1024, 100_000
 SCALE = 10.0
 BY_HAND = 256
-"""Positions at once with which torch's chunked loss was fastest here, of 16 to 512."""
+"""Chunk size (positions) at which torch's chunked loss was fastest here, of 16 to 512."""
 NUM_USERS, RANKED_ITEMS, HISTORY = 1024, 200_000, 50
 BATCH = 16
-"""Users at once with which RecBole's way was fastest here, of 16 to 1024."""
+"""Batch size (users) at which RecBole's evaluation was fastest here, of 16 to 1024."""
 ROUNDS = 5
 
 
@@ -110,7 +110,7 @@ def softmax_inputs(positions: int, items: int) -> tuple[Tensor, Tensor, Tensor, 
 
 
 def softmax_ways(positions: int, items: int) -> dict[str, Step]:
-    """Each returns the loss and the gradients of states, item vectors and scale."""
+    """Implementations by name; each returns the loss and the gradients of states, item vectors and scale."""
     states, vectors, scale, targets = softmax_inputs(positions, items)
     leaves = (states, vectors, scale)
 
@@ -132,7 +132,7 @@ def softmax_ways(positions: int, items: int) -> dict[str, Step]:
 
 
 def exact_gradients(positions: int, items: int) -> list[Tensor]:
-    """In float64, by the textbook, some positions at a time."""
+    """Reference gradients: cross-entropy in float64, in chunks of positions."""
     states, vectors, scale, targets = softmax_inputs(positions, items)
     leaves = [leaf.detach().double().requires_grad_() for leaf in (states, vectors, scale)]
     for part in torch.arange(positions).split(64):
@@ -142,7 +142,7 @@ def exact_gradients(positions: int, items: int) -> list[Tensor]:
 
 
 def error_of(way: Step, exact: list[Tensor]) -> float:
-    """The largest difference of a gradient over that gradient's largest entry."""
+    """Largest error of a gradient entry, relative to that gradient's largest entry."""
     return max(
         float((found - true).abs().max() / true.abs().max())
         for found, true in zip(way()[1:], exact, strict=True)
@@ -162,7 +162,7 @@ def ranking_figures() -> dict[str, Any]:
 
 
 def ranking_ways(num_users: int, items: int) -> dict[str, Callable[[], np.ndarray]]:
-    """Each returns NDCG@10 of every user's target among the items not in the history."""
+    """Implementations by name; each returns NDCG@10 of every user's target among items not in the history."""
     rng = np.random.default_rng(0)
     torch.manual_seed(0)
     vectors = rng.standard_normal((items, WIDTH), dtype=np.float32)
@@ -189,7 +189,7 @@ def ranking_ways(num_users: int, items: int) -> dict[str, Callable[[], np.ndarra
 
     @torch.no_grad()
     def recbole(batch: int) -> np.ndarray:
-        """Trainer._full_sort_batch_eval, Collector.eval_batch_collect and the metric, v1.2."""
+        """RecBole 1.2: Trainer._full_sort_batch_eval, Collector.eval_batch_collect and the metric."""
         table = torch.from_numpy(vectors)
         hits = []
         for chosen in np.array_split(np.arange(num_users), -(-num_users // batch)):
@@ -212,7 +212,7 @@ def ranking_ways(num_users: int, items: int) -> dict[str, Callable[[], np.ndarra
 
 
 def memory_cell(what: str, who: str) -> float:
-    """MiB, in a process of its own."""
+    """Peak memory in MiB, measured in a fresh process."""
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.speed", "--cell", what, who],
         cwd=ROOT,
@@ -225,7 +225,7 @@ def memory_cell(what: str, who: str) -> float:
 
 
 def memory_of(what: str, who: str) -> float:
-    """What the first call ever allocates is no matter of size: a small one comes before."""
+    """MiB by which one call raises the peak memory, after a small warm-up call."""
     if what == "softmax":
         softmax_ways(8, 1000)[who]()
         return rise_of_peak(softmax_ways(POSITIONS, SOFTMAX_ITEMS)[who])

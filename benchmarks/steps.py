@@ -1,4 +1,4 @@
-"""Pretraining against its peers: losses, gradient caching and whole steps; CPU seconds and memory.
+"""Compares pretraining with peers: losses, gradient caching, whole steps; CPU seconds and memory.
 
 python -m benchmarks.steps    # about 12 minutes of CPU time
 """
@@ -25,7 +25,7 @@ LOSSES = ("infonce", "sigmoid")
 LOSS_BATCHES = (4096, 8192)
 LOSS_MEMORY_BATCHES = (8192, 16384)
 CACHED_BATCHES = {512: 9, 2048: 5}
-"""Batch → rounds."""
+"""Batch size → rounds."""
 CACHED_MEMORY_BATCHES = (512, 8192)
 
 
@@ -118,7 +118,7 @@ def write_memory() -> None:
         ],
         goal=[
             *(f"{loss}_ours_growth <= 2.3" for loss in LOSSES),
-            # That it is measured at all: whole matrices must be seen to grow with the square.
+            # Control of the measurement: full matrices must grow with the square of the batch.
             *(f"{loss}_open_clip_growth >= 3.0" for loss in LOSSES),
             "cached_ours_growth <= 1.15",
         ],
@@ -148,11 +148,11 @@ def memory_figures(what: str, peer: str, batches: tuple[int, int]) -> dict[str, 
 
 
 GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-"""Holes that malloc keeps would count as memory, more or fewer of them by chance."""
+"""malloc settings that return freed memory at once, so that it is not counted as used."""
 
 
 def memory_of(what: str, who: str, batch: int) -> float:
-    """What the first call ever allocates is not the step's: a small one comes before."""
+    """MiB by which one step raises the peak memory, after a small warm-up step."""
     if what == "cached":
         cached_steps(8, part_tokens=4 * TOKENS)[who]()
         return rise_of_peak(cached_steps(batch)[who])

@@ -27,7 +27,7 @@ QUOTE = re.compile(
 
 
 def results_page(records: Sequence[Record]) -> str:
-    """All of RESULTS.md."""
+    """The content of RESULTS.md."""
     if not records:
         return HEAD + "\nNothing is recorded yet.\n"
     lines = ["", "| record | claim | goal | met | commit | date |", "|---|---|---|---|---|---|"]
@@ -64,7 +64,7 @@ def _section(record: Record) -> str:
 
 
 def _rows(record: Record) -> list[tuple[str, str, str]]:
-    """(figure, value, interval): `x_low` and `x_high` stand beside their `x`."""
+    """Rows (figure, value, interval); `x_low` and `x_high` become the interval of `x`."""
     figures = record.figures
     with_bounds = {x for x in figures if f"{x}_low" in figures and f"{x}_high" in figures}
     bounds = {f"{x}_{end}" for x in with_bounds for end in ("low", "high")}
@@ -96,7 +96,7 @@ def _cell(text: str) -> str:
 
 
 def fill_quotes(text: str, records: Sequence[Record]) -> str:
-    """The text with every quoted figure as its record has it.
+    """Fills every quoted figure of a text from its record.
 
     A quote is `<!-- record:NAME key SPEC -->VALUE<!-- /record -->` on one line; SPEC, a Python
     format such as `.1f`, may be left out. Raises ValueError where a quote names no record or
@@ -128,7 +128,7 @@ def stale_quotes(text: str, records: Sequence[Record]) -> list[str]:
 
 
 def outdated_pages(root: Path = ROOT, results: Path = RESULTS) -> dict[Path, str]:
-    """Page → what it ought to say, for each page that does not agree with the records."""
+    """Page → its expected content, for each page that does not agree with the records."""
     records = load_records(results)
     expected: dict[Path, str] = {}
     if records or (root / "benchmarks" / "RESULTS.md").exists():

@@ -67,7 +67,7 @@ def train_killed_and_uninterrupted(world: Path, folder: Path) -> dict[str, float
 
 
 def text_settings(world: Path, folder: Path, steps: int = STEPS, every: int = EVERY) -> Path:
-    """Of a small generator for the demo's second shop, as YAML; its recommender is beside it."""
+    """Writes the settings (YAML) of a small text generator for the demo's second shop; returns the path."""
     finetuning = small_recommender(world, folder)
     config = TextConfig(
         recommender=str(folder / "recommender"),

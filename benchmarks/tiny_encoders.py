@@ -22,7 +22,7 @@ SCALE = 20.0
 
 
 def item_texts() -> dict[str, Tensor]:
-    """The texts of fashion items, as that shop's tokenizer gives them."""
+    """Token ids and attention masks of the fashion items' texts."""
     catalog = load_catalog(load_settings(PipelineConfig, "pipeline/fashion", []).pretrain.catalog)
     settings = ModalityConfig(
         kind="text",
@@ -39,7 +39,7 @@ def item_texts() -> dict[str, Tensor]:
 def random_texts(
     batch: int, lengths: Tensor | None, longest: int, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """Any tokens, the mark of the end last; as many as drawn from `lengths`, or all there can be."""
+    """Random token ids that end in the end token; lengths are drawn from `lengths`, or all `longest`."""
     if lengths is None:
         lengths = torch.tensor([longest])
     drawn = lengths[torch.randint(len(lengths), (batch,), generator=generator)]

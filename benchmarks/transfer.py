@@ -1,6 +1,6 @@
 """Full fine-tuning against frozen towers and LoRA, with one ablation for each suspected cause of collapse.
 
-python -m benchmarks.transfer    # two hours on one core, resumes; `benchmarks.arms lora` goes on from it
+python -m benchmarks.transfer    # two hours on one core, resumes; shares its runs with `benchmarks.arms lora`
 """
 
 import argparse
@@ -32,19 +32,19 @@ from launch.trainer import build_trainer
 MAIN = ("frozen", "lora", "full")
 ABLATION_STEPS, VALIDATE_EVERY = 60, 30
 FORMER: dict[str, Any] = {"tower_rate": 0.2, "encoder_warmup": 0.0}
-"""The settings that full fine-tuning had."""
+"""The former default settings of full fine-tuning."""
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """Full fine-tuning with something changed."""
+    """Full fine-tuning with one or more changes."""
 
     changes: dict[str, Any] = field(default_factory=dict)
-    """Settings by name; dotted ones lie a section deeper."""
+    """Changed settings by dotted name."""
     whitening_fixed: bool = False
-    """The whitening stays that of the first vectors."""
+    """The whitening is fitted once, to the first vectors."""
     shift_kept: bool = False
-    """What all fresh items moved by together is left on them."""
+    """The common shift of re-encoded items is not removed."""
     dropout: bool = False
     """Towers are in training mode."""
 
@@ -52,7 +52,7 @@ class Ablation:
 BEFORE = Ablation(FORMER, whitening_fixed=True, shift_kept=True)
 ABLATIONS = {
     "before": BEFORE,
-    # Each suspect alone.
+    # Each suspected cause alone.
     "before, slower towers": replace(BEFORE, changes=FORMER | {"tower_rate": FULL_TOWER_RATE}),
     "before, warm-up": replace(BEFORE, changes=FORMER | {"encoder_warmup": 0.2}),
     "before, whitening follows": replace(BEFORE, whitening_fixed=False),
@@ -66,7 +66,7 @@ ABLATIONS = {
     "before, twice the steps": replace(
         BEFORE, changes=FORMER | {"trainer.max_steps": 2 * ABLATION_STEPS}
     ),
-    # What is the default now, and each part of it taken back alone.
+    # The current default, and each of its changes reverted alone.
     "now": Ablation(),
     "now, towers four times as fast": Ablation({"tower_rate": 4 * FULL_TOWER_RATE}),
     "now, towers forty times as fast": Ablation({"tower_rate": 40 * FULL_TOWER_RATE}),
@@ -126,7 +126,7 @@ def record(output: Path) -> None:
 
 
 def ablated(compared: Compared, name: str, output: Path) -> tuple[Interval, float]:
-    """NDCG@10 of test over users, and the best mean of validation."""
+    """Trains one ablation; returns test NDCG@10 over users, and the best validation NDCG@10."""
     ablation = ABLATIONS[name]
     config: FinetuneConfig = replace(
         compared.config.finetune,
@@ -150,7 +150,7 @@ def ablated(compared: Compared, name: str, output: Path) -> tuple[Interval, floa
 
 
 def changed(settings: Any, names: list[str], value: Any) -> Any:
-    """`settings` with one of them changed."""
+    """Returns a copy of nested `settings` with one value changed."""
     name, *deeper = names
     inner = changed(getattr(settings, name), deeper, value) if deeper else value
     return replace(settings, **{name: inner})
@@ -158,7 +158,7 @@ def changed(settings: Any, names: list[str], value: Any) -> Any:
 
 @contextmanager
 def taken_back(ablation: Ablation) -> Iterator[None]:
-    """Within it, this process trains as the ablation says."""
+    """Patches training in this process as the ablation requires, within the context."""
     whiten, train = Adaptor.whiten, FinetuneModule.train
     fitted: set[int] = set()
 

@@ -2,13 +2,13 @@
 
     python -m benchmarks.verdicts                # writes benchmarks/results/verdict-calibration.json
 
-A user's rank of their target is that of a difficulty of their own, of what each training makes of them,
-and of how good each training came out for all: exp(difficulty + luck) / strength. Two arms of the same
-strength differ in luck and in strength by training alone, the latter by a share of NDCG@10 that the
-record calls seed noise (its standard deviation over seeds). Each of the tables of users, trainings and
-noise is drawn many times; the share called different at .05 is to be 6 % at most, with the upper end of
-its 95 % interval (Wilson, 1927). Beside it stands, as `users_alone`, what a t-test
-over users says of the same draws after the seeds were averaged, which takes training noise for an effect.
+The rank of a user's target depends on the difficulty of the user, on the luck of each training with this
+user, and on the strength of each training for all users: exp(difficulty + luck) / strength. Two equal arms
+differ in luck and strength by training alone; the standard deviation of NDCG@10 over seeds, as a share of
+it, is called seed noise. Each combination of users, seeds and noise is drawn many times; at a level of .05
+at most 6 % may be called different, including the upper end of the 95 % interval (Wilson, 1927). As a
+control, `users_alone` is the share of a t-test over users on the same draws with seeds averaged, which
+takes training noise for an effect.
 """
 
 import argparse
@@ -26,31 +26,31 @@ NOISES = (0.0, 0.01, 0.03, 0.1)
 SEEDS = (2, 3, 5)
 USERS = (500, 2_000)
 LUCKS = (0.3, 1.5)
-"""How far a training moves one user's target, in nats of its rank."""
+"""Standard deviation over trainings of one target's log rank, in nats."""
 DRAWS = 1_000
-"""Of each table; pooled over users and lucks a goal has four times as many."""
+"""Simulated tables for each combination; each goal pools four combinations of users and luck."""
 EFFECTS = (0.05, 0.1, 0.2)
 GOAL = 0.06
 MEDIAN, SPREAD = math.log(90), 2.0
-"""Of ranks without luck, the latter in nats: NDCG@10 is then about .08."""
+"""Mean and standard deviation of log ranks without luck, in nats: NDCG@10 is about .08."""
 
 
 class SimulatedShop:
-    """Users whose targets are so and so hard to rank."""
+    """Simulated users, each with a difficulty: the log rank of their target."""
 
     def __init__(self, num_users: int, luck: float, rng: np.random.Generator) -> None:
         self.difficulty = MEDIAN + SPREAD * rng.normal(size=num_users)
         self.luck, self.rng = luck, rng
 
     def arm(self, seeds: int, noise: float, better: float = 0.0) -> NDArray[np.float64]:
-        """NDCG@10 (seeds, users) of one arm, `better` by so large a share than another."""
+        """Draws NDCG@10 (seeds, users) of an arm that is better by the share `better`, 0 for an equal one."""
         strength = (better + noise * self.rng.normal(size=(seeds, 1))) / SLOPE[self.luck]
         luck = self.luck * self.rng.normal(size=(seeds, len(self.difficulty)))
         return ndcg(self.difficulty + luck - strength)
 
 
 def ndcg(logs: NDArray[np.float64]) -> NDArray[np.float64]:
-    """NDCG@10 of one target each, from the logarithm of its place."""
+    """NDCG@10 of one target each, from the logarithm of its rank."""
     found = np.zeros(logs.shape)
     near = logs < math.log(10)
     found[near] = 1 / np.log2(2 + np.floor(np.exp(logs[near])))
@@ -58,7 +58,7 @@ def ndcg(logs: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _slope(luck: float) -> float:
-    """By what share NDCG@10 grows where all ranks fall by a small share, per nat of it."""
+    """Relative growth of NDCG@10 per nat by which all log ranks fall."""
     rng = np.random.default_rng(7)
     logs = MEDIAN + np.hypot(SPREAD, luck) * rng.normal(size=2_000_000)
     rise = ndcg(logs - 0.05).mean() - ndcg(logs + 0.05).mean()
@@ -69,7 +69,7 @@ SLOPE = {luck: _slope(luck) for luck in LUCKS}
 
 
 def wilson(hits: int, draws: int) -> tuple[float, float, float]:
-    """A share and its 95 % interval."""
+    """A proportion and its 95 % Wilson interval: (share, low, high)."""
     share, z = hits / draws, 1.959964
     middle = (share + z * z / (2 * draws)) / (1 + z * z / draws)
     reach = (
@@ -81,8 +81,8 @@ def wilson(hits: int, draws: int) -> tuple[float, float, float]:
 def called_different(
     draws: int, seeds: int, noise: float, better: float = 0.0
 ) -> tuple[int, int, int]:
-    """Over all `USERS` and `LUCKS`: tables, those whose arms are called different, and those where they
-    are by a test over users alone, seeds averaged."""
+    """Counts over all `USERS` and `LUCKS`: tables, tables whose arms are called different, and tables where a
+    t-test over users with averaged seeds calls them different."""
     crossed = alone = tables = 0
     for num_users, luck in itertools.product(USERS, LUCKS):
         rng = np.random.default_rng(

@@ -26,7 +26,7 @@ SEEDS = (0, 1, 2)
 STAGES = ("world", "pretrain", "finetune", "text")
 NUM_USERS = 500
 SAMPLES = "samples.md"
-"""Three users of each shop side by side. It holds the shops' own words, so it stays with the run."""
+"""Page of sample texts for three users of each shop; not committed, since it quotes the shops' texts."""
 
 
 def main() -> None:
@@ -43,8 +43,10 @@ def main() -> None:
 
 
 def settings_of(shop: str, seed: int, **generator: Any) -> PipelineConfig:
-    """The shop's own pipeline with its headline arm alone, every weight and order from `seed`; `generator`
-    is the settings of `text` or of `image`."""
+    """Settings of the shop's pipeline with only its headline arm, and `seed` for every training.
+
+    `generator`: settings of the stage `text` or `image`.
+    """
     config = load_settings(PipelineConfig, f"pipeline/{shop}", [])
 
     def reseed(stage: Any) -> Any:
@@ -71,7 +73,7 @@ def scores_of(
 
 
 class DemoFigures:
-    """The demo's figures of each seed, and the worst of all seeds."""
+    """Collects the demo's figures of each seed, and the worst over seeds."""
 
     def __init__(self) -> None:
         self.by_seed: dict[str, Any] = {}
@@ -113,7 +115,7 @@ class DemoFigures:
             self.keep_worst(f"{task}_aspect_own_over_swapped_worst_low", ratio.low)
 
     def add_written(self, seed: int, scores: dict[str, Any]) -> None:
-        """Unsupported claims of generated texts."""
+        """Unsupported claims of generated texts, and the fallback rate of verified ones."""
         for task, found in scores["generated"].items():
             own = found["verified"]["fallback_share"]
             self.by_seed[f"{task}_unsupported_seed{seed}"] = found["unsupported_claims"]
