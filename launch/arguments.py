@@ -2,9 +2,8 @@
 
 A command is a function `(options, settings)` or `(options)`; each is a dataclass, and the type
 annotations say which. An option without a default is positional; `--a.b value` that is no option is
-a setting. `options.config`, where the command has it, names the settings file to begin from. One whose
-settings are those of another command is a function `(options, rest)`: `rest` is what is no option, as
-it came.
+a setting. `options.config`, where the command has it, names the settings file. A command whose settings
+are those of another command is a function `(options, rest)`: `rest` holds the other arguments, unparsed.
 """
 
 import typing
@@ -51,8 +50,8 @@ def parse_arguments(signature: Signature, arguments: list[str]) -> dict[str, Any
         return {"options": options, "rest": overrides}
     if signature.settings is None:
         return {"options": options}
-    beginning = config_file or getattr(options, "config", None)
-    settings = load_settings(signature.settings, beginning, overrides)
+    path = config_file or getattr(options, "config", None)
+    settings = load_settings(signature.settings, path, overrides)
     return {"options": options, "settings": settings}
 
 

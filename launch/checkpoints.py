@@ -1,8 +1,8 @@
 """Writes checkpoints atomically, and makes the randomness of a step independent of earlier steps.
 
-A run that goes on from a checkpoint is to do what the uninterrupted one does, to the bit. A checkpoint
-is written beside its place, hashed, flushed and renamed; the one before it stays until then, and after,
-so that a disk that spoils one costs some steps and not the run.
+A run that resumes from a checkpoint equals the uninterrupted one, to the bit. A checkpoint is written
+under a temporary name, hashed, flushed and renamed. The previous one is kept as well, so that a disk
+error costs some steps and not the run.
 """
 
 import re
@@ -38,16 +38,16 @@ from pretrain.checkpoint_files import (
 from pretrain.distributed import gather_objects, world
 
 STATE = "state"
-"""In a checkpoint: a file of Lightning's, or under ZeRO a folder of DeepSpeed's."""
+"""Name in a checkpoint of Lightning's file, or under ZeRO of DeepSpeed's folder."""
 PARTIAL, GONE, CORRUPT = ".partial", ".gone", ".corrupt"
-"""Ends of names beside checkpoints: not whole yet; about to be removed; not what was written."""
+"""Suffixes of checkpoint folders: incomplete; about to be removed; corrupt."""
 
 
 class Checkpoints(Checkpoint):
     """Writes a checkpoint `checkpoints/step=N` every `every` steps (0: never) and keeps the newest `keep`.
 
-    A module whose `frozen_is_unchanged` says so has no frozen weight in them: a run that goes on has
-    those from where it had them at first, and beside an adapter of a few MB they would be gigabytes.
+    They hold no frozen weights where the module sets `frozen_is_unchanged`: a resumed run loads those as
+    it did at first, and beside an adapter of a few MB they would be gigabytes.
 
     `background`: without ZeRO, a copy of the state is written by a thread while training goes on.
 
@@ -74,9 +74,7 @@ class Checkpoints(Checkpoint):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self.excludes_frozen = getattr(pl_module, "frozen_is_unchanged", False)
-        pl_module.strict_loading = (
-            not self.excludes_frozen
-        )  # `on_load_checkpoint` is, about the rest
+        pl_module.strict_loading = not self.excludes_frozen  # `on_load_checkpoint` checks the rest
         if isinstance(trainer.strategy, DeepSpeedStrategy):
             trainer.strategy.exclude_frozen_parameters = self.excludes_frozen
 
@@ -105,7 +103,7 @@ class Checkpoints(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any, **__: Any
     ) -> None:
         step = trainer.global_step
-        if step == self.latest:  # between accumulated batches, or left out
+        if step == self.latest:  # between accumulated batches, or skipped
             return
         stopping = self.stop.agreed
         if self.every and (step % self.every == 0 or stopping):
@@ -121,7 +119,7 @@ class Checkpoints(Checkpoint):
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        if self.writer is not None:  # whole or not there: it is let finish
+        if self.writer is not None:  # the checkpoint in progress is completed
             self.writer.join()
 
     def _finish(self) -> None:
@@ -135,7 +133,7 @@ class Checkpoints(Checkpoint):
 
     def _write(self, trainer: pl.Trainer, step: int, background: bool) -> None:
         self._finish()
-        began = perf_counter()
+        started = perf_counter()
         final = self.folder / f"step={step}"
         partial = final.with_name(final.name + PARTIAL)
         facts = {
@@ -155,7 +153,7 @@ class Checkpoints(Checkpoint):
             trainer.save_checkpoint(partial / STATE)  # all ranks have written when it returns
             if background:
                 if isinstance(io, StateFile) and trainer.is_global_zero:
-                    what = (io.held_state, partial, final, facts, trainer, began)
+                    what = (io.held_state, partial, final, facts, trainer, started)
                     self.writer = threading.Thread(target=self._write_in_background, args=what)
                     self.writer.start()
                 return
@@ -163,7 +161,7 @@ class Checkpoints(Checkpoint):
             if shared or trainer.is_global_zero:
                 sums = checksums_over_ranks(partial) if shared else compute_checksums(partial)
             if trainer.is_global_zero:
-                self._complete(partial, final, {**facts, "files": sums}, began)
+                self._complete(partial, final, {**facts, "files": sums}, started)
         trainer.strategy.barrier()
 
     def _write_in_background(
@@ -173,18 +171,18 @@ class Checkpoints(Checkpoint):
         final: Path,
         facts: dict[str, Any],
         trainer: pl.Trainer,
-        began: float,
+        started: float,
     ) -> None:
         try:
             with report_write_errors(partial, self.folder, trainer):
                 save_state(state, partial / STATE)
                 self._complete(
-                    partial, final, {**facts, "files": compute_checksums(partial)}, began
+                    partial, final, {**facts, "files": compute_checksums(partial)}, started
                 )
         except BaseException as fault:
             self.fault = fault
 
-    def _complete(self, partial: Path, final: Path, facts: dict[str, Any], began: float) -> None:
+    def _complete(self, partial: Path, final: Path, facts: dict[str, Any], started: float) -> None:
         (partial / CHECKPOINT_MANIFEST).write_text(dumps_with_checksum(facts), encoding="utf8")
         fsync_file(partial / CHECKPOINT_MANIFEST)
         fsync_folders(partial)
@@ -195,14 +193,14 @@ class Checkpoints(Checkpoint):
             remove(older)
         signal_progress()
         total = sum(size for size, _ in facts["files"].values())
-        seconds = round(perf_counter() - began, 3)
+        seconds = round(perf_counter() - started, 3)
         self.events.write("checkpoint", step=facts["step"], seconds=seconds, bytes=total)
 
 
 class StateFile(TorchCheckpointIO):
     """Reads and writes the state of a checkpoint; or holds a copy of it, for a background thread to write.
 
-    What is read may be anybody's file: it is tensors and plain values, or refused.
+    A file may come from anywhere, so only tensors and plain values are loaded.
     """
 
     holds_copy = False

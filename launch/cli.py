@@ -1,6 +1,6 @@
 """The `vitrine` command: finds the subcommand, parses its arguments, and reports user errors in one line.
 
-Nothing heavy is imported before it is known what to do, so that `vitrine --help` answers at once.
+Heavy libraries are imported after the command is known, so that `vitrine --help` answers at once.
 What a command does is in `launch.commands`; its options and settings are the dataclasses that the
 function there takes. A command imports the module of its own family alone.
 """
@@ -107,10 +107,9 @@ COMMANDS = {
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit status.
 
-    2 after a user error (one line, no traceback), 75 where a training was stopped by a
-    signal and goes on when started again, 77 where it was and keeps nothing to go on from, 130 after
-    Ctrl-C, 141 where the reader of the output is gone. Anything else that goes wrong is a bug, and keeps
-    its traceback.
+    2 after a user error (one line, no traceback), 75 where a signal stopped a training that resumes when
+    started again, 77 where a signal stopped one that keeps no checkpoint, 130 after Ctrl-C, 141 where the
+    reader of the output is gone. Any other error is a bug, and keeps its traceback.
     """
     # Threads that wait by spinning slow each other down many times over on a shared machine; read
     # when torch is loaded, which is later.
@@ -261,7 +260,7 @@ def _entry(head: str, doc: str) -> str:
 
 
 def disk_full_message(error: OSError) -> str:
-    """The message for a full disk: where, why, and how to go on."""
+    """The message for a full disk: where, why, and how to resume."""
     where = error.filename or "the disk of the output"
     return f"{where}: {error.strerror}; make room, and start the same command again to go on"
 
@@ -274,8 +273,8 @@ def _interrupted() -> int:
 def exit_process(code: int = 0) -> NoReturn:
     """Exits the process; without the interpreter's shutdown where it was one of several ranks.
 
-    Threads that gloo and DeepSpeed leave running were seen to abort the interpreter's own ending, now
-    and then, when all had been written and every rank was done.
+    Threads that gloo and DeepSpeed leave running sometimes abort the interpreter's shutdown, after all
+    output is written and every rank is done.
     """
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():

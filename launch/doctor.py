@@ -50,8 +50,8 @@ def checks(work: Path) -> dict[str, Check]:
         "names": network.names,
         "limits": folders.limits,
     }
-    for look in (folders.space, folders.durability, folders.speed, folders.sharing, folders.clock):
-        named[look.__name__] = partial(look, work)
+    for check in (folders.space, folders.durability, folders.speed, folders.sharing, folders.clock):
+        named[check.__name__] = partial(check, work)
     return named
 
 

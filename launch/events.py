@@ -2,8 +2,8 @@
 
     {"time": "2026-01-31T12:00:00.123+00:00", "rank": 0, "event": "checkpoint", "step": 500, …}
 
-start (step, world_size, strategy), resume (step), checkpoint (step, seconds, bytes), fallback (what was
-passed over, and why), left_out (a step whose gradient was not finite), signal, stop, hang, end.
+start (world_size, strategy), resume (step), checkpoint (step, seconds, bytes), fallback (a skipped
+checkpoint, and why), skipped_step (its gradient was not finite), stop (signal), hang, end.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Graceful stop: a signal ends the run after the current step, with a checkpoint, on every rank alike.
 
 Schedulers send SIGTERM or SIGUSR1 some time before they kill; a user presses Ctrl-C. The handler
-only remembers it, so that no signal, nor a second one, meets half-written state. Ranks agree on the
+only records it, so that neither a first nor a second signal leaves half-written state. Ranks agree on the
 step (`launch.nonfinite_guard` carries the bit), as signals reach them at different moments.
 """
 
@@ -37,7 +37,7 @@ class GracefulStop(pl.Callback):
         self.received: signal.Signals | None = None
         self.received_at = 0.0
         self.agreed = False
-        """All ranks know that one was asked, and end after this step."""
+        """Whether all ranks know that one received a signal; they end after this step."""
         self.previous_handlers: dict[signal.Signals, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -73,9 +73,9 @@ class GracefulStop(pl.Callback):
         if trainer.is_global_zero:
             self.events.write("stop", step=step, signal=name, checkpoint=written)
         outcome = (
-            "the same command goes on from there"
+            "the same command resumes from there"
             if written
-            else "there is no checkpoint, as trainer.checkpoint_every is 0: the same command begins at step 0"
+            else "there is no checkpoint, as trainer.checkpoint_every is 0: the same command starts at step 0"
         )
         code = RESUMABLE if written else NOT_RESUMABLE
         if self.received == signal.SIGINT:

@@ -13,13 +13,13 @@ from pathlib import Path
 from catalog.cache import cache_folder
 
 LARGEST = 5_000_000
-"""Bytes after which the log begins anew."""
+"""Bytes after which the log file is overwritten."""
 SETTINGS = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # of weights that are loaded, too
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "TORCH_CPP_LOG_LEVEL": "ERROR",
 }
-"""What libraries ask the environment when they are imported."""
+"""Environment variables that libraries read when they are imported."""
 
 
 def log_path() -> Path:
@@ -39,7 +39,7 @@ def redirect_library_logs() -> None:
 
 
 class LibraryLogger(logging.Logger):
-    """Writes each line to the log, and shows none."""
+    """Writes each record to the log file, and prints none."""
 
     def callHandlers(self, record: logging.LogRecord) -> None:
         with _writer() as write:

@@ -1,7 +1,7 @@
 """Keeps weights finite: a step whose gradient is not, on any rank, changes nothing on every rank.
 
-One broken picture or one faulty device is enough to turn all weights into nan, after which a run goes
-on for days and ends in good order.
+One broken image or one faulty device is enough to turn all weights into NaN, after which a run would
+train for days without an error.
 """
 
 import sys
@@ -19,11 +19,11 @@ from pretrain.optim import GuardedAdamW, innermost
 
 
 class NonFiniteGuard(pl.Callback):
-    """Looks at each gradient where it arises, before ranks and shards mix it.
+    """Checks each gradient as it is computed, before ranks and shards mix it.
 
     So it does not matter who reduces or keeps it afterwards (DDP, ZeRO 1, 2, 3): the ranks agree on
-    one bit, and the optimiser inside all of that leaves the step out. `max_nonfinite_steps` such steps in a
-    row end the run with `DivergenceError`. Whether one of them was asked to stop travels beside that bit.
+    one bit, and the innermost optimiser skips the step. `max_nonfinite_steps` such steps in a
+    row end the run with `DivergenceError`. A second bit says that one rank received a stop signal.
     """
 
     def __init__(self, max_nonfinite_steps: int, stop: GracefulStop, events: Events) -> None:

@@ -1,8 +1,8 @@
 """Elastic resume under ZeRO: a checkpoint becomes readable by another number of ranks.
 
 The checkpoint is converted to DeepSpeed's universal format. DeepSpeed's elastic loader makes three
-errors silently, which `finish_loading` corrects: it leaves out buffers, and under ZeRO-3 all groups of
-the optimiser get the settings of the first (weight decay where there shall be none) and share one
+silent errors, which `finish_loading` corrects: it leaves out buffers, and under ZeRO-3 all groups of
+the optimiser get the settings of the first (weight decay where there should be none) and share one
 count of steps, which then runs too fast.
 
 DeepSpeed unpickles what it reads. So every file is inspected first, and refused if it names
@@ -33,7 +33,7 @@ NATIVE = "checkpoint"
 """Lightning's name for the folder inside a DeepSpeed checkpoint."""
 UNIVERSAL = "universal"
 LATEST = "latest_universal"
-"""In which DeepSpeed writes what its loader is to read."""
+"""File in which DeepSpeed names the folder that its loader reads."""
 CHECKSUMS_FILE = "universal.json"
 """Size and sha256 of each file in `universal/`, and what LATEST says; written last."""
 MAX_SHOWN = 3
@@ -84,7 +84,7 @@ def is_converted(checkpoint: Path) -> bool:
 def refuse_foreign_types(folder: Path) -> None:
     """VitrineError where a file of tensors below names a type that no checkpoint of ours holds.
 
-    Whatever it names would be called when it is unpickled. Nothing is unpickled here.
+    Unpickling would call whatever the file names. Nothing is unpickled here.
     """
     known = {f"{each.__module__}.{each.__qualname__}" for each in allowed_types()}
     for path in sorted(folder.rglob("*.pt")):

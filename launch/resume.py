@@ -1,7 +1,7 @@
 """Chooses the checkpoint a run resumes from, on all ranks alike.
 
 Rank zero chooses; every other rank must hold the same one, whole, in its own view of the folder.
-Ranks that train on from different steps end in good order, with weights that mean nothing.
+Ranks that resumed at different steps would end without an error, with meaningless weights.
 """
 
 import platform
@@ -20,7 +20,7 @@ from pretrain.distributed import gather_objects, world
 
 @dataclass(frozen=True)
 class Choice:
-    """What rank zero resumes from; `step` None: nothing. `error`: why it cannot say."""
+    """The checkpoint rank zero resumes from; `step` None: none. `error`: why it cannot choose one."""
 
     folder: str
     name: str = ""
@@ -32,7 +32,7 @@ class Choice:
 def choose_checkpoint(work: Path, events: Events | None = None) -> Path | None:
     """The newest valid checkpoint of `work` as rank zero sees it, which every rank holds; None: none.
 
-    Called by all ranks once they can talk. AllRanksError, on every rank, where rank zero finds
+    Called by all ranks once they are connected. AllRanksError, on every rank, where rank zero finds
     checkpoints of which none is sound, and where a rank holds another one, a damaged one or none.
     """
     rank, ranks = world()

@@ -1,6 +1,6 @@
 """Turns a YAML file and dotted overrides into one frozen dataclass; nothing is parsed after that.
 
-The classes live in each room's `config.py`. Every field has a default, so a file says only what it
+The classes are in each package's `config.py`. Every field has a default, so a file says only what it
 changes. Keys are checked here, so that a misspelt one is answered with the nearest known one, and so
 are types and bounds (`catalog.config.Bounds`). Nothing is guessed: a text stays the text it is, and a
 value of another type than its field's is an error. PyYAML is imported where YAML is read, so that help
@@ -49,7 +49,7 @@ def load_settings(
     On the command line a field of text takes what is written there, sign for sign (`--user null`);
     any other is read as YAML (`--tasks '[a, b]'`, `--trainer '{max_steps: 3}'`).
 
-    Raises VitrineError for an unknown key, a key that stands there twice, a value of the wrong type or
+    Raises VitrineError for an unknown key, a duplicate key, a value of the wrong type or
     out of its bounds, or a file that is not there.
     """
     settings = cls()
@@ -71,7 +71,7 @@ def apply_overrides(settings: Settings, overrides: list[str]) -> Settings:
 
 
 def find_config(name_or_path: str | Path) -> Path:
-    """A YAML file by path, or one of those shipped with Vitrine by name (`pretrain/demo`)."""
+    """A YAML file by path, or one of those shipped with Vitrine by name (`pretrain/small`)."""
     if Path(name_or_path).is_file():
         return Path(name_or_path)
     shipped = {_config_name(path): path for path in shipped_configs()}

@@ -26,7 +26,7 @@ BATCH_FOR_LOGS = 1
 
 
 def make_strategy(config: TrainerConfig) -> str | Strategy:
-    """What `pytorch_lightning.Trainer(strategy=...)` takes."""
+    """The value of `strategy` for `pytorch_lightning.Trainer`."""
     check_world(config)
     if not config.strategy.startswith("zero"):
         return config.strategy
@@ -80,7 +80,7 @@ class ElasticDeepSpeedStrategy(DeepSpeedStrategy):
     """Lightning's DeepSpeed strategy, elastic: it resumes from a checkpoint of another number of ranks."""
 
     def prepare_elastic_load(self, checkpoint: Path) -> None:
-        """Converts a DeepSpeed checkpoint for this number of ranks, and loads it so.
+        """Converts a DeepSpeed checkpoint for this number of ranks, and loads the result.
 
         Rank zero converts; it is done when all ranks have passed a barrier.
         """
@@ -101,7 +101,7 @@ class ElasticDeepSpeedStrategy(DeepSpeedStrategy):
 
 
 class CpuDeepSpeedStrategy(ElasticDeepSpeedStrategy):
-    """The same without Lightning's three checks that there is a GPU."""
+    """`ElasticDeepSpeedStrategy` on the CPU: without Lightning's three checks that there is a GPU."""
 
     def __init__(self, stage: int, offload_optimizer: bool = False) -> None:
         _choose_cpu()

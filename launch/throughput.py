@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 PEAKS = {"A100": 312e12, "H100": 989e12, "H200": 989e12}
 """Dense bf16 operations a second, by what is in a device's name (NVIDIA's data sheets, SXM)."""
 COUNTED = 2
-"""The step, from where a run begins, whose operations are counted: the first ones compile and warm up."""
+"""Steps of a run before the one whose operations are counted: the first ones compile and warm up."""
 
 
 class ThroughputMonitor(pl.Callback):

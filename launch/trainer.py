@@ -51,7 +51,7 @@ class StageTrainer(pl.Trainer):
         with self.watchdog.watching(self) if self.watchdog else nullcontext():
             super().fit(model, *loaders, ckpt_path, weights_only)
         if not is_sharded(model):
-            model.float()  # whatever it was trained in, it is judged and stored in float32
+            model.float()  # whatever it was trained in, it is evaluated and stored in float32
         if self.is_global_zero:
             self.events.write("end", step=self.global_step)
 

@@ -9,8 +9,8 @@ from launch.throughput import ThroughputMonitor
 
 
 class TrainingProgress(pl.Callback):
-    """Shown by rank zero. The loss leaves the device only when it is shown, so steps stay fast; what
-    costs something to find out is the meter's latest.
+    """Prints progress on rank zero. The loss leaves the device only when it is shown, so steps stay
+    fast; costly figures are the latest of the `ThroughputMonitor`.
 
     A batch with `num_samples` also shows the speed, over all ranks.
     """

@@ -43,7 +43,7 @@ def typed(hint: Any, value: Any) -> Any:
 
 
 def _number(kind: type, bounds: Bounds | None, value: Any) -> int | float:
-    """Whole numbers are floats, too; a number that is not finite is no setting."""
+    """`value` as an int or float; Mismatch where it is no number, not finite or out of bounds."""
     if isinstance(value, bool) or not isinstance(value, int if kind is int else (int, float)):
         raise Mismatch
     try:
@@ -88,7 +88,7 @@ def takes_mapping(hint: Any) -> bool:
 
 
 def takes_text(hint: Any) -> bool:
-    """Text, or the name of a choice; where there may be none, it is left out, not written."""
+    """Whether the type is text or a named choice, optional or not."""
     kinds = {*(_union_members(hint) or (hint,))} - {type(None)}
     return all(
         kind is str

@@ -28,12 +28,12 @@ from launch.graceful_stop import GracefulStop
 EXIT_CODE = 76
 """Exit status of a process that its watchdog ended."""
 GRACE = 20.0
-"""Seconds that a step may take once a signal has asked for the end."""
+"""Seconds that a step may take after a stop signal."""
 STARTUP_FACTOR = 4.0
-"""Until the first step a rank may take so many time-outs: shards are made, or converted, by one for all."""
+"""Factor of the timeout before the first step: one rank builds or converts shards for all."""
 LATE = 3.0
-"""A rank that has not said for so many beats that it lives is stopped, or gone; a pause longer than so
-many is not counted, for then this process itself was asleep."""
+"""Missed heartbeats after which a rank counts as stopped or gone. A longer pause between two ticks of this
+process is not counted, because the process itself was suspended."""
 
 
 @dataclass
@@ -54,8 +54,8 @@ class RankStatus:
 
     beat: Heartbeat
     started: bool
-    """Has written since the observer began; what lies there otherwise is of an earlier start, whose
-    process may by now be anybody's."""
+    """Whether it has written since the observer started; an older heartbeat is of an earlier run, whose
+    process id may have been reused."""
     silent: float
     """Seconds of observation in which it has written nothing new."""
 
@@ -68,7 +68,7 @@ class RankObserver:
         self.texts = [self._read(rank) for rank in range(ranks)]
         self.started = [False] * ranks
         self.since: list[float | None] = [None] * ranks
-        """When the observer first saw what is there now."""
+        """When the observer first saw each rank's present heartbeat."""
 
     def look(self, now: float) -> None:
         """Records which ranks have written since the last look; `now` in seconds of its own clock."""
@@ -81,15 +81,15 @@ class RankObserver:
 
     def statuses(self, now: float) -> list[RankStatus]:
         """The status of each rank, as of the last look."""
-        found = []
+        statuses = []
         for rank, (text, started, since) in enumerate(
             zip(self.texts, self.started, self.since, strict=True)
         ):
             beat = Heartbeat(rank)
             with contextlib.suppress(ValueError, TypeError):
                 beat = Heartbeat(**json.loads(text)) if started else beat
-            found.append(RankStatus(beat, started, 0.0 if since is None else now - since))
-        return found
+            statuses.append(RankStatus(beat, started, 0.0 if since is None else now - since))
+        return statuses
 
     def _read(self, rank: int) -> str:
         try:

@@ -1,7 +1,7 @@
 """Builds a stage's module and batches without loading weights or decoding files of items.
 
-No weights are loaded, no file of an item is decoded: towers come from their configs, pictures are
-numbers of the right shape. Rows, texts and who lacks what are the real ones.
+Towers are built from their configs, and images are random tensors of the right shape. Rows, texts and
+missing modalities are the real ones.
 """
 
 from collections.abc import Callable, Iterator
@@ -42,7 +42,7 @@ from pretrain.sequence_encoder import SequenceEncoder, SequenceEncoderConfig
 from pretrain.towers import build_tower
 
 TEXTS_FOR_TOKENIZER = 2000
-"""A tokenizer that learned from so many texts cuts others about as long as one that read all."""
+"""Texts a tokenizer is trained on here; its token counts are about those of one trained on all texts."""
 
 StageConfig = PretrainConfig | FinetuneConfig
 
@@ -53,19 +53,19 @@ class BuiltStage:
 
     module: pl.LightningModule
     encoder: ItemEncoder | None
-    """Whose towers learn; None where no step reads content."""
+    """The encoder whose towers are trained; None where no step reads content."""
     batch: Callable[[int], Any]
-    """Step → the batch of the first rank, with content made afresh."""
+    """Step → the batch of the first rank, with new random content."""
     read: Callable[[int], NDArray[np.int64]]
     """Step → the items that go through the towers."""
     cost: Callable[[NDArray[np.int64]], int]
-    """Items → how many tokens and patches they are."""
+    """Items → number of their tokens and patches."""
     keeps_best: bool
-    """The weights that ranked best are kept beside those in training."""
+    """Whether a copy of the best weights is kept beside those in training."""
 
 
 def build_stage(config: StageConfig, catalog: Catalog, split: Split) -> BuiltStage:
-    """Within `FakeTensorMeter` the module has no content, else it is a real one with random weights."""
+    """Builds the stage: fake tensors within `FakeTensorMeter`, otherwise real ones with random weights."""
     with without_weights():
         if isinstance(config, PretrainConfig):
             return _pretraining(config, catalog, split)
@@ -73,7 +73,9 @@ def build_stage(config: StageConfig, catalog: Catalog, split: Split) -> BuiltSta
 
 
 def _pretraining(config: PretrainConfig, catalog: Catalog, split: Split) -> BuiltStage:
-    parts = new_encoder(replace(config.encoder, sequence=_unread(config.encoder.sequence)), catalog)
+    parts = new_encoder(
+        replace(config.encoder, sequence=_without_checkpoint(config.encoder.sequence)), catalog
+    )
     edges = catalog.edges if config.objectives.edges else None
     module = PretrainModule(
         parts.encoder,
@@ -113,7 +115,7 @@ def _pretraining(config: PretrainConfig, catalog: Catalog, split: Split) -> Buil
 
 def _finetuning(config: FinetuneConfig, catalog: Catalog, split: Split) -> BuiltStage:
     if config.sequence is not None:
-        config = replace(config, sequence=_unread(config.sequence))
+        config = replace(config, sequence=_without_checkpoint(config.sequence))
     if config.features == "auto":  # the larger of what it tries
         config = replace(config, features="content+id")
     components = build_components(config, catalog)
@@ -122,7 +124,7 @@ def _finetuning(config: FinetuneConfig, catalog: Catalog, split: Split) -> Built
     learns = encoder is not None and config.transfer not in ("zero-shot", "frozen")
     content = None
     if config.features != "id":
-        # Not zeros: their direction has no gradient, and every step would be left out.
+        # Not zeros: normalising them has no finite gradient, and every step would be skipped.
         content = torch.randn(catalog.num_items, built.recommender.content_width)
     module = FinetuneModule(
         built.recommender,
@@ -251,12 +253,12 @@ class ContentShapes:
         return {"values": torch.randn(rows, kind.width)}
 
 
-def _unread(reader: SequenceConfig) -> SequenceConfig:
-    """A sequence encoder that starts from a checkpoint, by its config alone."""
-    if not reader.model:
-        return reader
-    shape = read_config(reader.model).to_dict()
-    return replace(reader, model="", decoder=shape)
+def _without_checkpoint(sequence: SequenceConfig) -> SequenceConfig:
+    """The settings with a pretrained model replaced by its config, so that no weights are loaded."""
+    if not sequence.model:
+        return sequence
+    shape = read_config(sequence.model).to_dict()
+    return replace(sequence, model="", decoder=shape)
 
 
 @contextmanager
@@ -286,14 +288,16 @@ def open_encoder_shapes(folder: str | Path) -> tuple[Artifact, EncoderBundle]:
     from pretrain.artifact import open_encoder
 
     if not str(folder):
-        return open_encoder(folder)  # which says what is missing
+        return open_encoder(folder)  # raises the error for a missing folder
     path = local_folder(folder)
     artifact = Artifact(path.resolve(), read_manifest(path))
     encoder = ItemEncoder(ItemEncoderConfig.from_pretrained(path))
-    history = SequenceEncoder(SequenceEncoderConfig.from_pretrained(path / SEQUENCE_FOLDER))
+    sequence_encoder = SequenceEncoder(
+        SequenceEncoderConfig.from_pretrained(path / SEQUENCE_FOLDER)
+    )
     processors = {
         name: kind.load_processor(path / "processors" / name)
         for name, kind in encoder.kinds.items()
         if (path / "processors" / name).is_dir()
     }
-    return artifact, EncoderBundle(encoder, history, processors)
+    return artifact, EncoderBundle(encoder, sequence_encoder, processors)

@@ -1,4 +1,4 @@
-"""Problems of a config that a long run would run into late: each a line of value, rule and remedy.
+"""Problems of a config that a run would meet late: each one line with value, rule and remedy.
 
 All are collected, so that one run of the command shows all.
 """
@@ -17,7 +17,7 @@ from pretrain.config import PretrainConfig, TowerConfig
 
 MOST_EPOCHS = 1000
 FEW = 8
-"""Items of all ranks below which contrast has hardly a negative."""
+"""Slots of all ranks below which a contrastive loss has hardly any negatives."""
 
 
 @dataclass(frozen=True)
@@ -84,15 +84,15 @@ def _heads(config: StageConfig) -> list[PlanProblem]:
 
 def _widths(config: StageConfig) -> list[PlanProblem]:
     if isinstance(config, PretrainConfig):
-        width, reader = config.encoder.width, config.encoder.sequence
+        width, sequence = config.encoder.width, config.encoder.sequence
     else:
-        width, reader = config.width, config.sequence
-    if reader is None or reader.model or reader.decoder or width % (2 * reader.heads) == 0:
+        width, sequence = config.width, config.sequence
+    if not sequence or sequence.model or sequence.decoder or width % (2 * sequence.heads) == 0:
         return []
-    step = 2 * reader.heads
+    step = 2 * sequence.heads
     return [
         PlanProblem(
-            f"width {width} cannot be shared by {reader.heads} attention heads of even width; try "
+            f"width {width} cannot be shared by {sequence.heads} attention heads of even width; try "
             f"{max(step, width - width % step)} or {width - width % step + step}"
         )
     ]

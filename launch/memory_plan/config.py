@@ -21,9 +21,9 @@ class PlanOptions:
     device: str = "here"
     """a100-40, a100-80, h100, h200, or what this machine has (here)."""
     output: str = "runs/plan"
-    """Where the stage would write; its disk is looked at."""
+    """Output folder of the stage; free space on its disk is checked."""
     probe: bool = False
-    """Take two real steps here, and set what they hold beside what was predicted."""
+    """Take two real steps here, and compare their memory with the prediction."""
     json: bool = False
     """For machines."""
 
@@ -39,7 +39,7 @@ class SimulateOptions:
     devices: NonNegativeInt = 0
     """Devices on each; 0: as trainer.devices says."""
     rank: NonNegativeInt = 0
-    """Which of all ranks this process is."""
+    """The rank to simulate."""
     steps: PositiveInt = 2
     """Steps to take."""
     json: bool = False

@@ -1,4 +1,4 @@
-"""The devices a plan can be made for: their memory, and what they compute in."""
+"""The devices a plan can be made for: their memory and number formats."""
 
 import os
 from dataclasses import dataclass

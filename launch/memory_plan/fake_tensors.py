@@ -2,9 +2,9 @@
 
 Formulas for a model's memory are one more copy of the model, and go wrong with every tower that is
 not BERT. Here the step itself is taken, its forward and backward pass and its optimiser, on tensors
-whose storages are only written down. Whole numbers keep their content (who is in a batch, which
-slots follow each other), so that code which asks them goes the way it would go. A mask that is made
-of numbers without content counts as true everywhere: what is told is then the most it can be.
+whose storages are only recorded. Whole numbers keep their content (which items are in a batch, which
+slots follow each other), so code that branches on them takes the real branch. A mask that is computed
+from fake values counts as true everywhere: the result is then an upper bound.
 """
 
 import weakref
@@ -154,8 +154,8 @@ def _by_numbers(indices: Any) -> list[Tensor | None]:
 
 
 def _number(tensor: Tensor) -> Any:
-    """In place of one that is not known: one; no, where it is yes or no (initialisations that draw
-    again until nothing lies outside would draw for ever)."""
+    """The number that stands for an unknown value: 1, or False for booleans (an initialisation that draws
+    again while any value is out of bounds would never end)."""
     if tensor.dtype == torch.bool:
         return False
     return 1.0 if tensor.is_floating_point() else 1
@@ -172,7 +172,7 @@ ANSWERS = {
     aten.is_nonzero.default: _number,
     aten.equal.default: lambda one, other: one.shape == other.shape,
 }
-"""What is said where an operation asks for content that is not there."""
+"""Operation → function that answers it where it reads values that a fake tensor does not have."""
 
 
 @contextmanager

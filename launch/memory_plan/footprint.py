@@ -20,44 +20,44 @@ from pretrain.encoder import ItemEncoder
 
 WEIGHTS, BUFFERS = "weights", "buffers"
 REAL_MICRO_BATCHES = 4
-"""Parts of a step (GradCache) that are taken; further ones are alike, and hold no more at a time."""
+"""Micro-batches of a step (GradCache) that are run; further ones are alike, and hold no more memory."""
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes, of one process that shares nothing with others."""
+    """Bytes of one process without sharding."""
 
     parameters: int
-    """Their number."""
+    """Number of parameters."""
     trained: int
-    """Of them, those that learn."""
+    """Number of trained parameters."""
     weights: int
     trained_weights: int
     buffers: int
-    """Fine-tuning's cache of what items are known by, above all."""
+    """Above all fine-tuning's cache of item features."""
     gradients: int
     optimizer: int
-    """AdamW's two moments, and the moving average."""
+    """AdamW's two moments, and the EMA."""
     forward: int
-    """The most that passes (activations, loss, scratch) while the forward pass goes on."""
+    """Peak of activations, loss and scratch memory in the forward pass."""
     backward: int
-    """The most of it and of gradients together, in the backward pass."""
+    """Peak of the same and of gradients together in the backward pass."""
     activations: int
-    """The most that passes at any time, gradients aside."""
+    """Peak of the same at any time, without gradients."""
     update: int
-    """What the optimiser needs for a moment."""
+    """Scratch memory of the optimiser's step."""
     best: int
-    """A copy of the weights that ranked best."""
+    """The copy of the best weights, where one is kept."""
     items: int
-    """That go through the towers in the step counted."""
+    """Number of items that go through the towers in the heaviest step."""
     slots: int
-    """Of histories in it."""
+    """Number of history slots in it."""
     bytes_each: int
-    """Of a weight: 2 where weights are halves themselves (bf16-true), else 4."""
+    """Bytes of a weight: 2 where weights are stored in 16 bits (bf16-true), else 4."""
 
     @property
     def peak(self) -> int:
-        """Of a process by itself, after the first step (when the moments are there)."""
+        """Peak memory of a single process after the first step (when the moments exist)."""
         steady = self.weights + self.buffers + self.optimizer
         return steady + max(
             self.gradients + self.forward, self.backward, self.gradients + self.update
@@ -73,7 +73,7 @@ def footprint(
     steps: int = 8,
     counted: int = 1,
 ) -> Footprint:
-    """Counts those `counted` of the first `steps` that read the most, and tells the most of each.
+    """Takes the `counted` heaviest of the first `steps` steps, and returns the maximum of each figure.
 
     `on_gpu`: attention never holds its scores there, and the optimiser is one kernel.
     """
@@ -96,7 +96,7 @@ def footprint(
         taken = [_one_step(mode, built, step, config) for step in heaviest[:counted]]
         forward, backward, activations, slots = map(max, zip(*taken, strict=True))
     learned = sum(map(size_of, trained))
-    reached = [p for p in trained if p.grad is not None]  # an adaptor that no item needs is not
+    reached = [p for p in trained if p.grad is not None]  # an adaptor that no item needs has none
     gradients = sum(map(size_of, reached))
     state = 2 * gradients + sum(SMALLEST for _ in reached)
     if config.optimizer.ema_decay:
@@ -146,14 +146,14 @@ def size_of(tensor: Tensor) -> int:
 
 
 def dtypes(precision: str) -> tuple[torch.dtype, bool]:
-    """What Lightning's name of a precision computes in, and whether weights stay in float32."""
+    """(dtype, mixed) of Lightning's name of a precision; mixed: weights stay in float32."""
     known = {"16": torch.float16, "bf16": torch.bfloat16, "64": torch.float64}
     kind, _, how = precision.partition("-")
     return known.get(kind, torch.float32), how == "mixed"
 
 
 def is_half_precision(precision: str) -> bool:
-    """Whether it computes in 16 bits, whatever weights are kept in."""
+    """Whether the precision computes in 16 bits, whatever the dtype of the weights."""
     return dtypes(precision)[0] in (torch.float16, torch.bfloat16)
 
 
@@ -164,7 +164,7 @@ def autocast(precision: str) -> Any:
 
 @contextmanager
 def default_dtype(precision: str) -> Iterator[None]:
-    """Weights and content are of this kind, unless it is mixed."""
+    """Within this context new weights and content have the precision's dtype, unless it is mixed."""
     kind, mixed = dtypes(precision)
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32 if mixed else kind)
@@ -182,7 +182,7 @@ def detach_from_trainer(module: pl.LightningModule) -> None:
 
 @contextmanager
 def few_micro_batches(encoder: ItemEncoder | None) -> Iterator[None]:
-    """The parts of a step after the first ones only hand out what they would, without the towers."""
+    """Within this context only the first micro-batches run the towers; later ones return empty tensors."""
     if encoder is None:
         yield
         return
@@ -194,20 +194,20 @@ def few_micro_batches(encoder: ItemEncoder | None) -> Iterator[None]:
         learning = torch.is_grad_enabled()
         taken[learning] += 1
         if taken[learning] <= REAL_MICRO_BATCHES or not like:
-            found = true_forward(content)
-            like[:] = [type(found), {n: _shape(v) for n, v in vars(found).items()}]
-            return found
+            output = true_forward(content)
+            like[:] = [type(output), {n: _shape(v) for n, v in vars(output).items()}]
+            return output
         rows = len(next(iter(content.values()))["present"])
         tie = 0.0 * next(p for p in encoder.parameters() if p.requires_grad).sum()
-        made = {}
+        values = {}
         for name, shape in like[1].items():
             if shape is None:
-                made[name] = None
+                values[name] = None
             elif shape[1] == torch.bool:
-                made[name] = torch.ones(rows, *shape[0], dtype=torch.bool)
+                values[name] = torch.ones(rows, *shape[0], dtype=torch.bool)
             else:
-                made[name] = torch.empty(rows, *shape[0], dtype=shape[1]) + tie
-        return like[0](**made)
+                values[name] = torch.empty(rows, *shape[0], dtype=shape[1]) + tie
+        return like[0](**values)
 
     encoder.forward = forward
     try:
@@ -222,7 +222,7 @@ def _shape(value: Tensor | None) -> Any:
 
 @contextmanager
 def attention_as_on(gpu: bool) -> Iterator[None]:
-    """On a GPU attention with dropout is one kernel, too, which keeps no scores."""
+    """Within this context, for a GPU, attention with dropout is one fused kernel that keeps no scores."""
     if not gpu:
         yield
         return
@@ -237,7 +237,7 @@ def attention_as_on(gpu: bool) -> Iterator[None]:
 
 @contextmanager
 def without_moving() -> Iterator[None]:
-    """Modules without content are moved nowhere; torch cannot exchange their weights in place."""
+    """Within this context `Module.to` does nothing: torch cannot replace fake weights in place."""
 
     def stay(module: nn.Module, *_: Any, **__: Any) -> nn.Module:
         return module

@@ -35,7 +35,7 @@ class MemoryPlan:
     ranks: int
     devices_per_node: int
     chosen: str
-    """The strategy that the settings ask for."""
+    """The configured strategy."""
     footprint: Footprint | None = None
     """None where an error keeps the stage from being built."""
     sharded: list[ShardedFootprint] = field(default_factory=list)
@@ -43,13 +43,13 @@ class MemoryPlan:
     recommended: str | None = None
     """The simplest strategy that fits."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """Settings to change with it, by their keys."""
+    """Key → value of the settings to change for it to fit."""
     rows: int | None = None
-    """The largest data.rows that fits with it, about."""
+    """Approximately the largest data.rows that fits with it."""
 
     @property
     def share(self) -> ShardedFootprint | None:
-        """Of the strategy asked for."""
+        """The footprint under the configured strategy."""
         return next((share for share in self.sharded if share.strategy == self.chosen), None)
 
     def to_dict(self) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def _shares(
 
 
 def fits(share: ShardedFootprint, device: Device, devices_per_node: int) -> bool:
-    """With a margin; also into the machine's memory, where that is known."""
+    """Whether it fits the device with a margin, and the machine's memory, where that is known."""
     room = share.peak <= (1 - MARGIN) * device.memory
     return room and (
         device.host is None or share.host * devices_per_node <= (1 - MARGIN) * device.host
@@ -126,7 +126,7 @@ def fits(share: ShardedFootprint, device: Device, devices_per_node: int) -> bool
 
 
 def _recommend(plan: MemoryPlan, config: StageConfig, catalog: Catalog, split: Split) -> None:
-    """The simplest strategy that fits as it is, else with the least change that makes one fit."""
+    """Sets the simplest strategy that fits, with the smallest change of settings that makes one fit."""
     for change, changed in _smaller_configs(config):
         single = plan.footprint
         if change:
@@ -140,13 +140,13 @@ def _recommend(plan: MemoryPlan, config: StageConfig, catalog: Catalog, split: S
 
 
 def _smaller_configs(config: StageConfig) -> Iterator[tuple[dict[str, Any], StageConfig]]:
-    """Settings that take less and less, and learn the same as long as they can."""
+    """Changes in order of decreasing memory, first those that give the same gradients."""
     yield {}, config
     if isinstance(config, PretrainConfig):
-        parts = max(2, 2 * config.data.num_micro_batches)
-        while parts <= MAX_MICRO_BATCHES:
-            yield {"data.num_micro_batches": parts}, _with(config, num_micro_batches=parts)
-            parts *= 4
+        count = max(2, 2 * config.data.num_micro_batches)
+        while count <= MAX_MICRO_BATCHES:
+            yield {"data.num_micro_batches": count}, _with(config, num_micro_batches=count)
+            count *= 4
         change = {
             "data.num_micro_batches": MAX_MICRO_BATCHES,
             "data.activation_checkpointing": True,
@@ -178,7 +178,7 @@ def _max_rows(
     catalog: Catalog,
     split: Split,
 ) -> int:
-    """Along the line through what some rows and half as many pass; rounded down to two digits."""
+    """Extrapolates linearly from the activations of all and of half the rows; rounded down to two digits."""
     rows = config.data.rows
     fewer = max(1, rows // 2)
     if fewer == rows:
@@ -197,8 +197,8 @@ def _on_disk(config: StageConfig, catalog: Catalog, single: Footprint) -> dict[s
     """Bytes under the output: a checkpoint and the one being written beside it, and the artifact."""
     needs = {}
     if config.trainer.checkpoint_every:
-        leaves_out = not isinstance(config, PretrainConfig)
-        weights = single.trained_weights if leaves_out else single.weights
+        excludes_frozen = not isinstance(config, PretrainConfig)
+        weights = single.trained_weights if excludes_frozen else single.weights
         needs["two checkpoints"] = 2 * (weights + single.optimizer + single.best + single.buffers)
     needs["weights"] = single.weights
     if isinstance(config, PretrainConfig):

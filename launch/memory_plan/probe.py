@@ -2,8 +2,8 @@
 
     python -m launch.memory_plan.probe STAGE SETTINGS.yaml cpu|gpu
 
-On a CPU the peak of resident memory is read, beyond what the process held when all was imported; what
-is freed goes back to the system at once, so that it is what the tensors took.
+On a CPU the measure is the peak of resident memory beyond what the process held after all imports;
+freed memory goes back to the system at once, so that only tensors count.
 """
 
 import gc
@@ -24,7 +24,7 @@ AT_ONCE = {
     "MALLOC_MMAP_THRESHOLD_": "65536",
     "MALLOC_TRIM_THRESHOLD_": "0",
 }
-"""Of glibc: freed memory is not kept."""
+"""Environment of glibc: freed memory goes back to the system."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Probe:
 
     @property
     def error(self) -> float:
-        """Of the prediction, relative to what was measured."""
+        """Relative error of the prediction."""
         return self.predicted / self.measured - 1
 
     def to_dict(self) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def probe(config: Any, on_gpu: bool = False) -> Probe:
 
 
 def measure(config: Any, on_gpu: bool) -> dict[str, Any]:
-    """In this process: what two steps of the config take."""
+    """Measures the memory of two steps of the config in this process."""
     import torch
     from torch.utils.data import DataLoader, Dataset
 
@@ -86,7 +86,7 @@ def measure(config: Any, on_gpu: bool) -> dict[str, Any]:
 
     catalog, split = load_split(config.catalog, config.split)
     brief = replace(config, data=replace(config.data, rows=1))
-    footprint(brief, catalog, split, steps=1)  # brings all that is imported on the way
+    footprint(brief, catalog, split, steps=1)  # imports all that a step needs
 
     class Steps(Dataset[Any]):
         def __init__(self, batch: Any) -> None:
@@ -113,12 +113,14 @@ def measure(config: Any, on_gpu: bool) -> dict[str, Any]:
             peak, reserved = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
             return {"measured": peak, "reserved": reserved}
         if memory.mib is None:
-            raise VitrineError("this system does not tell what a process holds; probe on Linux")
+            raise VitrineError(
+                "this system does not report the memory of a process; probe on Linux"
+            )
         return {"measured": round(memory.mib * 2**20), "reserved": None}
 
 
 def _one_small_fit(trainer: Any) -> None:
-    """So that what a first fit imports and keeps is there before anything is measured."""
+    """Fits a tiny module, so that a first fit's imports and allocations are not measured."""
     import pytorch_lightning as pl
     import torch
     from torch.utils.data import DataLoader

@@ -12,7 +12,7 @@ from launch.memory_plan.devices import Device
 from launch.memory_plan.footprint import Footprint
 
 GPU_BUCKET = 200_000_000
-"""Elements in each bucket, as Lightning asks DeepSpeed for; two of them where it overlaps."""
+"""Elements in each bucket, as Lightning configures DeepSpeed; two buckets where it overlaps."""
 LIVE = 1_000_000_000
 """Weights that ZeRO-3 leaves gathered: those needed again within as many (DeepSpeed's default)."""
 STRATEGIES = ("auto", "ddp", "zero1", "zero2", "zero3", "zero2-offload", "zero3-offload")
@@ -43,7 +43,7 @@ class ShardedFootprint:
 def shard_footprint(
     single: Footprint, strategy: str, ranks: int, device: Device, halves: bool
 ) -> ShardedFootprint:
-    """Of `ranks` processes that each take a step like `found`; `halves`: they compute in 16 bits."""
+    """The footprint of one of `ranks` processes; `single`: without sharding; `halves`: 16-bit compute."""
     if not strategy.startswith("zero"):
         return _replicated(single, strategy, ranks, device)
     return _zero(single, strategy, ranks, device, size=2 if halves else 4)

@@ -142,7 +142,7 @@ def _notes(arms: list[ArmRow], controls: list[ControlRow]) -> list[str]:
     """Limitations of this run; goals that were not reached stand in the claims, unmet."""
     notes = [
         "Each arm was trained once with one seed; the intervals are over users, not over seeds.",
-        "Everything under “generated for” and “unconditional” was made by a model and shows no item on sale.",
+        "Everything under “made for” and “unconditional” is generated. It is no image of an item on sale.",
     ]
     if seen := [arm.name for arm in arms if arm.seen_targets]:
         notes.insert(

@@ -133,9 +133,7 @@ def _generated_item(generated: GeneratedItem) -> Html:
     item = generated.item
     name = item.title or item.category or "this item"
     other = tag("span", generated.swapped_with, class_="user-id")
-    for_other = (
-        ["generated for ", other] if generated.swapped_with else "generated for another user"
-    )
+    for_other = ["made for ", other] if generated.swapped_with else "made for another user"
     original = tag(
         "figure",
         tag("p", "in the catalog", class_="condition"),
@@ -146,8 +144,8 @@ def _generated_item(generated: GeneratedItem) -> Html:
     return tag(
         "div",
         original,
-        _generated(generated.own, "generated for this user", f"{name}, for this user", "own"),
-        _generated(generated.swapped, for_other, f"{name}, for another user", "swapped"),
+        _generated(generated.own, "made for this user", f"{name}, made for this user", "own"),
+        _generated(generated.swapped, for_other, f"{name}, made for another user", "swapped"),
         _generated(
             generated.unconditional, "unconditional", f"{name}, unconditional", "unconditional"
         ),

@@ -137,8 +137,8 @@ def _user_stories(report: Report) -> list[Html]:
         tag(
             "li",
             "Then compare four versions of one item. ",
-            tag("strong", "Generated for this user"),
-            " should lean towards their history; generated for another user, towards another’s; ",
+            tag("strong", "Made for this user"),
+            " should lean towards their history; made for another user, towards another’s; ",
             "the unconditional one shows what the model generates without a user.",
         ),
     ]

@@ -33,7 +33,7 @@ class Traffic:
 
 
 class StepBoundaries(pl.Callback):
-    """Begins a step of the traffic with each training batch."""
+    """Starts a new step of the traffic at each training batch."""
 
     def __init__(self, traffic: Traffic) -> None:
         self.traffic = traffic

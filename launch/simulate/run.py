@@ -1,8 +1,8 @@
 """Simulates one rank of a multi-rank run in this process, without the other ranks.
 
-torch's `fake` process group claims N ranks and answers at once, with what was sent. So everything that
+torch's `fake` process group claims N ranks and answers at once, with what was sent. Everything that
 depends on the rank and the world size is run: rows, shapes of collectives, DDP's buckets. The values
-mean nothing, and no loss is reported.
+are meaningless, and no loss is reported.
 """
 
 import tempfile
@@ -192,7 +192,7 @@ def schedule(config: StageConfig) -> dict[str, Any]:
 
 
 class RowNumbers(Dataset[int]):
-    """Row r is the number r."""
+    """Dataset whose row r is the number r."""
 
     def __init__(self, count: int) -> None:
         self.count = count

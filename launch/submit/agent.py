@@ -20,8 +20,8 @@ FORWARDED_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 FINAL_STATUSES = (RESUMABLE, NOT_RESUMABLE, USER_ERROR, INTERRUPTED)
 """Statuses after which nothing is started again."""
 DISABLE_SHARED_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
-"""By default processes meet in a store of the agent's, where those that were started again find the
-addresses of those before and wait for them in vain (pytorch issue 135712)."""
+"""By default processes meet in the agent's store, where restarted ones find the addresses of their
+predecessors and wait for them in vain (pytorch issue 135712)."""
 CPP_LOG_LEVEL = "TORCH_CPP_LOG_LEVEL"
 
 
@@ -40,7 +40,7 @@ class SignalForwarder:
     def _forward(self, number: int, _: Any) -> None:
         self.signalled = True
         running = [process for process in self._processes() if process.poll() is None]
-        if not running:  # none began, so nothing is lost
+        if not running:  # none has started, so nothing is lost
             raise SystemExit(INTERRUPTED if number == signal.SIGINT else RESUMABLE)
         for process in running:
             process.send_signal(number)
@@ -75,7 +75,7 @@ def main(arguments: list[str]) -> int:
     except ChildFailedError as error:
         codes = [failure.exitcode for failure in error.failures.values()]
         return combined_status(codes, forwarder.signalled)
-    except SignalException:  # before the processes could listen
+    except SignalException:  # before the processes installed their handlers
         return RESUMABLE
     except RendezvousError as error:
         where, met = options.rdzv_endpoint, forwarder.agent is not None
@@ -97,15 +97,15 @@ def rendezvous_failure(where: str, met: bool) -> str:
 
 
 def combined_status(codes: Collection[int], signalled: bool) -> int:
-    """What to end with, of the statuses of processes that failed (negative: killed by a signal).
+    """The agent's exit status, from those of the failed processes (negative: killed by a signal).
 
-    What one of them did on purpose counts before what the others made of its leaving.
+    A status that a process chose itself takes precedence over the errors that its exit caused in others.
     """
     for status in FINAL_STATUSES:
         if status in codes:
             return status
     if signalled and any(-number in codes for number in FORWARDED_SIGNALS):
-        return RESUMABLE  # told to stop before they listened
+        return RESUMABLE  # signalled before their handlers were installed
     first = next(iter(codes))
     return first if first > 0 else 128 - first
 

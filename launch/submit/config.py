@@ -12,8 +12,7 @@ USER_ERROR = 2
 INTERRUPTED = 130
 """Status of a stage that the user stopped with Ctrl-C."""
 NOT_RESUMABLE = 77
-"""Status of a stage that a signal stopped, and that has no checkpoint: started again, it begins at its first
-step."""
+"""Status of a stage that a signal stopped, and that has no checkpoint: started again, it starts at step 0."""
 PORT = 29500
 """Where the processes of a job meet, on its first node."""
 
@@ -34,8 +33,8 @@ class LaunchOptions:
     cpus: PositiveInt = 4
     """Processor cores for each device (SLURM, Kubernetes)."""
     restarts: NonNegativeInt = 3
-    """Times that all processes are started again after one failed, from the newest checkpoint; a
-    mistake in the settings is reported once."""
+    """How often all processes are restarted from the newest checkpoint after one failed; a mistake in the
+    settings is reported once."""
     name: str = ""
     """What the job is called; empty: vitrine-STAGE."""
     array: str = ""
@@ -46,14 +45,14 @@ class LaunchOptions:
     dry_run: bool = False
     """Only print what would be started or submitted."""
     rdzv_endpoint: str = ""
-    """Here, on several machines: HOST:PORT of the first of them; starts this one's share."""
+    """Local, on several machines: HOST:PORT of the first; starts the processes of this machine."""
     time: str = ""
-    """SLURM: longest time of one run, such as 12:00:00; a stage that is not done by then is queued
-    again and goes on."""
+    """SLURM: longest time of one run, such as 12:00:00; a stage that is not done by then is requeued
+    and resumes."""
     signal_before: NonNegativeInt = 120
     """SLURM: seconds before that time in which to write a checkpoint."""
     requeues: NonNegativeInt = 100
-    """SLURM: so often at most a job queues itself again; after two runs in a row that kept nothing (no
+    """SLURM: how often a job requeues itself at most; after two runs in a row that kept nothing (no
     checkpoint, no artifact, no block of vectors) it does not."""
     partition: str = ""
     """SLURM: the partition."""

@@ -15,7 +15,7 @@ AGENT = ("-m", "launch.submit.agent")
 def start_here(job: Job, options: LaunchOptions) -> None:
     """Becomes the agent, so that signals and the exit status are the agent's own.
 
-    For several machines without a meeting point it prints what to start on each.
+    For several machines without a rendezvous endpoint it prints what to start on each.
     """
     if len(job.runs) > 1:
         raise VitrineError(
@@ -40,13 +40,13 @@ def start_here(job: Job, options: LaunchOptions) -> None:
 
 
 def agent_command(job: Job, python: str, endpoint: str) -> list[str]:
-    """Starts the processes of one machine; those of several meet at `endpoint`."""
+    """The command that starts the processes of one machine; those of several meet at `endpoint`."""
     where = rendezvous_arguments(job.nodes, endpoint, job.name)
     return [python, *AGENT, *where, *process_arguments(job), *job.runs[0]]
 
 
 def rendezvous_arguments(nodes: int, endpoint: str, name: str) -> list[str]:
-    """Where the agents of a job find each other, and what they call it."""
+    """Arguments for how the agents of a job find each other, and its name."""
     if nodes == 1:
         return ["--standalone"]
     return [
@@ -58,7 +58,7 @@ def rendezvous_arguments(nodes: int, endpoint: str, name: str) -> list[str]:
 
 
 def process_arguments(job: Job) -> list[str]:
-    """How many each agent starts, and of what; the stage and its arguments follow."""
+    """Arguments for the number and module of an agent's processes; the stage and its arguments follow."""
     return [
         f"--nproc-per-node={job.devices}",
         f"--max-restarts={job.restarts}",

@@ -1,6 +1,6 @@
 """Writes the batch script of a job for SLURM, and submits it.
 
-A job that runs out of time is told so, writes a checkpoint, and queues itself again: a training may
+A job that runs out of time receives a signal, writes a checkpoint, and requeues itself: a training may
 take longer than any one job is allowed to.
 """
 

@@ -1,7 +1,7 @@
 """Reads the job to start: the stage's own settings, how many devices, and the runs of a sweep.
 
-The stage's arguments go through its own parser here, so that a mistake in them is told before
-anything waits in a queue.
+The stage's arguments go through its own parser here, so that a mistake in them is reported
+before anything waits in a queue.
 """
 
 import re
@@ -134,7 +134,7 @@ def _positive(name: str, value: int) -> int:
 
 
 def _sweep(array: str, arguments: list[str], output: str, trainers: list[str]) -> list[list[str]]:
-    """The arguments of each run, what is its own last, where it overrules the rest."""
+    """The arguments of each run; its own come last, so that they override the shared ones."""
     if array.isdecimal():
         if not trainers:
             raise VitrineError("--array as a number of seeds needs a stage that trains.")

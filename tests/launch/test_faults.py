@@ -109,7 +109,7 @@ def test_only_a_resumable_run_exits_with_the_resumable_status(
     stop.received = signal.Signals[asked]
     stopped = stop.stopped(trainer, 8, written)  # type: ignore[arg-type]
     assert stopped.code == code
-    assert ("goes on from there" in str(stopped)) == written
+    assert ("resumes from there" in str(stopped)) == written
 
 
 def test_a_signal_to_one_rank_ends_all_after_the_same_step(tmp_path: Path) -> None:
