@@ -40,7 +40,7 @@ def did_you_mean(value: str, known: Iterable[str]) -> str:
     `known` may be long (a catalog's ids); only its first 20,000 names are compared.
     """
     names = [str(name) for name in islice(known, SEARCHED)]
-    # Ids such as "17" and "171" differ in one sign of two: the default cutoff is kept.
+    # Ids such as "17" and "171" differ in one character of two, so the default cutoff is used.
     close = get_close_matches(str(value), names, n=3)
     if close:
         return " Did you mean " + " or ".join(repr(name) for name in close) + "?"

@@ -1,7 +1,7 @@
-"""Memory of the process: releases pages that only mirror a file, and measures the peak.
+"""Memory of the process: releases pages of memory-mapped files, and measures the peak.
 
-Such pages come back from the file when they are read again. Pages of a memory map count as the
-process's memory once they were touched: after one pass over a catalog of millions, all of it would.
+Pages of a memory map count as the process's memory once they are read: after one pass over a large catalog
+the whole file would. Released pages are read from the file again when they are needed.
 """
 
 import ctypes
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 
 def release_pages(array: NDArray[Any]) -> None:
-    """Of a memory-mapped array; any other is left alone."""
+    """Releases the pages of a memory-mapped array; a no-op for any other array."""
     base: Any = array
     while base is not None and not isinstance(base, mmap.mmap):
         base = (
@@ -28,14 +28,14 @@ def release_pages(array: NDArray[Any]) -> None:
 
 
 def release_buffers(array: pa.Array) -> None:
-    """Of an Arrow array that lies in a memory-mapped file."""
+    """Releases the pages of an Arrow array in a memory-mapped file."""
     for buffer in array.buffers():
         if buffer is not None and not buffer.is_mutable and buffer.size > mmap.PAGESIZE:
             _advise(buffer.address, buffer.size)
 
 
 PAGEOUT = 21
-"""Linux's MADV_PAGEOUT: unlike MADV_DONTNEED it never loses what is not in a file."""
+"""Linux's MADV_PAGEOUT: unlike MADV_DONTNEED it never discards data that is not in a file."""
 
 
 def _advise(address: int, size: int) -> None:
@@ -46,12 +46,12 @@ def _advise(address: int, size: int) -> None:
     try:
         libc = ctypes.CDLL(None)
         libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), PAGEOUT)
-    except (OSError, AttributeError):  # another system: the pages stay, and nothing is lost
+    except (OSError, AttributeError):  # not Linux: the pages stay in memory
         return
 
 
 class PeakMemory:
-    """The most memory this process came to hold since a moment, beyond what it held then."""
+    """Measures the peak memory of this process since its creation, beyond the memory at that time."""
 
     def __init__(self) -> None:
         try:
@@ -62,14 +62,14 @@ class PeakMemory:
 
     @property
     def mib(self) -> float | None:
-        """To a tenth; None where the system does not tell (other than Linux)."""
+        """The peak in MiB, rounded to a tenth; None on systems other than Linux."""
         if self.before is None:
             return None
         return round(max(0.0, _status("VmHWM") - self.before) / 1024, 1)
 
 
 def _status(name: str) -> float:
-    """kB, from the process's status file."""
+    """A value in kB of the process's status file."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(name + ":"):
             return float(line.split()[1])

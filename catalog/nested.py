@@ -1,4 +1,4 @@
-"""Nested mappings, such as settings in sections, as flat ones with dotted names."""
+"""Flattens nested mappings, such as settings in sections, to dotted names."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Shows progress of long work: a progress bar in a terminal, a line now and then elsewhere.
+"""Shows progress of long work: a progress bar in a terminal, periodic lines elsewhere.
 
 Knows nothing about training, and imports no torch.
 """
@@ -19,7 +19,7 @@ LISTENERS: list[Callable[[], None]] = []
 
 
 class ProgressDisplay:
-    """Steps of a known number, on standard error; begins on creation, ends with `close`."""
+    """Shows the progress of a known number of steps on standard error, from creation until `close`."""
 
     def __init__(
         self,
@@ -29,7 +29,7 @@ class ProgressDisplay:
         console: Console | None = None,
         transient: bool = False,
     ) -> None:
-        """`transient`: the bar goes when it is full."""
+        """`transient`: the bar is removed when it is full."""
         self.title, self.total, self.first = title, total, done
         self.started = self.shown = time.monotonic()
         self.console = console or Console(stderr=True)
@@ -43,16 +43,16 @@ class ProgressDisplay:
 
     @property
     def seconds(self) -> float:
-        """Since it began."""
+        """Seconds since creation."""
         return max(time.monotonic() - self.started, 1e-9)
 
     def is_due(self, step: int) -> bool:
-        """Whether `show` should be called now; what it shows may be costly to find out."""
+        """Whether `show` should be called now, since its figures may be expensive to compute."""
         pause = SECONDS_BETWEEN_REFRESHES if self.bar else SECONDS_BETWEEN_LINES
         return step >= self.total or time.monotonic() - self.shown >= pause
 
     def show(self, step: int, *figures: str) -> None:
-        """The step and the figures, with the time left."""
+        """Shows the step, the figures and the estimated time left."""
         self.shown = time.monotonic()
         parts = [*figures]
         if step >= self.total:

@@ -86,7 +86,7 @@ def check_fractions(config: SplitConfig) -> None:
 
 
 Assignment = tuple[NDArray[np.int8], NDArray[np.int64]]
-"""Each interaction's subset, and its place within the user's subset: (num_interactions,) each."""
+"""Each interaction's subset, and its position within the user's subset: (num_interactions,) each."""
 
 
 def _random(catalog: Catalog, users: NDArray[np.int64], config: SplitConfig) -> Assignment:

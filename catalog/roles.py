@@ -85,7 +85,7 @@ ITEM_ROLES: dict[str, Sequence[str]] = {
     ],
     "price": ["price", "cost", "amount"],
 }
-"""Role of an item's column → names it is known by, the likeliest first."""
+"""Role of an item's column → usual names of the column, the most likely first."""
 INTERACTION_ROLES: dict[str, Sequence[str]] = {
     "user_id": [
         "user_id",
@@ -122,13 +122,13 @@ INTERACTION_ROLES: dict[str, Sequence[str]] = {
     "review": ["review", "review_text", "review_body", "comment"],
     "split": ["split"],
 }
-"""Role of an interaction's column → names it is known by, the likeliest first."""
+"""Role of an interaction's column → usual names of the column, the most likely first."""
 ORDER_NAMES = {"position", "order", "step", "sequence"}
-"""Time columns of these names count each user's own items; they are no timestamps."""
+"""Names of time columns that number each user's items instead of holding timestamps."""
 NEEDED = {"item_id", "user_id"}
 
 Roles = dict[str, Any]
-"""Role → column; `text` → list of columns. A role that no column plays is absent."""
+"""Role → column; `text` → list of columns. A role without column is absent."""
 
 
 def resolve_roles(
@@ -136,8 +136,8 @@ def resolve_roles(
 ) -> tuple[Roles, Roles]:
     """The items' roles and the interactions' roles.
 
-    Each dict of `overrides` beats those before it and the guess; a role set to None has no column.
-    Raises VitrineError for an unknown role, a column that is not there, and a missing id column.
+    Each dict of `overrides` takes precedence over those before it and over the guess; a role set to None
+    has no column. Raises VitrineError for an unknown role, an unknown column, and a missing id column.
     """
     chosen: Roles = {}
     for roles in overrides:
@@ -199,14 +199,14 @@ def _assign(
                 f"{table} has no column that looks like {role} among {', '.join(columns)}; "
                 f"name it with roles: {{{role}: <column>}}."
             )
-    # Without a description the category is the only word beside the title.
+    # Without a description the category is the only text beside the title.
     if table == "items" and "text" not in assigned and "text" not in chosen:
         assigned["text"] = [assigned["category"]] if "category" in assigned else []
     return assigned
 
 
 def _is_elsewhere(role: str, column: Any, columns: Sequence[str]) -> bool:
-    """The two tables may call the item's id differently; one overrule names it in one of them."""
+    """Whether an overridden id column belongs to the other table, which may name the item's id otherwise."""
     return role == "item_id" and column not in columns
 
 

@@ -35,7 +35,7 @@ class Targets:
     positions: NDArray[np.int32]
     """(num_targets,): position in the user's own history."""
     visible_lengths: NDArray[np.int32] | None = None
-    """(num_targets,): `history_lengths`, where interactions between history and target must stay unseen."""
+    """(num_targets,): `history_lengths`, if interactions between history and target must not be read."""
     repeats: str = "drop"
     """Whether items of the history are candidates; see `SplitConfig.repeats`."""
 
@@ -284,9 +284,9 @@ def _targets(chosen: NDArray[np.bool_], positions: NDArray[np.int64]) -> Targets
 
 
 def without_test_targets(catalog: Catalog, split: Split) -> tuple[Catalog, Split]:
-    """The catalog and the split without test targets, and without all interactions after them.
+    """The catalog and the split without test targets and the interactions after them.
 
-    A hyperparameter search is given these, so that it cannot see the test targets.
+    A hyperparameter search uses these, so that it cannot read the test targets.
     """
     interactions = catalog.interactions
     ends = np.diff(interactions.offsets).astype(np.int32)

@@ -1,6 +1,6 @@
 """Reads and writes YAML by the core schema of YAML 1.2, where `no` is text and `1e-12` a number.
 
-PyYAML follows YAML 1.1 and lets the last of two equal keys win; a setting would be lost unseen.
+PyYAML follows YAML 1.1, and silently ignores the first of two equal keys.
 """
 
 import re
@@ -51,8 +51,8 @@ def parse_yaml(text: str, where: str, as_texts: bool = False) -> Any:
 
 
 def dump_yaml(documents: Iterable[Any]) -> str:
-    """YAML documents that readers of YAML 1.1 and of 1.2 take for the same: what either of them would
-    read as a number, or as true or false, is quoted."""
+    """YAML text with the same meaning in YAML 1.1 and 1.2: texts that either would read as a number, or as
+    true or false, are quoted."""
     return yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False)
 
 
@@ -88,7 +88,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _TextLoader(_Loader):
-    """Takes every scalar for a text."""
+    """Reads every scalar as text."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 – PyYAML's own way
 

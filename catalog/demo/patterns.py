@@ -1,4 +1,4 @@
-"""Repeats of the motifs and grains of the materials, as masks to paint through."""
+"""Repeats of the motifs and textures of the materials, as masks for painting."""
 
 from functools import cache
 
@@ -17,7 +17,7 @@ REPEATS = 5
 
 @cache
 def motif_mask(motif: str) -> Image.Image:
-    """Where the motif is (255) and is not (0), mode L, 320 × 320 drawn pixels."""
+    """The mask of a motif, 255 inside and 0 outside: mode L, 320 × 320 drawn pixels."""
     return Image.fromarray(np.tile(motif_tile(motif), (REPEATS, REPEATS)))
 
 
@@ -74,7 +74,7 @@ def _stamp(figures: list[list[Point]]) -> NDArray[np.uint8]:
 
 @cache
 def texture_masks(material: str, size: int) -> tuple[Image.Image, Image.Image]:
-    """How strongly the material's grain lightens and darkens each place; (size, size), mode L."""
+    """Masks by which the material's texture lightens and darkens each pixel: (size, size), mode L."""
     across, down = np.meshgrid(np.arange(size), np.arange(size))
     nothing = np.zeros((size, size), np.int64)
     rng = RandomStream(0, f"texture/{material}")

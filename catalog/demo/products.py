@@ -1,4 +1,4 @@
-"""What every kind of product looks like: its parts, from the back to the front."""
+"""The shapes of every kind of product: its parts, from back to front."""
 
 from catalog.demo.shapes import Part, Point, ellipse, leaf, line, mirrored, rectangle, smooth
 

@@ -11,28 +11,28 @@ Choice = TypeVar("Choice")
 
 
 class RandomStream:
-    """A random stream for each (seed, purpose), so that one more draw in one leaves the others as they are.
+    """A random stream for each (seed, purpose), so that another draw from one does not change the others.
 
-    Only raw bits are taken from Python's Mersenne twister: its derived draws, and NumPy's, may
-    change between versions.
+    Only raw bits of Python's Mersenne twister are used: derived draws, and NumPy's, may change between
+    versions.
     """
 
     def __init__(self, seed: int, purpose: str) -> None:
         self._bits = random.Random(f"{seed}/{purpose}").getrandbits
 
     def below(self, limit: int) -> int:
-        """0 … limit - 1, each as likely."""
+        """A uniform integer from 0 to limit - 1."""
         return self._bits(64) % limit
 
     def between(self, low: int, high: int) -> int:
-        """low … high, both included."""
+        """A uniform integer from low to high, both included."""
         return low + self.below(high - low + 1)
 
     def one_of(self, choices: Sequence[Choice]) -> Choice:
         return choices[self.below(len(choices))]
 
     def some_of(self, choices: Sequence[Choice], count: int) -> list[Choice]:
-        """`count` different ones, in random order."""
+        """`count` distinct choices in random order."""
         return self.shuffled(choices)[:count]
 
     def shuffled(self, choices: Sequence[Choice]) -> list[Choice]:
@@ -46,6 +46,6 @@ class RandomStream:
         return self.below(100) < percent
 
     def weighted(self, weights: NDArray[np.int64]) -> int:
-        """An index, as likely as its integer weight says; `weights` (n,), sum above 0."""
+        """An index with probability proportional to its integer weight; `weights` (n,), sum above 0."""
         reached = np.cumsum(weights)
         return int(np.searchsorted(reached, self.below(int(reached[-1])), side="right"))

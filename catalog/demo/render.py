@@ -1,7 +1,7 @@
 """Renders the image of one item: a product with its motif and material, its shadow and background.
 
-Everything is drawn four times too large from polygons with whole coordinates, then reduced by an
-integer box filter, so that a picture is the same on every machine.
+Everything is drawn at four times the size from polygons with integer coordinates, then reduced by an integer
+box filter, so that an image is the same on every machine.
 """
 
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ BLACK: Colour = (0, 0, 0)
 
 @dataclass(frozen=True)
 class Pose:
-    """Where and how large a product stands; lengths in drawn pixels."""
+    """Position, size and tilt of a product; lengths in drawn pixels."""
 
     size: int
     centre: tuple[int, int]
@@ -41,7 +41,7 @@ class Pose:
     """64 times the tangent of half the angle, clockwise."""
 
     def place(self, point: Point) -> tuple[int, int]:
-        """From a product's box of 100 by 100 to the canvas, turned about the middle of the box."""
+        """Maps a point of a product's box of 100 by 100 to the canvas, rotated about the box's centre."""
         t = self.tilt / 64
         cosine, sine = (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)
         x, y = ((value - 50) * self.size / 100 for value in point)
@@ -67,7 +67,7 @@ def render_item(item: Item, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.bo
 
 
 def _tones(item: Item, rng: RandomStream) -> dict[str, Colour]:
-    """The palette's tones, a little lighter or darker from one item to the next."""
+    """The palette's tones, slightly lighter or darker for each item."""
     palette = PALETTES[item.palette]
     ground = _towards(palette.ground, WHITE, rng.below(12))
     shade = rng.between(-9, 9)
@@ -115,7 +115,7 @@ def _ground(item: Item, tones: dict[str, Colour], rng: RandomStream) -> Image.Im
 
 
 def _motif_at(motif: str, rng: RandomStream) -> Image.Image:
-    """The motif over a whole canvas, beginning anywhere in its repeat."""
+    """The motif over a whole canvas, at a random shift of its repeat."""
     left, top = rng.below(TILE), rng.below(TILE)
     return motif_mask(motif).crop((left, top, left + CANVAS, top + CANVAS))
 
@@ -147,7 +147,7 @@ def _product(
 
 
 def _paint(layer: Image.Image, colour: Colour, mask: Image.Image) -> None:
-    """Pastes where the mask is not empty; most of a canvas usually is."""
+    """Pastes a colour inside the bounding box of the mask, since most of a canvas is usually empty."""
     box = mask.getbbox()
     if box:
         layer.paste(colour, box, mask.crop(box))
@@ -181,7 +181,7 @@ def _darken(canvas: Image.Image, small: Image.Image, tone: Colour, percent: int)
 
 @cache
 def _fall_of_light(strength: int) -> Image.Image:
-    """How much darker each place is, from 0 at the upper left to `strength` (of 255) opposite."""
+    """A mask that darkens from 0 at the upper left to `strength` (of 255) at the lower right."""
     steps = np.arange(CANVAS)
     falling = (steps[None, :] * 2 + steps[:, None]) * strength // (3 * CANVAS)
     return Image.fromarray(falling.astype(np.uint8))

@@ -1,7 +1,7 @@
-"""Outlines of plain figures as point lists; only arithmetic that is exact on every machine.
+"""Outlines of simple figures as point lists, computed with arithmetic that is exact on every machine.
 
-Coordinates are in a product's own box, 0 … 100 to the right and down. Circles and turns come from
-rational points of the unit circle, curves from corner cutting: no sine decides a pixel.
+Coordinates are in a product's own box, 0 … 100 to the right and down. Circles and rotations use rational
+points of the unit circle, curves use corner cutting; no trigonometric function is called.
 """
 
 from collections.abc import Sequence
@@ -15,13 +15,13 @@ Tone = Literal["main", "accent", "deep", "light", "glint", "flame", "hole"]
 
 @dataclass(frozen=True)
 class Part:
-    """One figure of a product; later parts lie on earlier ones."""
+    """One figure of a product; later parts cover earlier ones."""
 
     tone: Tone
-    """Which tone of the palette; `hole` shows what lies behind the product."""
+    """The palette's tone; `hole` shows the background."""
     points: Sequence[Point]
     patterned: bool = False
-    """Carries the motif."""
+    """Whether it carries the motif."""
 
 
 def _circle(steps: int) -> list[Point]:
@@ -40,7 +40,7 @@ CIRCLE = _circle(10)
 
 
 def ellipse(x: float, y: float, wide: float, high: float) -> list[Point]:
-    """Centre and the two radii."""
+    """An ellipse by its centre and two radii."""
     return [(x + wide * a, y + high * b) for a, b in CIRCLE]
 
 
@@ -58,7 +58,7 @@ def rectangle(
 
 
 def smooth(*points: Point, times: int = 3) -> list[Point]:
-    """A closed outline with its corners cut again and again (Chaikin, 1974)."""
+    """A closed outline smoothed by repeated corner cutting (Chaikin, 1974)."""
     outline = list(points)
     for _ in range(times):
         cut = []
@@ -76,7 +76,7 @@ def line(start: Point, end: Point, width: float) -> list[Point]:
 
 
 def mirrored(points: Sequence[Point]) -> list[Point]:
-    """Left and right changed places, so that a pair or a sleeve is drawn once."""
+    """The points mirrored left to right, so that a pair or a sleeve is defined once."""
     return [(100 - x, y) for x, y in points]
 
 

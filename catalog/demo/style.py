@@ -9,15 +9,15 @@ Colour = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Palette:
-    """Three tones of one hue family; the families lie far enough apart to survive a blur."""
+    """Three tones of one hue; hues of palettes differ enough to be distinguishable after a blur."""
 
     name: str
     ground: Colour
-    """What the product stands before."""
+    """Colour of the background."""
     main: Colour
-    """What the product is painted in."""
+    """Colour of the product."""
     accent: Colour
-    """Its pattern, trim and details."""
+    """Colour of its pattern, trim and details."""
 
 
 PALETTES = (
@@ -34,9 +34,9 @@ MOTIFS = ("stripes", "dots", "checks", "waves", "leaves", "plain")
 MATERIALS = ("linen", "wool", "leather", "velvet", "oak", "brass")
 MOODS = ("calm", "playful", "rustic", "elegant", "retro", "modern")
 BANDS = ("low", "middle", "high")
-"""How an item's price compares with others of its category."""
+"""Price bands: an item's price relative to others of its category."""
 ASPECTS = ("colour", "pattern", "material", "mood", "shape", "price")
-"""What a user may look at first when choosing."""
+"""Aspects, one of which a user cares about most."""
 
 CATEGORIES: dict[str, Sequence[str]] = {
     "home": (

@@ -112,11 +112,11 @@ PRICE_WORDS = {
     "high": ("worth paying extra for", "expensive but worth every cent", "a luxury i saved for"),
 }
 PAIRS = {"boots", "trousers", "socks", "mittens"}
-"""Categories that come in twos: "a pair of boots", but "striped boots"."""
+"""Categories whose products are pairs: "a pair of boots", but "striped boots"."""
 
 
 def write_title_and_description(item: Item, seed: int) -> tuple[str, str]:
-    """What the shop says about an item; never a word that contradicts its picture."""
+    """The title and description of an item, consistent with its image."""
     rng = RandomStream(seed, f"words/{item.item_id}")
     title = _fill(rng.one_of(TITLES[item.domain]), item, rng)
     opening = _fill(rng.one_of(OPENINGS[item.domain]), item, rng)
@@ -124,12 +124,12 @@ def write_title_and_description(item: Item, seed: int) -> tuple[str, str]:
 
 
 def write_review(item: Item, aspect: int, rng: RandomStream) -> str:
-    """What a buyer who cares about this aspect says of an item: the item's true value of it."""
+    """A review of an item by a user who cares about this aspect: it names the item's true value of it."""
     return _fill(rng.one_of(REVIEWS[ASPECTS[aspect]]), item, rng)
 
 
 def value_words(item: Item, aspect: int) -> tuple[str, ...]:
-    """The words of which a review about this aspect of the item holds one."""
+    """The words for the item's value of this aspect; a review about the aspect contains one of them."""
     match ASPECTS[aspect]:
         case "colour":
             return PALETTE_WORDS[PALETTES[item.palette].name]

@@ -22,14 +22,14 @@ START = 1_672_531_200
 DAY = 86_400
 DAYS = 730
 LATE_DAY = 643
-"""From here on (the last 12 % of the time) the items appear that are new at test time."""
+"""First day (of the last 12 % of the time) on which items appear that are cold at test time."""
 FRESH_DAYS = 60
-"""How long an item counts as new to buyers."""
+"""Days for which an item counts as new."""
 
 LIKED = {"palette": 20, "motif": 3, "material": 3, "mood": 3, "category": 7, "band": 2}
-"""Factor on the weight of an item that matches the user's taste, in an aspect they care little for."""
+"""Aspect → factor on the weight of an item that matches the user's taste, if it is not their main aspect."""
 CRAVED = {"palette": 120, "motif": 40, "material": 40, "mood": 40, "category": 60, "band": 40}
-"""The same in the one aspect that the user cares about most."""
+"""Aspect → the factor if it is the one aspect that the user cares about most."""
 ASPECT_TRAITS = dict(
     zip(ASPECTS, ("palette", "motif", "material", "mood", "category", "band"), strict=True)
 )
@@ -54,7 +54,7 @@ class Item:
     release: int
     """Day on which it appears in the shop."""
     popularity: int
-    """Weight that every user gives it, whatever their taste."""
+    """Weight of the item for all users, whatever their taste."""
     has_picture: bool
     has_text: bool
 
@@ -74,9 +74,9 @@ class User:
     mood: int
     band: int
     aspect: int
-    """What they look at first, an index into ASPECTS."""
+    """The aspect they care about most, an index into ASPECTS."""
     categories: dict[str, list[int]]
-    """Domain → 2 or 3 liked categories, the dearest first."""
+    """Domain → 2 or 3 preferred categories, the favourite first."""
 
     def palette_on(self, day: int) -> int:
         return self.late_palette if day >= self.drift_day else self.palette
@@ -151,7 +151,7 @@ def make_items(seed: int, domain: str, num_items: int) -> list[Item]:
 
 
 def _release_days(rng: RandomStream, num_items: int) -> list[int]:
-    """(num_items,): more than half are there from the start, one in eight comes at the very end."""
+    """Release days (num_items,): more than half on the first day, one in eight near the end."""
     late = -(-num_items // 8)
     early = num_items * 55 // 100
     days = [0] * early
@@ -161,7 +161,7 @@ def _release_days(rng: RandomStream, num_items: int) -> list[int]:
 
 
 def _price(rng: RandomStream, category: int, band: int) -> float:
-    """Euros; a category's cheap, middling and dear items never overlap."""
+    """A price in euros; the price bands of a category never overlap."""
     typical = 18 + 11 * ((5 * category) % 12)
     percent = rng.between(*((55, 80), (100, 125), (165, 230))[band])
     return (typical * percent // 100 * 100 + 90) / 100
@@ -181,7 +181,7 @@ def make_purchases(seed: int, domain: str, users: list[User], items: list[Item])
 
 
 class _Shop:
-    """A shop's items as columns, so that a buyer's weights are a few array operations."""
+    """A shop's items as columns, so that a user's weights need only a few array operations."""
 
     def __init__(self, items: list[Item]) -> None:
         self.domain = items[0].domain
@@ -191,7 +191,7 @@ class _Shop:
         }
 
     def weights(self, user: User, palette: int) -> NDArray[np.int64]:
-        """(num_items,): the weight of every item for a user with this palette in mind."""
+        """The weight of every item for a user who prefers this palette: (num_items,)."""
         craved = ASPECT_TRAITS[ASPECTS[user.aspect]]
         weights = self.columns["popularity"].copy()
         for trait in ("motif", "material", "mood", "band"):
@@ -207,7 +207,7 @@ class _Shop:
 
 
 def _make_history(rng: RandomStream, row: int, user: User, shop: _Shop) -> list[Purchase]:
-    # Two throws make a hill: 6 … 20 purchases, 11 or so on average.
+    # The sum of two draws is peaked at 11: 6 … 16 purchases, and 14 … 20 for one user in ten.
     count = 6 + rng.below(7) + rng.below(5)
     if rng.chance(10):
         count = rng.between(14, 20)
@@ -220,7 +220,7 @@ def _make_history(rng: RandomStream, row: int, user: User, shop: _Shop) -> list[
     purchases = []
     for time in times:
         day = (time - START) // DAY
-        # What is there from the first day on is never news.
+        # Items of the first day never count as new.
         fresh = (release > day - FRESH_DAYS) & (release > 0)
         now = weights[user.palette_on(day)] * kept * (release <= day)
         item = rng.weighted(now * np.where(fresh, FRESHNESS, 1))

@@ -1,4 +1,4 @@
-"""Where catalogs come from: a new layout is one file here and one line in `SOURCES`."""
+"""Readers of catalog layouts, by name. A new layout: one file here, one line in `SOURCES`."""
 
 from collections.abc import Callable
 

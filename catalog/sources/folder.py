@@ -16,7 +16,7 @@ from catalog.yaml_files import read_yaml
 SUFFIXES = ("parquet", "jsonl", "csv", "tsv")
 SETTINGS_FILE = "catalog.yaml"
 BLOCK = 1 << 24
-"""Bytes read at once; the longest row must fit. JSON gets its types from the first."""
+"""Bytes per block; the longest row must fit. Types of JSON columns are inferred from the first block."""
 
 
 def folder_tables(config: CatalogConfig) -> RawTables:
@@ -43,7 +43,7 @@ def folder_tables(config: CatalogConfig) -> RawTables:
 
 
 def _find_interactions(folder: Path) -> dict[str, Path]:
-    """One file under "", or a file for each part."""
+    """The files of interactions: {"": file}, or part → file for a given split."""
     split = {
         part: find_table(folder, f"interactions.{part}")
         for part in ("train", "validation", "test")
@@ -66,7 +66,7 @@ def _find_interactions(folder: Path) -> dict[str, Path]:
 
 
 def _read_interactions(files: dict[str, Path]) -> pa.Table:
-    """Of parts in several files one table, with the part in a column `split`."""
+    """One table of all files; the parts of a given split are named in a column `split`."""
     tables = []
     for part, path in files.items():
         table = read_table(path)
@@ -84,7 +84,7 @@ def _read_interactions(files: dict[str, Path]) -> pa.Table:
 
 
 def existing_folder(path: str) -> Path:
-    """The absolute folder `path` names; VitrineError where it is empty, missing or a file."""
+    """The absolute path of a folder; VitrineError if it is empty, missing or a file."""
     if not path:
         raise VitrineError(
             "catalog.path is empty; name the folder that holds items and interactions."
@@ -102,7 +102,7 @@ def existing_folder(path: str) -> Path:
 
 
 def find_table(folder: Path, stem: str) -> Path:
-    """The one file `<stem>.parquet|jsonl|csv|tsv` in the folder."""
+    """Path of the only file `<stem>.parquet|jsonl|csv|tsv` in the folder."""
     found = [path for suffix in SUFFIXES if (path := folder / f"{stem}.{suffix}").is_file()]
     if not found:
         raise VitrineError(
@@ -116,7 +116,7 @@ def find_table(folder: Path, stem: str) -> Path:
 
 
 def read_table(path: Path) -> pa.Table:
-    """Any of the four formats. Columns of csv and tsv come as text, so leading zeros survive."""
+    """Reads a table in any of the four formats; csv and tsv columns as text, to preserve leading zeros."""
     if path.stat().st_size == 0:
         raise VitrineError(f"{path} is empty; it needs a header and at least one row.")
     try:
@@ -140,7 +140,7 @@ LONE_SURROGATE = re.compile(
 
 
 def _read_jsonl(path: Path) -> pa.Table:
-    """Half a surrogate pair, which no text may hold, is read as U+FFFD."""
+    """Reads a jsonl file; a lone surrogate, which is invalid in text, becomes U+FFFD."""
     options = json.ReadOptions(block_size=BLOCK)
     try:
         return json.read_json(path, read_options=options)
@@ -160,7 +160,7 @@ def read_delimited(
     quoted: bool = True,
     encoding: str = "utf8",
 ) -> pa.Table:
-    """A delimited file with every column as text; `names` where the file has no header row."""
+    """Reads a delimited file with every column as text; `names` if the file has no header row."""
     parse = csv.ParseOptions(
         delimiter=delimiter, quote_char='"' if quoted else False, newlines_in_values=quoted
     )
@@ -177,7 +177,7 @@ def read_delimited(
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The roles a folder's catalog.yaml names."""
+    """The roles in a folder's catalog.yaml."""
     settings = read_yaml(path) or {}
     if not isinstance(settings, dict):
         raise VitrineError(f"{path} must hold `roles:` and below it role: column.")

@@ -1,4 +1,4 @@
-"""Reads GroupLens' ml-100k layout, with descriptions and posters of movies where there are any."""
+"""Reads GroupLens' ml-100k layout, and descriptions and posters of movies if present."""
 
 # pyright: reportAttributeAccessIssue=false
 # pyarrow makes the functions of its compute module when it is imported; no checker sees them.
@@ -79,7 +79,7 @@ def _read_movies(folder: Path) -> pa.Table:
 
 
 def _describe(movies: pa.Table, path: Path) -> pa.Table:
-    """Adds metadata.jsonl's columns by movie id, and from overview and plot the column `words`."""
+    """Adds metadata.jsonl's columns by movie id, and the column `words` (the overview, else the plot)."""
     if not path.is_file():
         return movies.append_column("words", pa.nulls(movies.num_rows, pa.string()))
     about = read_table(path)
