@@ -1,4 +1,4 @@
-"""Carries records over a renaming: code was renamed and moved, and the golden runs give the same bits.
+"""Keeps records fresh over a pure renaming of code, if the golden runs give the same bits.
 
 python -m benchmarks.carry BASE                             # BASE: the commit before the renaming
 python -m benchmarks.carry BASE --moved a.py=a.py,b.py      # a.py was split into a.py and b.py

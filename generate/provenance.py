@@ -1,8 +1,8 @@
 """Provenance of generated images: metadata and a signature inside the file, and their verification.
 
-The signature (Ed25519) covers every byte of the file but its own. It lies in a chunk of its own in a PNG, in
-a segment of its own in a JPEG, beside the public key; both formats let readers skip what they do not know.
-The signing key lies in a file (`VITRINE_KEY`) that is created at first use.
+The signature (Ed25519) covers every byte of the file but its own. It is stored with the public key in a
+private chunk of a PNG, or in an application segment of a JPEG, which other readers skip. The signing key
+is in a file (`VITRINE_KEY`) that is created at first use.
 
 `signed_png` and `signed_jpeg` are the only functions that encode a generated image as a file
 (`tests/generate/test_one_way_out.py` searches the source for others).

@@ -1,9 +1,9 @@
 """Pseudonyms of users in generated output (HMAC of the user id), and the keys behind them.
 
 A pseudonym is the same for one user under one key, and cannot be traced to the user without the key. The
-keys lie in a file of their own (`VITRINE_USER_KEY`), created at first use: one on each line, 64 hexadecimal
-digits, the one in use first. Retired keys stay below it (key rotation), so that `vitrine forget` finds what
-was generated under them. They are independent of the key that signs images: either may change alone.
+keys are in a file (`VITRINE_USER_KEY`), created at first use: one on each line, 64 hexadecimal digits, the
+one in use first. Retired keys stay below it (key rotation), so that `vitrine forget` finds what was
+generated with them. They are independent of the key that signs images: either may change alone.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ class UserKey:
 
     @property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that identify the key and do not reveal it."""
+        """Identifier of the key, 16 hexadecimal digits, which does not reveal it."""
         return hashlib.sha256(b"vitrine user key" + self.secret).hexdigest()[:16]
 
     def pseudonym(self, user: str) -> str:
@@ -57,7 +57,7 @@ def pseudonymize(user: str | None) -> str:
 def known_keys(files: Iterable[str | Path] = ()) -> list[UserKey]:
     """The key in use, those retired from it, and the keys in other files.
 
-    A file may also be the PEM of a signing key: earlier versions made pseudonyms from that.
+    A file may also be the PEM of a signing key, from which earlier versions derived the user key.
     """
     keys = list(_ring(key_file()))
     for file in map(Path, files):

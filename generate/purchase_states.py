@@ -1,7 +1,7 @@
-"""Compares the user state of a single purchase with the state of the user's other purchases.
+"""Samples user states of single purchases and of the users' other purchases; maps the first to the second.
 
-A generator may learn from the state of the purchase itself (`self_condition_prob`), provided it is moved
-to where states of histories lie (`PurchaseStates.match_moments`).
+A generator may be trained on the state of the purchase itself (`self_condition_prob`), if that is first moved
+and scaled to the distribution of states of histories (`PurchaseStates.match_moments`).
 """
 
 from dataclasses import dataclass

@@ -50,7 +50,7 @@ class Generators:
 def run_showcase(config: ShowcaseConfig, output: Path) -> Path:
     """Generates the gallery and the scores; returns the artifact's folder.
 
-    `showcase.json` holds `users` (pseudonyms, item rows, generated texts) and `scores`; the images lie
+    `showcase.json` holds `users` (pseudonyms, item rows, generated texts) and `scores`; the images are
     beside it, signed, as UUU-C-own.png, …-swapped.png, …-none.png. Where every image was rejected, the file
     is missing and `rejected` has the reason.
     """

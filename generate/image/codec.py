@@ -32,7 +32,7 @@ from generate.image.resolution_buckets import (
 
 @runtime_checkable  # diffusers checks the types of a pipeline's parts
 class Codec(Protocol):
-    """Images ↔ latents, each position of which stands for a square of pixels."""
+    """Encodes images as latents and back; each latent position represents a square of pixels."""
 
     @property
     def config(self) -> Mapping[str, Any]:

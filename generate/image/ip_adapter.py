@@ -1,7 +1,7 @@
 """IP-Adapter: a frozen pretrained diffusion model, conditioned on item and user by adapters.
 
-Beside every cross-attention of the base stands a second one over the condition tokens of item and user
-(decoupled cross-attention: Ye et al. 2023, IP-Adapter), whose output starts at zero; LoRA updates the
+Each cross-attention of the base gets a second one over the condition tokens of item and user (decoupled
+cross-attention: Ye et al. 2023, IP-Adapter), whose output is initialized to zero; LoRA updates the
 attention matrices. The base's noisy latents, alpha x + sigma ε with alpha² + sigma² = 1, equal those of
 flow matching up to a scale: x_t = z / (alpha + sigma) at t = sigma / (alpha + sigma). So solvers, guidance
 and the training loop apply unchanged.

@@ -170,7 +170,7 @@ class ImageSampler:
         return selection.best_of_n(sample, states, vectors, seeds)
 
     def item_pixels(self, item: int) -> tuple[NDArray[np.uint8], Mask]:
-        """The item's image (height, width, 3) as creative mode keeps it, and its foreground mask;
+        """The item's image (height, width, 3) at the size of creative mode, and its foreground mask;
         VitrineError without an image."""
         found = self._foreground(item)
         if found is None:

@@ -63,14 +63,14 @@ def _mean_over_cells(values: NDArray[np.floating], grid: tuple[int, int]) -> NDA
 
 
 def normalize(structures: NDArray[np.uint8]) -> Tensor:
-    """Structures as the denoiser takes them, float32 from -1 to 1; zeros stand for an absent condition."""
+    """Scales structures to the denoiser's input, float32 from -1 to 1; zeros mean a missing condition."""
     return torch.from_numpy(structures.astype(np.float32) / 127.5 - 1)
 
 
 def composite(
     image: NDArray[np.uint8], mask: NDArray[np.bool_], background: NDArray[np.uint8]
 ) -> NDArray[np.uint8]:
-    """The image's own pixels inside `mask`, those of `background` outside: uint8 (height, width, 3).
+    """Composites the image's pixels inside `mask` on `background`: uint8 (height, width, 3).
 
     `background` is a generated image that shows another item of the same outline. That item is removed
     by inpainting over the mask and a rim around it (Telea 2004), so that no rim of another colour is

@@ -1,14 +1,14 @@
 """Writing tasks: what can be written about an item for a user, as templates over catalog fields.
 
-A task is a YAML file: `description` says in one line what it writes, `templates` lists templates, of which
-the first whose fields are all known gives the text. The files beside this one come with Vitrine; any other
-is named by its path. A field is a column of the items' table, or
+A task is a YAML file: `description` is one line on what it writes; `templates` is a list, and the first
+template whose fields all have values gives the text. The files beside this one are built-in tasks; any other
+task is given by the path of its file. A field is a column of the items table, or
 
-    {title} {text} {category} {price}   by their roles; a long title is cut
+    {title} {text} {category} {price}   columns by role; a long title is truncated
     {sentence}                          the first sentence of the text
     {keywords}                          the values and words that distinguish the item
     {review}                            this user's review of it
-    {shared}                            those of the keywords that this user often buys
+    {shared}                            the keywords that are frequent in this user's history
 """
 
 import re
@@ -32,7 +32,7 @@ class Task:
     name: str
     description: str
     templates: tuple[str, ...]
-    """The preferred template first."""
+    """In order of preference."""
 
     @property
     def fields(self) -> set[str]:
@@ -45,7 +45,7 @@ class Task:
 
 
 def load_task(name: str) -> Task:
-    """A task that comes with Vitrine, by its name, or any other, by its file."""
+    """Loads a built-in task by its name, or any other task by the path of its YAML file."""
     shipped = {path.stem: path for path in sorted(HERE.glob("*.yaml"))}
     path = shipped.get(name) or Path(name)
     if path.suffix not in (".yaml", ".yml"):
@@ -62,7 +62,7 @@ def load_task(name: str) -> Task:
 
 
 def parse_task(name: str, content: object, source: object) -> Task:
-    """The task in a file's content; raises VitrineError, which names `source`, where it is invalid."""
+    """Parses a task from the content of a file; raises VitrineError that names `source` if it is invalid."""
     fault = ""
     templates: list[object] = []
     if (
@@ -98,6 +98,6 @@ def fields_of(template: str) -> list[str]:
 
 
 def fill(template: str, values: Mapping[str, str]) -> str:
-    """The template with its fields' values, by their whole names: a column may be called `made.in`."""
+    """Fills a template with values of its fields; field names may contain dots, such as `made.in`."""
     parts = Formatter().parse(template)
     return "".join(text + ("" if field is None else values[field]) for text, field, _, _ in parts)
