@@ -1,4 +1,4 @@
-"""Settings of pretraining, and of the trainer every stage shares; imports no torch."""
+"""Settings of pretraining, and of the trainer that all stages share; imports no torch."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -37,27 +37,27 @@ class TrainerConfig:
     )
     """Lightning's precision. Artifacts hold float32 in any case."""
     gradient_clip: NonNegativeFloat = 1.0
-    """Clip the gradient's global norm to this; 0 leaves it alone."""
+    """Clip the gradient's global norm to this value; 0: no clipping."""
     accumulate: PositiveInt = 1
-    """Batches summed before one optimiser step."""
+    """Batches whose gradients are accumulated for one optimizer step."""
     log_every: PositiveInt = 10
     """Steps between two points of the learning curves."""
     checkpoint_every: NonNegativeInt = 500
     """Steps between two checkpoints; a stopped run resumes from the newest. 0: no checkpoints."""
     checkpoint_keep: PositiveInt = 2
-    """Checkpoints that are kept: where the newest is damaged, a run resumes from the one before."""
+    """Number of newest checkpoints on disk; if the newest is damaged, a run resumes from the one before."""
     async_checkpoint: bool = False
     """Write checkpoints in the background while training continues; not under ZeRO."""
     hang_timeout: NonNegativeFloat = 300.0
-    """Seconds without any progress after which a run ends, naming the rank it waits for; 0: never."""
+    """Seconds without progress after which the watchdog ends a run and names the rank waited for; 0: never."""
     log_to: str = "csv,tensorboard"
-    """Where figures go, with commas between: csv, tensorboard, wandb, mlflow."""
+    """Loggers of metrics, comma-separated: csv, tensorboard, wandb, mlflow."""
     max_nonfinite_steps: PositiveInt = 10
-    """Steps in a row with a gradient that is not finite, after which the run ends; each one is skipped."""
+    """Consecutive steps with a non-finite gradient after which the run ends; each of them is skipped."""
     seed: Seed = 0
-    """Seed of weights, order and dropout."""
+    """Seed of initial weights, data order and dropout."""
     progress: bool = True
-    """Show a progress bar (or a line every few seconds where there is no terminal)."""
+    """Show a progress bar (without a terminal, a line every few seconds)."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,11 @@ class OptimizerConfig:
     learning_rate: PositiveFloat = 1e-3
     """Peak of the schedule."""
     weight_decay: NonNegativeFloat = 0.05
-    """AdamW's, on matrices only."""
+    """Weight decay of AdamW, on matrices only."""
     warmup_share: Fraction = 0.1
-    """Share of the steps with rising rate; cosine decay follows."""
+    """Share of the steps with linear warm-up of the learning rate; cosine decay follows."""
     layer_decay: FractionAboveZero = 1.0
-    """A tower's layers learn at this to the power of their distance from its top."""
+    """Layer-wise learning rate decay: factor per layer below a tower's top layer."""
     ema_decay: FractionBelowOne = 0.0
     """Decay of the exponential moving average (EMA) of the weights that the run ends with, such as 0.999;
     0: no EMA."""
@@ -82,21 +82,21 @@ class TowerConfig:
     config: dict[str, Any] = field(default_factory=dict)
     """A Hugging Face config as a mapping with `model_type`; used where `model` is empty."""
     frozen: bool = False
-    """Keep the tower's weights as they are."""
+    """Freeze the tower's weights."""
     lora_rank: NonNegativeInt = 0
-    """Train low-rank updates of this rank instead of the weights; merged into them at the end."""
+    """Rank of LoRA updates, trained instead of the weights and merged into them at the end; 0: none."""
     layer: int = -1
-    """Hidden state that is read: -1 the last one, 0 the embeddings, k what layer k gives."""
+    """Hidden state that is used: -1 the last one, 0 the embeddings, k the output of layer k."""
     pooling: Literal["mean", "cls", "last"] = "mean"
-    """One vector of many: their mean, the first one's, or the last one's (for decoders)."""
+    """Pooling over tokens: their mean, the first one (cls), or the last one (for decoders)."""
     max_tokens: PositiveInt = 48
-    """Text only: tokens kept of each item."""
+    """Text only: maximum number of tokens of an item; longer texts are truncated."""
     vocab_size: PositiveInt = 2048
     """Text only, from config: size of the tokenizer trained on the catalog."""
     length_groups: PositiveInt = 4
-    """Text only: groups of like length that go through the tower apart, each padded to its own."""
+    """Text only: groups of similar length that are encoded separately, each padded to its own length."""
     image_size: PositiveInt = 64
-    """Pictures and video only: pixels a side."""
+    """Images and video only: width and height in pixels."""
 
 
 Kind = Literal["text", "image", "audio", "video", "attributes", "features"]
@@ -105,16 +105,16 @@ Kind = Literal["text", "image", "audio", "video", "attributes", "features"]
 @dataclass(frozen=True)
 class ModalityConfig(TowerConfig):
     kind: Kind = "text"
-    """What it is; says how it is read (see pretrain/modalities)."""
+    """Kind of content, which determines how it is read (see pretrain/modalities)."""
     source: str = ""
-    """The items' column (attributes: several with commas between), or the features' file in the
-    catalog's folder."""
+    """The items' column (attributes: several, comma-separated), or the file of features in the catalog's
+    folder."""
     tower: str = ""
-    """Another modality whose tower reads this one too, such as `image` for a second picture."""
+    """Another modality whose tower also encodes this one, such as `image` for a second image."""
     frames: PositiveInt = 4
-    """Video only: frames, evenly spaced, each through the image tower."""
+    """Video only: number of evenly spaced frames, each encoded by the image tower."""
     seconds: PositiveFloat = 5.0
-    """Audio only: how much of the beginning is heard."""
+    """Audio only: seconds from the beginning that are encoded."""
 
 
 def _small_bert() -> TowerConfig:
@@ -146,13 +146,13 @@ def _small_vit() -> TowerConfig:
 @dataclass(frozen=True)
 class SequenceConfig:
     block: Literal["attention", "hstu"] = "attention"
-    """Its layers: SASRec's causal attention, or HSTU's."""
+    """Kind of layers: SASRec's causal attention, or HSTU."""
     layers: PositiveInt = 2
-    """How many of them."""
+    """Number of layers."""
     heads: PositiveInt = 4
-    """Attention heads of each."""
+    """Attention heads per layer."""
     dropout: FractionBelowOne = 0.1
-    """On the input and in each layer."""
+    """Dropout on the input and in each layer."""
     max_history: PositiveInt = 32
     """Latest items of a history that the sequence encoder reads."""
     mean_residual: bool = True
@@ -162,7 +162,7 @@ class SequenceConfig:
     model: str = ""
     """A Hugging Face decoder, by name or folder, in place of these layers (HLLM)."""
     decoder: dict[str, Any] = field(default_factory=dict)
-    """The same from a config, as a mapping with `model_type`, untrained."""
+    """Config of an untrained decoder instead of `model`, as a mapping with `model_type`."""
 
 
 @dataclass(frozen=True)
@@ -170,19 +170,19 @@ class EncoderConfig:
     width: PositiveInt = 128
     """Width d of item vectors and user states."""
     text: TowerConfig | None = field(default_factory=_small_bert)
-    """The text tower; null leaves text out."""
+    """The text tower; null: without text."""
     image: TowerConfig | None = field(default_factory=_small_vit)
-    """The image tower; null leaves pictures out."""
+    """The image tower; null: without images."""
     extra_modalities: dict[str, ModalityConfig] = field(default_factory=dict)
-    """Further modalities by name: sound, video, attributes, vectors made elsewhere, a second
-    picture, a title apart from the description."""
+    """Further modalities by name: audio, video, attributes, precomputed features, a second image, a title
+    separate from the description."""
     sequence: SequenceConfig = field(default_factory=SequenceConfig)
     """The causal sequence encoder over histories of item vectors."""
     modality_dropout: Fraction = 0.2
     """Probability that modality dropout hides one of an item's modalities while training."""
 
     def modalities(self) -> dict[str, ModalityConfig]:
-        """All of them by name, in the order the encoder keeps them in."""
+        """All modalities by name, in the encoder's order."""
         named = {"text": self.text, "image": self.image}
         return {
             **{
@@ -197,7 +197,7 @@ class EncoderConfig:
 @dataclass(frozen=True)
 class ObjectivesConfig:
     cross_modal: NonNegativeFloat = 1.0
-    """Weight of symmetric InfoNCE between an item's modalities, every two of them (CLIP)."""
+    """Weight of symmetric InfoNCE between all pairs of an item's modalities (CLIP)."""
     sigmoid: NonNegativeFloat = 0.0
     """Weight of the sigmoid loss over pairs of modalities (SigLIP)."""
     next_item: NonNegativeFloat = 1.0
@@ -221,14 +221,14 @@ class PretrainDataConfig:
     rows: PositiveInt = 12
     """Packed rows in one step on each device."""
     row_length: PositiveInt = 12
-    """Items in a row: stretches of several users' histories, packed side by side."""
+    """Items in a row: segments of several users' histories, packed (sequence packing)."""
     uniform_share: Fraction = 0.25
-    """Share of the rows filled with items drawn evenly, so that unpopular ones are read too."""
+    """Share of the rows filled with uniformly drawn items, so that unpopular ones are trained on, too."""
     edges_share: Fraction = 0.25
     """Share of the rows filled with linked items, where `objectives.edges` is used."""
     num_micro_batches: PositiveInt = 1
-    """Micro-batches in which a step's items go through the towers, each twice (gradient caching,
-    GradCache): less memory, about a third more time."""
+    """Micro-batches in which a step's items are encoded, each twice (gradient caching, GradCache): less
+    memory, about a third more time."""
     activation_checkpointing: bool = False
     """Recompute each layer of a tower in the backward pass (activation checkpointing, also called
     gradient checkpointing)."""
@@ -237,7 +237,7 @@ class PretrainDataConfig:
     held_out: Annotated[float, Bounds(0, 0.5)] = 0.02
     """Fraction of the items, at most 1,000, held out of every step for the retrieval report."""
     max_broken: Fraction = 0.01
-    """Where a larger share of what items name (pictures, …) cannot be read, training is refused."""
+    """Maximum share of items with broken media files (images, …); with more, training is refused."""
     workers: NonNegativeInt = 0
     """Loader processes."""
 
@@ -246,7 +246,7 @@ class PretrainDataConfig:
 class PretrainConfig:
     catalog: CatalogConfig = field(default_factory=CatalogConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
-    """Only the training part of each history is read."""
+    """The split of the histories, of which only the training part is read."""
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     objectives: ObjectivesConfig = field(default_factory=ObjectivesConfig)
     data: PretrainDataConfig = field(default_factory=PretrainDataConfig)
@@ -257,15 +257,15 @@ class PretrainConfig:
 @dataclass(frozen=True)
 class ExtractConfig(ModalityConfig):
     modality: str = ""
-    """A modality of the encoder whose tower is read; else `model` or `config` names a tower."""
+    """A modality of the encoder whose tower is used; if empty, `model` or `config` names a tower."""
 
 
 @dataclass(frozen=True)
 class EmbedConfig:
     encoder: str = ""
-    """Folder of an encoder artifact; may stay empty where `extract` names towers."""
+    """Folder of an encoder artifact; may be empty if `extract` names towers."""
     catalog: CatalogConfig = field(default_factory=CatalogConfig)
     extract: dict[str, ExtractConfig] = field(default_factory=dict)
-    """Further vectors by name, straight from towers: any layer, any pooling, in the same pass."""
+    """Further vectors by name, of single towers at any layer and pooling, computed in the same pass."""
     batch_tokens: PositiveInt = 8192
-    """Tokens and patches that go through the towers at once."""
+    """Tokens and patches per forward pass of the towers."""
