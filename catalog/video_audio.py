@@ -55,11 +55,11 @@ def _decode_frames(path: Path, frames: int, size: int) -> NDArray[np.uint8]:
         count = stream.frames or sum(1 for _ in video.decode(stream))
         places = _spread(count, frames)
         video.seek(0)
-        decoded, wanted = {}, set(places)
+        decoded, needed = {}, set(places)
         for place, frame in enumerate(video.decode(stream)):
-            if place in wanted:
+            if place in needed:
                 decoded[place] = fit_image(frame.to_image(), size)
-            if len(decoded) == len(wanted):
+            if len(decoded) == len(needed):
                 break
         if not decoded:
             raise BrokenFileError("no frame can be read")

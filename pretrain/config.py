@@ -49,7 +49,7 @@ class TrainerConfig:
     async_checkpoint: bool = False
     """Write checkpoints in the background while training continues; not under ZeRO."""
     hang_timeout: NonNegativeFloat = 300.0
-    """Seconds without progress after which the watchdog ends a run and names the rank waited for; 0: never."""
+    """Seconds without progress after which the watchdog ends a run; 0: never. It names the rank it awaits."""
     log_to: str = "csv,tensorboard"
     """Loggers of metrics, comma-separated: csv, tensorboard, wandb, mlflow."""
     max_nonfinite_steps: PositiveInt = 10

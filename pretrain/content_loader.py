@@ -102,26 +102,26 @@ class ItemContentLoader:
 
         Computed once for the catalog's items and what is read of them, and cached.
         """
-        pictures = self.sources.get("image")
-        if not isinstance(pictures, ImageSource):
-            pictures = None
+        images = self.sources.get("image")
+        if not isinstance(images, ImageSource):
+            images = None
         read = {name: kind.spec for name, kind in self.kinds.items()}
         spec = json.dumps([self.catalog.content_fingerprint, read], sort_keys=True)
         key = hashlib.sha256(spec.encode()).hexdigest()[:24]
-        kept = cache_folder() / "duplicates" / f"{key}.npy"
-        if not kept.exists():
+        cached = cache_folder() / "duplicates" / f"{key}.npy"
+        if not cached.exists():
 
             def picture_of(item: int) -> NDArray[np.uint8] | None:
-                return None if pictures is None else pictures.picture_of(item)
+                return None if images is None else images.picture_of(item)
 
             groups = duplicate_groups(
                 self.catalog.num_items, self.catalog.item_text, picture_of, self._other_content()
             )
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            partial = kept.with_suffix(f".{os.getpid()}.partial.npy")  # ranks may race, and agree
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            partial = cached.with_suffix(f".{os.getpid()}.partial.npy")  # ranks may race, and agree
             np.save(partial, groups, allow_pickle=False)
-            replace_file(partial, kept)
-        return np.load(kept, allow_pickle=False)
+            replace_file(partial, cached)
+        return np.load(cached, allow_pickle=False)
 
     def _other_content(self) -> NDArray[np.uint64]:
         """A hash of each item's category and of all content that the encoder reads except text and image:

@@ -168,8 +168,8 @@ def _joined(encoded: list[tuple[Tensor | None, ...]]) -> tuple[Tensor | None, ..
 def split_content(content: Content, num_micro_batches: int) -> Iterator[Content]:
     """Contiguous, nearly equal shares of the items, each with the rows that belong to them.
 
-    A share without a text (or a picture) gets a row of another share as a stand-in, as a whole
-    batch does: every tower runs for every share.
+    A share in which no item has a modality gets a row of another share as a dummy, as a whole batch does:
+    every tower runs for every share.
     """
     masks = {name: inputs["present"] for name, inputs in content.items()}
     num_items = len(next(iter(masks.values())))

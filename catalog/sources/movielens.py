@@ -82,14 +82,14 @@ def _describe(movies: pa.Table, path: Path) -> pa.Table:
     """Adds metadata.jsonl's columns by movie id, and the column `words` (the overview, else the plot)."""
     if not path.is_file():
         return movies.append_column("words", pa.nulls(movies.num_rows, pa.string()))
-    about = read_table(path)
-    if "item_id" not in about.column_names:
+    metadata = read_table(path)
+    if "item_id" not in metadata.column_names:
         raise VitrineError(f"{path} has no column item_id; its rows cannot be matched to movies.")
-    rows = pc.index_in(movies["item_id"], value_set=about["item_id"].cast(pa.string()))
-    about = about.take(rows)
-    for name in about.column_names:
+    rows = pc.index_in(movies["item_id"], value_set=metadata["item_id"].cast(pa.string()))
+    metadata = metadata.take(rows)
+    for name in metadata.column_names:
         if name not in movies.column_names:
-            movies = movies.append_column(name, about[name])
+            movies = movies.append_column(name, metadata[name])
     descriptions = [movies[name] for name in ("overview", "plot") if name in movies.column_names]
     words = pc.coalesce(*descriptions) if descriptions else pa.nulls(movies.num_rows, pa.string())
     return movies.append_column("words", words)
