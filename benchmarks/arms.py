@@ -41,7 +41,7 @@ SEEDS = (0, 1, 2)
 SPLITS = ("leave-one-out", "temporal")
 SINGLE = ("text only", "image only")
 EVERYTHING = "lora+id+words"
-FULL = ("full", "full with_slow_towers")
+FULL = ("full", "full with slow towers")
 HELD_OUT = 0.1
 """Fraction of the garments without a training interaction, in the cold-start comparison."""
 COMMON = (
@@ -188,7 +188,7 @@ def lora(output: Path) -> None:
         note=f"NDCG@10. {COMMON}movies: pretrained on its own training part, the last film of each "
         "user held out. fashion: pretrained on films, targets after a moment in time. full: whichever "
         "of two rates for the towers ranks validation better (full: a two-hundredth of the learning "
-        "rate, full with_slow_towers: a two-thousandth).",
+        "rate, full with slow towers: a two-thousandth).",
     )
 
 
@@ -245,7 +245,7 @@ def compare_on_fashion(output: Path, include: Sequence[str] = ()) -> Compared:
 
 def with_slow_towers(arms: dict[str, ArmConfig]) -> dict[str, ArmConfig]:
     """An arm of full fine-tuning whose towers have a tenth of the learning rate."""
-    return {"full with_slow_towers": replace(arms["full"], tower_rate=FULL_TOWER_RATE / 10)}
+    return {"full with slow towers": replace(arms["full"], tower_rate=FULL_TOWER_RATE / 10)}
 
 
 def compare_on_cold_fashion(output: Path) -> Compared:

@@ -194,9 +194,9 @@ def pictures_in(runs: Path) -> Iterator[bytes]:
     for file in runs.rglob("*.png"):
         yield file.read_bytes()
     for file in runs.rglob("images.parquet"):
-        for picture in pq.read_table(file).column("picture").to_pylist():
-            if picture:
-                yield picture["bytes"]
+        for image in pq.read_table(file).column("image").to_pylist():
+            if image:
+                yield image["bytes"]
 
 
 def verified(runs: Path) -> dict[str, float]:
@@ -258,8 +258,8 @@ def occurrences(runs: Path, needles: Needles) -> dict[Path, int]:
         content = file.read_bytes()
         if file.suffix == ".parquet":
             for row in pq.read_table(file).to_pylist():
-                picture = (row.pop("picture", None) or {}).get("bytes", b"")
-                content += json.dumps(row, ensure_ascii=False, default=str).encode() + picture
+                image = (row.pop("image", None) or {}).get("bytes", b"")
+                content += json.dumps(row, ensure_ascii=False, default=str).encode() + image
         count = sum(
             content.count(needle) * len(needle) for some in needles.values() for needle in some
         )

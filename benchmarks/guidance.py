@@ -40,7 +40,7 @@ def main() -> None:
         sources=[*IMAGES, *IMAGE_SCORES, "benchmarks/pictures.py"],
         goal=[
             f"same_as_unconditional_at_0 == {NUM_USERS}",
-            "spearman_of_people_low >= 0.9",
+            "spearman_of_users_low >= 0.9",
             "kind_at_largest_scale >= 0.8",
         ],
         note=f"A generator with default settings, {STEPS:,} steps. {NUM_USERS} users of the demo's second "

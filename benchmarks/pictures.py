@@ -187,7 +187,7 @@ def record_demo(output: Path, seeds: tuple[int, ...]) -> None:
         figures={**worst, **figures},
         sources=[*IMAGES, *IMAGE_SCORES, "configs/pipeline/demo.yaml"],
         goal=[
-            "people_worst >= 300",
+            "users_worst >= 300",
             "palette_own_over_swapped_worst >= 3",
             "motif_own_over_swapped_worst >= 2",
             "identified_over_chance_worst >= 5",

@@ -82,7 +82,7 @@ def _read_key(path: Path) -> Ed25519PrivateKey:
             f"{path} holds no private key; give one as PEM, or a path where none is yet."
         ) from error
     if not isinstance(key, Ed25519PrivateKey):
-        raise VitrineError(f"{path} holds a key of another kind; pictures are signed by Ed25519.")
+        raise VitrineError(f"{path} holds a key of another kind; images are signed by Ed25519.")
     return key
 
 
