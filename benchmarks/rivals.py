@@ -54,13 +54,17 @@ OURS: dict[Model, list[dict[str, Any]]] = {
         for rate in (0.01, 0.03)
         for weight in (0.003, 0.01, 0.03)
     ],
-    "vbpr": [{"regularisation": weight} for weight in (0.003, 0.01, 0.03)],
+    "vbpr": [
+        {"learning_rate": rate, "regularisation": weight}
+        for rate, weight in ((0.003, 0.001), (0.003, 0.01), (0.01, 0.003))
+    ],
 }
 STOPPING = {"people": 2000, "look_every": 10, "patience": 10, "max_looks": 100}
 """A hundred passes without a better look: with small steps they linger long at popularity."""
 WIDE = {**STOPPING, "k": 64}
 CORNAC = {**WIDE, "library": "cornac"}
-PAIRWISE = {**WIDE, "k2": 64, "batch_size": 512}
+PAIRWISE = {**WIDE, "k2": 64, "batch_size": 512, "look_every": 5, "patience": 5}
+"""Adam lingers at nothing, so VBPR is stopped by the rule that stops ours."""
 RIVALS: dict[Model, list[dict[str, Any]]] = {
     "popularity": [{}],
     "item-knn": [
