@@ -22,7 +22,7 @@ Patch = pytest.MonkeyPatch
 
 
 def level(results: Iterator[CheckResult], what: str) -> str:
-    """The levels of the results; a result that is not ok has a remedy."""
+    """The level of the result named `what`; a result that is not ok has a remedy."""
     found = {result.name: result for result in results}
     assert found[what].level == "ok" or found[what].remedy
     return found[what].level
