@@ -12,7 +12,7 @@ from pathlib import Path
 from launch.checks import CheckResult
 
 TIMEOUT = 15
-"""Seconds for a program that is asked something."""
+"""Seconds within which a program has to answer."""
 BUILDERS = {"g++": "apt install g++", "ninja": "apt install ninja-build"}
 """Programs that compile an operator, and how to get them."""
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")

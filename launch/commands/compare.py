@@ -1,4 +1,4 @@
-"""`vitrine compare`: many recommenders trained alike, and which differences are significant."""
+"""`vitrine compare`: many recommenders under one protocol, and which differences are significant."""
 
 from dataclasses import dataclass
 from pathlib import Path

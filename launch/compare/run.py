@@ -2,8 +2,8 @@
 
 Every arm is evaluated alike, by the same split and candidates, and, where settings are searched, after
 the same number of trials. Our arms are trained with the same steps and batch, baselines until
-validation stops improving. Each arm of each seed is an artifact of its own, so that a comparison that
-was stopped goes on, and one with another arm trains that arm alone.
+validation stops improving. Each arm of each seed is an artifact of its own, so that a stopped
+comparison resumes, and one with another arm trains that arm alone.
 """
 
 from collections.abc import Mapping

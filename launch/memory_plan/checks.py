@@ -112,7 +112,7 @@ def _schedule(config: StageConfig) -> list[PlanProblem]:
         problems.append(
             PlanProblem(
                 f"trainer.checkpoint_every {config.trainer.checkpoint_every:,} is more than the "
-                f"{steps:,} steps, so a stopped run begins again; try {max(1, steps // 4):,}",
+                f"{steps:,} steps, so a stopped run starts at step 0; try {max(1, steps // 4):,}",
                 is_error=False,
             )
         )

@@ -1,8 +1,8 @@
 """Searches each arm's hyperparameters by its validation targets, with as many trials for each arm.
 
 Optuna proposes (TPE; Bergstra et al., 2011) and keeps a journal, `finetune.trial` trains and evaluates.
-A trial's proposal is a function of the seed, its number and the trials before it, so that a search that
-was stopped goes on as if it had not been.
+A trial's proposal is a function of the seed, its number and the trials before it, so that an
+interrupted search ends as an uninterrupted one.
 """
 
 import shutil

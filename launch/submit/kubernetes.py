@@ -2,7 +2,7 @@
 
 A PyTorchJob needs Kubeflow's training operator in the cluster, a JobSet the JobSet controller. Either
 starts an agent in each pod; a pod that ends before its work is done is started again, and the
-training goes on from its newest checkpoint, which lies on the volume that all pods share.
+training resumes from its newest checkpoint, which is on the volume that all pods share.
 """
 
 from pathlib import Path

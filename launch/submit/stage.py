@@ -122,7 +122,7 @@ def _size(
     if stage in ONE_PROCESS and nodes * devices > 1:
         raise VitrineError(
             f"{stage} is several stages one after the other in one process, and {nodes} × {devices} "
-            "devices were asked for; use 1, or launch its stages one by one."
+            "devices were requested; use 1, or launch its stages one by one."
         )
     return nodes, devices
 

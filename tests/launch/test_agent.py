@@ -101,7 +101,7 @@ os._exit(0 if attempt == "2" else 1)
 
 
 def test_restarted_processes_find_nothing_of_earlier_ones(tmp_path: Path) -> None:
-    """Or they wait for addresses where nobody is any more, now and then for ever."""
+    """Otherwise they may wait for ever for the addresses of processes that have ended."""
     script = tmp_path / "meeting.py"
     script.write_text(MEETING)
     command = [sys.executable, "-m", "launch.submit.agent", "--standalone", "--nproc-per-node=2"]

@@ -1,4 +1,4 @@
-"""Checkpoints: what stands is what was written, what is spoilt is passed over, and said so."""
+"""Checkpoints hold what was written; a corrupt one is skipped and reported."""
 
 import json
 import random
@@ -21,7 +21,7 @@ from tests.launch.train_toy import Numbers, Record, Toy
 
 
 def train(folder: Path, steps: int = 12, every: int = 4, **settings: Any) -> list[float]:
-    """The losses, from where it went on."""
+    """The losses, from where it resumed."""
     config = TrainerConfig(
         max_steps=steps, accelerator="cpu", checkpoint_every=every, progress=False, **settings
     )
@@ -118,7 +118,7 @@ def test_a_corrupt_checkpoint_is_skipped_and_named(
     assert checkpoint_fault(folder / "checkpoints" / "step=12") == ""
 
 
-def test_where_none_is_sound_nothing_is_thrown_away(trained: Path) -> None:
+def test_where_no_checkpoint_is_valid_none_is_deleted(trained: Path) -> None:
     for checkpoint in list_checkpoints(trained):
         (checkpoint / "state").write_bytes(b"")
     with pytest.raises(VitrineError, match=r"no checkpoint in .* is what was written \(.*step=12"):
@@ -191,7 +191,7 @@ def test_figures_are_written_for_tensorboard_and_as_csv(trained: Path) -> None:
     assert list((trained / "tensorboard").glob("events.out.tfevents.*"))
 
 
-def test_events_are_one_line_each_and_a_cut_one_is_left_out(tmp_path: Path) -> None:
+def test_events_are_one_line_each_and_a_truncated_one_is_skipped(tmp_path: Path) -> None:
     events = Events(tmp_path, rank=3)
     events.write("checkpoint", step=5)
     with events.path.open("a") as file:

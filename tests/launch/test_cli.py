@@ -18,7 +18,7 @@ SLOWEST_HELP = 10
 
 @pytest.fixture
 def embed(monkeypatch):
-    """`vitrine embed` without the work: keeps what it was called with, raises what it is told."""
+    """`vitrine embed` without the work: records its arguments, raises the given error."""
 
     @dataclass
     class Fake:

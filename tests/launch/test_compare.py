@@ -1,4 +1,4 @@
-"""Comparing arms: what is run, what is asked, and that the answer is that of the figures."""
+"""Comparing arms: which arms are trained, which contrasts are tested, and which verdicts follow."""
 
 import json
 import re
@@ -129,9 +129,7 @@ def test_what_is_done_is_not_done_again(
     assert "[1/14] finetune popularity, seed 0: done earlier" in capsys.readouterr().err
 
 
-def test_an_arm_that_reads_text_alone_sees_no_picture(
-    config: CompareConfig, compared: Path
-) -> None:
+def test_an_arm_that_reads_text_alone_sees_no_image(config: CompareConfig, compared: Path) -> None:
     from catalog.catalog import load_catalog
     from pretrain.artifact import EncoderBundle
 
@@ -316,7 +314,7 @@ def test_a_study_of_what_is_missing_compares_every_way(config: CompareConfig) ->
             chosen_arms(replace(config, missing=wrong))
 
 
-def test_how_soon_pretraining_is_where_scratch_ends(tmp_path: Path) -> None:
+def test_convergence_counts_the_steps_to_the_final_value_of_scratch(tmp_path: Path) -> None:
     def run(name: str, seed: int, *values: float) -> Path:
         folder = tmp_path / name / str(seed)
         folder.mkdir(parents=True)

@@ -22,7 +22,7 @@ Patch = pytest.MonkeyPatch
 
 
 def level(results: Iterator[CheckResult], what: str) -> str:
-    """How bad; whatever is not fine has to say what to do."""
+    """The level of the result named `what`; a result that is not ok has a remedy."""
     found = {result.name: result for result in results}
     assert found[what].level == "ok" or found[what].remedy
     return found[what].level

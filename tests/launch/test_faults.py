@@ -1,4 +1,4 @@
-"""Runs that are asked to stop, that hang, and that lose a rank: how they end, and that they go on."""
+"""Runs that receive a signal, that hang, and that lose a rank: how they end, and that they resume."""
 
 import json
 import os
@@ -84,7 +84,7 @@ def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(
     assert losses(folder) == whole[8:]
 
 
-def test_who_insists_with_ctrl_c_is_obeyed_at_once(tmp_path: Path) -> None:
+def test_a_second_ctrl_c_ends_the_run_at_once(tmp_path: Path) -> None:
     status, stderr, _ = run(tmp_path / "run", signal="SIGINT", times=2)
     assert status != 0
     assert steps_in(tmp_path / "run") == ["step=5"]
@@ -92,7 +92,7 @@ def test_who_insists_with_ctrl_c_is_obeyed_at_once(tmp_path: Path) -> None:
 
 
 def test_without_checkpoints_a_stopped_run_is_not_resumable(tmp_path: Path) -> None:
-    """A scheduler that queues a job again at 75 would begin this one at step 0, time after time."""
+    """A scheduler that requeues a job at status 75 would start this one at step 0 for ever."""
     status, stderr, _ = run(tmp_path / "run", signal="SIGTERM", every=0)
     assert status == NOT_RESUMABLE != RESUMABLE
     assert "there is no checkpoint, as trainer.checkpoint_every is 0" in stderr
@@ -144,7 +144,7 @@ def test_a_single_process_that_hangs_reports_where(tmp_path: Path) -> None:
     assert ended - float((tmp_path / "run" / "happened").read_text()) < 2.0 + 5.0
 
 
-def test_a_rank_that_never_begins_is_named(tmp_path: Path) -> None:
+def test_a_rank_that_never_starts_is_named(tmp_path: Path) -> None:
     """The others wait for it before any step, where training has no hook yet."""
     status, stderr, _ = run(tmp_path / "run", late=60, rank=1, devices=2, timeout=1.0)
     assert status != 0

@@ -1,4 +1,4 @@
-"""What others made and is not as it should be: one line, exit code 2, in `launch plan` as well."""
+"""Invalid files of other origin: one line, exit code 2, in `launch plan` as well."""
 
 import json
 import shutil
@@ -97,7 +97,7 @@ OF_WEIGHTS: list[tuple[str, Callable[[Path], None], str]] = [
 
 
 def mistake(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """What is said: by a stage in its one line, by a plan among its problems."""
+    """The message: a stage's one line, or one of a plan's problems."""
     assert main([str(argument) for argument in arguments]) == 2
     captured = capsys.readouterr()
     lines = [line for line in captured.err.splitlines() if line.startswith("vitrine: ")]

@@ -1,4 +1,4 @@
-"""`./install` gives the build of torch that was asked for, also where the other one is there already."""
+"""`./install` gives the requested build of torch, also where the other one is there already."""
 
 import os
 import shutil
@@ -101,6 +101,6 @@ def test_an_index_without_the_requested_build_is_one_line(install: Install, tmp_
     done = install("--cuda", index="cpu")
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert f"--cuda was asked for, but pip took the cpu build of torch {TORCH}" in line
+    assert f"--cuda was requested, but pip took the cpu build of torch {TORCH}" in line
     assert "PIP_INDEX_URL" in line
     assert "up to date" not in install("--cuda", index="cpu").stdout

@@ -1,4 +1,4 @@
-"""What the plan counts is what is built; what it finds wrong is wrong."""
+"""The memory plan equals the measured memory, and reports the mistakes of a config."""
 
 import json
 import os
@@ -144,7 +144,9 @@ def test_what_autograd_saves_is_what_the_footprint_of_the_forward_pass_counts(
     assert loss.requires_grad
 
 
-def test_further_parts_hold_no_more(demo_world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_further_micro_batches_hold_no_more_memory(
+    demo_world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = pretraining(demo_world)
     text = replace(config.encoder.text, length_groups=1)
     encoder = replace(config.encoder, text=text, image=None)
@@ -311,7 +313,7 @@ def test_problems_of_the_settings_with_the_data_are_reported(demo_world: Path) -
     assert "encode_items 96 are more than the 80" in findings_of(sampled)
 
 
-def test_devices_and_disks_are_looked_at(tmp_path: Path) -> None:
+def test_devices_and_disks_are_checked(tmp_path: Path) -> None:
     old = Device("old", 10**9, on_gpu=True, bfloat16=False, process_overhead=0)
     assert "no bfloat16" in check_precision("bf16-mixed", old)[0].message
     assert check_precision("bf16-mixed", DEVICES["h100"]) == []
@@ -377,7 +379,7 @@ def test_the_commands_bring_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_two_real_steps_are_set_beside_the_prediction(demo_world: Path) -> None:
+def test_two_real_steps_are_compared_with_the_prediction(demo_world: Path) -> None:
     seen = probe(pretraining(demo_world))
     assert seen.measured > 0
     assert 0.1 < seen.predicted / seen.measured < 2  # so small a model drowns in what is around it

@@ -61,7 +61,7 @@ def test_interactions_with_unknown_items_are_counted_and_named(
     assert "unknown_items" in line
 
 
-def test_a_picture_outside_the_folder(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_image_outside_the_folder(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (shop.parent / "secret.png").write_bytes(b"x")
     text = (shop / "items.jsonl").read_text().replace("i2.png", "../secret.png")
     (shop / "items.jsonl").write_text(text)

@@ -1,4 +1,4 @@
-"""The report's page: whole, self-contained, safe with untrusted words, and true to its figures."""
+"""The report's page: complete, self-contained, safe with untrusted text, and true to its figures."""
 
 import base64
 import io

@@ -30,7 +30,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def chosen(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str | None]]:
-    """What each of two ranks made of each case."""
+    """The outcome of each case on each of two ranks."""
     folder = tmp_path_factory.mktemp("cases")
     for case in CASES[1:]:
         for rank in ("0", "1"):

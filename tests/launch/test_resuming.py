@@ -1,4 +1,4 @@
-"""Every stage that trains goes on where it was stopped, and ends with the same bytes."""
+"""Every training stage resumes where it was stopped, and ends with the same bytes."""
 
 import json
 from dataclasses import replace

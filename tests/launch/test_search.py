@@ -1,4 +1,4 @@
-"""Searching settings: by validation alone, as often for each arm, and as if it was never stopped."""
+"""Hyperparameter search: by validation alone, equal trials for each arm, equal after an interruption."""
 
 import sys
 from collections.abc import Callable
@@ -151,7 +151,7 @@ def test_every_arm_has_as_many_trials_and_is_trained_with_its_best(
 def test_no_trial_sees_the_test_targets(
     common: FinetuneConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where everybody took another item last, every trial proposes and finds the same."""
+    """With other items as test targets, every trial proposes and scores the same."""
     arms = {name: ARMS[name] for name in ("ids", "bpr/mf", "item-knn")}
     search_arms(SearchConfig(2), common, arms, tmp_path / "own", build_trainer)
 

@@ -1,4 +1,4 @@
-"""A run of many ranks, gone through in one process."""
+"""One rank of a multi-rank run, simulated in one process."""
 
 from dataclasses import replace
 from pathlib import Path

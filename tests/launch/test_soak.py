@@ -11,7 +11,7 @@ from benchmarks.soak import soaked
 def test_a_run_through_all_kinds_of_trouble_ends_as_an_untroubled_one(
     demo_world: Path, tmp_path: Path
 ) -> None:
-    """Two ranks, struck five times."""
+    """Two ranks with five faults."""
     figures = soaked(demo_world / "home", tmp_path, seed=3, steps=100)
     assert figures["finished"]
     assert figures["kills"] >= 1

@@ -47,7 +47,7 @@ def test_a_dry_run_shows_what_would_be_submitted(
         ("train --array 2", "'train' is no stage that can be launched"),
         ("recommend runs/shop", "'recommend' is no stage"),
         ("run", "CONFIG is missing"),
-        ("compare --devices 2", "devices were asked for; use 1"),
+        ("compare --devices 2", "devices were requested; use 1"),
         ("pretrain --devices -1", "'devices' is -1 on the command line; expected a whole"),
         ("embed --array 3", "needs a stage that trains"),
         ("pretrain --array 0", "--array is 0"),

@@ -1,4 +1,4 @@
-"""What a run's figures say: the norm of the whole gradient, before it is clipped, and the memory."""
+"""The logged figures of a run: the norm of the whole gradient before clipping, and the memory."""
 
 import csv
 from pathlib import Path

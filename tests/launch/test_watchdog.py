@@ -1,4 +1,4 @@
-"""The watchdog ends what hangs, blames and kills the right rank, and lets what was asleep go on."""
+"""The watchdog ends a hanging run, names and kills the right rank, and spares one that was suspended."""
 
 import json
 import os
@@ -60,7 +60,7 @@ def write(folder: Path, **facts: Any) -> None:
 
 
 def test_others_are_judged_by_the_observers_clock_alone(tmp_path: Path) -> None:
-    """Whatever their files say of time, and whenever those were written."""
+    """Times in their heartbeat files and of the files do not matter."""
     write(tmp_path, rank=0, count=1)
     write(tmp_path, rank=1, count=8, process=1)
     others = RankObserver(tmp_path, 3)
@@ -98,7 +98,7 @@ def killed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 def give_up(
     folder: Path, ranks: dict[int, dict[str, Any]], alive: set[int], stale: tuple[int, ...] = ()
 ) -> None:
-    """Rank 0 loses patience; `ranks` have started, `alive` of them write on until then.
+    """Rank 0 reaches its timeout; `ranks` have started, `alive` of them write on until then.
 
     Of `stale` ranks there is what an earlier start left.
     """
@@ -149,7 +149,7 @@ def test_a_rank_that_is_behind_but_alive_is_named_and_not_killed(
 def test_a_process_of_another_machine_or_another_start_is_not_killed(
     tmp_path: Path, killed: list[Any]
 ) -> None:
-    """Its number may here be anybody's."""
+    """Its process id may be another process's here."""
     facts = {"step": 7, "doing": "backward"}
     elsewhere = {rank: {**facts, "host": HERE if rank != 2 else "there"} for rank in (1, 2, 3)}
     with pytest.raises(SystemExit):
@@ -160,7 +160,7 @@ def test_a_process_of_another_machine_or_another_start_is_not_killed(
 
 
 class Jump(pl.Callback):
-    """In one step the clock that `name` names goes on by an hour, and then a little time passes."""
+    """In one step the clock that `name` names advances by an hour, and then a little time passes."""
 
     def __init__(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         self.name, self.patch = name, monkeypatch
@@ -189,7 +189,7 @@ def test_an_hour_asleep_or_a_clock_that_is_set_is_no_hang(
 def test_a_step_that_does_not_end_is_a_hang(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That the same watch would fire: what the test above says is not for want of looking."""
+    """Shows that the watchdog of the test above does fire where a step hangs."""
     fired: list[float] = []
     monkeypatch.setattr(Watchdog, "_give_up", lambda self, still, _: fired.append(still))
 

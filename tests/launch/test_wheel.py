@@ -1,4 +1,4 @@
-"""What a built wheel holds: the rooms, the configs, and nothing else at the top."""
+"""A built wheel holds the packages and the configs, and nothing else at the top."""
 
 import shutil
 import subprocess

@@ -37,7 +37,7 @@ class Fault:
     sleep: float = 0.0
     """Instead: the rank sleeps so long in its forward pass."""
     late: float = 0.0
-    """Or before it begins."""
+    """Or before it starts."""
     slow: float = 0.0
     """Seconds that each step takes."""
     steps: int = 16
