@@ -12,9 +12,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 NUMERIC = {
     "finetune": "bag_of_words baselines cold_start evaluate list_metrics losses metrics not_finite "
-    "repeats semantic_ids semantic_ranker statistics",
-    "pretrain": "encoder objectives readers start",
-    "generate": "conditioning decoding image image_codec image_guidance solvers "
+    "repeats semantic_ids semantic_ranker statistics whitening",
+    "pretrain": "encoder objectives projection_init sequence_encoder",
+    "generate": "conditioning decoding image image_codec image_evaluation image_guidance solvers "
     "structure text text_filter text_score",
     "benchmarks": "speed",
 }
@@ -27,6 +27,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for folder, names in NUMERIC.items()
         for name in names.split()
     }
+    absent = sorted(path.name for path in numeric if not path.exists())
+    assert not absent, f"NUMERIC names files that are not there: {absent}"
     for item in items:
         if item.path in numeric:
             item.add_marker(pytest.mark.numeric)
