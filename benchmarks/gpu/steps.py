@@ -212,7 +212,7 @@ def release(device: str) -> None:
 
 @contextmanager
 def record_failure(name: str, figures: dict[str, Any]) -> Iterator[None]:
-    """What fails here is told and kept, and the rest goes on."""
+    """Prints and records a failure in this block, so that the other contenders still run."""
     try:
         yield
     except Exception as error:

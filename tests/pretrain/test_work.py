@@ -1,4 +1,4 @@
-"""What a stage finds under way: its own request goes on, another's is told of and kept."""
+"""What a stage finds under way: its own request goes on, another's is reported and kept."""
 
 from dataclasses import replace
 from pathlib import Path
