@@ -75,7 +75,7 @@ def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(
     folder = tmp_path / "run"
     status, stderr, _ = run(folder, signal=name, times=times)
     assert status == code, stderr
-    assert f"vitrine: stopped by {name} after step 8; the same command goes on" in stderr
+    assert f"vitrine: stopped by {name} after step 8; the same command resumes from there" in stderr
     assert "Traceback" not in stderr
     assert steps_in(folder) == ["step=5", "step=8"]
     (stop,) = (event for event in read_events(folder) if event["event"] == "stop")
