@@ -46,7 +46,7 @@ PRETRAINING = [
     "pretrain/optim.py",
     "pretrain/packing.py",
     "pretrain/projection_init.py",
-    "pretrain/towers.py",
+    "pretrain/towers/*.py",
 ]
 COMPARISON = [
     *FINETUNING,

@@ -30,6 +30,8 @@ RETRY_SECONDS = (0.1, 1.0)
 
 Crop = Literal["pad", "centre"]
 Value = TypeVar("Value")
+Resize = Callable[[Image.Image], NDArray[np.uint8]]
+"""An RGB image → its pixels at the size that a model reads, (height, width, 3)."""
 
 
 def read_image(
@@ -48,6 +50,17 @@ def read_image(
                 height, width = _sides(size)
                 image.draft("RGB", (width, height))  # JPEG decodes at a fraction of its size
             return fit_image(image, size, crop)
+
+    return read_with_retries(path, decode)
+
+
+def read_resized_image(path: str | Path, resize: Resize) -> NDArray[np.uint8]:
+    """`resize` of the whole image as RGB, rotated by its EXIF tag, alpha on white. BrokenFileError."""
+
+    def decode() -> NDArray[np.uint8]:
+        with Image.open(path) as image:
+            check_pixel_count(*image.size)
+            return resize(to_rgb(image))
 
     return read_with_retries(path, decode)
 
@@ -133,14 +146,16 @@ def fit_image(
     image: Image.Image, size: int | tuple[int, int], crop: Crop = "pad"
 ) -> NDArray[np.uint8]:
     """An open image resized, padded or cropped to `size`, as `read_image` returns it."""
-    return np.asarray(_framed(_to_rgb(ImageOps.exif_transpose(image)), _sides(size), crop))
+    return np.asarray(_framed(to_rgb(image), _sides(size), crop))
 
 
 def _sides(size: int | tuple[int, int]) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else size
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """An open image as RGB of 8 bits, rotated by its EXIF tag, alpha on white."""
+    image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":
         image = _to_8_bits(image)
     if image.has_transparency_data:

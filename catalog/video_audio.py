@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from catalog.errors import BrokenFileError, VitrineError
-from catalog.images import check_pixel_count, fit_image, read_with_retries
+from catalog.images import Resize, check_pixel_count, read_with_retries, to_rgb
 
 ANIMATED = {".gif", ".webp", ".png", ".apng"}
 SUFFIXES = {
@@ -22,12 +22,12 @@ SUFFIXES = {
 """File name extensions of video and audio files."""
 
 
-def read_video_frames(path: str | Path, frames: int, size: int) -> NDArray[np.uint8]:
-    """`frames` evenly spaced frames of a video, uint8 (frames, size, size, 3).
+def read_video_frames(path: str | Path, frames: int, resize: Resize) -> NDArray[np.uint8]:
+    """`frames` evenly spaced frames of a video, each resized by `resize`: uint8 (frames, …).
 
     A video with fewer frames repeats some. Raises BrokenFileError.
     """
-    return read_with_retries(path, lambda: _decode_frames(Path(path), frames, size))
+    return read_with_retries(path, lambda: _decode_frames(Path(path), frames, resize))
 
 
 def read_audio(path: str | Path, rate: int, samples: int) -> NDArray[np.float32]:
@@ -38,7 +38,7 @@ def read_audio(path: str | Path, rate: int, samples: int) -> NDArray[np.float32]
     return read_with_retries(path, lambda: _decode_audio(Path(path), rate, samples))
 
 
-def _decode_frames(path: Path, frames: int, size: int) -> NDArray[np.uint8]:
+def _decode_frames(path: Path, frames: int, resize: Resize) -> NDArray[np.uint8]:
     if path.suffix.lower() in ANIMATED:
         with Image.open(path) as video:
             check_pixel_count(*video.size)
@@ -46,7 +46,7 @@ def _decode_frames(path: Path, frames: int, size: int) -> NDArray[np.uint8]:
             decoded = {}
             for place in sorted(set(places)):
                 video.seek(place)
-                decoded[place] = fit_image(video.copy(), size)
+                decoded[place] = resize(to_rgb(video.copy()))
             return np.stack([decoded[place] for place in places])
     with _av().open(str(path)) as video:
         stream = video.streams.video[0]
@@ -58,7 +58,7 @@ def _decode_frames(path: Path, frames: int, size: int) -> NDArray[np.uint8]:
         decoded, needed = {}, set(places)
         for place, frame in enumerate(video.decode(stream)):
             if place in needed:
-                decoded[place] = fit_image(frame.to_image(), size)
+                decoded[place] = resize(to_rgb(frame.to_image()))
             if len(decoded) == len(needed):
                 break
         if not decoded:

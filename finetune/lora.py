@@ -4,13 +4,12 @@ from collections.abc import Collection
 
 from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, get_peft_model
-from torch import nn
-from transformers.pytorch_utils import Conv1D
 
 from catalog.errors import VitrineError, did_you_mean
 from finetune.components import Components
 from finetune.config import LoraConfig
 from finetune.recommender import Recommender
+from pretrain.lora import adaptable_layers
 
 MODULES_TO_SAVE = ["adaptor", "gate", "mean_residual", "temperature"]
 """Small modules that are trained whole beside LoRA (PEFT's `modules_to_save`): no low rank to exploit."""
@@ -54,7 +53,7 @@ def lora_target_modules(
     pretrained = "history.decoder.model." if components.own_sequence_encoder else "history."
     prefixes["sequence"] = [] if new else [pretrained]
     selected = selected_encoders(lora.target_encoders, prefixes)
-    layers = linear_layers(recommender, *(prefix for name in selected for prefix in prefixes[name]))
+    layers = layers_below(recommender, *(prefix for name in selected for prefix in prefixes[name]))
     if not layers:
         raise VitrineError(
             f"lora.target_encoders names {lora.target_encoders!r} alone, which is new here and trained "
@@ -86,10 +85,6 @@ def selected_encoders(target_encoders: str, known: Collection[str]) -> list[str]
     return names or list(known)
 
 
-def linear_layers(recommender: Recommender, *prefixes: str) -> list[str]:
-    """Names of the linear layers below `prefixes`: q, k, v, o and MLP of transformers."""
-    return [
-        name
-        for name, module in recommender.named_modules()
-        if isinstance(module, (nn.Linear, Conv1D)) and name.startswith(prefixes)
-    ]
+def layers_below(recommender: Recommender, *prefixes: str) -> list[str]:
+    """Names of the layers below `prefixes` that take low-rank updates: q, k, v, o and MLP of transformers."""
+    return [name for name in adaptable_layers(recommender) if name.startswith(prefixes)]

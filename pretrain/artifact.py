@@ -23,6 +23,7 @@ from pretrain.lora import add_lora
 from pretrain.modalities import MODALITIES, Modality, Processor
 from pretrain.sequence_encoder import SequenceEncoder, new_sequence_encoder
 from pretrain.shards import float32_state
+from pretrain.towers.dual import check_dual
 
 SEQUENCE_FOLDER = "sequence_encoder"
 """In an encoder artifact: the folder of its sequence encoder."""
@@ -90,6 +91,8 @@ def new_encoder(settings: EncoderConfig, catalog: Catalog) -> EncoderBundle:
     if not modalities:
         raise VitrineError("encoder.text and encoder.image are both null; an item needs one tower")
     _check_names(modalities, settings)
+    if settings.dual:
+        check_dual(settings.dual, modalities)
     built = {
         name: MODALITIES[modality.kind].new(modality, catalog)
         for name, modality in modalities.items()
@@ -102,6 +105,8 @@ def new_encoder(settings: EncoderConfig, catalog: Catalog) -> EncoderBundle:
         if modality.tower:
             catalog.check_column(modality.source)
             kind = MODALITIES[modality.kind].sharing(modality, kind)
+        if settings.dual and modality.model == settings.dual:
+            kind = type(kind)(kind.spec | {"dual": True})
         kinds[name] = kind
         if processor is not None:
             processors[name] = processor

@@ -1,6 +1,6 @@
 """Settings of pretraining, and of the trainer that all stages share; imports no torch."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from catalog.config import (
@@ -87,16 +87,27 @@ class TowerConfig:
     """Rank of LoRA updates, trained instead of the weights and merged into them at the end; 0: none."""
     layer: int = -1
     """Hidden state that is used: -1 the last one, 0 the embeddings, k the output of layer k."""
-    pooling: Literal["mean", "cls", "last"] = "mean"
-    """Pooling over tokens: their mean, the first one (cls), or the last one (for decoders)."""
-    max_tokens: PositiveInt = 48
-    """Text only: maximum number of tokens of an item; longer texts are truncated."""
+    pooling: Literal[
+        "auto", "mean", "cls", "last", "max", "sqrt_mean", "weighted_mean", "embedding"
+    ] = "auto"
+    """Pooling over tokens: their mean, the first one (cls), the last one (for decoders), and others as in
+    sentence-transformers; embedding: the model's own embedding (CLIP's projection, a pooler's output).
+    auto: as the checkpoint says; else embedding for half of a dual encoder, last for a decoder, mean."""
+    max_tokens: NonNegativeInt = 0
+    """Text only: maximum number of tokens of an item; longer texts are truncated. 0: as the checkpoint
+    says, at most 512; 48 for towers built from a config."""
+    prompt: str | None = None
+    """Text only: what precedes each text, such as "passage: " for E5; null: as the checkpoint says."""
     vocab_size: PositiveInt = 2048
     """Text only, from config: size of the tokenizer trained on the catalog."""
     length_groups: PositiveInt = 4
     """Text only: groups of similar length that are encoded separately, each padded to its own length."""
-    image_size: PositiveInt = 64
-    """Images and video only: width and height in pixels."""
+    image_size: NonNegativeInt = 0
+    """Images and video only: width and height in pixels. 0: as the checkpoint's image processor says; 64
+    for towers built from a config."""
+    pad_to_square: bool = False
+    """Images and video only: pad images to squares before the checkpoint's processor crops them. (For
+    towers built from a config they are always padded.)"""
 
 
 Kind = Literal["text", "image", "audio", "video", "attributes", "features"]
@@ -111,8 +122,9 @@ class ModalityConfig(TowerConfig):
     folder."""
     tower: str = ""
     """Another modality whose tower also encodes this one, such as `image` for a second image."""
-    frames: PositiveInt = 4
-    """Video only: number of evenly spaced frames, each encoded by the image tower."""
+    frames: NonNegativeInt = 0
+    """Video only: number of evenly spaced frames. 0: as many as a video tower reads; 4 for an image tower,
+    which encodes each."""
     seconds: PositiveFloat = 5.0
     """Audio only: seconds from the beginning that are encoded."""
 
@@ -169,6 +181,9 @@ class SequenceConfig:
 class EncoderConfig:
     width: PositiveInt = 128
     """Width d of item vectors and user states."""
+    dual: str = ""
+    """A dual encoder by Hugging Face name or folder (CLIP, SigLIP, CLAP), whose halves encode text, images
+    and audio with their own projections, so that training starts from their aligned space."""
     text: TowerConfig | None = field(default_factory=_small_bert)
     """The text tower; null: without text."""
     image: TowerConfig | None = field(default_factory=_small_vit)
@@ -184,13 +199,22 @@ class EncoderConfig:
     def modalities(self) -> dict[str, ModalityConfig]:
         """All modalities by name, in the encoder's order."""
         named = {"text": self.text, "image": self.image}
-        return {
+        modalities = {
             **{
                 name: ModalityConfig(**vars(tower), kind=name, source=name)  # type: ignore[arg-type]
                 for name, tower in named.items()
                 if tower is not None
             },
             **self.extra_modalities,
+        }
+        if not self.dual:
+            return modalities
+        return {
+            name: replace(modality, model=self.dual)
+            if modality.kind in ("text", "image", "audio")
+            and not (modality.model or modality.tower)
+            else modality
+            for name, modality in modalities.items()
         }
 
 

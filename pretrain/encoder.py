@@ -2,16 +2,17 @@
 
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
+from typing_extensions import override
 
 from pretrain.modalities import MODALITIES, Content, Modality, Text
 from pretrain.modalities.base import CACHED_FEATURES
-from pretrain.towers import Projection, scatter_present
+from pretrain.towers.projection import Projection, scatter_present
 
 
 @dataclass
@@ -163,6 +164,18 @@ class ItemEncoder(PreTrainedModel):
             return content[name][CACHED_FEATURES]
         inputs = {key: value for key, value in content[name].items() if key != "present"}
         return self.kinds[name].encode(self.towers[self.tower_name(name)], inputs)
+
+    @override
+    def train(self, mode: bool = True) -> Self:
+        """As for any module, but BatchNorm layers of pretrained towers keep their checkpoint's statistics: a
+        batch has few images, and on each rank others."""
+        super().train(mode)
+        for name, tower in self.towers.items():
+            if self.kinds[name].spec.get("keeps_statistics"):
+                for module in tower.modules():
+                    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                        module.eval()
+        return self
 
     def _hide_some(self, present: Tensor) -> Tensor:
         """Modality dropout: hides one modality, at random, of items that have several."""

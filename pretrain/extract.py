@@ -9,7 +9,7 @@ from catalog.errors import VitrineError, did_you_mean
 from pretrain.artifact import EncoderBundle
 from pretrain.config import ExtractConfig
 from pretrain.modalities import MODALITIES, Content, Modality, Processor
-from pretrain.towers import scatter_present
+from pretrain.towers.projection import scatter_present
 
 
 class Extractors:

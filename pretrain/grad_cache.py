@@ -31,13 +31,16 @@ def check_micro_batches(encoder: ItemEncoder, num_micro_batches: int) -> None:
         raise VitrineError(f"data.num_micro_batches is {num_micro_batches}; give 1 or more")
     if num_micro_batches == 1:
         return
-    for name, module in encoder.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.weight.requires_grad:
-            raise VitrineError(
-                f"data.num_micro_batches is {num_micro_batches}, but {name} normalises over its batch, so "
-                "micro-batches would not give the whole batch's vectors; use "
-                "--data.num_micro_batches 1 or another tower"
-            )
+    for name, tower in encoder.towers.items():
+        if encoder.kinds[name].spec.get("keeps_statistics"):
+            continue
+        for path, module in tower.named_modules(prefix=f"towers.{name}"):
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.weight.requires_grad:
+                raise VitrineError(
+                    f"data.num_micro_batches is {num_micro_batches}, but {path} normalises over its batch, "
+                    "so micro-batches would not give the whole batch's vectors; use "
+                    "--data.num_micro_batches 1 or another tower"
+                )
 
 
 def enable_activation_checkpointing(encoder: ItemEncoder) -> None:

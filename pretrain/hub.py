@@ -6,15 +6,14 @@ A model's remote code is never run.
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from itertools import islice
-from math import isfinite
 from typing import Any
 
+import torch
 from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
     AutoModel,
     AutoTokenizer,
-    BaseImageProcessor,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -74,17 +73,24 @@ def make_config(values: dict[str, Any], what: str = "tower") -> PretrainedConfig
         return AutoConfig.for_model(model_type, **values)
 
 
-def read_model(name: str, auto: Any = AutoModel, what: str = "the model", **options: Any) -> Any:
+def read_model(
+    name: str,
+    auto: Any = AutoModel,
+    what: str = "the model",
+    pooler: bool = False,
+    **options: Any,
+) -> Any:
     """A model with its pretrained weights, in float32 unless `options` override it.
 
     Raises VitrineError also if weights are missing, which transformers would initialise at random. (A
-    pooler's may be missing: a tower's pooler is never used.)
+    pooler's may be missing unless `pooler` says that it is used.)
     """
+    options = {"dtype": torch.float32, **options}
     with _reading(what, name):
         model, info = auto.from_pretrained(
             name, trust_remote_code=False, output_loading_info=True, **options
         )
-    missing = sorted(key for key in info["missing_keys"] if "pooler" not in key)
+    missing = sorted(key for key in info["missing_keys"] if pooler or "pooler" not in key)
     missing += sorted(str(key) for key in info.get("mismatched_keys", []))
     if missing:
         raise VitrineError(
@@ -95,7 +101,8 @@ def read_model(name: str, auto: Any = AutoModel, what: str = "the model", **opti
 
 
 def build_model(config: PretrainedConfig, auto: Any = AutoModel, **options: Any) -> PreTrainedModel:
-    """An untrained model."""
+    """An untrained model, in float32 unless `options` override it."""
+    options = {"dtype": torch.float32, **options}
     with one_line_errors(
         f"no {config.model_type} can be built from its config", "change the config"
     ):
@@ -135,42 +142,24 @@ def check_tokenizer(
         )
 
 
-def check_length(config: PretrainedConfig, max_tokens: int) -> None:
-    """Raises VitrineError if the tower has fewer positions than `max_tokens`."""
+def num_positions(config: PretrainedConfig) -> int | None:
+    """The most tokens a tower can read; None where its positions are relative."""
     places = getattr(config, "max_position_embeddings", None)
-    if not isinstance(places, int) or places <= 0:  # relative positions
-        return
+    if not isinstance(places, int) or places <= 0:
+        return None
     if config.model_type in OFFSET_POSITIONS:
         places -= (getattr(config, "pad_token_id", None) or 0) + 1
-    if max_tokens > places:
+    return places
+
+
+def check_length(config: PretrainedConfig, max_tokens: int) -> None:
+    """Raises VitrineError if the tower has fewer positions than `max_tokens`."""
+    places = num_positions(config)
+    if places is not None and max_tokens > places:
         raise VitrineError(
             f"max_tokens is {max_tokens}, but the tower ({config.model_type}) has {places} "
             f"positions; use {places} or fewer"
         )
-
-
-def read_image_normalization(name: str) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation for image normalisation, (3,) each, of the checkpoint's processor.
-
-    Raises VitrineError if they are missing or not of three channels: guessed values would shift all
-    images.
-    """
-    with _reading("the preprocessor_config.json of", name):
-        known, _ = BaseImageProcessor.get_image_processor_dict(name)
-    if known.get("do_normalize") is False:
-        return [0.0] * 3, [1.0] * 3
-    statistics = []
-    for key in ("image_mean", "image_std"):
-        values = known.get(key)
-        given = values if isinstance(values, list) else [values] * 3
-        numbers = [float(one) for one in given if isinstance(one, int | float) and isfinite(one)]
-        if len(given) != 3 or len(numbers) != 3 or (key == "image_std" and not all(numbers)):
-            raise VitrineError(
-                f"the preprocessor_config.json of {name!r} has {key} {values!r}; it takes three numbers, for "
-                "red, green and blue"
-            )
-        statistics.append(numbers)
-    return statistics[0], statistics[1]
 
 
 def read_feature_extractor(name: str) -> Any:

@@ -1,19 +1,44 @@
 """Low-rank updates of a tower's weights while it is pretrained (LoRA, Hu et al., 2022)."""
 
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from catalog.errors import VitrineError
 
 
+def adaptable_layers(model: nn.Module) -> list[str]:
+    """Names of the layers that take low-rank updates: linear ones (GPT-2's Conv1D and fused QKV, too), and
+    convolutions over all channels, for towers such as ResNet and EfficientNet.
+
+    `nn.MultiheadAttention` reads its layers' weights without calling them, so they take none.
+    """
+    fused = tuple(
+        f"{path}."
+        for path, module in model.named_modules()
+        if isinstance(module, nn.MultiheadAttention)
+    )
+    return [
+        path
+        for path, module in model.named_modules()
+        if (
+            isinstance(module, nn.Linear | Conv1D)
+            or (isinstance(module, nn.Conv2d) and module.groups == 1)
+        )
+        and not path.startswith(fused)
+    ]
+
+
 def add_lora(tower: nn.Module, name: str, rank: int) -> None:
-    """Trains updates of rank `rank` in every linear layer of the tower instead of its weights."""
+    """Trains updates of rank `rank` in every adaptable layer of the tower instead of its weights."""
     from peft import LoraConfig, inject_adapter_in_model
 
-    linears = [path for path, module in tower.named_modules() if isinstance(module, nn.Linear)]
-    if not linears:
-        raise VitrineError(f"the tower {name} has no linear layer; set its lora_rank to 0")
+    layers = adaptable_layers(tower)
+    if not layers:
+        raise VitrineError(
+            f"the tower {name} has no linear layer and no convolution; set its lora_rank to 0"
+        )
     tower.requires_grad_(False)
-    settings = LoraConfig(r=rank, lora_alpha=4 * rank, target_modules=linears)
+    settings = LoraConfig(r=rank, lora_alpha=4 * rank, target_modules=layers)
     inject_adapter_in_model(settings, tower)  # pyright: ignore[reportArgumentType]
 
 

@@ -9,12 +9,12 @@ computed whitening, in every modality, so that a missing modality (zero) means a
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from pretrain.content_loader import ItemContentLoader, to_device
 from pretrain.encoder import ItemEncoder
 from pretrain.eval_mode import eval_mode
-from pretrain.towers import Projection
+from pretrain.towers.projection import Projection
 
 SAMPLE = 512
 """Items of the sample."""
@@ -47,11 +47,51 @@ def initialize_projections(
             for name in encoder.kinds:
                 present = int(content[name]["present"].sum())
                 features[name].append(encoder.read(name, content)[:present])
+    aligned = [name for name, kind in encoder.kinds.items() if kind.spec.get("dual")]
+    maps = {name: _projection(encoder, name) for name in encoder.kinds}
     for name, vectors in features.items():
-        projection = encoder.projections[name]
-        assert isinstance(projection, Projection)
-        whiten(projection, torch.cat(vectors))
+        if name not in aligned:
+            whiten(maps[name], torch.cat(vectors))
+    if aligned:
+        keep_aligned([maps[n] for n in aligned], [torch.cat(features[n]) for n in aligned])
+        for name in aligned:
+            head = encoder.heads[name]
+            assert isinstance(head, nn.Linear)
+            nn.init.eye_(head.weight)
+            nn.init.zeros_(head.bias)
     encoder.to(before)  # pyright: ignore[reportArgumentType]
+
+
+def _projection(encoder: ItemEncoder, name: str) -> Projection:
+    projection = encoder.projections[name]
+    assert isinstance(projection, Projection)
+    return projection
+
+
+@torch.no_grad()
+def keep_aligned(projections: list[Projection], vectors: list[Tensor]) -> None:
+    """Sets the projections of a dual encoder's halves so that vectors keep their cosines to each other.
+
+    `vectors`: of each half (n, tower width). Each is centred, since the halves lie in different cones
+    (Liang et al., 2022), and all are turned and scaled alike; where the towers are wider than the
+    projections, the directions in which the halves vary most are kept.
+    """
+    centred = [part.double() - part.double().mean(dim=0) for part in vectors if len(part) > 1]
+    if not centred:
+        return
+    covariance = torch.stack([part.T @ part / len(part) for part in centred]).mean(dim=0)
+    variances, directions = torch.linalg.eigh(covariance)
+    if not variances[-1] > 1e-12:
+        return
+    width = projections[0].linear.out_features
+    kept = min(width, len(variances))
+    turned, _ = torch.linalg.qr(torch.randn(width, kept, dtype=torch.float64))
+    scale = (len(variances) / variances.clamp(min=0).sum()).sqrt()
+    weight = scale * turned.to(directions.device) @ directions[:, -kept:].T
+    for projection, part in zip(projections, vectors, strict=True):
+        middle = part.double().mean(dim=0) if len(part) else part.new_zeros(part.shape[1]).double()
+        projection.linear.weight.copy_(weight)
+        projection.linear.bias.copy_(-(weight @ middle))
 
 
 @torch.no_grad()

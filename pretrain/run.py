@@ -28,7 +28,7 @@ from pretrain.quarantine import Quarantine
 from pretrain.request import result_request
 from pretrain.retrieval import RetrievalReport, hold_out
 from pretrain.shards import gathered_weights
-from pretrain.towers import compile_layers
+from pretrain.towers.build import compile_layers
 from pretrain.work import work_folder
 
 TrainerFactory = Callable[..., pl.Trainer]

@@ -16,7 +16,8 @@ from pretrain.blocks import BLOCKS, MeanResidual, rotary
 from pretrain.config import SequenceConfig
 from pretrain.hub import make_config, read_config
 from pretrain.shards import cast_like
-from pretrain.towers import build_tower, output_width
+from pretrain.towers.build import build_tower
+from pretrain.towers.probe import output_width
 
 
 class SequenceEncoderConfig(PretrainedConfig):

@@ -25,7 +25,7 @@ from launch.pipeline.claims import ratio_claim
 from pretrain.data import log_sampling_chance
 from pretrain.modalities.attributes import spread_of
 from pretrain.projection_init import whiten
-from pretrain.towers import Projection
+from pretrain.towers.projection import Projection
 
 pytestmark = pytest.mark.numeric
 

@@ -169,7 +169,7 @@ class Run:
                     "pretrain/encoder.py",
                     "pretrain/objectives/contrast.py",
                     "pretrain/optim.py",
-                    "pretrain/towers.py",
+                    "pretrain/towers/*.py",
                 ],
                 goal=GOAL,
                 note="One process; contenders take turns in rotating order; medians of wall time, "

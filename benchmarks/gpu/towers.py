@@ -16,7 +16,7 @@ from pretrain.encoder import ItemEncoder, ItemEncoderConfig
 from pretrain.grad_cache import enable_activation_checkpointing
 from pretrain.module import PretrainModule
 from pretrain.sequence_encoder import SequenceEncoder, SequenceEncoderConfig
-from pretrain.towers import compile_layers
+from pretrain.towers.build import compile_layers
 
 PAIRS_IN_ROW = 8
 

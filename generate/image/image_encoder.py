@@ -11,8 +11,9 @@ from torch import Tensor
 
 from catalog.errors import VitrineError
 from catalog.images import fit_image
-from pretrain.hub import read_image_normalization, read_model
+from pretrain.hub import read_model
 from pretrain.modalities.image import normalize_pixels
+from pretrain.towers.image_processor import read_image_processor
 
 ENCODE_BATCH = 32
 
@@ -42,7 +43,8 @@ class PretrainedImageEncoder:
                 "pixel_values; name an image encoder"
             )
         self.size = size
-        self.mean, self.std = read_image_normalization(name)
+        processor = read_image_processor(name)
+        self.mean, self.std = processor.mean, processor.std
 
     @torch.inference_mode()
     def features(self, images: Sequence[AnyImage]) -> Tensor:

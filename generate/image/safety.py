@@ -10,8 +10,9 @@ from transformers.utils import logging
 
 from catalog.errors import VitrineError
 from pretrain.artifact import without_bars
-from pretrain.hub import read_image_normalization, read_model
+from pretrain.hub import read_model
 from pretrain.modalities.image import normalize_pixels
+from pretrain.towers.image_processor import read_image_processor
 
 SafetyCheck = Callable[[Sequence[Image.Image]], list[str]]
 """Images → for each the reason for its rejection, "" if it is accepted."""
@@ -25,7 +26,8 @@ class SafetyChecker:
         or has none of the labels."""
         with without_bars(logging):
             self.model = read_model(model, AutoModelForImageClassification, "safety_model").eval()
-        self.mean, self.std = read_image_normalization(model)
+        processor = read_image_processor(model)
+        self.mean, self.std = processor.mean, processor.std
         indices = {
             str(name).lower(): int(index) for index, name in self.model.config.id2label.items()
         }

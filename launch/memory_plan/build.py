@@ -34,12 +34,14 @@ from pretrain.frozen import frozen_towers
 from pretrain.grad_cache import enable_activation_checkpointing
 from pretrain.hub import read_config
 from pretrain.modalities import Content, Modality, Text
+from pretrain.modalities.audio import AudioModality, extract_features
 from pretrain.modalities.base import CACHED_FEATURES
+from pretrain.modalities.image import shape_of
 from pretrain.module import PretrainModule
 from pretrain.packing import PackedHistories, stack_rows
 from pretrain.retrieval import hold_out
 from pretrain.sequence_encoder import SequenceEncoder, SequenceEncoderConfig
-from pretrain.towers import build_tower
+from pretrain.towers.build import build_tower
 
 TEXTS_FOR_TOKENIZER = 2000
 """Texts a tokenizer is trained on here; its token counts are about those of one trained on all texts."""
@@ -238,15 +240,11 @@ class ContentShapes:
         spec = kind.spec
         if kind.kind in ("image", "video"):
             frames = (spec["frames"],) if kind.kind == "video" else ()
-            size = spec["image_size"]
-            return {"pixel_values": torch.randn(rows, *frames, 3, size, size)}
-        if kind.kind == "audio":
-            samples = round(spec["sampling_rate"] * spec["seconds"])
-            extractor = self.processors[name]
-            silence = np.zeros(samples, dtype=np.float32)
-            one = extractor([silence], sampling_rate=spec["sampling_rate"], return_tensors="np")
-            shape = np.asarray(one[spec["input"]]).shape[1:]
-            return {"values": torch.randn(rows, *shape)}
+            return {"pixel_values": torch.randn(rows, *frames, 3, *shape_of(spec))}
+        if isinstance(kind, AudioModality):
+            silence = np.zeros(kind.samples, dtype=np.float32)
+            one = extract_features(self.processors[name], [silence])
+            return {"values": torch.randn(rows, *one.shape[1:])}
         if kind.kind == "attributes":
             categories = torch.zeros(rows, len(spec["categories"]), dtype=torch.int64)
             return {"numbers": torch.randn(rows, len(spec["numbers"])), "categories": categories}
@@ -265,8 +263,8 @@ def _without_checkpoint(sequence: SequenceConfig) -> SequenceConfig:
 def without_weights() -> Iterator[None]:
     """Within this context no weights are loaded, and tokenizers are trained on a sample of texts."""
 
-    def fresh_tower(config: Any, pretrained: str = "") -> Any:
-        return build_tower(config)
+    def fresh_tower(config: Any, pretrained: str = "", embedding: bool = False) -> Any:
+        return build_tower(config, embedding=embedding)
 
     def brief_tokenizer(texts: Any, vocab_size: int) -> Any:
         return learn(islice(texts, TEXTS_FOR_TOKENIZER), vocab_size)

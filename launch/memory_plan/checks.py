@@ -14,6 +14,7 @@ from finetune.config import FinetuneConfig
 from launch.memory_plan.build import StageConfig
 from launch.memory_plan.devices import Device
 from pretrain.config import PretrainConfig, TowerConfig
+from pretrain.modalities.image import DEFAULT_SIZE
 
 MOST_EPOCHS = 1000
 FEW = 8
@@ -64,7 +65,7 @@ def _heads(config: StageConfig) -> list[PlanProblem]:
                 )
             )
         patch = tower.config.get("patch_size")
-        size = tower.image_size
+        size = tower.image_size or DEFAULT_SIZE
         if (
             name == "image"
             and not tower.model

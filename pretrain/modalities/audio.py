@@ -1,4 +1,4 @@
-"""Audio: a column of paths, read by any Hugging Face audio tower through its feature extractor."""
+"""Audio: a column of paths, encoded by a Hugging Face audio tower through its feature extractor."""
 
 from pathlib import Path
 from typing import Any
@@ -38,13 +38,14 @@ class AudioSource(MediaSource):
     def read(self, items: NDArray[np.int64]) -> dict[str, Tensor]:
         present = self.cache.present[items]
         waves = np.asarray(self.cache.values[present_rows(present, items)], dtype=np.float32)
-        features = self.extractor(
-            list(waves / LOUDEST),
-            sampling_rate=self.extractor.sampling_rate,
-            return_tensors="np",
-        )
-        values = features[self.extractor.model_input_names[0]]
-        return {"present": mask_of(present), "values": torch.from_numpy(np.asarray(values)).float()}
+        values = extract_features(self.extractor, list(waves / LOUDEST))
+        return {"present": mask_of(present), "values": values}
+
+
+def extract_features(extractor: Any, waves: list[NDArray[np.float32]]) -> Tensor:
+    """The tower's inputs for `waves` of one length: float32 (waves, …)."""
+    features = extractor(waves, sampling_rate=extractor.sampling_rate, return_tensors="np")
+    return torch.from_numpy(np.asarray(features[extractor.model_input_names[0]])).float()
 
 
 class AudioModality(TowerModality):
@@ -63,7 +64,10 @@ class AudioModality(TowerModality):
             "sampling_rate": int(extractor.sampling_rate),
             "input": extractor.model_input_names[0],
         }
-        return cls(spec), extractor
+        kind = cls(spec)
+        silence = np.zeros(kind.samples, dtype=np.float32)
+        values = extract_features(extractor, [silence])
+        return kind.with_width(**{spec["input"]: values}), extractor
 
     @classmethod
     @override
@@ -80,13 +84,17 @@ class AudioModality(TowerModality):
     def tokens(self) -> int:
         return round(50 * self.spec["seconds"])  # the frame rate of wav2vec2 and Whisper
 
+    @property
+    def samples(self) -> int:
+        """Samples of one item."""
+        return round(self.spec["sampling_rate"] * self.spec["seconds"])
+
     def encode(self, tower: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
         return self.pooled(tower, **{self.spec["input"]: inputs["values"]})
 
     def open(self, catalog: Catalog, processor: Processor | None) -> AudioSource:
         assert processor is not None
-        rate, seconds = self.spec["sampling_rate"], self.spec["seconds"]
-        column, samples = self.spec["source"], round(rate * seconds)
+        rate, column, samples = self.spec["sampling_rate"], self.spec["source"], self.samples
 
         def decode(path: str) -> NDArray[np.int16]:
             return np.round(read_audio(path, rate, samples) * LOUDEST).astype(np.int16)

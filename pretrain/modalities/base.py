@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -14,7 +14,9 @@ from catalog.catalog import Catalog
 from catalog.errors import VitrineError
 from pretrain.config import ModalityConfig
 from pretrain.hub import make_config
-from pretrain.towers import build_tower, hidden_state, output_width, pool, tower_config
+from pretrain.towers.build import build_tower, is_dual, tower_class, tower_config
+from pretrain.towers.pooling import encode
+from pretrain.towers.probe import output_width, probe_width
 
 Content = dict[str, dict[str, Tensor]]
 """The content of n items: modality → {"present": bool (n,), and the tower's inputs with k rows}.
@@ -109,14 +111,7 @@ class TowerModality(Modality):
     """The required `main_input_name` of the tower; `spec["input"]` overrides it."""
 
     def build_tower(self, pretrained: str = "") -> nn.Module:
-        tower = build_tower(self.config, pretrained)
-        expected = self.spec.get("input", self.reads)
-        if tower.main_input_name != expected:
-            raise VitrineError(
-                f"{pretrained or self.config.model_type} reads {tower.main_input_name}, but a tower for "
-                f"{self.kind} must read {expected}; name another model"
-            )
-        return tower
+        return build_tower(self.config, pretrained, self.spec["pooling"] == "embedding")
 
     @property
     def config(self) -> PretrainedConfig:
@@ -124,23 +119,48 @@ class TowerModality(Modality):
 
     @property
     def width(self) -> int:
-        return output_width(self.config)
+        if "width" in self.spec:
+            return self.spec["width"]
+        return output_width(self.config, self.spec["pooling"] == "embedding")
 
-    def pooled(self, tower: nn.Module, **inputs: Tensor) -> Tensor:
-        return pool(self.hidden(tower, **inputs), self.spec["pooling"])
+    def with_width(self, **inputs: Any) -> Self:
+        """This modality, with the width of its tower's vectors for such `inputs` in its spec.
 
-    def hidden(self, tower: nn.Module, **inputs: Tensor) -> Tensor:
-        return hidden_state(tower, self.spec["layer"], **inputs)
+        Raises VitrineError if the tower reads another kind of content, or refuses them."""
+        given = tower_class(self.config, self.spec["pooling"] == "embedding").main_input_name
+        expected = self.spec.get("input", self.reads)
+        if given != expected:
+            raise VitrineError(
+                f"{self.config.model_type} reads {given}, but a tower for {self.kind} must read {expected}; "
+                "name another model"
+            )
+        what = f"a tower for {self.kind} cannot be {self.config.model_type}"
+        spec = self.spec
+        width = probe_width(self.config, spec["pooling"], what, spec["layer"], **inputs)
+        return type(self)(spec | {"width": width})
+
+    def pooled(self, tower: nn.Module, mask: Tensor | None = None, **inputs: Any) -> Tensor:
+        return encode(tower, self.spec["pooling"], self.spec["layer"], mask, **inputs)
 
 
 def tower_spec(settings: ModalityConfig, **overrides: Any) -> dict[str, Any]:
     """The `spec` of a modality with a tower of its own."""
+    config = tower_config(settings, **overrides)
+    pooling: str = settings.pooling
+    if pooling == "auto":
+        pooling = "embedding" if settings.model and is_dual(config) else "mean"
+    if pooling == "embedding" and settings.layer != -1:
+        raise VitrineError(
+            f"layer is {settings.layer}, but pooling embedding reads the model's own embedding; set "
+            "pooling to mean, cls or last"
+        )
     return {
         "kind": settings.kind,
         "source": settings.source,
-        "tower": tower_config(settings, **overrides).to_dict(),
+        "tower": config.to_dict(),
         "layer": settings.layer,
-        "pooling": settings.pooling,
+        "pooling": pooling,
+        "keeps_statistics": bool(settings.model),
     }
 
 

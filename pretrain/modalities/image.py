@@ -1,6 +1,8 @@
-"""Images: a column of paths, encoded by any Hugging Face image tower."""
+"""Images: a column of paths, encoded by a Hugging Face image tower."""
 
+import json
 from collections.abc import Sequence
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -12,9 +14,8 @@ from typing_extensions import override
 
 from catalog.catalog import Catalog
 from catalog.errors import VitrineError
-from catalog.images import fit_image, read_image
+from catalog.images import Resize, fit_image, read_image, read_resized_image
 from pretrain.config import ModalityConfig
-from pretrain.hub import read_image_normalization
 from pretrain.modalities.base import (
     Processor,
     TowerModality,
@@ -23,33 +24,49 @@ from pretrain.modalities.base import (
     tower_spec,
 )
 from pretrain.modalities.media import MediaCache, MediaSource
+from pretrain.towers.build import tower_class, tower_config
+from pretrain.towers.image_processor import ImageProcessor, read_image_processor
+
+DEFAULT_SIZE = 64
+"""Width and height in pixels for towers built from a config."""
+RESCALED = (np.arange(256) * (1 / 255)).astype(np.float32)
+"""Pixels from 0 to 1 by grey level."""
 
 
 class ImageSource(MediaSource):
-    """Pixels (k, …, 3, size, size), normalised by the tower's mean and standard deviation."""
+    """Pixels (k, …, 3, height, width), normalised for the tower."""
 
-    def __init__(self, cache: MediaCache, mean: list[float], std: list[float]) -> None:
+    def __init__(self, cache: MediaCache, spec: dict[str, Any]) -> None:
         super().__init__(cache)
-        self.mean = mean
-        self.std = std
+        self.spec = spec
 
     def read(self, items: NDArray[np.int64]) -> dict[str, Tensor]:
         present = self.cache.present[items]
-        values = self.cache.values[present_rows(present, items)]  # (k, …, size, size, 3)
-        pixels = normalize_pixels(np.asarray(values), self.mean, self.std)
+        values = self.cache.values[present_rows(present, items)]  # (k, …, height, width, 3)
+        pixels = normalize_as(self.spec, np.asarray(values))
         return {"present": mask_of(present), "pixel_values": pixels}
 
     def picture_of(self, item: int) -> NDArray[np.uint8] | None:
-        """uint8 (size, size, 3) as it was decoded."""
+        """uint8 (height, width, 3) as it was decoded."""
         return np.asarray(self.cache.values[item]) if self.cache.present[item] else None
 
 
+def normalize_as(spec: dict[str, Any], pictures: NDArray[np.uint8]) -> Tensor:
+    """Normalises uint8 (…, height, width, 3) as a modality's `spec` says: float32 (…, 3, height, width)."""
+    return normalize_pixels(pictures, spec["mean"], spec["std"], "processor" in spec)
+
+
 def normalize_pixels(
-    pictures: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float]
+    pictures: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float], rescaled: bool = False
 ) -> Tensor:
-    """Normalises uint8 (…, size, size, 3) by mean and standard deviation: float32 (…, 3, size, size)."""
+    """Normalises uint8 (…, height, width, 3) by mean and standard deviation of pixels from 0 to 1: float32
+    (…, 3, height, width). `rescaled`: rounded in the order in which image processors of transformers round,
+    so that the tower's inputs are theirs to the bit."""
+    if rescaled:
+        pictures = RESCALED[pictures]
+    scale = 1 if rescaled else 255
     pixels = torch.from_numpy(pictures).movedim(-1, -3).float()
-    middle, spread = (torch.tensor(part).view(3, 1, 1) * 255 for part in (mean, std))
+    middle, spread = (torch.tensor(part).view(3, 1, 1) * scale for part in (mean, std))
     return (pixels - middle) / spread
 
 
@@ -57,10 +74,15 @@ class ImageModality(TowerModality):
     kind = "image"
     reads = "pixel_values"
 
+    def __init__(self, spec: dict[str, Any]) -> None:
+        super().__init__(spec)
+        self.resize = resize_of(spec)
+
     @classmethod
     def new(cls, settings: ModalityConfig, catalog: Catalog) -> tuple["ImageModality", None]:
         catalog.check_column(settings.source)
-        return cls(image_tower_spec(settings)), None
+        kind = cls(image_tower_spec(settings))
+        return kind.with_width(**kind.inputs(torch.zeros(1, 3, *shape_of(kind.spec)))), None
 
     @property
     @override
@@ -68,52 +90,112 @@ class ImageModality(TowerModality):
         return image_tokens(self.spec)
 
     def encode(self, tower: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
-        return self.pooled(tower, pixel_values=inputs["pixel_values"])
+        return self.pooled(tower, **self.inputs(inputs["pixel_values"]))
+
+    def inputs(self, pixels: Tensor) -> dict[str, Any]:
+        """The tower's inputs for normalised `pixels` (k, 3, height, width)."""
+        return image_inputs(self.spec, pixels)
 
     def pixels(self, pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
-        """Preprocesses images (height, width, 3) of any size for the tower: (n, 3, size, size)."""
-        size = self.spec["image_size"]
-        squares = [fit_image(Image.fromarray(picture), size) for picture in pictures]
-        return normalize_pixels(np.stack(squares), self.spec["mean"], self.spec["std"])
+        """Preprocesses images (height, width, 3) of any size for the tower: (n, 3, height, width)."""
+        resized = [self.resize(Image.fromarray(picture)) for picture in pictures]
+        return normalize_as(self.spec, np.stack(resized))
 
     def open(self, catalog: Catalog, processor: Processor | None) -> ImageSource:
-        size, column = self.spec["image_size"], self.spec["source"]
+        column = self.spec["source"]
         cache = MediaCache(
             catalog,
             column,
-            f"{column}-{size}",
-            (size, size, 3),
+            f"{column}-{preprocessing_key(self.spec)}",
+            (*shape_of(self.spec), 3),
             np.uint8,
-            lambda path: read_image(path, size),
+            self._read,
             "Decoding pictures",
         )
-        return ImageSource(cache, self.spec["mean"], self.spec["std"])
+        return ImageSource(cache, self.spec)
+
+    def _read(self, path: str) -> NDArray[np.uint8]:
+        if "processor" in self.spec:
+            return read_resized_image(path, self.resize)
+        return read_image(path, self.spec["image_size"])  # JPEGs decode at a fraction of their size
 
 
 def image_tower_spec(settings: ModalityConfig) -> dict[str, Any]:
-    """As `tower_spec`, with the tower's image size, mean and standard deviation."""
+    """As `tower_spec`, with image size, mean, standard deviation, and the checkpoint's image processor."""
     if not settings.model:
-        spec = tower_spec(settings, image_size=settings.image_size)
+        size = settings.image_size or DEFAULT_SIZE
+        spec = tower_spec(settings, image_size=size)
         patch = spec["tower"].get("patch_size")
-        if isinstance(patch, int) and patch > settings.image_size:
+        if isinstance(patch, int) and patch > size:
             raise VitrineError(
-                f"image_size is {settings.image_size}, less than a patch of {patch}; use {patch} or more, or "
+                f"image_size is {size}, less than a patch of {patch}; use {patch} or more, or "
                 "a smaller patch_size"
             )
-        return spec | {"image_size": settings.image_size, "mean": [0.5] * 3, "std": [0.5] * 3}
+        return spec | {"image_size": size, "mean": [0.5] * 3, "std": [0.5] * 3}
     spec = tower_spec(settings)
-    mean, std = read_image_normalization(settings.model)
-    return spec | {"image_size": _size_of(settings, spec["tower"]), "mean": mean, "std": std}
+    processor = read_image_processor(settings.model, settings.pad_to_square)
+    if settings.image_size and processor.shape != (settings.image_size,) * 2:
+        processor = processor.resized(settings.image_size)
+    height, width = processor.shape
+    own = spec["tower"].get("image_size")
+    interpolates = (
+        "interpolate_pos_encoding"
+        in signature(tower_class(tower_config(settings)).forward).parameters
+    )
+    return spec | {
+        "image_size": height if height == width else [height, width],
+        "mean": processor.mean,
+        "std": processor.std,
+        "processor": processor.values,
+        "interpolate": interpolates and own is not None and _pair(own) != (height, width),
+    }
+
+
+def shape_of(spec: dict[str, Any]) -> tuple[int, int]:
+    """(height, width) of the images that a tower reads."""
+    return _pair(spec["image_size"])
+
+
+def resize_of(spec: dict[str, Any]) -> Resize:
+    """How images are brought to a tower's size: by its checkpoint's processor, or letter-boxed."""
+    if "processor" in spec:
+        return ImageProcessor(spec["processor"])
+    return lambda image: fit_image(image, spec["image_size"])
+
+
+def preprocessing_key(spec: dict[str, Any]) -> str:
+    """Identifies how images are resized: equal keys, equal pixels."""
+    if "processor" not in spec:
+        return str(spec["image_size"])
+    return json.dumps([spec["image_size"], spec["processor"]], sort_keys=True)
+
+
+def image_inputs(spec: dict[str, Any], pixels: Tensor) -> dict[str, Any]:
+    """The inputs of an image tower for normalised `pixels` (k, 3, height, width)."""
+    if spec["tower"]["model_type"] == "siglip2_vision_model":
+        return naflex_inputs(pixels, spec["tower"]["patch_size"])
+    options = {"interpolate_pos_encoding": True} if spec.get("interpolate") else {}
+    return {"pixel_values": pixels, **options}
+
+
+def naflex_inputs(pixels: Tensor, patch: int) -> dict[str, Tensor]:
+    """SigLIP 2's inputs: patches (k, n, patch · patch · 3), their mask, and rows and columns of patches."""
+    rows, columns = pixels.shape[-2] // patch, pixels.shape[-1] // patch
+    cut = pixels.unflatten(-1, (columns, patch)).unflatten(-3, (rows, patch))
+    patches = cut.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)  # (k, rows · columns, …)
+    shape = torch.tensor([[rows, columns]], device=pixels.device).expand(len(pixels), 2)
+    mask = torch.ones(patches.shape[:2], dtype=torch.int32, device=pixels.device)
+    return {"pixel_values": patches, "pixel_attention_mask": mask, "spatial_shapes": shape}
 
 
 def image_tokens(spec: dict[str, Any]) -> int:
     """Approximate number of patches of an image in its tower."""
-    patch = spec["tower"].get("patch_size") or 16
-    patch = patch[0] if isinstance(patch, list | tuple) else patch
-    return max(1, int(spec["image_size"]) // int(patch)) ** 2
+    patch = _pair(spec["tower"].get("patch_size") or 16)
+    height, width = shape_of(spec)
+    return max(1, (height // patch[0]) * (width // patch[1]))
 
 
-def _size_of(settings: ModalityConfig, tower: dict[str, Any]) -> int:
-    """The image size: that of a pretrained tower's config, otherwise that of the settings."""
-    size = tower.get("image_size", settings.image_size)
-    return int(size[0] if isinstance(size, list | tuple) else size)
+def _pair(size: Any) -> tuple[int, int]:
+    return (
+        (int(size[0]), int(size[-1])) if isinstance(size, list | tuple) else (int(size), int(size))
+    )

@@ -1,4 +1,4 @@
-"""Text: a text column, encoded by any Hugging Face text tower (encoder or decoder)."""
+"""Text: a text column, encoded by a Hugging Face text tower (encoder or decoder)."""
 
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,24 @@ from typing_extensions import override
 
 from catalog.catalog import Catalog
 from pretrain.config import ModalityConfig
-from pretrain.hub import check_length, check_tokenizer, make_config, read_tokenizer
+from pretrain.hub import (
+    check_length,
+    check_tokenizer,
+    make_config,
+    num_positions,
+    read_tokenizer,
+)
 from pretrain.modalities.base import Processor, Source, TowerModality, mask_of, tower_spec
 from pretrain.tokenizer import shortened, train_tokenizer
-from pretrain.towers import pool
+from pretrain.towers.pooling import hidden_state, own_embedding, pool
+from pretrain.towers.sentence_transformers import SentenceMetadata, read_sentence_metadata
 
+DEFAULT_TOKENS = 48
+"""Tokens of a text for towers built from a config."""
+LONGEST_DEFAULT = 512
+"""Tokens of a text, at most, where neither the settings nor sentence-transformers metadata say more."""
+FIXED_LENGTH = {"siglip_text_model", "siglip2_text_model"}
+"""Towers that read all their positions, padding included, and without a mask."""
 PREDICTED_AT_ONCE = 1024
 """Tokens whose logits over the vocabulary are alive at one time."""
 
@@ -34,8 +47,10 @@ class TextSource(Source):
         column: str,
         tokenizer: PreTrainedTokenizerBase,
         max_tokens: int,
+        prompt: str = "",
     ) -> None:
         super().__init__()
+        self.prompt = prompt
         self.texts = catalog.texts(column)
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
@@ -63,7 +78,7 @@ class TextSource(Source):
         if not any(texts):
             return [[] for _ in texts]
         rows = self.tokenizer(
-            [shortened(text, self.max_tokens) for text in texts],
+            [self.prompt + shortened(text, self.max_tokens) for text in texts],
             truncation=True,
             max_length=self.max_tokens,
             return_attention_mask=False,
@@ -99,15 +114,18 @@ class Text(TowerModality):
         cls, settings: ModalityConfig, catalog: Catalog
     ) -> tuple["Text", PreTrainedTokenizerBase]:
         texts = catalog.texts(settings.source)
+        every = (texts(item) or "" for item in range(catalog.num_items))
         if settings.model:
             spec = tower_spec(settings)
             tokenizer = read_tokenizer(settings.model)
-            every = (texts(item) or "" for item in range(catalog.num_items))
             check_tokenizer(tokenizer, settings.model, every, spec["tower"].get("vocab_size"))
             if tokenizer.pad_token is None:
                 tokenizer.pad_token = tokenizer.eos_token
+            metadata = None
+            if settings.pooling == "auto":
+                metadata = read_sentence_metadata(settings.model)
+            spec |= _as_metadata_says(cls(spec), settings, metadata, tokenizer)
         else:
-            every = (texts(item) or "" for item in range(catalog.num_items))
             tokenizer = train_tokenizer(every, settings.vocab_size)
             marks = {"pad": tokenizer.pad_token_id, "bos": 2, "eos": 3}
             spec = tower_spec(
@@ -115,10 +133,18 @@ class Text(TowerModality):
                 vocab_size=len(tokenizer),
                 **{f"{name}_token_id": value for name, value in marks.items()},
             )
-        check_length(make_config(spec["tower"]), settings.max_tokens)
-        spec |= {"max_tokens": settings.max_tokens, "length_groups": settings.length_groups}
+            spec |= {"max_tokens": settings.max_tokens or DEFAULT_TOKENS}
+            spec["prompt"] = settings.prompt or ""
+        config = make_config(spec["tower"])
+        check_length(config, spec["max_tokens"])
+        spec["length_groups"] = settings.length_groups
         spec["special_tokens"] = tokenizer("")["input_ids"]  # those it adds to every text
-        return cls(spec), tokenizer
+        if config.model_type in FIXED_LENGTH:
+            spec["fixed_length"] = num_positions(config)
+            spec["pad_token"] = tokenizer.pad_token_id or 0
+        length = spec.get("fixed_length") or min(4, spec["max_tokens"])
+        kind = cls(spec).with_width(input_ids=torch.zeros(1, length, dtype=torch.int64))
+        return kind, tokenizer
 
     @staticmethod
     def load_processor(folder: Path) -> Processor:
@@ -126,7 +152,10 @@ class Text(TowerModality):
 
     def open(self, catalog: Catalog, processor: Processor | None) -> TextSource:
         assert processor is not None
-        return TextSource(catalog, self.spec["source"], processor, self.spec["max_tokens"])
+        spec = self.spec
+        return TextSource(
+            catalog, spec["source"], processor, spec["max_tokens"], spec.get("prompt", "")
+        )
 
     def encode(self, tower: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
         """Encodes texts in groups of similar length, so that there is little padding: (k, width)."""
@@ -153,11 +182,32 @@ class Text(TowerModality):
         return torch.cat(vectors)[back]
 
     def _encode(self, tower: nn.Module, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        hidden = self.hidden(tower, input_ids=ids, attention_mask=mask)
-        pooled = pool(hidden, self.spec["pooling"], mask)
+        spec = self.spec
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        if "fixed_length" in spec:  # trained with padding to one length, which is attended to
+            padding = spec["fixed_length"] - ids.shape[1]
+            inputs = {"input_ids": F.pad(ids, (0, padding), value=spec["pad_token"])}
+            mask = F.pad(mask, (0, padding))
+        if spec["pooling"] == "embedding" and self.head is None:
+            vectors = own_embedding(tower, **inputs)
+            return self._normalized(vectors), vectors.new_zeros(len(vectors), 2)
+        hidden = hidden_state(tower, spec["layer"], **inputs)
+        pooled = self._normalized(pool(hidden, spec["pooling"], self._pooled_tokens(mask)))
         if self.head is None:
             return pooled, pooled.new_zeros(len(pooled), 2)
         return pooled, next_token_nll(hidden, ids, mask, self.head)
+
+    def _pooled_tokens(self, mask: Tensor) -> Tensor:
+        """The mask without the prompt's tokens, where the checkpoint does not pool them."""
+        excluded = self.spec.get("unpooled_tokens", 0)
+        if not excluded:
+            return mask
+        mask = mask.clone()
+        mask[:, :excluded] = 0
+        return mask
+
+    def _normalized(self, vectors: Tensor) -> Tensor:
+        return F.normalize(vectors, dim=-1) if self.spec.get("normalize") else vectors
 
     @property
     def is_causal(self) -> bool:
@@ -166,6 +216,31 @@ class Text(TowerModality):
         decoder = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
         reads_both_ways = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
         return decoder and (not reads_both_ways or bool(getattr(config, "is_decoder", False)))
+
+
+def _as_metadata_says(
+    kind: Text,
+    settings: ModalityConfig,
+    metadata: SentenceMetadata | None,
+    tokenizer: PreTrainedTokenizerBase,
+) -> dict[str, Any]:
+    """Pooling, prompt and length of a checkpoint: its metadata, overruled by the settings."""
+    spec: dict[str, Any] = {"prompt": settings.prompt or ""}
+    if settings.pooling == "auto" and metadata is not None:
+        spec |= {"pooling": metadata.pooling, "normalize": metadata.normalize}
+        if settings.prompt is None:
+            spec["prompt"] = metadata.prompt
+        if spec["prompt"] and not metadata.include_prompt:
+            ids = tokenizer(spec["prompt"])["input_ids"]
+            spec["unpooled_tokens"] = len(ids) - int(ids[-1:] == [tokenizer.sep_token_id])
+    elif settings.pooling == "auto" and kind.is_causal:
+        spec["pooling"] = "last"
+    limits = (num_positions(kind.config), tokenizer.model_max_length, LONGEST_DEFAULT)
+    if metadata is not None and metadata.max_tokens:
+        limits = (*limits[:2], metadata.max_tokens)
+    known = [limit for limit in limits if limit]
+    spec["max_tokens"] = settings.max_tokens or min(known)
+    return spec
 
 
 def next_token_nll(hidden: Tensor, ids: Tensor, mask: Tensor, head: nn.Module) -> Tensor:

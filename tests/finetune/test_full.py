@@ -21,7 +21,7 @@ from finetune.item_content import build_content_loader, initial_embeddings
 from finetune.manifest import read_curves
 from finetune.module import FinetuneModule, StepSettings, remove_common_shift
 from finetune.run import run_finetuning
-from pretrain.towers import Projection
+from pretrain.towers.projection import Projection
 from tests.finetune.test_transfer import build_trainer
 from tests.stages import train, write_settings
 

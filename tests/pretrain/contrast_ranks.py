@@ -21,7 +21,7 @@ from pretrain.grad_cache import encode_in_micro_batches
 from pretrain.modalities import Content
 from pretrain.objectives import contrast as losses
 from pretrain.objectives.base import first_occurrences
-from pretrain.towers import scatter_present
+from pretrain.towers.projection import scatter_present
 
 SLOTS, INPUTS, WIDTH = 52, 12, 8  # 13 slots on each of 4 ranks: no chunk below divides that
 SCALES = {

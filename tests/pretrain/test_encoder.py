@@ -12,7 +12,8 @@ from pretrain.encoder import ItemEncoder, ItemEncoderConfig, ItemVectors, Masked
 from pretrain.grad_cache import check_micro_batches, encode_in_micro_batches, split_content
 from pretrain.modalities import Content
 from pretrain.sequence_encoder import SequenceEncoder, SequenceEncoderConfig
-from pretrain.towers import compile_layers, scatter_present
+from pretrain.towers.build import compile_layers
+from pretrain.towers.projection import scatter_present
 
 BERT = {
     "model_type": "bert",

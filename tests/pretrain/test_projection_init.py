@@ -23,7 +23,7 @@ from pretrain.config import (
 from pretrain.projection_init import initialize_projections, whiten
 from pretrain.retrieval import hold_out
 from pretrain.run import run_pretraining
-from pretrain.towers import Projection
+from pretrain.towers.projection import Projection
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 ENCODER = EncoderConfig(
