@@ -155,7 +155,8 @@ def implicit_bpr(shop: ShopData, settings: dict[str, Any]) -> tuple[float, np.nd
         regularization=settings["lambda_reg"],
         iterations=settings["look_every"],
         num_threads=1,
-        random_state=settings["seed"],
+        # With a seed, each call of `fit` would draw the same triplets again.
+        random_state=np.random.default_rng(settings["seed"]),
     )
     for _ in range(settings["max_looks"]):
         model.fit(shop.matrix, show_progress=False)
@@ -169,7 +170,12 @@ class Enough(Exception):
 
 
 def vbpr(shop: ShopData, settings: dict[str, Any]) -> tuple[float, np.ndarray]:
-    """Cornac's VBPR with early stopping: its weights are evaluated at the start of an epoch."""
+    """Cornac's VBPR with early stopping: its weights are evaluated at the start of an epoch.
+
+    Cornac 3.0.1 adds the content bias as (n, 1) to scores of shape (n,), which broadcasts to (n, n): each
+    triplet's loss is summed over all content biases of the batch, and regularization weighs 1/n. With
+    `repaired` the content bias has the shape (n,).
+    """
     import torch
     from cornac.data import ImageModality  # pyright: ignore[reportMissingImports]
     from cornac.models import VBPR  # pyright: ignore[reportMissingImports]
@@ -196,6 +202,7 @@ def vbpr(shop: ShopData, settings: dict[str, Any]) -> tuple[float, np.ndarray]:
     patience = Patience(shop, score, settings)
     weights: list[Any] = []
     plain_adam, plain_batches, epoch = torch.optim.Adam, data.uij_iter, [0]
+    plain_product = torch.Tensor.mm
 
     def adam(parameters: list[Any], **options: Any) -> Any:
         weights[:] = parameters
@@ -208,8 +215,14 @@ def vbpr(shop: ShopData, settings: dict[str, Any]) -> tuple[float, np.ndarray]:
         epoch[0] += 1
         return plain_batches(*arguments, **options)
 
+    def product(left: Any, right: Any) -> Any:
+        found = plain_product(left, right)
+        return found.squeeze(1) if right is weights[-1] else found
+
     torch.optim.Adam, data.uij_iter = adam, batches  # pyright: ignore[reportAttributeAccessIssue]
-    names = ("k", "k2", "batch_size", "learning_rate", "lambda_w", "lambda_b", "seed")
+    if settings["repaired"]:
+        torch.Tensor.mm = product  # pyright: ignore[reportAttributeAccessIssue]
+    names = ("k", "k2", "batch_size", "learning_rate", "lambda_w", "lambda_b", "lambda_e", "seed")
     model = VBPR(
         n_epochs=settings["look_every"] * settings["max_looks"] + 1,
         verbose=False,

@@ -100,14 +100,14 @@ class MatrixFactorizationConfig:
     learning_rate: PositiveFloat = 0.01
     """Constant learning rate of Adam."""
     regularization: NonNegativeFloat = 0.01
-    """Weight of the L2 penalty on the embeddings and biases of each triple."""
+    """Weight of the L2 penalty on the parameters that each triple reads."""
     ema_decay: FractionBelowOne = 0.99
     """Decay of the exponential moving average (EMA) of the weights, which is evaluated and stored."""
-    validate_every_epochs: PositiveInt = 5
+    validate_every_epochs: PositiveInt = 10
     """Epochs between two validations."""
-    patience: PositiveInt = 5
+    patience: PositiveInt = 10
     """Early stopping after this many validations without a better one."""
-    max_epochs: PositiveInt = 500
+    max_epochs: PositiveInt = 1000
     """Epochs at most, and without validation targets."""
 
 

@@ -111,19 +111,24 @@ class Factors(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """The score margins of triplets (n,), positive minus negative, float32 (n,), and the L2 penalty.
 
-        The penalty is the sum of squares of the triplets' user and item parameters (Rendle et al., eq. 4),
-        without the content projection, which all triplets share. `content` (num_items, c).
+        The penalty is the sum of squares of each triplet's parameters (Rendle et al., eq. 4): its user, its
+        items, and the content projection and content bias, which all triplets share; without a penalty on
+        those two VBPR overfits. `content` (num_items, c).
         """
         user, positive, negative = self.users(users), self.items(positives), self.items(negatives)
         bias, other_bias = self.bias(positives).squeeze(-1), self.bias(negatives).squeeze(-1)
         margin = (user * (positive - negative)).sum(-1) + bias - other_bias
         penalized = [user, positive, negative, bias, other_bias]
+        shared = []
         if content is not None:
             difference, taste = content[positives] - content[negatives], self.taste(users)
             margin = margin + (taste * self.projection(difference)).sum(-1)
             margin = margin + self.content_bias(difference).squeeze(-1)
             penalized.append(taste)
-        return margin, torch.stack([values.square().sum() for values in penalized]).sum()
+            shared = [self.projection.weight, self.content_bias.weight]
+        squares = [values.square().sum() for values in penalized]
+        squares += [len(users) * values.square().sum() for values in shared]
+        return margin, torch.stack(squares).sum()
 
 
 class MatrixFactorization(pl.LightningModule):

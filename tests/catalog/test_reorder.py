@@ -18,35 +18,14 @@ from catalog.interaction_sketch import InteractionSketch, interaction_hashes
 from catalog.interactions import Interactions
 from catalog.reorder import TRAIN, ReorderedInteractions, reorder_histories
 from catalog.splits import (
-    Split,
     load_split,
     make_split,
     target_rows,
     train_user_items,
     training_mask,
 )
+from tests.catalog.test_splits import ITEMS, LAST, TIMED, places
 
-ITEMS = [{"item_id": str(n)} for n in range(10)]
-
-
-def places(split: Split) -> dict[str, Any]:
-    return {
-        "train_end": split.train_end.tolist(),
-        "validation": list(zip(split.validation.users, split.validation.positions, strict=True)),
-        "test": list(zip(split.test.users, split.test.positions, strict=True)),
-    }
-
-
-LAST = SplitConfig(kind="leave-one-out")
-
-
-# Ten interactions at 0 … 9; with shares of 20 % the cuts fall at 6 and 8.
-TIMED = {
-    "a": {0: 0, 1: 1, 6: 2, 7: 3, 8: 0},
-    "b": {2: 0, 3: 1, 4: 5},
-    "c": {5: 0},
-    "d": {9: 4},
-}
 RANDOM = SplitConfig(kind="random", validation_fraction=0.2, test_fraction=0.2)
 GIVEN = SplitConfig(kind="given")
 SUBSETS = {"train": [0, 1, 5], "validation": [3], "test": [2, 4]}

@@ -235,9 +235,13 @@ def test_a_cold_item_is_scored_by_its_content_alone(
     assert before[:, cold].any() == shows
 
 
-def test_the_l2_penalty_is_that_of_the_triplets_parameters(shop: Catalog, split: Split) -> None:
+@pytest.mark.parametrize("shows", [False, True])
+def test_the_l2_penalty_is_that_of_the_triplets_parameters(
+    shop: Catalog, split: Split, shows: bool
+) -> None:
     triples = torch.from_numpy(TripletSampler(shop, split, 30, seed=0)[0])
-    module = MatrixFactorization(shop.num_users, shop.num_items, QUICK)
+    content = torch.randn(shop.num_items, 5) if shows else None
+    module = MatrixFactorization(shop.num_users, shop.num_items, QUICK, content)
     factors = module.factors.requires_grad_(False)
     read = [
         factors.users.weight[triples[0]],
@@ -246,8 +250,12 @@ def test_the_l2_penalty_is_that_of_the_triplets_parameters(shop: Catalog, split:
         factors.bias.weight[triples[1]],
         factors.bias.weight[triples[2]],
     ]
+    if shows:  # every triplet reads the whole projection
+        torch.nn.init.normal_(factors.content_bias.weight)
+        read += [factors.taste.weight[triples[0]]]
+        read += 30 * [factors.projection.weight, factors.content_bias.weight]
     expected = sum(float(values.square().sum()) for values in read)
-    assert float(factors(*triples, None)[1]) == pytest.approx(expected, rel=1e-5)
+    assert float(factors(*triples, content)[1]) == pytest.approx(expected, rel=1e-5)
     module.log = lambda *_, **__: None  # pyright: ignore[reportAttributeAccessIssue]
     losses = []
     for weight in (0.0, 0.5):
