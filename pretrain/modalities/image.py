@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from inspect import signature
 from typing import Any
 
@@ -16,8 +15,7 @@ from typing_extensions import override
 from catalog.catalog import Catalog
 from catalog.errors import VitrineError
 from catalog.images import Resize, fit_image, read_image, read_resized_image
-from pretrain.augmentation import augment
-from pretrain.config import AugmentationConfig, ModalityConfig
+from pretrain.config import ModalityConfig
 from pretrain.modalities.base import (
     Processor,
     TowerModality,
@@ -31,6 +29,9 @@ from pretrain.towers.image_processor import ImageProcessor, read_image_processor
 
 DEFAULT_SIZE = 64
 """Width and height in pixels for towers built from a config."""
+CONVOLUTIONAL_PATCH = 8
+"""Side in pixels of what counts as a patch in convolutional towers: their first maps are large, and with
+many images in a batch they fall out of a CPU's cache."""
 RESCALED = (np.arange(256) * (1 / 255)).astype(np.float32)
 """Pixels from 0 to 1 by grey level."""
 
@@ -92,10 +93,7 @@ class ImageModality(TowerModality):
         return image_tokens(self.spec)
 
     def encode(self, tower: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
-        pixels = inputs["pixel_values"]
-        if tower.training and "augmentation" in self.spec:
-            pixels = augment(self.spec, pixels)
-        return self.pooled(tower, **self.inputs(pixels))
+        return self.pooled(tower, **self.inputs(inputs["pixel_values"]))
 
     def inputs(self, pixels: Tensor) -> dict[str, Any]:
         """The tower's inputs for normalised `pixels` (k, 3, height, width)."""
@@ -127,13 +125,9 @@ class ImageModality(TowerModality):
 
 def image_tower_spec(settings: ModalityConfig) -> dict[str, Any]:
     """As `tower_spec`, with image size, mean, standard deviation, and the checkpoint's image processor."""
-    augmentation = asdict(settings.augmentation)
-    changes = (
-        {} if settings.augmentation == AugmentationConfig() else {"augmentation": augmentation}
-    )
     if not settings.model:
         size = settings.image_size or DEFAULT_SIZE
-        spec = tower_spec(settings, image_size=size) | changes
+        spec = tower_spec(settings, image_size=size)
         patch = spec["tower"].get("patch_size")
         if isinstance(patch, int) and patch > size:
             raise VitrineError(
@@ -141,7 +135,7 @@ def image_tower_spec(settings: ModalityConfig) -> dict[str, Any]:
                 "a smaller patch_size"
             )
         return spec | {"image_size": size, "mean": [0.5] * 3, "std": [0.5] * 3}
-    spec = tower_spec(settings) | changes
+    spec = tower_spec(settings)
     processor = read_image_processor(settings.model, settings.pad_to_square)
     if settings.image_size and processor.shape != (settings.image_size,) * 2:
         processor = processor.resized(settings.image_size)
@@ -198,8 +192,9 @@ def naflex_inputs(pixels: Tensor, patch: int) -> dict[str, Tensor]:
 
 
 def image_tokens(spec: dict[str, Any]) -> int:
-    """Approximate number of patches of an image in its tower."""
-    patch = _pair(spec["tower"].get("patch_size") or 16)
+    """Approximate number of patches of an image in its tower; for a convolutional one a number of patches
+    that take about as much memory."""
+    patch = _pair(spec["tower"].get("patch_size") or CONVOLUTIONAL_PATCH)
     height, width = shape_of(spec)
     return max(1, (height // patch[0]) * (width // patch[1]))
 
