@@ -182,6 +182,8 @@ MODELS: dict[str, tuple[Kind, dict[str, Any]]] = {
     ),
 }
 """Model type → kind of content, and the config of a tiny model."""
+UNSEEN: tuple[str, ...] = ()
+"""Architectures chosen when all others were done."""
 DUAL: dict[str, dict[str, Any]] = {
     "clip": CLIP_HALVES,
     "siglip": {

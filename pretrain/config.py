@@ -76,6 +76,16 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True)
+class AugmentationConfig:
+    crop_area: FractionAboveZero = 1.0
+    """Smallest share of an image's area that a random resized crop keeps; 1: no crops."""
+    flip: Fraction = 0.0
+    """Probability that an image is mirrored."""
+    color_jitter: Fraction = 0.0
+    """Largest relative change of brightness, contrast and saturation."""
+
+
+@dataclass(frozen=True)
 class TowerConfig:
     model: str = ""
     """A Hugging Face name or folder whose weights are loaded; empty builds from `config`."""
@@ -108,6 +118,8 @@ class TowerConfig:
     pad_to_square: bool = False
     """Images and video only: pad images to squares before the checkpoint's processor crops them. (For
     towers built from a config they are always padded.)"""
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    """Images and video only: random changes of images while the tower is trained, never when it embeds."""
 
 
 Kind = Literal["text", "image", "audio", "video", "attributes", "features"]

@@ -59,8 +59,11 @@ class Extractors:
                 f"{did_you_mean(config.modality, encoder.kinds)}"
             )
         spec = encoder.kinds[config.modality].spec
+        if "tower" in spec and config.pooling not in ("auto", spec["pooling"]):
+            spec = {key: value for key, value in spec.items() if key != "width"}  # it may change
+            spec["pooling"] = config.pooling
         if "tower" in spec:
-            spec = spec | {"layer": config.layer, "pooling": config.pooling}
+            spec = spec | {"layer": config.layer}
         kind = MODALITIES[spec["kind"]](spec)
         return config.modality, kind, encoder.towers[encoder.tower_name(config.modality)]
 

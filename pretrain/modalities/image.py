@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from inspect import signature
 from typing import Any
 
@@ -15,7 +16,8 @@ from typing_extensions import override
 from catalog.catalog import Catalog
 from catalog.errors import VitrineError
 from catalog.images import Resize, fit_image, read_image, read_resized_image
-from pretrain.config import ModalityConfig
+from pretrain.augmentation import augment
+from pretrain.config import AugmentationConfig, ModalityConfig
 from pretrain.modalities.base import (
     Processor,
     TowerModality,
@@ -93,7 +95,10 @@ class ImageModality(TowerModality):
         return image_tokens(self.spec)
 
     def encode(self, tower: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
-        return self.pooled(tower, **self.inputs(inputs["pixel_values"]))
+        pixels = inputs["pixel_values"]
+        if tower.training and "augmentation" in self.spec:
+            pixels = augment(self.spec, pixels)
+        return self.pooled(tower, **self.inputs(pixels))
 
     def inputs(self, pixels: Tensor) -> dict[str, Any]:
         """The tower's inputs for normalised `pixels` (k, 3, height, width)."""
@@ -125,9 +130,13 @@ class ImageModality(TowerModality):
 
 def image_tower_spec(settings: ModalityConfig) -> dict[str, Any]:
     """As `tower_spec`, with image size, mean, standard deviation, and the checkpoint's image processor."""
+    augmentation = asdict(settings.augmentation)
+    changes = (
+        {} if settings.augmentation == AugmentationConfig() else {"augmentation": augmentation}
+    )
     if not settings.model:
         size = settings.image_size or DEFAULT_SIZE
-        spec = tower_spec(settings, image_size=size)
+        spec = tower_spec(settings, image_size=size) | changes
         patch = spec["tower"].get("patch_size")
         if isinstance(patch, int) and patch > size:
             raise VitrineError(
@@ -135,7 +144,7 @@ def image_tower_spec(settings: ModalityConfig) -> dict[str, Any]:
                 "a smaller patch_size"
             )
         return spec | {"image_size": size, "mean": [0.5] * 3, "std": [0.5] * 3}
-    spec = tower_spec(settings)
+    spec = tower_spec(settings) | changes
     processor = read_image_processor(settings.model, settings.pad_to_square)
     if settings.image_size and processor.shape != (settings.image_size,) * 2:
         processor = processor.resized(settings.image_size)

@@ -14,6 +14,7 @@ from typing_extensions import override
 from catalog.catalog import Catalog
 from catalog.errors import VitrineError
 from catalog.video_audio import read_video_frames
+from pretrain.augmentation import augment
 from pretrain.config import ModalityConfig
 from pretrain.modalities.base import Modality, Processor, TowerModality
 from pretrain.modalities.image import (
@@ -70,6 +71,8 @@ class Video(TowerModality):
 
     def encode(self, tower: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
         pixels = inputs["pixel_values"]  # (k, frames, 3, height, width)
+        if tower.training and "augmentation" in self.spec:
+            pixels = augment(self.spec, pixels)
         pooled = self.pooled(tower, **self.inputs(pixels))
         if clip_length(self.spec["tower"]) is not None:
             return pooled
