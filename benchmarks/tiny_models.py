@@ -182,7 +182,16 @@ MODELS: dict[str, tuple[Kind, dict[str, Any]]] = {
     ),
 }
 """Model type → kind of content, and the config of a tiny model."""
-UNSEEN: tuple[str, ...] = ()
+MODELS |= {
+    "roformer": ("text", {**TEXT, "embedding_size": 32}),
+    "olmo2": ("text", DECODER),
+    "focalnet": (
+        "image",
+        {"embed_dim": 16, "depths": [1, 1], "hidden_sizes": [16, 32], "image_size": PIXELS},
+    ),
+    "sew": ("audio", {**SPEECH, "squeeze_factor": 2}),
+}
+UNSEEN: tuple[str, ...] = ("roformer", "olmo2", "focalnet", "sew", "align")
 """Architectures chosen when all others were done."""
 DUAL: dict[str, dict[str, Any]] = {
     "clip": CLIP_HALVES,
@@ -191,5 +200,6 @@ DUAL: dict[str, dict[str, Any]] = {
         "vision_config": VISION,
     },
     "metaclip_2": CLIP_HALVES,
+    "align": {"text_config": TEXT, "vision_config": {"image_size": PIXELS}, "projection_dim": 24},
 }
 """Dual encoders of text and images."""

@@ -29,6 +29,7 @@ from finetune.transfer import (
     without_towers,
 )
 from pretrain.artifact import EncoderBundle, open_encoder
+from pretrain.lora import expose_convolutions
 from pretrain.sequence_encoder import SequenceEncoder, SequenceEncoderConfig
 from pretrain.shards import float32_state
 
@@ -100,6 +101,7 @@ def load_assembled(artifact: Artifact, encoder: str | Path | None = None) -> Ass
             recommender,  # pyright: ignore[reportArgumentType]
             str(artifact.path / ADAPTER),
         )
+        expose_convolutions(recommender)
     else:
         _load_head(recommender, artifact.path / HEAD)
     return AssembledRecommender(recommender, parts, vocabulary, peft)

@@ -26,6 +26,7 @@ from finetune.ranker import History, Ranker
 from finetune.recommender import Recommender
 from pretrain.artifact import open_encoder
 from pretrain.hub import one_line_errors
+from pretrain.lora import expose_convolutions
 from pretrain.vector_file import open_vectors
 from pretrain.vectors_artifact import VECTORS_FILE
 
@@ -63,6 +64,7 @@ class Domains:
             )
         else:
             self.peft.load_adapter(adapter, adapter_name=name)
+        expose_convolutions(self.recommender)
         self._rankers[name] = DomainRanker(self, name, artifact)
         self._refresh_layers(self.in_use or name)
 

@@ -9,7 +9,7 @@ from catalog.errors import VitrineError, did_you_mean
 from finetune.components import Components
 from finetune.config import LoraConfig
 from finetune.recommender import Recommender
-from pretrain.lora import adaptable_layers
+from pretrain.lora import adaptable_layers, expose_convolutions
 
 MODULES_TO_SAVE = ["adaptor", "gate", "mean_residual", "temperature"]
 """Small modules that are trained whole beside LoRA (PEFT's `modules_to_save`): no low rank to exploit."""
@@ -34,7 +34,9 @@ def add_lora(recommender: Recommender, components: Components, lora: LoraConfig)
         target_modules=lora_target_modules(components, recommender, lora),
         modules_to_save=modules,
     )
-    return get_peft_model(recommender, settings)  # pyright: ignore[reportArgumentType]
+    adapted = get_peft_model(recommender, settings)  # pyright: ignore[reportArgumentType]
+    expose_convolutions(recommender)
+    return adapted
 
 
 def lora_target_modules(

@@ -6,11 +6,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from catalog.artifacts import Artifact, open_artifact
@@ -44,6 +45,9 @@ def without_bars(logging: ModuleType = logging) -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+Model = TypeVar("Model", bound=PreTrainedModel)
+
+
 @dataclass
 class EncoderBundle:
     """The item encoder, the sequence encoder and the processors (tokenizers) of the modalities."""
@@ -73,16 +77,29 @@ class EncoderBundle:
     @classmethod
     def load(cls, folder: Path) -> "EncoderBundle":
         with without_bars():
-            encoder = ItemEncoder.from_pretrained(folder, dtype=torch.float32)
-            sequence_encoder = SequenceEncoder.from_pretrained(
-                folder / SEQUENCE_FOLDER, dtype=torch.float32
-            )
+            encoder = _load_whole(ItemEncoder, folder)
+            sequence_encoder = _load_whole(SequenceEncoder, folder / SEQUENCE_FOLDER)
             processors = {
                 name: kind.load_processor(folder / "processors" / name)
                 for name, kind in encoder.kinds.items()
                 if (folder / "processors" / name).is_dir()
             }
         return cls(encoder, sequence_encoder, processors)
+
+
+def _load_whole(cls: type[Model], folder: Path) -> Model:
+    """A model of `folder` in float32; VitrineError unless its weights are exactly those of the class, since
+    transformers would initialise what is missing at random."""
+    model, info = cls.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    wrong = sorted(
+        [*info["missing_keys"], *info["unexpected_keys"], *info["mismatched_keys"]], key=str
+    )
+    if wrong:
+        raise VitrineError(
+            f"{folder} and its config disagree about {len(wrong)} weights, such as {wrong[0]}; make the "
+            "encoder again with this version of transformers"
+        )
+    return model
 
 
 def new_encoder(settings: EncoderConfig, catalog: Catalog) -> EncoderBundle:

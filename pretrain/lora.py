@@ -40,6 +40,16 @@ def add_lora(tower: nn.Module, name: str, rank: int) -> None:
     tower.requires_grad_(False)
     settings = LoraConfig(r=rank, lora_alpha=4 * rank, target_modules=layers)
     inject_adapter_in_model(settings, tower)  # pyright: ignore[reportArgumentType]
+    expose_convolutions(tower)
+
+
+def expose_convolutions(model: nn.Module) -> None:
+    """Gives adapted convolutions the attributes of the layers they wrap, which MobileNet reads for padding."""
+    for module in model.modules():
+        base = getattr(module, "base_layer", None)
+        if isinstance(base, nn.Conv2d):
+            for name in ("stride", "kernel_size", "padding", "dilation", "groups"):
+                setattr(module, name, getattr(base, name))
 
 
 def merge_lora(model: nn.Module) -> None:

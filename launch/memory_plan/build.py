@@ -34,7 +34,7 @@ from pretrain.frozen import frozen_towers
 from pretrain.grad_cache import enable_activation_checkpointing
 from pretrain.hub import read_config
 from pretrain.modalities import Content, Modality, Text
-from pretrain.modalities.audio import AudioModality, extract_features
+from pretrain.modalities.audio import AudioModality, feature_shape
 from pretrain.modalities.base import CACHED_FEATURES
 from pretrain.modalities.image import shape_of
 from pretrain.module import PretrainModule
@@ -242,9 +242,8 @@ class ContentShapes:
             frames = (spec["frames"],) if kind.kind == "video" else ()
             return {"pixel_values": torch.randn(rows, *frames, 3, *shape_of(spec))}
         if isinstance(kind, AudioModality):
-            silence = np.zeros(kind.samples, dtype=np.float32)
-            one = extract_features(self.processors[name], [silence])
-            return {"values": torch.randn(rows, *one.shape[1:])}
+            shape = feature_shape(self.processors[name], kind.samples)
+            return {"values": torch.randn(rows, *shape)}
         if kind.kind == "attributes":
             categories = torch.zeros(rows, len(spec["categories"]), dtype=torch.int64)
             return {"numbers": torch.randn(rows, len(spec["numbers"])), "categories": categories}

@@ -8,6 +8,7 @@ import torch
 import transformers
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 from transformers import AutoFeatureExtractor
 from transformers.models.auto.auto_mappings import FEATURE_EXTRACTOR_MAPPING_NAMES
 from typing_extensions import override
@@ -48,6 +49,12 @@ def extract_features(extractor: Any, waves: list[NDArray[np.float32]]) -> Tensor
     return torch.from_numpy(np.asarray(features[extractor.model_input_names[0]])).float()
 
 
+def feature_shape(extractor: Any, samples: int) -> tuple[int, ...]:
+    """Shape of one item's features, also where tensors are fake (`launch.memory_plan`)."""
+    with unset_fake_temporarily():
+        return tuple(extract_features(extractor, [np.zeros(samples, dtype=np.float32)]).shape[1:])
+
+
 class AudioModality(TowerModality):
     kind = "audio"
 
@@ -65,9 +72,8 @@ class AudioModality(TowerModality):
             "input": extractor.model_input_names[0],
         }
         kind = cls(spec)
-        silence = np.zeros(kind.samples, dtype=np.float32)
-        values = extract_features(extractor, [silence])
-        return kind.with_width(**{spec["input"]: values}), extractor
+        shape = feature_shape(extractor, kind.samples)
+        return kind.with_width(**{spec["input"]: torch.zeros(1, *shape)}), extractor
 
     @classmethod
     @override

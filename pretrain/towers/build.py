@@ -1,6 +1,7 @@
 """Builds a tower: any Hugging Face model by name or config, or one half of a dual encoder."""
 
 import inspect
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -96,6 +97,8 @@ def build_tower(
     with one_line_errors(
         f"no {config.model_type} can be built from its config", "change the config"
     ):
+        config = deepcopy(config)  # constructors change theirs
+        has_decoder = config.is_encoder_decoder
         cls = tower_class(config, embedding)
         has_pooler = "add_pooling_layer" in inspect.signature(cls.__init__).parameters
     without_pooler = {"add_pooling_layer": False} if has_pooler and not embedding else {}
@@ -105,7 +108,7 @@ def build_tower(
         )
     else:
         tower = new_model(config, cls, **without_pooler)
-    return tower.get_encoder() if config.is_encoder_decoder else tower
+    return tower.get_encoder() if has_decoder else tower
 
 
 def new_model(
