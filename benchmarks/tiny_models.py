@@ -187,7 +187,7 @@ MODELS |= {
     "olmo2": ("text", DECODER),
     "focalnet": (
         "image",
-        {"embed_dim": 16, "depths": [1, 1], "hidden_sizes": [16, 32], "image_size": PIXELS},
+        {"embed_dim": 16, "depths": [1, 1], "hidden_sizes": [16, 32], "image_size": 32},
     ),
     "sew": ("audio", {**SPEECH, "squeeze_factor": 2}),
 }

@@ -44,7 +44,7 @@ def add_lora(tower: nn.Module, name: str, rank: int) -> None:
 
 
 def expose_convolutions(model: nn.Module) -> None:
-    """Gives adapted convolutions the attributes of the layers they wrap, which MobileNet reads for padding."""
+    """Gives adapted convolutions the attributes of the layers they wrap, which MobileNet reads to pad."""
     for module in model.modules():
         base = getattr(module, "base_layer", None)
         if isinstance(base, nn.Conv2d):

@@ -8,7 +8,7 @@ import torch
 import transformers
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import unset_fake_temporarily
+from torch.utils._python_dispatch import _disable_current_modes
 from transformers import AutoFeatureExtractor
 from transformers.models.auto.auto_mappings import FEATURE_EXTRACTOR_MAPPING_NAMES
 from typing_extensions import override
@@ -51,7 +51,7 @@ def extract_features(extractor: Any, waves: list[NDArray[np.float32]]) -> Tensor
 
 def feature_shape(extractor: Any, samples: int) -> tuple[int, ...]:
     """Shape of one item's features, also where tensors are fake (`launch.memory_plan`)."""
-    with unset_fake_temporarily():
+    with _disable_current_modes():
         return tuple(extract_features(extractor, [np.zeros(samples, dtype=np.float32)]).shape[1:])
 
 
