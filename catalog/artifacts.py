@@ -180,19 +180,22 @@ def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     (folder / MANIFEST).write_text(dumps_with_checksum(manifest, indent=2) + "\n", encoding="utf8")
 
 
-def open_artifact(path: StrPath, kind: str | None = None) -> Artifact:
+def open_artifact(path: "StrPath | Artifact", kind: str | None = None) -> Artifact:
     """The artifact at `path`, with all files verified; parents that still exist must be unchanged.
 
-    `path` may be `hub:user/name`, or `hub:user/name@revision`, on the Hugging Face Hub. Raises
-    VitrineError for a missing, damaged or changed artifact, one of another kind, and one whose parent
-    has been replaced.
+    An artifact that is open already is returned as it is; its files are not read again. `path` may be
+    `hub:user/name`, or `hub:user/name@revision`, on the Hugging Face Hub. Raises VitrineError for a missing,
+    damaged or changed artifact, one of another kind, and one whose parent has been replaced.
     """
-    folder = local_folder(path)
-    artifact = Artifact(folder.resolve(), read_manifest(folder))
+    is_open = isinstance(path, Artifact)
+    folder = path.path if is_open else local_folder(path)
+    artifact = path if is_open else Artifact(folder.resolve(), read_manifest(folder))
     if kind is not None and artifact.kind != kind:
         raise VitrineError(
             f"{folder} is an artifact of kind {artifact.kind}; give one of kind {kind}."
         )
+    if is_open:
+        return artifact
     for name, checksum in artifact.manifest["checksums"].items():
         file = folder / name
         if not file.is_file():

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from catalog.artifacts import artifact_hash, open_artifact, write_artifact
+from catalog.artifacts import Artifact, artifact_hash, open_artifact, write_artifact
 from catalog.catalog import Catalog, load_catalog
 from catalog.errors import VitrineError
 from catalog.memory import release_pages
@@ -24,9 +24,10 @@ from catalog.progress import track
 from finetune.config import IndexConfig
 from finetune.exact_search import search_exact
 from finetune.finite import check_finite_scores
-from finetune.manifest import catalog_settings
+from finetune.manifest import catalog_settings, open_recommender
 from finetune.ranker import History, Ranker, load_ranker
 from finetune.tie_break import tie_keys
+from pretrain.devices import Compute
 
 INDEX_FILE = "index.faiss"
 CHUNK = 65_536
@@ -80,18 +81,24 @@ class AnnIndex:
 
 
 def run_indexing(
-    config: IndexConfig, recommender: str | Path, output: Path, encoder: str | None = None
+    config: IndexConfig,
+    recommender: str | Path,
+    output: Path,
+    encoder: str | None = None,
+    compute: Compute | None = None,
 ) -> Path:
     """Builds the `index` artifact of a recommender's item vectors; recall@10 is in its manifest.
 
+    `compute`: device and precision of the user states that recall is measured with.
     Returns the artifact's folder. Raises VitrineError if the catalog is too small for the kind.
     """
     started = perf_counter()
     for name, least in MINIMA.items():
         if getattr(config, name) < least:
             raise VitrineError(f"--{name} is {getattr(config, name)}; use {least} or more")
-    catalog = load_catalog(catalog_settings(recommender)[0])
-    ranker = load_ranker(recommender, catalog, encoder)
+    artifact = open_recommender(recommender)
+    catalog = load_catalog(catalog_settings(artifact)[0])
+    ranker = load_ranker(artifact, catalog, encoder, compute)
     index, parameters = build_index(config, ranker.item_vectors)
     seconds = perf_counter() - started
     measured = measure_recall(AnnIndex(index, ranker), catalog, config.num_users)
@@ -99,24 +106,31 @@ def run_indexing(
         output,
         kind="index",
         config=asdict(config),
-        parents={"recommender": recommender},
+        parents={"recommender": artifact.path},
         catalog=catalog.fingerprint,
-        metrics={**parameters, **measured, "seconds": round(seconds, 1)},
+        metrics={
+            **parameters,
+            **measured,
+            **ranker.compute.metrics,
+            "seconds": round(seconds, 1),
+        },
     ) as staging:
         _faiss().write_index(index, str(staging / INDEX_FILE))
         staging.metrics["bytes"] = (staging / INDEX_FILE).stat().st_size
     return output
 
 
-def open_index(folder: str | Path, recommender: str | Path, ranker: Ranker) -> AnnIndex:
+def open_index(folder: str | Path, recommender: str | Path | Artifact, ranker: Ranker) -> AnnIndex:
     """The index of a verified artifact; VitrineError if it belongs to another recommender."""
     artifact = open_artifact(Path(folder), kind="index")
     indexed = artifact.manifest["parents"]["recommender"]["hash"]
-    expected = artifact_hash(recommender)
+    is_open = isinstance(recommender, Artifact)
+    expected = recommender.hash if is_open else artifact_hash(recommender)
     if indexed != expected:
+        name = recommender.path if is_open else recommender
         raise VitrineError(
-            f"{folder} is an index of the recommender {indexed[:12]}, but {recommender} is "
-            f"{expected[:12]}; build one: vitrine index {recommender}"
+            f"{folder} is an index of the recommender {indexed[:12]}, but {name} is "
+            f"{expected[:12]}; build one: vitrine index {name}"
         )
     return AnnIndex(_faiss().read_index(str(artifact.path / INDEX_FILE)), ranker)
 

@@ -13,6 +13,7 @@ from catalog.catalog import Catalog
 from catalog.splits import Split
 from finetune.config import FinetuneDataConfig
 from pretrain.content_loader import ItemContentLoader, to_device
+from pretrain.devices import move
 from pretrain.modalities import Content
 from pretrain.packing import PackedHistories, Row, stack_rows, step_sampler
 
@@ -111,8 +112,8 @@ class FinetuneData(pl.LightningDataModule):
         self, batch: FinetuneBatch, device: torch.device, dataloader_idx: int
     ) -> FinetuneBatch:
         return FinetuneBatch(
-            batch.items.to(device),
-            batch.segments.to(device),
-            None if batch.fresh is None else batch.fresh.to(device),
+            move(batch.items, device),
+            move(batch.segments, device),
+            None if batch.fresh is None else move(batch.fresh, device),
             to_device(batch.content, device),
         )

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from catalog.artifacts import Artifact, open_artifact, write_artifact
 from catalog.catalog import Catalog, load_catalog
@@ -25,6 +25,7 @@ from finetune.card import recommender_card
 from finetune.cold_start import impute_cold_embeddings
 from finetune.manifest import COUNTS_FILE, train_counts
 from finetune.transfer import has_own_encoder, selected_modalities
+from pretrain.devices import Compute, on_cpu
 from pretrain.embed_items import embed_items
 from pretrain.modalities.features import align
 from pretrain.vector_file import VectorWriter, open_vectors
@@ -59,6 +60,7 @@ class _Extended:
     rows: NDArray[np.int64]
     """(num_items,): the row of each item in the old catalog, -1 for added items."""
     old_vectors: NDArray[np.floating]
+    compute: Compute
 
     @property
     def kept(self) -> NDArray[np.int64]:
@@ -74,11 +76,13 @@ def extend(
     output: str | Path,
     catalog: str = "",
     encoder: str | Path | None = None,
+    compute: Compute | None = None,
 ) -> Extension:
     """Writes a recommender for the items of the folder `catalog`, by default the one it was trained on.
 
     The folder is read with the settings of the old one. `encoder` overrides the path of the base encoder.
-    Raises VitrineError if items are not represented by their content.
+    `compute`: device and precision; None: float32 on the CPU. Raises VitrineError if items are not
+    represented by their content.
     """
     started = perf_counter()
     artifact = open_artifact(Path(recommender), kind="recommender")
@@ -90,7 +94,7 @@ def extend(
     newer = load_catalog(settings)
     rows = align(artifact.path, pq.read_table(artifact.path / IDS_FILE)["item_id"], newer)
     vectors = open_vectors(artifact.path / VECTORS_FILE)
-    extended = _Extended(artifact, encoder, newer, rows, vectors)
+    extended = _Extended(artifact, encoder, newer, rows, vectors, compute or on_cpu())
     parents = {"recommender": artifact.path}
     if not has_own_encoder(config["transfer"]):
         parents["encoder"] = Path(encoder) if encoder else artifact.parent("encoder")
@@ -115,6 +119,7 @@ def extend(
         staging.metrics.update(
             {name: getattr(result, name) for name in ("kept", "added", "removed", "dropped")}
         )
+        staging.metrics.update(extended.compute.metrics)
         staging.metrics["seconds"] = round(perf_counter() - started, 1)
     return result
 
@@ -152,11 +157,11 @@ def _added_vectors(extended: _Extended) -> NDArray[np.float32]:
     """Item vectors (added, width) of the added items."""
     artifact, added, catalog = extended.artifact, extended.added, extended.catalog
     assembled = load_assembled(artifact, extended.encoder)
-    recommender = assembled.recommender.eval()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    nn.Module.to(recommender, device)
+    recommender = extended.compute.place(assembled.recommender.eval())
+    device = extended.compute.device
     modalities = artifact.manifest["config"]["modalities"]
-    content = _content_of(added, catalog, assembled, modalities).to(device)
+    with extended.compute.autocast():
+        content = _content_of(added, catalog, assembled, modalities).to(device)
     if recommender.bag_of_words is not None:
         assert assembled.vocabulary is not None
         bags = assembled.vocabulary.read(catalog.select_items(added))
@@ -168,7 +173,8 @@ def _added_vectors(extended: _Extended) -> NDArray[np.float32]:
     elif recommender.id_embeddings is not None:
         # Added to the content: zeros, as for every item without training interactions.
         ids = torch.zeros(len(added), recommender.content_width, device=device)
-    return recommender.adapt(content, ids=ids).cpu().numpy()
+    with extended.compute.autocast():
+        return recommender.adapt(content, ids=ids).float().cpu().numpy()
 
 
 def _content_of(

@@ -21,6 +21,7 @@ from finetune.selection import BestWeights, Validation, trained_weights
 from pretrain.artifact import count_parameters
 from pretrain.config import TrainerConfig
 from pretrain.curves import CurveRecorder
+from pretrain.devices import compute_of
 from pretrain.run import TrainerFactory
 from pretrain.vector_file import save_vectors
 from pretrain.vectors_artifact import VECTORS_FILE, write_ids
@@ -100,6 +101,7 @@ class Fitted(Generic[Module]):
             "best_step": self.best.best_step,
             "seen_targets": self.seen_targets,
             "validation_ndcg@10": self.best.best,
+            **compute_of(self.trainer).metrics,
             **test_metrics(ranking, catalog, split),
         }
         staging.metrics.update(metrics)

@@ -20,6 +20,7 @@ from finetune.recommender import Adaptor
 from finetune.transfer import selected_modalities
 from pretrain.artifact import EncoderBundle
 from pretrain.content_loader import ItemContentLoader
+from pretrain.devices import running_on, training_device
 from pretrain.embed_items import embed_items
 from pretrain.frozen import cache_frozen_features
 from pretrain.projection_init import initialize_projections
@@ -50,15 +51,16 @@ def prepare_content(
     config, catalog = request.config, request.catalog
     recommender, parts, progress = assembled.recommender, components.parts, config.trainer.progress
     learned = learned_items(config, request.split)
+    device = training_device(config.trainer)
     loader = build_content_loader(config, catalog, parts)
     towers_learn = loader is not None and config.transfer not in ("zero-shot", "frozen")
     held_out = None
     if loader is not None and parts is not None:
         if towers_learn:
-            cache_frozen_features(parts.encoder, loader, progress=progress)
+            cache_frozen_features(parts.encoder, loader, device, progress=progress)
         if config.transfer == "scratch":
             items = np.arange(catalog.num_items) if learned is None else np.flatnonzero(learned)
-            initialize_projections(parts.encoder, loader, items, config.trainer.seed)
+            initialize_projections(parts.encoder, loader, items, config.trainer.seed, device)
         if config.missing_modality.percent:
             lost = drop_modality_at_random(config.missing_modality, loader, config.trainer.seed)
             held_out = lost if config.missing_modality.imputation == "drop" else None
@@ -116,7 +118,8 @@ def initial_embeddings(
             missing, encoder, loader, request.split, progress=config.trainer.progress
         )
     content = np.empty((catalog.num_items, width), dtype=np.float32)
-    embed_items(encoder, loader, content, progress=config.trainer.progress)
+    with running_on(encoder, training_device(config.trainer)):
+        embed_items(encoder, loader, content, progress=config.trainer.progress)
     return torch.from_numpy(content)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from catalog.artifacts import Artifact, open_artifact, read_manifest
+from catalog.artifacts import Artifact, local_folder, open_artifact, read_manifest
 from catalog.catalog import Catalog
 from catalog.config import CatalogConfig, SplitConfig
 from catalog.errors import VitrineError
@@ -21,15 +21,22 @@ COUNTS_FILE = "train_counts.npy"
 """Training interactions of each item: int64 (num_items,)."""
 
 
-def catalog_settings(recommender: str | Path) -> tuple[CatalogConfig, SplitConfig]:
-    """The catalog and split that a recommender was trained on, from its manifest."""
+def open_recommender(recommender: str | Path | Artifact) -> Artifact:
+    """The verified artifact of a recommender of either kind; one that is open already is returned."""
+    if isinstance(recommender, Artifact):
+        return recommender
     if not str(recommender):
         raise VitrineError(
             "no recommender given; pass the folder that `vitrine finetune` made: --recommender FOLDER"
         )
-    folder = Path(recommender)
+    folder = local_folder(recommender)
     kind = SEMANTIC_IDS if read_manifest(folder)["kind"] == SEMANTIC_IDS else "recommender"
-    config = open_artifact(folder, kind).manifest["config"]
+    return open_artifact(folder, kind)
+
+
+def catalog_settings(recommender: str | Path | Artifact) -> tuple[CatalogConfig, SplitConfig]:
+    """The catalog and split that a recommender was trained on, from its manifest."""
+    config = open_recommender(recommender).manifest["config"]
     return CatalogConfig(**config["catalog"]), SplitConfig(**config["split"])
 
 

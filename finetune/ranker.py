@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from catalog.artifacts import open_artifact
+from catalog.artifacts import Artifact, open_artifact
 from catalog.catalog import Catalog
 from catalog.errors import NonFiniteError, VitrineError
 from catalog.splits import Targets
@@ -21,6 +21,8 @@ from finetune.manifest import check_ids, serves_repeats
 from finetune.metrics import Ranking
 from finetune.recommender import Recommender
 from finetune.tie_break import tie_keys, topk_with_tie_break
+from pretrain.config import Precision
+from pretrain.devices import Compute, on_cpu
 from pretrain.modalities.image import ImageModality
 from pretrain.vector_file import open_vectors
 from pretrain.vectors_artifact import VECTORS_FILE
@@ -32,10 +34,16 @@ class Ranker:
     """The item vectors of one domain, and the encoder that turns a history of them into a user state."""
 
     def __init__(
-        self, recommender: Recommender, item_vectors: NDArray[np.float32], repeats: bool = False
+        self,
+        recommender: Recommender,
+        item_vectors: NDArray[np.float32],
+        repeats: bool = False,
+        precision: Precision = "32-true",
     ) -> None:
         """`item_vectors` float32 (num_items, width), unit length; may be memory-mapped. `repeats`: lists
-        may contain items of the history, as for groceries (`repeats: rank` of the split)."""
+        may contain items of the history, as for groceries (`repeats: rank` of the split). `precision` of
+        the encoders; scores are float32 in any case."""
+        self.precision: Precision = precision
         self.recommender = recommender.eval()
         self.item_vectors = item_vectors
         self.repeats = repeats
@@ -45,6 +53,10 @@ class Ranker:
     @property
     def device(self) -> torch.device:
         return next(self.recommender.history.parameters()).device
+
+    @property
+    def compute(self) -> Compute:
+        return Compute(self.device, self.precision)
 
     @torch.no_grad()
     def user_states(self, histories: Sequence[History]) -> Tensor:
@@ -60,7 +72,8 @@ class Ranker:
         for row, history in enumerate(recent):
             padded[row, : len(history)] = self.item_vectors[history]
         vectors = torch.from_numpy(padded).to(self.device)
-        states = self.recommender.last_states(vectors, lengths.to(self.device)).float().cpu()
+        with self.compute.autocast():
+            states = self.recommender.last_states(vectors, lengths.to(self.device)).float().cpu()
         if not states.isfinite().all():
             raise NonFiniteError(
                 f"the state after a history of item rows is not finite: {self._first_cause(recent)}"
@@ -90,14 +103,15 @@ class Ranker:
             )
         name, kind = image_modalities[0]
         pixels = kind.pixels(images).to(self.device, encoder.dtype)
-        content = {name: {"present": torch.ones(len(pixels)).bool(), "pixel_values": pixels}}
-        part = encoder.projections[name](encoder.read(name, content))
-        stacked = torch.zeros(len(part), len(encoder.kinds), part.shape[1], device=part.device)
-        present = torch.zeros(stacked.shape[:2], dtype=torch.bool, device=part.device)
-        place = encoder.modalities.index(name)
-        stacked[:, place], present[:, place] = part, True
-        fused = F.normalize(encoder.gate(stacked, present), dim=-1)
-        return self.recommender.adapt_content(fused).float().cpu()
+        content = {name: {"pixel_values": pixels}}
+        with self.compute.autocast():
+            part = encoder.projections[name](encoder.read(name, content))
+            stacked = part.new_zeros(len(part), len(encoder.kinds), part.shape[1])
+            present = torch.zeros(stacked.shape[:2], dtype=torch.bool, device=part.device)
+            place = encoder.modalities.index(name)
+            stacked[:, place], present[:, place] = part, True
+            fused = F.normalize(encoder.gate(stacked, present), dim=-1)
+            return self.recommender.adapt_content(fused).float().cpu()
 
     def excluded(self, history: History) -> NDArray[np.int64]:
         """The items of a history that a list must not contain: all of them, or none if it `repeats`."""
@@ -154,13 +168,20 @@ class Ranker:
         return score
 
 
-def load_ranker(folder: str | Path, catalog: Catalog, encoder: str | Path | None = None) -> Ranker:
+def load_ranker(
+    recommender: str | Path | Artifact,
+    catalog: Catalog,
+    encoder: str | Path | None = None,
+    compute: Compute | None = None,
+) -> Ranker:
     """The ranker of a verified recommender artifact, whose item ids must be those of `catalog`.
 
-    `encoder` overrides the path of the encoder that the recommender was trained on.
+    `encoder` overrides the path of the encoder that the recommender was trained on. `compute`: device and
+    precision; None: float32 on the CPU.
     """
-    artifact = open_artifact(Path(folder), kind="recommender")
+    artifact, compute = open_artifact(recommender, kind="recommender"), compute or on_cpu()
     check_ids(artifact, catalog)
     vectors = open_vectors(artifact.path / VECTORS_FILE)
     repeats = serves_repeats(artifact.manifest["config"])
-    return Ranker(load_recommender(artifact, encoder), vectors, repeats)
+    model = compute.place(load_recommender(artifact, encoder))
+    return Ranker(model, vectors, repeats, compute.precision)

@@ -9,9 +9,10 @@ from catalog.catalog import Catalog, load_catalog
 from catalog.errors import VitrineError
 from finetune.ann_index import open_index
 from finetune.evaluate_artifact import load_any_ranker
-from finetune.manifest import catalog_settings, train_counts
+from finetune.manifest import catalog_settings, open_recommender, train_counts
 from finetune.ranker import Ranker
 from finetune.tie_break import tie_keys
+from pretrain.devices import Compute
 
 
 @dataclass
@@ -46,19 +47,20 @@ def recommend(
     k: int = 10,
     encoder: str | Path | None = None,
     index: str | Path | None = None,
+    compute: Compute | None = None,
 ) -> Recommendations:
     """The top-k items for a user: without items of the history, unless the recommender was fitted with
     `split.repeats` rank.
 
     `index`, an ANN index artifact of this recommender (see `finetune.ann_index`), avoids a score of
-    every item.
+    every item. `compute`: device and precision; None: float32 on the CPU.
     """
     if k < 1:
         raise VitrineError(f"--k {k} asks for no items; use 1 or more")
-    catalog_config, _ = catalog_settings(recommender)
-    catalog = load_catalog(catalog_config)
+    artifact = open_recommender(recommender)  # its files are hashed once
+    catalog = load_catalog(catalog_settings(artifact)[0])
     rows = resolve_history(catalog, user, history)
-    ranker = load_any_ranker(recommender, catalog, encoder)
+    ranker = load_any_ranker(artifact, catalog, encoder, compute)
     if len(rows):
         searcher = ranker
         if index is not None:
@@ -66,10 +68,10 @@ def recommend(
                 raise VitrineError(
                     f"{recommender} decodes semantic ids, which needs no index; leave out --index"
                 )
-            searcher = open_index(index, recommender, ranker)
+            searcher = open_index(index, artifact, ranker)
         ranked, source = searcher.rank(rows, k), "history"
     else:
-        counts = train_counts(recommender)
+        counts = train_counts(artifact.path)
         order = np.lexsort((tie_keys(len(counts)), -counts))[:k]
         ranked, source = [(int(item), float(counts[item])) for item in order], "popularity"
     items = [item for item, _ in ranked]

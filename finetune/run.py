@@ -18,6 +18,7 @@ from finetune.fitting import FitRequest
 from finetune.list_metrics import ListMetrics
 from finetune.ranker import Ranker
 from pretrain.checkpoint_files import remove_checkpoints
+from pretrain.devices import training_device
 from pretrain.request import result_request
 from pretrain.run import TrainerFactory
 from pretrain.shards import gathered_weights, is_sharded
@@ -43,7 +44,9 @@ def run_finetuning(config: FinetuneConfig, output: Path, build_trainer: TrainerF
     vectors, ranking = None, None
     if training.trainer.is_global_zero or sharded:
         with torch.no_grad():
-            vectors = (module if sharded else module.cpu()).item_vectors().float().cpu().numpy()
+            if not sharded:
+                module.to(training_device(config.trainer))
+            vectors = module.item_vectors().float().cpu().numpy()
         list_metrics = ListMetrics.from_split(catalog, split)
         ranker = Ranker(assembled.recommender, vectors, config.split.repeats == "rank")
         ranking = ranker.rank_targets(catalog, split.test, list_metrics=list_metrics)

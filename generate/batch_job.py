@@ -7,14 +7,11 @@ over the processes, each on its own device.
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from numpy.typing import NDArray
 
 from catalog.artifacts import open_artifact, write_artifact
@@ -26,11 +23,9 @@ from generate.conditioning import Ranker, derived_seed
 from generate.config import BatchJobConfig
 from generate.pseudonyms import user_key
 from generate.requests import GenerationRequest, HistoryPrefix
+from pretrain.devices import Compute, init_processes
 from pretrain.request import result_request
 from pretrain.work import check_claimed, claim_work
-
-if TYPE_CHECKING:
-    from accelerate import PartialState
 
 USERS_PER_PART = 64
 """Users whose rows are written to disk together."""
@@ -61,24 +56,18 @@ class ItemSelection:
     """Item rows; used where `top_k` is 0."""
 
 
-def init_processes() -> "PartialState":
-    """Returns accelerate's `PartialState`: rank, device and barriers of the processes started together."""
-    from accelerate import PartialState
-
-    # A long timeout: a process that finishes early waits for those with more parts left.
-    return PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=7))
-
-
-def run_batch_job(job: BatchJob, config: BatchJobConfig, catalog: Catalog, output: Path) -> Path:
+def run_batch_job(
+    job: BatchJob, config: BatchJobConfig, catalog: Catalog, output: Path, compute: Compute
+) -> Path:
     """Generates rows for all users of `config.users`; writes them as an artifact with one parquet file."""
-    state = init_processes()
+    state = init_processes(compute.device)
     parents = {"generator": Path(config.generator)}
     if config.recommender:
         parents["recommender"] = Path(config.recommender)
     users = read_users(config.users, catalog)
     key = user_key().fingerprint
     settings = asdict(config) | {"users": catalog.user_ids[users].tolist() if config.users else ""}
-    settings |= {"user_key": key}  # one artifact has pseudonyms of one key
+    settings |= {"user_key": key, **compute.settings}  # one artifact has pseudonyms of one key
     request = result_request(job.kind, settings, parents, catalog.fingerprint)
     schema = job.schema.with_metadata({USER_KEY: key})
     work = output.with_name(f"{output.name}.work")
@@ -110,7 +99,7 @@ def run_batch_job(job: BatchJob, config: BatchJobConfig, catalog: Catalog, outpu
             counts = _join_parts(
                 job, schema, [part_path(work, start) for start in starts], staging.path
             )
-            staging.metrics.update({"users": len(users), **counts})
+            staging.metrics.update({"users": len(users), **counts, **compute.metrics})
         shutil.rmtree(work)  # only now: a job killed before can still finish it
     state.wait_for_everyone()
     return output

@@ -32,6 +32,7 @@ from generate.text.checkpoint import load_text_generator
 from generate.text.config import TextScoreConfig, WriteConfig
 from generate.text.score import TextScoreInputs, score_texts
 from generate.text.writer import BatchWriter
+from pretrain.devices import Compute, on_cpu
 from pretrain.request import result_request
 
 HISTORY_SHOWN = 7
@@ -47,21 +48,25 @@ class Generators:
     sampler: ImageSampler
 
 
-def run_showcase(config: ShowcaseConfig, output: Path) -> Path:
+def run_showcase(config: ShowcaseConfig, output: Path, compute: Compute | None = None) -> Path:
     """Generates the gallery and the scores; returns the artifact's folder.
+
+    `compute`: device and precision of all models; None: float32 on the CPU.
 
     `showcase.json` holds `users` (pseudonyms, item rows, generated texts) and `scores`; the images are
     beside it, signed, as UUU-C-own.png, …-swapped.png, …-none.png. Where every image was rejected, the file
     is missing and `rejected` has the reason.
     """
+    compute = compute or on_cpu()
     catalog, split = load_split(config.catalog, config.split)
-    ranker = load_ranker(config.recommender, catalog)
+    ranker = load_ranker(config.recommender, catalog, compute=compute)
     text = open_artifact(Path(config.text), kind="text-generator")
     image = open_artifact(Path(config.image), kind="image-generator")
-    generator = load_text_generator(text.path)
+    generator = compute.place(load_text_generator(text.path))
+    generator.precision = compute.precision
     writer = BatchWriter(generator, catalog, ranker, text.hash, config.split, split)
     sampler = ImageSampler(
-        load_pipeline(image.path),
+        load_pipeline(image.path).place(compute),
         catalog,
         ranker,
         load_defaults(image.path),

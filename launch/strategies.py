@@ -49,9 +49,8 @@ def make_strategy(config: TrainerConfig) -> str | Strategy:
 
 
 def on_cpu(config: TrainerConfig) -> bool:
-    return config.accelerator == "cpu" or (
-        config.accelerator == "auto" and not torch.cuda.is_available()
-    )
+    names = {config.device, config.accelerator} - {"auto"}
+    return names == {"cpu"} or (not names and not torch.cuda.is_available())
 
 
 def check_world(config: TrainerConfig) -> None:

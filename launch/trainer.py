@@ -27,6 +27,7 @@ from launch.training_progress import TrainingProgress
 from launch.watchdog import Watchdog
 from pretrain.checkpoint_files import read_checkpoint_manifest
 from pretrain.config import TrainerConfig
+from pretrain.devices import Compute, resolve_precision, training_device
 from pretrain.shards import is_sharded
 
 
@@ -67,6 +68,7 @@ class StageTrainer(pl.Trainer):
         path = ckpt_path or self._resume()
         if self.is_global_zero:
             world = {"world_size": self.world_size, "strategy": kind_of(self.strategy)}
+            world |= {"device": self.strategy.root_device.type, "precision": self.precision}
             self.events.write("start", title=self.title, max_steps=self.max_steps, **world)
         return super()._run(model, path, weights_only)
 
@@ -110,16 +112,18 @@ def build_trainer(
     """
     _quieten()
     check_running(config)
+    device = training_device(config)
+    precision = resolve_precision(config.precision, device)
     events = Events(folder, int(os.environ.get("RANK", 0)))
     own, watchdog = _callbacks(config, folder, title, events)
     settings: dict[str, Any] = {
         "max_steps": config.max_steps,
         "max_epochs": -1,
-        "accelerator": config.accelerator,
-        "devices": config.devices,
+        "accelerator": config.accelerator if config.device == "auto" else device.type,
+        "devices": [device.index] if ":" in config.device else config.devices,
         "num_nodes": config.nodes,
         "strategy": make_strategy(config),
-        "precision": config.precision,
+        "precision": precision,
         "gradient_clip_val": config.gradient_clip or None,
         "accumulate_grad_batches": config.accumulate,
         "log_every_n_steps": config.log_every,
@@ -138,8 +142,9 @@ def build_trainer(
     except (MisconfigurationException, ValueError) as error:  # no GPU here; a clash of settings
         raise VitrineError(
             f"no training can be set up with accelerator {config.accelerator}, {config.devices} "
-            f"devices, strategy {config.strategy}, precision {config.precision}: {one_line_message(error)}"
+            f"devices, strategy {config.strategy}, precision {precision}: {one_line_message(error)}"
         ) from error
+    Compute(device, precision).set_tf32()
     trainer.title, trainer.events, trainer.watchdog = title, events, watchdog
     return trainer
 

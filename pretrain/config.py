@@ -17,13 +17,18 @@ from catalog.config import (
     SplitConfig,
 )
 
+Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true"]
+"""Lightning's names, and `auto` (`pretrain.devices`)."""
+
 
 @dataclass(frozen=True)
 class TrainerConfig:
     max_steps: NonNegativeInt = 1000
     """Optimiser steps."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps, as --device; auto: as accelerator says."""
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto"
-    """Lightning's accelerator."""
+    """Lightning's accelerator; auto: the GPU where there is one."""
     devices: PositiveInt = 1
     """Devices on each node."""
     nodes: PositiveInt = 1
@@ -32,10 +37,9 @@ class TrainerConfig:
         "auto", "ddp", "zero1", "zero2", "zero3", "zero2-offload", "zero3-offload"
     ] = "auto"
     """How the model is distributed: one device or DDP (auto), or DeepSpeed ZeRO."""
-    precision: Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true"] = (
-        "32-true"
-    )
-    """Lightning's precision. Artifacts hold float32 in any case."""
+    precision: Precision = "32-true"
+    """Lightning's precision; auto: bf16-mixed where the device multiplies it fast, else 32-true. Artifacts
+    hold float32 in any case."""
     gradient_clip: NonNegativeFloat = 1.0
     """Clip the gradient's global norm to this value; 0: no clipping."""
     accumulate: PositiveInt = 1

@@ -14,6 +14,7 @@ from torch import Tensor
 from catalog.atomic_write import replace_file
 from catalog.cache import cache_folder
 from catalog.catalog import Catalog
+from pretrain.devices import move
 from pretrain.duplicates import duplicate_groups, mix_hash, normalize_text
 from pretrain.modalities import Content, ImageSource, Modality, Processor, Source
 from pretrain.modalities.base import CACHED_FEATURES, present_rows
@@ -178,7 +179,7 @@ def to_device(content: Content, device: torch.device, dtype: torch.dtype | None 
     """`content` on `device`, floating-point tensors cast to `dtype` if one is given."""
     return {
         name: {
-            key: value.to(device, dtype if value.is_floating_point() else None)
+            key: move(value, device, dtype if value.is_floating_point() else None)
             for key, value in inputs.items()
         }
         for name, inputs in content.items()

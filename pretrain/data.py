@@ -13,6 +13,7 @@ from catalog.catalog import Catalog
 from catalog.splits import Split
 from pretrain.config import PretrainDataConfig
 from pretrain.content_loader import ItemContentLoader, to_device
+from pretrain.devices import move
 from pretrain.modalities import Content
 from pretrain.packing import PackedHistories, Row, stack_rows, step_sampler
 
@@ -104,10 +105,10 @@ class PretrainData(pl.LightningDataModule):
         self, batch: PretrainBatch, device: torch.device, dataloader_idx: int
     ) -> PretrainBatch:
         return PretrainBatch(
-            batch.items.to(device),
-            batch.segments.to(device),
-            batch.slots.to(device),
-            batch.links.to(device),
+            move(batch.items, device),
+            move(batch.segments, device),
+            move(batch.slots, device),
+            move(batch.links, device),
             to_device(batch.content, device),
         )
 

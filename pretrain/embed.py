@@ -6,14 +6,15 @@ go through the towers in batches of similar length, and a block is on disk befor
 
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict
-from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from catalog.artifacts import write_artifact
 from catalog.catalog import Catalog, load_catalog
@@ -21,9 +22,11 @@ from catalog.errors import VitrineError
 from pretrain.artifact import EncoderBundle, open_encoder
 from pretrain.block_store import BlockStore
 from pretrain.config import EmbedConfig
-from pretrain.content_loader import ItemContentLoader, to_device
-from pretrain.embed_items import BLOCK, check_finite, length_sorted_batches
+from pretrain.content_loader import ItemContentLoader
+from pretrain.devices import Compute, choose_compute, init_processes
+from pretrain.embed_items import BLOCK, check_finite, length_sorted_batches, on_device
 from pretrain.extract import Extractors
+from pretrain.modalities import Content
 from pretrain.previous_embeddings import PreviousEmbeddings
 from pretrain.request import result_request
 from pretrain.vectors_artifact import HASHES_FILE, content_hashes, write_ids
@@ -33,16 +36,15 @@ ITEM_VECTORS = "item_vectors"
 """The name of the encoder's own embeddings; extractors have other names."""
 
 
-def run_embedding(config: EmbedConfig, output: Path) -> Path:
+def run_embedding(config: EmbedConfig, output: Path, compute: Compute | None = None) -> Path:
     """Writes a `vectors` artifact: item embeddings, those of the extractors, and the item ids of the rows.
 
     A run that was stopped resumes. Where `output` already holds embeddings of the same encoder, only items
-    whose content changed go through the towers. Under torchrun the processes share the blocks.
+    whose content changed go through the towers. Under torchrun the processes share the blocks. `compute`:
+    device and precision; None: float32 on the GPU where there is one.
     """
-    from accelerate import PartialState
-
-    # The timeout is long because some ranks have more blocks left than others.
-    state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=7))
+    compute = compute or choose_compute()
+    state = init_processes(compute.device)
     catalog = load_catalog(config.catalog)
     bundle: EncoderBundle | None = None
     parents: dict[str, Path] = {}
@@ -55,11 +57,11 @@ def run_embedding(config: EmbedConfig, output: Path) -> Path:
             "or name a model (--extract.NAME.model MODEL --extract.NAME.source text)"
         )
     extractors = Extractors(config.extract, bundle, catalog)
-    request = result_request("vectors", asdict(config), parents, catalog.fingerprint)
-    device = torch.device(state.device or "cpu")
+    settings = asdict(config) | compute.settings
+    request = result_request("vectors", settings, parents, catalog.fingerprint)
 
     def open_run() -> EmbeddingRun:
-        return EmbeddingRun(config, catalog, bundle, extractors, output, request, device)
+        return EmbeddingRun(config, catalog, bundle, extractors, output, request, compute)
 
     # The main process creates the work folder; the others open it.
     first = open_run() if state.is_main_process else None
@@ -100,21 +102,21 @@ class EmbeddingRun:
         extractors: Extractors,
         output: Path,
         request: str,
-        device: torch.device,
+        compute: Compute,
     ) -> None:
         self.config = config
         self.catalog = catalog
         self.bundle = bundle
         self.extractors = extractors
-        self.device = device
+        self.compute = compute
         self.work = work_folder_of(output)
         kinds = dict(extractors.kinds)
         processors = dict(extractors.processors)
         if bundle is not None:
-            bundle.encoder.eval()
-            nn.Module.to(bundle.encoder, device)
+            compute.place(bundle.encoder.eval())
             kinds = {**bundle.encoder.kinds, **kinds}
             processors = {**bundle.processors, **processors}
+        extractors.place(compute)
         self.loader = ItemContentLoader(catalog, kinds, processors)
         self.previous = PreviousEmbeddings.open(output, config, catalog)
         claim_work(self.work, request)
@@ -134,25 +136,29 @@ class EmbeddingRun:
         """Embeds this process's share of the pending blocks."""
 
         def embed_block(items: NDArray[np.int64]) -> None:
-            for batch in length_sorted_batches(self.loader, items, self.config.batch_tokens):
-                self._embed(batch)
+            device, dtype = self.compute.device, self.compute.weight_dtype
+            with self.compute.autocast():
+                for rows, content in on_device(self._pending(items), device, dtype):
+                    self._embed(rows, content)
 
         self.store.fill(
             embed_block, "Embedding items", rank=rank, num_ranks=num_ranks, progress=rank == 0
         )
 
-    def _embed(self, items: NDArray[np.int64]) -> None:
-        content = self.loader.read(items)
-        hashes = content_hashes(content)
-        self.hashes[items] = hashes
-        same = self.previous.copy(items, hashes, self.store.vectors, self.present)
-        self.copied[items] = same
-        if same.any():
-            items = items[~same]
-            if not len(items):
-                return
+    def _pending(self, block: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], Content]]:
+        """Batches of the items whose vectors are not copied from the artifact before, with their content."""
+        for items in length_sorted_batches(self.loader, block, self.config.batch_tokens):
             content = self.loader.read(items)
-        content = to_device(content, self.device)
+            hashes = content_hashes(content)
+            self.hashes[items] = hashes
+            same = self.previous.copy(items, hashes, self.store.vectors, self.present)
+            self.copied[items] = same
+            if not same.any():
+                yield items, content
+            elif not same.all():
+                yield items[~same], self.loader.read(items[~same])
+
+    def _embed(self, items: NDArray[np.int64], content: Content) -> None:
         if self.bundle is not None:
             encoder = self.bundle.encoder
             encoded = encoder({name: content[name] for name in encoder.modalities})
@@ -166,8 +172,9 @@ class EmbeddingRun:
     def _write(self, name: str, items: NDArray[np.int64], vectors: Tensor) -> None:
         self.store.vectors[name].write(items, vectors.float().cpu().numpy())
 
-    def metrics(self) -> dict[str, int]:
-        return {"items": self.catalog.num_items, "copied": int(self.copied.sum())}
+    def metrics(self) -> dict[str, Any]:
+        counts = {"items": self.catalog.num_items, "copied": int(self.copied.sum())}
+        return {**counts, **self.compute.metrics}
 
     def save(self, folder: Path) -> None:
         """Links (or copies) the complete files into the artifact's folder."""

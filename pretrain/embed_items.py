@@ -1,7 +1,8 @@
 """Embeds items with an encoder, in batches of similar length, on one rank or distributed over all."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from operator import attrgetter
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from pretrain.content_loader import ItemContentLoader, to_device
 from pretrain.distributed import broadcast_rows, sum_over_ranks, world
 from pretrain.encoder import ItemEncoder, ItemVectors
 from pretrain.eval_mode import eval_mode
+from pretrain.modalities import Content
 from pretrain.shards import is_sharded
 
 BLOCK = 8192
@@ -52,6 +54,42 @@ def synchronized_batches(batches: Iterator[Batch], device: torch.device) -> Iter
         yield (np.zeros(1, dtype=np.int64), []) if batch is None else batch
 
 
+Labelled = TypeVar("Labelled")
+
+
+def on_device(
+    batches: Iterable[tuple[Labelled, Content]], device: torch.device, dtype: torch.dtype | None
+) -> Iterator[tuple[Labelled, Content]]:
+    """The batches with their content on `device`, floating-point tensors in `dtype`.
+
+    On a GPU the next batch is read and copied, on a stream of its own, while the current one is computed.
+    """
+    if device.type != "cuda":
+        for label, content in batches:
+            yield label, to_device(content, device, dtype)
+        return
+    copies = torch.cuda.Stream(device)
+    ahead: tuple[Labelled, Content, Any] | None = None
+    for label, content in batches:
+        with torch.cuda.stream(copies):
+            moved = label, to_device(content, device, dtype), copies.record_event()
+        if ahead is not None:
+            yield _arrived(*ahead)
+        ahead = moved
+    if ahead is not None:
+        yield _arrived(*ahead)
+
+
+def _arrived(label: Labelled, content: Content, copied: Any) -> tuple[Labelled, Content]:
+    """Makes the current stream wait for the event `copied`, and the allocator for the current stream."""
+    stream = torch.cuda.current_stream()
+    stream.wait_event(copied)
+    for inputs in content.values():
+        for value in inputs.values():
+            value.record_stream(stream)
+    return label, content
+
+
 @torch.no_grad()
 def embed_items(
     encoder: ItemEncoder,
@@ -84,8 +122,9 @@ def embed_items(
                 yield batch, [rows[int(item)] for item in batch]
 
     with eval_mode(encoder):
-        for batch, rows in synchronized_batches(batches(), device) if in_step else batches():
-            content = to_device(loader.read(batch), device, encoder.dtype)
+        chosen = synchronized_batches(batches(), device) if in_step else batches()
+        read = ((batch, loader.read(batch[0])) for batch in chosen)
+        for (batch, rows), content in on_device(read, device, encoder.dtype):
             encoded = encoder(content)
             check_finite(encoded, encoder, loader.catalog, batch)
             vectors = of(encoded).float().cpu().numpy()

@@ -8,6 +8,7 @@ from catalog.catalog import Catalog
 from catalog.errors import VitrineError, did_you_mean
 from pretrain.artifact import EncoderBundle
 from pretrain.config import ExtractConfig
+from pretrain.devices import Compute
 from pretrain.modalities import MODALITIES, Content, Modality, Processor
 from pretrain.towers.projection import scatter_present
 
@@ -67,6 +68,11 @@ class Extractors:
         kind = MODALITIES[spec["kind"]](spec)
         return config.modality, kind, encoder.towers[encoder.tower_name(config.modality)]
 
+    def place(self, compute: Compute) -> None:
+        """Moves all towers to the device, in the precision."""
+        for _, _, tower in self._reading.values():
+            compute.place(tower)
+
     def width(self, name: str) -> int:
         """Width of this extractor's vectors."""
         return self._reading[name][1].width
@@ -76,5 +82,4 @@ class Extractors:
         modality, kind, tower = self._reading[name]
         inputs = {key: value for key, value in content[modality].items() if key != "present"}
         present = content[modality]["present"]
-        tower.to(present.device)
         return scatter_present(kind.encode(tower, inputs), present), present

@@ -21,6 +21,7 @@ RUNTIME_ONLY_SETTINGS = {
         "async_checkpoint",
         "checkpoint_every",
         "checkpoint_keep",
+        "device",
         "devices",
         "max_nonfinite_steps",
         "hang_timeout",

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -18,6 +19,7 @@ from pretrain.config import PretrainConfig
 from pretrain.content_loader import ItemContentLoader
 from pretrain.curves import CurveRecorder
 from pretrain.data import PretrainData
+from pretrain.devices import arrange_convolutions, compute_of
 from pretrain.frozen import cache_frozen_features
 from pretrain.grad_cache import check_compiled
 from pretrain.lora import merge_lora
@@ -64,7 +66,8 @@ def run_pretraining(config: PretrainConfig, output: Path, build_trainer: Trainer
     results = _Results(catalog, split, quarantine, curves, report)
     with gathered_weights(bundle.encoder, bundle.sequence_encoder):
         if trainer.is_global_zero:
-            _save(config, output, bundle, results, count_parameters(module), trainer.global_step)
+            figures = {"parameters": count_parameters(module), **compute_of(trainer).metrics}
+            _save(config, output, bundle, results, figures, trainer.global_step)
             remove_checkpoints(work)
     trainer.strategy.barrier()
     return output
@@ -86,6 +89,8 @@ def _prepare_module(
         progress=config.trainer.progress,
     )
     initialize_projections(bundle.encoder, loader, data.readable, config.trainer.seed, device)
+    if not config.trainer.strategy.startswith("zero"):  # which flattens the weights
+        arrange_convolutions(bundle.encoder, device)
     if config.data.compile:
         compile_layers(bundle.encoder)
     return PretrainModule(
@@ -117,10 +122,10 @@ def _save(
     output: Path,
     bundle: EncoderBundle,
     results: _Results,
-    num_parameters: int,
+    figures: dict[str, Any],
     steps: int,
 ) -> None:
-    """Writes the encoder artifact after `steps` optimizer steps."""
+    """Writes the encoder artifact after `steps` optimizer steps, `figures` among its metrics."""
     catalog, split = results.catalog, results.split
     with write_artifact(
         output,
@@ -129,7 +134,7 @@ def _save(
         catalog=catalog.fingerprint,
         split=split.describe(),
         metrics={
-            "parameters": num_parameters,
+            **figures,
             "steps": steps,
             "quarantined": len(results.quarantine),
             **{name: points[-1][1] for name, points in results.curves.curves.items()},

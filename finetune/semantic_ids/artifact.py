@@ -9,7 +9,7 @@ from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 
-from catalog.artifacts import open_artifact
+from catalog.artifacts import Artifact, open_artifact
 from catalog.catalog import Catalog
 from finetune.manifest import check_ids, serves_repeats
 from finetune.recommender import Recommender
@@ -17,6 +17,7 @@ from finetune.semantic_ids.config import SemanticIdConfig
 from finetune.semantic_ids.model import SemanticRecommender
 from finetune.semantic_ids.ranker import SemanticRanker
 from finetune.semantic_ids.trie import Trie
+from pretrain.devices import Compute, on_cpu
 from pretrain.sequence_encoder import SequenceEncoder, SequenceEncoderConfig
 from pretrain.shards import float32_state
 from pretrain.vector_file import open_vectors
@@ -40,9 +41,14 @@ def save_model(model: SemanticRecommender, warm_items: NDArray[np.bool_], folder
     model.recommender.history.config.save_pretrained(folder / "history")
 
 
-def load_semantic_ranker(folder: str | Path, catalog: Catalog) -> SemanticRanker:
-    """The ranker of a verified semantic-ids artifact, whose item ids must be those of `catalog`."""
-    artifact = open_artifact(Path(folder), kind="semantic-ids")
+def load_semantic_ranker(
+    recommender: str | Path | Artifact, catalog: Catalog, compute: Compute | None = None
+) -> SemanticRanker:
+    """The ranker of a verified semantic-ids artifact, whose item ids must be those of `catalog`.
+
+    `compute`: device and precision; None: float32 on the CPU.
+    """
+    artifact, compute = open_artifact(recommender, kind="semantic-ids"), compute or on_cpu()
     check_ids(artifact, catalog)
     arrays = load_arrays(artifact.path / CODES_FILE)
     codes = arrays["codes"].astype(np.int64)
@@ -57,4 +63,6 @@ def load_semantic_ranker(folder: str | Path, catalog: Catalog) -> SemanticRanker
     model.load_state_dict(load_file(artifact.path / WEIGHTS_FILE))
     vectors = open_vectors(artifact.path / VECTORS_FILE)
     repeats = serves_repeats(artifact.manifest["config"])
-    return SemanticRanker(model, vectors, arrays["warm_items"].astype(bool), settings, repeats)
+    warm_items = arrays["warm_items"].astype(bool)
+    model = compute.place(model)
+    return SemanticRanker(model, vectors, warm_items, settings, repeats, compute.precision)

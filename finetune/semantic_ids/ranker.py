@@ -24,6 +24,8 @@ from finetune.semantic_ids.beam_search import beam_search
 from finetune.semantic_ids.config import SemanticIdConfig
 from finetune.semantic_ids.model import SemanticRecommender
 from finetune.tie_break import tie_keys
+from pretrain.config import Precision
+from pretrain.devices import Compute
 
 CELLS = 2**21
 """Prefixes × codes scored together; it determines the number of users per batch."""
@@ -40,9 +42,12 @@ class SemanticRanker:
         warm_items: NDArray[np.bool_],
         config: SemanticIdConfig,
         repeats: bool = False,
+        precision: Precision = "32-true",
     ) -> None:
         """`item_vectors` float32 (num_items, width), unit length, of the dense score; may be memory-mapped;
-        `warm_items` bool (num_items,): those with training interactions; `repeats`: see `Ranker`."""
+        `warm_items` bool (num_items,): those with training interactions; `repeats` and `precision`: see
+        `Ranker`."""
+        self.precision: Precision = precision
         self.model = model.eval()
         self.repeats = repeats
         self.warm_items, self.config = warm_items, config
@@ -55,11 +60,17 @@ class SemanticRanker:
     def without_cold_candidates(self) -> "SemanticRanker":
         """The same ranker without cold items, in the order of the beam search."""
         config = replace(self.config, num_cold_candidates=0)
-        return SemanticRanker(self.model, self.item_vectors, self.warm_items, config, self.repeats)
+        return SemanticRanker(
+            self.model, self.item_vectors, self.warm_items, config, self.repeats, self.precision
+        )
 
     @property
     def device(self) -> torch.device:
         return self.model.codes.device
+
+    @property
+    def compute(self) -> Compute:
+        return Compute(self.device, self.precision)
 
     @torch.no_grad()
     def user_states(self, histories: Sequence[History]) -> Tensor:
@@ -69,8 +80,9 @@ class SemanticRanker:
         padded = torch.zeros(len(recent), max(1, int(lengths.max())), dtype=torch.int64)
         for row, history in enumerate(recent):
             padded[row, : len(history)] = torch.from_numpy(history)
-        vectors = self.model.item_vectors(padded.to(self.device))
-        states = self.model.recommender.last_states(vectors, lengths.to(self.device)).float()
+        with self.compute.autocast():
+            vectors = self.model.item_vectors(padded.to(self.device))
+            states = self.model.recommender.last_states(vectors, lengths.to(self.device)).float()
         if not states.isfinite().all():
             raise NonFiniteError(
                 f"the state after a history is not finite: {nonfinite_cause(self.model)}"
@@ -120,7 +132,8 @@ class SemanticRanker:
         `states` (users, width); `excluded`: pairs (user, item) that a list must not contain.
         """
         there = excluded[0].to(self.device), excluded[1].to(self.device)
-        items, scores = (x.cpu() for x in beam_search(self.model, states, beam, there))
+        with self.compute.autocast():
+            items, scores = (x.cpu() for x in beam_search(self.model, states, beam, there))
         if not self.config.num_cold_candidates:
             return items, scores
         states = states.cpu()

@@ -15,7 +15,6 @@ from generate.batch_job import (
     ItemSelection,
     Row,
     build_requests,
-    init_processes,
     parse_items,
     read_rows,
     run_batch_job,
@@ -25,6 +24,7 @@ from generate.image.loading import load_image_sampler
 from generate.image.sampler import ImageSampler
 from generate.pseudonyms import pseudonymize
 from generate.requests import stack_states
+from pretrain.devices import Compute, choose_compute
 
 KIND = "images"
 SCHEMA = pa.schema(
@@ -43,18 +43,22 @@ for the best; image: a signed PNG, as Hugging Face's datasets store images, null
 `rejected`."""
 
 
-def run_image_batch_job(config: ImageBatchConfig, output: Path) -> Path:
-    """Writes an `images` artifact: `images.parquet`, a row for each user and item."""
-    state = init_processes()
-    sampler = load_image_sampler(config.generator, recommender=config.recommender)
-    sampler.pipeline.to(state.device)
+def run_image_batch_job(
+    config: ImageBatchConfig, output: Path, compute: Compute | None = None
+) -> Path:
+    """Writes an `images` artifact: `images.parquet`, a row for each user and item.
+
+    `compute`: device and precision; None: float32 on the GPU where there is one.
+    """
+    compute = compute or choose_compute()
+    sampler = load_image_sampler(config.generator, recommender=config.recommender, compute=compute)
     items = parse_items(config.items, sampler.catalog)
 
     def sample_rows(users: NDArray[np.int64]) -> list[Row]:
         return sample_part(sampler, users, items, config)
 
     job = BatchJob(KIND, SCHEMA, sample_rows, count_rejected)
-    return run_batch_job(job, config, sampler.catalog, output)
+    return run_batch_job(job, config, sampler.catalog, output, compute)
 
 
 def sample_part(

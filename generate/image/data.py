@@ -29,6 +29,7 @@ from generate.image.siblings import Siblings
 from generate.image.structure import normalize
 from generate.next_items import NextItemPairs
 from generate.purchase_states import PurchaseStates
+from pretrain.devices import move
 from pretrain.packing import step_sampler
 
 
@@ -180,8 +181,8 @@ class ImageData(pl.LightningDataModule):
         states = torch.where(batch.self_conditioned[:, None], moved, states)
         return replace(
             batch,
-            latents=batch.latents.to(device),
-            structures=batch.structures.to(device),
-            item_vectors=batch.item_vectors.to(device),
-            user_states=states.to(device),
+            latents=move(batch.latents, device),
+            structures=move(batch.structures, device),
+            item_vectors=move(batch.item_vectors, device),
+            user_states=move(states, device),
         )

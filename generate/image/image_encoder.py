@@ -11,6 +11,7 @@ from torch import Tensor
 
 from catalog.errors import VitrineError
 from catalog.images import fit_image
+from pretrain.devices import Compute, on_cpu
 from pretrain.hub import read_model
 from pretrain.modalities.image import normalize_pixels
 from pretrain.towers.image_processor import read_image_processor
@@ -32,8 +33,8 @@ class ImageEncoder(Protocol):
 class PretrainedImageEncoder:
     """A Hugging Face image encoder, by name or folder: its pooled output, or the mean of its last layer."""
 
-    def __init__(self, name: str) -> None:
-        """Raises VitrineError where it cannot be loaded."""
+    def __init__(self, name: str, compute: Compute | None = None) -> None:
+        """`compute`: device; features are float32. Raises VitrineError where it cannot be loaded."""
         model = read_model(name, what="image_encoder", dtype=torch.float32).eval()
         self.model = getattr(model, "vision_model", model)  # the image half of CLIP
         size = getattr(self.model.config, "image_size", None)
@@ -42,6 +43,8 @@ class PretrainedImageEncoder:
                 f"image_encoder {name!r} ({self.model.config.model_type}) has no image_size or takes no "
                 "pixel_values; name an image encoder"
             )
+        self.device = (compute or on_cpu()).device
+        Compute(self.device).place(self.model)
         self.size = size
         processor = read_image_processor(name)
         self.mean, self.std = processor.mean, processor.std
@@ -51,10 +54,11 @@ class PretrainedImageEncoder:
         parts = []
         for start in range(0, len(images), ENCODE_BATCH):
             squares = to_squares(images[start : start + ENCODE_BATCH], self.size)
-            output = self.model(pixel_values=normalize_pixels(squares, self.mean, self.std))
+            pixels = normalize_pixels(squares, self.mean, self.std).to(self.device)
+            output = self.model(pixel_values=pixels)
             pooled = getattr(output, "pooler_output", None)
             pooled = output.last_hidden_state.mean(1) if pooled is None else pooled.flatten(1)
-            parts.append(pooled.float())
+            parts.append(pooled.float().cpu())
         return torch.cat(parts)
 
 

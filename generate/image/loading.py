@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from catalog.artifacts import open_artifact
+from catalog.artifacts import Artifact, open_artifact
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
 from generate.image.config import SamplingConfig
@@ -14,18 +14,23 @@ from generate.image.near_copies import TrainingImageIndex
 from generate.image.pipeline import PersonalImagePipeline
 from generate.image.sampler import ImageSampler
 from generate.ranker import load_catalog_and_ranker
+from pretrain.devices import Compute, on_cpu
 
 SAMPLING_DEFAULTS = "sampling.json"
 
 
 def load_image_sampler(
-    folder: str | Path, catalog: CatalogConfig | None = None, recommender: str | Path = ""
+    folder: str | Path | Artifact,
+    catalog: CatalogConfig | None = None,
+    recommender: str | Path = "",
+    compute: Compute | None = None,
 ) -> ImageSampler:
     """Loads the sampler of an image-generator artifact; `catalog` and `recommender` as in
-    `load_catalog_and_ranker`."""
-    artifact = open_artifact(Path(folder), kind="image-generator")
-    opened, ranker = load_catalog_and_ranker(artifact, catalog, recommender)
-    pipeline = load_pipeline(artifact.path)
+    `load_catalog_and_ranker`. `compute`: device and precision; None: float32 on the CPU."""
+    compute = compute or on_cpu()
+    artifact = open_artifact(folder, kind="image-generator")
+    opened, ranker = load_catalog_and_ranker(artifact, catalog, recommender, compute)
+    pipeline = load_pipeline(artifact.path).place(compute)
     if pipeline.width != ranker.width:
         raise VitrineError(
             f"the image generator takes embeddings of width {pipeline.width}, the recommender's have "
@@ -56,12 +61,13 @@ def sample_image(
     config: SamplingConfig | None = None,
     output: str | Path | None = None,
     recommender: str | Path = "",
+    compute: Compute | None = None,
 ) -> Image.Image:
     """Samples one image from an artifact's folder; for several, call `load_image_sampler` once.
 
     `output` is a PNG file to write it to, watermarked and signed.
     """
-    sampler = load_image_sampler(folder, recommender=recommender)
+    sampler = load_image_sampler(folder, recommender=recommender, compute=compute)
     image = sampler.sample([(user, item)], config)[0]
     if output is not None:
         Path(output).parent.mkdir(parents=True, exist_ok=True)

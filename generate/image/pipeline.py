@@ -1,13 +1,14 @@
 """Samples images for (user, item): trained networks, guidance and a solver, in diffusers' saved layout."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, Self
 
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils import logging
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from generate.image.codec import Codec
 from generate.image.config import SamplingConfig
@@ -17,6 +18,7 @@ from generate.image.resolution_buckets import ImageSize
 from generate.image.solvers import PredictClean, get_solver, time_schedule
 from generate.image.structure import CHANNELS
 from pretrain.artifact import without_bars
+from pretrain.devices import Compute
 
 PASS_MULTIPLE = 8
 """Passes of the denoiser are padded to a multiple of this: small matrices are multiplied in another
@@ -39,6 +41,7 @@ class PersonalImagePipeline(DiffusionPipeline):
         (`generate.image.ip_adapter`)."""
         super().__init__()
         self.register_modules(conditioner=conditioner, denoiser=denoiser, codec=codec)
+        self.compute: Compute | None = None
         self.set_progress_bar_config(disable=True)
 
     @classmethod
@@ -46,6 +49,16 @@ class PersonalImagePipeline(DiffusionPipeline):
         """As in diffusers, without its progress bar."""
         with without_bars(logging):
             return super().from_pretrained(*args, **kwargs)
+
+    def place(self, compute: Compute) -> Self:
+        """Moves the networks to the device, in the precision; the codec stays in float32."""
+        for network in (self.conditioner, self.denoiser):
+            assert isinstance(network, nn.Module)
+            compute.place(network)
+        assert isinstance(self.codec, nn.Module)
+        Compute(compute.device).place(self.codec)
+        self.compute = compute
+        return self
 
     @property
     def width(self) -> int:
@@ -94,6 +107,9 @@ class PersonalImagePipeline(DiffusionPipeline):
                 progress(len(pixels))
         return images
 
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return nullcontext() if self.compute is None else self.compute.autocast()
+
     def _noise(self, seeds: Sequence[int], grid: tuple[int, int]) -> Tensor:
         """Each image's own noise (batch, channels, rows, columns)."""
         channels = int(self.codec.config["channels"])
@@ -114,13 +130,14 @@ class PersonalImagePipeline(DiffusionPipeline):
 
         def predict(latents: Tensor, time: float) -> Tensor:
             passes = guided if time >= config.guidance_min_noise else plain
-            predictions = predict_clean(
-                self.denoiser,
-                latents[passes.rows],
-                torch.full((len(passes.rows),), time, device=self.device),
-                passes.tokens,
-                passes.structures,
-            )
+            with self._autocast():
+                predictions = predict_clean(
+                    self.denoiser,
+                    latents[passes.rows],
+                    torch.full((len(passes.rows),), time, device=self.device),
+                    passes.tokens,
+                    passes.structures,
+                )
             # The weights sum to 1, so guiding predictions of x guides the velocities alike.
             weighted = (predictions * passes.weights[:, None, None, None]).to(latents.dtype)
             return torch.zeros_like(latents).index_add(0, passes.rows, weighted)
@@ -140,7 +157,8 @@ class PersonalImagePipeline(DiffusionPipeline):
         rows = torch.tensor([row for row, _, _ in passes], device=self.device)
         masks = torch.tensor([conditions for _, conditions, _ in passes], device=self.device)
         weights = torch.tensor([weight for _, _, weight in passes], device=self.device)
-        tokens = self.conditioner(users[rows], items[rows], masks[:, 0], masks[:, 1])
+        with self._autocast():
+            tokens = self.conditioner(users[rows], items[rows], masks[:, 0], masks[:, 1])
         return _Passes(rows, weights, tokens, structures[rows] * masks[:, 2, None, None, None])
 
 

@@ -30,17 +30,21 @@ from generate.image.loading import load_image_sampler
 from generate.image.sampler import ImageSampler
 from generate.image.score import sample_siblings, sample_under_conditions, score_pixels
 from generate.pseudonyms import user_key
+from pretrain.devices import Compute, on_cpu
 
 SCORES_FILE, SHEET_FILE, CLASSIFIER = "scores.json", "contact-sheet.png", "classifier"
 MINIMUM = {"num_users": 2, "num_contact_sheet_users": 1, "classifier_steps": 1}
 """Setting → least value with which an evaluation works."""
 
 
-def run_image_scores(folder: Path, config: ImageScoreConfig, output: Path) -> Path:
+def run_image_scores(
+    folder: Path, config: ImageScoreConfig, output: Path, compute: Compute | None = None
+) -> Path:
     """Scores an image-generator artifact on the test targets of its own catalog.
 
     Writes `scores.json` (`score_pixels` and `score_with_encoder`), `contact-sheet.png` and, where one was
-    trained, the attribute classifier; returns `output`.
+    trained, the attribute classifier; returns `output`. `compute`: device and precision of the generator;
+    None: float32 on the CPU.
     """
     for name, least in MINIMUM.items():
         if getattr(config, name) < least:
@@ -50,11 +54,12 @@ def run_image_scores(folder: Path, config: ImageScoreConfig, output: Path) -> Pa
     catalog, split = load_split(
         CatalogConfig(**settings["catalog"]), SplitConfig(**settings["split"])
     )
-    sampler = load_image_sampler(artifact.path)
+    sampler = load_image_sampler(artifact, compute=compute)
     truth = load_ground_truth(config.ground_truth, catalog) if config.ground_truth else None
     users = sample_users(sampler.ranker, catalog, split, config.num_users, config.seed)
     items = sample_siblings(sampler.ranker, catalog, users.items, config.seed)
-    encoder, accuracy = build_image_encoder(config, catalog, reference_items(users, items))
+    held_out = reference_items(users, items)
+    encoder, accuracy = build_image_encoder(config, catalog, held_out, compute)
     with write_artifact(
         output,
         kind="image-scores",
@@ -62,6 +67,7 @@ def run_image_scores(folder: Path, config: ImageScoreConfig, output: Path) -> Pa
         parents={"generator": artifact.path},
         catalog=catalog.fingerprint,
         user_key=user_key().fingerprint,
+        metrics=(compute or on_cpu()).metrics,
     ) as staging:
         scores = score_sampler(sampler, users, items, config, encoder, truth)
         scores["classifier_accuracy"] = accuracy
@@ -77,11 +83,14 @@ def run_image_scores(folder: Path, config: ImageScoreConfig, output: Path) -> Pa
 
 
 def build_image_encoder(
-    config: ImageScoreConfig, catalog: Catalog, held_out: list[int]
+    config: ImageScoreConfig,
+    catalog: Catalog,
+    held_out: list[int],
+    compute: Compute | None = None,
 ) -> tuple[PretrainedImageEncoder | ImageAttributeClassifier, dict[str, float]]:
     """Loads the encoder that `config` names, or trains an attribute classifier; its accuracy by attribute."""
     if config.image_encoder:
-        return PretrainedImageEncoder(config.image_encoder), {}
+        return PretrainedImageEncoder(config.image_encoder, compute), {}
     return train_attribute_classifier(
         catalog, config.classifier_steps, config.seed, held_out=np.array(held_out)
     )

@@ -34,6 +34,7 @@ from generate.purchase_states import sample_purchase_states
 from pretrain.artifact import count_parameters
 from pretrain.checkpoint_files import remove_checkpoints
 from pretrain.curves import CurveRecorder
+from pretrain.devices import compute_of, training_compute
 from pretrain.request import result_request
 from pretrain.run import TrainerFactory
 from pretrain.work import work_folder
@@ -58,7 +59,7 @@ def run_image_generator(config: ImageConfig, output: Path, build_trainer: Traine
     _check_strategy(config.trainer.strategy)
     catalog, split = load_split(config.catalog, config.split)
     recommender = open_artifact(Path(config.recommender), kind="recommender")
-    ranker = load_ranker(recommender.path, catalog)
+    ranker = load_ranker(recommender, catalog, compute=training_compute(config.trainer))
     seed = config.trainer.seed
     pl.seed_everything(seed, verbose=False)
 
@@ -93,6 +94,7 @@ def run_image_generator(config: ImageConfig, output: Path, build_trainer: Traine
             metrics={
                 "parameters": sum(map(count_parameters, networks[:2])),
                 "steps": trainer.global_step,
+                **compute_of(trainer).metrics,
                 "pairs": len(data.pairs),
             },
             request=result_request(KIND, asdict(config), **provenance),

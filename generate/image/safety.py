@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 from transformers import AutoModelForImageClassification
 from transformers.utils import logging
 
@@ -21,11 +22,20 @@ SafetyCheck = Callable[[Sequence[Image.Image]], list[str]]
 class SafetyChecker:
     """Rejects an image if the unsafe labels together have a probability above `threshold`."""
 
-    def __init__(self, model: str, labels: Sequence[str], threshold: float = 0.5) -> None:
+    def __init__(
+        self,
+        model: str,
+        labels: Sequence[str],
+        threshold: float = 0.5,
+        device: torch.device | None = None,
+    ) -> None:
         """`model`: a classifier's name on the hub, or its folder; VitrineError where it cannot be loaded
         or has none of the labels."""
         with without_bars(logging):
-            self.model = read_model(model, AutoModelForImageClassification, "safety_model").eval()
+            self.model = read_model(
+                model, AutoModelForImageClassification, "safety_model", dtype=torch.float32
+            ).eval()
+        nn.Module.to(self.model, device)
         processor = read_image_processor(model)
         self.mean, self.std = processor.mean, processor.std
         indices = {

@@ -157,7 +157,7 @@ class ImageSampler:
                 ]
             return [Image.fromarray(embed_watermark(np.asarray(image))) for image in images]
 
-        model = safety_checker(config.safety_model, config.safety_labels)
+        model = safety_checker(config.safety_model, config.safety_labels, self.pipeline.device)
         concept = config.mode == "concept"
         selection = CandidateSelection(
             self.ranker,
@@ -281,5 +281,7 @@ def _without_letterbox(image: Image.Image, shape: ImageSize) -> NDArray[np.uint8
 
 
 @cache
-def safety_checker(model: str, labels: tuple[str, ...]) -> SafetyChecker | None:
-    return SafetyChecker(model, labels) if model else None
+def safety_checker(
+    model: str, labels: tuple[str, ...], device: torch.device
+) -> SafetyChecker | None:
+    return SafetyChecker(model, labels, device=device) if model else None

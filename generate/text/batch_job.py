@@ -17,7 +17,6 @@ from generate.batch_job import (
     ItemSelection,
     Row,
     build_requests,
-    init_processes,
     parse_items,
     read_rows,
     run_batch_job,
@@ -25,6 +24,7 @@ from generate.batch_job import (
 from generate.pseudonyms import pseudonymize
 from generate.text.config import TextBatchConfig
 from generate.text.writer import BatchWriter, GeneratedText, load_writer
+from pretrain.devices import Compute, choose_compute
 
 BATCH_SIZE = 256
 """Requests that are passed to the writer at once."""
@@ -44,13 +44,18 @@ SCHEMA = pa.schema(
 for the best; from_catalog: whether the text is the catalog's own, the fallback of `verify_claims`."""
 
 
-def write_texts(config: TextBatchConfig, output: Path) -> Path:
-    """Writes a `texts` artifact: `texts.parquet`, a row for each user and item."""
-    state = init_processes()
+def write_texts(config: TextBatchConfig, output: Path, compute: Compute | None = None) -> Path:
+    """Writes a `texts` artifact: `texts.parquet`, a row for each user and item.
+
+    `compute`: device and precision; None: float32 on the GPU where there is one.
+    """
+    compute = compute or choose_compute()
     writer = load_writer(
-        config.generator, recommender=config.recommender, engine=config.write.engine
+        config.generator,
+        recommender=config.recommender,
+        engine=config.write.engine,
+        compute=compute,
     )
-    writer.generator.to(state.device)
     items = parse_items(config.items, writer.catalog)
     if config.task not in writer.generator.tasks:
         known = ", ".join(writer.generator.tasks)
@@ -62,7 +67,7 @@ def write_texts(config: TextBatchConfig, output: Path) -> Path:
         return write_part(writer, users, items, config)
 
     job = BatchJob(KIND, SCHEMA, write_rows, count_catalog_texts)
-    return run_batch_job(job, config, writer.catalog, output)
+    return run_batch_job(job, config, writer.catalog, output, compute)
 
 
 def write_part(

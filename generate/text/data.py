@@ -17,6 +17,7 @@ from generate.text.config import TextConfig
 from generate.text.model import TextGenerator
 from generate.text.prompts import Prompts
 from generate.text.task_texts import TaskTexts
+from pretrain.devices import move
 from pretrain.packing import step_sampler
 
 
@@ -178,4 +179,4 @@ class TextData(pl.LightningDataModule):
     def transfer_batch_to_device(
         self, batch: TextBatch, device: torch.device, dataloader_idx: int
     ) -> TextBatch:
-        return TextBatch(*(part.to(device) for part in batch))
+        return TextBatch(*(move(part, device) for part in batch))

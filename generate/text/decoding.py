@@ -5,7 +5,8 @@ slot at the next step, so a batch never waits for its longest text.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,8 +54,11 @@ class Decoder:
         end: int,
         forbidden: Sequence[int] = (),
         max_batch_size: int = 32,
+        autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
-        """`end`: id of the end token; `forbidden`: ids of tokens that are never generated."""
+        """`end`: id of the end token; `forbidden`: ids of tokens that are never generated; `autocast`:
+        context of the model's passes."""
+        self.autocast = autocast
         self.model = language_model
         self.end = end
         self.forbidden = list(forbidden)
@@ -153,13 +157,14 @@ class Decoder:
         for index, prefix in enumerate(prefixes):
             padded[index, longest - len(prefix) :] = prefix
         cache: Any = DynamicCache()
-        output = self.model(
-            inputs_embeds=padded,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-            **self._masks(lengths, longest, longest, padded.device),
-        )
+        with self.autocast():
+            output = self.model(
+                inputs_embeds=padded,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+                **self._masks(lengths, longest, longest, padded.device),
+            )
         logits = output.logits[:, -1]
         if self.active:
             for layer, before in zip(cache.layers, self.cache.layers, strict=True):
@@ -175,12 +180,13 @@ class Decoder:
         length = self.cache.get_seq_length() + 1
         device = self.cache.layers[0].keys.device
         self.lengths = self.lengths + 1
-        output = self.model(
-            input_ids=tokens[:, None].to(device),
-            past_key_values=self.cache,
-            use_cache=True,
-            **self._masks(self.lengths, length, 1, device),
-        )
+        with self.autocast():
+            output = self.model(
+                input_ids=tokens[:, None].to(device),
+                past_key_values=self.cache,
+                use_cache=True,
+                **self._masks(self.lengths, length, 1, device),
+            )
         self.logits = output.logits[:, -1]
 
     def _masks(

@@ -27,6 +27,8 @@ from generate.text.tokenizer import (
     special_id,
 )
 from generate.text.vocabulary_filter import VocabularyFilter
+from pretrain.config import Precision
+from pretrain.devices import Compute
 
 MAX_BATCH_SIZE = 64
 """Texts that are decoded at the same time, at most."""
@@ -104,6 +106,8 @@ class TextGenerator(nn.Module):
         self.prefix_scale = nn.Parameter(scale.reshape(1))
         self.engine: Callable[[Sequence[DecodingRequest]], list[list[int]]] | None = None
         """An inference engine in place of `decoder` (see `generate.text.engine`)."""
+        self.precision: Precision = "32-true"
+        """Of texts that are generated or scored; in training the trainer's context decides."""
         self.begin, self.end = special_id(tokenizer, "bos"), end
         self._check_length()
 
@@ -171,7 +175,8 @@ class TextGenerator(nn.Module):
         inputs = self.condition_inputs(conditions, task, len(texts))
         token_ids, labels = self.tokens(conditions.histories, texts)
         device = inputs[0].device
-        return self(*inputs, token_ids.to(device), labels.to(device))
+        with self.compute.autocast():
+            return self(*inputs, token_ids.to(device), labels.to(device))
 
     def tokens(
         self, histories: Sequence[str] | None, texts: Sequence[str]
@@ -260,7 +265,8 @@ class TextGenerator(nn.Module):
         """Builds requests for `decoder`, one for each seed."""
         config = config or WriteConfig()
         check_sampling(config, seeds)
-        prefixes = list(self.prefix(*self.condition_inputs(conditions, task, len(seeds))))
+        with self.compute.autocast():
+            prefixes = list(self.prefix(*self.condition_inputs(conditions, task, len(seeds))))
         for index, ids in enumerate(self.history_ids(conditions.histories, len(seeds))):
             if ids:
                 history = self._embed(torch.tensor(ids, device=prefixes[index].device))
@@ -279,7 +285,12 @@ class TextGenerator(nn.Module):
             end=self.end,
             forbidden=self.forbidden_tokens(),
             max_batch_size=max_batch_size,
+            autocast=self.compute.autocast,
         )
+
+    @property
+    def compute(self) -> Compute:
+        return Compute(self.prefix_scale.device, self.precision)
 
     def forbidden_tokens(self) -> list[int]:
         """Tokens that are never generated: special tokens but the end, and unused vocabulary rows."""

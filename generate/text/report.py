@@ -22,15 +22,19 @@ from generate.text.config import TextScoreConfig, WriteConfig
 from generate.text.score import TextScoreInputs, score_texts
 from generate.text.similarity import load_text_encoder
 from generate.text.writer import BatchWriter, load_writer
+from pretrain.devices import Compute, on_cpu
 
 SCORES_FILE, SAMPLES_FILE = "scores.json", "samples.md"
 HISTORY_SHOWN = 5
 
 
-def run_text_scores(folder: Path, config: TextScoreConfig, output: Path) -> Path:
+def run_text_scores(
+    folder: Path, config: TextScoreConfig, output: Path, compute: Compute | None = None
+) -> Path:
     """Scores a text-generator artifact on the test targets of its catalog.
 
-    Writes `scores.json` (see `score_texts`) and `samples.md`.
+    Writes `scores.json` (see `score_texts`) and `samples.md`. `compute`: device and precision of the
+    generator; None: float32 on the CPU.
     """
     for name, least in (("num_users", 2), ("num_generated", 1), ("num_sample_users", 1)):
         if getattr(config, name) < least:
@@ -45,7 +49,7 @@ def run_text_scores(folder: Path, config: TextScoreConfig, output: Path) -> Path
     encoders = {name: load_text_encoder(name, some)} if name else {}
     truth = load_ground_truth(config.ground_truth, catalog) if config.ground_truth else None
     inputs = TextScoreInputs(truth.text_readings() if truth else {}, encoders)
-    writer = load_writer(artifact.path, engine=config.write.engine)
+    writer = load_writer(artifact, engine=config.write.engine, compute=compute)
     writer = replace(writer, catalog=catalog, split=split)
     scores = score_texts(writer, split, config, inputs)
     num_users = max(2, config.num_sample_users)
@@ -57,6 +61,7 @@ def run_text_scores(folder: Path, config: TextScoreConfig, output: Path) -> Path
         parents={"generator": artifact.path},
         catalog=catalog.fingerprint,
         user_key=user_key().fingerprint,
+        metrics=(compute or on_cpu()).metrics,
     ) as staging:
         (staging.path / SCORES_FILE).write_text(json.dumps(scores, indent=1) + "\n")
         page = samples_page(writer, users.first(config.num_sample_users), config.write)

@@ -22,6 +22,7 @@ from generate.text.vocabulary_filter import learn_allowed_vocabulary
 from pretrain.artifact import count_parameters
 from pretrain.checkpoint_files import remove_checkpoints
 from pretrain.curves import CurveRecorder
+from pretrain.devices import compute_of, on_cpu, training_compute
 from pretrain.request import result_request
 from pretrain.run import TrainerFactory
 from pretrain.shards import gathered_weights
@@ -36,7 +37,9 @@ def run_text_generator(config: TextConfig, output: Path, build_trainer: TrainerF
     """
     catalog, split = load_split(config.catalog, config.split)
     recommender = open_artifact(Path(config.recommender), kind="recommender")
-    ranker = load_ranker(recommender.path, catalog)
+    # Loader processes cannot share a GPU with this one.
+    histories_on = on_cpu() if config.workers else training_compute(config.trainer)
+    ranker = load_ranker(recommender, catalog, compute=histories_on)
     pairs = NextItemPairs(catalog, split)
     texts, tasks_without_texts = tasks_with_texts(catalog, config.tasks, pairs)
     pl.seed_everything(config.trainer.seed, verbose=False)
@@ -61,6 +64,7 @@ def run_text_generator(config: TextConfig, output: Path, build_trainer: TrainerF
                 "parameters": count_parameters(module),
                 "trained_parameters": count_parameters(module, trained_only=True),
                 "steps": trainer.global_step,
+                **compute_of(trainer).metrics,
                 "texts": data.rows.num_texts,
                 "tasks": list(texts.tasks),
                 "tasks_without_texts": list(tasks_without_texts),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from catalog.artifacts import open_artifact
+from catalog.artifacts import Artifact, open_artifact
 from catalog.catalog import Catalog
 from catalog.config import CatalogConfig, SplitConfig
 from catalog.errors import VitrineError
@@ -23,6 +23,7 @@ from generate.text.model import TextGenerator
 from generate.text.prompts import Prompts
 from generate.text.task_texts import TaskTexts
 from generate.text.verification import ClaimVerifier, VerifiedText
+from pretrain.devices import Compute, on_cpu
 
 
 @dataclass(frozen=True)
@@ -160,23 +161,27 @@ class BatchWriter:
 
 
 def load_writer(
-    folder: str | Path,
+    folder: str | Path | Artifact,
     catalog: CatalogConfig | None = None,
     recommender: str | Path = "",
     shared_base: BatchWriter | None = None,
     engine: str = "vitrine",
+    compute: Compute | None = None,
 ) -> BatchWriter:
     """Loads the writer of a text-generator artifact.
 
     `catalog` and `recommender` are as in `load_catalog_and_ranker`.
     `shared_base`: a writer for other tasks, or another domain, on the same pretrained language model,
     which is then held in memory once; each activates its own LoRA adapter when it writes.
+    `compute`: device and precision; None: float32 on the CPU.
     """
-    artifact = open_artifact(Path(folder), kind="text-generator")
-    read, ranker = load_catalog_and_ranker(artifact, catalog, recommender)
+    compute = compute or on_cpu()
+    artifact = open_artifact(folder, kind="text-generator")
+    read, ranker = load_catalog_and_ranker(artifact, catalog, recommender, compute)
     split = SplitConfig(**artifact.manifest["config"]["split"])
     base = shared_base.generator if shared_base else None
-    generator = load_text_generator(artifact.path, base)
+    generator = compute.place(load_text_generator(artifact.path, base))
+    generator.precision = compute.precision
     if engine == "vllm":
         from generate.text.engine import vllm_engine
 
@@ -192,8 +197,9 @@ def write(
     task: str = "description",
     config: WriteConfig | None = None,
     recommender: str | Path = "",
+    compute: Compute | None = None,
 ) -> str:
     """Generates one text from an artifact's folder; for several, call `load_writer` once."""
     engine = (config or WriteConfig()).engine
-    writer = load_writer(folder, recommender=recommender, engine=engine)
+    writer = load_writer(folder, recommender=recommender, engine=engine, compute=compute)
     return writer.write(user, item, task, config)[0].text

@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from launch.commands.devices import TrainingOptions
 from launch.commands.output import print_output_path
 from launch.compare.config import CompareConfig
 
 
 @dataclass(frozen=True)
-class CompareOptions:
+class CompareOptions(TrainingOptions):
     output: str = "runs/compare"
     """Folder of the arms and of the report."""
 
@@ -17,4 +18,5 @@ def compare(options: CompareOptions, settings: CompareConfig) -> None:
     from launch.compare.run import run_comparison
     from launch.trainer import build_trainer
 
+    settings = options.apply(settings)
     print_output_path(run_comparison(settings, Path(options.output), build_trainer))

@@ -4,9 +4,11 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from launch.commands.devices import ComputeOptions
+
 
 @dataclass(frozen=True)
-class EvaluateOptions:
+class EvaluateOptions(ComputeOptions):
     recommender: str
     """Folder of a recommender artifact."""
     part: str = "test"
@@ -18,7 +20,7 @@ class EvaluateOptions:
 def evaluate(options: EvaluateOptions) -> None:
     from finetune.evaluate_artifact import evaluate_recommender
 
-    table = evaluate_recommender(options.recommender, options.part)
+    table = evaluate_recommender(options.recommender, options.part, options.compute())
     if options.output:
         Path(options.output).write_text(json.dumps(table, indent=1) + "\n", encoding="utf8")
     groups: dict[str, list[str]] = {}

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune.config import ArmConfig, FinetuneConfig, Model
+from launch.commands.devices import ComputeOptions, TrainingOptions
 from launch.commands.output import print_output_path
 
 
 @dataclass(frozen=True)
-class FinetuneOptions:
+class FinetuneOptions(TrainingOptions):
     output: str = "runs/recommender"
     """Folder of the recommender."""
     model: Model = "vitrine"
@@ -20,12 +21,13 @@ def finetune(options: FinetuneOptions, settings: FinetuneConfig) -> None:
     from launch.pipeline.stage import recommender_stage
     from launch.trainer import build_trainer
 
+    settings = options.apply(settings)
     arm, folder = ArmConfig(model=options.model), Path(options.output)
     print_output_path(recommender_stage(options.model, arm, settings, folder, build_trainer).run())
 
 
 @dataclass(frozen=True)
-class ExtendOptions:
+class ExtendOptions(ComputeOptions):
     recommender: str
     """Folder of a recommender artifact."""
     catalog: str = ""
@@ -40,7 +42,11 @@ def extend(options: ExtendOptions) -> None:
     from finetune.extension import extend as extend_recommender
 
     extended = extend_recommender(
-        options.recommender, options.output, options.catalog, options.encoder or None
+        options.recommender,
+        options.output,
+        options.catalog,
+        options.encoder or None,
+        options.compute(),
     )
     line = (
         f"{extended.kept:,} items unchanged, {extended.added:,} added, {extended.removed:,} removed"

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from generate.image.config import ImageBatchConfig, ImageConfig, ImageScoreConfig, SamplingConfig
+from launch.commands.devices import ComputeOptions, TrainingOptions
 from launch.commands.output import print_output_path
 
 
 @dataclass(frozen=True)
-class TrainImageOptions:
+class TrainImageOptions(TrainingOptions):
     output: str = "runs/image"
     """Folder of the image generator."""
 
@@ -18,11 +19,12 @@ def train_image(options: TrainImageOptions, settings: ImageConfig) -> None:
     from generate.image.run import run_image_generator
     from launch.trainer import build_trainer
 
+    settings = options.apply(settings)
     print_output_path(run_image_generator(settings, Path(options.output), build_trainer))
 
 
 @dataclass(frozen=True)
-class EvaluateImageOptions:
+class EvaluateImageOptions(ComputeOptions):
     generator: str
     """Folder of an image-generator artifact."""
     output: str = "runs/image-scores"
@@ -32,13 +34,15 @@ class EvaluateImageOptions:
 def evaluate_image(options: EvaluateImageOptions, settings: ImageScoreConfig) -> None:
     from generate.image.report import SCORES_FILE, SHEET_FILE, describe_scores, run_image_scores
 
-    output = run_image_scores(Path(options.generator), settings, Path(options.output))
+    output = run_image_scores(
+        Path(options.generator), settings, Path(options.output), options.compute()
+    )
     print(describe_scores(json.loads((output / SCORES_FILE).read_text())))
     print_output_path(output / SHEET_FILE)
 
 
 @dataclass(frozen=True)
-class GenerateImageOptions:
+class GenerateImageOptions(ComputeOptions):
     generator: str
     """Folder of an image-generator artifact."""
     user: str | None = None
@@ -68,7 +72,7 @@ def generate_image(options: GenerateImageOptions, settings: SamplingConfig) -> N
             users=options.users,
             sampling=settings,
         )
-        print_output_path(run_image_batch_job(config, Path(options.output)))
+        print_output_path(run_image_batch_job(config, Path(options.output), options.compute()))
         return
     from generate.image import sample_image
 
@@ -79,5 +83,6 @@ def generate_image(options: GenerateImageOptions, settings: SamplingConfig) -> N
         config=settings,
         output=options.output,
         recommender=options.recommender,
+        compute=options.compute(),
     )
     print_output_path(Path(options.output))

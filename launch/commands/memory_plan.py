@@ -9,9 +9,11 @@ from launch.memory_plan.config import PlanOptions, SimulateOptions, stage_settin
 
 def plan(options: PlanOptions, rest: list[str]) -> None:
     config = stage_settings(options.stage, options.config, rest)
+    from launch.memory_plan.devices import find_device, with_precision
     from launch.memory_plan.plan import make_memory_plan
     from launch.memory_plan.table import format_bytes, plan_table
 
+    config = with_precision(config, find_device(options.device))
     memory_plan = make_memory_plan(config, options.device, Path(options.output))
     content = memory_plan.to_dict()
     lines = [plan_table(memory_plan)]
@@ -35,11 +37,12 @@ def plan(options: PlanOptions, rest: list[str]) -> None:
 
 def simulate(options: SimulateOptions, rest: list[str]) -> None:
     config = stage_settings(options.stage, options.config, rest)
+    from launch.memory_plan.devices import find_device, with_precision
     from launch.simulate import run
     from launch.simulate.report import report
 
     result = run.simulate(
-        config,
+        with_precision(config, find_device("here")),
         nodes=options.nodes or config.trainer.nodes,
         devices=options.devices or config.trainer.devices,
         rank=options.rank,

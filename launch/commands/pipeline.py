@@ -4,12 +4,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from catalog.config import Seed
+from launch.commands.devices import TrainingOptions
 from launch.commands.output import print_output_path
 from launch.pipeline.config import PipelineConfig, WorldConfig
 
 
 @dataclass(frozen=True)
-class DemoOptions:
+class DemoOptions(TrainingOptions):
     fast: bool = False
     """A smaller shop and shorter training: a minute or two."""
     output: str = ""
@@ -33,7 +34,9 @@ def demo(options: DemoOptions, settings: PipelineConfig) -> None:
     from launch.trainer import build_trainer
 
     world = replace(settings.world or WorldConfig(), seed=options.seed)
-    report = run_pipeline(replace(settings, world=world), options.folder, build_trainer)
+    report = run_pipeline(
+        options.apply(replace(settings, world=world)), options.folder, build_trainer
+    )
     print_output_path(report)
     if options.open:
         import webbrowser
@@ -42,7 +45,7 @@ def demo(options: DemoOptions, settings: PipelineConfig) -> None:
 
 
 @dataclass(frozen=True)
-class RunOptions:
+class RunOptions(TrainingOptions):
     config: str
     """A YAML file, or one that comes with Vitrine, by its name."""
     output: str = "runs/pipeline"
@@ -53,4 +56,5 @@ def run(options: RunOptions, settings: PipelineConfig) -> None:
     from launch.pipeline.run import run_pipeline
     from launch.trainer import build_trainer
 
+    settings = options.apply(settings)
     print_output_path(run_pipeline(settings, Path(options.output), build_trainer))

@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from launch.commands.devices import ComputeOptions, TrainingOptions
 from launch.commands.output import print_output_path
 from pretrain.config import EmbedConfig, PretrainConfig
 
 
 @dataclass(frozen=True)
-class PretrainOptions:
+class PretrainOptions(TrainingOptions):
     output: str = "runs/encoder"
     """Folder of the encoder."""
 
@@ -17,11 +18,11 @@ def pretrain(options: PretrainOptions, settings: PretrainConfig) -> None:
     from launch.trainer import build_trainer
     from pretrain.run import run_pretraining
 
-    print_output_path(run_pretraining(settings, Path(options.output), build_trainer))
+    print_output_path(run_pretraining(options.apply(settings), Path(options.output), build_trainer))
 
 
 @dataclass(frozen=True)
-class EmbedOptions:
+class EmbedOptions(ComputeOptions):
     output: str = "runs/vectors"
     """Folder of the embeddings."""
 
@@ -29,4 +30,4 @@ class EmbedOptions:
 def embed(options: EmbedOptions, settings: EmbedConfig) -> None:
     from pretrain.embed import run_embedding
 
-    print_output_path(run_embedding(settings, Path(options.output)))
+    print_output_path(run_embedding(settings, Path(options.output), options.compute()))

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from catalog.config import PositiveInt
 from finetune.config import IndexConfig
+from launch.commands.devices import ComputeOptions
 from launch.commands.output import print_output_path
 
 
 @dataclass(frozen=True)
-class RecommendOptions:
+class RecommendOptions(ComputeOptions):
     recommender: str
     """Folder of a recommender artifact, or of several domains (`vitrine domains`)."""
     user: str | None = None
@@ -38,6 +39,7 @@ def recommend(options: RecommendOptions) -> None:
         history=options.history,
         k=options.k,
         index=options.index or None,
+        compute=options.compute(),
     )
     if recommended.source == "popularity":
         print(
@@ -51,7 +53,7 @@ def recommend(options: RecommendOptions) -> None:
 
 
 @dataclass(frozen=True)
-class IndexOptions:
+class IndexOptions(ComputeOptions):
     recommender: str
     """Folder of a recommender artifact."""
     encoder: str = ""
@@ -65,7 +67,7 @@ def index(options: IndexOptions, settings: IndexConfig) -> None:
     from finetune.ann_index import run_indexing
 
     output = Path(options.output)
-    run_indexing(settings, options.recommender, output, options.encoder or None)
+    run_indexing(settings, options.recommender, output, options.encoder or None, options.compute())
     metrics = read_manifest(output)["metrics"]
     print(
         f"recall@10 {metrics['recall@10']:.4f} against exact search, over {metrics['num_users']:,} users; "

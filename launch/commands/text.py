@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from generate.text.config import TextBatchConfig, TextConfig, TextScoreConfig, WriteConfig
+from launch.commands.devices import ComputeOptions, TrainingOptions
 from launch.commands.output import print_output_path
 
 
 @dataclass(frozen=True)
-class TrainTextOptions:
+class TrainTextOptions(TrainingOptions):
     output: str = "runs/text"
     """Output folder of the text generator."""
 
@@ -18,11 +19,12 @@ def train_text(options: TrainTextOptions, settings: TextConfig) -> None:
     from generate.text.run import run_text_generator
     from launch.trainer import build_trainer
 
+    settings = options.apply(settings)
     print_output_path(run_text_generator(settings, Path(options.output), build_trainer))
 
 
 @dataclass(frozen=True)
-class EvaluateTextOptions:
+class EvaluateTextOptions(ComputeOptions):
     generator: str
     """Folder of a text-generator artifact."""
     output: str = "runs/text-scores"
@@ -32,13 +34,15 @@ class EvaluateTextOptions:
 def evaluate_text(options: EvaluateTextOptions, settings: TextScoreConfig) -> None:
     from generate.text.report import describe_scores, run_text_scores
 
-    output = run_text_scores(Path(options.generator), settings, Path(options.output))
+    output = run_text_scores(
+        Path(options.generator), settings, Path(options.output), options.compute()
+    )
     print(describe_scores(json.loads((output / "scores.json").read_text())))
     print_output_path(output / "samples.md")
 
 
 @dataclass(frozen=True)
-class GenerateTextOptions:
+class GenerateTextOptions(ComputeOptions):
     generator: str
     """Folder of a text-generator artifact."""
     user: str | None = None
@@ -71,11 +75,16 @@ def generate_text(options: GenerateTextOptions, settings: WriteConfig) -> None:
             users=options.users,
             write=settings,
         )
-        print_output_path(write_texts(config, Path(options.output)))
+        print_output_path(write_texts(config, Path(options.output), options.compute()))
         return
     from generate.text import load_writer
 
-    writer = load_writer(options.generator, recommender=options.recommender, engine=settings.engine)
+    writer = load_writer(
+        options.generator,
+        recommender=options.recommender,
+        engine=settings.engine,
+        compute=options.compute(),
+    )
     for piece in writer.stream(options.user, options.item, options.task, settings):
         print(piece, end="", flush=True)
     print()

@@ -68,6 +68,7 @@ def _with_vectors(
     common = config.finetune
     if common.vectors or not common.encoder or not any(a.reads_all_content for a in arms.values()):
         return config
+    from pretrain.devices import training_compute
     from pretrain.embed import run_embedding
 
     settings, folder = EmbedConfig(common.encoder, common.catalog), output / "vectors"
@@ -78,7 +79,7 @@ def _with_vectors(
         "vectors",
         asdict(settings),
         parents,
-        lambda: run_embedding(settings, folder),
+        lambda: run_embedding(settings, folder, training_compute(common.trainer)),
     )
     if not stage.is_done():
         print_status("computing the embedding of every item")

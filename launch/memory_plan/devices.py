@@ -1,9 +1,14 @@
 """The devices a plan can be made for: their memory and number formats."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from catalog.errors import VitrineError, did_you_mean
+from finetune.config import FinetuneConfig
+from pretrain.config import PretrainConfig
+
+Config = TypeVar("Config", PretrainConfig, FinetuneConfig)
 
 GIB = 2**30
 
@@ -44,6 +49,21 @@ def find_device(name: str) -> Device:
             f"no device '{name}' is known; use {', '.join(known)}.{did_you_mean(name, known)}"
         )
     return DEVICES[name]
+
+
+def with_precision(config: Config, device: Device) -> Config:
+    """`config` with the trainer's precision `auto` replaced by what a training on `device` would choose."""
+    if config.trainer.precision != "auto":
+        return config
+    fast = device.bfloat16
+    if not device.on_gpu:
+        import torch
+
+        from pretrain.devices import bfloat16_speed
+
+        fast, _ = bfloat16_speed(torch.device("cpu"))
+    trainer = replace(config.trainer, precision="bf16-mixed" if fast else "32-true")
+    return replace(config, trainer=trainer)
 
 
 def _here() -> Device:

@@ -48,6 +48,7 @@ def _generation_stages(config: PipelineConfig, output: Path, build_trainer: Any)
     from generate.image.run import run_image_generator
     from generate.showcase import run_showcase
     from generate.text.run import run_text_generator
+    from pretrain.devices import training_compute
 
     recommender = output / "recommenders" / config.headline
     data: dict[str, SplitConfig | CatalogConfig] = {
@@ -88,7 +89,7 @@ def _generation_stages(config: PipelineConfig, output: Path, build_trainer: Any)
             "showcase",
             asdict(showcase),
             {**parents, "text": output / "text", "image": output / "image"},
-            lambda: run_showcase(showcase, output / "showcase"),
+            lambda: run_showcase(showcase, output / "showcase", training_compute(text.trainer)),
         ),
     ]
 

@@ -125,6 +125,7 @@ def _one_process(config: TrainerConfig, steps: int) -> TrainerConfig:
         devices=1,
         nodes=1,
         strategy="auto",
+        device="auto",
         accelerator="cpu",
         checkpoint_every=0,
         progress=False,

@@ -17,6 +17,7 @@ from launch.cli import load_command
 from launch.settings import field_types
 from launch.submit.config import Job, LaunchOptions
 from pretrain.config import TrainerConfig
+from pretrain.devices import check_device_name
 
 STAGES = ("pretrain", "finetune", "embed", "compare", "train text", "train image", "run")
 ONE_PROCESS = ("compare", "run")
@@ -39,21 +40,31 @@ def read_job(options: LaunchOptions, rest: list[str]) -> Job:
         for field, value in overrides.items():
             if getattr(trainer, field) != value:
                 arguments += [f"--{key}.{field}", str(value)]
+    if options.cpu and not trainers:
+        arguments += ["--device", "cpu"]
     runs = [arguments]
     if options.array:
         runs = _sweep(options.array, arguments, parsed["options"].output, list(trainers))
     for run in runs:
         _parse(stage, run)
-    on_cpu = trainers and all(trainer.accelerator == "cpu" for trainer in trainers.values())
     return Job(
         name=name,
         runs=tuple((*stage.split(), *run) for run in runs),
         nodes=nodes,
         devices=devices,
-        gpus=not (options.cpu or on_cpu),
+        gpus=not (options.cpu or _on_cpu(parsed["options"], list(trainers.values()))),
         cpus=_positive("cpus", options.cpus),
         restarts=options.restarts,
     )
+
+
+def _on_cpu(options: Any, trainers: list[TrainerConfig]) -> bool:
+    """Whether the stage needs no GPU; VitrineError for a device that is none."""
+    asked = getattr(options, "device", "auto")
+    for device in (asked, *(trainer.device for trainer in trainers)):
+        check_device_name(device)
+    own = [{trainer.device, trainer.accelerator} for trainer in trainers]
+    return asked == "cpu" or (bool(own) and all("cpu" in names for names in own))
 
 
 def find_stage(word: str, rest: list[str]) -> tuple[str, list[str]]:

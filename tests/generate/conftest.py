@@ -77,7 +77,7 @@ def text_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TextConfig:
     with write_artifact(tmp_path / "recommender", "recommender") as staging:
         (staging / "weights").write_text("none")
     for module in ("generate.text.run", "generate.ranker"):
-        monkeypatch.setattr(f"{module}.load_ranker", lambda folder, catalog: StageRanker())
+        monkeypatch.setattr(f"{module}.load_ranker", lambda *_, **__: StageRanker())
     return TextConfig(
         recommender=str(tmp_path / "recommender"),
         catalog=CatalogConfig(path=str(folder)),

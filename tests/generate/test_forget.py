@@ -135,7 +135,7 @@ def make_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VITRINE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("VITRINE_USER_KEY", str(tmp_path / "users.key"))
     for module in ("text.run", "image.run", "ranker", "showcase"):
-        monkeypatch.setattr(f"generate.{module}.load_ranker", lambda *_: StageRanker())
+        monkeypatch.setattr(f"generate.{module}.load_ranker", lambda *_, **__: StageRanker())
     monkeypatch.setattr(batch_job, "USERS_PER_PART", 2)
     runs, models = tmp_path / "runs", tmp_path / "models"
     with write_artifact(models / "recommender", "recommender") as staging:

@@ -69,7 +69,8 @@ def test_a_batch_job_resumes_and_gives_each_user_the_image_of_a_single_request(
     assert len(sampled) == 1
     # But for its signature, which says nothing of when, each is the same.
     assert batch_job.read_images(broken).to_pylist() == rows
-    assert open_artifact(whole).manifest["metrics"] == {"users": 5, "images": 10, "rejected": 0}
+    metrics = open_artifact(whole).manifest["metrics"]
+    assert metrics.items() >= {"users": 5, "images": 10, "rejected": 0}.items()
 
 
 def test_forgetting_reports_what_was_trained_on_the_user(

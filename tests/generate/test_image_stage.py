@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,7 +56,7 @@ def config(demo_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with write_artifact(tmp_path / "recommender", "recommender") as staging:
         (staging / "note.txt").write_text("stands in for a trained one")
 
-    def load_ranker(folder: Path, catalog) -> FakeRanker:
+    def load_ranker(folder: Path, catalog, **_: Any) -> FakeRanker:
         return FakeRanker(catalog.num_items)
 
     monkeypatch.setattr("generate.image.run.load_ranker", load_ranker)

@@ -22,7 +22,9 @@ def recommender(folder: Path, catalog: Path, extends: list[str]) -> Path:
 def generator(
     demo_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[Artifact, Path]:
-    monkeypatch.setattr("generate.ranker.load_ranker", lambda folder, catalog: folder)
+    monkeypatch.setattr(
+        "generate.ranker.load_ranker", lambda one, catalog, **_: getattr(one, "path", one)
+    )
     own = recommender(tmp_path / "own", demo_world / "wardrobe", [])
     config = {"catalog": asdict(CatalogConfig(path=str(demo_world / "wardrobe")))}
     made = tmp_path / "words"

@@ -61,7 +61,7 @@ def test_texts_of_a_batch_job_equal_single_requests_and_resume_where_it_stopped(
     assert rows_of(broken) == whole
     assert not (tmp_path / "broken.work").exists()
     metrics = open_artifact(broken, "texts").manifest["metrics"]
-    assert metrics == {"users": 6, "texts": 18, "from_catalog": 0}
+    assert metrics.items() >= {"users": 6, "texts": 18, "from_catalog": 0}.items()
 
 
 def test_a_batch_job_for_listed_users_and_items_verifies_claims(

@@ -41,7 +41,8 @@ def test_a_dry_run_shows_what_would_be_submitted(
     [
         ("pretrain --trainer.max_stepz 5", "Did you mean 'trainer.max_steps'?"),
         ("pretrain --trainer.max_steps many", "expected a whole number"),
-        ("pretrain --device 2", "neither launch nor pretrain has an option '--device'"),
+        ("pretrain --device 2", "no device is called '2'; use auto, cpu, cuda, cuda:N or mps"),
+        ("pretrain --sbatch_ 2", "neither launch nor pretrain has an option '--sbatch_'"),
         ("pretrain --config nowhere.yaml", "no config 'nowhere.yaml'"),
         ("pretrian", "'pretrian' is no stage that can be launched"),
         ("train --array 2", "'train' is no stage that can be launched"),
