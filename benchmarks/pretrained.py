@@ -154,11 +154,11 @@ def _lay_out_words(folder: Path) -> None:
     read = AutoModelForCausalLM.from_pretrained(package, gguf_file=file.name, dtype=torch.float32)
     config = read.config
     if hasattr(config, "quantization_config"):
-        del config.quantization_config
+        delattr(config, "quantization_config")
     model = type(read)(config)  # without the mark of GGUF, under which it could not be saved
     model.load_state_dict(read.state_dict())
     model.tie_weights()
-    model.to(torch.bfloat16).save_pretrained(folder)
+    model.bfloat16().save_pretrained(folder)
     AutoTokenizer.from_pretrained(package, gguf_file=file.name).save_pretrained(folder)
 
 

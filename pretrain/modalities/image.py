@@ -67,10 +67,8 @@ def normalize_pixels(
     """Normalises uint8 (…, height, width, 3) by mean and standard deviation of pixels from 0 to 1: float32
     (…, 3, height, width). `rescaled`: rounded in the order in which image processors of transformers round,
     so that the tower's inputs are theirs to the bit."""
-    if rescaled:
-        pictures = RESCALED[pictures]
-    scale = 1 if rescaled else 255
-    pixels = torch.from_numpy(pictures).movedim(-1, -3).float()
+    values, scale = (RESCALED[pictures], 1) if rescaled else (pictures, 255)
+    pixels = torch.from_numpy(values).movedim(-1, -3).float()
     middle, spread = (torch.tensor(part).view(3, 1, 1) * scale for part in (mean, std))
     return (pixels - middle) / spread
 
