@@ -169,6 +169,19 @@ class Enough(Exception):
     """Stops the training of a library that has no early stopping."""
 
 
+VBPR_SETTINGS = (
+    "k",
+    "k2",
+    "batch_size",
+    "learning_rate",
+    "lambda_w",
+    "lambda_b",
+    "lambda_e",
+    "seed",
+)
+"""Arguments of Cornac's VBPR that the settings name."""
+
+
 def vbpr(shop: ShopData, settings: dict[str, Any]) -> tuple[float, np.ndarray]:
     """Cornac's VBPR with early stopping: its weights are evaluated at the start of an epoch.
 
@@ -183,12 +196,10 @@ def vbpr(shop: ShopData, settings: dict[str, Any]) -> tuple[float, np.ndarray]:
     torch.set_num_threads(1)
     data, users, items = cornac_data(shop)
     content = shop.arrays["content"]
-    data.add_modalities(
-        item_image=ImageModality(
-            features=content[items], ids=list(range(len(items))), normalized=False
-        )
-    )
-    data.item_image.build(id_map={place: place for place in range(len(items))})
+    ids = list(range(len(items)))
+    features = ImageModality(features=content[items], ids=ids, normalized=False)
+    data.add_modalities(item_image=features)
+    data.item_image.build(id_map={place: place for place in ids})
 
     def score(state: State, chosen: np.ndarray) -> np.ndarray:
         bias, of_users, select_items, tastes, projection, content_bias = state
@@ -222,11 +233,10 @@ def vbpr(shop: ShopData, settings: dict[str, Any]) -> tuple[float, np.ndarray]:
     torch.optim.Adam, data.uij_iter = adam, batches  # pyright: ignore[reportAttributeAccessIssue]
     if settings["repaired"]:
         torch.Tensor.mm = product  # pyright: ignore[reportAttributeAccessIssue]
-    names = ("k", "k2", "batch_size", "learning_rate", "lambda_w", "lambda_b", "lambda_e", "seed")
     model = VBPR(
         n_epochs=settings["look_every"] * settings["max_looks"] + 1,
         verbose=False,
-        **{name: settings[name] for name in names},
+        **{name: settings[name] for name in VBPR_SETTINGS},
     )
     with contextlib.suppress(Enough):
         model.fit(data)
