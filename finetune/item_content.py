@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from catalog.artifacts import Artifact
 from catalog.catalog import Catalog
 from catalog.errors import NonFiniteError
 from catalog.splits import Split
@@ -56,8 +57,9 @@ def prepare_content(
     towers_learn = loader is not None and config.transfer not in ("zero-shot", "frozen")
     held_out = None
     if loader is not None and parts is not None:
-        if towers_learn:
-            cache_frozen_features(parts.encoder, loader, device, progress=progress)
+        if towers_learn or not config.vectors:
+            only = None if towers_learn else frozen_in_pretraining(components.base)
+            cache_frozen_features(parts.encoder, loader, device, only=only, progress=progress)
         if config.transfer == "scratch":
             items = np.arange(catalog.num_items) if learned is None else np.flatnonzero(learned)
             initialize_projections(parts.encoder, loader, items, config.trainer.seed, device)
@@ -72,6 +74,15 @@ def prepare_content(
         permutation = None if loader is None else loader.permutation
         recommender.bag_of_words.set_items(components.vocabulary.read(catalog, permutation))
     return ItemContent(loader, embeddings, held_out, towers_learn)
+
+
+def frozen_in_pretraining(base: Artifact | None) -> set[str]:
+    """The modalities whose towers have the weights of their checkpoints still, so that others use their
+    cached features, too."""
+    encoder = {} if base is None else base.manifest["config"].get("encoder", {})
+    towers = {"text": encoder.get("text"), "image": encoder.get("image")}
+    towers |= encoder.get("extra_modalities", {})
+    return {name for name, tower in towers.items() if tower and tower["frozen"]}
 
 
 def learned_items(config: FinetuneConfig, split: Split) -> NDArray[np.bool_] | None:

@@ -6,6 +6,7 @@ runs on this machine that start from the same weights; a step then costs only wh
 
 import hashlib
 import json
+from collections.abc import Container
 from pathlib import Path
 
 import numpy as np
@@ -48,15 +49,19 @@ def cache_frozen_features(
     loader: ItemContentLoader,
     device: torch.device | None = None,
     *,
+    only: Container[str] | None = None,
     without_text: bool = False,
     progress: bool = True,
 ) -> None:
     """Lets `loader` return cached features of frozen towers, which then are not run again.
 
     Each process calls it. One process at a time fills the cache, and resumes where another was stopped.
-    `device` is where towers run meanwhile; `without_text` where losses of single tokens need the tower.
+    `device` is where towers run meanwhile; `only`: these modalities alone; `without_text` where losses of
+    single tokens need the tower.
     """
     for name in frozen_towers(encoder, without_text):
+        if only is not None and name not in only:
+            continue
         folder = cache_folder() / "towers" / _key(encoder, name, loader.catalog)
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / "lock"):
