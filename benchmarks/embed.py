@@ -39,7 +39,7 @@ from pretrain.vectors_artifact import content_hashes
 
 FASHION = ROOT.parent / "shared" / "data" / "fashion"
 ROUNDS = 5
-ITEMS = {"text": 128, "image": 32}
+ITEMS = {"text": 320, "image": 32}
 """Items embedded in a round."""
 CATALOG = 3186
 """Garments."""

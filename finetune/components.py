@@ -13,7 +13,13 @@ from finetune.bag_of_words import Vocabulary
 from finetune.config import FinetuneConfig
 from finetune.transfer import has_own_sequence_encoder, id_part_width, without_towers
 from pretrain.artifact import EncoderBundle, new_encoder, open_encoder
-from pretrain.config import EncoderConfig, ModalityConfig, SequenceConfig, TowerConfig
+from pretrain.config import (
+    AugmentationConfig,
+    EncoderConfig,
+    ModalityConfig,
+    SequenceConfig,
+    TowerConfig,
+)
 from pretrain.sequence_encoder import SequenceEncoder, new_sequence_encoder
 
 
@@ -80,7 +86,9 @@ def untrained_encoder_config(base: Artifact) -> EncoderConfig:
     values = dict(base.manifest["config"]["encoder"])
 
     def reset_tower(tower: dict[str, Any]) -> dict[str, Any]:
-        return {**tower, "frozen": bool(tower["model"]) and tower["frozen"], "lora_rank": 0}
+        frozen = bool(tower["model"]) and tower["frozen"]
+        augmentation = AugmentationConfig(**tower.get("augmentation", {}))
+        return {**tower, "frozen": frozen, "lora_rank": 0, "augmentation": augmentation}
 
     for tower in ("text", "image"):
         if values[tower] is not None:
