@@ -9,6 +9,7 @@ import errno
 import os
 import sys
 import textwrap
+from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -105,17 +106,22 @@ COMMANDS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command; returns the exit status.
+    """Runs one command; returns the exit status (see `exit_status`)."""
+    # Threads that wait by spinning slow each other down many times over on a shared machine; read
+    # when torch is loaded, which is later.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    return exit_status(lambda: dispatch(sys.argv[1:] if arguments is None else arguments))
+
+
+def exit_status(run: Callable[[], Any]) -> int:
+    """Runs a command; returns the exit status.
 
     2 after a user error (one line, no traceback), 75 where a signal stopped a training that resumes when
     started again, 77 where a signal stopped one that keeps no checkpoint, 130 after Ctrl-C, 141 where the
     reader of the output is gone. Any other error is a bug, and keeps its traceback.
     """
-    # Threads that wait by spinning slow each other down many times over on a shared machine; read
-    # when torch is loaded, which is later.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        dispatch(sys.argv[1:] if arguments is None else arguments)
+        run()
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from catalog.catalog import Catalog
 from catalog.errors import VitrineError
-from catalog.splits import Split, target_rows
+from catalog.splits import Split, Targets, target_rows
 from generate.conditioning import Condition, Ranker, encode_histories
 from generate.requests import GenerationRequest, HistoryPrefix
 
@@ -74,13 +74,12 @@ def sample_users(
     batch_size: int = 256,
 ) -> EvaluationUsers:
     """Draws at most `num_users` users with a test target; raises VitrineError for fewer than two."""
-    targets = split.test.first_per_user()
-    if min(len(targets), num_users) < 2:
+    chosen = draw_targets(split, num_users, seed)
+    if len(chosen) < 2:
         raise VitrineError(
-            f"{catalog.name} has {len(targets)} users with a test target; the swapped-user control needs "
-            "two."
+            f"{catalog.name} has {len(split.test.first_per_user())} users with a test target; the "
+            "swapped-user control needs two."
         )
-    chosen = targets.take(np.random.default_rng(seed).permutation(len(targets))[:num_users])
     interactions = catalog.interactions
     histories = [chosen.history(interactions, index) for index in range(len(chosen))]
     own = encode_histories(ranker, histories, batch_size)
@@ -103,6 +102,12 @@ def sample_users(
             "none": [HistoryPrefix()] * len(prefixes),
         },
     )
+
+
+def draw_targets(split: Split, num_users: int, seed: int = 0) -> Targets:
+    """The first test targets of at most `num_users` users; a smaller number draws the first of them."""
+    targets = split.test.first_per_user()
+    return targets.take(np.random.default_rng(seed).permutation(len(targets))[:num_users])
 
 
 def draw_swapped_users(users: NDArray[np.integer], seed: int) -> NDArray[np.int64]:

@@ -38,5 +38,9 @@ class PipelineConfig:
     text: TextConfig = field(default_factory=TextConfig)
     image: ImageConfig = field(default_factory=ImageConfig)
     showcase: ShowcaseConfig = field(default_factory=ShowcaseConfig)
+    parallel_stages: PositiveInt = 1
+    """Stages that run at the same time, each in a process of its own with its share of the cores (and not
+    more stages than cores): faster where networks are small, for as many times the memory."""
     expected_seconds: dict[str, float] = field(default_factory=dict)
-    """Stage → seconds it took on two cores; the command prints the sum at the start."""
+    """Stage → seconds it took on two cores, `parallel_stages` at a time; the command prints at the start how
+    long the run takes, and starts first what the longest chain of stages waits for."""

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -150,8 +150,8 @@ def read_retrieval(output: Path) -> list[RetrievalRow]:
     return rows
 
 
-def read_curves(config: PipelineConfig, output: Path) -> list[Curve]:
-    """Loss curves of every stage, and NDCG@10 of validation targets."""
+def read_curves(config: PipelineConfig, output: Path, left: Sequence[str] = ()) -> list[Curve]:
+    """Loss curves of every stage but those `left`, and NDCG@10 of validation targets."""
 
     def read(folder: Path) -> dict[str, list[list[float]]]:
         return json.loads((folder / "curves.json").read_text())
@@ -164,10 +164,19 @@ def read_curves(config: PipelineConfig, output: Path) -> list[Curve]:
     def of_arms(figure: str) -> dict[str, list[list[float]]]:
         return {name: curves[figure] for name, curves in arms.items() if figure in curves}
 
-    return [
-        Curve("Pretraining", "loss", read(output / "encoder")),
-        Curve("Fine-tuning", "loss", of_arms("loss")),
-        Curve("Fine-tuning, validation", "NDCG@10", of_arms("validation NDCG@10")),
-        Curve("Text generator", "loss", read(output / "text")),
-        Curve("Image generator", "loss", read(output / "image")),
+    stages = {
+        "pretrain": ("Pretraining", output / "encoder"),
+        "text": ("Text generator", output / "text"),
+        "image": ("Image generator", output / "image"),
+    }
+    curves = [
+        Curve(title, "loss", read(folder))
+        for stage, (title, folder) in stages.items()
+        if stage not in left
     ]
+    if arms:
+        curves[1:1] = [
+            Curve("Fine-tuning", "loss", of_arms("loss")),
+            Curve("Fine-tuning, validation", "NDCG@10", of_arms("validation NDCG@10")),
+        ]
+    return curves

@@ -1,6 +1,8 @@
 """Builds a pipeline's report from its artifacts."""
 
 import json
+import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.artifacts import open_artifact
+from catalog.atomic_write import replace_file
 from catalog.catalog import Catalog
 from catalog.splits import Split, load_split
 from launch.pipeline.claims import (
@@ -20,6 +23,7 @@ from launch.pipeline.claims import (
 )
 from launch.pipeline.config import PipelineConfig
 from launch.pipeline.measurements import control_rows, read_arms, read_curves, read_retrieval
+from launch.pipeline.preview import best_arm, preview
 from launch.report.contents import (
     ArmRow,
     Claim,
@@ -34,28 +38,48 @@ from launch.report.page import render_page
 from launch.report.protocol import CONTENT_READ, PROTOCOL, candidates_text, cold_targets
 
 
-def write_report(config: PipelineConfig, output: Path, seconds: dict[str, float]) -> Path:
-    """Writes OUTPUT/report.html from the run's artifacts; returns its path."""
+def write_report(
+    config: PipelineConfig,
+    output: Path,
+    seconds: dict[str, float],
+    elapsed: float | None = None,
+    left: Sequence[str] = (),
+) -> Path:
+    """Writes OUTPUT/report.html from the run's artifacts; returns its path.
+
+    `seconds`: stage → seconds it took; `elapsed`: those of the whole run; `left`: stages that are not done,
+    without which the page is preliminary.
+    """
     path = output / "report.html"
-    path.write_text(render_page(build_report(config, output, seconds)), encoding="utf8")
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    partial.write_text(
+        render_page(build_report(config, output, seconds, elapsed, left)), encoding="utf8"
+    )
+    replace_file(partial, path)
     return path
 
 
-def build_report(config: PipelineConfig, output: Path, seconds: dict[str, float]) -> Report:
+def build_report(
+    config: PipelineConfig,
+    output: Path,
+    seconds: dict[str, float],
+    elapsed: float | None = None,
+    left: Sequence[str] = (),
+) -> Report:
+    """The report of all stages but those `left`."""
     settings = config.finetune.catalog
     placed = replace(settings, path=settings.path.replace("{output}", str(output)))
     catalog, split = load_split(placed, config.finetune.split)
-    arms, ranks = read_arms(config, output, catalog, split)
-    showcase = open_artifact(output / "showcase", kind="showcase")
-    content = json.loads((showcase.path / "showcase.json").read_text())
-    controls = control_rows(content["scores"])
+    done = [name for name in config.arms if f"finetune {name}" not in left]
+    arms, ranks = read_arms(replace_arms(config, done), output, catalog, split)
+    controls, stories, ranked_by = _showcase(config, output, catalog, split, left)
     return Report(
         title=config.title,
         lead=config.lead,
-        facts=_facts(config, output, catalog, split),
+        facts=_facts(output, catalog, split, "pretrain" not in left),
         window=[item_card(catalog, item) for item in _window(catalog)],
         claims=_ranking_claims(config, arms, ranks, catalog, split) + content_claims(controls),
-        curves=read_curves(config, output),
+        curves=read_curves(replace_arms(config, done), output, left),
         protocol=(
             f"{PROTOCOL[config.finetune.split.kind]}. {candidates_text(catalog, split)} "
             f"{len(split.test):,} targets; "
@@ -66,11 +90,33 @@ def build_report(config: PipelineConfig, output: Path, seconds: dict[str, float]
         ),
         arms=arms,
         controls=controls,
-        retrieval=read_retrieval(output),
-        user_stories=[_story(catalog, showcase.path, story) for story in content["users"]],
+        retrieval=[] if "pretrain" in left else read_retrieval(output),
+        user_stories=stories,
         stages=list(seconds.items()),
+        elapsed=elapsed,
+        parallel_stages=config.parallel_stages,
         notes=_notes(arms, controls),
+        missing=list(left),
+        ranked_by=ranked_by,
     )
+
+
+def replace_arms(config: PipelineConfig, names: Sequence[str]) -> PipelineConfig:
+    """`config` with only these of its arms."""
+    return replace(config, arms={name: config.arms[name] for name in names})
+
+
+def _showcase(
+    config: PipelineConfig, output: Path, catalog: Catalog, split: Split, left: Sequence[str]
+) -> tuple[list[ControlRow], list[UserStory], str]:
+    """Controls and users of the showcase; without it, users with their ranked lists, and what ranked them."""
+    if "showcase" in left:
+        lists = preview(config, output, catalog, split, best_arm(config, left))
+        return [], lists.stories, lists.ranked_by
+    showcase = open_artifact(output / "showcase", kind="showcase")
+    content = json.loads((showcase.path / "showcase.json").read_text())
+    stories = [_story(catalog, showcase.path, story) for story in content["users"]]
+    return control_rows(content["scores"]), stories, ""
 
 
 def _ranking_claims(
@@ -81,6 +127,8 @@ def _ranking_claims(
     split: Split,
 ) -> list[Claim]:
     targets = RankedTargets(ranks, split.test.users, cold_targets(catalog, split))
+    if config.headline not in ranks:
+        return []
     goals = DEMO_GOALS if config.world else RatioGoals()
     shares = {arm.name: arm.trained_parameters / arm.parameters for arm in arms if arm.parameters}
     return ranking_claims(targets, config.headline, goals, shares.get("lora", 1.0))
@@ -125,17 +173,20 @@ def _read(path: Path) -> bytes | None:
 
 
 def _facts(
-    config: PipelineConfig, output: Path, catalog: Catalog, split: Split
+    output: Path, catalog: Catalog, split: Split, has_encoder: bool
 ) -> list[tuple[str, str]]:
-    encoder = open_artifact(output / "encoder", kind="encoder").manifest["metrics"]
-    return [
+    facts = [
         ("shop", catalog.name),
         ("items", f"{catalog.num_items:,}"),
         ("users", f"{catalog.num_users:,}"),
         ("interactions", f"{len(catalog.interactions):,}"),
         ("test targets", f"{len(split.test):,}"),
-        ("encoder", f"{encoder['parameters']:,} parameters, {encoder['steps']:,} steps"),
     ]
+    if has_encoder:
+        encoder = open_artifact(output / "encoder", kind="encoder").manifest["metrics"]
+        size = f"{encoder['parameters']:,} parameters, {encoder['steps']:,} steps"
+        facts.append(("encoder", size))
+    return facts
 
 
 def _notes(arms: list[ArmRow], controls: list[ControlRow]) -> list[str]:

@@ -6,6 +6,7 @@ the folders lie and how a run goes (devices, logging) are no such settings.
 """
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,6 +31,10 @@ class Stage:
     run: Callable[[], Any]
     done: Callable[[], bool] | None = None
     """Whether it is done, for a stage that writes no artifact."""
+    alone: bool = False
+    """No stage runs at the same time: those before it end first, and those after it wait for it."""
+    quick: bool = False
+    """It takes seconds and gives a ranking to look at, so it runs as soon as it can."""
 
     def is_done(self) -> bool:
         if self.done is not None:
@@ -54,11 +59,12 @@ def recommender_stage(
     name: str, arm: ArmConfig, settings: FinetuneConfig, folder: Path, build_trainer: Any
 ) -> Stage:
     """The stage that fits one arm and ranks its test targets."""
-    from finetune.baselines.run import run_baseline
-    from finetune.run import run_finetuning
-    from finetune.semantic_ids.run import run_semantic_ids
 
     def run() -> Path:
+        from finetune.baselines.run import run_baseline
+        from finetune.run import run_finetuning
+        from finetune.semantic_ids.run import run_semantic_ids
+
         if arm.model == "vitrine":
             return run_finetuning(settings, folder, build_trainer)
         if arm.model == "semantic-ids":
@@ -74,18 +80,30 @@ def recommender_stage(
         {"model": arm.model, **asdict(settings)} if is_baseline else asdict(settings),
         {"encoder": Path(settings.encoder)} if reads_encoder else {},
         run,
+        quick=arm.model == "vitrine" and arm.transfer == "zero-shot",
     )
 
 
 class StageLog:
-    """Seconds each stage took, kept over interruptions."""
+    """Seconds each stage took, and the whole run, kept over interruptions."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.seconds: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+        self.started = time.monotonic()
+        written = json.loads(path.read_text()) if path.exists() else {}
+        self.seconds: dict[str, float] = written.get("stages", written)
+        self.earlier: float = written.get("elapsed", 0.0)
+        """Seconds of the commands before this one, up to the last stage that they finished."""
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of the run so far, where it was interrupted without the time in between. Stages that
+        run at the same time take more seconds together."""
+        return self.earlier + time.monotonic() - self.started
 
     def record(self, stage: str, seconds: float) -> None:
         self.seconds[stage] = round(seconds, 1)
         partial = self.path.with_suffix(".partial")
-        partial.write_text(json.dumps(self.seconds, indent=1))
+        written = {"stages": self.seconds, "elapsed": round(self.elapsed, 1)}
+        partial.write_text(json.dumps(written, indent=1))
         replace_file(partial, self.path)

@@ -1,4 +1,7 @@
-"""The stages of a pipeline in order, each with its settings, parents and output folder."""
+"""The stages of a pipeline in order, each with its settings, parents and output folder.
+
+Listing them imports no torch: a stage does, when it runs.
+"""
 
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -29,27 +32,27 @@ def _placed(catalog: CatalogConfig, output: Path) -> CatalogConfig:
 
 
 def _pretraining_stage(config: PipelineConfig, output: Path, build_trainer: Any) -> Stage:
-    from pretrain.run import run_pretraining
-
     encoder = output / "encoder"
     settings = replace(config.pretrain, catalog=_placed(config.pretrain.catalog, output))
+
+    def run() -> Path:
+        from pretrain.run import run_pretraining
+
+        return run_pretraining(settings, encoder, build_trainer)
+
     return Stage(
         "pretrain",
         encoder,
         "encoder",
         asdict(settings),
         {},
-        lambda: run_pretraining(settings, encoder, build_trainer),
+        run,
+        alone=True,
     )
 
 
 def _generation_stages(config: PipelineConfig, output: Path, build_trainer: Any) -> list[Stage]:
     """The text generator, the image generator and the showcase, for the headline arm."""
-    from generate.image.run import run_image_generator
-    from generate.showcase import run_showcase
-    from generate.text.run import run_text_generator
-    from pretrain.devices import training_compute
-
     recommender = output / "recommenders" / config.headline
     data: dict[str, SplitConfig | CatalogConfig] = {
         "catalog": _placed(config.finetune.catalog, output),
@@ -66,6 +69,23 @@ def _generation_stages(config: PipelineConfig, output: Path, build_trainer: Any)
         ground_truth=config.showcase.ground_truth.replace("{output}", str(output.resolve())),
         **data,
     )
+
+    def run_text() -> Path:
+        from generate.text.run import run_text_generator
+
+        return run_text_generator(text, output / "text", build_trainer)
+
+    def run_image() -> Path:
+        from generate.image.run import run_image_generator
+
+        return run_image_generator(image, output / "image", build_trainer)
+
+    def run_users() -> Path:
+        from generate.showcase import run_showcase
+        from pretrain.devices import training_compute
+
+        return run_showcase(showcase, output / "showcase", training_compute(text.trainer))
+
     return [
         Stage(
             "text",
@@ -73,7 +93,7 @@ def _generation_stages(config: PipelineConfig, output: Path, build_trainer: Any)
             "text-generator",
             asdict(text),
             parents,
-            lambda: run_text_generator(text, output / "text", build_trainer),
+            run_text,
         ),
         Stage(
             "image",
@@ -81,7 +101,7 @@ def _generation_stages(config: PipelineConfig, output: Path, build_trainer: Any)
             "image-generator",
             asdict(image),
             parents,
-            lambda: run_image_generator(image, output / "image", build_trainer),
+            run_image,
         ),
         Stage(
             "showcase",
@@ -89,7 +109,7 @@ def _generation_stages(config: PipelineConfig, output: Path, build_trainer: Any)
             "showcase",
             asdict(showcase),
             {**parents, "text": output / "text", "image": output / "image"},
-            lambda: run_showcase(showcase, output / "showcase", training_compute(text.trainer)),
+            run_users,
         ),
     ]
 
@@ -106,4 +126,5 @@ def _world_stage(world: WorldConfig, folder: Path) -> Stage:
         {},
         lambda: build_demo_world(folder, **settings),
         lambda: is_built(folder, **settings),
+        alone=True,
     )

@@ -146,5 +146,13 @@ class Report:
     retrieval: list[RetrievalRow] = field(default_factory=list)
     stages: list[tuple[str, float]] = field(default_factory=list)
     """(stage, seconds)."""
+    elapsed: float | None = None
+    """Seconds of the whole run, if known."""
+    parallel_stages: int = 1
+    """Stages that ran at the same time, at most."""
     notes: list[str] = field(default_factory=list)
     """Limitations of the run."""
+    missing: list[str] = field(default_factory=list)
+    """Stages that are not done; with any, the page is preliminary."""
+    ranked_by: str = ""
+    """On a preliminary page: what the users' lists were ranked by."""

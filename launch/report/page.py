@@ -48,13 +48,17 @@ def render_page(report: Report) -> str:
     """One HTML page, readable from top to bottom by someone who never saw the project."""
     sections = [
         ("window", "The catalog", _window(report)),
-        ("users", "Generated for a user", _user_stories(report)),
+        (
+            "users",
+            "Recommended to a user" if report.ranked_by else "Generated for a user",
+            _ranked_users(report) if report.ranked_by else _user_stories(report),
+        ),
         ("claims", "Claims", _claims(report.claims)),
         ("retrieval", "Retrieval with the encoder", _retrieval(report)),
         ("ranking", "Ranking quality", _ranking(report)),
         ("controls", "Does the user condition matter?", _controls(report)),
         ("curves", "Loss curves", _curves(report.curves)),
-        ("time", "Time by stage", _stages(report.stages)),
+        ("time", "Time by stage", _stages(report)),
         ("notes", "Limitations", _notes(report.notes)),
     ]
     return document(report.title, _hero(report), sections, tag("p", _footer()))
@@ -107,8 +111,22 @@ def _hero(report: Report) -> list[Html]:
         tag("p", "Vitrine", class_="brand"),
         tag("h1", report.title, dir="auto"),
         tag("p", report.lead, class_="lead", dir="auto"),
+        *([_preliminary(report.missing)] if report.missing else []),
         tag("ol", steps, class_="flow", aria_label="The four stages, in order"),
     ]
+
+
+def _preliminary(missing: Sequence[str]) -> Html:
+    """The mark of a page that was written while the run went on, with what is still missing."""
+    return tag(
+        "p",
+        tag("strong", "Preliminary. "),
+        "The run goes on; this page is written again as stages finish, so reload it. Still missing: ",
+        tag("span", ", ".join(missing), class_="still-missing", dir="auto"),
+        ".",
+        class_="preliminary",
+        role="status",
+    )
 
 
 def _window(report: Report) -> list[Html]:
@@ -123,6 +141,17 @@ def _window(report: Report) -> list[Html]:
         ]
         parts.append(tag("dl", pairs, class_="facts"))
     return parts
+
+
+def _ranked_users(report: Report) -> list[Html]:
+    """Users with their lists alone, on a preliminary page."""
+    if not report.user_stories:
+        return []
+    intro = _lead(
+        f"What users bought, and what is recommended to them by {report.ranked_by}. Texts and images "
+        "for them follow."
+    )
+    return [intro, *(user_story(story) for story in report.user_stories)]
 
 
 def _user_stories(report: Report) -> list[Html]:
@@ -227,7 +256,8 @@ def _curves(curves: Sequence[Curve]) -> list[Html]:
     return [tag("div", charts, class_="charts")]
 
 
-def _stages(stages: Sequence[tuple[str, float]]) -> list[Html]:
+def _stages(report: Report) -> list[Html]:
+    stages = report.stages
     if not stages:
         return []
     total = sum(seconds for _, seconds in stages) or 1.0
@@ -245,7 +275,11 @@ def _stages(stages: Sequence[tuple[str, float]]) -> list[Html]:
     heads = [tag("th", tag("span", name, class_=look), scope="col") for name, look in names]
     heads += [tag("th", name, scope="col", class_="number") for name in ("time", "share")]
     table = tag("table", tag("thead", tag("tr", heads)), tag("tbody", rows), class_="stages")
-    return [_lead(f"{duration(total)} in all."), table]
+    text = f"{duration(total)} in all."
+    if report.elapsed is not None:
+        text = f"The run took {duration(report.elapsed)}; its stages took {duration(total)}"
+        text += f", {report.parallel_stages} at a time." if report.parallel_stages > 1 else "."
+    return [_lead(text), table]
 
 
 def _notes(notes: Sequence[str]) -> list[Html]:
