@@ -25,6 +25,7 @@ from catalog.checksums import (
 )
 from catalog.convert import Converted
 from catalog.interactions import Interactions
+from catalog.item_texts import TextColumn
 
 FORMAT_VERSION = 5
 """Increased when the format of the converted files changes, so that catalogs are converted again."""
@@ -110,7 +111,7 @@ def _open(folder: Path) -> dict[str, Any]:
         offsets=_open_array(folder / "offsets.npy"),
         items=_open_array(folder / "items.npy"),
         times=_open_array(folder / "times.npy"),
-        reviews=Dataset.from_file(str(reviews))["review"] if reviews.exists() else None,
+        reviews=TextColumn(_open_table(reviews)["review"]) if reviews.exists() else None,
         ratings=_open_optional_array(folder / "ratings.npy"),
         split_labels=_open_table(split_labels)["split"] if split_labels.exists() else None,
     )

@@ -27,15 +27,15 @@ class GuardedAdamW(torch.optim.AdamW):
     copies it into the weights where `apply_ema` is set. Where weights are sharded (ZeRO 1, 2, 3), each
     rank's optimizer has its shards, and so the EMA is sharded and checkpointed like the moments.
 
-    On a GPU one fused kernel updates all weights.
+    On CPU and GPU one fused kernel updates all weights.
     """
 
     skip_step = False
     apply_ema = False
 
     def __init__(self, groups: list[dict[str, Any]], lr: float, ema_decay: float = 0.0) -> None:
-        on_gpu = all(p.is_cuda for group in groups for p in group["params"])
-        super().__init__(groups, lr=lr, fused=on_gpu or None)
+        devices = {p.device.type for group in groups for p in group["params"]}
+        super().__init__(groups, lr=lr, fused=devices <= {"cpu", "cuda"} or None)
         # A fused step could undo fp16's loss scale itself, and Lightning then refuses to clip.
         self._step_supports_amp_scaling = False
         self.ema_decay = ema_decay

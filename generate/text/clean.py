@@ -6,6 +6,7 @@ model tells a system prompt, a user turn or a tool call from data.
 
 import re
 import unicodedata
+from functools import lru_cache
 
 from catalog.columns import cut_title
 
@@ -40,6 +41,7 @@ def short_title(text: str) -> str:
     return cut_title(clean_text(text))[0]
 
 
+@lru_cache(maxsize=16_384)
 def clean_text(text: str) -> str:
     """Cleans a text of prompt injection markup and returns it on one line, composed (NFC).
 
@@ -60,6 +62,8 @@ def clean_text(text: str) -> str:
 
 
 def _one_line(text: str) -> str:
+    if text.isascii() and text.isprintable():  # most texts: nothing to compose, all signs visible
+        return " ".join(text.split())
     composed = unicodedata.normalize("NFC", text)
     kept = (
         " " if sign.isspace() else sign

@@ -33,6 +33,8 @@ from pretrain.devices import Compute
 MAX_BATCH_SIZE = 64
 """Texts that are decoded at the same time, at most."""
 STYLE_WIDTH, MAX_STYLE_TOKENS = 64, 256
+MAX_CACHED_STYLES = 16_384
+"""Users' reviews whose token ids are cached, at most."""
 """Width of the style embedding, and newest tokens of earlier reviews that are read, at most."""
 
 
@@ -85,6 +87,7 @@ class TextGenerator(nn.Module):
         self.language_model = language_model
         self.tokenizer = tokenizer
         self.settings = settings
+        self._style_ids: dict[str, list[int]] = {}
         self.base, self.adapter = base, adapter
         self.vocabulary_filter = (
             None
@@ -204,8 +207,15 @@ class TextGenerator(nn.Module):
         """`style_ids` of `prefix` for users' earlier reviews: (texts, longest), the newest tokens."""
         if style_texts is None or not self.settings.num_style_tokens:
             return torch.full((num_texts, 1), -100)
-        encoded = plain_ids(self.tokenizer, style_texts)
-        return pad_tokens([ids[-MAX_STYLE_TOKENS:] or [-100] for ids in encoded])
+        known = self._style_ids
+        if len(known) > MAX_CACHED_STYLES:
+            known.clear()
+        # The same users' reviews are read under each condition and for each task.
+        new = [text for text in dict.fromkeys(style_texts) if text not in known]
+        encoded = plain_ids(self.tokenizer, new)
+        for text, ids in zip(new, encoded, strict=True):
+            known[text] = ids[-MAX_STYLE_TOKENS:] or [-100]
+        return pad_tokens([known[text] for text in style_texts])
 
     def write(
         self,
