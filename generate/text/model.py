@@ -33,9 +33,9 @@ from pretrain.devices import Compute
 MAX_BATCH_SIZE = 64
 """Texts that are decoded at the same time, at most."""
 STYLE_WIDTH, MAX_STYLE_TOKENS = 64, 256
+"""Width of the style embedding, and newest tokens of earlier reviews that are read, at most."""
 MAX_CACHED_STYLES = 16_384
 """Users' reviews whose token ids are cached, at most."""
-"""Width of the style embedding, and newest tokens of earlier reviews that are read, at most."""
 
 
 @dataclass(frozen=True)

@@ -53,11 +53,17 @@ def start(output: Path, *overrides: str, cwd: Path | None = None) -> subprocess.
     )
 
 
-def finish(output: Path, *overrides: str, cwd: Path | None = None) -> list[str]:
-    """Runs to the end; returns the names of the stages that ran, not those done earlier."""
+def status_of(output: Path, *overrides: str, cwd: Path | None = None) -> str:
+    """Runs to the end; returns what it printed on standard error."""
     process = start(output, *overrides, cwd=cwd)
     _, errors = process.communicate(timeout=400)
     assert process.returncode == 0, errors[-3000:]
+    return errors
+
+
+def finish(output: Path, *overrides: str, cwd: Path | None = None) -> list[str]:
+    """Runs to the end; returns the names of the stages that ran, not those done earlier."""
+    errors = status_of(output, *overrides, cwd=cwd)
     lines = [line for line in errors.splitlines() if line.startswith("[")]
     return [line.split("] ")[1].split(":")[0] for line in lines if "done earlier" not in line]
 
@@ -184,6 +190,38 @@ def test_run_again_it_does_nothing_again(finished: Path) -> None:
     assert manifests(finished) == before
 
 
+def test_the_page_and_the_command_end_with_the_time_of_each_stage(finished: Path) -> None:
+    page = (finished / "report.html").read_text(encoding="utf8")
+    assert "Preliminary" not in page
+    assert "The run took" in page
+    errors = status_of(finished)
+    assert "First page" not in errors
+    table = errors[errors.index("stage ") :].splitlines()
+    assert {"world", "pretrain", "finetune lora", "image", "whole run"} <= {
+        line.split("  ")[0] for line in table
+    }
+
+
+@pytest.mark.slow
+def test_two_stages_at_a_time_make_the_same_artifacts(finished: Path, tmp_path: Path) -> None:
+    errors = status_of(tmp_path / "run", "--parallel_stages", "2")
+    assert "2 at a time" in errors
+    assert errors.index("First page") < errors.index("] finetune lora")
+    made = {name for name in manifests(finished) if Path(name).name not in MORE_ARMS}
+    assert set(manifests(tmp_path / "run")) == made
+    assert finish(tmp_path / "run") == []
+
+
+def test_a_stage_that_fails_ends_those_beside_it(tmp_path: Path) -> None:
+    """In one line, as where it runs alone."""
+    process = start(
+        tmp_path / "run", "--parallel_stages", "2", "--pretrain.split.min_history", "-1"
+    )
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == 2
+    assert "Traceback" not in errors
+
+
 def test_the_page_has_a_row_for_a_baseline_and_no_curve(finished: Path) -> None:
     page = (finished / "report.html").read_text(encoding="utf8")
     assert "neighbours" in page
@@ -196,14 +234,15 @@ def test_a_changed_setting_redoes_its_stage_and_what_hangs_on_it(finished: Path)
 
 
 @pytest.mark.fault
+@pytest.mark.parametrize("parallel", ["1", "2"])
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_stopped_anywhere_it_loses_at_most_the_stage_in_progress(
-    how: signal.Signals, tmp_path: Path
+def test_stopped_anywhere_it_loses_at_most_the_stages_in_progress(
+    how: signal.Signals, parallel: str, tmp_path: Path
 ) -> None:
     output = tmp_path / "run"
     rng = random.Random(int(how))
     for _ in range(2):
-        process = start(output)
+        process = start(output, "--parallel_stages", parallel)
         time.sleep(rng.uniform(8, 25))
         before = manifests(output)
         process.send_signal(how)
@@ -216,7 +255,7 @@ def test_stopped_anywhere_it_loses_at_most_the_stage_in_progress(
             assert "Traceback" not in errors
         kept = manifests(output)
         assert before.items() <= kept.items()
-    finish(output)
+    finish(output, "--parallel_stages", parallel)
     done = manifests(output)
     assert kept.items() <= done.items()
     assert (output / "report.html").exists()

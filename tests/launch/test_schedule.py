@@ -63,7 +63,8 @@ def run(stages: list[Stage], size: int, tmp_path: Path) -> tuple[Recorder, list[
     pool, left = Recorder(size), []
     checked: Pool = pool
     log = StageLog(tmp_path / "stages.json")
-    _run(stages, checked, SECONDS, SECONDS, log, lambda _, names: left.append(list(names)))
+    priority = SECONDS if size > 1 else {}
+    _run(stages, checked, priority, SECONDS, log, lambda _, names: left.append(list(names)))
     return pool, left
 
 
