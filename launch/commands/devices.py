@@ -50,7 +50,7 @@ def _change_trainers(settings: Any, changes: dict[str, Any]) -> Any:
     if isinstance(settings, TrainerConfig):
         for name, value in changes.items():
             own, default = getattr(settings, name), getattr(TrainerConfig(), name)
-            if own not in (default, value):
+            if own not in (default, value, "auto"):
                 raise VitrineError(
                     f"--{name} {value} and trainer.{name} {own} differ; set one of them."
                 )
