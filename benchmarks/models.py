@@ -238,7 +238,7 @@ def record(output: Path) -> None:
         "low-rank updates are trained in fine-tuning; scratch: the pipeline's small towers (64 pixels), "
         "trained in pretraining and with LoRA in fine-tuning; id: an embedding for each item, no content. "
         f"Each arm is fine-tuned at the learning rates {RATES[0]} and {RATES[1]} with the first seed, and "
-        "has the one that ranks validation better.",
+        "has the one that ranks validation better. Figures are of the arms whose trainings are complete.",
     )
 
 
