@@ -1,6 +1,6 @@
 """Embedding a catalog with real towers: speed against the usual loops, and memory up to a million items.
 
-python -m benchmarks.embed           # speed and equality; about 15 minutes on one core
+python -m benchmarks.embed           # speed and equality; about 20 minutes on one core
 python -m benchmarks.embed memory    # memory at 100,000 and a million items; about 5 minutes
 """
 
@@ -38,8 +38,8 @@ from pretrain.extract import Extractors
 from pretrain.vectors_artifact import content_hashes
 
 FASHION = ROOT.parent / "shared" / "data" / "fashion"
-ROUNDS = 5
-ITEMS = {"text": 320, "image": 32}
+ROUNDS = 4
+ITEMS = {"text": 1024, "image": 32}
 """Items embedded in a round."""
 CATALOG = 3186
 """Garments."""
