@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from benchmarks.figures import figure_name
 from benchmarks.record import write_record
 from benchmarks.tiny_models import DUAL, MODELS, SECONDS, UNSEEN
 from benchmarks.tiny_towers import own_vectors, save_tower, tiny_shop
@@ -72,7 +73,7 @@ def row(name: str, catalog: Catalog, folder: Path) -> dict[str, Any]:
     try:
         found = measure(name, catalog, folder)
     except Exception as error:
-        found = {"failed": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+        found = {"failed": " ".join(str(error).replace(str(folder), name).split())[:300]}
     print(name, found, flush=True)
     return found
 
@@ -175,8 +176,8 @@ def record(rows: dict[str, dict[str, Any]]) -> None:
             "largest_difference": max(listed[name]["embed"] for name in worked),
             "largest_reload_difference": max(listed[name]["reload"] for name in worked),
             "unseen_architectures": sum("failed" not in rows[name] for name in UNSEEN),
-            **{f"unseen_{name}": rows[name].get("failed", "works") for name in UNSEEN},
-            **{f"difference_{name}": listed[name]["embed"] for name in worked},
+            **{figure_name(f"unseen {name}"): rows[name].get("failed", "works") for name in UNSEEN},
+            **{figure_name(f"difference {name}"): listed[name]["embed"] for name in worked},
         },
         goal=["architectures >= 38", "largest_difference <= 1e-5", 'failed == "none"'],
         sources=[
