@@ -18,6 +18,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from launch.cli import exit_process, exit_status
+from launch.library_logging import redirect_library_logs
 from launch.pipeline.config import PipelineConfig
 from launch.pipeline.stages import pipeline_stages
 
@@ -143,6 +144,7 @@ def _serve(
     os.environ["TTY_COMPATIBLE"] = (
         "0"  # lines, since several progress bars would overwrite each other
     )
+    redirect_library_logs()
     orders: SimpleQueue[Order | None] = SimpleQueue()
     threading.Thread(target=_receive, args=(connection, orders), daemon=True).start()
     exit_process(
