@@ -13,6 +13,9 @@ from PIL import ExifTags, Image, ImageOps
 
 from catalog.errors import BrokenFileError, VitrineError
 
+Image.MAX_IMAGE_PIXELS = (
+    None  # its warnings cannot be silenced in threads; `check_pixel_count` raises
+)
 MAX_PIXELS = 50_000_000
 """Larger images are refused from their header: a 10 kB file can unpack into gigabytes."""
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jfif"}
@@ -88,15 +91,12 @@ def read_with_retries(path: str | Path, decode: Callable[[], Value]) -> Value:
     for seconds in (*RETRY_SECONDS, None):
         try:
             with warnings.catch_warnings():
-                # Pillow warns about odd EXIF and large pictures; `check_pixel_count` raises for them.
-                warnings.simplefilter("ignore")
+                warnings.simplefilter("ignore")  # Pillow warns about odd EXIF
                 return decode()
         except (BrokenFileError, VitrineError):
             raise
         except FileNotFoundError as error:
             raise BrokenFileError("the file is missing") from error
-        except Image.DecompressionBombError as error:
-            raise BrokenFileError("too many pixels") from error
         except Exception as error:  # decoders answer damaged bytes with nearly every kind of error
             fault = _disk_fault(error, path)
             if fault is None:

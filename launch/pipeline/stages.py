@@ -86,31 +86,12 @@ def _generation_stages(config: PipelineConfig, output: Path, build_trainer: Any)
 
         return run_showcase(showcase, output / "showcase", training_compute(text.trainer))
 
+    folders = {name: output / name for name in ("text", "image")}
+    place = output / "showcase"
     return [
-        Stage(
-            "text",
-            output / "text",
-            "text-generator",
-            asdict(text),
-            parents,
-            run_text,
-        ),
-        Stage(
-            "image",
-            output / "image",
-            "image-generator",
-            asdict(image),
-            parents,
-            run_image,
-        ),
-        Stage(
-            "showcase",
-            output / "showcase",
-            "showcase",
-            asdict(showcase),
-            {**parents, "text": output / "text", "image": output / "image"},
-            run_users,
-        ),
+        Stage("text", folders["text"], "text-generator", asdict(text), parents, run_text),
+        Stage("image", folders["image"], "image-generator", asdict(image), parents, run_image),
+        Stage("showcase", place, "showcase", asdict(showcase), {**parents, **folders}, run_users),
     ]
 
 

@@ -229,10 +229,12 @@ def test_a_dual_encoder_starts_from_its_aligned_space(
     )
     centred = [nn.functional.normalize(part - part.mean(0), dim=-1) for part in (text, image)]
     own = centred[0] @ centred[1].T
-    assert (ours[:, 0] @ ours[:, 1].T - own).abs().max() < 0.2
+    assert (
+        ours[:, 0] @ ours[:, 1].T - own
+    ).abs().max() < 0.3  # the projection's LayerNorm removes one direction of 32
     assert (
         torch.corrcoef(torch.stack([(ours[:, 0] @ ours[:, 1].T).flatten(), own.flatten()]))[0, 1]
-        > 0.99
+        > 0.95
     )
 
 
