@@ -89,4 +89,9 @@ def selected_encoders(target_encoders: str, known: Collection[str]) -> list[str]
 
 def layers_below(recommender: Recommender, *prefixes: str) -> list[str]:
     """Names of the layers below `prefixes` that take low-rank updates: q, k, v, o and MLP of transformers."""
-    return [name for name in adaptable_layers(recommender) if name.startswith(prefixes)]
+    found = [
+        f"{prefix}{name}"
+        for prefix in prefixes
+        for name in adaptable_layers(recommender.get_submodule(prefix.rstrip(".")))
+    ]
+    return list(dict.fromkeys(found))  # two modalities may share a tower

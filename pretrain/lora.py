@@ -7,8 +7,8 @@ from catalog.errors import VitrineError
 
 
 def adaptable_layers(model: nn.Module) -> list[str]:
-    """Names of the layers that take low-rank updates: linear ones (GPT-2's Conv1D and fused QKV, too), and
-    convolutions over all channels, for towers such as ResNet and EfficientNet.
+    """Names of the layers that take low-rank updates: the linear ones (GPT-2's Conv1D and fused QKV, too);
+    in a tower without any, such as ResNet or EfficientNet, the convolutions over all channels.
 
     `nn.MultiheadAttention` reads its layers' weights without calling them, so they take none.
     """
@@ -17,14 +17,12 @@ def adaptable_layers(model: nn.Module) -> list[str]:
         for path, module in model.named_modules()
         if isinstance(module, nn.MultiheadAttention)
     )
-    return [
-        path
-        for path, module in model.named_modules()
-        if (
-            isinstance(module, nn.Linear | Conv1D)
-            or (isinstance(module, nn.Conv2d) and module.groups == 1)
-        )
-        and not path.startswith(fused)
+    layers = [
+        (path, module) for path, module in model.named_modules() if not path.startswith(fused)
+    ]
+    linear = [path for path, module in layers if isinstance(module, nn.Linear | Conv1D)]
+    return linear or [
+        path for path, module in layers if isinstance(module, nn.Conv2d) and module.groups == 1
     ]
 
 
