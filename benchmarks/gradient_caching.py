@@ -88,9 +88,9 @@ def cached_peer(encoder: ItemEncoder, rows: int) -> nn.Module:
         tower.save_pretrained(folder)  # type: ignore[operator]
         train_tokenizer(["a word"], 100).save_pretrained(folder)
         transformer = Transformer(folder)
-    transformer.model = tower
+    transformer.model = tower  # pyright: ignore[reportAttributeAccessIssue]
     dense, norm = Dense(WIDTH, WIDTH, activation_function=None), LayerNorm(WIDTH)
-    dense.linear, norm.norm = projection.linear, projection.norm
+    dense.linear, norm.norm = projection.linear, projection.norm  # pyright: ignore[reportAttributeAccessIssue]
     modules = [transformer, Pooling(WIDTH, "mean"), dense, norm]  # its cosine normalises
     return CachedMultipleNegativesRankingLoss(
         SentenceTransformer(modules=modules, device="cpu").train(),

@@ -20,7 +20,7 @@ from transformers import (
     PretrainedConfig,
 )
 from transformers.models.auto.auto_mappings import FEATURE_EXTRACTOR_MAPPING_NAMES
-from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
+from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES  # pyright: ignore[reportPrivateImportUsage]
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
@@ -112,7 +112,7 @@ def save_tower(name: str, folder: Path, texts: list[str]) -> None:
     if "image" in kinds or "video" in kinds:
         image_processor(name).save_pretrained(folder)
     if "audio" in kinds:
-        extractor = getattr(transformers, FEATURE_EXTRACTOR_MAPPING_NAMES[_processor_owner(name)])
+        extractor = getattr(transformers, FEATURE_EXTRACTOR_MAPPING_NAMES[_processor_owner(name)])  # pyright: ignore[reportArgumentType]
         extractor(**EXTRACTORS.get(name, {})).save_pretrained(folder)
 
 
@@ -181,7 +181,7 @@ def own_vectors(name: str, kind: Kind, folder: Path, catalog: Catalog) -> NDArra
             model.main_input_name: torch.stack([_own_frames(processor, one) for one in images])
         }
     if name == "vjepa2":
-        inputs["skip_predictor"] = True
+        inputs["skip_predictor"] = True  # pyright: ignore[reportArgumentType]
     output = model(**inputs)
     return output.pooler_output.numpy() if "siglip" in name else _own_embedding(output)
 

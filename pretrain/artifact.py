@@ -90,7 +90,7 @@ class EncoderBundle:
 def _load_whole(cls: type[Model], folder: Path) -> Model:
     """A model of `folder` in float32; VitrineError unless its weights are exactly those of the class, since
     transformers would initialise what is missing at random."""
-    model, info = cls.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    model, info = cls.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)  # pyright: ignore[reportGeneralTypeIssues]
     wrong = sorted(
         [*info["missing_keys"], *info["unexpected_keys"], *info["mismatched_keys"]], key=str
     )

@@ -65,7 +65,7 @@ class Extractors:
             spec["pooling"] = config.pooling
         if "tower" in spec:
             spec = spec | {"layer": config.layer}
-        kind = MODALITIES[spec["kind"]](spec)
+        kind = MODALITIES[spec["kind"]](spec)  # pyright: ignore[reportArgumentType]
         return config.modality, kind, encoder.towers[encoder.tower_name(config.modality)]
 
     def place(self, compute: Compute) -> None:

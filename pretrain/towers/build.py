@@ -74,10 +74,10 @@ def tower_class(config: PretrainedConfig, embedding: bool = False) -> type[PreTr
     if embedding and projecting is not None:
         return projecting
     if config.is_encoder_decoder and type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING:
-        return MODEL_FOR_TEXT_ENCODING_MAPPING[type(config)]  # without the decoder
+        return MODEL_FOR_TEXT_ENCODING_MAPPING[type(config)]  # without the decoder  # pyright: ignore[reportReturnType]
     if type(config) in MODEL_MAPPING:
         known = MODEL_MAPPING[type(config)]
-        return known[0] if isinstance(known, tuple) else known
+        return known[0] if isinstance(known, tuple) else known  # pyright: ignore[reportReturnType]
     named = getattr(transformers, f"{stem}Model", None)  # SigLIP's text half has no entry
     if named is None:
         raise VitrineError(
@@ -104,7 +104,12 @@ def build_tower(
     without_pooler = {"add_pooling_layer": False} if has_pooler and not embedding else {}
     if pretrained:
         tower = read_model(
-            pretrained, cls, config=config, pooler=embedding, dtype=torch.float32, **without_pooler
+            pretrained,
+            cls,
+            config=config,
+            pooler=embedding,
+            dtype=torch.float32,
+            **without_pooler,  # pyright: ignore[reportArgumentType]
         )
     else:
         tower = new_model(config, cls, **without_pooler)

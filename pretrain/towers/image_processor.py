@@ -41,7 +41,7 @@ class ImageProcessor:
         black, white = (self._normalized(_plain(level)) for level in (0, 255))
         middle = (slice(None), self.shape[0] // 2, self.shape[1] // 2)
         self.offset: NDArray[np.float32] = black[middle]
-        self.scale: NDArray[np.float32] = (white[middle] - black[middle]) / 255
+        self.scale: NDArray[np.float32] = (white[middle] - black[middle]) / 255  # pyright: ignore[reportAttributeAccessIssue]
         """(3,) each: a normalised value is `scale` · pixel + `offset`."""
         if not (np.isfinite(self.scale).all() and self.scale.all()):
             raise VitrineError(f"{self._name()} gives images without content; mend its image_std")
@@ -56,18 +56,18 @@ class ImageProcessor:
     @property
     def mean(self) -> list[float]:
         """Mean (3,) of the normalisation, of pixels from 0 to 1."""
-        return self._stated("image_mean", -self.offset / self.scale / 255)
+        return self._stated("image_mean", -self.offset / self.scale / 255)  # pyright: ignore[reportArgumentType]
 
     @property
     def std(self) -> list[float]:
         """Standard deviation (3,) of the normalisation, of pixels from 0 to 1."""
-        return self._stated("image_std", 1 / self.scale / 255)
+        return self._stated("image_std", 1 / self.scale / 255)  # pyright: ignore[reportArgumentType]
 
     def _stated(self, key: str, measured: NDArray[np.float32]) -> list[float]:
         """The numbers in the settings where they are those measured, which float32 rounds."""
         stated = self.values.get(key)
-        if np.shape(stated) == (3,) and np.allclose(stated, measured, rtol=0, atol=1e-6):
-            return [float(number) for number in stated]
+        if np.shape(stated) == (3,) and np.allclose(stated, measured, rtol=0, atol=1e-6):  # pyright: ignore[reportArgumentType, reportCallIssue]
+            return [float(number) for number in stated]  # pyright: ignore[reportOptionalIterable]
         return [float(number) for number in measured]
 
     def resized(self, size: int) -> "ImageProcessor":
@@ -228,7 +228,7 @@ def _build(values: dict[str, Any]) -> Any:
                 f"the image processor {kind} cannot be made: {one_line_message(error)}; mend "
                 "preprocessor_config.json"
             ) from error
-    return CLIPImageProcessorPil(**{"do_center_crop": False, "do_convert_rgb": False, **settings})
+    return CLIPImageProcessorPil(**{"do_center_crop": False, "do_convert_rgb": False, **settings})  # pyright: ignore[reportArgumentType]
 
 
 def _plain(level: int) -> Image.Image:

@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from transformers.utils import cached_file
+from transformers.utils import cached_file  # pyright: ignore[reportPrivateImportUsage]
 
 from catalog.errors import VitrineError
 from pretrain.hub import one_line_errors
