@@ -101,11 +101,14 @@ def read_model(
 
 
 def build_model(config: PretrainedConfig, auto: Any = AutoModel, **options: Any) -> PreTrainedModel:
-    """An untrained model, in float32 unless `options` override it."""
+    """An untrained model of a class of transformers or one of its Auto classes, in float32 unless `options`
+    override it, in whichever precision its config says it was stored."""
     options = {"dtype": torch.float32, **options}
     with one_line_errors(
         f"no {config.model_type} can be built from its config", "change the config"
     ):
+        if issubclass(auto, PreTrainedModel):
+            return auto._from_config(config, **options)
         return auto.from_config(config, trust_remote_code=False, **options)
 
 

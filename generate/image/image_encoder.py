@@ -35,7 +35,7 @@ class PretrainedImageEncoder:
 
     def __init__(self, name: str, compute: Compute | None = None) -> None:
         """`compute`: device; features are float32. Raises VitrineError where it cannot be loaded."""
-        model = read_model(name, what="image_encoder", dtype=torch.float32).eval()
+        model = read_model(name, what="image_encoder").eval()
         self.model = getattr(model, "vision_model", model)  # the image half of CLIP
         size = getattr(self.model.config, "image_size", None)
         if self.model.main_input_name != "pixel_values" or not isinstance(size, int):

@@ -32,9 +32,7 @@ class SafetyChecker:
         """`model`: a classifier's name on the hub, or its folder; VitrineError where it cannot be loaded
         or has none of the labels."""
         with without_bars(logging):
-            self.model = read_model(
-                model, AutoModelForImageClassification, "safety_model", dtype=torch.float32
-            ).eval()
+            self.model = read_model(model, AutoModelForImageClassification, "safety_model").eval()
         nn.Module.to(self.model, device)
         processor = read_image_processor(model)
         self.mean, self.std = processor.mean, processor.std

@@ -108,7 +108,7 @@ def _check_fingerprint(base: BaseModel, fingerprint: str) -> None:
 
 
 def _load_base(name: str) -> PreTrainedModel:
-    return read_model(name, AutoModelForCausalLM, "the language model", dtype=torch.float32)
+    return read_model(name, AutoModelForCausalLM, "the language model")
 
 
 def _fingerprint(model: torch.nn.Module) -> str:

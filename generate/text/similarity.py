@@ -48,7 +48,7 @@ def load_text_encoder(
 
     Raises VitrineError where the model is no text encoder, or its tokenizer cannot read `texts`.
     """
-    model = read_model(name, what="text encoder", dtype=torch.float32).eval()
+    model = read_model(name, what="text encoder").eval()
     tokenizer = read_tokenizer(name)
     if model.main_input_name != "input_ids":
         raise VitrineError(

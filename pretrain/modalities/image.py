@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import cached_property
 from inspect import signature
 from typing import Any
 
@@ -18,6 +19,7 @@ from catalog.errors import VitrineError
 from catalog.images import Resize, fit_image, read_image, read_resized_image
 from pretrain.augmentation import augment
 from pretrain.config import AugmentationConfig, ModalityConfig
+from pretrain.hub import make_config
 from pretrain.modalities.base import (
     Processor,
     TowerModality,
@@ -26,7 +28,7 @@ from pretrain.modalities.base import (
     tower_spec,
 )
 from pretrain.modalities.media import MediaCache, MediaSource
-from pretrain.towers.build import tower_class, tower_config
+from pretrain.towers.build import tower_class
 from pretrain.towers.image_processor import ImageProcessor, read_image_processor
 
 DEFAULT_SIZE = 64
@@ -77,9 +79,10 @@ class ImageModality(TowerModality):
     kind = "image"
     reads = "pixel_values"
 
-    def __init__(self, spec: dict[str, Any]) -> None:
-        super().__init__(spec)
-        self.resize = resize_of(spec)
+    @cached_property
+    def resize(self) -> Resize:
+        """How images of any size are brought to the tower's size."""
+        return resize_of(self.spec)
 
     @classmethod
     def new(cls, settings: ModalityConfig, catalog: Catalog) -> tuple["ImageModality", None]:
@@ -148,10 +151,8 @@ def image_tower_spec(settings: ModalityConfig) -> dict[str, Any]:
         processor = processor.resized(settings.image_size)
     height, width = processor.shape
     own = spec["tower"].get("image_size")
-    interpolates = (
-        "interpolate_pos_encoding"
-        in signature(tower_class(tower_config(settings)).forward).parameters
-    )
+    forward = tower_class(make_config(spec["tower"])).forward
+    interpolates = "interpolate_pos_encoding" in signature(forward).parameters
     return spec | {
         "image_size": height if height == width else [height, width],
         "mean": processor.mean,

@@ -1,10 +1,9 @@
-"""Builds a tower: any Hugging Face model by name or config, or one half of a dual encoder."""
+"""Builds a tower: a Hugging Face model by name or config, or one half of a dual encoder."""
 
 import inspect
 from copy import deepcopy
 from typing import Any
 
-import torch
 import transformers
 from torch import nn
 from transformers import MODEL_MAPPING, PretrainedConfig, PreTrainedModel
@@ -13,7 +12,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPI
 
 from catalog.errors import VitrineError
 from pretrain.config import ModalityConfig, TowerConfig
-from pretrain.hub import make_config, one_line_errors, read_config, read_model
+from pretrain.hub import build_model, make_config, one_line_errors, read_config, read_model
 
 PARTS = {
     "text": "text_config",
@@ -108,22 +107,11 @@ def build_tower(
             cls,
             config=config,
             pooler=embedding,
-            dtype=torch.float32,
             **without_pooler,  # pyright: ignore[reportArgumentType]
         )
     else:
-        tower = new_model(config, cls, **without_pooler)
+        tower = build_model(config, cls, **without_pooler)
     return tower.get_encoder() if has_decoder else tower
-
-
-def new_model(
-    config: PretrainedConfig, cls: type[PreTrainedModel], **options: Any
-) -> PreTrainedModel:
-    """An untrained model in float32, in whichever precision its config says it was stored."""
-    with one_line_errors(
-        f"no {config.model_type} can be built from its config", "change the config"
-    ):
-        return cls._from_config(config, dtype=torch.float32, **options)
 
 
 def compile_layers(model: nn.Module) -> None:

@@ -22,6 +22,8 @@ RAW = {"do_rescale": False, "do_normalize": False, "offset": False, "include_top
 """Options under which a processor only resizes, crops and orders channels."""
 PAD = "pad_to_square"
 """Setting of ours among a processor's: images are first padded to squares, on the colour of their border."""
+TRIED = ((64, 64), (90, 60), (50, 120))
+"""Widths and heights of the images on which a processor is tried."""
 LEVELS = 0.51
 """Grey levels (of 255) by which cached pixels may differ: processors that resize in float do not round."""
 
@@ -103,7 +105,7 @@ class ImageProcessor:
         return self._run(image).astype(np.float32)
 
     def _fixed_shape(self) -> tuple[int, int]:
-        shapes = {self._run(_noise(*size)).shape for size in ((64, 64), (90, 60), (50, 120))}
+        shapes = {self._run(_noise(*size)).shape for size in TRIED}
         shape = shapes.pop()
         if shapes or shape[0] != 3:
             raise VitrineError(
@@ -114,7 +116,7 @@ class ImageProcessor:
     def _choose(self) -> Resize:
         """The processor without its normalisation where it can leave that out, else with it undone."""
         for resize in (self._raw, self._undone):
-            if all(self._agrees(resize, _noise(*size)) for size in ((64, 64), (90, 60), (50, 120))):
+            if all(self._agrees(resize, _noise(*size)) for size in TRIED):
                 return resize
         raise VitrineError(
             f"{self._name()} does more than resize, crop and normalise; name another model"
