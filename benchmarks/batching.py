@@ -98,14 +98,16 @@ def equal_to_alone(kind: str, seed: int) -> int:
         )
         for place in range(REQUESTS)
     ]
-    mixed = Decoder(model, end=END, max_batch_size=SLOTS).generate(requests)
-    one = [Decoder(model, end=END, max_batch_size=1).generate([request])[0] for request in requests]
+    mixed = Decoder(model, ends=[END], max_batch_size=SLOTS).generate(requests)
+    one = [
+        Decoder(model, ends=[END], max_batch_size=1).generate([request])[0] for request in requests
+    ]
     return sum(ours == theirs for ours, theirs in zip(mixed, one, strict=True))
 
 
 def steps_until_used() -> int:
     """Decoder steps from cancelling an active request to the first token of a queued one."""
-    decoder = Decoder(make_model("llama"), end=-1, max_batch_size=4)
+    decoder = Decoder(make_model("llama"), ends=[], max_batch_size=4)
     numbers = [
         decoder.submit(DecodingRequest(torch.randn(4, WIDTH), n, 0.0, 1.0, 50)) for n in range(5)
     ]
@@ -129,7 +131,7 @@ def ragged_load(model: torch.nn.Module) -> dict[str, object]:
     total = int(lengths.sum())
 
     def ours() -> None:
-        written = Decoder(model, end=-1, max_batch_size=SLOTS).generate(requests)
+        written = Decoder(model, ends=[], max_batch_size=SLOTS).generate(requests)
         assert [len(text) for text in written] == lengths.tolist()
 
     def static() -> None:
@@ -137,11 +139,11 @@ def ragged_load(model: torch.nn.Module) -> dict[str, object]:
             part = requests[start : start + SLOTS]
             longest = max(request.max_tokens for request in part)
             padded = [replace(request, max_tokens=longest) for request in part]
-            Decoder(model, end=-1, max_batch_size=SLOTS).generate(padded)
+            Decoder(model, ends=[], max_batch_size=SLOTS).generate(padded)
 
     def shrinking() -> None:
         for start in range(0, REQUESTS, SLOTS):
-            Decoder(model, end=-1, max_batch_size=SLOTS).generate(requests[start : start + SLOTS])
+            Decoder(model, ends=[], max_batch_size=SLOTS).generate(requests[start : start + SLOTS])
 
     def generate() -> None:
         for start in range(0, REQUESTS, SLOTS):
@@ -162,7 +164,7 @@ def alone(model: torch.nn.Module) -> dict[str, object]:
     request = DecodingRequest(prefix[0], 0, 0.0, 1.0, length)
     seconds = in_turns(
         [
-            lambda: Decoder(model, end=-1, max_batch_size=1).generate([request]),
+            lambda: Decoder(model, ends=[], max_batch_size=1).generate([request]),
             lambda: generate_with(model, prefix, length),
         ]
     )

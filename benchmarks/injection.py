@@ -133,7 +133,7 @@ def attack(output: Path) -> dict[str, Any]:
     text = TextConfig(
         tasks=TASKS,
         num_history_items=4,
-        max_history_tokens=128,
+        max_prompt_tokens=128,
         trainer=TrainerConfig(max_steps=2000),
     )
     left_alone = settings_of("demo", 0, text=text)

@@ -198,7 +198,7 @@ def text_decoding(inputs: Inputs, compute: Compute) -> list[Tensor]:
     from tests.generate.tiny_text import make_generator, random_vectors
 
     generator = compute.place(
-        make_generator(num_style_tokens=1, num_history_items=2, max_history_tokens=16)
+        make_generator(num_style_tokens=1, num_history_items=2, max_prompt_tokens=16)
     )
     generator.precision = compute.precision
     conditions = Conditions(

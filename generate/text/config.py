@@ -42,6 +42,13 @@ class TextConfig:
     model: str = ""
     """A Hugging Face causal language model, by name or folder, frozen under LoRA; empty builds one from
     `config`."""
+    train: bool = True
+    """false: the pretrained model writes by its prompt alone (zero-shot); nothing is trained."""
+    model_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """In what the pretrained weights, which stay as they are, are held. auto: bfloat16 where
+    `trainer.precision` is bf16, else float32."""
+    gradient_checkpointing: bool = False
+    """Compute each layer of the pretrained model again in the backward pass: less memory, more time."""
     config: dict[str, Any] = field(default_factory=_small_llama)
     """A Hugging Face config as a mapping with `model_type`; used where `model` is empty."""
     vocab_size: PositiveInt = 1024
@@ -59,11 +66,14 @@ class TextConfig:
     num_style_tokens: NonNegativeInt = 2
     """User style tokens: prefix tokens computed from the user's earlier reviews; none where the catalog
     has no reviews."""
-    num_history_items: NonNegativeInt = 0
-    """Titles of each history that go into the prompt as text, those most similar to the item; for models
-    large enough to read them."""
-    max_history_tokens: PositiveInt = 128
-    """Longest history text in the prompt, in tokens."""
+    prompt: Literal["auto", "facts", "none"] = "auto"
+    """What the model reads in words. facts: an instruction, the item's title, category, price, attributes
+    and text, the history and earlier reviews, through the model's own chat template where it has one; none:
+    soft tokens alone. auto: facts where `model` is set."""
+    num_history_items: NonNegativeInt | None = None
+    """Titles of each history in the prompt, those most similar to the item. null: 6 with facts, else 0."""
+    max_prompt_tokens: PositiveInt | None = None
+    """Longest data of the prompt in words, in tokens. null: 384 with facts, else 128."""
     tasks: tuple[str, ...] = ("description", "review")
     """What to learn to write: title, description, headline, keywords, review, reason, or a YAML file of
     your own (see generate/text/tasks); a task for which the catalog has no texts is left out."""
@@ -87,6 +97,8 @@ class WriteConfig:
     """Sampling temperature; 0 is greedy decoding."""
     top_p: FractionAboveZero = 0.9
     """Nucleus sampling: choose among the most likely tokens that together hold this probability."""
+    top_k: NonNegativeInt = 0
+    """Choose among this many of the most likely tokens, before top_p; 0: all."""
     max_tokens: PositiveInt = 64
     """Longest text, in tokens."""
     seed: Seed63 = 0

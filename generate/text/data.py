@@ -20,6 +20,10 @@ from generate.text.task_texts import TaskTexts
 from pretrain.devices import move
 from pretrain.packing import step_sampler
 
+HIDE_RESTATED = 0.5
+"""Share of training texts whose prompt leaves out what they restate: with it a model learns to keep to
+facts, without it to write."""
+
 
 class TextBatch(NamedTuple):
     """The arguments of `TextGenerator.forward`, in its order."""
@@ -33,9 +37,9 @@ class TextBatch(NamedTuple):
     task_ids: Tensor
     """int (batch,)."""
     token_ids: Tensor
-    """int (batch, longest): the history as text, then the text; padded with −100."""
+    """int (batch, longest): prompts with slots for soft tokens, then texts; padded with −100."""
     labels: Tensor
-    """int (batch, longest): `token_ids` with −100 for the history, which the loss ignores."""
+    """int (batch, longest): `token_ids` with −100 for the prompts, which the loss ignores."""
 
     @property
     def num_samples(self) -> int:
@@ -49,6 +53,8 @@ class TextRow:
     text: str
     keep_user: bool
     keep_item: bool
+    hide_restated: bool
+    """Whether the prompt leaves out what the text restates (`Task.restated`)."""
     lora_only: bool
     """Whether the row belongs to `lora_steps`: conditioned on the history as text only, without the item."""
 
@@ -93,8 +99,8 @@ class TextRows(Dataset[TextRow]):
             self.tasks[task], self.pairs.users[one], self.pairs.positions[one]
         )[0]
         assert text is not None
-        drawn = np.random.default_rng((self.seed, row)).random(2)
-        keep_user, keep_item = drawn >= self.drop_probs
+        *drawn, restating = np.random.default_rng((self.seed, row)).random(3)
+        keep_user, keep_item = np.array(drawn) >= self.drop_probs
         lora_only = row < self.num_lora_only
         return TextRow(
             self.pairs[index],
@@ -102,6 +108,7 @@ class TextRows(Dataset[TextRow]):
             text,
             bool(keep_user),
             bool(keep_item) and not lora_only,
+            bool(restating < HIDE_RESTATED),
             lora_only,
         )
 
@@ -125,7 +132,8 @@ class TextData(pl.LightningDataModule):
         config: TextConfig,
     ) -> None:
         super().__init__()
-        self.prompts = Prompts(texts.catalog, ranker, generator.settings.num_history_items)
+        settings = generator.settings
+        self.prompts = Prompts(texts.catalog, ranker, settings.prompt, settings.num_history_items)
         self.ranker = ranker
         self.generator = generator
         self.config = config
@@ -154,27 +162,39 @@ class TextData(pl.LightningDataModule):
             else HistoryPrefix()
             for row in rows
         ]
-        histories = None
-        if self.prompts.num_history_items:
-            histories = [
-                self.prompts.history_text(prefix, row.pair.item if row.keep_item else None)
-                for row, prefix in zip(rows, prefixes, strict=True)
-            ]
         style_texts = [
             "" if row.lora_only else self.prompts.style_text(prefix)
             for row, prefix in zip(rows, prefixes, strict=True)
         ]
         keep_user = torch.tensor([[row.keep_user and not row.lora_only] for row in rows])
         keep_item = torch.tensor([[row.keep_item] for row in rows])
-        token_ids, labels = self.generator.tokens(histories, [row.text for row in rows])
+        tasks = [row.task for row in rows]
+        token_ids, labels = self.generator.sequences.training_rows(
+            tasks, self._data(rows, prefixes), [row.text for row in rows]
+        )
         return TextBatch(
             user_states * keep_user,
             torch.from_numpy(item_vectors) * keep_item,
             self.generator.style_ids(style_texts, len(rows)),
-            torch.tensor([row.task for row in rows]),
+            torch.tensor(tasks),
             token_ids,
             labels,
         )
+
+    def _data(self, rows: list[TextRow], prefixes: list[HistoryPrefix]) -> list[str] | None:
+        if not self.prompts.in_words:
+            return None
+        facts = self.prompts.kind == "facts"
+        restated = [task.restated for task in self.generator.settings.tasks]
+        return [
+            self.prompts.data(
+                prefix,
+                # LoRA alone reads no item vector; facts in words it does.
+                row.pair.item if row.keep_item or (facts and row.lora_only) else None,
+                restated[row.task] if row.hide_restated else frozenset(),
+            )
+            for row, prefix in zip(rows, prefixes, strict=True)
+        ]
 
     def transfer_batch_to_device(
         self, batch: TextBatch, device: torch.device, dataloader_idx: int

@@ -5,7 +5,7 @@ slot at the next step, so a batch never waits for its longest text.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
+
+from generate.text.sampling import sample_tokens
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class DecodingRequest:
     """0 is greedy decoding."""
     top_p: float = 0.9
     max_tokens: int = 64
+    top_k: int = 0
+    """0: all tokens."""
 
 
 @dataclass
@@ -34,15 +38,14 @@ class _ActiveRequest:
 
     number: int
     request: DecodingRequest
-    generator: torch.Generator
     tokens: list[int] = field(default_factory=list)
 
 
 class Decoder:
     """Decodes requests with continuous batching, at most `max_batch_size` at a time.
 
-    Each request has its own random generator and attends only to its own tokens, so in float32 its tokens
-    do not depend on the rest of the batch. Rows are aligned at their newest token;
+    Each request draws by its own seed and attends only to its own tokens, so in float32 its tokens do not
+    depend on the rest of the batch. Rows are aligned at their newest token;
     padding before a shorter one is masked. The KV cache is shared; the model's attention must reach back
     to the beginning (no sliding windows).
     """
@@ -51,17 +54,17 @@ class Decoder:
         self,
         language_model: nn.Module,
         *,
-        end: int,
+        ends: Collection[int],
         forbidden: Sequence[int] = (),
         max_batch_size: int = 32,
         autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
-        """`end`: id of the end token; `forbidden`: ids of tokens that are never generated; `autocast`:
-        context of the model's passes."""
+        """`ends`: ids of tokens that end a text; `forbidden`: ids of tokens that are never generated;
+        `autocast`: context of the model's passes."""
         self.autocast = autocast
         self.model = language_model
-        self.end = end
-        self.forbidden = list(forbidden)
+        self.ends = frozenset(ends)
+        self.forbidden = torch.tensor(sorted(forbidden), dtype=torch.long)
         self.max_batch_size = max_batch_size
         self.queue: deque[_ActiveRequest] = deque()
         self.active: list[_ActiveRequest] = []
@@ -77,8 +80,7 @@ class Decoder:
         """Puts a request into the queue; returns its number."""
         number = self.num_submitted
         self.num_submitted += 1
-        generator = torch.Generator().manual_seed(request.seed)
-        self.queue.append(_ActiveRequest(number, request, generator))
+        self.queue.append(_ActiveRequest(number, request))
         return number
 
     def cancel(self, number: int) -> None:
@@ -101,7 +103,7 @@ class Decoder:
         events: list[tuple[int, int | None]] = []
         unfinished, next_tokens = [], []
         for index, (row, token) in enumerate(zip(self.active, tokens, strict=True)):
-            if token == self.end:
+            if token in self.ends:
                 events.append((row.number, None))
                 continue
             row.tokens.append(token)
@@ -134,14 +136,24 @@ class Decoder:
         return token_ids
 
     def _sample(self) -> Tensor:
-        logits = self.logits.float().cpu()  # (active, vocabulary)
-        logits[:, self.forbidden] = -torch.inf
-        tokens = torch.empty(len(self.active), dtype=torch.long)
-        settings = [(row.request.temperature, row.request.top_p) for row in self.active]
-        for temperature, top_p in set(settings):
-            rows = [index for index, own in enumerate(settings) if own == (temperature, top_p)]
-            generators = [self.active[row].generator for row in rows]
-            tokens[rows] = sample_tokens(logits[rows], temperature, top_p, generators)
+        """The next token of each active request: (active,), where the logits are."""
+        logits = self.logits.float()  # (active, vocabulary)
+        logits = logits.index_fill(1, self.forbidden.to(logits.device), -torch.inf)
+        tokens = torch.empty(len(self.active), dtype=torch.long, device=logits.device)
+        settings = [
+            (row.request.temperature, row.request.top_p, row.request.top_k) for row in self.active
+        ]
+        for one in set(settings):
+            rows = [index for index, own in enumerate(settings) if own == one]
+            temperature, top_p, top_k = one
+            tokens[rows] = sample_tokens(
+                logits if len(rows) == len(settings) else logits[rows],
+                temperature,
+                top_p,
+                [self.active[row].request.seed for row in rows],
+                [len(self.active[row].tokens) for row in rows],
+                top_k,
+            )
         return tokens
 
     def _admit(self) -> None:
@@ -222,28 +234,3 @@ def concatenate_left_padded(one: Tensor, other: Tensor) -> Tensor:
     longest = max(one.shape[-2], other.shape[-2])
     padded = [nn.functional.pad(part, (0, 0, longest - part.shape[-2], 0)) for part in (one, other)]
     return torch.cat(padded)
-
-
-def sample_tokens(
-    logits: Tensor, temperature: float, top_p: float, generators: Sequence[torch.Generator]
-) -> Tensor:
-    """Nucleus sampling: one token for each row of `logits` (batch, vocabulary) → (batch,).
-
-    Holtzman et al. 2020, "The Curious Case of Neural Text Degeneration": draw among the fewest most likely
-    tokens whose probabilities sum to `top_p` or more. Temperature 0 takes the most likely token.
-
-    The draw is the argmax of log-probability plus Gumbel noise, a noise for each token: rounding in another
-    batch then changes a token only where the two largest all but tie, while a position in the cumulated
-    probabilities of thousands of tokens moves with the rounding of each.
-    """
-    if temperature == 0:
-        return logits.argmax(dim=-1)
-    scores = torch.log_softmax(logits.double() / temperature, dim=-1)
-    ordered, order = scores.exp().sort(dim=-1, descending=True, stable=True)
-    before = ordered.cumsum(dim=-1) - ordered
-    before[:, 0] = -1.0  # top_p 0 still leaves the most likely token
-    outside = torch.zeros_like(order, dtype=torch.bool).scatter(-1, order, before >= top_p)
-    size = logits.shape[-1]
-    uniform = torch.stack([torch.rand(size, generator=g, dtype=torch.float64) for g in generators])
-    noise = -torch.log(-torch.log(uniform.clamp(1e-300, 1 - 1e-16)))
-    return (scores + noise).masked_fill(outside, -torch.inf).argmax(dim=-1)

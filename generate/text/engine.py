@@ -37,7 +37,7 @@ def vllm_engine(
         model, adapter = generator.base.name, LoRARequest("vitrine", 1, str(folder / ADAPTER))
         options |= {"enable_lora": True, "max_lora_rank": generator.lora_rank}
     llm = LLM(model=model, tokenizer=str(folder / TOKENIZER), enable_prompt_embeds=True, **options)
-    forbidden = set(generator.forbidden_tokens())
+    forbidden, ends = set(generator.forbidden_tokens()), generator.sequences.ends
     allowed = [
         token
         for token in range(generator.language_model.config.vocab_size)
@@ -49,9 +49,10 @@ def vllm_engine(
             SamplingParams(
                 temperature=request.temperature,
                 top_p=request.top_p,
+                top_k=request.top_k or -1,
                 max_tokens=request.max_tokens,
                 seed=request.seed % NUM_SEEDS,
-                stop_token_ids=[generator.end],
+                stop_token_ids=sorted(ends),
                 allowed_token_ids=allowed,
             )
             for request in requests
@@ -59,6 +60,6 @@ def vllm_engine(
         prompts = [{"prompt_embeds": request.prefix.detach().cpu()} for request in requests]
         outputs = llm.generate(prompts, settings, lora_request=adapter)
         tokens = [list(one.outputs[0].token_ids) for one in outputs]
-        return [ids[:-1] if ids and ids[-1] == generator.end else ids for ids in tokens]
+        return [ids[:-1] if ids and ids[-1] in ends else ids for ids in tokens]
 
     return generate

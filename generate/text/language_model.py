@@ -14,7 +14,14 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from catalog.errors import VitrineError
 from finetune.config import LoraConfig
 from generate.text.tokenizer import Tokenizer, special_id, train_tokenizer
-from pretrain.hub import build_model, check_tokenizer, make_config, read_model, read_tokenizer
+from pretrain.hub import (
+    build_model,
+    check_tokenizer,
+    make_config,
+    one_line_errors,
+    read_model,
+    read_tokenizer,
+)
 
 
 @dataclass(frozen=True)
@@ -45,11 +52,21 @@ def build_language_model(
 
 
 def load_language_model(
-    name: str, lora: LoraConfig, texts: Iterable[str] = ()
+    name: str,
+    lora: LoraConfig,
+    texts: Iterable[str] = (),
+    dtype: torch.dtype = torch.float32,
+    gradient_checkpointing: bool = False,
 ) -> tuple[PeftModel, Tokenizer, BaseModel]:
-    """Loads a pretrained causal language model, by name or folder, frozen in float32, with trainable LoRA
-    (Hu et al. 2021) on each linear layer. Its tokenizer must be able to encode `texts`."""
-    base = _load_base(name)
+    """Loads a pretrained causal language model, by name or folder, frozen in `dtype`, with trainable LoRA
+    in float32 (Hu et al. 2021) on each linear layer. Its tokenizer must be able to encode `texts`."""
+    base = _load_base(name, dtype)
+    if gradient_checkpointing:
+        with one_line_errors(
+            f"the language model {name!r} cannot compute its layers again",
+            "leave gradient_checkpointing out",
+        ):
+            base.gradient_checkpointing_enable({"use_reentrant": False})
     tokenizer = read_tokenizer(name)
     check_tokenizer(tokenizer, name, texts, base.config.vocab_size)
     if special_id(tokenizer, "eos") is None:
@@ -107,15 +124,15 @@ def _check_fingerprint(base: BaseModel, fingerprint: str) -> None:
         )
 
 
-def _load_base(name: str) -> PreTrainedModel:
-    return read_model(name, AutoModelForCausalLM, "the language model")
+def _load_base(name: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    return read_model(name, AutoModelForCausalLM, "the language model", dtype=dtype)
 
 
 def _fingerprint(model: torch.nn.Module) -> str:
-    """sha256 over the name, shape and first 256 values of every weight: cheap, and enough to distinguish
-    two models of the same name."""
+    """sha256 over the name, shape and first 256 values of every weight, in bfloat16, whatever the model is
+    held in: cheap, and enough to distinguish two models of the same name."""
     digest = hashlib.sha256()
     for name, weight in sorted(model.state_dict().items()):
         digest.update(f"{name} {tuple(weight.shape)}".encode())
-        digest.update(weight.detach().flatten()[:256].float().cpu().numpy().tobytes())
+        digest.update(weight.detach().flatten()[:256].bfloat16().float().cpu().numpy().tobytes())
     return digest.hexdigest()

@@ -1,8 +1,8 @@
 """The text generator: a causal language model conditioned on user and item by prefix tokens."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from math import inf
 
 import torch
 from peft import PeftModel
@@ -16,16 +16,11 @@ from generate.text.config import WriteConfig
 from generate.text.decoding import Decoder, DecodingRequest
 from generate.text.language_model import BaseModel, use_adapter
 from generate.text.prompts import Conditions
+from generate.text.sampling import check_sampling
+from generate.text.sequences import PADDING, SOFT, PromptKind, Sequences, pad_tokens
 from generate.text.streaming import settled_prefix
 from generate.text.tasks import Task
-from generate.text.tokenizer import (
-    Tokenizer,
-    decode_text,
-    encode_texts,
-    plain_ids,
-    reserved_ids,
-    special_id,
-)
+from generate.text.tokenizer import Tokenizer, decode_text, plain_ids, reserved_ids
 from generate.text.vocabulary_filter import VocabularyFilter
 from pretrain.config import Precision
 from pretrain.devices import Compute
@@ -36,6 +31,9 @@ STYLE_WIDTH, MAX_STYLE_TOKENS = 64, 256
 """Width of the style embedding, and newest tokens of earlier reviews that are read, at most."""
 MAX_CACHED_STYLES = 16_384
 """Users' reviews whose token ids are cached, at most."""
+GROUP = 8
+"""Texts with facts in words that go through a language model together, sorted by length: little padding, and
+the logits of few texts in memory at once."""
 
 
 @dataclass(frozen=True)
@@ -51,20 +49,28 @@ class TextGeneratorSettings:
     """User style tokens; 0: earlier reviews are not read."""
     max_tokens: int = 64
     """Longest text, in tokens."""
+    prompt: PromptKind = "none"
+    """What the prompt says in words (see `generate.text.sequences`)."""
     num_history_items: int = 0
     """Titles of the history that go into the prompt as text."""
-    max_history_tokens: int = 128
-    """Longest history text, in tokens."""
+    max_prompt_tokens: int = 128
+    """Longest data of a prompt in words, in tokens."""
+
+    @property
+    def num_soft(self) -> int:
+        """Soft tokens of a prompt; without an instruction in words one says which task it is."""
+        tokens = self.num_user_tokens + self.num_item_tokens + self.num_style_tokens
+        return tokens + (self.prompt == "none")
 
 
 class TextGenerator(nn.Module):
     """p(text | user, item, task), after CoLLM (Zhang et al. 2023) and PEPLER (Li et al. 2023).
 
-    The language model reads `[begin] user tokens, item tokens, user style tokens, task token`, then the
-    history as text where `num_history_items` is set, then the text. User and item are vectors of `width`;
-    a zero vector, like an empty history's user state, is a missing condition, and learned null tokens
-    take its place. User style tokens are a projection of the mean of learned embeddings of the tokens of
-    the user's earlier reviews.
+    The language model reads a prompt, in words or not (`generate.text.sequences`), with soft tokens in it:
+    user tokens, item tokens, user style tokens, and a task token where no instruction says the task; then
+    the text. User and item are vectors of `width`; a zero vector, like an empty history's user state, is a
+    missing condition, and learned null tokens take its place. User style tokens are a projection of the
+    mean of learned embeddings of the tokens of the user's earlier reviews.
     """
 
     def __init__(
@@ -80,11 +86,8 @@ class TextGenerator(nn.Module):
         """`adapter`: name of this generator's LoRA adapter on a base that several generators share.
         `allowed_vocabulary`: words that may be written about any item; None: all words."""
         super().__init__()
-        end = special_id(tokenizer, "eos")
-        assert end is not None, "language_model.py checks it"
-        embedding = language_model.get_input_embeddings()
-        assert isinstance(embedding, nn.Embedding)
         self.language_model = language_model
+        embedding = self._embedding
         self.tokenizer = tokenizer
         self.settings = settings
         self._style_ids: dict[str, list[int]] = {}
@@ -96,23 +99,36 @@ class TextGenerator(nn.Module):
         )
         self.tasks = tuple(task.name for task in settings.tasks)
         width, inner = settings.width, embedding.embedding_dim
-        self.user_tokens = VectorTokens(width, settings.num_user_tokens, token_width=inner)
-        self.item_tokens = VectorTokens(width, settings.num_item_tokens, token_width=inner)
+        self.user_tokens = _vector_tokens(width, settings.num_user_tokens, inner)
+        self.item_tokens = _vector_tokens(width, settings.num_item_tokens, inner)
         if settings.num_style_tokens:
             self.style_embedding = nn.Embedding(len(tokenizer), STYLE_WIDTH)
-            self.style_tokens = VectorTokens(
-                STYLE_WIDTH, settings.num_style_tokens, token_width=inner
-            )
-        self.task_tokens = nn.Embedding(len(self.tasks), inner)
-        # Prefix tokens start with the norm of word embeddings, which a pretrained model expects.
-        scale = embedding.weight.detach().float().square().mean().sqrt()
-        self.prefix_scale = nn.Parameter(scale.reshape(1))
+        self.style_tokens = _vector_tokens(STYLE_WIDTH, settings.num_style_tokens, inner)
+        self.task_tokens = (
+            nn.Embedding(len(self.tasks), inner) if settings.prompt == "none" else None
+        )
+        if settings.num_soft:
+            # Soft tokens start with the norm of word embeddings, which a pretrained model expects.
+            scale = embedding.weight.detach().float().square().mean().sqrt()
+            self.soft_scale = nn.Parameter(scale.reshape(1))
+        self.sequences = Sequences(
+            tokenizer,
+            [task.request for task in settings.tasks],
+            kind=settings.prompt,
+            num_soft=settings.num_soft,
+            max_prompt_tokens=settings.max_prompt_tokens if self._in_words else 0,
+            max_tokens=settings.max_tokens,
+        )
+        self._alone = False
         self.engine: Callable[[Sequence[DecodingRequest]], list[list[int]]] | None = None
         """An inference engine in place of `decoder` (see `generate.text.engine`)."""
         self.precision: Precision = "32-true"
         """Of texts that are generated or scored; in training the trainer's context decides."""
-        self.begin, self.end = special_id(tokenizer, "bos"), end
         self._check_length()
+
+    @property
+    def _in_words(self) -> bool:
+        return self.settings.prompt == "facts" or self.settings.num_history_items > 0
 
     def forward(
         self,
@@ -125,49 +141,85 @@ class TextGenerator(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Summed negative log-likelihood (nats) and number of tokens of each text: (batch,) both.
 
-        See `prefix` for the conditions. `token_ids` (batch, length): the history as text, then the text;
-        `labels`: the same, with −100 for the history. Both are padded with −100 on the right.
+        See `soft_tokens` for the conditions, and `Sequences.training_rows` for `token_ids` and `labels`,
+        int (batch, length) both.
         """
-        prefix = self.prefix(user_states, item_vectors, style_ids, task_ids)
+        soft = self.soft_tokens(user_states, item_vectors, style_ids, task_ids)
+        if self.settings.prompt == "none":
+            return self._nll(soft, token_ids, labels)
+        # In a fixed number of groups, because under ZeRO-3 every rank must take every pass.
+        order = (token_ids != PADDING).sum(dim=1).argsort(stable=True)
+        parts = [
+            self._nll(soft[rows], token_ids[rows], labels[rows]) for rows in order.split(GROUP)
+        ]
+        back = order.argsort()
+        nll, counts = (torch.cat(part)[back] for part in zip(*parts, strict=True))
+        return nll, counts
+
+    def _nll(self, soft: Tensor, token_ids: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """As `forward`, with the soft tokens (batch, soft, inner width)."""
+        longest = int((token_ids != PADDING).sum(dim=1).max())
+        token_ids, labels = token_ids[:, :longest], labels[:, 1:longest]
+        # Logits only from where the first text begins.
+        first = int((labels >= 0).any(dim=0).int().argmax())
+        labels = labels[:, first:]
         # The last token predicts nothing. Padding follows the text, so no real token attends to it.
-        embedded = self._embed(token_ids[:, :-1].clamp_min(0))
         logits = self.language_model(
-            inputs_embeds=torch.cat([prefix, embedded], dim=1),
-            logits_to_keep=token_ids.shape[1],
+            inputs_embeds=self._embed_sequences(token_ids[:, :-1], soft),
+            logits_to_keep=labels.shape[1],
             use_cache=False,
         ).logits  # (batch, length, vocabulary)
         token_nll = F.cross_entropy(
-            logits.float().flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="none"
+            logits.float().flatten(0, 1), labels.flatten(), ignore_index=PADDING, reduction="none"
         )
         return token_nll.view_as(labels).sum(dim=1), (labels >= 0).sum(dim=1)
 
-    def prefix(
+    def _embed_sequences(self, token_ids: Tensor, soft: Tensor) -> Tensor:
+        """Embeddings (batch, length, inner width) of ids (batch, length), soft tokens in their slots."""
+        embedded = self._embedding(token_ids.clamp_min(0))
+        slots = token_ids == SOFT
+        if not soft.shape[1]:
+            return embedded
+        return embedded.masked_scatter(slots[..., None], soft.to(embedded.dtype))
+
+    def soft_tokens(
         self, user_states: Tensor, item_vectors: Tensor, style_ids: Tensor, task_ids: Tensor
     ) -> Tensor:
-        """Prefix embeddings: (batch, width), (batch, width), (batch, length), (batch,) → (batch, prefix,
-        inner width).
+        """Embeddings of the soft tokens: (batch, width), (batch, width), (batch, length), (batch,) →
+        (batch, soft, inner width).
 
         `style_ids` are tokens of the user's earlier reviews, padded with −100; all −100: no reviews.
         """
-        tokens = [
-            self.user_tokens(user_states),
-            self.item_tokens(item_vectors),
-            *self._style_tokens(style_ids),
-            self.task_tokens(task_ids)[:, None],
-        ]
-        prefix = torch.cat(tokens, dim=1) * self.prefix_scale
-        if self.begin is None:
-            return prefix
-        begin = self._embed(torch.full_like(task_ids, self.begin)[:, None])
-        return torch.cat([begin, prefix], dim=1)
+        tokens: list[Tensor] = []
+        if self._alone or not self.settings.num_soft:
+            return user_states.new_zeros(len(task_ids), 0, self._embedding.embedding_dim)
+        if self.user_tokens is not None:
+            tokens.append(self.user_tokens(user_states))
+        if self.item_tokens is not None:
+            tokens.append(self.item_tokens(item_vectors))
+        if self.style_tokens is not None:
+            mask = (style_ids >= 0)[..., None]
+            summed = (self.style_embedding(style_ids.clamp_min(0)) * mask).sum(dim=1)
+            mean = summed / mask.sum(dim=1).clamp_min(1)
+            tokens.append(self.style_tokens(mean, mask.any(dim=1)[:, 0]))
+        if self.task_tokens is not None:
+            tokens.append(self.task_tokens(task_ids)[:, None])
+        return torch.cat(tokens, dim=1) * self.soft_scale
 
-    def _style_tokens(self, style_ids: Tensor) -> list[Tensor]:
-        if not self.settings.num_style_tokens:
-            return []
-        mask = (style_ids >= 0)[..., None]
-        summed = (self.style_embedding(style_ids.clamp_min(0)) * mask).sum(dim=1)
-        mean = summed / mask.sum(dim=1).clamp_min(1)
-        return [self.style_tokens(mean, mask.any(dim=1)[:, 0])]
+    @contextmanager
+    def prompt_alone(self) -> Iterator[None]:
+        """Within it, the language model writes as it came: by the prompt in words, without LoRA and without
+        soft tokens (zero-shot). VitrineError without such a prompt."""
+        if self.settings.prompt == "none" or not isinstance(self.language_model, PeftModel):
+            raise VitrineError(
+                "a generator writes by its prompt alone where it has a pretrained model and prompt facts"
+            )
+        self._alone = True
+        try:
+            with self.language_model.disable_adapter():
+                yield
+        finally:
+            self._alone = False
 
     @torch.inference_mode()
     def text_nll(
@@ -176,32 +228,12 @@ class TextGenerator(nn.Module):
         """Summed negative log-likelihood (nats) and number of tokens of each text: (batch,) both."""
         use_adapter(self.language_model, self.adapter)
         inputs = self.condition_inputs(conditions, task, len(texts))
-        token_ids, labels = self.tokens(conditions.histories, texts)
+        tasks = [self.tasks.index(task)] * len(texts)
+        soft = not self._alone
+        token_ids, labels = self.sequences.training_rows(tasks, conditions.data, texts, soft)
         device = inputs[0].device
         with self.compute.autocast():
             return self(*inputs, token_ids.to(device), labels.to(device))
-
-    def tokens(
-        self, histories: Sequence[str] | None, texts: Sequence[str]
-    ) -> tuple[Tensor, Tensor]:
-        """`token_ids` and `labels` of `forward`, for texts and the histories before them."""
-        before = self.history_ids(histories, len(texts))
-        after = encode_texts(self.tokenizer, texts, self.settings.max_tokens)
-        pairs = list(zip(before, after, strict=True))
-        return (
-            pad_tokens([[*history, *text] for history, text in pairs]),
-            pad_tokens([[*[-100] * len(history), *text] for history, text in pairs]),
-        )
-
-    def history_ids(self, histories: Sequence[str] | None, num_texts: int) -> list[list[int]]:
-        """Token ids of histories as text, each a line of its own; the newest, where it is too long."""
-        if histories is None or not self.settings.num_history_items:
-            return [[] for _ in range(num_texts)]
-        # The only newline in a prompt: cleaned texts contain none.
-        line_end = self.tokenizer("\n", add_special_tokens=False)["input_ids"]
-        room = self.settings.max_history_tokens - len(line_end)
-        encoded = plain_ids(self.tokenizer, histories)
-        return [[*ids[-room:], *line_end] if ids else [] for ids in encoded]
 
     def style_ids(self, style_texts: Sequence[str] | None, num_texts: int) -> Tensor:
         """`style_ids` of `prefix` for users' earlier reviews: (texts, longest), the newest tokens."""
@@ -275,15 +307,20 @@ class TextGenerator(nn.Module):
         """Builds requests for `decoder`, one for each seed."""
         config = config or WriteConfig()
         check_sampling(config, seeds)
+        inputs = self.condition_inputs(conditions, task, len(seeds))
+        tasks = [self.tasks.index(task)] * len(seeds)
         with self.compute.autocast():
-            prefixes = list(self.prefix(*self.condition_inputs(conditions, task, len(seeds))))
-        for index, ids in enumerate(self.history_ids(conditions.histories, len(seeds))):
-            if ids:
-                history = self._embed(torch.tensor(ids, device=prefixes[index].device))
-                prefixes[index] = torch.cat([prefixes[index], history])
+            soft = self.soft_tokens(*inputs)
+            prompts = self.sequences.prompts(tasks, conditions.data, soft=not self._alone)
+            prefixes = [
+                self._embed_sequences(torch.tensor([ids], device=soft.device), own[None])[0]
+                for ids, own in zip(prompts, soft, strict=True)
+            ]
         max_tokens = min(config.max_tokens, self.settings.max_tokens)
         return [
-            DecodingRequest(prefix, seed, config.temperature, config.top_p, max_tokens)
+            DecodingRequest(
+                prefix, seed, config.temperature, config.top_p, max_tokens, config.top_k
+            )
             for prefix, seed in zip(prefixes, seeds, strict=True)
         ]
 
@@ -292,7 +329,7 @@ class TextGenerator(nn.Module):
         use_adapter(self.language_model, self.adapter)
         return Decoder(
             self.language_model,
-            end=self.end,
+            ends=self.sequences.ends,
             forbidden=self.forbidden_tokens(),
             max_batch_size=max_batch_size,
             autocast=self.compute.autocast,
@@ -300,12 +337,18 @@ class TextGenerator(nn.Module):
 
     @property
     def compute(self) -> Compute:
-        return Compute(self.prefix_scale.device, self.precision)
+        return Compute(self._embedding.weight.device, self.precision)
+
+    @property
+    def _embedding(self) -> nn.Embedding:
+        found = self.language_model.get_input_embeddings()
+        assert isinstance(found, nn.Embedding)
+        return found
 
     def forbidden_tokens(self) -> list[int]:
         """Tokens that are never generated: special tokens but the end, and unused vocabulary rows."""
         unused = range(len(self.tokenizer), self.language_model.config.vocab_size)
-        return sorted({*(reserved_ids(self.tokenizer) - {self.end}), *unused})
+        return sorted({*(reserved_ids(self.tokenizer) - self.sequences.ends), *unused})
 
     @property
     def lora_rank(self) -> int:
@@ -323,7 +366,7 @@ class TextGenerator(nn.Module):
                 f"this generator was not trained on the task {task!r}; it writes "
                 f"{', '.join(self.tasks)}."
             )
-        device = self.prefix_scale.device
+        device = self.compute.device
         missing = torch.zeros(num_texts, self.settings.width, device=device)
         users, items = (
             missing if vectors is None else vectors.to(device).float()
@@ -333,35 +376,16 @@ class TextGenerator(nn.Module):
         task_ids = torch.full((num_texts,), self.tasks.index(task), device=device)
         return users, items, style_ids, task_ids
 
-    def _embed(self, token_ids: Tensor) -> Tensor:
-        return self.language_model.get_input_embeddings()(token_ids)
-
     def _check_length(self) -> None:
-        settings = self.settings
         limit = getattr(self.language_model.config, "max_position_embeddings", None)
-        prefix = settings.num_user_tokens + settings.num_item_tokens + settings.num_style_tokens + 2
-        prefix += settings.max_history_tokens if settings.num_history_items else 0
-        if limit and prefix + settings.max_tokens > limit:
+        prompt, longest = self.sequences.longest, self.settings.max_tokens
+        if limit and prompt + longest > limit:
             raise VitrineError(
-                f"max_tokens {settings.max_tokens} and {prefix} prefix tokens do not fit into the "
-                f"{limit} positions of the language model; set max_tokens to {limit - prefix}."
+                f"max_tokens {longest} and {prompt} tokens of the prompt do not fit into the {limit} "
+                f"positions of the language model; set max_tokens to {max(1, limit - prompt)}"
+                + (" or lower max_prompt_tokens." if self._in_words else ".")
             )
 
 
-def check_sampling(config: WriteConfig, seeds: Sequence[int]) -> None:
-    """Raises VitrineError for sampling settings and seeds that cannot be used."""
-    if not 0 <= config.temperature < inf or not 0 < config.top_p <= 1:
-        raise VitrineError(
-            f"temperature {config.temperature} and top_p {config.top_p}: give a temperature of 0 "
-            "or more and a top_p above 0, at most 1."
-        )
-    if config.max_tokens < 1:
-        raise VitrineError(f"max_tokens is {config.max_tokens}; give 1 or more.")
-    if not all(0 <= seed < 2**63 for seed in seeds):
-        raise VitrineError(f"a seed is {min(seeds)} … {max(seeds)}; give 0 to 2⁶³ - 1.")
-
-
-def pad_tokens(token_ids: Sequence[Sequence[int]]) -> Tensor:
-    """Ragged token ids → (batch, longest), padded with −100, which the loss ignores."""
-    longest = max(map(len, token_ids))
-    return torch.tensor([[*ids, *[-100] * (longest - len(ids))] for ids in token_ids])
+def _vector_tokens(width: int, num_tokens: int, inner: int) -> VectorTokens | None:
+    return VectorTokens(width, num_tokens, token_width=inner) if num_tokens else None

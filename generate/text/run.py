@@ -1,12 +1,14 @@
 """Trains a text generator: a recommender and a catalog in, a text-generator artifact out."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 
 from catalog.artifacts import open_artifact, write_artifact
+from catalog.catalog import Catalog
 from catalog.errors import VitrineError
 from catalog.splits import load_split
 from finetune.ranker import load_ranker
@@ -17,16 +19,30 @@ from generate.text.data import TextData
 from generate.text.language_model import build_language_model, load_language_model
 from generate.text.model import TextGenerator, TextGeneratorSettings
 from generate.text.module import TextModule
+from generate.text.sequences import chat_template
 from generate.text.task_texts import TaskTexts, tasks_with_texts
+from generate.text.tokenizer import Tokenizer
 from generate.text.vocabulary_filter import learn_allowed_vocabulary
 from pretrain.artifact import count_parameters
 from pretrain.checkpoint_files import remove_checkpoints
 from pretrain.curves import CurveRecorder
-from pretrain.devices import compute_of, on_cpu, training_compute
+from pretrain.devices import (
+    compute_of,
+    on_cpu,
+    resolve_precision,
+    training_compute,
+    training_device,
+)
+from pretrain.hub import num_positions
 from pretrain.request import result_request
 from pretrain.run import TrainerFactory
 from pretrain.shards import gathered_weights
 from pretrain.work import work_folder
+
+MAX_FACTS_TOKENS, MAX_HISTORY_TOKENS = 384, 128
+"""Longest data of a prompt, in tokens, where the settings say nothing."""
+MIN_FACTS_TOKENS = 32
+"""Tokens of facts below which a prompt in words is of no use."""
 
 
 def run_text_generator(config: TextConfig, output: Path, build_trainer: TrainerFactory) -> Path:
@@ -45,8 +61,9 @@ def run_text_generator(config: TextConfig, output: Path, build_trainer: TrainerF
     pl.seed_everything(config.trainer.seed, verbose=False)
     generator = build_text_generator(config, texts, pairs, ranker.width)
     states, vectors = sample_conditions(catalog, split, ranker, config.trainer.seed)
-    generator.user_tokens.fit_whitening(states)
-    generator.item_tokens.fit_whitening(vectors)
+    for tokens, seen in ((generator.user_tokens, states), (generator.item_tokens, vectors)):
+        if tokens is not None:
+            tokens.fit_whitening(seen)
     curves = CurveRecorder(config.trainer.log_every)
     sources: dict[str, Any] = {
         "parents": {"recommender": recommender.path},
@@ -57,7 +74,8 @@ def run_text_generator(config: TextConfig, output: Path, build_trainer: TrainerF
     trainer = build_trainer(config.trainer, work, title, callbacks=[curves])
     data = TextData(texts, ranker, pairs, generator, config)
     module = TextModule(generator, config.optimizer, config.lora_steps)
-    trainer.fit(module, data)
+    if config.train:
+        trainer.fit(module, data)
     with gathered_weights(generator):
         if trainer.is_global_zero:
             metrics = {
@@ -90,6 +108,7 @@ def build_text_generator(
     config: TextConfig, texts: TaskTexts, pairs: NextItemPairs, width: int
 ) -> TextGenerator:
     """Builds an untrained generator; a new tokenizer is trained on texts of the training part alone."""
+    _check_pretrained(config)
     if config.lora_steps and not (config.model and config.lora_steps < config.trainer.max_steps):
         raise VitrineError(
             f"lora_steps {config.lora_steps} is for a pretrained model, and less than "
@@ -98,19 +117,28 @@ def build_text_generator(
     base = None
     corpus = (text for task in texts.tasks for text in texts.texts(task, pairs, 100_000))
     if config.model:
-        language_model, tokenizer, base = load_language_model(config.model, config.lora, corpus)
+        language_model, tokenizer, base = load_language_model(
+            config.model, config.lora, corpus, model_dtype(config), config.gradient_checkpointing
+        )
     else:
         language_model, tokenizer = build_language_model(config.config, corpus, config.vocab_size)
+    facts = config.prompt == "facts" or (config.prompt == "auto" and bool(config.model))
+    history, most = (6, MAX_FACTS_TOKENS) if facts else (0, MAX_HISTORY_TOKENS)
+    trained = config.train
     settings = TextGeneratorSettings(
         width=width,
         tasks=tuple(texts.tasks.values()),
-        num_user_tokens=config.num_user_tokens,
-        num_item_tokens=config.num_item_tokens,
-        num_style_tokens=config.num_style_tokens if texts.catalog.interactions.reviews else 0,
+        num_user_tokens=config.num_user_tokens * trained,
+        num_item_tokens=config.num_item_tokens * trained,
+        num_style_tokens=config.num_style_tokens * trained * has_reviews(texts.catalog),
         max_tokens=config.max_tokens,
-        num_history_items=config.num_history_items,
-        max_history_tokens=config.max_history_tokens,
+        prompt="facts" if facts else "none",
+        num_history_items=_first(config.num_history_items, history),
+        max_prompt_tokens=_first(config.max_prompt_tokens, most),
     )
+    if facts and config.max_prompt_tokens is None:
+        room = room_for_facts(settings, tokenizer, num_positions(language_model.config))
+        settings = replace(settings, max_prompt_tokens=min(most, room))
     return TextGenerator(
         language_model,
         tokenizer,
@@ -118,3 +146,53 @@ def build_text_generator(
         base=base,
         allowed_vocabulary=learn_allowed_vocabulary(texts.catalog, pairs),
     )
+
+
+def model_dtype(config: TextConfig) -> torch.dtype:
+    """In what a pretrained model's own weights are held."""
+    if config.model_dtype != "auto":
+        return getattr(torch, config.model_dtype)
+    precision = resolve_precision(config.trainer.precision, training_device(config.trainer))
+    return torch.bfloat16 if precision.startswith("bf16") else torch.float32
+
+
+def room_for_facts(
+    settings: TextGeneratorSettings, tokenizer: Tokenizer, positions: int | None
+) -> int:
+    """Tokens of data for which a model with this many positions (None: no limit) has room.
+
+    Raises VitrineError where a prompt in words does not fit.
+    """
+    if positions is None:
+        return MAX_FACTS_TOKENS
+    templates = [chat_template(tokenizer, task.request) for task in settings.tasks]
+    around = max(len(one.before) + len(one.after) for one in templates)
+    room = positions - around - settings.num_soft - settings.max_tokens
+    if room < MIN_FACTS_TOKENS:
+        raise VitrineError(
+            f"the {positions} positions of the language model leave {max(room, 0)} tokens for facts, beside "
+            f"{around} of instruction and {settings.max_tokens} of text (max_tokens); set prompt to none, or "
+            "choose another model"
+        )
+    return room
+
+
+def has_reviews(catalog: Catalog) -> bool:
+    return catalog.interactions.reviews is not None
+
+
+def _check_pretrained(config: TextConfig) -> None:
+    """Raises VitrineError for settings of a pretrained model where there is none."""
+    words = config.prompt == "facts" or (config.prompt == "auto" and config.model)
+    if not config.train and not (config.model and words):
+        raise VitrineError(
+            "train false lets a pretrained model write by its prompt in words; set model, and prompt to "
+            "facts."
+        )
+    for name in ("gradient_checkpointing", "model_dtype"):
+        if not config.model and getattr(config, name) not in (False, "auto"):
+            raise VitrineError(f"{name} is for a pretrained model; set model, or leave {name} out.")
+
+
+def _first(given: int | None, otherwise: int) -> int:
+    return otherwise if given is None else given

@@ -65,7 +65,8 @@ class BatchWriter:
 
     @cached_property
     def prompts(self) -> Prompts:
-        return Prompts(self.catalog, self.ranker, self.generator.settings.num_history_items)
+        settings = self.generator.settings
+        return Prompts(self.catalog, self.ranker, settings.prompt, settings.num_history_items)
 
     @cached_property
     def catalog_texts(self) -> TaskTexts:
@@ -129,8 +130,12 @@ class BatchWriter:
     def text_nll(
         self, requests: Sequence[GenerationRequest], task: str, texts: Sequence[str]
     ) -> tuple[Tensor, Tensor]:
-        """Summed NLL (nats) and number of tokens of given texts for requests: (requests,) both."""
-        return self.generator.text_nll(self.prompts.make(requests), task, texts)
+        """Summed NLL (nats) and number of tokens of given texts for requests: (requests,) both. The prompts
+        say nothing that the task restates (`Task.restated`)."""
+        hidden = (
+            self.catalog_texts.tasks[task].restated if task in self.generator.tasks else frozenset()
+        )
+        return self.generator.text_nll(self.prompts.make(requests, hidden), task, texts)
 
     def stream(
         self,

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from generate.text.decoding import Decoder, DecodingRequest, sample_tokens
+from generate.text.decoding import Decoder, DecodingRequest
+from generate.text.sampling import sample_tokens
 
 WIDTH, VOCABULARY, END = 32, 200, 5
 MODELS = {
@@ -50,10 +51,10 @@ def some_requests(number: int) -> list[DecodingRequest]:
 def test_each_of_many_mixed_requests_is_decoded_as_if_alone(kind: str) -> None:
     model, requests = make_model(kind), some_requests(64)
     alone = [
-        Decoder(model, end=END, max_batch_size=1).generate([request])[0] for request in requests
+        Decoder(model, ends=[END], max_batch_size=1).generate([request])[0] for request in requests
     ]
-    assert Decoder(model, end=END, max_batch_size=8).generate(requests) == alone
-    assert Decoder(model, end=END, max_batch_size=64).generate(requests[::-1]) == alone[::-1]
+    assert Decoder(model, ends=[END], max_batch_size=8).generate(requests) == alone
+    assert Decoder(model, ends=[END], max_batch_size=64).generate(requests[::-1]) == alone[::-1]
     assert len({tuple(tokens) for tokens in alone}) > 32
     short = [len(t) < r.max_tokens for t, r in zip(alone, requests, strict=True)]
     assert any(short) or kind == "gpt2", "some end by themselves"
@@ -63,19 +64,19 @@ def test_the_attention_mask_of_padding_matters(monkeypatch: pytest.MonkeyPatch) 
     """The test above would see a decoder that lets rows look at what fills them up."""
     model, requests = make_model(), some_requests(16)
     alone = [
-        Decoder(model, end=END, max_batch_size=1).generate([request])[0] for request in requests
+        Decoder(model, ends=[END], max_batch_size=1).generate([request])[0] for request in requests
     ]
     monkeypatch.setattr(Decoder, "_masks", lambda *_: {})
-    assert Decoder(model, end=END, max_batch_size=8).generate(requests) != alone
+    assert Decoder(model, ends=[END], max_batch_size=8).generate(requests) != alone
 
 
 def test_a_cancelled_request_makes_room_at_once() -> None:
     model, requests = make_model(), some_requests(6)
     requests = [DecodingRequest(r.prefix, r.seed, 0.0, 0.9, 30) for r in requests]
     alone = [
-        Decoder(model, end=-1, max_batch_size=1).generate([request])[0] for request in requests
+        Decoder(model, ends=[], max_batch_size=1).generate([request])[0] for request in requests
     ]
-    decoder = Decoder(model, end=-1, max_batch_size=2)
+    decoder = Decoder(model, ends=[], max_batch_size=2)
     numbers = [decoder.submit(request) for request in requests]
     written: dict[int, list[int]] = {number: [] for number in numbers}
     for step in range(200):
@@ -101,10 +102,10 @@ def test_a_cancelled_request_makes_room_at_once() -> None:
 
 def test_tokens_are_streamed_and_each_request_ends_once() -> None:
     model, requests = make_model(), some_requests(5)
-    whole = Decoder(model, end=END, max_batch_size=3).generate(requests)
+    whole = Decoder(model, ends=[END], max_batch_size=3).generate(requests)
     written: list[list[int]] = [[] for _ in requests]
     ended: list[int] = []
-    for place, token in Decoder(model, end=END, max_batch_size=3).stream(requests):
+    for place, token in Decoder(model, ends=[END], max_batch_size=3).stream(requests):
         assert place not in ended
         if token is None:
             ended.append(place)
@@ -116,7 +117,7 @@ def test_tokens_are_streamed_and_each_request_ends_once() -> None:
 
 def test_the_kv_cache_holds_only_what_active_requests_need() -> None:
     model = make_model()
-    decoder = Decoder(model, end=-1, max_batch_size=2)
+    decoder = Decoder(model, ends=[], max_batch_size=2)
     long = decoder.submit(DecodingRequest(torch.randn(40, WIDTH), 0, 0.0, 0.9, 50))
     decoder.submit(DecodingRequest(torch.randn(3, WIDTH), 1, 0.0, 0.9, 50))
     decoder.step()
@@ -132,27 +133,64 @@ def test_rounding_hardly_changes_a_sampled_token() -> None:
     rounded = logits + 1e-6 * torch.randn(200, 5000, generator=draws)
 
     def chosen(asked: torch.Tensor) -> torch.Tensor:
-        return sample_tokens(
-            asked, 1.0, 0.95, [torch.Generator().manual_seed(n) for n in range(200)]
-        )
+        return sample_tokens(asked, 1.0, 0.95, range(200), [0] * 200)
 
     assert torch.equal(chosen(logits), chosen(rounded))
 
 
 def test_tokens_are_sampled_with_their_probabilities() -> None:
     likely = torch.tensor([0.5, 0.25, 0.15, 0.1])
-    generator = torch.Generator().manual_seed(0)
-    drawn = sample_tokens(likely.log().expand(8000, 4), 1.0, 1.0, [generator] * 8000)
-    torch.testing.assert_close(drawn.bincount() / 8000, likely, atol=0.02, rtol=0)
-    kept = sample_tokens(likely.log().expand(8000, 4), 1.0, 0.7, [generator] * 8000)
-    torch.testing.assert_close(
-        kept.bincount(minlength=4) / 8000, torch.tensor([2 / 3, 1 / 3, 0, 0]), atol=0.02, rtol=0
-    )
+    many, logits = 8000, likely.log().expand(8000, 4)
+    for seeds, positions in ((range(many), [3] * many), ([7] * many, range(many))):
+        drawn = sample_tokens(logits, 1.0, 1.0, seeds, positions)
+        torch.testing.assert_close(drawn.bincount() / many, likely, atol=0.02, rtol=0)
+        for top_p, top_k in ((0.7, 0), (1.0, 2)):
+            kept = sample_tokens(logits, 1.0, top_p, seeds, positions, top_k)
+            torch.testing.assert_close(
+                kept.bincount(minlength=4) / many,
+                torch.tensor([2 / 3, 1 / 3, 0, 0]),
+                atol=0.02,
+                rtol=0,
+            )
 
 
 def test_top_p_excludes_unlikely_tokens_and_temperature_zero_is_greedy() -> None:
     logits = torch.log(torch.tensor([[0.05, 0.5, 0.3, 0.15]])).repeat(300, 1)
-    draws = [torch.Generator().manual_seed(seed) for seed in range(300)]
-    assert set(sample_tokens(logits, 1.0, 0.8, draws).tolist()) == {1, 2}
-    assert set(sample_tokens(logits, 1.0, 1.0, draws).tolist()) == {0, 1, 2, 3}
-    assert set(sample_tokens(logits, 0.0, 1.0, draws).tolist()) == {1}
+    draws = range(300), [0] * 300
+    assert set(sample_tokens(logits, 1.0, 0.8, *draws).tolist()) == {1, 2}
+    assert set(sample_tokens(logits, 1.0, 1.0, *draws).tolist()) == {0, 1, 2, 3}
+    assert set(sample_tokens(logits, 0.0, 1.0, *draws).tolist()) == {1}
+
+
+def test_a_nucleus_of_many_tokens_is_that_of_the_sorted_vocabulary() -> None:
+    """However many tokens it holds: a few, more than are looked at first, and all."""
+    draws = torch.Generator().manual_seed(0)
+    for spread, vocabulary in ((9.0, 3000), (1.0, 3000), (0.3, 3000), (2.0, 9)):
+        logits = spread * torch.randn(6, vocabulary, generator=draws)
+        probs = logits.double().softmax(dim=-1)
+        ordered, order = probs.sort(dim=-1, descending=True, stable=True)
+        inside = ordered.cumsum(dim=-1) - ordered < 0.9
+        for row in range(6):
+            nucleus = set(order[row][inside[row]].tolist())
+            many = 40 * len(nucleus) if len(nucleus) < 50 else 300
+            drawn = sample_tokens(
+                logits[row].expand(many, -1), 1.0, 0.9, [5] * many, range(many)
+            ).tolist()
+            assert set(drawn) <= nucleus
+            assert len(set(drawn)) > min(len(nucleus), 60) / 3
+
+
+def test_a_draw_depends_on_its_seed_and_place_alone() -> None:
+    draws = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(64, 5000, generator=draws)
+    seeds, positions = list(range(64)), [place % 5 for place in range(64)]
+    for top_p, top_k in ((0.9, 0), (1.0, 0), (1.0, 100), (0.5, 100)):
+        together = sample_tokens(logits, 0.9, top_p, seeds, positions, top_k)
+        one_by_one = [
+            int(sample_tokens(logits[i : i + 1], 0.9, top_p, [i], [positions[i]], top_k))
+            for i in range(64)
+        ]
+        assert together.tolist() == one_by_one
+        same = logits[:1].expand(64, -1)
+        assert len(set(sample_tokens(same, 0.9, top_p, seeds, [0] * 64, top_k).tolist())) > 1
+        assert len(set(sample_tokens(same, 0.9, top_p, [1] * 64, seeds, top_k).tolist())) > 1

@@ -150,7 +150,7 @@ def test_words_exclude_numbers_and_quotes() -> None:
     [
         ("[", "line 1: "),
         ("templates: ['{title}']\ntemplates: ['{text}']", "line 2: the key 'templates'"),
-        ("description: x", "it takes `description`, one line, and `templates`"),
+        ("description: x", "it takes `description`, one line, `templates`"),
         ("templates: []", "it takes `description`"),
         ("templates: [always the same]", "with at least one {field}"),
         ("templates: ['{title']", "a template is malformed"),

@@ -15,15 +15,15 @@ from generate.requests import HistoryPrefix
 from generate.text.checkpoint import load_text_generator, save_text_generator
 from generate.text.config import TextConfig, WriteConfig
 from generate.text.data import TextData, TextRows
-from generate.text.decoding import Decoder, DecodingRequest, sample_tokens
+from generate.text.decoding import Decoder
 from generate.text.model import TextGenerator
 from generate.text.prompts import Conditions, Prompts
+from generate.text.sampling import sample_tokens
 from generate.text.task_texts import TaskTexts, tasks_with_texts
 from generate.text.tasks import load_task
 from pretrain.config import TrainerConfig
 from tests.generate.tiny_text import (
     TEXTS,
-    WIDTH,
     TinyRanker,
     make_generator,
     random_vectors,
@@ -73,17 +73,17 @@ def test_nll_of_a_text_is_the_same_beside_longer_ones() -> None:
 
 def test_tokens_with_the_kv_cache_are_those_of_full_passes() -> None:
     generator = make_generator()
-    prefix = generator.prefix(
-        random_vectors(1), torch.zeros(1, WIDTH), torch.tensor([[-100]]), torch.tensor([1])
-    )
+    conditions = Conditions(random_vectors(1))
+    config = WriteConfig(temperature=2.0, max_tokens=6)
+    (request,) = generator.requests(conditions, "review", seeds=[5], config=config)
+    prefix = request.prefix[None]
     model, embed = generator.language_model, generator.language_model.get_input_embeddings()
-    request = DecodingRequest(prefix[0], seed=5, temperature=2.0, max_tokens=6)
-    (cached,) = Decoder(model, end=generator.end, forbidden=[0]).generate([request])
-    inputs, written, draws = prefix, [], [torch.Generator().manual_seed(5)]
-    for _ in range(6):
+    (cached,) = Decoder(model, ends=generator.sequences.ends, forbidden=[0]).generate([request])
+    inputs, written = prefix, []
+    for place in range(6):
         logits = model(inputs_embeds=inputs).logits[:, -1].detach()
         logits[:, 0] = -torch.inf
-        written.append(int(sample_tokens(logits, 2.0, 0.9, draws)))
+        written.append(int(sample_tokens(logits, 2.0, 0.9, [5], [place])))
         inputs = torch.cat([inputs, embed(torch.tensor([written[-1:]]))], dim=1)
     assert cached == written
     assert len(set(written)) > 1
@@ -104,7 +104,7 @@ def test_history_text_conditions_and_adds_nothing_to_the_nll(
     text_catalog: Catalog, text_split: Split, text_ranker: TinyRanker
 ) -> None:
     """Also beside shorter ones, and truncated at its oldest end."""
-    generator = make_generator(num_history_items=3, max_history_tokens=12)
+    generator = make_generator(num_history_items=3, max_prompt_tokens=12)
     conditions = Conditions(
         random_vectors(3), None, ["took: Coat", "took: Hat; Coat; Hat; Coat", ""]
     )
@@ -118,7 +118,7 @@ def test_history_text_conditions_and_adds_nothing_to_the_nll(
     assert torch.equal(counts, same)
     torch.testing.assert_close(nll[2], without[2])
     assert (nll[:2] - without[:2]).abs().min() > 1e-4
-    cut, _, none = generator.history_ids(["took: " + "Coat; " * 40, "took: Hat", ""], 3)
+    cut, _, none = generator.sequences.data_ids(["took: " + "Coat; " * 40, "took: Hat", ""], 3)
     assert (len(cut), none) == (12, [])
     assert generator.tokenizer.decode(cut).endswith("Coat;\n")
     config = WriteConfig(temperature=2.0)
@@ -129,7 +129,7 @@ def test_history_text_conditions_and_adds_nothing_to_the_nll(
         )
         assert alone == text
     with pytest.raises(VitrineError, match="set max_tokens to 4"):
-        make_generator(num_history_items=3, max_history_tokens=82)
+        make_generator(num_history_items=3, max_prompt_tokens=82)
     config = TextConfig(drop_user=0.5, drop_item=0.5, trainer=TrainerConfig(seed=3))
     data = TextData(
         TaskTexts(text_catalog, generator.settings.tasks),
@@ -140,7 +140,8 @@ def test_history_text_conditions_and_adds_nothing_to_the_nll(
     )
     rows = [data.rows[row] for row in range(24)]
     batch = data.collate(rows)
-    has_history = (batch.token_ids != batch.labels).any(dim=1)
+    prompt = ((batch.labels < 0) & (batch.token_ids != -100)).sum(dim=1)
+    has_history = prompt > 1 + generator.settings.num_soft  # beside the begin token
     assert has_history.tolist() == [row.keep_user and len(row.pair.history) > 0 for row in rows]
     assert 0 < has_history.sum() < len(rows)
 
@@ -154,14 +155,10 @@ def test_history_text_has_the_items_most_similar_to_the_item(
         interactions=replace(text_catalog.interactions, items=np.tile(one, text_catalog.num_users)),
     )
     prompts = Prompts(mixed, text_ranker, num_history_items=2)
-    assert prompts.history_text(HistoryPrefix(3, 5), 4) == "took: Coat; Coat"
-    assert prompts.history_text(HistoryPrefix(3, 5), 7) == "took: Hat; Hat"
-    assert prompts.history_text(HistoryPrefix(3, 4), None) == "took: Hat; Hat", "the newest"
-    assert (
-        prompts.history_text(HistoryPrefix(3, 0), 4)
-        == prompts.history_text(HistoryPrefix(), 4)
-        == ""
-    )
+    assert prompts.data(HistoryPrefix(3, 5), 4) == "took: Coat; Coat"
+    assert prompts.data(HistoryPrefix(3, 5), 7) == "took: Hat; Hat"
+    assert prompts.data(HistoryPrefix(3, 4), None) == "took: Hat; Hat", "the newest"
+    assert prompts.data(HistoryPrefix(3, 0), 4) == prompts.data(HistoryPrefix(), 4) == ""
 
 
 def test_style_text_is_of_earlier_reviews_and_nothing_later(

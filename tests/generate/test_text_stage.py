@@ -57,7 +57,7 @@ def test_a_pretrained_base_stays_as_it_was_under_lora(text_base: Path, tmp_path:
     before = {name: weight.clone() for name, weight in generator.state_dict().items()}
     optimizer = make_optimizer(generator.parameters(), OptimizerConfig(), 10)["optimizer"]
     users = torch.eye(2, WIDTH)
-    token_ids, labels = generator.tokens(None, TEXTS)
+    token_ids, labels = generator.sequences.training_rows([0, 0], None, TEXTS)
     for _ in range(2):  # LoRA's A moves only after B has
         nll, _ = generator(
             users, users * 0, torch.tensor([[-100]] * 2), torch.tensor([0, 0]), token_ids, labels
@@ -90,6 +90,7 @@ def test_generators_on_a_shared_base_swap_their_adapters(
         settings = replace(
             text_config,
             model=str(text_base),
+            prompt="none",
             tasks=(task,),
             optimizer=OptimizerConfig(learning_rate=0.05),
             trainer=replace(text_config.trainer, seed=seed, max_steps=8),
@@ -128,14 +129,14 @@ class FakeLLM:
             DecodingRequest(p["prompt_embeds"], s.seed, s.temperature, s.top_p, s.max_tokens)
             for p, s in zip(prompts, settings, strict=True)
         ]
-        assert {tuple(s.stop_token_ids) for s in settings} == {(self.generator.end,)}
-        assert self.generator.end in settings[0].allowed_token_ids
+        (end,) = self.generator.sequences.ends
+        assert {tuple(s.stop_token_ids) for s in settings} == {(end,)}
+        assert end in settings[0].allowed_token_ids
         assert not set(self.generator.forbidden_tokens()) & set(settings[0].allowed_token_ids)
         assert (lora_request is None) == (self.generator.base is None)
         written = self.generator.decoder().generate(requests)
         return [
-            SimpleNamespace(outputs=[SimpleNamespace(token_ids=[*ids, self.generator.end])])
-            for ids in written
+            SimpleNamespace(outputs=[SimpleNamespace(token_ids=[*ids, end])]) for ids in written
         ]
 
 
@@ -148,7 +149,7 @@ def test_vllm_gets_the_same_prefix_embeddings(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     output = run_text_generator(
-        replace(text_config, model=str(text_base) if pretrained else ""),
+        replace(text_config, model=str(text_base) if pretrained else "", prompt="none"),
         tmp_path / "text",
         build_trainer,
     )
@@ -206,9 +207,10 @@ def test_lora_is_trained_first_and_prefix_tokens_after_it(
     settings = replace(
         text_config,
         model=str(text_base),
+        prompt="none",
         lora_steps=3,
         num_history_items=2,
-        max_history_tokens=24,
+        max_prompt_tokens=24,
         drop_user=0.0,
         trainer=replace(text_config.trainer, max_steps=6),
     )
@@ -232,7 +234,7 @@ def test_another_base_of_the_same_name_is_refused(
     text_config: TextConfig, text_base: Path, tmp_path: Path
 ) -> None:
     output = run_text_generator(
-        replace(text_config, model=str(text_base)), tmp_path / "text", build_trainer
+        replace(text_config, model=str(text_base), prompt="none"), tmp_path / "text", build_trainer
     )
     load_text_generator(output)
     other, _ = build_language_model(TINY_GPT2, TEXTS, vocab_size=300)

@@ -1,7 +1,8 @@
 """Writing tasks: what can be written about an item for a user, as templates over catalog fields.
 
-A task is a YAML file: `description` is one line on what it writes; `templates` is a list, and the first
-template whose fields all have values gives the text. The files beside this one are built-in tasks; any other
+A task is a YAML file: `description` is one line on what it writes; `instruction`, which may be left out, is
+what a chat model is told to do; `templates` is a list, and the first template whose fields all have values
+gives the text. The files beside this one are built-in tasks; any other
 task is given by the path of its file. A field is a column of the items table, or
 
     {title} {text} {category} {price}   columns by role; a long title is truncated
@@ -23,6 +24,8 @@ from catalog.yaml_files import read_yaml
 HERE = Path(__file__).parent
 USER_FIELDS = ("review", "shared")
 """Fields that depend on the user."""
+DERIVED = {"sentence": "text", "keywords": "text"}
+"""Fields computed from a role of the item."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,22 @@ class Task:
     description: str
     templates: tuple[str, ...]
     """In order of preference."""
+    instruction: str = ""
+    """What a chat model is told; empty: to write what `description` says."""
+
+    @property
+    def request(self) -> str:
+        """What a chat model is told."""
+        return self.instruction or (
+            f"Write {self.description or self.name}. Use only the facts given; answer with the text alone."
+        )
+
+    @property
+    def restated(self) -> frozenset[str]:
+        """Roles of the item that the text restates: hidden where texts are learned or their likelihood is
+        measured, because to copy them proves nothing."""
+        fields = {DERIVED.get(field, field) for field in fields_of(self.templates[0])}
+        return frozenset(fields - {"title"} or fields) - set(USER_FIELDS)
 
     @property
     def fields(self) -> set[str]:
@@ -67,10 +86,10 @@ def parse_task(name: str, content: object, source: object) -> Task:
     templates: list[object] = []
     if (
         not isinstance(content, dict)
-        or set(content) - {"description", "templates"}
+        or set(content) - {"description", "templates", "instruction"}
         or not content.get("templates")
     ):
-        fault = "it takes `description`, one line, and `templates`, a list"
+        fault = "it takes `description`, one line, `templates`, a list, and `instruction`"
         content = {}
     else:
         given = content["templates"]
@@ -90,7 +109,10 @@ def parse_task(name: str, content: object, source: object) -> Task:
         fault = "its name is small letters, digits and hyphens"
     if fault:
         raise VitrineError(f"{source} is no task: {fault}")
-    return Task(name, str(content.get("description", "")), tuple(map(str, templates)))
+    description, instruction = (
+        str(content.get(key) or "") for key in ("description", "instruction")
+    )
+    return Task(name, description, tuple(map(str, templates)), instruction)
 
 
 def fields_of(template: str) -> list[str]:
