@@ -127,6 +127,11 @@ class TextGenerator(nn.Module):
         self._check_length()
 
     @property
+    def reads_facts(self) -> bool:
+        """Whether a pretrained model reads facts in words, and so can write without any training."""
+        return self.settings.prompt == "facts" and isinstance(self.language_model, PeftModel)
+
+    @property
     def _in_words(self) -> bool:
         return self.settings.prompt == "facts" or self.settings.num_history_items > 0
 
@@ -160,13 +165,13 @@ class TextGenerator(nn.Module):
         """As `forward`, with the soft tokens (batch, soft, inner width)."""
         longest = int((token_ids != PADDING).sum(dim=1).max())
         token_ids, labels = token_ids[:, :longest], labels[:, 1:longest]
-        # Logits only from where the first text begins.
-        first = int((labels >= 0).any(dim=0).int().argmax())
-        labels = labels[:, first:]
+        # Logits only where a text is; by index, since a slice makes the last layer copy its weights.
+        columns = (labels >= 0).any(dim=0).nonzero()[:, 0]
+        labels = labels[:, columns]
         # The last token predicts nothing. Padding follows the text, so no real token attends to it.
         logits = self.language_model(
             inputs_embeds=self._embed_sequences(token_ids[:, :-1], soft),
-            logits_to_keep=labels.shape[1],
+            logits_to_keep=columns,
             use_cache=False,
         ).logits  # (batch, length, vocabulary)
         token_nll = F.cross_entropy(
@@ -210,12 +215,13 @@ class TextGenerator(nn.Module):
     def prompt_alone(self) -> Iterator[None]:
         """Within it, the language model writes as it came: by the prompt in words, without LoRA and without
         soft tokens (zero-shot). VitrineError without such a prompt."""
-        if self.settings.prompt == "none" or not isinstance(self.language_model, PeftModel):
+        if not self.reads_facts:
             raise VitrineError(
                 "a generator writes by its prompt alone where it has a pretrained model and prompt facts"
             )
         self._alone = True
         try:
+            assert isinstance(self.language_model, PeftModel)
             with self.language_model.disable_adapter():
                 yield
         finally:

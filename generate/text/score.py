@@ -60,6 +60,8 @@ def score_texts(
       the true text under each condition, also with the item hidden; FMR, FCR and DIV of features;
       similarity to item and history by each encoder; unsupported claims; with `write.verify_claims`, how
       often the catalog's own text is the fallback.
+    - `prompt_alone`: `likelihood` (item shown) and the figures of `generated` that need no other condition,
+      of the pretrained model as it came (zero-shot); only for one that reads facts in words.
     - `readings`: how often the ground truth about the user is read from their text, own and swapped.
     """
     users = sample_users(
@@ -90,6 +92,8 @@ def score_texts(
         for task in tasks
     }
     scored = _GeneratedScorer(writer, few, NextItemPairs(writer.catalog, split), config, inputs)
+    if writer.generator.reads_facts:
+        scores["prompt_alone"] = score_prompt_alone(writer, users, true, config, inputs.batch_size)
     return {
         **scores,
         "likelihood": likelihood,
@@ -104,6 +108,31 @@ def score_texts(
             if reading.task in tasks
         },
     }
+
+
+def score_prompt_alone(
+    writer: BatchWriter,
+    users: EvaluationUsers,
+    true: Mapping[str, Sequence[str | None]],
+    config: TextScoreConfig,
+    batch_size: int,
+) -> Figures:
+    """For each task, the figures of the pretrained model by its prompt in words alone: no LoRA, no soft
+    tokens."""
+    few = users.first(config.num_generated)
+    figures: Figures = {}
+    with writer.generator.prompt_alone():
+        for task, texts in true.items():
+            generated = generate_conditions(writer, few, task, config.write, batch_size)
+            own, references = generated["own"], texts[: config.num_generated]
+            figures[task] = {
+                "likelihood": score_likelihood(writer, users, TrueTexts(task, texts), batch_size),
+                "unique": len(set(own)) / len(own),
+                **score_overlap(references, generated),
+                **score_features(writer.checker, few, references, generated),
+                "examples": own[:NUM_EXAMPLES],
+            }
+    return figures
 
 
 class _GeneratedScorer:

@@ -34,15 +34,23 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
 
 
 def encode_texts(
-    tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int, ends: Sequence[int]
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    max_tokens: int,
+    ends: Sequence[int | None] = (),
 ) -> list[list[int]]:
-    """Token ids of each text, closed by its end token unless the text is longer than `max_tokens`.
+    """Token ids of each text, closed by its own of `ends` (none given: the tokenizer's end token) unless the text
+    is longer than `max_tokens`.
 
     A truncated text has no end token, so that no model learns to stop in the middle of a sentence. `texts`
     never produce special tokens, whatever they spell.
     """
+    ends = ends or [special_id(tokenizer, "eos")] * len(texts)
     encoded = plain_ids(tokenizer, texts)
-    return [[*ids, end][:max_tokens] for ids, end in zip(encoded, ends, strict=True)]
+    return [
+        [*ids, *([] if end is None else [end])][:max_tokens]
+        for ids, end in zip(encoded, ends, strict=True)
+    ]
 
 
 def plain_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
