@@ -53,7 +53,7 @@ def write_texts(config: TextBatchConfig, output: Path, compute: Compute | None =
     writer = load_writer(
         config.generator,
         recommender=config.recommender,
-        engine=config.write.engine,
+        config=config.write,
         compute=compute,
     )
     items = parse_items(config.items, writer.catalog)

@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from catalog.errors import VitrineError
 from generate.text.language_model import BaseModel, add_adapter, load_adapted
-from generate.text.model import TextGenerator, TextGeneratorSettings
+from generate.text.model import TextGenerator
+from generate.text.settings import TextGeneratorSettings
 from generate.text.tasks import parse_task
 from pretrain.artifact import without_bars
 from pretrain.shards import float32_state

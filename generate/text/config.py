@@ -109,8 +109,13 @@ class WriteConfig:
     `max_attempts` its supported sentences are kept, or the catalog's own text is the fallback."""
     max_attempts: PositiveInt = 8
     """With `verify_claims`: texts that are generated for one request, at most."""
-    engine: Literal["vitrine", "vllm"] = "vitrine"
-    """Inference engine: our own decoder, or vLLM on a GPU (the vllm extra)."""
+    engine: Literal["vitrine", "vllm", "openai"] = "vitrine"
+    """Inference engine: our own decoder; vLLM on a GPU (the vllm extra); or a hosted model behind an
+    OpenAI-compatible endpoint, which reads the facts in words and no soft tokens."""
+    base_url: str = ""
+    """With engine openai: the endpoint, up to its version; the key is read from OPENAI_API_KEY."""
+    hosted_model: str = ""
+    """With engine openai: the name of the model there."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from peft import PeftModel
@@ -14,12 +13,13 @@ from catalog.errors import VitrineError
 from generate.conditioning import VectorTokens
 from generate.text.config import WriteConfig
 from generate.text.decoding import Decoder, DecodingRequest
+from generate.text.hosted import HostedModel
 from generate.text.language_model import BaseModel, use_adapter
 from generate.text.prompts import Conditions
 from generate.text.sampling import check_sampling
-from generate.text.sequences import PADDING, SOFT, PromptKind, Sequences, pad_tokens
+from generate.text.sequences import PADDING, SOFT, Sequences, pad_tokens
+from generate.text.settings import TextGeneratorSettings
 from generate.text.streaming import settled_prefix
-from generate.text.tasks import Task
 from generate.text.tokenizer import Tokenizer, decode_text, plain_ids, reserved_ids
 from generate.text.vocabulary_filter import VocabularyFilter
 from pretrain.config import Precision
@@ -34,33 +34,6 @@ MAX_CACHED_STYLES = 16_384
 GROUP = 8
 """Texts with facts in words that go through a language model together, sorted by length: little padding, and
 the logits of few texts in memory at once."""
-
-
-@dataclass(frozen=True)
-class TextGeneratorSettings:
-    """Sizes and tasks of a text generator, as they are stored with its weights."""
-
-    width: int
-    """Width of user states and item vectors."""
-    tasks: tuple[Task, ...]
-    num_user_tokens: int = 4
-    num_item_tokens: int = 4
-    num_style_tokens: int = 0
-    """User style tokens; 0: earlier reviews are not read."""
-    max_tokens: int = 64
-    """Longest text, in tokens."""
-    prompt: PromptKind = "none"
-    """What the prompt says in words (see `generate.text.sequences`)."""
-    num_history_items: int = 0
-    """Titles of the history that go into the prompt as text."""
-    max_prompt_tokens: int = 128
-    """Longest data of a prompt in words, in tokens."""
-
-    @property
-    def num_soft(self) -> int:
-        """Soft tokens of a prompt; without an instruction in words one says which task it is."""
-        tokens = self.num_user_tokens + self.num_item_tokens + self.num_style_tokens
-        return tokens + (self.prompt == "none")
 
 
 class TextGenerator(nn.Module):
@@ -122,6 +95,8 @@ class TextGenerator(nn.Module):
         self._alone = False
         self.engine: Callable[[Sequence[DecodingRequest]], list[list[int]]] | None = None
         """An inference engine in place of `decoder` (see `generate.text.engine`)."""
+        self.hosted: HostedModel | None = None
+        """A hosted model that writes in place of `language_model` (see `generate.text.hosted`)."""
         self.precision: Precision = "32-true"
         """Of texts that are generated or scored; in training the trainer's context decides."""
         self._check_length()
@@ -267,16 +242,21 @@ class TextGenerator(nn.Module):
 
         The same conditions with the same seed give the same text, whatever else is in the batch.
         """
-        requests = self.requests(conditions, task, seeds=seeds, config=config)
-        if self.engine is None:
-            decoder = self.decoder(max_batch_size=min(MAX_BATCH_SIZE, len(requests)))
-            generated = decoder.generate(requests)
+        if self.hosted:
+            config = config or WriteConfig()
+            check_sampling(config, seeds)
+            longest = min(config.max_tokens, self.settings.max_tokens)
+            asked = self.settings.tasks[self.tasks.index(task)]
+            texts = self.hosted.write(asked, conditions.data, seeds, config, longest)
         else:
-            generated = self.engine(requests)
-        item_texts = conditions.item_texts or [""] * len(generated)
+            requests = self.requests(conditions, task, seeds=seeds, config=config)
+            decoder = self.decoder(max_batch_size=min(MAX_BATCH_SIZE, len(requests)))
+            generated = (self.engine or decoder.generate)(requests)
+            texts = [decode_text(self.tokenizer, token_ids) for token_ids in generated]
+        item_texts = conditions.item_texts or [""] * len(texts)
         return [
-            self._filter_vocabulary(decode_text(self.tokenizer, token_ids), item_text)
-            for token_ids, item_text in zip(generated, item_texts, strict=True)
+            self._filter_vocabulary(text, item_text)
+            for text, item_text in zip(texts, item_texts, strict=True)
         ]
 
     def _filter_vocabulary(self, text: str, item_text: str) -> str:

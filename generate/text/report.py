@@ -49,7 +49,7 @@ def run_text_scores(
     encoders = {name: load_text_encoder(name, some)} if name else {}
     truth = load_ground_truth(config.ground_truth, catalog) if config.ground_truth else None
     inputs = TextScoreInputs(truth.text_readings() if truth else {}, encoders)
-    writer = load_writer(artifact, engine=config.write.engine, compute=compute)
+    writer = load_writer(artifact, config=config.write, compute=compute)
     writer = replace(writer, catalog=catalog, split=split)
     scores = score_texts(writer, split, config, inputs)
     num_users = max(2, config.num_sample_users)

@@ -17,9 +17,10 @@ from generate.text.checkpoint import save_text_generator
 from generate.text.config import TextConfig
 from generate.text.data import TextData
 from generate.text.language_model import build_language_model, load_language_model
-from generate.text.model import TextGenerator, TextGeneratorSettings
+from generate.text.model import TextGenerator
 from generate.text.module import TextModule
 from generate.text.sequences import chat_template
+from generate.text.settings import TextGeneratorSettings
 from generate.text.task_texts import TaskTexts, tasks_with_texts
 from generate.text.tokenizer import Tokenizer
 from generate.text.vocabulary_filter import learn_allowed_vocabulary

@@ -39,8 +39,8 @@ def encode_texts(
     max_tokens: int,
     ends: Sequence[int | None] = (),
 ) -> list[list[int]]:
-    """Token ids of each text, closed by its own of `ends` (none given: the tokenizer's end token) unless the text
-    is longer than `max_tokens`.
+    """Token ids of each text, closed by its own of `ends` (none given: the tokenizer's end token) unless
+    the text is longer than `max_tokens`.
 
     A truncated text has no end token, so that no model learns to stop in the middle of a sentence. `texts`
     never produce special tokens, whatever they spell.

@@ -19,6 +19,7 @@ from generate.requests import GenerationRequest, user_requests
 from generate.text.checkpoint import load_text_generator
 from generate.text.config import WriteConfig
 from generate.text.faithfulness import ClaimChecker
+from generate.text.hosted import hosted_model
 from generate.text.model import TextGenerator
 from generate.text.prompts import Prompts
 from generate.text.task_texts import TaskTexts
@@ -144,9 +145,9 @@ class BatchWriter:
         task: str = "description",
         config: WriteConfig | None = None,
     ) -> Iterator[str]:
-        """The first text of `write`, streamed in pieces; in one piece with `verify_claims` or vLLM."""
+        """The first text of `write`, streamed; in one piece with `verify_claims` or another engine."""
         config = config or WriteConfig()
-        if config.verify_claims or self.generator.engine:
+        if config.verify_claims or self.generator.engine or self.generator.hosted:
             yield self.write(user, item, task, config)[0].text
             return
         conditions = self.prompts.make(
@@ -170,7 +171,7 @@ def load_writer(
     catalog: CatalogConfig | None = None,
     recommender: str | Path = "",
     shared_base: BatchWriter | None = None,
-    engine: str = "vitrine",
+    config: WriteConfig | None = None,
     compute: Compute | None = None,
 ) -> BatchWriter:
     """Loads the writer of a text-generator artifact.
@@ -178,8 +179,9 @@ def load_writer(
     `catalog` and `recommender` are as in `load_catalog_and_ranker`.
     `shared_base`: a writer for other tasks, or another domain, on the same pretrained language model,
     which is then held in memory once; each activates its own LoRA adapter when it writes.
-    `compute`: device and precision; None: float32 on the CPU.
+    `config`: names the inference engine. `compute`: device and precision; None: float32 on the CPU.
     """
+    config = config or WriteConfig()
     compute = compute or on_cpu()
     artifact = open_artifact(folder, kind="text-generator")
     read, ranker = load_catalog_and_ranker(artifact, catalog, recommender, compute)
@@ -187,7 +189,14 @@ def load_writer(
     base = shared_base.generator if shared_base else None
     generator = compute.place(load_text_generator(artifact.path, base))
     generator.precision = compute.precision
-    if engine == "vllm":
+    if config.engine == "openai":
+        if generator.settings.prompt != "facts":
+            raise VitrineError(
+                f"a hosted model reads facts in words, and {artifact.path} was made without; train it with "
+                "prompt facts (train false takes no time)"
+            )
+        generator.hosted = hosted_model(config)
+    if config.engine == "vllm":
         from generate.text.engine import vllm_engine
 
         generator.engine = vllm_engine(generator, artifact.path)
@@ -205,6 +214,5 @@ def write(
     compute: Compute | None = None,
 ) -> str:
     """Generates one text from an artifact's folder; for several, call `load_writer` once."""
-    engine = (config or WriteConfig()).engine
-    writer = load_writer(folder, recommender=recommender, engine=engine, compute=compute)
+    writer = load_writer(folder, recommender=recommender, config=config, compute=compute)
     return writer.write(user, item, task, config)[0].text

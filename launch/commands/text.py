@@ -82,7 +82,7 @@ def generate_text(options: GenerateTextOptions, settings: WriteConfig) -> None:
     writer = load_writer(
         options.generator,
         recommender=options.recommender,
-        engine=settings.engine,
+        config=settings,
         compute=options.compute(),
     )
     for piece in writer.stream(options.user, options.item, options.task, settings):

@@ -18,11 +18,12 @@ from generate.requests import HistoryPrefix
 from generate.text.config import TextConfig, TextScoreConfig, WriteConfig
 from generate.text.facts import Facts
 from generate.text.language_model import load_language_model
-from generate.text.model import TextGenerator, TextGeneratorSettings
+from generate.text.model import TextGenerator
 from generate.text.prompts import Conditions, Prompts
 from generate.text.run import run_text_generator
 from generate.text.score import TextScoreInputs, score_texts
 from generate.text.sequences import SOFT, chat_template
+from generate.text.settings import TextGeneratorSettings
 from generate.text.tasks import load_task
 from generate.text.tokenizer import train_tokenizer
 from generate.text.writer import load_writer
@@ -130,7 +131,10 @@ def test_the_prompt_is_that_of_the_chat_template(
     ends = chat_template(tokenizer, request).end
     assert tokenizer.decode([ends]) == ("<|end|>" if template is None else "<|im_end|>")
     assert row.count(SOFT) == generator.settings.num_soft == 9
-    assert generator.sequences.ends == {tokenizer.eos_token_id, ends}
+    assert {tokenizer.decode([one]) for one in generator.sequences.ends} == {
+        "<|end|>",
+        tokenizer.decode([ends]),
+    }
     assert not generator.sequences.ends & set(generator.forbidden_tokens())
 
 
@@ -210,7 +214,7 @@ def worded(text_catalog: Catalog) -> Catalog:
 def test_facts_are_title_attributes_and_prose_each_on_a_clean_line(
     worded: Catalog, text_ranker: TinyRanker
 ) -> None:
-    facts = Facts(worded, text_ranker)
+    facts = Facts(worded, text_ranker)  # type: ignore[arg-type]
     lines = facts.item_lines(0)
     assert [line.split(":")[0] for line in lines] == ["title", "colour group", "prose"]
     assert lines[1] == "colour group: red"
@@ -218,7 +222,7 @@ def test_facts_are_title_attributes_and_prose_each_on_a_clean_line(
     assert lines[2].endswith("winter"), "cut after a whole word"
     assert facts.item_lines(0, frozenset({"text"})) == lines[:2]
     assert facts.item_lines(0, frozenset({"title"}))[0] == "colour group: red"
-    prompts = Prompts(worded, text_ranker, "facts", num_history_items=2)
+    prompts = Prompts(worded, text_ranker, "facts", num_history_items=2)  # type: ignore[arg-type]
     data = prompts.data(HistoryPrefix(0, 3), 1).split("\n")
     assert data[0] == "Item"
     assert data.index("Chosen by the customer before") < data.index("Reviews by the customer")

@@ -21,9 +21,10 @@ from generate.text.checkpoint import load_text_generator, save_text_generator
 from generate.text.config import TextConfig, WriteConfig
 from generate.text.decoding import DecodingRequest
 from generate.text.language_model import build_language_model, load_language_model
-from generate.text.model import TextGenerator, TextGeneratorSettings
+from generate.text.model import TextGenerator
 from generate.text.prompts import Conditions
 from generate.text.run import run_text_generator
+from generate.text.settings import TextGeneratorSettings
 from generate.text.tasks import load_task
 from generate.text.writer import BatchWriter, load_writer, write
 from pretrain.config import OptimizerConfig, TrainerConfig
@@ -154,7 +155,7 @@ def test_vllm_gets_the_same_prefix_embeddings(
         build_trainer,
     )
     with pytest.raises(VitrineError, match=r"pip install 'vitrine\[vllm\]'"):
-        load_writer(output, engine="vllm")
+        load_writer(output, config=WriteConfig(engine="vllm"))
     monkeypatch.setattr(FakeLLM, "made", [])
     monkeypatch.setattr(FakeLLM, "generator", load_text_generator(output), raising=False)
     modules: dict[str, Any] = {
@@ -164,7 +165,7 @@ def test_vllm_gets_the_same_prefix_embeddings(
     }
     for name, module in modules.items():
         monkeypatch.setitem(sys.modules, name, module)
-    theirs = load_writer(output, engine="vllm")
+    theirs = load_writer(output, config=WriteConfig(engine="vllm"))
     ours = load_writer(output)
     settings = WriteConfig(temperature=1.5, seed=4)
     for user, item in (("p1", "i3"), (None, "i3"), ("p2", None)):

@@ -16,8 +16,9 @@ from generate.next_items import NextItemPairs
 from generate.text.config import TextConfig
 from generate.text.data import TextData
 from generate.text.language_model import build_language_model
-from generate.text.model import TextGenerator, TextGeneratorSettings
+from generate.text.model import TextGenerator
 from generate.text.module import TextModule
+from generate.text.settings import TextGeneratorSettings
 from generate.text.task_texts import TaskTexts
 from generate.text.tasks import load_task
 from generate.text.writer import BatchWriter
