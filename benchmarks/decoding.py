@@ -63,9 +63,10 @@ def main() -> None:
         note=f"One core. Sampling: {ROWS} rows of {VOCABULARY:,} normal logits (standard deviation "
         f"{SPREADS['peaked']} peaked, {SPREADS['flat']} flat), temperature {TEMPERATURE}, top_p {TOP_P}; CPU "
         f"milliseconds of a step over its {ROWS} tokens, median of {SAMPLING_ROUNDS}, and of a row alone; "
-        "draws that differ between one batch of 64, batches of 7 and single rows. Model: SmolLM2-135M-Instruct "
-        f"in float32. Ragged: {REQUESTS} prompts of 20 to 200 tokens, greedy, as many tokens each as a "
-        f"geometric distribution of mean 24 says, at most 96, {SLOTS} at a time; generate: left-padded "
+        "draws that differ between one batch of 64, batches of 7 and single rows. Model: "
+        f"SmolLM2-135M-Instruct in float32. Ragged: {REQUESTS} prompts of 20 to 200 tokens, greedy, as many "
+        f"tokens each as a geometric distribution of mean 24 says, at most 96, {SLOTS} at a time; "
+        "generate: left-padded "
         "batches in the same order until the longest has ended. Equal: prompts of one length and "
         f"{EQUAL_TOKENS} tokens each, as generate_batch (transformers' continuous batching) takes one length "
         "for all. Tokens a CPU second; ratios of rounds taken in turns: median, lowest and highest.",

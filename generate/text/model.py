@@ -13,25 +13,25 @@ from catalog.errors import VitrineError
 from generate.conditioning import VectorTokens
 from generate.text.config import WriteConfig
 from generate.text.decoding import Decoder, DecodingRequest
+from generate.text.grouped_nll import grouped_nll
 from generate.text.hosted import HostedModel
 from generate.text.language_model import BaseModel, use_adapter
 from generate.text.prompts import Conditions
 from generate.text.sampling import check_sampling
-from generate.text.sequences import PADDING, SOFT, Sequences, pad_tokens
+from generate.text.sequences import PADDING, SOFT, Sequences, StyleIds
 from generate.text.settings import TextGeneratorSettings
 from generate.text.streaming import settled_prefix
-from generate.text.tokenizer import Tokenizer, decode_text, plain_ids, reserved_ids
+from generate.text.tokenizer import Tokenizer, decode_text, reserved_ids
 from generate.text.vocabulary_filter import VocabularyFilter
 from pretrain.config import Precision
 from pretrain.devices import Compute
+from pretrain.shards import is_sharded
 
 MAX_BATCH_SIZE = 64
 """Texts that are decoded at the same time, at most."""
-STYLE_WIDTH, MAX_STYLE_TOKENS = 64, 256
-"""Width of the style embedding, and newest tokens of earlier reviews that are read, at most."""
-MAX_CACHED_STYLES = 16_384
-"""Users' reviews whose token ids are cached, at most."""
-GROUP = 8
+STYLE_WIDTH = 64
+"""Width of the style embedding."""
+GROUP = 4
 """Texts with facts in words that go through a language model together, sorted by length: little padding, and
 the logits of few texts in memory at once."""
 
@@ -63,7 +63,7 @@ class TextGenerator(nn.Module):
         embedding = self._embedding
         self.tokenizer = tokenizer
         self.settings = settings
-        self._style_ids: dict[str, list[int]] = {}
+        self._styles = StyleIds(tokenizer)
         self.base, self.adapter = base, adapter
         self.vocabulary_filter = (
             None
@@ -125,16 +125,51 @@ class TextGenerator(nn.Module):
         int (batch, length) both.
         """
         soft = self.soft_tokens(user_states, item_vectors, style_ids, task_ids)
-        if self.settings.prompt == "none":
-            return self._nll(soft, token_ids, labels)
-        # In a fixed number of groups, because under ZeRO-3 every rank must take every pass.
-        order = (token_ids != PADDING).sum(dim=1).argsort(stable=True)
-        parts = [
-            self._nll(soft[rows], token_ids[rows], labels[rows]) for rows in order.split(GROUP)
-        ]
-        back = order.argsort()
+        groups = self._groups(token_ids)
+        parts = [self._nll(soft[rows], token_ids[rows], labels[rows]) for rows in groups]
+        back = torch.cat(groups).argsort()
         nll, counts = (torch.cat(part)[back] for part in zip(*parts, strict=True))
         return nll, counts
+
+    def summed_nll(
+        self,
+        user_states: Tensor,
+        item_vectors: Tensor,
+        style_ids: Tensor,
+        task_ids: Tensor,
+        token_ids: Tensor,
+        labels: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """The sums of `forward` over a training batch, scalars both; activations of one group of texts exist
+        at a time where a model reads facts.
+
+        Not under ZeRO-3, whose weights are whole only in the pass that gathers them, nor in float16, whose
+        gradients need the scale that only the whole loss has.
+        """
+        inputs = (user_states, item_vectors, style_ids, task_ids)
+        half = torch.get_autocast_dtype(token_ids.device.type) == torch.float16
+        if not self.reads_facts or is_sharded(self) or (torch.is_autocast_enabled() and half):
+            nll, counts = self(*inputs, token_ids, labels)
+            return nll.sum(), counts.sum()
+
+        def nll_of(rows: Tensor, soft: Tensor) -> Tensor:
+            return self._nll(soft, token_ids[rows], labels[rows])[0].sum()
+
+        total = grouped_nll(
+            nll_of,
+            self.soft_tokens(*inputs),
+            self._groups(token_ids),
+            list(self.language_model.parameters()),
+        )
+        return total, (labels >= 0).sum()
+
+    def _groups(self, token_ids: Tensor) -> list[Tensor]:
+        """Rows of a batch in groups of similar length; in a fixed number, because under ZeRO-3 every rank
+        must take every pass."""
+        lengths = (token_ids != PADDING).sum(dim=1)
+        if not self.reads_facts:
+            return [torch.arange(len(lengths), device=lengths.device)]
+        return list(lengths.argsort(stable=True).split(GROUP))
 
     def _nll(self, soft: Tensor, token_ids: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """As `forward`, with the soft tokens (batch, soft, inner width)."""
@@ -219,16 +254,8 @@ class TextGenerator(nn.Module):
     def style_ids(self, style_texts: Sequence[str] | None, num_texts: int) -> Tensor:
         """`style_ids` of `prefix` for users' earlier reviews: (texts, longest), the newest tokens."""
         if style_texts is None or not self.settings.num_style_tokens:
-            return torch.full((num_texts, 1), -100)
-        known = self._style_ids
-        if len(known) > MAX_CACHED_STYLES:
-            known.clear()
-        # The same users' reviews are read under each condition and for each task.
-        new = [text for text in dict.fromkeys(style_texts) if text not in known]
-        encoded = plain_ids(self.tokenizer, new)
-        for text, ids in zip(new, encoded, strict=True):
-            known[text] = ids[-MAX_STYLE_TOKENS:] or [-100]
-        return pad_tokens([known[text] for text in style_texts])
+            return torch.full((num_texts, 1), PADDING)
+        return self._styles.ids(style_texts)
 
     def write(
         self,

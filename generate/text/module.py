@@ -25,13 +25,13 @@ class TextModule(pl.LightningModule):
         self.lora_steps = lora_steps
 
     def training_step(self, batch: TextBatch, batch_idx: int) -> Tensor:
-        nll, counts = self.generator(*batch)
+        nll, count = self.generator.summed_nll(*batch)
         # NLL per token of the whole step: ranks' texts differ in length, and their gradients are
         # averaged, so each rank divides by the mean number of tokens of all ranks.
-        num_tokens = self.all_gather(counts.sum())
+        num_tokens = self.all_gather(count)
         assert isinstance(num_tokens, Tensor)
-        loss = nll.sum() / num_tokens.float().mean()
-        self.log("loss", loss, sync_dist=True, batch_size=len(counts))
+        loss = nll / num_tokens.float().mean()
+        self.log("loss", loss, sync_dist=True, batch_size=batch.num_samples)
         return loss
 
     def configure_optimizers(self) -> Any:

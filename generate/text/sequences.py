@@ -19,6 +19,10 @@ from pretrain.hub import one_line_errors
 PromptKind = Literal["none", "facts"]
 SOFT, PADDING = -1, -100
 """In place of token ids: a slot for a soft token, and padding, which the loss ignores."""
+MAX_STYLE_TOKENS = 256
+"""Newest tokens of a user's earlier reviews that are read for style tokens, at most."""
+MAX_CACHED_STYLES = 16_384
+"""Users' reviews whose token ids are cached, at most."""
 DATA, ANSWER = "DATAOFTHEPROMPT", "ANSWEROFTHEMODEL"
 """Stand for data and answer while a chat template is taken apart."""
 
@@ -179,6 +183,23 @@ class Sequences:
             pad_tokens([[*prompt, *answer] for prompt, answer in pairs]),
             pad_tokens([[*[PADDING] * len(prompt), *answer] for prompt, answer in pairs]),
         )
+
+
+class StyleIds:
+    """Token ids of users' earlier reviews, cached: the same are read under each condition and task."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self.known: dict[str, list[int]] = {}
+
+    def ids(self, texts: Sequence[str]) -> Tensor:
+        """The newest tokens of each text, padded with −100: (texts, longest); all −100 for an empty one."""
+        if len(self.known) > MAX_CACHED_STYLES:
+            self.known.clear()
+        new = [text for text in dict.fromkeys(texts) if text not in self.known]
+        for text, ids in zip(new, plain_ids(self.tokenizer, new), strict=True):
+            self.known[text] = ids[-MAX_STYLE_TOKENS:] or [PADDING]
+        return pad_tokens([self.known[text] for text in texts])
 
 
 def pad_tokens(token_ids: Sequence[Sequence[int]]) -> Tensor:

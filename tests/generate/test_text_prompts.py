@@ -299,3 +299,40 @@ def test_scores_hold_the_prompt_alone_beside_the_trained_model(
     trained = scores["likelihood"]["review, item shown"]
     for condition in ("own", "swapped", "none"):
         assert alone[condition]["perplexity"] != trained[condition]["perplexity"]
+
+
+def test_gradients_taken_group_by_group_are_those_of_the_whole_batch(
+    chat_base: Callable[..., Path],
+) -> None:
+    generator = generator_on(chat_base()).double()
+    rows = 11
+    data = [f"Item\ntitle: {'Coat ' * (place % 5)}" for place in range(rows)]
+    texts = [TEXTS[place % 2] for place in range(rows)]
+    states = random_vectors(rows)
+    conditions = Conditions(states, random_vectors(rows, 1), data, ["soft"] * rows)
+    inputs = [
+        one.double() if one.is_floating_point() else one
+        for one in generator.condition_inputs(conditions, "review", rows)
+    ]
+    sequences = generator.sequences.training_rows([0] * rows, data, texts)
+    with torch.no_grad():
+        for name, weight in generator.named_parameters():
+            if "lora_B" in name:
+                weight += 0.1
+
+    def gradients(grouped: bool) -> dict[str, torch.Tensor]:
+        generator.zero_grad()
+        if grouped:
+            nll, count = generator.summed_nll(*inputs, *sequences)
+        else:
+            parts, counts = generator(*inputs, *sequences)
+            nll, count = parts.sum(), counts.sum()
+        (3 * nll / count).backward()
+        return {n: p.grad.clone() for n, p in generator.named_parameters() if p.grad is not None}
+
+    whole, grouped = gradients(False), gradients(True)
+    assert whole.keys() == grouped.keys()
+    assert any("lora_A" in name for name in whole)
+    assert {"user_tokens.project.weight", "style_embedding.weight", "soft_scale"} <= whole.keys()
+    for name, gradient in whole.items():
+        torch.testing.assert_close(grouped[name], gradient, atol=1e-6, rtol=1e-5)
