@@ -95,6 +95,11 @@ class VectorTokens(nn.Module):
         return torch.where(known[:, None, None], tokens, self.null.to(tokens.dtype))
 
 
+def vector_tokens(width: int, num_tokens: int, token_width: int) -> VectorTokens | None:
+    """`VectorTokens`; None where there are to be none."""
+    return VectorTokens(width, num_tokens, token_width) if num_tokens else None
+
+
 def _whitening_matrix(sample: Tensor, shrinkage: float) -> Tensor:
     """(width, width) that gives `sample` (num_vectors, width) the identity as covariance.
 

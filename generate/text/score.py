@@ -64,14 +64,8 @@ def score_texts(
       of the pretrained model as it came (zero-shot); only for one that reads facts in words.
     - `readings`: how often the ground truth about the user is read from their text, own and swapped.
     """
-    users = sample_users(
-        writer.ranker,
-        writer.catalog,
-        split,
-        config.num_users,
-        config.seed,
-        inputs.batch_size,
-    )
+    size = inputs.batch_size
+    users = sample_users(writer.ranker, writer.catalog, split, config.num_users, config.seed, size)
     tasks = writer.generator.tasks
     scores: Figures = {"num_users": len(users)}
     true = {
@@ -82,18 +76,15 @@ def score_texts(
     for task in tasks:
         for name, with_item in (("hidden", False), ("shown", True)):
             key, texts = f"{task}, item {name}", TrueTexts(task, true[task], with_item)
-            likelihood[key] = score_likelihood(writer, users, texts, inputs.batch_size)
+            likelihood[key] = score_likelihood(writer, users, texts, size)
             identification[key] = score_identification(
-                writer, users, texts, seed=config.seed, batch_size=inputs.batch_size
+                writer, users, texts, seed=config.seed, batch_size=size
             )
     few = users.first(config.num_generated)
-    generated = {
-        task: generate_conditions(writer, few, task, config.write, inputs.batch_size)
-        for task in tasks
-    }
+    generated = {task: generate_conditions(writer, few, task, config.write, size) for task in tasks}
     scored = _GeneratedScorer(writer, few, NextItemPairs(writer.catalog, split), config, inputs)
     if writer.generator.reads_facts:
-        scores["prompt_alone"] = score_prompt_alone(writer, users, true, config, inputs.batch_size)
+        scores["prompt_alone"] = score_prompt_alone(writer, users, true, config, size)
     return {
         **scores,
         "likelihood": likelihood,
