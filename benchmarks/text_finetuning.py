@@ -107,7 +107,8 @@ def main() -> None:
         ],
         note=f"SmolLM2-135M-Instruct, descriptions of garments from facts in words, {BATCH} texts a step, "
         "LoRA of rank 8 on every linear layer, one core. ours: bfloat16 weights under autocast, soft "
-        "tokens, the gradient taken in groups; float32: the same without groups and in float32; trainer: peft with "
+        "tokens, the gradient taken in groups; float32: the same without groups and in float32; trainer: "
+        "peft with "
         "transformers' Trainer, bfloat16 weights under autocast (bf16), the same texts without soft tokens. "
         f"Tokens of prompts and texts a CPU second over {STEPS} steps after the first; peak: the process's "
         f"largest resident memory, data and recommender included; medians of {ROUNDS} rounds in turns, "
