@@ -60,7 +60,6 @@ class TextGenerator(nn.Module):
         `allowed_vocabulary`: words that may be written about any item; None: all words."""
         super().__init__()
         self.language_model = language_model
-        embedding = self._embedding
         self.tokenizer = tokenizer
         self.settings = settings
         self._styles = StyleIds(tokenizer)
@@ -71,7 +70,7 @@ class TextGenerator(nn.Module):
             else VocabularyFilter(allowed_vocabulary, tokenizer if base else None)
         )
         self.tasks = tuple(task.name for task in settings.tasks)
-        width, inner = settings.width, embedding.embedding_dim
+        width, inner = settings.width, self._embedding.embedding_dim
         self.user_tokens = vector_tokens(width, settings.num_user_tokens, inner)
         self.item_tokens = vector_tokens(width, settings.num_item_tokens, inner)
         if settings.num_style_tokens:
@@ -82,7 +81,7 @@ class TextGenerator(nn.Module):
         )
         if settings.num_soft:
             # Soft tokens start with the norm of word embeddings, which a pretrained model expects.
-            scale = embedding.weight.detach().float().square().mean().sqrt()
+            scale = self._embedding.weight.detach().float().square().mean().sqrt()
             self.soft_scale = nn.Parameter(scale.reshape(1))
         self.sequences = Sequences(
             tokenizer,
@@ -355,7 +354,8 @@ class TextGenerator(nn.Module):
 
     @property
     def _embedding(self) -> nn.Embedding:
-        assert isinstance(found := self.language_model.get_input_embeddings(), nn.Embedding)
+        found = self.language_model.get_input_embeddings()
+        assert isinstance(found, nn.Embedding)
         return found
 
     def forbidden_tokens(self) -> list[int]:
