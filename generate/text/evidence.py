@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 from catalog.catalog import Catalog
 from generate.text.keywords import KeywordIndex, extract_words
@@ -12,6 +13,8 @@ from generate.text.negation import is_negated, negated_spans, split_negated
 from generate.text.quantities import MONEY, quantities
 from generate.text.scripts import UNSPACED, UNSPACED_CHARACTER
 
+MIN_LOWER = 0.3
+"""Share of a sentence's words that begin in lower case, at least, for capitalized ones to be names."""
 Number = tuple[float | str, str | None]
 """(value, kind) as in `Quantity`."""
 
@@ -116,6 +119,21 @@ def blanked(text: str, spans: Sequence[tuple[int, int]]) -> str:
     for start, stop in spans:
         text = f"{text[:start]}{' ' * (stop - start)}{text[stop:]}"
     return text
+
+
+def name_words(text: str) -> frozenset[str]:
+    """Words of names, in lower case: of two or more capitalized words in a row, unless most of the sentence
+    is capitalized, as titles are."""
+    found: set[str] = set()
+    for sentence in re.split(r"[.!?:;]\s", text):
+        words = sentence.split()
+        if sum(word[0].islower() for word in words) < MIN_LOWER * len(words):
+            continue
+        for capitalized, run in groupby(words, lambda word: word.strip("\"'“‘(")[:1].isupper()):
+            listed = list(run)
+            if capitalized and len(listed) > 1:
+                found.update(extract_words(" ".join(listed)))
+    return frozenset(found)
 
 
 def affirmed_words(text: str) -> list[str]:

@@ -1,10 +1,10 @@
 """Faithfulness: checks each claim of a text against the catalog: supported, unsupported, contradicts.
 
 A claim is a value of one of the catalog's attributes, a number, an entry of the general lexicon of
-materials, properties, certificates (`generate.text.lexicon`), or a distinctive word: one that some items'
-texts contain and most do not, or one on which reviews of the same item agree. Evidence for an item is its
-text, its attributes, its price and its training reviews, and the words that reviews use for items with the
-same trait: a coat may be called "oak-coloured" or "a bargain" if reviewers use these words for items that
+materials, properties, certificates (`generate.text.lexicon`), a name, or a distinctive word: one that some
+items' texts contain and most do not, or one on which reviews of the same item agree. Evidence for an item is
+its text, its attributes, its price and its training reviews, and the words that reviews use for items with
+the same trait: a coat may be called "oak-coloured" or "a bargain" if reviewers use these words for items that
 the shop calls timber, or that cost as little. Other words (phrasing, feelings) are no claims.
 
 A negated claim is not supported by an affirmed one, nor the reverse; negation is detected in English only
@@ -35,6 +35,7 @@ from generate.text.evidence import (
     forms,
     item_price,
     longest_matches,
+    name_words,
     read_evidence,
 )
 from generate.text.keywords import KeywordIndex, extract_words, split_values
@@ -101,6 +102,7 @@ class ClaimChecker:
         values = self.keyword_index.attribute_values(item)
         claims: dict[str, Claim] = {}
         spans = negated_spans(lowered)
+        names = {word for word in name_words(text) if self._is_rare(word)}
         entries = list(general_lexicon().find(lowered))
         phrases, entries = longest_matches(list(self._phrases.finditer(lowered)), entries)
         for match in phrases:
@@ -119,7 +121,8 @@ class ClaimChecker:
         for part, negated in zip(parts, (False, True), strict=True):
             for word in extract_words(part):
                 words = f"not {word}" if negated else word
-                if self.is_distinctive(word) and words not in claims:
+                is_claim = self.is_distinctive(word) or word in names
+                if is_claim and words not in claims:
                     known = not evidence.words[negated].isdisjoint(forms(word))
                     known = known or word in evidence.parts[negated]
                     claims[words] = Claim(words, "supported" if known else "unsupported", "word")
@@ -136,6 +139,11 @@ class ClaimChecker:
     def is_distinctive(self, word: str) -> bool:
         """Whether a word is distinctive: a claim that needs evidence (see the module docstring)."""
         return not self._distinctive.isdisjoint(forms(word))
+
+    def _is_rare(self, word: str) -> bool:
+        """Whether at most one item's text has the word: as a name it is a claim, as a word it is none."""
+        rare = self.keyword_index.document_frequencies[word] <= 1
+        return rare and general_lexicon().phrasing.isdisjoint(forms(word))
 
     def _verdict(
         self, phrase: str, values: dict[str, list[str]], evidence: Evidence, negated: bool
@@ -182,9 +190,10 @@ class ClaimChecker:
         counts = self.keyword_index.document_frequencies
         common = self.keyword_index.max_document_share * self.catalog.num_items
         of_texts = {word for word, count in counts.items() if 1 < count <= common}
+        phrasing = general_lexicon().phrasing
+        of_texts = {word for word in of_texts if phrasing.isdisjoint(forms(word))}
         # Reviews that agree on "very" agree on a price, say: what they agree on is no mere phrasing.
-        distinctive = of_texts - general_lexicon().phrasing | self._agreed_words
-        return frozenset(distinctive - NUMBER_WORDS.keys())
+        return frozenset((of_texts | self._agreed_words) - NUMBER_WORDS.keys())
 
     @cached_property
     def _agreed_words(self) -> frozenset[str]:

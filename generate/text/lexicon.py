@@ -15,7 +15,8 @@ from pathlib import Path
 from catalog.yaml_files import read_yaml
 
 LEXICON = Path(__file__).with_name("lexicon.yaml")
-PHRASING = "phrasing"
+NO_CLAIMS = ("phrasing", "aspects")
+"""Categories of words that are never claims: phrasing, and names of aspects such as "colour"."""
 QUALIFIED = ("colours", "materials")
 """Categories whose words may be qualified by what stands before or after them."""
 _WORD = re.compile(r"[^\W_]+(?:['’](?!s\b)[^\W_]+)?")
@@ -38,10 +39,13 @@ class Lexicon:
 
     def __init__(self, content: dict[str, list[str | list[str]]]) -> None:
         """`content`: category → entries; "a | b" are of equal meaning, a list groups entries."""
-        self.phrasing: frozenset[str] = frozenset(_entries(content.get(PHRASING, [])))
+        self.phrasing: frozenset[str] = frozenset(
+            entry for name in NO_CLAIMS for entry in _entries(content.get(name, []))
+        )
+        """Words that are never claims."""
         self._by_first: dict[str, list[tuple[tuple[str, ...], str, str]]] = {}
         for category, listed in content.items():
-            for entry in _entries(listed) if category != PHRASING else ():
+            for entry in _entries(listed) if category not in NO_CLAIMS else ():
                 spellings = [spelling.strip() for spelling in entry.split("|")]
                 for spelling in spellings:
                     words = tuple(singular(word) for word in _words(spelling))

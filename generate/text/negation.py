@@ -11,7 +11,13 @@ MAX_SCOPE = 6
 """Words after a negation that it negates, at most."""
 _STOP = r"(?:but|only|just|although|though|with|has|have|is|are|was|were|which|that)\b"
 _WORD = r"[^\W_][\w'’-]*"
-_BEFORE = r"(?:not?|nor|neither|never|cannot|without|lack(?:s|ing)?|free (?:of|from))"
+_INVERTED = (
+    r"(?:in no way|by no means|under no circumstances) (?:is|are|was|were|do|does|did|has|have)"
+)
+_BEFORE = (
+    rf"(?:{_INVERTED}|not?|none|nor|neither|never|nothing|nobody|nowhere|cannot|without|hardly|scarcely"
+    r"|lack(?:s|ing)?|excluding|free (?:of|from))"
+)
 _NEGATED = re.compile(
     rf"\b(?:{_BEFORE}\b(?! (?:only|just|matter|doubt)\b)"
     rf"|\w+n['’]t\b)"
