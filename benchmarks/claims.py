@@ -116,7 +116,7 @@ def detection(rejected: Flags, checked: Checked) -> dict[str, Interval | float]:
     _, rows = np.unique(items, return_inverse=True)
 
     def per_item(flags: Flags) -> NDArray[np.float64]:
-        return np.bincount(rows, weights=flags.astype(np.float64))
+        return np.bincount(rows, weights=flags.astype(np.float64)).astype(np.float64)
 
     hits = per_item(rejected & checked.false)
     return {
@@ -236,9 +236,9 @@ def record(figures: Mapping[str, object]) -> None:
         "too is left out. No template and no invention of the test was used in training or validation. The "
         "judge is a MiniLM cross-encoder trained on planted claims of the other shop, without changed "
         "numbers and swapped units; threshold and scope were chosen on held-out items of that shop. The "
-        "general lexicon was written before the tested inventions, by the same hand: inventions_in_lexicon is the "
-        "share that it names. Intervals are over items. A planted claim is shorter and cleaner than what a "
-        "generator writes.",
+        "general lexicon was written before the tested inventions, by the same hand: inventions_in_lexicon "
+        "is the share that it names. Intervals are over items. A planted claim is shorter and cleaner "
+        "than what a generator writes.",
     )
 
 

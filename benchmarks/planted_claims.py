@@ -3,7 +3,8 @@
 A claim is made from the item (a sentence of its text, an attribute, a part of it, a number), from another
 item, or from a list of invented properties. Templates and inventions (`planted_claims.yaml`) come in three
 groups, of which none shares one with another: a judge learns from the first, its threshold is chosen on the
-second, both are tested on the third. What would be true by accident, since the item's own text says it too, is left out.
+second, both are tested on the third. What would be true by accident, since the item's own
+text says it too, is left out.
 """
 
 import re

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from transformers import AutoModelForSequenceClassification
 
 from catalog.errors import VitrineError
-from generate.text.config import JudgeScope
+from generate.text.config import JudgeScope, WriteConfig
 from generate.text.evidence import item_facts
 from generate.text.faithfulness import Claim, ClaimChecker
 from pretrain.devices import Compute, on_cpu
@@ -193,6 +193,18 @@ class JudgedChecker:
         """Whether both layers support all of a text."""
         return all(claim.verdict == "supported" for claim in self.check(text, item))
 
+    def supported_share(self, texts: Sequence[str], items: Sequence[int]) -> float | None:
+        """Share of all sentences of the texts about `items` that the premise entails; None without any."""
+        pairs = [
+            (self.premise(item), sentence)
+            for text, item in zip(texts, items, strict=True)
+            for sentence in sentences(text)
+        ]
+        if not pairs:
+            return None
+        premises, hypotheses = zip(*pairs, strict=True)
+        return float((self.judge.score(premises, hypotheses) >= self.threshold).mean())
+
     def premise(self, item: int) -> str:
         """What is known of an item: its facts, and its first training reviews."""
         item = int(item)
@@ -217,9 +229,11 @@ def _real(name: str) -> str:
     return str(Path(name).resolve()) if Path(name).exists() else name
 
 
-def check_other_weights(filter_judge: EntailmentJudge, score_judge: EntailmentJudge) -> None:
+def check_other_weights(
+    filter_judge: EntailmentJudge | None, score_judge: EntailmentJudge | None
+) -> None:
     """Raises VitrineError where two names hold the same weights."""
-    if filter_judge.digest == score_judge.digest:
+    if filter_judge and score_judge and filter_judge.digest == score_judge.digest:
         raise VitrineError(
             f"judge {score_judge.name!r} and write.judge {filter_judge.name!r} have the same weights, and a "
             "filter never grades itself; name another model with --judge."
@@ -234,10 +248,9 @@ def load_judge(
 
 
 def with_judge(
-    checker: ClaimChecker,
-    judge: EntailmentJudge | None,
-    threshold: float,
-    scope: JudgeScope = "all",
-) -> "ClaimChecker | JudgedChecker":
+    checker: ClaimChecker, judge: EntailmentJudge | None, config: WriteConfig
+) -> ClaimChecker | JudgedChecker:
     """The checker, joined by the entailment model where there is one."""
-    return JudgedChecker(checker, judge, threshold, scope) if judge else checker
+    if judge is None:
+        return checker
+    return JudgedChecker(checker, judge, config.judge_threshold, config.judge_scope)

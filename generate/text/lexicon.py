@@ -109,15 +109,14 @@ def _qualified(text: str, match: LexiconMatch) -> LexiconMatch:
         return match
     start, stop = match.span
     before, after = text[max(0, start - 16) : start], text[stop : stop + 12]
-    is_material = match.category == "materials"
-    for name, found in (
-        ("imitation", is_material and (_IMITATION.search(before) or _LOOKALIKE.match(after))),
-        ("pure", _PURE.search(before)),
-    ):
-        if found:
-            if found.re is _LOOKALIKE:
-                stop += found.end()
-            else:
-                start -= len(before) - found.start()
-            return LexiconMatch(f"{name} {match.meaning}", match.category, (start, stop))
-    return match
+    pure = _PURE.search(before)
+    if match.category == "materials":
+        if found := _LOOKALIKE.match(after):
+            return _named("imitation", match, start, stop + found.end())
+        if found := _IMITATION.search(before):
+            return _named("imitation", match, start - len(before) + found.start(), stop)
+    return _named("pure", match, start - len(before) + pure.start(), stop) if pure else match
+
+
+def _named(qualifier: str, match: LexiconMatch, start: int, stop: int) -> LexiconMatch:
+    return LexiconMatch(f"{qualifier} {match.meaning}", match.category, (start, stop))
