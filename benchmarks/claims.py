@@ -11,10 +11,14 @@ false, recall the share of false claims that are rejected.
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from benchmarks.planted_claims import (
@@ -34,11 +38,12 @@ from finetune.statistics import Interval, mean_interval, ratio_interval
 from generate.text.faithfulness import ClaimChecker
 from generate.text.judge import EntailmentJudge
 from generate.text.lexicon import general_lexicon
+from pretrain.devices import choose_compute
 
 KINDS = (*TRUE_KINDS, *FALSE_KINDS)
-MOST = dict.fromkeys(TRUE_KINDS, 168) | dict.fromkeys(FALSE_KINDS, 120)
+MOST = dict.fromkeys(TRUE_KINDS, 105) | dict.fromkeys(FALSE_KINDS, 75)
 """Claims of each kind and shop, at most: as many true as false ones."""
-VALIDATED = 80
+VALIDATED = 30
 """Claims of each kind on which the rule is chosen."""
 LAYERS = ("fast", "judge", "both")
 SCOPES = ("all", "unrecognized")
@@ -186,20 +191,27 @@ def main() -> None:
     parser.add_argument("--reuse", action="store_true", help="take the judges that are there")
     arguments = parser.parse_args()
     check_groups()
-    shops = {name: PlantedShop(name) for name in SHOPS}
     figures: dict[str, object] = {"inventions_in_lexicon": lexicon_share()}
-    for name, shop in shops.items():
-        (other,) = (one for one in shops.values() if one is not shop)
-        folder = arguments.output / f"judge-of-{other.name}"
-        seconds_file = folder / "seconds"
-        if not (arguments.reuse and seconds_file.exists()):
-            seconds_file.parent.mkdir(parents=True, exist_ok=True)
-            seconds_file.write_text(str(train_judge(other, folder)))
-        figures[f"{name}_judge_training_seconds"] = float(seconds_file.read_text())
-        figures |= measure(name, shop, other, EntailmentJudge(str(folder)))
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        for found in pool.map(partial(run, arguments.output, arguments.reuse), SHOPS):
+            figures |= found
     for name, value in figures.items():
         print(f"{name}: {value}", flush=True)
     record(figures)
+
+
+def run(output: Path, reuse: bool, name: str) -> dict[str, object]:
+    """Trains the judge of a shop on the other one, and measures; in a process of one thread."""
+    torch.set_num_threads(1)
+    shop, other = PlantedShop(name), PlantedShop(next(one for one in SHOPS if one != name))
+    folder = output / f"judge-of-{other.name}"
+    seconds_file = folder / "seconds"
+    if not (reuse and seconds_file.exists()):
+        folder.mkdir(parents=True, exist_ok=True)
+        seconds_file.write_text(str(train_judge(other, folder)))
+    seconds = float(seconds_file.read_text())
+    judge = EntailmentJudge(str(folder), compute=choose_compute("cpu", "auto"))
+    return {f"{name}_judge_training_seconds": seconds, **measure(name, shop, other, judge)}
 
 
 def record(figures: Mapping[str, object]) -> None:
