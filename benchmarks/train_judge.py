@@ -94,7 +94,7 @@ def _batches(
     for _ in range(steps):
         rows = np.concatenate([rng.choice(side, BATCH // 2) for side in sides])
         chosen = [claims[row] for row in rows]
-        encoded, owners = judge._windows(
+        encoded, owners = judge.windows(
             [shop.facts(one.item) for one in chosen], [one.text for one in chosen]
         )
         best: dict[int, tuple[int, dict[str, list[int]]]] = {}

@@ -8,7 +8,7 @@ known of the item, the hypothesis a sentence. A long premise is cut into windows
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,7 @@ class EntailmentJudge:
         best = np.zeros(len(premises), dtype=np.float32)
         if not len(premises):
             return best
-        encoded, owners = self._windows(premises, hypotheses)
+        encoded, owners = self.windows(premises, hypotheses)
         # Windows of similar length share a batch.
         order = np.argsort([len(row["input_ids"]) for row in encoded], kind="stable")
         for start in range(0, len(order), self.batch_size):
@@ -84,7 +84,7 @@ class EntailmentJudge:
             np.maximum.at(best, owners[chosen], scores)
         return best
 
-    def _windows(
+    def windows(
         self, premises: Sequence[str], hypotheses: Sequence[str]
     ) -> tuple[list[dict[str, list[int]]], NDArray[np.int64]]:
         """Token ids of each pair's windows, and the index of the pair that each belongs to."""
@@ -173,7 +173,6 @@ class JudgedChecker:
     """A sentence is a supported claim from this probability of entailment on."""
     scope: JudgeScope = "all"
     """What is judged: all sentences, or those in which the fast check recognizes no claim."""
-    premises: dict[int, str] = field(default_factory=dict)
 
     def check(self, text: str, item: int) -> list[Claim]:
         """The fast check's claims, and one of each sentence judged (`about` is "sentence")."""
@@ -207,11 +206,8 @@ class JudgedChecker:
 
     def premise(self, item: int) -> str:
         """What is known of an item: its facts, and its first training reviews."""
-        item = int(item)
-        if item not in self.premises:
-            facts = item_facts(self.fast.catalog, self.fast.keyword_index, item)
-            self.premises[item] = " ".join([facts, *self.fast.reviews(item)[:MAX_REVIEWS]])
-        return self.premises[item]
+        facts = item_facts(self.fast.catalog, self.fast.keyword_index, int(item))
+        return " ".join([facts, *self.fast.reviews(int(item))[:MAX_REVIEWS]])
 
 
 def check_other_judge(filter_judge: str, score_judge: str) -> None:

@@ -111,7 +111,7 @@ def test_labels_that_say_nothing_need_a_setting() -> None:
 
 def test_the_best_window_of_a_long_premise_counts(save: Save) -> None:
     judge = EntailmentJudge(save(("unsupported", "supported")))
-    rows, owners = judge._windows(FACTS, ["It is red."] * 2)
+    rows, owners = judge.windows(FACTS, ["It is red."] * 2)
     assert (owners == 0).sum() > 2
     assert (owners == 1).sum() == 1
     assert max(len(row["input_ids"]) for row in rows) <= 48
