@@ -91,6 +91,10 @@ class TextConfig:
     trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(max_steps=1000))
 
 
+JudgeScope = Literal["all", "unrecognized"]
+"""What an entailment model judges: all sentences, or those in which the fast check recognizes no claim."""
+
+
 @dataclass(frozen=True)
 class WriteConfig:
     temperature: NonNegativeFloat = 0.7
@@ -104,8 +108,9 @@ class WriteConfig:
     seed: Seed63 = 0
     """The same request with the same seed gives the same text."""
     verify_claims: bool = False
-    """Faithfulness: accept only texts whose claims (attribute values, numbers, distinctive words) the
-    catalog's texts and reviews support. A text with an unsupported claim is generated again; after
+    """Faithfulness: accept only texts whose claims (attribute values, numbers, distinctive words, names,
+    materials, properties, certificates) the catalog's texts and reviews support, and with `judge` only
+    texts whose sentences they entail. A text with an unsupported claim is generated again; after
     `max_attempts` its supported sentences are kept, or the catalog's own text is the fallback."""
     max_attempts: PositiveInt = 8
     """With `verify_claims`: texts that are generated for one request, at most."""
@@ -116,6 +121,15 @@ class WriteConfig:
     """With engine openai: the endpoint, up to its version; the key is read from OPENAI_API_KEY."""
     hosted_model: str = ""
     """With engine openai: the name of the model there."""
+    judge: str = ""
+    """With `verify_claims`: an entailment model (NLI, or a fact checker of two labels) of the Hugging Face
+    hub, or a folder; each sentence of a text has to follow from what is known of the item."""
+    judge_threshold: Fraction = 0.5
+    """Least probability of entailment of a sentence."""
+    judge_scope: JudgeScope = "all"
+    """Sentences that are judged: all, or unrecognized, those in which no claim is recognized otherwise."""
+    judge_label: str = ""
+    """The judge's label, or its number from 0, that means entailment; empty where its name says so."""
 
 
 @dataclass(frozen=True)
@@ -142,3 +156,10 @@ class TextScoreConfig:
     """Seed of the choice of users, of swapped users and of the sampling."""
     write: WriteConfig = field(default_factory=WriteConfig)
     """With `verify_claims`, the fallback rate of verified texts is scored as well."""
+    judge: str = ""
+    """An entailment model of the hub, or a folder, other than `write.judge`, which measures the share of
+    generated sentences that follow from what is known of the item: a filter never grades itself."""
+    judge_threshold: Fraction = 0.5
+    """Least probability of entailment of a sentence, by `judge`."""
+    judge_label: str = ""
+    """The label of `judge`, or its number from 0, that means entailment; empty where its name says so."""

@@ -1,18 +1,19 @@
 """Faithfulness: checks each claim of a text against the catalog: supported, unsupported, contradicts.
 
-A claim is a value of one of the catalog's attributes, a number, or a distinctive word: one that some items'
-texts contain and most do not, or one on which reviews of the same item agree. Evidence for an item is its
-text, its attributes, its price and its training reviews, and the words that reviews use for items with the
-same trait: a coat may be called "oak-coloured" or "a bargain" if reviewers use these words for items that
+A claim is a value of one of the catalog's attributes, a number, an entry of the general lexicon of
+materials, properties, certificates (`generate.text.lexicon`), a name, or a distinctive word: one that some
+items' texts contain and most do not, or one on which reviews of the same item agree. Evidence for an item is
+its text, its attributes, its price and its training reviews, and the words that reviews use for items with
+the same trait: a coat may be called "oak-coloured" or "a bargain" if reviewers use these words for items that
 the shop calls timber, or that cost as little. Other words (phrasing, feelings) are no claims.
 
 A negated claim is not supported by an affirmed one, nor the reverse; negation is detected in English only
 (`generate.text.negation`). A number has the unit or currency beside it (`generate.text.quantities`).
-Limitation: a word that no item's text contains, such as the name of a certificate, is not distinctive, so an
-invented claim of that kind is not detected.
+Limitations: the lexicon is English, and ends somewhere: an invented certificate that neither it nor any
+item's text names is no claim to this check. Words are compared, not sentences: who did what to whom is left
+to an entailment model (`generate.text.judge`).
 """
 
-import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -26,10 +27,22 @@ from numpy.typing import NDArray
 from catalog.catalog import Catalog
 from catalog.progress import track
 from catalog.splits import Split
+from generate.text.evidence import (
+    Evidence,
+    affirmed_words,
+    blanked,
+    bounded,
+    forms,
+    item_price,
+    longest_matches,
+    name_words,
+    read_evidence,
+)
 from generate.text.keywords import KeywordIndex, extract_words, split_values
+from generate.text.lexicon import general_lexicon
 from generate.text.negation import is_negated, negated_spans, split_negated
-from generate.text.quantities import MONEY, quantities
-from generate.text.scripts import UNSPACED, UNSPACED_CHARACTER, unspaced_words
+from generate.text.quantities import NUMBER_WORDS, quantities
+from generate.text.scripts import unspaced_words
 
 Verdict = Literal["supported", "unsupported", "contradicts"]
 AGREEMENT = 2.0
@@ -57,7 +70,7 @@ class Claim:
     """The words of the text; with "not" before them where the text negates them."""
     verdict: Verdict
     about: str
-    """The attribute, "number", or "word"."""
+    """The attribute, "number", "word", a category of the lexicon, or "sentence" (an entailment model)."""
 
 
 class ClaimChecker:
@@ -89,18 +102,29 @@ class ClaimChecker:
         values = self.keyword_index.attribute_values(item)
         claims: dict[str, Claim] = {}
         spans = negated_spans(lowered)
-        for match in self._phrases.finditer(lowered):
+        names = {word for word in name_words(text) if self._is_rare(word)}
+        entries = list(general_lexicon().find(lowered))
+        phrases, entries = longest_matches(list(self._phrases.finditer(lowered)), entries)
+        for match in phrases:
             negated = is_negated(match.span(), spans)
             words = f"not {match[0]}" if negated else match[0]
             verdict = self._verdict(match[0], values, evidence, negated)
             claims.setdefault(words, Claim(words, *verdict))
+        for entry in entries:
+            negated = is_negated(entry.span, spans)
+            words = ("not " if negated else "") + lowered[slice(*entry.span)]
+            verdict = _lexicon_verdict(entry.meaning, evidence, negated)
+            claims.setdefault(words, Claim(words, verdict, entry.category))
         # Words of a phrase that was checked as a whole are no claims of their own.
-        rest = self._phrases.sub(lambda match: " " * len(match[0]), lowered)
-        for part, negated in zip(split_negated(rest, spans), (False, True), strict=True):
+        checked = [match.span() for match in phrases] + [entry.span for entry in entries]
+        parts = split_negated(blanked(lowered, checked), spans)
+        for part, negated in zip(parts, (False, True), strict=True):
             for word in extract_words(part):
                 words = f"not {word}" if negated else word
-                if self.is_distinctive(word) and words not in claims:
+                is_claim = self.is_distinctive(word) or word in names
+                if is_claim and words not in claims:
                     known = not evidence.words[negated].isdisjoint(forms(word))
+                    known = known or word in evidence.parts[negated]
                     claims[words] = Claim(words, "supported" if known else "unsupported", "word")
         for quantity in quantities(lowered):
             known = (quantity.value, quantity.kind) in evidence.numbers
@@ -116,8 +140,13 @@ class ClaimChecker:
         """Whether a word is distinctive: a claim that needs evidence (see the module docstring)."""
         return not self._distinctive.isdisjoint(forms(word))
 
+    def _is_rare(self, word: str) -> bool:
+        """Whether at most one item's text has the word: as a name it is a claim, as a word it is none."""
+        rare = self.keyword_index.document_frequencies[word] <= 1
+        return rare and general_lexicon().phrasing.isdisjoint(forms(word))
+
     def _verdict(
-        self, phrase: str, values: dict[str, list[str]], evidence: "_Evidence", negated: bool
+        self, phrase: str, values: dict[str, list[str]], evidence: Evidence, negated: bool
     ) -> tuple[Verdict, str]:
         """Verdict on an attribute value in a text, and the name of the attribute."""
         names = self._attributes[phrase]
@@ -154,14 +183,17 @@ class ClaimChecker:
         longest = sorted(self._attributes, key=len, reverse=True)
         if not longest:
             return re.compile(r"(?!)")
-        return re.compile("|".join(map(_bounded, longest)))
+        return re.compile("|".join(map(bounded, longest)))
 
     @cached_property
     def _distinctive(self) -> frozenset[str]:
         counts = self.keyword_index.document_frequencies
         common = self.keyword_index.max_document_share * self.catalog.num_items
         of_texts = {word for word, count in counts.items() if 1 < count <= common}
-        return frozenset(of_texts) | self._agreed_words
+        phrasing = general_lexicon().phrasing
+        of_texts = {word for word in of_texts if phrasing.isdisjoint(forms(word))}
+        # Reviews that agree on "very" agree on a price, say: what they agree on is no mere phrasing.
+        return frozenset((of_texts | self._agreed_words) - NUMBER_WORDS.keys())
 
     @cached_property
     def _agreed_words(self) -> frozenset[str]:
@@ -201,7 +233,7 @@ class ClaimChecker:
         both: Counter[tuple[str, str]] = Counter()
         reviews = self._sampled_reviews()
         for item, text in track(reviews, "Comparing reviews with items"):
-            words = {word for word in extract_words(_affirmed(text)) if self.is_distinctive(word)}
+            words = {word for word in affirmed_words(text) if self.is_distinctive(word)}
             traits = self._traits(item)
             of_trait.update(traits)
             of_word.update(words)
@@ -235,8 +267,8 @@ class ClaimChecker:
 
     def _traits(self, item: int) -> set[str]:
         """Traits of an item: its rarest distinctive words, attribute values and price band."""
-        text = _affirmed(self.keyword_index.texts(item) or "")
-        words = {word for word in extract_words(text) if self.is_distinctive(word)}
+        text = self.keyword_index.texts(item) or ""
+        words = {word for word in affirmed_words(text) if self.is_distinctive(word)}
         found = set(
             sorted(words, key=lambda word: (self.keyword_index.document_frequencies[word], word))[
                 :MAX_TRAITS
@@ -266,28 +298,16 @@ class ClaimChecker:
                 found |= dict(zip(members.tolist(), bands.tolist(), strict=True))
         return found
 
-    def _find_evidence(self, item: int) -> "_Evidence":
+    def _find_evidence(self, item: int) -> Evidence:
         values = [
             value
             for listed in self.keyword_index.attribute_values(item).values()
             for value in listed
         ]
         parts = [self.keyword_index.texts(item) or "", *values, *self.reviews(item)]
-        text = "\n".join(parts).lower()
-        spans = negated_spans(text)
-        affirmed, denied = split_negated(text, spans)
-        words = {form for word in extract_words(affirmed) for form in forms(word)}
-        no_words = frozenset(form for word in extract_words(denied) for form in forms(word))
-        for trait in self._traits(item):
-            words |= self._implied.get(trait, frozenset())
-        numbers = {(found.value, found.kind) for found in quantities(text)}
-        if self.catalog.has_column("price"):
-            price = self.catalog.column("price")[item].as_py()
-            if price is not None and math.isfinite(price):
-                numbers |= {(float(f"{price:.2f}"), MONEY), (float(round(price)), MONEY)}
-        # A text may give the price without its currency.
-        numbers |= {(value, None) for value, kind in numbers if kind == MONEY}
-        return _Evidence(text, spans, (frozenset(words), no_words), frozenset(numbers))
+        implied = (self._implied.get(trait, frozenset()) for trait in self._traits(item))
+        price = item_price(self.catalog, item)
+        return read_evidence("\n".join(parts), frozenset().union(*implied), price)
 
 
 def rows_of_items(
@@ -305,40 +325,10 @@ def rows_of_items(
     return learned[np.argsort(items, kind="stable")], bounds
 
 
-@dataclass(frozen=True)
-class _Evidence:
-    """Evidence about one item: its text, words and numbers in the catalog and in reviews."""
-
-    text: str
-    negated: Sequence[tuple[int, int]]
-    """Spans of the text that are negated."""
-    words: tuple[frozenset[str], frozenset[str]]
-    """Affirmed words, and negated ones."""
-    numbers: frozenset[tuple[float | str, str | None]]
-    """(value, kind) of each number, as in `Quantity`."""
-
-    def contains(self, phrase: str, negated: bool) -> bool:
-        found = re.finditer(_bounded(phrase), self.text)
-        return any(is_negated(match.span(), self.negated) == negated for match in found)
-
-
-def _affirmed(text: str) -> str:
-    lowered = text.lower()
-    return split_negated(lowered, negated_spans(lowered))[0]
-
-
-def _bounded(phrase: str) -> str:
-    """A pattern that finds the phrase as a word; characters of unspaced scripts need no boundary."""
-    start = "" if UNSPACED_CHARACTER.match(phrase[0]) else rf"(?<![^\W{UNSPACED}])(?<!-)"
-    end = "" if UNSPACED_CHARACTER.match(phrase[-1]) else rf"(?![^\W{UNSPACED}])(?!-)"
-    return f"{start}{re.escape(phrase)}{end}"
-
-
-def forms(word: str) -> tuple[str, ...]:
-    """The word, and its singular without the plural s: "boots" supports "boot"."""
-    if word.endswith("s") and len(word) > 3 and not word.endswith("ss"):
-        return word, word[:-1]
-    return (word,)
+def _lexicon_verdict(meaning: str, evidence: Evidence, negated: bool) -> Verdict:
+    if meaning in evidence.meanings[negated]:
+        return "supported"
+    return "contradicts" if meaning in evidence.meanings[not negated] else "unsupported"
 
 
 def unsupported_share(claims: Iterable[Sequence[Claim]]) -> float:

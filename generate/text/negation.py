@@ -1,18 +1,25 @@
 """Negation in English texts: which words a text negates, by rules.
 
-After "no", "not", "without" or "free of" a few words are negated, up to the end of the clause; before
-"-free" one word is. Negation in other languages is not detected.
+After "no", "not", "without", "free of" and the like a few words are negated, up to the end of the clause;
+before "-free" one word is. Negation in other languages is not detected.
 """
 
 import re
 from collections.abc import Iterable, Sequence
 
-MAX_SCOPE = 4
+MAX_SCOPE = 6
 """Words after a negation that it negates, at most."""
 _STOP = r"(?:but|only|just|although|though|with|has|have|is|are|was|were|which|that)\b"
 _WORD = r"[^\W_][\w'’-]*"
+_INVERTED = (
+    r"(?:in no way|by no means|under no circumstances) (?:is|are|was|were|do|does|did|has|have)"
+)
+_BEFORE = (
+    rf"(?:{_INVERTED}|not?|none|nor|neither|never|nothing|nobody|nowhere|cannot|without|hardly|scarcely"
+    r"|lack(?:s|ing)?|excluding|free (?:of|from))"
+)
 _NEGATED = re.compile(
-    rf"\b(?:(?:not?|never|without|lacks?|free (?:of|from))\b(?! (?:only|just|matter|doubt)\b)"
+    rf"\b(?:{_BEFORE}\b(?! (?:only|just|matter|doubt)\b)"
     rf"|\w+n['’]t\b)"
     rf"(?P<after>(?:(?:\s+|\s*,\s*)(?!{_STOP}){_WORD}){{1,{MAX_SCOPE}}})"
     rf"|\b(?P<before>{_WORD}?)[- ]free\b(?! (?:of|from)\b)"

@@ -1,4 +1,7 @@
-"""Quantities in a text: numbers with their unit or currency, so that 12 m equals 1,200 cm, but not 12."""
+"""Quantities in a text: numbers with their unit or currency, so that 12 m equals 1,200 cm, but not 12.
+
+"two" to "twelve" are numbers as well; "one" is rarely a number.
+"""
 
 import re
 from collections.abc import Iterator
@@ -13,7 +16,17 @@ _VOLUMES = {"ml": 1e-3, "cl": 1e-2, "dl": 0.1, "l": 1.0, "fl oz": 0.0295735}
 _TIMES = {"min": 60.0, "h": 3600.0, "day": 86_400.0, "week": 604_800.0, "month": 2_629_800.0}
 _TIMES |= {"year": 31_557_600.0}
 _OTHERS = {"%": 1.0, "°": 1.0, "v": 1.0, "w": 1.0, "kw": 1e3, "mah": 1.0, "mb": 1e-3, "gb": 1.0}
-_OTHERS |= {"tb": 1e3, "hz": 1.0, "khz": 1e3, "mhz": 1e6, "ghz": 1e9}
+_OTHERS |= {"tb": 1e3, "hz": 1.0, "khz": 1e3, "mhz": 1e6, "ghz": 1e9, "°f": 1.0, "den": 1.0}
+_OTHERS |= {
+    "gsm": 1.0,
+    "dpi": 1.0,
+    "rpm": 1.0,
+    "psi": 1.0,
+    "lm": 1.0,
+    "kcal": 1.0,
+    "carat": 1.0,
+    "db": 1.0,
+}
 _SPELLINGS = {
     "mm": "millimeter millimeters millimetre millimetres",
     "cm": "centimeter centimeters centimetre centimetres",
@@ -37,7 +50,14 @@ _SPELLINGS = {
     "°": "°c ℃",
     "v": "volt volts",
     "w": "watt watts",
+    "den": "denier",
+    "lm": "lumen lumens",
+    "kcal": "calories",
+    "carat": "carats ct",
+    "db": "decibel decibels",
 }
+_WRITTEN = "two three four five six seven eight nine ten eleven twelve"
+NUMBER_WORDS = {word: float(value) for value, word in enumerate(_WRITTEN.split(), start=2)}
 _CURRENCIES = ("$", "€", "£", "¥", "₹", "usd", "eur", "gbp", "jpy", "dollars", "euros")
 
 
@@ -56,8 +76,8 @@ def _units() -> dict[str, tuple[str, float]]:
 
 
 UNITS = _units()
-_NUMBER = r"\d++(?:[.,]\d++)*+"
 _BOUND = rf"[^\W{UNSPACED}]"
+_NUMBER = rf"(?:\d++(?:[.,]\d++)*+|(?:{'|'.join(NUMBER_WORDS)})(?!{_BOUND}))"
 _QUANTITY = re.compile(
     rf"(?<!{_BOUND})(?<![.,])(?P<money>[$€£¥₹])?\s?(?P<numbers>{_NUMBER}"
     rf"(?:\s?(?:[x×*/–-]|to|by)\s?{_NUMBER})*+)"
@@ -90,6 +110,8 @@ def quantities(text: str) -> Iterator[Quantity]:
 
 def parse_number(text: str) -> float | str:
     """Parses a number: 1,299.50, 1.299,50 and 1299.5 are equal, as are 12,5 and 12.5; a date stays text."""
+    if text in NUMBER_WORDS:
+        return NUMBER_WORDS[text]
     if re.fullmatch(r"\d{1,3}(\.\d{3})+,\d{1,2}", text):
         return float(text.replace(".", "").replace(",", "."))
     if re.fullmatch(r"\d+,\d{1,2}", text):

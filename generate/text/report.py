@@ -19,6 +19,7 @@ from generate.pseudonyms import pseudonymize, user_key
 from generate.requests import GenerationRequest
 from generate.text.clean import clean_text
 from generate.text.config import TextScoreConfig, WriteConfig
+from generate.text.judge import check_other_judge, check_other_weights, load_judge
 from generate.text.score import TextScoreInputs, score_texts
 from generate.text.similarity import load_text_encoder
 from generate.text.writer import BatchWriter, load_writer
@@ -39,6 +40,7 @@ def run_text_scores(
     for name, least in (("num_users", 2), ("num_generated", 1), ("num_sample_users", 1)):
         if getattr(config, name) < least:
             raise VitrineError(f"{name} is {getattr(config, name)}; give {least} or more.")
+    check_other_judge(config.write.judge, config.judge)
     artifact = open_artifact(folder, kind="text-generator")
     settings = artifact.manifest["config"]
     catalog, split = load_split(
@@ -48,9 +50,11 @@ def run_text_scores(
     name = config.text_encoder
     encoders = {name: load_text_encoder(name, some)} if name else {}
     truth = load_ground_truth(config.ground_truth, catalog) if config.ground_truth else None
-    inputs = TextScoreInputs(truth.text_readings() if truth else {}, encoders)
+    judge = load_judge(config.judge, config.judge_label, compute)
+    inputs = TextScoreInputs(truth.text_readings() if truth else {}, encoders, judge=judge)
     writer = load_writer(artifact, config=config.write, compute=compute)
     writer = replace(writer, catalog=catalog, split=split)
+    check_other_weights(writer.judge(config.write), judge)
     scores = score_texts(writer, split, config, inputs)
     num_users = max(2, config.num_sample_users)
     users = sample_users(writer.ranker, catalog, split, num_users, config.seed)
@@ -155,11 +159,15 @@ def _generated_lines(generated: Mapping[str, Any]) -> Iterator[str]:
         yield (
             f"  unsupported claims: {figures['unsupported_claims']:.4f} of {figures['claims']:,}"
         )
+        if (share := figures.get("entailed_sentences")) is not None:
+            yield f"  sentences entailed, by the judge: {share:.3f}"
         if verified := figures.get("verified"):
             yield (
                 f"  verified claims: {verified['mean_attempts']:.2f} attempts a text; fallback to the "
                 f"catalog's own text {verified['fallback_share']:.3f}"
             )
+            if (share := verified.get("entailed_sentences")) is not None:
+                yield f"  sentences entailed once verified, by the judge: {share:.3f}"
 
 
 def _reading_lines(readings: Mapping[str, Any]) -> Iterator[str]:

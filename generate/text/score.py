@@ -17,6 +17,7 @@ from generate.next_items import NextItemPairs
 from generate.pseudonyms import pseudonymize
 from generate.text.config import TextScoreConfig, WriteConfig
 from generate.text.feature_metrics import score_features
+from generate.text.judge import EntailmentJudge, JudgedChecker
 from generate.text.likelihood import TrueTexts, score_identification, score_likelihood
 from generate.text.similarity import (
     TextEncoder,
@@ -43,6 +44,8 @@ class TextScoreInputs:
     encoders: Mapping[str, TextEncoder] = field(default_factory=dict)
     """Text encoders by name, beside tf-idf."""
     batch_size: int = 64
+    judge: EntailmentJudge | None = None
+    """An entailment model, other than the one by which texts were filtered."""
 
 
 def score_texts(
@@ -58,8 +61,9 @@ def score_texts(
     - `generated`: for each task, of texts about each user's next item: unique share (USR), distinct-n,
       near copies of training texts; ROUGE-1, ROUGE-L (Lin 2004) and BLEU (Papineni et al. 2002) against
       the true text under each condition, also with the item hidden; FMR, FCR and DIV of features;
-      similarity to item and history by each encoder; unsupported claims; with `write.verify_claims`, how
-      often the catalog's own text is the fallback.
+      similarity to item and history by each encoder; unsupported claims; with `judge`, the share of
+      sentences that the item's facts entail; with `write.verify_claims`, how often the catalog's own text
+      is the fallback.
     - `prompt_alone`: `likelihood` (item shown) and the figures of `generated` that need no other condition,
       of the pretrained model as it came (zero-shot); only for one that reads facts in words.
     - `readings`: how often the ground truth about the user is read from their text, own and swapped.
@@ -139,6 +143,9 @@ class _GeneratedScorer:
     ) -> None:
         self.writer, self.users, self.pairs = writer, users, pairs
         self.write, self.batch_size = config.write, inputs.batch_size
+        self.judged = None
+        if inputs.judge is not None:
+            self.judged = JudgedChecker(writer.checker, inputs.judge, config.judge_threshold)
         self.encoders = {TFIDF: tfidf_encoder(writer.checker.keyword_index), **inputs.encoders}
         self.references = {
             name: reference_embeddings(encoder, users, writer.catalog)
@@ -169,18 +176,25 @@ class _GeneratedScorer:
                 for user, text in zip(self.users.users[:NUM_EXAMPLES].tolist(), own, strict=False)
             ],
         }
+        if self.judged is not None:
+            supported = self.judged.supported_share(own, self.users.items.tolist())
+            figures["entailed_sentences"] = supported
         if self.write.verify_claims:
             figures["verified"] = self._verified(task)
         return figures
 
     def _verified(self, task: str) -> Figures:
         """Fallback rate and attempts of verified writing. The share of unsupported claims is not reported:
-        the texts are selected by the checker that would measure it."""
+        the texts are selected by the checker that would measure it; another judge may measure it."""
         texts = generate_texts(self.writer, self.users, task, "own", self.write, self.batch_size)
-        return {
+        figures: Figures = {
             "fallback_share": sum(text.from_catalog for text in texts) / len(texts),
             "mean_attempts": sum(text.attempts for text in texts) / len(texts),
         }
+        if self.judged is not None:
+            listed, items = [text.text for text in texts], self.users.items.tolist()
+            figures["entailed_sentences"] = self.judged.supported_share(listed, items)
+        return figures
 
 
 def generate_texts(

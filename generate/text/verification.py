@@ -8,6 +8,7 @@ from generate.conditioning import derived_seed
 from generate.text.clean import clean_text
 from generate.text.config import WriteConfig
 from generate.text.faithfulness import Claim, ClaimChecker
+from generate.text.judge import JudgedChecker
 from generate.text.model import TextGenerator
 from generate.text.prompts import Conditions
 from generate.text.task_texts import SENTENCE, TaskTexts
@@ -29,7 +30,7 @@ class ClaimVerifier:
     """Generates texts until the catalog supports all their claims."""
 
     generator: TextGenerator
-    checker: ClaimChecker
+    checker: ClaimChecker | JudgedChecker
     catalog_texts: TaskTexts
     """The catalog's own texts for the generator's tasks: the fallback."""
 

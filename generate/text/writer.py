@@ -1,7 +1,7 @@
 """Writes texts for requests with a text-generator artifact: for commands, batch jobs and evaluation."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from generate.text.checkpoint import load_text_generator
 from generate.text.config import WriteConfig
 from generate.text.faithfulness import ClaimChecker
 from generate.text.hosted import hosted_model
+from generate.text.judge import EntailmentJudge, load_judge, with_judge
 from generate.text.model import TextGenerator
 from generate.text.prompts import Prompts
 from generate.text.task_texts import TaskTexts
@@ -56,6 +57,9 @@ class BatchWriter:
     """Split whose training reviews are evidence for `verify_claims`."""
     split: Split | None = None
     """The split by which histories of `catalog` are ordered; None: full histories, as when serving."""
+    compute: Compute | None = None
+    """Device and precision of an entailment model; None: float32 on the CPU."""
+    _judges: dict[tuple[str, str], EntailmentJudge | None] = field(default_factory=dict)
 
     @cached_property
     def checker(self) -> ClaimChecker:
@@ -63,6 +67,13 @@ class BatchWriter:
             return ClaimChecker(self.catalog, self.split)
         arranged = reorder_histories(self.catalog, self.split_config)
         return ClaimChecker(arranged, make_split(arranged, self.split_config))
+
+    def judge(self, config: WriteConfig) -> EntailmentJudge | None:
+        """The entailment model of the settings, loaded once."""
+        key = (config.judge, config.judge_label)
+        if key not in self._judges:
+            self._judges[key] = load_judge(*key, compute=self.compute)
+        return self._judges[key]
 
     @cached_property
     def prompts(self) -> Prompts:
@@ -125,7 +136,8 @@ class BatchWriter:
             return [VerifiedText(text, (), 1, from_catalog=False) for text in texts]
         if config.max_attempts < 1:
             raise VitrineError(f"max_attempts is {config.max_attempts}; give 1 or more.")
-        verifier = ClaimVerifier(self.generator, self.checker, self.catalog_texts)
+        checker = with_judge(self.checker, self.judge(config), config)
+        verifier = ClaimVerifier(self.generator, checker, self.catalog_texts)
         return verifier.write(conditions, items, task, seeds=seeds, config=config)
 
     def text_nll(
@@ -200,7 +212,7 @@ def load_writer(
         from generate.text.engine import vllm_engine
 
         generator.engine = vllm_engine(generator, artifact.path)
-    return BatchWriter(generator, read, ranker, artifact.hash, split)
+    return BatchWriter(generator, read, ranker, artifact.hash, split, compute=compute)
 
 
 def write(
