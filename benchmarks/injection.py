@@ -211,7 +211,7 @@ def read(writer: BatchWriter, attempts: Sequence[Attempt]) -> dict[str, int]:
             prefix = HistoryPrefix(user, len(writer.catalog.interactions.history(user)))
             texts += [
                 writer.prompts.style_text(prefix),
-                writer.prompts.history_text(prefix, attempt.item),
+                writer.prompts.data(prefix, attempt.item),
             ]
     return {
         "attempts": len(attempts),
