@@ -16,6 +16,7 @@ RUNTIME_ONLY_SETTINGS = {
     "": {"workers", "sample_every"},
     "catalog": {"path"},
     "data": {"workers", "num_micro_batches", "activation_checkpointing", "compile", "max_broken"},
+    "sampling": {"offload"},
     "trainer": {
         "accelerator",
         "async_checkpoint",

@@ -18,7 +18,7 @@ from finetune.statistics import mean_interval, ratio_interval
 from generate.conditioning import VectorTokens
 from generate.image.codec import PatchCodec
 from generate.image.feature_metrics import diversity, frechet_inception_distance, standardize
-from generate.image.ip_adapter import MIN_TIME, AdaptedDenoiser
+from generate.image.base_paths import MIN_TIME, base_path
 from generate.image.watermark import THRESHOLD, detect_watermark
 from generate.purchase_states import PurchaseStates
 from launch.pipeline.claims import ratio_claim
@@ -194,6 +194,4 @@ def test_a_base_whose_noise_leaves_nothing_is_not_asked_there() -> None:
     scheduler = DDIMScheduler(rescale_betas_zero_snr=True)
     kept = scheduler.alphas_cumprod.double()
     assert kept[-1] == 0
-    asked = SimpleNamespace(ratios=(1 - kept).sqrt() / (kept.sqrt() + (1 - kept).sqrt()))
-    latest = AdaptedDenoiser.latest_time.fget(asked)  # type: ignore[attr-defined]
-    assert latest == 1 - MIN_TIME
+    assert base_path(scheduler).latest_time == 1 - MIN_TIME

@@ -48,6 +48,7 @@ class DenoiserConfig:
 
 Mode = Literal["concept", "creative"]
 Solver = Literal["pc", "dpm++", "heun", "euler", "ddim"]
+Offload = Literal["none", "model", "sequential"]
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,14 @@ class SamplingConfig:
     """Further rounds of sampling, at most, for requests whose images were all rejected."""
     batch_size: PositiveInt = 64
     """Images sampled at once."""
+    vae_slicing: bool = False
+    """Of a pretrained model: its VAE decodes images one at a time, which takes less memory."""
+    vae_tiling: bool = False
+    """Of a pretrained model: its VAE works on large images in overlapping tiles, which takes less memory and
+    may change pixels where tiles meet."""
+    offload: Offload = "none"
+    """Of a pretrained model on a GPU: model keeps its network and its VAE in the machine's memory while the
+    other works, sequential each layer until it is its turn, which is slow and takes the least memory."""
     seed: Seed63 = 0
     """Seed of the noise; the same request with the same seed gives the same image."""
 
@@ -116,10 +125,13 @@ class ImageConfig:
     split: SplitConfig = field(default_factory=SplitConfig)
     """Only the training part of each history is read."""
     model: str = ""
-    """A pretrained diffusion pipeline of the Hugging Face hub, or a folder (Stable Diffusion 1.5, 2, XL;
-    PixArt): kept frozen, with an IP-Adapter for item and user. Empty: a small denoiser from scratch."""
+    """A pretrained diffusion pipeline of the Hugging Face hub, or a folder (Stable Diffusion 1.5, 2, XL, 3;
+    PixArt; Flux; Sana): kept frozen, with an IP-Adapter for item and user. Empty: a small denoiser from
+    scratch."""
     prompt: str = "a product photo"
     """Text prompt of a pretrained model, the same for every image."""
+    distilled_guidance: NonNegativeFloat = 3.5
+    """Guidance scale that a guidance-distilled pretrained model (FLUX.1-dev) is told; others take none."""
     lora: LoraConfig = field(default_factory=LoraConfig)
     """LoRA of a pretrained model's attention; rank 0: none."""
     image_size: PositiveInt = 64

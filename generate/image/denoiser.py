@@ -3,7 +3,6 @@
 The training objective is flow matching with x-prediction.
 """
 
-from collections.abc import Iterator
 from functools import wraps
 from typing import Any, Protocol, runtime_checkable
 
@@ -110,13 +109,13 @@ class LatentDenoiser(Protocol):
 
     def predict_clean(
         self, noisy: Tensor, times: Tensor, tokens: Tensor, structure: Tensor | None = None
-    ) -> Tensor: ...
+    ) -> Tensor:
+        """The prediction of the clean latents x, in the shape of `noisy` (batch, channels, rows, columns)."""
+        ...
 
     def loss_weight(self, times: Tensor) -> Tensor:
         """(batch,): weights of the squared errors of predictions at `times`."""
         ...
-
-    def parameters(self) -> Iterator[nn.Parameter]: ...
 
 
 class Denoiser(PixArtTransformer2DModel):
@@ -133,9 +132,16 @@ class Denoiser(PixArtTransformer2DModel):
     def predict_clean(
         self, noisy: Tensor, times: Tensor, tokens: Tensor, structure: Tensor | None = None
     ) -> Tensor:
-        """x̂ in the shape of `noisy` (batch, channels, rows, columns), at `times` (batch,)."""
+        """x̂ in the shape of `noisy` (batch, channels, rows, columns), at `times` (batch,).
+
+        `structure` (batch, channels, rows, columns) is the structure condition. The network predicts x
+        rather than the noise or the velocity: clean images lie on a low-dimensional manifold that a small
+        network can predict; the others fill the whole space (Li & He 2025, "Back to Basics").
+        """
+        parts = [noisy] if structure is None else [noisy, structure]
+        weight = next(self.parameters())
         return self(
-            noisy if structure is None else torch.cat([noisy, structure], dim=1),
+            torch.cat([cast_like(part, weight) for part in parts], dim=1),
             encoder_hidden_states=tokens,
             timestep=1000 * times,
             added_cond_kwargs={"pooled": tokens.mean(1)},
@@ -192,22 +198,3 @@ def sample_times(
     High noise, where category and colours are settled, is sampled more often.
     """
     return torch.sigmoid(mean + spread * torch.randn(batch, generator=generator))
-
-
-def predict_clean(
-    denoiser: LatentDenoiser,
-    noisy_latents: Tensor,
-    times: Tensor,
-    tokens: Tensor,
-    structure: Tensor | None = None,
-) -> Tensor:
-    """The denoiser's prediction of the clean latents x, in the shape of `noisy_latents`.
-
-    `structure` (batch, channels, rows, columns) is the structure condition. The network predicts x
-    rather than the noise or the velocity: clean images lie on a low-dimensional manifold that a small
-    network can predict; the others fill the whole space (Li & He 2025, "Back to Basics").
-    """
-    weight = next(denoiser.parameters())
-    noisy_latents = cast_like(noisy_latents, weight)
-    structure = None if structure is None else cast_like(structure, weight)
-    return denoiser.predict_clean(noisy_latents, times, tokens, structure)

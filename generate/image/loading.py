@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import torch
 from PIL import Image
 
 from catalog.artifacts import Artifact, open_artifact
@@ -30,7 +31,7 @@ def load_image_sampler(
     compute = compute or on_cpu()
     artifact = open_artifact(folder, kind="image-generator")
     opened, ranker = load_catalog_and_ranker(artifact, catalog, recommender, compute)
-    pipeline = load_pipeline(artifact.path).place(compute)
+    pipeline = load_pipeline(artifact.path, compute.weight_dtype).place(compute)
     if pipeline.width != ranker.width:
         raise VitrineError(
             f"the image generator takes embeddings of width {pipeline.width}, the recommender's have "
@@ -46,10 +47,11 @@ def load_defaults(folder: Path) -> SamplingConfig:
     return SamplingConfig(**settings | {"safety_labels": tuple(settings["safety_labels"])})
 
 
-def load_pipeline(folder: Path) -> PersonalImagePipeline:
-    """Loads the pipeline from the folder of an image-generator artifact."""
+def load_pipeline(folder: Path, dtype: torch.dtype = torch.float32) -> PersonalImagePipeline:
+    """Loads the pipeline from the folder of an image-generator artifact; a pretrained base's weights are
+    read as `dtype`."""
     if (folder / BASE_FILE).exists():
-        return PersonalImagePipeline(*load_adapter(folder))
+        return PersonalImagePipeline(*load_adapter(folder, dtype))
     return PersonalImagePipeline.from_pretrained(folder)
 
 

@@ -13,7 +13,6 @@ from generate.image.denoiser import (
     Conditioner,
     Denoiser,
     add_noise,
-    predict_clean,
     sample_times,
 )
 from generate.image.ip_adapter import AdaptedDenoiser
@@ -57,7 +56,7 @@ class ImageModule(pl.LightningModule):
         tokens = self.conditioner(batch.user_states, batch.item_vectors, users, items)
         structure = batch.structures * structures[:, None, None, None]
         mixed = add_noise(latents, noise, times)
-        predicted = predict_clean(self.denoiser, mixed, times, tokens, structure)
+        predicted = self.denoiser.predict_clean(mixed, times, tokens, structure)
         error = (predicted.float() - latents).square().mean((1, 2, 3))
         return (self.denoiser.loss_weight(times) * error).mean()
 

@@ -10,15 +10,18 @@ from diffusers.utils import logging
 from PIL import Image
 from torch import Tensor, nn
 
+from generate.image.base_placement import check_memory_settings, place_networks
 from generate.image.codec import Codec
 from generate.image.config import SamplingConfig
-from generate.image.denoiser import Conditioner, LatentDenoiser, predict_clean
+from generate.image.denoiser import Conditioner, LatentDenoiser
 from generate.image.guidance import Conditions, GuidanceScales, guidance_weights
+from generate.image.ip_adapter import AdaptedDenoiser
 from generate.image.resolution_buckets import ImageSize
 from generate.image.solvers import PredictClean, get_solver, time_schedule
 from generate.image.structure import CHANNELS
+from generate.image.vae import VaeCodec
 from pretrain.artifact import without_bars
-from pretrain.devices import Compute
+from pretrain.devices import Compute, on_cpu
 
 PASS_MULTIPLE = 8
 """Passes of the denoiser are padded to a multiple of this: small matrices are multiplied in another
@@ -42,6 +45,7 @@ class PersonalImagePipeline(DiffusionPipeline):
         super().__init__()
         self.register_modules(conditioner=conditioner, denoiser=denoiser, codec=codec)
         self.compute: Compute | None = None
+        self.offload: str | None = None
         self.set_progress_bar_config(disable=True)
 
     @classmethod
@@ -51,14 +55,31 @@ class PersonalImagePipeline(DiffusionPipeline):
             return super().from_pretrained(*args, **kwargs)
 
     def place(self, compute: Compute) -> Self:
-        """Moves the networks to the device, in the precision; the codec stays in float32."""
-        for network in (self.conditioner, self.denoiser):
-            assert isinstance(network, nn.Module)
-            compute.place(network)
-        assert isinstance(self.codec, nn.Module)
-        Compute(compute.device).place(self.codec)
-        self.compute = compute
+        """Moves the networks to the device, in the precision; the codec stays in float32.
+
+        A pretrained base is moved when it is first sampled, as the sampling's `offload` says.
+        """
+        assert isinstance(self.conditioner, nn.Module)
+        compute.place(self.conditioner)
+        self.compute, self.offload = compute, None
+        if not isinstance(self.denoiser, AdaptedDenoiser):
+            place_networks(self.denoiser, self.codec, compute, "none")
+            self.offload = "none"
         return self
+
+    def _arrange(self, config: SamplingConfig) -> None:
+        """Applies the settings that save memory; VitrineError where they have nothing to apply to."""
+        check_memory_settings(self.denoiser, self.compute or on_cpu(), config)
+        if isinstance(self.codec, VaeCodec):
+            self.codec.save_memory(config.vae_slicing, config.vae_tiling)
+        if self.compute is not None and self.offload != config.offload:
+            place_networks(self.denoiser, self.codec, self.compute, config.offload)
+            self.offload = config.offload
+
+    @property
+    def device(self) -> torch.device:
+        """Where images are computed, also while weights are offloaded."""
+        return self.compute.device if self.compute is not None else super().device
 
     @property
     def width(self) -> int:
@@ -84,8 +105,10 @@ class PersonalImagePipeline(DiffusionPipeline):
         `config.guidance_min_noise`: colours and shape are settled by then, and more guidance would only
         roughen them (Kynkäänniemi et al. 2024, "Applying guidance in a limited interval"). `size` is one
         of the codec's resolution buckets, the first by default. `progress` is called with the number of
-        images of each batch. Raises VitrineError for steps below 1 and unknown solvers.
+        images of each batch. Raises VitrineError for steps below 1, unknown solvers, and settings that
+        save memory where there is none to save.
         """
+        self._arrange(config)
         # A pretrained base was trained up to a time that is not quite noise alone.
         latest = self.denoiser.latest_time
         times = time_schedule(config.steps, config.shift, latest)
@@ -131,8 +154,7 @@ class PersonalImagePipeline(DiffusionPipeline):
         def predict(latents: Tensor, time: float) -> Tensor:
             passes = guided if time >= config.guidance_min_noise else plain
             with self._autocast():
-                predictions = predict_clean(
-                    self.denoiser,
+                predictions = self.denoiser.predict_clean(
                     latents[passes.rows],
                     torch.full((len(passes.rows),), time, device=self.device),
                     passes.tokens,

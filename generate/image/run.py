@@ -20,12 +20,12 @@ from generate.image.codec import Codec, fit_codec
 from generate.image.config import ImageConfig
 from generate.image.data import ImageData
 from generate.image.denoiser import Conditioner, Denoiser, build_denoiser
-from generate.image.ip_adapter import AdaptedDenoiser, adapt, save_adapter
+from generate.image.ip_adapter import AdaptedDenoiser, adapt_to_text, save_adapter
 from generate.image.loading import SAMPLING_DEFAULTS
 from generate.image.module import ImageModule
 from generate.image.near_copies import save_training_image_index
 from generate.image.pipeline import PersonalImagePipeline
-from generate.image.pretrained_base import load_base, side_multiple
+from generate.image.pretrained_base import check_sides, describe_base, load_base
 from generate.image.resolution_buckets import check_image_size, choose_resolution_buckets
 from generate.image.sample_grid import GRID_SIDE, SampleGrid
 from generate.image.vae import VaeCodec
@@ -34,7 +34,7 @@ from generate.purchase_states import sample_purchase_states
 from pretrain.artifact import count_parameters
 from pretrain.checkpoint_files import remove_checkpoints
 from pretrain.curves import CurveRecorder
-from pretrain.devices import compute_of, training_compute
+from pretrain.devices import Compute, compute_of, training_compute
 from pretrain.request import result_request
 from pretrain.run import TrainerFactory
 from pretrain.work import work_folder
@@ -125,6 +125,7 @@ def save_generator(folder: Path, networks: Networks, config: ImageConfig) -> Non
             "prompt": config.prompt,
             "resolution_buckets": codec.buckets,
             "lora": asdict(config.lora),
+            "guidance": config.distilled_guidance,
         }
         save_adapter(folder, conditioner, denoiser, base)
     else:
@@ -144,13 +145,24 @@ def build_networks(config: ImageConfig, catalog: Catalog, width: int) -> Network
     if not config.model:
         codec = fit_codec(catalog, config)
         return Networks(build_conditioner(config, width), build_denoiser(config), codec)
-    base = load_base(config.model)
-    multiple, size = side_multiple(base), config.denoiser
+    base = describe_base(config.model)
+    multiple, size = base.side_multiple, config.denoiser
     check_image_size(config, multiple, "the sides of the model's images,")
     buckets = choose_resolution_buckets(catalog, config, multiple)
+    check_sides(base, max(max(bucket) for bucket in buckets))
     conditioner = build_conditioner(config, width)
-    denoiser = adapt(base, config.prompt, buckets[0], size.width, config.lora)
-    return Networks(conditioner, denoiser, VaeCodec(base.vae, buckets))
+    pipeline = load_base(config.model, weight_dtype(config.trainer.precision))
+    denoiser = adapt_to_text(
+        pipeline, config.prompt, size.width, config.lora, config.distilled_guidance
+    )
+    codec = VaeCodec(pipeline.vae, buckets)
+    codec.save_memory(config.sampling.vae_slicing, config.sampling.vae_tiling)
+    return Networks(conditioner, denoiser, codec)
+
+
+def weight_dtype(precision: str) -> torch.dtype:
+    """In which a frozen base's weights are read: half precision where all weights are trained in it."""
+    return Compute(torch.device("cpu"), precision).weight_dtype  # pyright: ignore[reportArgumentType]
 
 
 def build_conditioner(config: ImageConfig, width: int) -> Conditioner:

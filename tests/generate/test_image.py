@@ -14,7 +14,7 @@ from torch import Tensor
 from generate.evaluation.readings import Reading
 from generate.image.config import DenoiserConfig, ImageConfig, SamplingConfig
 from generate.image.data import ImageData
-from generate.image.denoiser import Conditioner, predict_clean
+from generate.image.denoiser import Conditioner
 from generate.image.module import ImageModule
 from generate.image.near_copies import TrainingImageIndex
 from generate.image.pipeline import PersonalImagePipeline
@@ -156,8 +156,8 @@ def test_one_guided_step_lands_on_the_guided_prediction(untrained: PersonalImage
                 tokens = untrained.conditioner(
                     states, vectors, torch.tensor([user]), torch.tensor([item])
                 )
-                predicted[user, item] = predict_clean(
-                    untrained.denoiser, noise, torch.ones(1), tokens, nothing
+                predicted[user, item] = untrained.denoiser.predict_clean(
+                    noise, torch.ones(1), tokens, nothing
                 )
         by_hand = (
             predicted[False, False]
@@ -190,10 +190,10 @@ def test_conditions_steer_the_norms_too() -> None:
     tokens = torch.randn(2, 4, 32)
     same = (torch.randn(1, 8, 2, 2).expand(2, -1, -1, -1), torch.full((2,), 0.5))
     outline = torch.zeros(2, CHANNELS, 2, 2)
-    one, other = predict_clean(denoiser, *same, tokens, outline)
+    one, other = denoiser.predict_clean(*same, tokens, outline)
     assert not torch.allclose(one, other, atol=1e-3)
     torch.nn.init.zeros_(denoiser.adaln_single.condition.weight)
-    one, other = predict_clean(denoiser, *same, tokens, outline)
+    one, other = denoiser.predict_clean(*same, tokens, outline)
     assert torch.allclose(one, other, atol=1e-6)
 
 

@@ -1,133 +1,129 @@
-"""Adapters on a frozen pretrained pipeline: tiny ones, made from configs, loaded by path."""
+"""Adapters on a frozen pretrained pipeline: tiny ones of every family, made from configs, loaded by path."""
 
 import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from diffusers.models.transformers.pixart_transformer_2d import PixArtTransformer2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from diffusers.pipelines.pixart_alpha.pipeline_pixart_alpha import PixArtAlphaPipeline
-from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
-from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from peft.tuners.lora import LoraLayer
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import (
-    CLIPTextConfig,
-    CLIPTextModel,
-    PreTrainedTokenizerFast,
-    T5Config,
-    T5EncoderModel,
-)
+from torch import Tensor, nn
 
+from benchmarks.tiny_pipelines import PIPELINES, save_pipeline
 from catalog.artifacts import open_artifact
 from catalog.errors import VitrineError
 from finetune.config import LoraConfig
+from generate.image.base_families import BaseInputs, find_family
+from generate.image.base_placement import check_memory_settings, place_networks
 from generate.image.config import DenoiserConfig, ImageConfig, SamplingConfig
-from generate.image.ip_adapter import AdaptedDenoiser, adapt, load_adapter
+from generate.image.ip_adapter import AdaptedDenoiser, adapt_to_text, load_adapter
 from generate.image.loading import load_image_sampler
-from generate.image.pretrained_base import load_base, side_multiple
+from generate.image.pretrained_base import (
+    check_sides,
+    denoising_network,
+    describe_base,
+    load_base,
+    prompt_embeddings,
+)
 from generate.image.run import run_image_generator
-from generate.image.solvers import SOLVERS, time_schedule
+from generate.image.vae import VaeCodec
 from launch.trainer import build_trainer
 from pretrain.config import OptimizerConfig, TrainerConfig
+from pretrain.devices import Compute, on_cpu
 from tests.stages import small_recommender
 
 FRAME = (32, 32)
 WIDTH = 16
+PROMPT = "a product photo"
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
-    words = {"<pad>": 0, "<eos>": 1, "a": 2, "product": 3, "photo": 4}
-    inner = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
-    inner.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
-    return PreTrainedTokenizerFast(
-        tokenizer_object=inner, pad_token="<pad>", eos_token="<eos>", model_max_length=8
-    )
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("bases")
 
 
-def autoencoder() -> AutoencoderKL:
-    return AutoencoderKL(
-        block_out_channels=(8, 8), latent_channels=4, norm_num_groups=4, sample_size=32,
-        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
-    )  # fmt: skip
+@pytest.fixture(scope="module", params=PIPELINES)
+def base(request: pytest.FixtureRequest, folder: Path) -> Path:
+    return saved(folder, request.param)
 
 
-@pytest.fixture(scope="module", params=["unet", "pixart"])
-def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp(request.param)
-    scheduler = DDIMScheduler(
-        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False
-    )
-    if request.param == "unet":
-        text = CLIPTextConfig(
-            hidden_size=16, intermediate_size=16, num_attention_heads=2, num_hidden_layers=1,
-            vocab_size=5, max_position_embeddings=8, eos_token_id=1, bos_token_id=1, pad_token_id=0,
-        )  # fmt: skip
-        unet = UNet2DConditionModel(
-            sample_size=16, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4,
-            cross_attention_dim=16, attention_head_dim=8,
-            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        )  # fmt: skip
-        pipeline = StableDiffusionPipeline(
-            vae=autoencoder(), text_encoder=CLIPTextModel(text), tokenizer=tokenizer(), unet=unet,
-            scheduler=scheduler, safety_checker=None, feature_extractor=None,
-            requires_safety_checker=False,
-        )  # type: ignore[arg-type]  # fmt: skip
-    else:
-        text = T5Config(
-            vocab_size=5, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, pad_token_id=0
-        )
-        transformer = PixArtTransformer2DModel(
-            num_attention_heads=2, attention_head_dim=8, in_channels=4, out_channels=8, num_layers=1,
-            cross_attention_dim=16, caption_channels=16, sample_size=16, patch_size=2,
-        )  # fmt: skip
-        pipeline = PixArtAlphaPipeline(
-            tokenizer=tokenizer(), text_encoder=T5EncoderModel(text), vae=autoencoder(),
-            transformer=transformer, scheduler=scheduler,
-        )  # type: ignore[arg-type]  # fmt: skip
-    pipeline.save_pretrained(folder)
-    return folder
+def saved(folder: Path, name: str) -> Path:
+    """The tiny pipeline of this name, built at the first request."""
+    return folder / name if (folder / name).exists() else save_pipeline(name, folder / name)
 
 
 def new(base: Path, rank: int = 2) -> AdaptedDenoiser:
     torch.manual_seed(1)
     lora = LoraConfig(rank=rank, alpha=2 * rank)
-    return adapt(load_base(str(base)), "a product photo", FRAME, WIDTH, lora).eval()
+    return adapt_to_text(load_base(str(base)), PROMPT, WIDTH, lora).eval()
+
+
+def inputs_of(denoiser: AdaptedDenoiser, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Noisy latents, times and tokens."""
+    generator = torch.Generator().manual_seed(seed)
+    noisy = torch.randn(3, denoiser.channels, 16, 16, generator=generator)
+    return noisy, torch.tensor([0.1, 0.5, 0.9]), torch.randn(3, 5, WIDTH, generator=generator)
+
+
+def shake(denoiser: AdaptedDenoiser) -> None:
+    """Random weights for everything that is trained."""
+    for name, weight in denoiser.named_parameters():
+        if name in denoiser.trained_names:
+            torch.nn.init.normal_(weight, std=0.3)
 
 
 @torch.no_grad()
 def test_untrained_adapters_leave_the_prediction_of_the_base(base: Path) -> None:
     denoiser, pipeline = new(base), load_base(str(base))
-    kept = pipeline.scheduler.alphas_cumprod
-    clean, noise = torch.randn(3, 4, 16, 16), torch.randn(3, 4, 16, 16)
-    steps = torch.tensor([40, 500, 900])
-    a, s = kept[steps].sqrt(), (1 - kept[steps]).sqrt()
-    mixed = a[:, None, None, None] * clean + s[:, None, None, None] * noise
-    inputs = {name: getattr(denoiser, f"prompt_{name}").expand(3, *[-1] * (
-        getattr(denoiser, f"prompt_{name}").ndim - 1)) for name in denoiser.prompt_names}  # fmt: skip
-    if hasattr(pipeline, "transformer"):
-        inputs["added_cond_kwargs"] = {"resolution": None, "aspect_ratio": None}
-    network = getattr(pipeline, "unet", None) or pipeline.transformer
-    predicted = network(mixed, timestep=steps, return_dict=False, **inputs)[0][:, :4]
-    expected = (mixed - s[:, None, None, None] * predicted) / a[:, None, None, None]
-    times = s / (a + s)
-    flow = (1 - times)[:, None, None, None] * clean + times[:, None, None, None] * noise
-    tokens = torch.randn(3, 5, WIDTH)
-    found = denoiser.predict_clean(flow, times, tokens, torch.zeros(3, 32, 16, 16))
-    torch.testing.assert_close(found, expected, rtol=2e-3, atol=2e-3)
-    # A perfect prediction of the noise is a perfect prediction of the image.
-    denoiser._run_base = lambda *_: noise  # type: ignore[method-assign]
-    torch.testing.assert_close(
-        denoiser.predict_clean(flow, times, tokens), clean, rtol=1e-3, atol=1e-3
-    )
-    weights = denoiser.loss_weight(times)
-    torch.testing.assert_close(weights, (a / s) ** 2, rtol=1e-3, atol=1e-6)
+    noisy, times, tokens = inputs_of(denoiser)
+    found = denoiser.predict_clean(noisy, times, tokens, torch.rand(3, 32, 16, 16))
+    latents, timesteps = denoiser.path.inputs(noisy, times.double())
+    prompt = prompt_embeddings(pipeline, PROMPT)
+    expanded = {name: value.expand(3, *value.shape[1:]) for name, value in prompt.items()}
+    pixels = 16 * denoiser.pixels_per_position
+    call = BaseInputs(latents, timesteps, expanded, None, (pixels, pixels), denoiser.guidance)
+    with plain_attention(denoiser.family):
+        network = denoising_network(pipeline)
+        predicted = denoiser.family.predict(network, call)
+    assert torch.equal(found, denoiser.path.clean(predicted, latents, times.double()))
+
+
+@contextmanager
+def plain_attention(family: Any) -> Iterator[None]:
+    """UNets without IP-Adapter processors take text states alone, not a pair."""
+    if family.component != "unet":
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        whole = UNet2DConditionModel.forward
+
+        def alone(self: Any, *args: Any, encoder_hidden_states: Any, **named: Any) -> Any:
+            return whole(self, *args, encoder_hidden_states=encoder_hidden_states[0], **named)
+
+        patch.setattr(UNet2DConditionModel, "forward", alone)
+        yield
+
+
+def test_trained_adapters_at_scale_0_are_the_base_to_the_bit(base: Path) -> None:
+    denoiser = new(base)
+    noisy, times, tokens = inputs_of(denoiser)
+    outline = torch.rand(3, 32, 16, 16)
+    with torch.no_grad():
+        before = denoiser.predict_clean(noisy, times, tokens, outline)
+        shake(denoiser)
+        trained = denoiser.predict_clean(noisy, times, tokens, outline)
+        with denoiser.without_adapters():
+            alone = denoiser.predict_clean(noisy, times, tokens, outline)
+        again = denoiser.predict_clean(noisy, times, tokens, outline)
+    assert torch.equal(alone, before)
+    assert not torch.allclose(trained, before, atol=1e-3)
+    assert torch.equal(again, trained)
 
 
 def test_only_the_adapters_are_trained_and_attend_to_the_tokens(base: Path) -> None:
@@ -135,67 +131,145 @@ def test_only_the_adapters_are_trained_and_attend_to_the_tokens(base: Path) -> N
     trained = {name for name, weight in denoiser.named_parameters() if weight.requires_grad}
     assert trained == set(denoiser.adapter_state())
     assert any("lora_" in name for name in trained)
-    assert any(name.startswith("adapters.") for name in trained)
-    noisy, times = torch.randn(2, 4, 16, 16), torch.tensor([0.3, 0.7])
-    one, other = torch.randn(2, 3, WIDTH), torch.randn(2, 3, WIDTH)
+    assert any("_ip" in name or "ip_adapter" in name for name in trained)
+    noisy, times, one = inputs_of(denoiser)
+    other = one.flip(0)
     with torch.no_grad():
         assert torch.equal(
             denoiser.predict_clean(noisy, times, one), denoiser.predict_clean(noisy, times, other)
         )
-        for adapter in denoiser.adapters:
-            torch.nn.init.normal_(adapter.to_out.weight, std=0.5)
+        shake(denoiser)
         heard = denoiser.predict_clean(noisy, times, one)
         assert not torch.allclose(heard, denoiser.predict_clean(noisy, times, other), atol=1e-3)
         swapped = denoiser.predict_clean(noisy.flip(0), times.flip(0), one.flip(0)).flip(0)
-        torch.testing.assert_close(swapped, heard, rtol=1e-4, atol=1e-4)
-    denoiser.predict_clean(noisy, times, one).square().mean().backward()
-    assert all(weight.grad is not None for name, weight in denoiser.named_parameters() if name in trained
-               and "structure_in" not in name)  # fmt: skip
+        torch.testing.assert_close(swapped, heard, rtol=1e-3, atol=1e-3)
+    outline = torch.rand(3, 32, 16, 16)
+    denoiser.predict_clean(noisy, times, one, outline).square().mean().backward()
+    silent = {name for name, weight in denoiser.named_parameters() if weight.grad is None}
+    assert not silent & trained
+
+
+def test_every_condition_of_a_base_is_read(base: Path) -> None:
+    """Time, prompt, size and guidance change what the base predicts, where it takes them."""
+    denoiser = new(base)
+    noisy, times, tokens = inputs_of(denoiser)
+
+    def predicted() -> Tensor:
+        with torch.no_grad():
+            latents, timesteps = denoiser.path.inputs(noisy, times.double())
+            return denoiser._run_base(latents, timesteps, tokens)
+
+    first = predicted()
+    for name, value in denoiser.prompt_state().items():
+        if not value.is_floating_point():
+            continue
+        setattr(denoiser, f"prompt_{name}", value + torch.randn(value.shape))
+        assert not torch.equal(predicted(), first), name
+        setattr(denoiser, f"prompt_{name}", value)
+    assert torch.equal(predicted(), first)
+    denoiser.guidance += 5
+    assert torch.equal(predicted(), first) is (base.name != "flux")
+    denoiser.guidance -= 5
+    denoiser.pixels_per_position *= 16
+    assert torch.equal(predicted(), first) is (base.name not in ("sdxl", "pixart_alpha"))
+
+
+def test_half_precision_predicts_about_the_same(base: Path) -> None:
+    denoiser = new(base)
+    shake(denoiser)
+    noisy, times, tokens = inputs_of(denoiser)
+    with torch.no_grad():
+        full = denoiser.predict_clean(noisy, times, tokens)
+        Compute(torch.device("cpu"), "bf16-true").place(denoiser)
+        half = denoiser.predict_clean(noisy, times, tokens.bfloat16())
+    assert half.dtype == torch.float32
+    assert (half - full).abs().mean() <= 0.1 * full.abs().mean()
+    loaded = load_base(str(base), torch.bfloat16, with_text=False)
+    assert denoising_network(loaded).dtype == torch.bfloat16
+    assert loaded.vae.dtype == torch.float32
 
 
 def test_lora_has_the_configured_dropout(base: Path) -> None:
     lora = LoraConfig(rank=2, alpha=4, dropout=0.25)
-    denoiser = adapt(load_base(str(base)), "a product photo", FRAME, WIDTH, lora)
+    denoiser = adapt_to_text(load_base(str(base)), PROMPT, WIDTH, lora)
     layers = [part for part in denoiser.modules() if isinstance(part, LoraLayer)]
     assert layers
     assert all(layer.lora_dropout["default"].p == 0.25 for layer in layers)
 
 
-def test_our_solver_is_ddim_of_the_base(base: Path) -> None:
-    """On a base's own steps, Euler's way through the flow lands where diffusers' DDIM does."""
-    denoiser, pipeline = new(base), load_base(str(base))
-    scheduler = pipeline.scheduler
-    scheduler.set_timesteps(5)
-    tokens = torch.zeros(2, 3, WIDTH)
-    latents = noise = torch.randn(2, 4, 16, 16)
-    kept = scheduler.alphas_cumprod
+def test_latents_are_scaled_as_the_pipelines_own(base: Path) -> None:
+    pipeline = load_base(str(base), with_text=False)
+    codec, settings = VaeCodec(pipeline.vae, [FRAME]), pipeline.vae.config
+    images = torch.randint(0, 256, (2, *FRAME, 3), dtype=torch.uint8)
+    encoded = pipeline.vae.encode(images.permute(0, 3, 1, 2) / 127.5 - 1, return_dict=False)[0]
+    raw = (encoded if isinstance(encoded, Tensor) else encoded.mean).detach()
+    shift = settings.get("shift_factor") or 0.0
+    latents = codec.encode(images)
+    torch.testing.assert_close(latents, (raw - shift) * settings["scaling_factor"])
+    assert latents.shape == (2, codec.config["channels"], *codec.latent_grid(FRAME))
+    whole = codec.decode(latents)
+    codec.save_memory(slicing=True, tiling=False)
+    assert pipeline.vae.use_slicing
+    assert (codec.decode(latents).int() - whole.int()).abs().max() <= 1
+    codec.save_memory(slicing=False, tiling=True)
+    assert pipeline.vae.use_tiling
 
-    def at(step: int) -> float:
-        a, s = kept[step].sqrt(), (1 - kept[step]).sqrt()
-        return float(s / (a + s))
 
+@pytest.mark.parametrize("offload", ["model", "sequential"])
+def test_an_offloaded_base_predicts_the_same(base: Path, offload: Any) -> None:
+    """With the CPU in place of a GPU: accelerate moves the weights in and out all the same."""
+    denoiser = new(base)
+    shake(denoiser)
+    codec = VaeCodec(load_base(str(base), with_text=False).vae, [FRAME])
+    noisy, times, tokens = inputs_of(denoiser)
     with torch.no_grad():
-        for step in scheduler.timesteps:
-            steps = torch.full((2,), float(step))
-            predicted = denoiser._run_base(latents, steps, tokens)
-            latents = scheduler.step(predicted, step, latents, return_dict=False)[0]
-        times = [at(int(step)) for step in scheduler.timesteps]
-        times.append(0.0)
-        start = ((1 - times[0]) ** 2 + times[0] ** 2) ** 0.5
-        ours = SOLVERS["ddim"](
-            lambda x, t: denoiser.predict_clean(x, torch.full((2,), t), tokens),
-            start * noise,
-            times,
-        )
-    torch.testing.assert_close(ours, latents, rtol=5e-3, atol=5e-3)
-    assert denoiser.latest_time == pytest.approx(time_schedule(1, start=at(999))[0])
+        before = denoiser.predict_clean(noisy, times, tokens, torch.ones(3, 32, 16, 16))
+        image = codec.decode(before)
+        for how in (offload, "none"):
+            place_networks(denoiser, codec, on_cpu(), how)
+            on_meta = {weight.device.type for weight in denoiser.base.parameters()} == {"meta"}
+            assert on_meta is (how == "sequential")
+            after = denoiser.predict_clean(noisy, times, tokens, torch.ones(3, 32, 16, 16))
+            assert torch.equal(before, after)
+            assert torch.equal(image, codec.decode(after))
 
 
+@pytest.mark.parametrize("name", ["sd15", "flux"])
 def test_the_stage_saves_only_the_adapter_of_a_base(
-    base: Path, demo_world: Path, tmp_path: Path
+    name: str, folder: Path, demo_world: Path, tmp_path: Path
 ) -> None:
+    base = saved(folder, name)
+    config = stage_config(base, demo_world, tmp_path)
+    made = run_image_generator(config, tmp_path / "image", build_trainer)
+    size = sum(file.stat().st_size for file in made.rglob("*.safetensors"))
+    whole = sum(file.stat().st_size for file in base.rglob("*.safetensors"))
+    assert size < whole
+    _, denoiser, codec = load_adapter(made)
+    assert codec.buckets == [FRAME]
+    started = new(base)
+    assert any(
+        not torch.equal(weight, started.adapter_state()[key])
+        for key, weight in denoiser.adapter_state().items()
+    )
+    sampler = load_image_sampler(made)
+    user, item = str(sampler.catalog.user_ids[0]), sampler.catalog.items["item_id"][1]
+    few = SamplingConfig(steps=2, reject_near_copies=False)
+    one, other, _ = sampler.sample([(user, item), (user, item), (None, item)], few)
+    assert one.size == (32, 32)
+    assert not np.array_equal(np.asarray(one), np.asarray(other)), "another seed"
+    (again,) = sampler.sample([(user, item)], few)
+    assert np.array_equal(np.asarray(one), np.asarray(again)), "whatever else is in its batch"
+    assert json.loads((made / "base.json").read_text())["model"] == str(base)
+    assert open_artifact(made).manifest["metrics"]["parameters"] > 0
+    with pytest.raises(VitrineError, match="offload is model, and the images are computed on the"):
+        sampler.sample([(user, item)], replace(few, offload="model"))
+    with pytest.raises(VitrineError, match="image_size 34 is not a multiple of"):
+        run_image_generator(replace(config, image_size=34), tmp_path / "wrong", build_trainer)
+
+
+def stage_config(base: Path, demo_world: Path, tmp_path: Path) -> ImageConfig:
     finetuning = small_recommender(demo_world, tmp_path)
-    config = ImageConfig(
+    return ImageConfig(
         recommender=str(tmp_path / "recommender"),
         catalog=finetuning.catalog,
         split=finetuning.split,
@@ -207,32 +281,68 @@ def test_the_stage_saves_only_the_adapter_of_a_base(
         optimizer=OptimizerConfig(learning_rate=1e-2, ema_decay=0.9),
         trainer=TrainerConfig(max_steps=3, progress=False),
     )
-    made = run_image_generator(config, tmp_path / "image", build_trainer)
-    size = sum(file.stat().st_size for file in made.rglob("*.safetensors"))
-    whole = sum(file.stat().st_size for file in base.rglob("*.safetensors"))
-    assert size < whole
-    _, denoiser, codec = load_adapter(made)
-    assert codec.buckets == [FRAME]
-    assert any(adapter.to_out.weight.abs().max() > 0 for adapter in denoiser.adapters)
-    sampler = load_image_sampler(made)
-    user, item = str(sampler.catalog.user_ids[0]), sampler.catalog.items["item_id"][1]
-    few = SamplingConfig(steps=2, reject_near_copies=False)
-    one, other, none = sampler.sample([(user, item), (user, item), (None, item)], few)
-    assert one.size == (32, 32)
-    assert not np.array_equal(np.asarray(one), np.asarray(other)), "another seed"
-    (again,) = sampler.sample([(user, item)], few)
-    assert np.array_equal(np.asarray(one), np.asarray(again))
-    del none
-    assert json.loads((made / "base.json").read_text())["model"] == str(base)
-    assert open_artifact(made).manifest["metrics"]["parameters"] > 0
-    with pytest.raises(VitrineError, match="image_size 34 is not a multiple of"):
-        run_image_generator(replace(config, image_size=34), tmp_path / "wrong", build_trainer)
 
 
-def test_a_missing_base_is_an_error_of_one_line(tmp_path: Path) -> None:
+def test_the_text_encoders_are_needed_in_training_alone(base: Path) -> None:
+    pipeline = load_base(str(base), with_text=False)
+    assert pipeline.text_encoder is None
+    assert pipeline.tokenizer is None
+    sizes = find_family(type(pipeline).__name__).prompt_shapes(denoising_network(pipeline).config)
+    assert set(sizes) == set(prompt_embeddings(load_base(str(base)), PROMPT))
+
+
+def test_a_base_that_cannot_be_adapted_is_an_error_of_one_line(
+    folder: Path, tmp_path: Path
+) -> None:
     with pytest.raises(VitrineError, match="cannot be loaded"):
         load_base(str(tmp_path))
+    for changes, match in (
+        (
+            {"_class_name": "HunyuanDiTPipeline"},
+            r"HunyuanDiTPipeline is not known; give one of.*Flux",
+        ),
+        ({"_class_name": ["mine", "My"]}, "comes with code of its own"),
+        ({"vae": [None, None]}, "has no vae"),
+        ({"vae": None}, "has no vae"),
+    ):
+        broken = copied(
+            saved(folder, "sd15"), tmp_path / f"changed-{len(list(tmp_path.iterdir()))}"
+        )
+        change_json(broken / "model_index.json", changes)
+        with pytest.raises(VitrineError, match=match) as error:
+            describe_base(str(broken))
+        assert "\n" not in str(error.value)
+    broken = copied(saved(folder, "sd15"), tmp_path / "scheduler")
+    change_json(broken / "scheduler/scheduler_config.json", {"prediction_type": "score"})
+    with pytest.raises(VitrineError, match="the model predicts score"):
+        load_base(str(broken))
+    broken = copied(saved(folder, "sd15"), tmp_path / "inpainting")
+    change_json(broken / "unet/config.json", {"in_channels": 9})
+    with pytest.raises(VitrineError, match="takes latents of 9 channels, and its VAE gives 4"):
+        load_base(str(broken))
 
 
-def test_the_side_multiple_follows_from_vae_and_network(base: Path) -> None:
-    assert side_multiple(load_base(str(base))) == 4
+def copied(source: Path, folder: Path) -> Path:
+    return Path(shutil.copytree(source, folder))
+
+
+def change_json(file: Path, changes: dict[str, Any]) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def test_sides_follow_from_vae_and_network(base: Path) -> None:
+    found = describe_base(str(base))
+    assert found.side_multiple == 4
+    check_sides(found, 64)
+    if base.name == "sd3":
+        with pytest.raises(VitrineError, match="image_size 68 is more than the 64 pixels"):
+            check_sides(found, 68)
+    else:
+        check_sides(found, 4096)
+
+
+def test_settings_that_save_no_memory_are_refused() -> None:
+    check_memory_settings(nn.Identity(), on_cpu(), SamplingConfig())
+    for setting in ({"vae_tiling": True}, {"offload": "sequential"}):
+        with pytest.raises(VitrineError, match="this generator has no pretrained model"):
+            check_memory_settings(nn.Identity(), on_cpu(), SamplingConfig(**setting))
