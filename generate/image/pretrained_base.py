@@ -3,6 +3,7 @@
 The configs are read, and refused, before any weights are; `vitrine launch plan` reads no more than them.
 """
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -76,7 +77,7 @@ def describe_base(model: str) -> BaseDescription:
                     "give the whole pipeline."
                 )
         configs = {
-            part: dict(_component(components, part).load_config(model, subfolder=part))
+            part: _full_config(_component(components, part), model, part)
             for part in (family.component, "vae", "scheduler")
         }
     network, vae = configs[family.component], configs["vae"]
@@ -155,6 +156,15 @@ def check_sides(description: BaseDescription, sides: int) -> None:
             f"image_size {sides} is more than the {most} pixels of a side that model "
             f"{description.model!r} has positions for; use {most} or fewer."
         )
+
+
+def _full_config(component: Any, model: str, part: str) -> dict[str, Any]:
+    """The config of a component, with the class's defaults for what it leaves out."""
+    signature = inspect.signature(component.__init__).parameters
+    defaults = {
+        name: each.default for name, each in signature.items() if each.default is not each.empty
+    }
+    return defaults | component.load_config(model, subfolder=part)
 
 
 def _component(components: Mapping[str, Any], part: str) -> Any:

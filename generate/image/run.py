@@ -56,7 +56,7 @@ def run_image_generator(config: ImageConfig, output: Path, build_trainer: Traine
     Returns the artifact's folder: the pipeline in diffusers' layout, `sampling.json` with its default
     sampling settings, `curves.json`, and the manifest.
     """
-    _check_strategy(config.trainer.strategy)
+    check_strategy(config.trainer.strategy)
     catalog, split = load_split(config.catalog, config.split)
     recommender = open_artifact(Path(config.recommender), kind="recommender")
     ranker = load_ranker(recommender, catalog, compute=training_compute(config.trainer))
@@ -109,7 +109,8 @@ def run_image_generator(config: ImageConfig, output: Path, build_trainer: Traine
     return output
 
 
-def _check_strategy(strategy: str) -> None:
+def check_strategy(strategy: str) -> None:
+    """VitrineError for a strategy that shards the weights: their EMA generates the images."""
     if strategy.startswith("zero3"):
         raise VitrineError(
             f"strategy {strategy!r} shards the weights that generate the images; use zero2 or ddp."

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from catalog.errors import VitrineError
-from launch.memory_plan.config import PlanOptions, SimulateOptions, stage_settings
+from launch.memory_plan.config import SIMULATED, PlanOptions, SimulateOptions, stage_settings
 
 
 def plan(options: PlanOptions, rest: list[str]) -> None:
@@ -36,7 +36,7 @@ def plan(options: PlanOptions, rest: list[str]) -> None:
 
 
 def simulate(options: SimulateOptions, rest: list[str]) -> None:
-    config = stage_settings(options.stage, options.config, rest)
+    config = stage_settings(options.stage, options.config, rest, SIMULATED)
     from launch.memory_plan.devices import find_device, with_precision
     from launch.simulate import run
     from launch.simulate.report import report

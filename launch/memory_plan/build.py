@@ -4,16 +4,15 @@ Towers are built from their configs, and images are random tensors of the right 
 missing modalities are the real ones.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -26,6 +25,9 @@ from finetune.components import build_components
 from finetune.config import FinetuneConfig
 from finetune.data import FinetuneBatch, FinetuneData
 from finetune.module import FinetuneModule, StepSettings
+from generate.image.config import ImageConfig
+from launch.memory_plan.built_stage import BuiltStage
+from launch.memory_plan.image_stage import build_image_stage
 from pretrain.artifact import SEQUENCE_FOLDER, EncoderBundle, new_encoder
 from pretrain.config import PretrainConfig, SequenceConfig
 from pretrain.data import PretrainBatch
@@ -47,27 +49,13 @@ TEXTS_FOR_TOKENIZER = 2000
 """Texts a tokenizer is trained on here; its token counts are about those of one trained on all texts."""
 
 StageConfig = PretrainConfig | FinetuneConfig
+PlanConfig = StageConfig | ImageConfig
 
 
-@dataclass
-class BuiltStage:
-    """A stage's module, and its batches by step."""
-
-    module: pl.LightningModule
-    encoder: ItemEncoder | None
-    """The encoder whose towers are trained; None where no step reads content."""
-    batch: Callable[[int], Any]
-    """Step → the batch of the first rank, with new random content."""
-    read: Callable[[int], NDArray[np.int64]]
-    """Step → the items that go through the towers."""
-    cost: Callable[[NDArray[np.int64]], int]
-    """Items → number of their tokens and patches."""
-    keeps_best: bool
-    """Whether a copy of the best weights is kept beside those in training."""
-
-
-def build_stage(config: StageConfig, catalog: Catalog, split: Split) -> BuiltStage:
+def build_stage(config: PlanConfig, catalog: Catalog, split: Split) -> BuiltStage:
     """Builds the stage: fake tensors within `FakeTensorMeter`, otherwise real ones with random weights."""
+    if isinstance(config, ImageConfig):
+        return build_image_stage(config, catalog)
     with without_weights():
         if isinstance(config, PretrainConfig):
             return _pretraining(config, catalog, split)

@@ -1,21 +1,24 @@
 """Options of `vitrine launch plan` and `simulate`, and settings of whichever stage is named."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from catalog.config import NonNegativeInt, PositiveInt
 from catalog.errors import VitrineError, did_you_mean
 from finetune.config import FinetuneConfig
+from generate.image.config import ImageConfig
 from launch.settings import load_settings
 from pretrain.config import PretrainConfig
 
-STAGES: dict[str, type] = {"pretrain": PretrainConfig, "finetune": FinetuneConfig}
+SIMULATED: dict[str, type] = {"pretrain": PretrainConfig, "finetune": FinetuneConfig}
+STAGES: dict[str, type] = {**SIMULATED, "image": ImageConfig}
 
 
 @dataclass(frozen=True)
 class PlanOptions:
     stage: str
-    """pretrain or finetune; its own settings follow, as without `launch`."""
+    """pretrain, finetune or image; its own settings follow, as without `launch`."""
     config: str | None = None
     """The stage's settings, as for the stage itself."""
     device: str = "here"
@@ -46,10 +49,13 @@ class SimulateOptions:
     """For machines."""
 
 
-def stage_settings(stage: str, config: str | None, arguments: list[str]) -> Any:
+def stage_settings(
+    stage: str, config: str | None, arguments: list[str], stages: Mapping[str, type] = STAGES
+) -> Any:
     """The stage's settings from its file and what the command line says; VitrineError as there."""
-    if stage not in STAGES:
+    if stage not in stages:
+        how = "planned" if stages is STAGES else "simulated"
         raise VitrineError(
-            f"no stage '{stage}' can be planned; use {' or '.join(STAGES)}.{did_you_mean(stage, STAGES)}"
+            f"no stage '{stage}' can be {how}; use {' or '.join(stages)}.{did_you_mean(stage, stages)}"
         )
-    return load_settings(STAGES[stage], config or None, arguments)
+    return load_settings(stages[stage], config or None, arguments)

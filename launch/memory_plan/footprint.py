@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from catalog.catalog import Catalog
 from catalog.splits import Split
-from launch.memory_plan.build import BuiltStage, StageConfig, build_stage
+from launch.memory_plan.build import PlanConfig, build_stage
+from launch.memory_plan.built_stage import BuiltStage
 from launch.memory_plan.fake_tensors import SMALLEST, FakeTensorMeter
 from pretrain.encoder import ItemEncoder
 
@@ -65,7 +66,7 @@ class Footprint:
 
 
 def footprint(
-    config: StageConfig,
+    config: PlanConfig,
     catalog: Catalog,
     split: Split,
     *,
@@ -121,7 +122,7 @@ def footprint(
 
 
 def _one_step(
-    mode: FakeTensorMeter, built: BuiltStage, step: int, config: StageConfig
+    mode: FakeTensorMeter, built: BuiltStage, step: int, config: PlanConfig
 ) -> tuple[int, ...]:
     module = built.module
     module.zero_grad()
@@ -138,7 +139,7 @@ def _one_step(
     del loss
     fixed = mode.at_peak[WEIGHTS] + mode.at_peak[BUFFERS]
     activations = max(forward, mode.peak_activations)
-    return forward, mode.peak - fixed, activations, batch.items.numel()
+    return forward, mode.peak - fixed, activations, built.slots(batch)
 
 
 def size_of(tensor: Tensor) -> int:

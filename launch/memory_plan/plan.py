@@ -8,7 +8,9 @@ from typing import Any
 from catalog.catalog import Catalog
 from catalog.errors import VitrineError
 from catalog.splits import Split, load_split
-from launch.memory_plan.build import StageConfig
+from finetune.config import FinetuneConfig
+from generate.image.config import ImageConfig
+from launch.memory_plan.build import PlanConfig, StageConfig
 from launch.memory_plan.checks import (
     PlanProblem,
     check_data,
@@ -20,12 +22,18 @@ from launch.memory_plan.checks import (
 )
 from launch.memory_plan.devices import Device, find_device
 from launch.memory_plan.footprint import Footprint, footprint, is_half_precision
+from launch.memory_plan.image_stage import bytes_on_disk, smaller_image_configs
 from launch.memory_plan.sharding import ShardedFootprint, shard_footprint, strategies_for
 from pretrain.config import PretrainConfig
 
 MARGIN = 0.1
 """Of a device's memory that is left free: allocators lose some of it to gaps."""
 MAX_MICRO_BATCHES = 64
+STAGE_NAMES: dict[type, str] = {
+    PretrainConfig: "pretrain",
+    FinetuneConfig: "finetune",
+    ImageConfig: "image",
+}
 
 
 @dataclass
@@ -74,20 +82,21 @@ class MemoryPlan:
         }
 
 
-def make_memory_plan(config: StageConfig, device_name: str, output: Path) -> MemoryPlan:
+def make_memory_plan(config: PlanConfig, device_name: str, output: Path) -> MemoryPlan:
     device = find_device(device_name)
     trainer = config.trainer
     ranks = max(1, trainer.devices * trainer.nodes)
     plan = MemoryPlan(
-        "pretrain" if isinstance(config, PretrainConfig) else "finetune",
+        STAGE_NAMES[type(config)],
         device,
         ranks,
         max(1, trainer.devices),
         _plain(trainer.strategy, ranks),
     )
-    plan.problems += check_settings(config) + check_precision(trainer.precision, device)
+    plan.problems += check_precision(trainer.precision, device)
     catalog, split = load_split(config.catalog, config.split)
-    plan.problems += check_data(config, catalog, split)
+    if not isinstance(config, ImageConfig):
+        plan.problems += check_settings(config) + check_data(config, catalog, split)
     if any(problem.is_error for problem in plan.problems):
         return plan  # what is built from such settings would say nothing
     try:
@@ -95,7 +104,7 @@ def make_memory_plan(config: StageConfig, device_name: str, output: Path) -> Mem
     except VitrineError as mistake:
         plan.problems.append(PlanProblem(str(mistake)))
         return plan
-    plan.sharded = _shares(config, plan.footprint, plan, strategies_for(ranks))
+    plan.sharded = _shares(config, plan.footprint, plan, _strategies(config, ranks))
     if plan.share is None:
         plan.sharded += _shares(config, plan.footprint, plan, (plan.chosen,))
     chosen = plan.share
@@ -111,10 +120,17 @@ def _plain(strategy: str, ranks: int) -> str:
 
 
 def _shares(
-    config: StageConfig, single: Footprint, plan: MemoryPlan, strategies: tuple[str, ...]
+    config: PlanConfig, single: Footprint, plan: MemoryPlan, strategies: tuple[str, ...]
 ) -> list[ShardedFootprint]:
     halves = is_half_precision(config.trainer.precision)
     return [shard_footprint(single, name, plan.ranks, plan.device, halves) for name in strategies]
+
+
+def _strategies(config: PlanConfig, ranks: int) -> tuple[str, ...]:
+    known = strategies_for(ranks)
+    if isinstance(config, ImageConfig):  # the EMA of its weights is not sharded
+        return tuple(name for name in known if not name.startswith("zero3"))
+    return known
 
 
 def fits(share: ShardedFootprint, device: Device, devices_per_node: int) -> bool:
@@ -125,22 +141,25 @@ def fits(share: ShardedFootprint, device: Device, devices_per_node: int) -> bool
     )
 
 
-def _recommend(plan: MemoryPlan, config: StageConfig, catalog: Catalog, split: Split) -> None:
+def _recommend(plan: MemoryPlan, config: PlanConfig, catalog: Catalog, split: Split) -> None:
     """Sets the simplest strategy that fits, with the smallest change of settings that makes one fit."""
     for change, changed in _smaller_configs(config):
         single = plan.footprint
         if change:
             single = footprint(changed, catalog, split, on_gpu=plan.device.on_gpu, steps=2)
         assert single is not None
-        for each in _shares(changed, single, plan, strategies_for(plan.ranks)):
+        for each in _shares(changed, single, plan, _strategies(config, plan.ranks)):
             if fits(each, plan.device, plan.devices_per_node):
                 plan.recommended, plan.settings = each.strategy, change
                 plan.rows = _max_rows(plan, changed, single, each, catalog, split)
                 return
 
 
-def _smaller_configs(config: StageConfig) -> Iterator[tuple[dict[str, Any], StageConfig]]:
+def _smaller_configs(config: PlanConfig) -> Iterator[tuple[dict[str, Any], PlanConfig]]:
     """Changes in order of decreasing memory, first those that give the same gradients."""
+    if isinstance(config, ImageConfig):
+        yield from smaller_image_configs(config)
+        return
     yield {}, config
     if isinstance(config, PretrainConfig):
         count = max(2, 2 * config.data.num_micro_batches)
@@ -172,13 +191,15 @@ def _with(config: StageConfig, **data: Any) -> StageConfig:
 
 def _max_rows(
     plan: MemoryPlan,
-    config: StageConfig,
+    config: PlanConfig,
     single: Footprint,
     at_rows: ShardedFootprint,
     catalog: Catalog,
     split: Split,
-) -> int:
+) -> int | None:
     """Extrapolates linearly from the activations of all and of half the rows; rounded down to two digits."""
+    if isinstance(config, ImageConfig):
+        return None
     rows = config.data.rows
     fewer = max(1, rows // 2)
     if fewer == rows:
@@ -193,13 +214,17 @@ def _max_rows(
     return max(1, most // digits * digits)
 
 
-def _on_disk(config: StageConfig, catalog: Catalog, single: Footprint) -> dict[str, int]:
+def _on_disk(config: PlanConfig, catalog: Catalog, single: Footprint) -> dict[str, int]:
     """Bytes under the output: a checkpoint and the one being written beside it, and the artifact."""
     needs = {}
     if config.trainer.checkpoint_every:
+        # Where towers may be frozen, checkpoints leave them out.
         excludes_frozen = not isinstance(config, PretrainConfig)
         weights = single.trained_weights if excludes_frozen else single.weights
         needs["two checkpoints"] = 2 * (weights + single.optimizer + single.best + single.buffers)
+    if isinstance(config, ImageConfig):
+        needs["trained weights"] = single.trained_weights
+        return needs | bytes_on_disk(config, catalog)
     needs["weights"] = single.weights
     if isinstance(config, PretrainConfig):
         needs["vectors of its items"] = 4 * catalog.num_items * config.encoder.width

@@ -28,9 +28,12 @@ def plan_table(plan: MemoryPlan) -> str:
 
 
 def _counted(single: Footprint) -> str:
+    counted = f"{single.parameters:,} parameters, of which {single.trained:,} are trained"
+    if not single.slots:
+        return counted
     return (
-        f"{single.parameters:,} parameters, of which {single.trained:,} are trained; a step reads "
-        f"{single.slots:,} slots of histories, and {single.items:,} items through the towers"
+        f"{counted}; a step reads {single.slots:,} slots of histories, and {single.items:,} items through "
+        "the towers"
     )
 
 
