@@ -135,9 +135,10 @@ def created(output: Path) -> dict[str, float]:
     """Measures how well creative images keep the item's pixels, by the computed and by the true outline."""
     sampler = load_image_sampler(output / "image")
     truth = DemoGroundTruth.load(output / "world").silhouettes("wardrobe")
-    pictured = (row for row in range(sampler.catalog.num_items) if sampler.catalog.media_path(row))
-    rows = [row for row, _ in zip(pictured, range(CREATED), strict=False)]
     creative = replace(sampler.defaults, mode="creative")
+    pictured = (row for row in range(sampler.catalog.num_items) if sampler.catalog.media_path(row))
+    kept_masks = (row for row in pictured if not sampler.refused_masks([row], creative))
+    rows = [row for row, _ in zip(kept_masks, range(CREATED), strict=False)]
     users = sampler.catalog.user_ids.tolist()
     items = sampler.catalog.items["item_id"]
     requests = [(str(users[place]), items[row]) for place, row in enumerate(rows)]

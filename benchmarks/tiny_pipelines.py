@@ -97,7 +97,7 @@ def pixart_alpha() -> Any:
     # Height, width and aspect ratio are embedded in a third of the width each.
     width = {"num_attention_heads": 3, "cross_attention_dim": 24}
     network = PixArtTransformer2DModel(
-        **{**PIXART, **width}, sample_size=16, use_additional_conditions=True
+        **{**PIXART, **width}, sample_size=128, use_additional_conditions=True
     )
     return _pixart(PixArtAlphaPipeline, network)
 

@@ -68,6 +68,28 @@ def read_resized_image(path: str | Path, resize: Resize) -> NDArray[np.uint8]:
     return read_with_retries(path, decode)
 
 
+def read_own_image(path: str | Path) -> NDArray[np.uint8]:
+    """The image (height, width, 3) at its own size, neither resampled nor padded: RGB, rotated by its EXIF
+    tag, alpha on white. BrokenFileError."""
+    return read_resized_image(path, np.asarray)
+
+
+def read_alpha(path: str | Path) -> NDArray[np.uint8] | None:
+    """The alpha channel (height, width) of an image, rotated by its EXIF tag, 255 where it is opaque; None
+    where nothing is transparent. BrokenFileError."""
+
+    def decode() -> NDArray[np.uint8] | None:
+        with Image.open(path) as image:
+            check_pixel_count(*image.size)
+            image = ImageOps.exif_transpose(image)
+            if not image.has_transparency_data:
+                return None
+            alpha = np.asarray(image.convert("RGBA").getchannel("A"))
+            return None if alpha.min() == 255 else alpha
+
+    return read_with_retries(path, decode)
+
+
 def read_image_shape(path: str | Path) -> tuple[int, int]:
     """(height, width) of the image after rotation by its EXIF tag; raises BrokenFileError."""
 

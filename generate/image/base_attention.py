@@ -26,26 +26,25 @@ ADAPTER = "ip_adapter"
 
 
 class DecoupledCrossAttention(nn.Module):
-    """Cross-attention over condition tokens, with the queries of one cross-attention of the base."""
+    """Cross-attention over condition tokens, with the queries of one cross-attention of the base, whose
+    output projection it shares."""
 
     def __init__(self, attention: Attention, token_width: int) -> None:
         super().__init__()
-        inner, width = attention.inner_dim, attention.query_dim
         self.heads = attention.heads
-        self.to_k = nn.Linear(token_width, inner, bias=False)
-        self.to_v = nn.Linear(token_width, inner, bias=False)
-        self.to_out = nn.Linear(inner, width, bias=False)
-        nn.init.zeros_(self.to_out.weight)
+        self.to_k = nn.Linear(token_width, attention.inner_dim, bias=False)
+        self.to_v = nn.Linear(token_width, attention.inner_dim, bias=False)
+        nn.init.zeros_(self.to_v.weight)
         self.tokens: Tensor | None = None
         """(batch, tokens, token_width) of the current call of the base (`condition_on`); None: no output."""
 
     def forward(self, queries: Tensor, tokens: Tensor) -> Tensor:
-        """(batch, positions, inner), (batch, tokens, token_width) → (batch, positions, width)."""
+        """(batch, positions, inner), (batch, tokens, token_width) → (batch, positions, inner)."""
         q, k, v = (
             part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for part in (queries, self.to_k(tokens), self.to_v(tokens))
         )
-        return self.to_out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
 class Gate(nn.Module):
@@ -133,7 +132,9 @@ def _add_adapter_output(
     queries = attention.to_q(inputs[0] if inputs else named["hidden_states"])
     if attention.norm_q is not None:
         queries = attention.norm_q(queries)
-    return output + adapter(queries, adapter.tokens)
+    project: Any = attention.to_out[0]
+    added = project(adapter(queries, adapter.tokens))
+    return output + (added if project.bias is None else added - project.bias)
 
 
 def _cross_attentions(network: nn.Module) -> list[Attention]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from generate.batch_job import (
@@ -20,6 +21,7 @@ from generate.batch_job import (
     run_batch_job,
 )
 from generate.image.config import ImageBatchConfig
+from generate.image.foreground import REFUSED
 from generate.image.loading import load_image_sampler
 from generate.image.sampler import ImageSampler
 from generate.pseudonyms import pseudonymize
@@ -96,7 +98,12 @@ def sample_part(
 
 
 def count_rejected(rows: pa.Table) -> Mapping[str, int]:
-    return {"rejected": rows.column("image").null_count}
+    """`rejected`: rows without an image; `refused_masks`: of these, for lack of a mask in creative mode."""
+    refused = pc.starts_with(rows.column("rejected"), pattern=REFUSED)
+    return {
+        "rejected": rows.column("image").null_count,
+        "refused_masks": pc.sum(refused).as_py() or 0,
+    }
 
 
 def read_images(folder: str | Path) -> pa.Table:

@@ -74,6 +74,11 @@ class SamplingConfig:
     """Images sampled for each request; the one most similar to item and user is kept (best of n)."""
     reject_near_copies: bool = True
     """Reject and resample images that are closer to a training image than catalog images to each other."""
+    segmentation_model: str = ""
+    """A semantic segmentation model of the Hugging Face hub, or a folder, that finds the item in creative
+    mode where its picture has no alpha channel and the catalog no column `mask`; empty: GrabCut."""
+    segmentation_labels: tuple[str, ...] = ()
+    """Labels of the segmentation model that are the item; empty: all but background."""
     safety_model: str = ""
     """An image classifier of the Hugging Face hub, or a folder; images to which it gives one of
     `safety_labels` are rejected."""

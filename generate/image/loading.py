@@ -44,7 +44,8 @@ def load_image_sampler(
 def load_defaults(folder: Path) -> SamplingConfig:
     """Loads the default sampling settings that are saved with an artifact."""
     settings = json.loads((folder / SAMPLING_DEFAULTS).read_text())
-    return SamplingConfig(**settings | {"safety_labels": tuple(settings["safety_labels"])})
+    lists = {name: tuple(value) for name, value in settings.items() if isinstance(value, list)}
+    return SamplingConfig(**settings | lists)
 
 
 def load_pipeline(folder: Path, dtype: torch.dtype = torch.float32) -> PersonalImagePipeline:

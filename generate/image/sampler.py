@@ -15,25 +15,26 @@ from catalog.errors import VitrineError
 from generate.conditioning import Ranker
 from generate.image.best_of_n import CandidateSelection, SampledImage
 from generate.image.config import SamplingConfig
+from generate.image.foreground import REFUSED, Foreground, find_foreground
 from generate.image.near_copies import TrainingImageIndex
 from generate.image.pipeline import PersonalImagePipeline
 from generate.image.resolution_buckets import ImageSize, image_shape, nearest_bucket
 from generate.image.safety import SafetyCheck, SafetyChecker, combine_checks
+from generate.image.segmentation import segmentation_model
 from generate.image.structure import (
     CHANNELS,
     composite,
     foreground_mask,
     normalize,
     structure_map,
+    without_item,
 )
 from generate.image.watermark import embed_watermark
 from generate.provenance import IPTC_SOURCE, signed_png
 from generate.pseudonyms import pseudonymize, user_key
 
-MAX_CREATIVE_SIDE = 1024
-"""Pixels of the longer side of a creative image, at most."""
-FOREGROUND_CACHE = 64
-"""Items whose foreground masks are cached."""
+FOREGROUND_CACHE = 16
+"""Items whose pictures and foreground masks are cached."""
 Request = tuple[str | None, str | None]
 """(user id, item id); None for no condition on it."""
 Mask = NDArray[np.bool_]
@@ -93,7 +94,7 @@ class ImageSampler:
         why there is none."""
         if config.num_candidates < 1:
             raise VitrineError(f"num_candidates is {config.num_candidates}; give 1 or more.")
-        skipped: set[int] = set()
+        skipped: dict[int, str] = {}
         if config.mode == "creative":
             scale = max(1.0, config.structure_guidance_scale)
             config = replace(config, structure_guidance_scale=scale)
@@ -102,10 +103,12 @@ class ImageSampler:
                 raise VitrineError(
                     "creative mode generates a background of an item; name one with --item."
                 )
-            skipped = {index for index, item in enumerate(known) if self._foreground(item) is None}
+            reasons = [self._foreground(item, config).reason for item in known]
+            skipped = {index: reason for index, reason in enumerate(reasons) if reason}
         indices = [index for index in range(len(items)) if index not in skipped]
-        reason = "it has no readable image, and creative mode keeps the item's own pixels"
-        sampled = {index: SampledImage(None, seeds[index], reason) for index in skipped}
+        sampled = {
+            index: SampledImage(None, seeds[index], reason) for index, reason in skipped.items()
+        }
         if indices:
             kept_items = [items[index] for index in indices]
             kept_seeds = [seeds[index] for index in indices]
@@ -152,9 +155,8 @@ class ImageSampler:
             chosen = [items[index] for index in indices]
             images = self.generate_unmarked(states[indices], chosen, seeds, config, progress)
             if config.mode == "creative":
-                return [
-                    self._composite(item, one) for item, one in zip(chosen, images, strict=True)
-                ]
+                pairs = zip(chosen, images, strict=True)
+                return [self._composite(item, one, config) for item, one in pairs]
             return [Image.fromarray(embed_watermark(np.asarray(image))) for image in images]
 
         model = safety_checker(config.safety_model, config.safety_labels, self.pipeline.device)
@@ -169,34 +171,43 @@ class ImageSampler:
         vectors = torch.stack([self._vector(item) for item in items])
         return selection.best_of_n(sample, states, vectors, seeds)
 
-    def item_pixels(self, item: int) -> tuple[NDArray[np.uint8], Mask]:
-        """The item's image (height, width, 3) at the size of creative mode, and its foreground mask;
-        VitrineError without an image."""
-        found = self._foreground(item)
-        if found is None:
-            raise VitrineError(
-                f"item {self.catalog.items[item]['item_id']!r} has no readable image."
-            )
-        return found
+    def item_pixels(
+        self, item: int, config: SamplingConfig | None = None
+    ) -> tuple[NDArray[np.uint8], Mask]:
+        """The item's image (height, width, 3) at its own resolution, and its foreground mask; VitrineError
+        without an image, or where every mask is refused."""
+        found = self._foreground(item, config or self.defaults)
+        if found.image is None or found.mask is None:
+            name = self.catalog.items[item]["item_id"]
+            raise VitrineError(f"item {name!r} has no creative image: {found.reason}.")
+        return found.image, found.mask
+
+    def refused_masks(self, items: Sequence[int], config: SamplingConfig) -> list[int]:
+        """Those of the items whose picture can be read, but of which every mask is refused."""
+        return [item for item in items if self._foreground(item, config).reason.startswith(REFUSED)]
+
+    def _foreground(self, item: int, config: SamplingConfig) -> Foreground:
+        return self._find_foreground(item, config.segmentation_model, config.segmentation_labels)
 
     @cached_property
-    def _foreground(self) -> Callable[[int], tuple[NDArray[np.uint8], Mask] | None]:
-        return lru_cache(maxsize=FOREGROUND_CACHE)(self._segment)
+    def _find_foreground(self) -> Callable[[int, str, tuple[str, ...]], Foreground]:
+        def find(item: int, model: str, labels: tuple[str, ...]) -> Foreground:
+            segmenter = segmentation_model(model, labels, self.pipeline.device)
+            return find_foreground(self.catalog, item, segmenter)
 
-    def _segment(self, item: int) -> tuple[NDArray[np.uint8], Mask] | None:
-        shape = image_shape(self.catalog, item)
-        size = None if shape is None else _limited(shape, MAX_CREATIVE_SIDE)
-        image = None if size is None else self.catalog.item_image(item, size)
-        return None if image is None else (image, foreground_mask(image))
+        return lru_cache(maxsize=FOREGROUND_CACHE)(find)
 
-    def _composite(self, item: int | None, generated: Image.Image) -> Image.Image:
-        """The item's own pixels in front of the watermarked generated image."""
+    def _composite(
+        self, item: int | None, generated: Image.Image, config: SamplingConfig
+    ) -> Image.Image:
+        """The item's own pixels, which nothing touches, in front of the watermarked generated image, which
+        is resized to the item's image."""
         assert item is not None
-        image, mask = self.item_pixels(item)
-        background = embed_watermark(
-            _without_letterbox(generated, (image.shape[0], image.shape[1]))
-        )
-        return Image.fromarray(composite(image, mask, background))
+        image, mask = self.item_pixels(item, config)
+        height, width = mask.shape
+        scene = without_item(_without_letterbox(generated, (height, width)), mask)
+        resized = Image.fromarray(scene).resize((width, height), Image.Resampling.BICUBIC)
+        return Image.fromarray(composite(image, mask, embed_watermark(np.asarray(resized))))
 
     def _structures(
         self, items: Sequence[int | None], size: ImageSize, config: SamplingConfig
@@ -265,19 +276,13 @@ class ImageSampler:
         return torch.from_numpy(np.array(self.ranker.item_vectors[item]))
 
 
-def _limited(shape: ImageSize, longest: int) -> ImageSize:
-    """The shape scaled down to `longest` pixels of its longer side, at most."""
-    scale = min(1.0, longest / max(shape))
-    return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
-
-
 def _without_letterbox(image: Image.Image, shape: ImageSize) -> NDArray[np.uint8]:
-    """The image resized to `shape`, without the borders that letter-boxing that shape adds."""
+    """The image without the borders that letter-boxing `shape` adds, at its own scale."""
     height, width = shape
     scale = min(image.width / width, image.height / height)
-    across, down = (image.width - width * scale) / 2, (image.height - height * scale) / 2
-    box = (across, down, image.width - across, image.height - down)
-    return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC, box=box))
+    inner = max(1, round(width * scale)), max(1, round(height * scale))
+    left, top = (image.width - inner[0]) // 2, (image.height - inner[1]) // 2
+    return np.asarray(image.crop((left, top, left + inner[0], top + inner[1])))
 
 
 @cache

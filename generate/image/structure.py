@@ -67,15 +67,21 @@ def normalize(structures: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(structures.astype(np.float32) / 127.5 - 1)
 
 
+def without_item(generated: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """A generated image (height, width, 3) without the item that it shows, of the outline `mask`, which may
+    be of another size.
+
+    It is removed by inpainting over the mask and a rim around it (Telea 2004), so that no rim of another
+    colour is left around the item that takes its place.
+    """
+    height, width = generated.shape[:2]
+    covered = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA) > 0
+    rim = cv2.dilate(covered.astype(np.uint8), np.ones((5, 5), np.uint8))
+    return cv2.inpaint(np.ascontiguousarray(generated), rim, 3, cv2.INPAINT_TELEA)  # pyright: ignore[reportReturnType]
+
+
 def composite(
     image: NDArray[np.uint8], mask: NDArray[np.bool_], background: NDArray[np.uint8]
 ) -> NDArray[np.uint8]:
-    """Composites the image's pixels inside `mask` on `background`: uint8 (height, width, 3).
-
-    `background` is a generated image that shows another item of the same outline. That item is removed
-    by inpainting over the mask and a rim around it (Telea 2004), so that no rim of another colour is
-    left.
-    """
-    rim = cv2.dilate(mask.astype(np.uint8), np.ones((5, 5), np.uint8))
-    inpainted = cv2.inpaint(np.ascontiguousarray(background), rim, 3, cv2.INPAINT_TELEA)
-    return np.where(mask[:, :, None], image, inpainted)
+    """The image's pixels inside `mask`, those of `background` outside; all of one height and width."""
+    return np.where(mask[:, :, None], image, background)

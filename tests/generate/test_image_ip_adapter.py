@@ -343,6 +343,6 @@ def test_sides_follow_from_vae_and_network(base: Path) -> None:
 
 def test_settings_that_save_no_memory_are_refused() -> None:
     check_memory_settings(nn.Identity(), on_cpu(), SamplingConfig())
-    for setting in ({"vae_tiling": True}, {"offload": "sequential"}):
+    for config in (SamplingConfig(vae_tiling=True), SamplingConfig(offload="sequential")):
         with pytest.raises(VitrineError, match="this generator has no pretrained model"):
-            check_memory_settings(nn.Identity(), on_cpu(), SamplingConfig(**setting))
+            check_memory_settings(nn.Identity(), on_cpu(), config)

@@ -14,6 +14,7 @@ from generate.image.structure import (
     foreground_mask,
     normalize,
     structure_map,
+    without_item,
 )
 
 
@@ -60,7 +61,17 @@ def test_compositing_changes_no_pixel_of_the_item() -> None:
     mask[10:30, 8:20] = True
     background = np.full((40, 30, 3), 200, np.uint8)
     background[9:31, 7:21] = (255, 0, 0)  # another item, a little larger
-    composited = composite(image, mask, background)
+    composited = composite(image, mask, without_item(background, mask))
     assert np.array_equal(composited[mask], image[mask])
     assert np.abs(composited[~mask].astype(int) - 200).max() <= 60, "no red rim"
     assert (composited[0] == 200).all()
+
+
+def test_the_generated_item_is_removed_at_any_scale_of_the_mask() -> None:
+    small = np.full((20, 16, 3), 200, np.uint8)
+    small[5:15, 4:12] = (255, 0, 0)
+    mask = np.zeros((200, 160), bool)
+    mask[50:150, 40:120] = True
+    removed = without_item(small, mask)
+    assert removed.shape == small.shape
+    assert np.abs(removed.astype(int) - 200).max() <= 10
