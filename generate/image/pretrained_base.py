@@ -73,8 +73,8 @@ def describe_base(model: str) -> BaseDescription:
         for needed in (family.component, "vae", "scheduler"):
             if not (components.get(needed) or (None, None))[1]:
                 raise VitrineError(
-                    f"model {model!r} has no {needed}, and its latents are worth nothing without; "
-                    "give the whole pipeline."
+                    f"model {model!r} has no {needed}, without which it draws nothing; give the whole "
+                    "pipeline."
                 )
         configs = {
             part: _full_config(_component(components, part), model, part)

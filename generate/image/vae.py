@@ -60,7 +60,9 @@ class VaeCodec(ResolutionBuckets, nn.Module):
 
     def fingerprint(self) -> bytes:
         first = next(iter(self.vae.state_dict().values()))
-        return json.dumps(self.config).encode() + first.float().cpu().numpy().tobytes()
+        scales = [part.flatten().tolist() for part in (self.mean, self.deviation)]
+        settings = json.dumps([self.config, scales])
+        return settings.encode() + first.float().cpu().numpy().tobytes()
 
 
 def latent_moments(config: Mapping[str, Any]) -> tuple[Tensor, Tensor]:

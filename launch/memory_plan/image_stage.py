@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from catalog.artifacts import local_folder, open_artifact
+from catalog.artifacts import open_artifact
 from catalog.catalog import Catalog
 from catalog.errors import VitrineError
 from generate.image.base_paths import FlowMatchingPath, VariancePreservingPath, prediction_type
@@ -107,31 +107,34 @@ def check_image_config(config: ImageConfig) -> None:
     if config.model:
         base = describe_base(config.model)
         multiple, what = base.side_multiple, "the sides of the model's images,"
-        check_sides(base, config.image_size)
     check_image_size(config, multiple, what)
 
 
 def latent_shape(config: ImageConfig, catalog: Catalog) -> tuple[int, int, int]:
     """(channels, rows, columns) of the latents of the largest resolution bucket."""
     if not config.model:
-        return (config.codec.channels, *_grid(config, catalog, config.codec.patch_size, 1))
+        height, width = _largest_bucket(config, catalog, config.codec.patch_size)
+        return (
+            config.codec.channels,
+            height // config.codec.patch_size,
+            width // config.codec.patch_size,
+        )
     base = describe_base(config.model)
-    grid = _grid(config, catalog, base.side_multiple, downsampling_factor(base.vae))
-    return (base.family.latent_channels(base.network), *grid)
+    height, width = _largest_bucket(config, catalog, base.side_multiple)
+    check_sides(base, max(height, width))
+    factor = downsampling_factor(base.vae)
+    return base.family.latent_channels(base.network), height // factor, width // factor
 
 
-def _grid(config: ImageConfig, catalog: Catalog, multiple: int, patch: int) -> ImageSize:
+def _largest_bucket(config: ImageConfig, catalog: Catalog, multiple: int) -> ImageSize:
     buckets = choose_resolution_buckets(catalog, config, multiple)
-    height, width = max(buckets, key=lambda bucket: bucket[0] * bucket[1])
-    patch = multiple if not config.model else patch
-    return height // patch, width // patch
+    return max(buckets, key=lambda bucket: bucket[0] * bucket[1])
 
 
 def recommender_width(config: ImageConfig) -> int:
     """Width of the recommender's item vectors, from the header of their file."""
-    folder = config.recommender
-    path = local_folder(folder) if folder else Path(open_artifact(Path(folder)).path)
-    return int(open_vectors(path / VECTORS_FILE).shape[1])
+    recommender = open_artifact(Path(config.recommender), kind="recommender")
+    return int(open_vectors(recommender.path / VECTORS_FILE).shape[1])
 
 
 def smaller_image_configs(config: ImageConfig) -> Iterator[tuple[dict[str, Any], ImageConfig]]:

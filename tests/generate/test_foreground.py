@@ -165,8 +165,9 @@ def semantic_model(folder: Path, labels: dict[int, str], bias: list[float]) -> s
         id2label=labels, label2id={name: n for n, name in labels.items()},
     )  # fmt: skip
     model = SegformerForSemanticSegmentation(config)
-    torch.nn.init.zeros_(model.decode_head.classifier.weight)
-    model.decode_head.classifier.bias.data = torch.tensor(bias)
+    classifier: Any = model.decode_head.classifier
+    torch.nn.init.zeros_(classifier.weight)
+    classifier.bias.data = torch.tensor(bias)
     model.save_pretrained(folder)
     processor = {
         "image_processor_type": "SegformerImageProcessor", "size": {"height": 32, "width": 32},
