@@ -16,9 +16,9 @@ from finetune.semantic_ids.kmeans import assign, kmeans
 from finetune.semantic_ids.tokenize import assign_semantic_ids
 from finetune.statistics import mean_interval, ratio_interval
 from generate.conditioning import VectorTokens
+from generate.image.base_paths import MIN_TIME, base_path
 from generate.image.codec import PatchCodec
 from generate.image.feature_metrics import diversity, frechet_inception_distance, standardize
-from generate.image.base_paths import MIN_TIME, base_path
 from generate.image.watermark import THRESHOLD, detect_watermark
 from generate.purchase_states import PurchaseStates
 from launch.pipeline.claims import ratio_claim

@@ -132,7 +132,7 @@ def _add_adapter_output(
     queries = attention.to_q(inputs[0] if inputs else named["hidden_states"])
     if attention.norm_q is not None:
         queries = attention.norm_q(queries)
-    project: Any = attention.to_out[0]
+    project: Any = attention.get_submodule("to_out.0")
     added = project(adapter(queries, adapter.tokens))
     return output + (added if project.bias is None else added - project.bias)
 
