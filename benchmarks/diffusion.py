@@ -260,9 +260,12 @@ def _same_file(one: Path, other: Path, name: str) -> bool:
     return (one / name).read_bytes() == (other / name).read_bytes()
 
 
-def record(rows: dict[str, dict[str, Any]]) -> None:
+FLAGS = ("drawn", "resumed_equal", "base_equal", "same_alone", "scale_0_unconditional")
+"""Figures of a pipeline that hold or do not."""
+
+
+def figures_of(rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
     worked = {name: row for name, row in rows.items() if "failed" not in row}
-    flags = ("drawn", "resumed_equal", "base_equal", "same_alone", "scale_0_unconditional")
     paths = {
         f"x_difference_{kind}": difference_to_original_sample(kind) for kind in VARIANCE_PRESERVING
     }
@@ -271,38 +274,42 @@ def record(rows: dict[str, dict[str, Any]]) -> None:
         f"landing_difference_{kind.replace('-', '_')}": landing_difference(kind)
         for kind in (*VARIANCE_PRESERVING, "flow-match", "flow-dpm")
     }
+    return {
+        "pipelines": len(worked),
+        "failed": ", ".join(sorted(set(rows) - set(worked))) or "none",
+        **{flag: sum(bool(row[flag]) for row in worked.values()) for flag in FLAGS},
+        "largest_adapter_share": max(row["adapter_share"] for row in worked.values()),
+        "largest_x_difference": max(paths.values()),
+        "largest_landing_difference": max(
+            value for key, value in landings.items() if key != "landing_difference_flow_dpm"
+        ),
+        **{
+            f"{name}_{key}": row[key]
+            for name, row in worked.items()
+            for key in (
+                "steps_after_the_stop",
+                "base_parameters",
+                "adapter_share",
+                "planned_gib",
+            )
+        },
+        **paths,
+        **landings,
+    }
+
+
+def record(rows: dict[str, dict[str, Any]]) -> None:
     write_record(
         name="models-diffusion",
         claim="Pipelines of seven kinds, Stable Diffusion 1.5 to Flux and Sana, load by path, are trained by "
         "adapters, resume, draw, are planned, and with adapters at scale 0 are themselves, to the bit.",
         command="python -m benchmarks.diffusion",
         seeds=[0],
-        figures={
-            "pipelines": len(worked),
-            "failed": ", ".join(sorted(set(rows) - set(worked))) or "none",
-            **{flag: sum(bool(row[flag]) for row in worked.values()) for flag in flags},
-            "largest_adapter_share": max(row["adapter_share"] for row in worked.values()),
-            "largest_x_difference": max(paths.values()),
-            "largest_landing_difference": max(
-                value for key, value in landings.items() if key != "landing_difference_flow_dpm"
-            ),
-            **{
-                f"{name}_{key}": row[key]
-                for name, row in worked.items()
-                for key in (
-                    "steps_after_the_stop",
-                    "base_parameters",
-                    "adapter_share",
-                    "planned_gib",
-                )
-            },
-            **paths,
-            **landings,
-        },
+        figures=figures_of(rows),
         goal=[
             f"pipelines == {len(PUBLISHED)}",
             'failed == "none"',
-            *(f"{flag} == {len(PUBLISHED)}" for flag in flags),
+            *(f"{flag} == {len(PUBLISHED)}" for flag in FLAGS),
             "largest_adapter_share <= 0.05",
             "largest_x_difference <= 1e-5",
             "largest_landing_difference <= 1e-4",

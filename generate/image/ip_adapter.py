@@ -83,7 +83,8 @@ class AdaptedDenoiser(nn.Module):
         """Parameters of adapters, LoRA and structure input; all others are the base's own."""
         self.prompt_names = sorted(prompt)
         for name in self.prompt_names:
-            self.register_buffer(f"prompt_{name}", prompt[name])
+            # A file's tensors may lie anywhere in memory, and kernels round by how they lie.
+            self.register_buffer(f"prompt_{name}", prompt[name].contiguous().clone())
 
     @property
     def device(self) -> torch.device:

@@ -154,17 +154,27 @@ class PersonalImagePipeline(DiffusionPipeline):
         def predict(latents: Tensor, time: float) -> Tensor:
             passes = guided if time >= config.guidance_min_noise else plain
             with self._autocast():
-                predictions = self.denoiser.predict_clean(
-                    latents[passes.rows],
-                    torch.full((len(passes.rows),), time, device=self.device),
-                    passes.tokens,
-                    passes.structures,
-                )
+                predictions = self._predict_in_chunks(latents[passes.rows], time, passes)
             # The weights sum to 1, so guiding predictions of x guides the velocities alike.
             weighted = (predictions * passes.weights[:, None, None, None]).to(latents.dtype)
             return torch.zeros_like(latents).index_add(0, passes.rows, weighted)
 
         return predict
+
+    def _predict_in_chunks(self, noisy: Tensor, time: float, passes: "_Passes") -> Tensor:
+        """The denoiser's predictions of all passes; a pretrained base's by PASS_MULTIPLE, as its convolutions
+        and attention round by the size of the batch."""
+        is_base = isinstance(self.denoiser, AdaptedDenoiser)
+        size = PASS_MULTIPLE if is_base else len(noisy)
+        parts = (noisy, passes.tokens, passes.structures)
+        chunks = zip(*(part.split(size) for part in parts), strict=True)
+        predicted = [
+            self.denoiser.predict_clean(
+                latents, torch.full((len(latents),), time, device=self.device), tokens, structures
+            )
+            for latents, tokens, structures in chunks
+        ]
+        return torch.cat(predicted)
 
     def _prepare_passes(self, inputs: Sequence[Tensor], scales: GuidanceScales) -> "_Passes":
         """All passes of the denoiser that a batch needs, as one larger batch."""

@@ -12,13 +12,13 @@ from launch.settings import load_settings
 from pretrain.config import PretrainConfig
 
 SIMULATED: dict[str, type] = {"pretrain": PretrainConfig, "finetune": FinetuneConfig}
-STAGES: dict[str, type] = {**SIMULATED, "image": ImageConfig}
+STAGES: dict[str, type] = {**SIMULATED, "train-image": ImageConfig}
 
 
 @dataclass(frozen=True)
 class PlanOptions:
     stage: str
-    """pretrain, finetune or image; its own settings follow, as without `launch`."""
+    """pretrain, finetune or train-image; its own settings follow, as without `launch`."""
     config: str | None = None
     """The stage's settings, as for the stage itself."""
     device: str = "here"

@@ -32,7 +32,7 @@ MAX_MICRO_BATCHES = 64
 STAGE_NAMES: dict[type, str] = {
     PretrainConfig: "pretrain",
     FinetuneConfig: "finetune",
-    ImageConfig: "image",
+    ImageConfig: "train-image",
 }
 
 

@@ -78,7 +78,7 @@ def test_a_hollow_step_takes_what_a_real_one_takes(
 def test_the_plan_has_no_strategy_that_shards_the_ema(config: ImageConfig, base: Path) -> None:
     config = replace(config, model=str(base), trainer=replace(config.trainer, devices=4))
     plan = make_memory_plan(config, "h100", Path("runs/plan"))
-    assert plan.stage == "image"
+    assert plan.stage == "train-image"
     assert not plan.problems
     assert plan.recommended == "ddp"
     assert {share.strategy for share in plan.sharded} >= {"ddp", "zero2"}
@@ -100,10 +100,10 @@ def test_what_a_base_cannot_do_is_one_line_of_the_plan(
     index = json.loads((folder / "model_index.json").read_text())
     (folder / "model_index.json").write_text(json.dumps(index | {"_class_name": "KolorsPipeline"}))
     file = write_settings(replace(config, model=str(folder)), tmp_path / "image.yaml")
-    assert main(["launch", "plan", "image", "--config", str(file)]) == 2
+    assert main(["launch", "plan", "train-image", "--config", str(file)]) == 2
     assert "KolorsPipeline is not known; give one of StableDiffusion" in capsys.readouterr().out
-    assert main(["launch", "simulate", "image", "--config", str(file)]) == 2
-    assert "no stage 'image' can be simulated" in capsys.readouterr().err
+    assert main(["launch", "simulate", "train-image", "--config", str(file)]) == 2
+    assert "no stage 'train-image' can be simulated" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["sdxl", "pixart_alpha", "sd3", "flux", "sana"])
