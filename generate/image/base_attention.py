@@ -133,8 +133,9 @@ def _add_adapter_output(
     if attention.norm_q is not None:
         queries = attention.norm_q(queries)
     project: Any = attention.get_submodule("to_out.0")
-    added = project(adapter(queries, adapter.tokens))
-    return output + (added if project.bias is None else added - project.bias)
+    values = adapter(queries, adapter.tokens)
+    # Not by its bias, which is elsewhere while the base is offloaded.
+    return output + (project(values) - project(torch.zeros_like(values[:1, :1])))
 
 
 def _cross_attentions(network: nn.Module) -> list[Attention]:
