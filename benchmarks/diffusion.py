@@ -27,7 +27,7 @@ from benchmarks.diffusion_paths import (
 )
 from benchmarks.record import write_record
 from benchmarks.sources import IMAGES
-from benchmarks.tiny_pipelines import save_pipeline
+from benchmarks.untrained_pipelines import save_pipeline
 from catalog.demo import build_demo_world
 from finetune.config import FinetuneConfig, LoraConfig
 from generate.image.config import DenoiserConfig, ImageConfig, SamplingConfig
@@ -317,7 +317,7 @@ def record(rows: dict[str, dict[str, Any]]) -> None:
         sources=[
             *IMAGES,
             "benchmarks/diffusion_*.py",
-            "benchmarks/tiny_pipelines.py",
+            "benchmarks/untrained_pipelines.py",
             "generate/image/base_*.py",
             "generate/image/ip_adapter.py",
             "generate/image/pretrained_base.py",

@@ -58,9 +58,7 @@ class Gate(nn.Module):
         return values * self.weight
 
     def __ne__(self, other: object) -> bool:
-        return (
-            True  # processors leave out adapters of scale 0, and a gate of zeros has to be learned
-        )
+        return True  # processors leave out a scale of 0, and a gate of zeros has to be learned
 
     def __rmul__(self, values: Tensor) -> Tensor:
         return self(values)

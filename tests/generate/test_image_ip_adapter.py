@@ -15,7 +15,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from benchmarks.tiny_pipelines import PIPELINES, save_pipeline
+from benchmarks.untrained_pipelines import PIPELINES, save_pipeline
 from catalog.artifacts import open_artifact
 from catalog.errors import VitrineError
 from finetune.config import LoraConfig

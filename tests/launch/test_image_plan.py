@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks.diffusion_configs import write_configs
-from benchmarks.tiny_pipelines import save_pipeline
+from benchmarks.untrained_pipelines import save_pipeline
 from catalog.splits import load_split
 from finetune.config import LoraConfig
 from generate.image.config import CodecConfig, DenoiserConfig, ImageConfig
