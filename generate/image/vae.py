@@ -53,9 +53,11 @@ class VaeCodec(ResolutionBuckets, nn.Module):
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents (batch, channels, rows, columns) → uint8 (batch, height, width, 3)."""
+        """Latents (batch, channels, rows, columns) → uint8 (batch, height, width, 3). One image at a time:
+        convolutions and attention round by the size of the batch."""
         scaled = latents.to(self.device, self.vae.dtype) * self.deviation + self.mean
-        pixels = self.vae.decode(scaled, return_dict=False)[0].float()
+        decoded = [self.vae.decode(one, return_dict=False)[0] for one in scaled.split(1)]
+        pixels = torch.cat(decoded).float()
         return ((pixels + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
 
     def fingerprint(self) -> bytes:
