@@ -77,7 +77,7 @@ class PatchCodec(ResolutionBuckets, ModelMixin, ConfigMixin):  # pyright: ignore
         overlap: int = 2,
         resolution_buckets: Sequence[Sequence[int]] = ((64, 64),),
     ) -> None:
-        """`resolution_buckets`: image sizes (height, width) in pixels, the most common first."""
+        """`resolution_buckets`: the codec's image sizes (height, width) in pixels, the most common first."""
         super().__init__()
         side = torch.ones(patch_size + 2 * overlap)
         if overlap:
@@ -186,6 +186,7 @@ def fit_codec(catalog: Catalog, config: ImageConfig) -> PatchCodec:
 
 
 def peak_signal_to_noise(images: NDArray[np.uint8], copies: NDArray[np.uint8]) -> float:
-    """PSNR in dB between uint8 images of the same shape; infinite where they are equal."""
+    """PSNR in dB between uint8 images of the same shape, such as what a codec was given and what it gives
+    back; infinite where a codec loses nothing."""
     error = np.square(images.astype(np.float64) - copies).mean()
     return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))

@@ -105,6 +105,8 @@ class WriteConfig:
     """Choose among this many of the most likely tokens, before top_p; 0: all."""
     max_tokens: PositiveInt = 64
     """Longest text, in tokens."""
+    constrain_numbers: bool = False
+    """Constrained decoding: the numbers of a text about an item are those of the item's columns."""
     seed: Seed63 = 0
     """The same request with the same seed gives the same text."""
     verify_claims: bool = False

@@ -7,7 +7,8 @@ come next.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -115,6 +116,24 @@ class NumberConstraint:
                     return False
                 state = ""
         return True
+
+
+@lru_cache(maxsize=4)
+def number_tokens(tokenizer: Tokenizer, vocab_size: int) -> NumberTokens:
+    return NumberTokens(tokenizer, vocab_size)
+
+
+def number_constraints(
+    tokenizer: Tokenizer, vocab_size: int, item_texts: Sequence[str]
+) -> list[Callable[[Sequence[int]], Tensor] | None]:
+    """A hook of the decoder for each text, by its item's columns; None for a text without an item."""
+    if not any(item_texts):
+        return [None] * len(item_texts)
+    tokens = number_tokens(tokenizer, vocab_size)
+    return [
+        NumberConstraint(tokens, item_numbers(text)).forbidden if text else None
+        for text in item_texts
+    ]
 
 
 def item_numbers(facts: str, price: float | None = None) -> tuple[str, ...]:

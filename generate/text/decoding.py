@@ -30,6 +30,8 @@ class DecodingRequest:
     max_tokens: int = 64
     top_k: int = 0
     """0: all tokens."""
+    constraint: Callable[[Sequence[int]], Tensor] | None = None
+    """Ids of the text so far → ids that may not come next (see `generate.text.constraints`)."""
 
 
 @dataclass
@@ -139,6 +141,10 @@ class Decoder:
         """The next token of each active request: (active,), where the logits are."""
         logits = self.logits.float()  # (active, vocabulary)
         logits = logits.index_fill(1, self.forbidden.to(logits.device), -torch.inf)
+        for row, active in enumerate(self.active):
+            if active.request.constraint is not None:
+                barred = active.request.constraint(active.tokens)
+                logits[row, barred.to(logits.device)] = -torch.inf
         tokens = torch.empty(len(self.active), dtype=torch.long, device=logits.device)
         settings = [
             (row.request.temperature, row.request.top_p, row.request.top_k) for row in self.active

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from peft import PeftModel
+
 from catalog.errors import VitrineError
 from generate.text.checkpoint import ADAPTER, LANGUAGE_MODEL, TOKENIZER
 from generate.text.decoding import DecodingRequest
@@ -35,7 +37,9 @@ def vllm_engine(
     model, adapter = str(folder / LANGUAGE_MODEL), None
     if generator.base:
         model, adapter = generator.base.name, LoRARequest("vitrine", 1, str(folder / ADAPTER))
-        options |= {"enable_lora": True, "max_lora_rank": generator.lora_rank}
+        assert isinstance(generator.language_model, PeftModel)
+        rank = getattr(generator.language_model.peft_config[generator.adapter], "r", 0)
+        options |= {"enable_lora": True, "max_lora_rank": rank}
     llm = LLM(model=model, tokenizer=str(folder / TOKENIZER), enable_prompt_embeds=True, **options)
     forbidden, ends = set(generator.forbidden_tokens()), generator.sequences.ends
     allowed = [

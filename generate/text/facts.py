@@ -113,11 +113,13 @@ class Facts:
         return "" if price is None or not np.isfinite(price) else f"{price:.2f}"
 
     def _read_all_text(self, item: int) -> str:
-        """All columns of the item, joined."""
+        """All columns of the item, joined; the price also with cents."""
         (row,) = self.catalog.columns.slice(item, 1).to_pylist()
         (roles,) = self.catalog.items.data.slice(item, 1).to_pylist()
         values = {**row, **roles}.values()
-        return " ".join(str(value) for value in values if value is not None)
+        written = [str(value) for value in values if value is not None]
+        price = self._price(item) if self.catalog.has_column("price") else ""
+        return " ".join([*written, *([price] if price else [])])
 
     def _read_title(self, item: int) -> str:
         """The item's title, else the beginning of its text, cleaned by `short_title`."""

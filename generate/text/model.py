@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from catalog.errors import VitrineError
 from generate.conditioning import vector_tokens
 from generate.text.config import WriteConfig
+from generate.text.constraints import number_constraints
 from generate.text.decoding import Decoder, DecodingRequest
 from generate.text.grouped_nll import grouped_nll
 from generate.text.hosted import HostedModel
@@ -329,12 +330,15 @@ class TextGenerator(nn.Module):
                 self._embed_sequences(torch.tensor([ids], device=soft.device), own[None])[0]
                 for ids, own in zip(prompts, soft, strict=True)
             ]
-        max_tokens = min(config.max_tokens, self.settings.max_tokens)
+        most = min(config.max_tokens, self.settings.max_tokens)
+        item_texts = conditions.item_texts if config.constrain_numbers else None
+        size = self.language_model.config.vocab_size
+        hooks = number_constraints(self.tokenizer, size, item_texts or [""] * len(seeds))
         return [
             DecodingRequest(
-                prefix, seed, config.temperature, config.top_p, max_tokens, config.top_k
+                prefix, seed, config.temperature, config.top_p, most, config.top_k, hook
             )
-            for prefix, seed in zip(prefixes, seeds, strict=True)
+            for prefix, seed, hook in zip(prefixes, seeds, hooks, strict=True)
         ]
 
     def decoder(self, max_batch_size: int = 32) -> Decoder:
@@ -362,13 +366,6 @@ class TextGenerator(nn.Module):
         """Tokens that are never generated: special tokens but the end, and unused vocabulary rows."""
         unused = range(len(self.tokenizer), self.language_model.config.vocab_size)
         return sorted({*(reserved_ids(self.tokenizer) - self.sequences.ends), *unused})
-
-    @property
-    def lora_rank(self) -> int:
-        """Rank of LoRA on a pretrained base; 0 without one."""
-        if not isinstance(self.language_model, PeftModel):
-            return 0
-        return int(getattr(self.language_model.peft_config[self.adapter], "r", 0))
 
     def condition_inputs(
         self, conditions: Conditions, task: str, num_texts: int

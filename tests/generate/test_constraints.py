@@ -6,8 +6,11 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from generate.text.constraints import NumberConstraint, NumberTokens, item_numbers
+from generate.text.config import WriteConfig
+from generate.text.constraints import NUMBER, NumberConstraint, NumberTokens, item_numbers
+from generate.text.prompts import Conditions
 from generate.text.tokenizer import plain_ids, train_tokenizer
+from tests.generate.tiny_text import make_generator, random_vectors
 
 TEXTS = [
     "Pack of 12, 5 m cord. It costs 49.90, or 1,299.50 for 100.",
@@ -111,3 +114,20 @@ def test_a_state_is_computed_once(tokens: NumberTokens, monkeypatch: pytest.Monk
 def test_the_price_may_be_written_in_several_ways() -> None:
     assert item_numbers("Pack of 12", 1299.5) == ("1,299.50", "12", "1299,50", "1299.50")
     assert item_numbers("", 20.0) == ("20", "20,00", "20.00")
+
+
+def test_a_generator_writes_only_the_numbers_of_the_item_where_it_is_asked_to() -> None:
+    generator = make_generator()
+    conditions = Conditions(random_vectors(40), item_texts=["Lamp 49.90 12 cm"] * 20 + [""] * 20)
+
+    def numbers(constrained: bool) -> list[set[str]]:
+        config = WriteConfig(temperature=3.0, constrain_numbers=constrained)
+        texts = generator.write(conditions, "review", seeds=range(40), config=config)
+        return [set(NUMBER.findall(text)) for text in texts]
+
+    free, bound = numbers(False), numbers(True)
+    # Numbers that the length cut off are prefixes.
+    allowed = ("49.90", "49", "4", "12", "1", "90", "49.9", "9", "0", "2")
+    assert set().union(*free[:20]) - set(allowed)
+    assert set().union(*bound[:20]) <= set(allowed)
+    assert bound[20:] == free[20:], "a text without an item is free"
