@@ -45,7 +45,7 @@ from pretrain.run import run_pretraining
 
 WORK = ROOT / "runs" / "benchmark-text-finetuning"
 ARMS = ("ours", "float32", "trainer")
-BATCH, STEPS, ROUNDS = 16, 3, 3
+BATCH, STEPS, ROUNDS = 16, 3, 2
 """Texts of a step; steps that are timed after one that is not; rounds, the arms in turns."""
 
 
