@@ -14,8 +14,10 @@ from torch import Tensor
 from catalog.errors import VitrineError
 from generate.text.config import WriteConfig
 
-FIRST_CANDIDATES, GROWTH = 64, 64
-"""Most likely tokens among which a nucleus is sought first, and by how much more if it is larger."""
+FIRST_CANDIDATES = 64
+"""Most likely tokens among which a nucleus is sought first."""
+NEGLIGIBLE, BINS = 30.0, 4096
+"""Nats below the most likely token within which the least likely of a nucleus is sought, and bins of them."""
 ROUNDING = 1e-6
 """Probability that float32 may round away: a nucleus that lacks no more is complete."""
 _STEP = -0x61C8864680B583EB  # 2⁶⁴ / golden ratio, as a signed integer
@@ -46,31 +48,41 @@ def sample_tokens(
     keys = _stream_keys(seeds, positions).to(logits.device)
     if top_p >= 1 and not top_k:
         return _draw_of_all(logits.float() / temperature, keys)
-    most = min(top_k, vocabulary) if top_k else vocabulary
-    size = most if top_k else min(most, FIRST_CANDIDATES)
+    size = min(top_k or FIRST_CANDIDATES, vocabulary)
     scores, tokens = logits.topk(size, dim=-1)
     scores = scores.double() / temperature
     # The k alone share the probability; without top_k all tokens do.
     whole = scores if top_k else logits.float() / temperature
     total = whole.logsumexp(dim=-1).double()
-    chosen = torch.empty(len(logits), dtype=torch.long, device=logits.device)
-    rows = torch.arange(len(logits), device=logits.device)
-    while True:
-        log_probs = scores - total[rows, None]
-        probs = log_probs.exp()
-        before = probs.cumsum(dim=-1) - probs
-        found = (before[:, -1] + probs[:, -1] >= top_p) | (scores.shape[-1] >= most)
-        outside = before >= top_p
-        outside[:, 0] = False
-        noisy = (log_probs + _gumbel(keys[rows], tokens)).masked_fill(outside, -torch.inf)
-        picked = tokens.gather(1, noisy.argmax(dim=-1, keepdim=True))[:, 0]
-        chosen[rows[found]] = picked[found]
-        rows = rows[~found]
-        if not len(rows):
-            return chosen
-        size = min(most, size * GROWTH)
-        scores, tokens = logits[rows].topk(size, dim=-1)
-        scores = scores.double() / temperature
+    log_probs = scores - total[:, None]
+    probs = log_probs.exp()
+    before = probs.cumsum(dim=-1) - probs
+    outside = before >= top_p
+    outside[:, 0] = False
+    noisy = (log_probs + _gumbel(keys, tokens)).masked_fill(outside, -torch.inf)
+    chosen = tokens.gather(1, noisy.argmax(dim=-1, keepdim=True))[:, 0]
+    if not top_k and size < vocabulary:
+        larger = before[:, -1] + probs[:, -1] < top_p
+        for row in larger.nonzero()[:, 0].tolist():
+            chosen[row] = _draw_of_many(whole[row] - total[row].float(), top_p, keys[row])
+    return chosen
+
+
+def _draw_of_many(log_probs: Tensor, top_p: float, key: Tensor) -> Tensor:
+    """As `sample_tokens` for one row (vocabulary,) with a larger nucleus: its least likely
+    token is sought in a histogram, and only the tokens of its bin are sorted."""
+    depth = (log_probs.max() - log_probs) * (BINS / NEGLIGIBLE)
+    bins = depth.clamp_max(BINS - 1).long()
+    mass = torch.bincount(bins, log_probs.exp().double(), minlength=BINS)
+    summed = mass.cumsum(dim=0)
+    found = int((summed < top_p).sum().clamp_max(BINS - 1))
+    before = summed[found] - mass[found]
+    within = log_probs[bins == found].sort(descending=True).values
+    reached = (before + within.double().exp().cumsum(dim=0) >= top_p).nonzero()
+    least = within[reached[0, 0] if len(reached) else -1]
+    tokens = (log_probs >= least).nonzero()[:, 0]
+    noisy = log_probs[tokens].double() + _gumbel(key[None], tokens[None])[0]
+    return tokens[noisy.argmax()]
 
 
 def _draw_of_all(scores: Tensor, keys: Tensor) -> Tensor:

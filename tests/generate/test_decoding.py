@@ -165,7 +165,7 @@ def test_top_p_excludes_unlikely_tokens_and_temperature_zero_is_greedy() -> None
 def test_a_nucleus_of_many_tokens_is_that_of_the_sorted_vocabulary() -> None:
     """However many tokens it holds: a few, more than are looked at first, and all."""
     draws = torch.Generator().manual_seed(0)
-    for spread, vocabulary in ((9.0, 3000), (1.0, 3000), (0.3, 3000), (2.0, 9)):
+    for spread, vocabulary in ((9.0, 3000), (1.0, 3000), (0.3, 3000), (2.0, 9), (1.0, 30_000)):
         logits = spread * torch.randn(6, vocabulary, generator=draws)
         probs = logits.double().softmax(dim=-1)
         ordered, order = probs.sort(dim=-1, descending=True, stable=True)
