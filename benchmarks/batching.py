@@ -49,7 +49,7 @@ def main() -> None:
     figures["steps_until_a_cancelled_slot_is_used"] = steps_until_used()
     model = make_model("llama")
     figures |= ragged_load(model)
-    figures |= alone(model)
+    figures |= alone(model, torch.randn(1, 10, WIDTH), 128)
     write_record(
         "text-batching",
         claim="Each of 64 mixed requests is written as alone, a cancelled one makes room at once, a "
@@ -159,14 +159,17 @@ def ragged_load(model: torch.nn.Module) -> dict[str, object]:
     }
 
 
-def alone(model: torch.nn.Module) -> dict[str, object]:
-    prefix, length = torch.randn(1, 10, WIDTH), 128
+def alone(
+    model: torch.nn.Module, prefix: torch.Tensor, length: int, rounds: int = ROUNDS
+) -> dict[str, object]:
+    """One text of `length` tokens after a prefix (1, tokens, width)."""
     request = DecodingRequest(prefix[0], 0, 0.0, 1.0, length)
     seconds = in_turns(
         [
             lambda: Decoder(model, ends=[], max_batch_size=1).generate([request]),
             lambda: generate_with(model, prefix, length),
-        ]
+        ],
+        rounds,
     )
     return {
         "alone_tokens_per_second": length / float(np.median(seconds[0])),
@@ -187,10 +190,10 @@ def generate_with(model: torch.nn.Module, prefixes: torch.Tensor, tokens: int) -
     assert found.shape[-1] == tokens
 
 
-def in_turns(tasks: list[Callable[[], object]]) -> np.ndarray:
+def in_turns(tasks: list[Callable[[], object]], rounds: int = ROUNDS) -> np.ndarray:
     """CPU seconds of each task in each round: (tasks, rounds), after one warm-up round."""
-    seconds = np.empty((len(tasks), ROUNDS + 1))
-    for turn in range(ROUNDS + 1):
+    seconds = np.empty((len(tasks), rounds + 1))
+    for turn in range(rounds + 1):
         for place, task in enumerate(tasks):
             began = time.process_time()
             task()

@@ -5,15 +5,14 @@ python -m benchmarks.decoding    # about ten minutes on one core
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, GenerationConfig
 
-from benchmarks.batching import generate_with, spread
+from benchmarks.batching import alone, in_turns, spread
 from benchmarks.pretrained import pretrained_folder
 from benchmarks.record import write_record
 from generate.text.decoding import Decoder, DecodingRequest
@@ -39,7 +38,8 @@ def main() -> None:
         pretrained_folder("words"), dtype=torch.float32
     ).eval()
     figures |= ragged(model)
-    figures |= alone(model)
+    prompt = embedded(model, np.arange(1000, 1100))
+    figures |= alone(model, prompt[None], ALONE_TOKENS, ROUNDS)
     figures |= beside_generate_batch(model)
     write_record(
         "text-decoding",
@@ -121,25 +121,10 @@ def ragged(model: torch.nn.Module) -> dict[str, object]:
             part = slice(start, start + SLOTS)
             padded_generate(model, prompts[part], int(lengths[part].max()))
 
-    seconds = in_turns([ours, generate])
+    seconds = in_turns([ours, generate], ROUNDS)
     return {
         "ragged_tokens_per_second": float(lengths.sum() / np.median(seconds[0])),
         "ragged_over_generate": spread(seconds[1] / seconds[0]),
-    }
-
-
-def alone(model: torch.nn.Module) -> dict[str, object]:
-    prompt = embedded(model, np.arange(1000, 1100))
-    request = DecodingRequest(prompt, 0, 0.0, 1.0, ALONE_TOKENS)
-    seconds = in_turns(
-        [
-            lambda: Decoder(model, ends=[], max_batch_size=1).generate([request]),
-            partial(generate_with, model, prompt[None], ALONE_TOKENS),
-        ]
-    )
-    return {
-        "alone_tokens_per_second": float(ALONE_TOKENS / np.median(seconds[0])),
-        "alone_over_generate": spread(seconds[1] / seconds[0]),
     }
 
 
@@ -156,7 +141,8 @@ def beside_generate_batch(model: torch.nn.Module) -> dict[str, object]:
         assert all(len(one.generated_tokens) == EQUAL_TOKENS for one in found.values())
 
     seconds = in_turns(
-        [lambda: Decoder(model, ends=[], max_batch_size=SLOTS).generate(requests), theirs]
+        [lambda: Decoder(model, ends=[], max_batch_size=SLOTS).generate(requests), theirs],
+        ROUNDS,
     )
     return {"equal_over_generate_batch": spread(seconds[1] / seconds[0])}
 
@@ -178,17 +164,6 @@ def padded_generate(model: torch.nn.Module, prompts: Sequence[torch.Tensor], tok
         max_new_tokens=tokens, do_sample=False, eos_token_id=None, pad_token_id=0
     )
     model.generate(inputs_embeds=padded, attention_mask=mask, generation_config=config)  # type: ignore[operator]
-
-
-def in_turns(tasks: list[Callable[[], object]]) -> NDArray[np.float64]:
-    """CPU seconds of each task in each round: (tasks, ROUNDS), after one warm-up round."""
-    seconds = np.empty((len(tasks), ROUNDS + 1))
-    for turn in range(ROUNDS + 1):
-        for place, task in enumerate(tasks):
-            began = time.process_time()
-            task()
-            seconds[place, turn] = time.process_time() - began
-    return seconds[:, 1:]
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ class BaseInputs:
     size: ImageSize
     """(height, width) in pixels of the image that the latents are of."""
     guidance: float
-    """Guidance scale that a guidance-distilled base is told."""
+    """Guidance scale that a guidance-distilled base takes."""
 
     def rows(self, *values: float) -> Tensor:
         """float32 (batch, values), the same in each row."""

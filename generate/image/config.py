@@ -136,7 +136,7 @@ class ImageConfig:
     prompt: str = "a product photo"
     """Text prompt of a pretrained model, the same for every image."""
     distilled_guidance: NonNegativeFloat = 3.5
-    """Guidance scale that a guidance-distilled pretrained model (FLUX.1-dev) is told; others take none."""
+    """Guidance scale that a guidance-distilled pretrained model (FLUX.1-dev) takes; others take none."""
     lora: LoraConfig = field(default_factory=LoraConfig)
     """LoRA of a pretrained model's attention; rank 0: none."""
     image_size: PositiveInt = 64

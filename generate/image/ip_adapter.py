@@ -59,7 +59,7 @@ class AdaptedDenoiser(nn.Module):
         guidance: float = 3.5,
     ) -> None:
         """`prompt`: keyword arguments of the base of batch 1, the same for every image;
-        `pixels_per_position`: the VAE's; `guidance`: the scale that a guidance-distilled base is told."""
+        `pixels_per_position`: the VAE's; `guidance`: the scale that a guidance-distilled base takes."""
         super().__init__()
         self.base: Any = base.requires_grad_(False)
         self.family, self.path = family, path

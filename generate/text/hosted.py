@@ -17,6 +17,7 @@ import requests
 from catalog.errors import VitrineError, one_line_message
 from generate.text.clean import clean_text
 from generate.text.config import WriteConfig
+from generate.text.sequences import cleaned_lines
 from generate.text.tasks import Task
 
 CONCURRENT = 8
@@ -62,12 +63,11 @@ class HostedModel:
     def _body(
         self, task: Task, data: str, seed: int, config: WriteConfig, max_tokens: int
     ) -> dict[str, Any]:
-        lines = "\n".join(clean_text(line) for line in data.split("\n"))
         return {
             "model": self.model,
             "messages": [
                 {"role": "system", "content": task.request},
-                {"role": "user", "content": lines},
+                {"role": "user", "content": cleaned_lines(data.split("\n"))},
             ],
             "temperature": config.temperature,
             "top_p": config.top_p,

@@ -131,25 +131,17 @@ class TextGenerator(nn.Module):
         nll, counts = (torch.cat(part)[back] for part in zip(*parts, strict=True))
         return nll, counts
 
-    def summed_nll(
-        self,
-        user_states: Tensor,
-        item_vectors: Tensor,
-        style_ids: Tensor,
-        task_ids: Tensor,
-        token_ids: Tensor,
-        labels: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """The sums of `forward` over a training batch, scalars both; activations of one group of texts exist
-        at a time where a model reads facts.
+    def summed_nll(self, *batch: Tensor) -> tuple[Tensor, Tensor]:
+        """The sums of `forward`, which has the same arguments, over a training batch: scalars both.
+        Activations of one group of texts exist at a time where a model reads facts.
 
         Not under ZeRO-3, whose weights are whole only in the pass that gathers them, nor in float16, whose
         gradients need the scale that only the whole loss has.
         """
-        inputs = (user_states, item_vectors, style_ids, task_ids)
+        *inputs, token_ids, labels = batch
         half = torch.get_autocast_dtype(token_ids.device.type) == torch.float16
         if not self.reads_facts or is_sharded(self) or (torch.is_autocast_enabled() and half):
-            nll, counts = self(*inputs, token_ids, labels)
+            nll, counts = self(*batch)
             return nll.sum(), counts.sum()
 
         def nll_of(rows: Tensor, soft: Tensor) -> Tensor:

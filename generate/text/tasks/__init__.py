@@ -1,7 +1,7 @@
 """Writing tasks: what can be written about an item for a user, as templates over catalog fields.
 
 A task is a YAML file: `description` is one line on what it writes; `instruction`, which may be left out, is
-what a chat model is told to do; `templates` is a list, and the first template whose fields all have values
+the instruction of a chat model; `templates` is a list, and the first template whose fields all have values
 gives the text. The files beside this one are built-in tasks; any other
 task is given by the path of its file. A field is a column of the items table, or
 
@@ -37,11 +37,11 @@ class Task:
     templates: tuple[str, ...]
     """In order of preference."""
     instruction: str = ""
-    """What a chat model is told; empty: to write what `description` says."""
+    """Instruction of a chat model; empty: to write what `description` says."""
 
     @property
     def request(self) -> str:
-        """What a chat model is told."""
+        """The instruction of a chat model."""
         return self.instruction or (
             f"Write {self.description or self.name}. Use only the facts given; answer with the text alone."
         )
