@@ -21,6 +21,7 @@ from catalog.fingerprint import compute_fingerprints
 from catalog.images import Crop, read_image
 from catalog.interactions import Interactions
 from catalog.item_texts import ItemTexts
+from catalog.notes import Note
 from catalog.sources import SOURCES
 
 
@@ -70,6 +71,8 @@ class Catalog:
     """False where times only order each user's own items, so that no temporal split is possible."""
     num_dropped: int = 0
     """Interactions left out because they name items the items table lacks."""
+    notes: list[Note] = field(default_factory=list)
+    """How the tables were read: what was decided, dropped or left empty."""
     broken_images: dict[int, str] = field(default_factory=dict)
     """Item → why its image cannot be read; filled as images are read."""
 

@@ -59,6 +59,18 @@ class CatalogConfig:
     """Interactions rated lower than this are left out."""
     ties: Literal["file", "shuffle"] = "file"
     """Order of one user's interactions at the same time: as in the file, or a fixed shuffle."""
+    encoding: str = "auto"
+    """Encoding of text files, such as utf-8, utf-16, cp1252 or latin-1; auto: recognized by their bytes."""
+    delimiter: str = "auto"
+    """What separates the columns of csv, tsv and txt files; auto: recognized by all lines."""
+    quote: Literal["auto", "double", "none"] = "auto"
+    """Whether double quotes enclose values of delimited files, or are letters like others."""
+    header: Literal["auto", "yes", "no"] = "auto"
+    """Whether the first row of delimited files names the columns."""
+    dates: Literal["auto", "day-first", "month-first"] = "auto"
+    """Which of 01/12/2020's numbers is the day; auto: decided by all values of the column."""
+    decimal: Literal["auto", "point", "comma"] = "auto"
+    """Decimal mark of prices and numbers in text; auto: decided by all values of the column."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from catalog.columns import as_numbers, as_text, as_times, first_text
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
 from catalog.hashing import hash_ids, splitmix64
+from catalog.notes import Notes
 from catalog.roles import ORDER_NAMES, Roles, resolve_roles
 from catalog.sources.base import RawTables
 
@@ -54,6 +55,8 @@ class Converted:
     """False where times only order each user's own items."""
     num_dropped: int
     """Interactions left out because they name unknown items."""
+    notes: Notes
+    """How the tables were read."""
 
 
 def convert(raw: RawTables, config: CatalogConfig) -> Converted:
@@ -108,6 +111,7 @@ def convert(raw: RawTables, config: CatalogConfig) -> Converted:
         roles={"items": item_roles, "interactions": roles},
         has_timestamps=timed,
         num_dropped=dropped,
+        notes=raw.notes,
     )
 
 

@@ -26,8 +26,9 @@ from catalog.checksums import (
 from catalog.convert import Converted
 from catalog.interactions import Interactions
 from catalog.item_texts import TextColumn
+from catalog.notes import notes_from_json
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 """Increased when the format of the converted files changes, so that catalogs are converted again."""
 CHECKSUMS_FILE = "checksums.json"
 """Size and sha256 of each converted file."""
@@ -46,7 +47,10 @@ def cached_conversion(key: str, convert: Callable[[], Converted]) -> dict[str, A
         print(f"vitrine: {folder} is damaged ({damage}); converting again", file=sys.stderr)
         shutil.rmtree(folder, ignore_errors=True)
     if damage or not folder.exists():
-        _write(convert(), folder)
+        content = convert()
+        for note in content.notes.listed:
+            print(f"vitrine: {note}", file=sys.stderr)
+        _write(content, folder)
     return _open(folder)
 
 
@@ -68,6 +72,7 @@ def _write(content: Converted, folder: Path) -> None:
             "roles": content.roles,
             "has_timestamps": content.has_timestamps,
             "num_dropped": content.num_dropped,
+            "notes": content.notes.as_json(),
         }
         (staging / METADATA_FILE).write_text(json.dumps(metadata), encoding="utf8")
         checksums = dumps_with_checksum({"files": compute_checksums(staging)})
@@ -106,6 +111,7 @@ def _write_tables(content: Converted, folder: Path) -> None:
 
 
 def _open(folder: Path) -> dict[str, Any]:
+    metadata = json.loads((folder / METADATA_FILE).read_text(encoding="utf8"))
     reviews, split_labels = folder / "reviews.arrow", folder / "split_labels.arrow"
     interactions = Interactions(
         offsets=_open_array(folder / "offsets.npy"),
@@ -121,7 +127,8 @@ def _open(folder: Path) -> dict[str, Any]:
         "user_ids": _open_array(folder / "user_ids.npy"),
         "interactions": interactions,
         "edges": _open_optional_array(folder / "edges.npy"),
-        **json.loads((folder / METADATA_FILE).read_text(encoding="utf8")),
+        **metadata,
+        "notes": notes_from_json(metadata["notes"]),
     }
 
 

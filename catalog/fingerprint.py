@@ -9,6 +9,8 @@ from catalog.images import SUFFIXES
 from catalog.sources import RawTables
 from catalog.video_audio import SUFFIXES as VIDEO_AUDIO_SUFFIXES
 
+READING = ("encoding", "delimiter", "quote", "header", "dates", "decimal")
+"""Settings of how files are read; where all are auto, the fingerprint is as without them."""
 VECTOR_SUFFIXES = {".npy", ".safetensors", ".parquet"}
 
 
@@ -17,9 +19,19 @@ def compute_fingerprints(raw: RawTables, config: CatalogConfig) -> tuple[str, st
 
     sha256 over tables' bytes, media files' relative paths and sizes, and the reading rules.
     """
-    rules = [config.source, config.unknown_items, config.min_rating, config.ties, config.roles]
+    rules: list[object] = [
+        config.source,
+        config.unknown_items,
+        config.min_rating,
+        config.ties,
+        config.roles,
+    ]
     whole = hashlib.sha256(json.dumps(rules, sort_keys=True, default=str).encode())
-    roles = [config.source, config.roles]
+    roles: list[object] = [config.source, config.roles]
+    for name in READING:
+        if (given := getattr(config, name)) != "auto":
+            rules.append((name, given))
+            roles.append((name, given))
     content = hashlib.sha256(json.dumps(roles, sort_keys=True, default=str).encode())
     for path in raw.files:
         with path.open("rb") as file:

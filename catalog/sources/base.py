@@ -7,6 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from catalog.notes import Notes
+
 
 @dataclass(frozen=True)
 class RawTables:
@@ -28,3 +30,5 @@ class RawTables:
     """Reads the links between items, one row each, the two ids in its first two columns."""
     roles: dict[str, Any] = field(default_factory=dict)
     """Role → column, as known for this layout; catalog.yaml and the config override them."""
+    notes: Notes = field(default_factory=Notes)
+    """What was decided, dropped or left empty; the functions above add to it as they read."""

@@ -1,0 +1,60 @@
+"""Notes on how a catalog was read: what was decided, what was dropped or left empty, and why."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+EXAMPLES = 3
+"""Examples that a note keeps."""
+NoteKind = Literal["decided", "empty", "dropped"]
+"""decided: a guess that could be wrong; empty: values that became null; dropped: rows that were left out."""
+
+
+@dataclass(frozen=True)
+class Note:
+    """One decision about a file or a column."""
+
+    where: str
+    """File, table or column: "items.csv", "items: price"."""
+    what: str
+    """What was decided or found, and by what it was seen."""
+    kind: NoteKind = "decided"
+    count: int = 0
+    """Number of affected values or rows; 0 where all are."""
+    examples: tuple[str, ...] = ()
+    """The first few affected values."""
+    remedy: str = ""
+    """How to overrule or mend it."""
+
+    def __str__(self) -> str:
+        named = f" ({', '.join(map(repr, self.examples))})" if self.examples else ""
+        return f"{self.where}: {self.what}{named}" + (f"; {self.remedy}" if self.remedy else "")
+
+
+@dataclass
+class Notes:
+    """Collects notes while a catalog is read, in order, each once."""
+
+    listed: list[Note] = field(default_factory=list)
+
+    def add(
+        self,
+        where: str,
+        what: str,
+        kind: NoteKind = "decided",
+        *,
+        count: int = 0,
+        examples: Iterable[object] = (),
+        remedy: str = "",
+    ) -> None:
+        few = tuple(str(one)[:80] for one, _ in zip(examples, range(EXAMPLES), strict=False))
+        note = Note(where, what, kind, count, few, remedy)
+        if note not in self.listed:
+            self.listed.append(note)
+
+    def as_json(self) -> list[dict[str, Any]]:
+        return [asdict(note) for note in self.listed]
+
+
+def notes_from_json(listed: Iterable[dict[str, Any]]) -> list[Note]:
+    return [Note(**{**note, "examples": tuple(note["examples"])}) for note in listed]
