@@ -27,6 +27,18 @@ MAX_CONTACT = 0.25
 """Fraction of the picture's border that a mask touches, at most: more is background taken for the item."""
 SIDE = 512
 """Pixels of the longer side of the picture in which GrabCut searches, at most."""
+NEAR = 40
+"""Difference (of 255) from the background's colour up to which a pixel may be background."""
+FLAT = (3, 2, 1)
+"""Differences (of 255) between neighbouring pixels that are flat, tried in this order."""
+SHARE_OUTSIDE = 0.3
+"""Fraction of a flat area that lies outside the mask, from which all of it is background."""
+MAX_RIM = 0.06
+"""Radius of the largest circle in a rim of background, as a fraction of the picture's shorter side."""
+BESIDE = 0.1
+"""Distance of the background with which a pixel is compared, as a fraction of the shorter side."""
+SAME = 4
+"""Median difference (of 255) of a part from the background beside it, up to which it is background."""
 NO_IMAGE = "it has no readable image, and creative mode keeps the item's own pixels"
 REFUSED = "no mask of it is good enough"
 """Beginning of the reason why an item has no creative image."""
@@ -127,9 +139,65 @@ def grabcut_mask(image: NDArray[np.uint8]) -> tuple[Mask, int]:
     scale = min(1.0, SIDE / max(image.shape[:2]))
     height, width = (max(1, round(side * scale)) for side in image.shape[:2])
     small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA) if scale < 1 else image
-    mask = resize_mask(foreground_mask(np.asarray(small, np.uint8)), image.shape[:2])
+    small = np.asarray(small, np.uint8)
+    mask = resize_mask(without_background(small, foreground_mask(small)), image.shape[:2])
     rim = max(1, round(MARGIN * min(height, width)))
     return mask, round(rim / scale)
+
+
+def without_background(image: NDArray[np.uint8], mask: Mask) -> Mask:
+    """The mask (height, width) without background that it took for the item: flat areas, in about the colour
+    of what is outside, that lie in large part outside.
+
+    GrabCut keeps a rim of a plain, unevenly lit background. A part of the mask that is thicker than such a
+    rim and of another colour than the background beside it is the item itself, and stays.
+    """
+    outside = ~mask
+    if not outside.any():
+        return mask
+    contrast = np.abs(image - _background_beside(image, outside)).max(2)
+    slopes = _slopes(image)
+    thickest = MAX_RIM * min(mask.shape)
+    for step in FLAT:
+        flat = ((slopes <= step) & (contrast <= NEAR)).astype(np.uint8)
+        count, areas = cv2.connectedComponents(flat, connectivity=4)
+        sizes = np.bincount(areas.ravel(), minlength=count)
+        background = np.bincount(areas[outside], minlength=count) >= SHARE_OUTSIDE * sizes
+        background[0] = False  # what is in no area
+        grown = cv2.dilate(background[areas].astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+        mask = mask & ~_rims(mask & grown & (contrast <= NEAR), contrast, thickest)
+    return mask
+
+
+def _background_beside(image: NDArray[np.uint8], outside: Mask) -> NDArray[np.float32]:
+    """Colour of the background at each pixel (height, width, 3): a mean of what is `outside` around it."""
+    sigma = BESIDE * min(outside.shape)
+    weights = cv2.GaussianBlur(outside.astype(np.float32), (0, 0), sigma)[..., None]
+    summed = cv2.GaussianBlur(image * outside[..., None].astype(np.float32), (0, 0), sigma)
+    mean = image[outside].mean(axis=0)
+    return ((summed + 1e-3 * mean) / (weights + 1e-3)).astype(np.float32)
+
+
+def _rims(region: Mask, contrast: NDArray[np.float32], thickest: float) -> Mask:
+    """The connected parts of a region (height, width) that are thin, so that no circle of radius `thickest`
+    fits into them, or whose colour is that of the background beside them."""
+    _, parts = cv2.connectedComponents(region.astype(np.uint8), connectivity=4)
+    radii = cv2.distanceTransform(region.astype(np.uint8), cv2.DIST_L2, 3)
+    rims = np.zeros_like(region)
+    for part in np.unique(parts[radii > thickest]):
+        own = parts == part
+        if np.median(contrast[own]) <= SAME:
+            rims |= own
+        region = region & ~own
+    return rims | region
+
+
+def _slopes(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Largest difference of each pixel (height, width) from the four beside it, after light smoothing."""
+    smooth = cv2.GaussianBlur(image, (0, 0), 1.0).astype(np.float32)
+    around = np.pad(smooth, ((1, 1), (1, 1), (0, 0)), mode="edge")
+    beside = (around[2:, 1:-1], around[:-2, 1:-1], around[1:-1, 2:], around[1:-1, :-2])
+    return np.max([np.abs(smooth - other).max(2) for other in beside], axis=0)
 
 
 def resize_mask(mask: Mask, shape: tuple[int, ...]) -> Mask:

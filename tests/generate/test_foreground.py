@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -22,6 +23,7 @@ from generate.image.foreground import (
     find_foreground,
     judge_mask,
     resize_mask,
+    without_background,
 )
 from generate.image.near_copies import TrainingImageIndex
 from generate.image.pipeline import PersonalImagePipeline
@@ -148,6 +150,29 @@ def test_a_refused_item_says_why(shop: Catalog) -> None:
     assert "; model covers" in whole
     unread = found(shop, "broken", lambda image: np.ones(image.shape[:2], bool)).reason
     assert "column cannot be read (not an image); model covers" in unread
+
+
+def test_a_rim_of_an_unevenly_lit_background_is_no_part_of_the_item() -> None:
+    rows, columns = np.mgrid[:120, :80]
+    light = np.clip(252 - (rows - 20) ** 2 / 400 - columns / 16, 0, 255)
+    image = np.repeat(light[..., None], 3, axis=2).astype(np.uint8)
+    item = (abs(rows - 60) < 30) & (abs(columns - 40) < 18)
+    image[item] = (90, 120, 100)
+    mask = (abs(rows - 60) < 36) & (abs(columns - 40) < 24)  # as GrabCut leaves it
+    peeled = without_background(image, mask)
+    assert (peeled & item).sum() >= 0.95 * item.sum()
+    assert (peeled & ~item).sum() <= 0.15 * (mask & ~item).sum()
+
+
+def test_a_light_item_on_a_light_background_stays_whole() -> None:
+    rows, columns = np.mgrid[:120, :80]
+    item = (abs(rows - 60) < 30) & (abs(columns - 40) < 18)
+    image = np.where(item[..., None], 252, 236).astype(np.uint8).repeat(3, axis=2)
+    image = np.asarray(cv2.GaussianBlur(image, (0, 0), 3), np.uint8)  # no edge is steep
+    mask = (abs(rows - 60) < 36) & (abs(columns - 40) < 24)
+    peeled = without_background(image, mask)
+    assert (peeled & item).sum() >= 0.95 * item.sum()
+    assert (peeled & ~item).sum() <= 0.15 * (mask & ~item).sum()
 
 
 def test_resized_masks_keep_their_place() -> None:
