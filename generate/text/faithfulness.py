@@ -2,13 +2,16 @@
 
 A claim is a value of one of the catalog's attributes, a number, an entry of the general lexicon of
 materials, properties, certificates (`generate.text.lexicon`), a name, or a distinctive word: one that some
-items' texts contain and most do not, or one on which reviews of the same item agree. Evidence for an item is
-its text, its attributes, its price and its training reviews, and the words that reviews use for items with
-the same trait: a coat may be called "oak-coloured" or "a bargain" if reviewers use these words for items that
-the shop calls timber, or that cost as little. Other words (phrasing, feelings) are no claims.
+items' texts contain and most do not, and that they use more than English at large does, or one on which
+reviews of the same item agree. Evidence for an item is its text, its attributes, its price and its training
+reviews, and the words that reviews use for items with the same trait: a coat may be called "oak-coloured" or
+"a bargain" if reviewers use these words for items that the shop calls timber, or that cost as little. Other
+words (phrasing, feelings) are no claims.
 
-A negated claim is not supported by an affirmed one, nor the reverse; negation is detected in English only
-(`generate.text.negation`). A number has the unit or currency beside it (`generate.text.quantities`).
+A negated claim is not supported by an affirmed one, nor the reverse; a denied name is supported where the
+item's texts do not have it, because they say who made an item and not who did not. Negation is detected in
+English only (`generate.text.negation`). A number has the unit or currency beside it
+(`generate.text.quantities`).
 Limitations: the lexicon is English, and ends somewhere: an invented certificate that neither it nor any
 item's text names is no claim to this check. Words are compared, not sentences: who did what to whom is left
 to an entailment model (`generate.text.judge`).
@@ -47,6 +50,9 @@ from generate.text.scripts import unspaced_words
 Verdict = Literal["supported", "unsupported", "contradicts"]
 AGREEMENT = 2.0
 """Lift above which a review word is a claim: how often two reviews of one item share it, over chance."""
+MIN_KEYNESS = 3.0
+"""How many times as frequent as in English at large a word of the items' texts is, at least, for it to count
+as a claim: a shop of films says "expect" and "notice" as often as anyone."""
 MIN_COUNT = 5
 """Least number of review pairs (of the same item) that share a word, for it to count as a claim."""
 MIN_RELATIVE_SHARE = 0.5
@@ -102,7 +108,8 @@ class ClaimChecker:
         values = self.keyword_index.attribute_values(item)
         claims: dict[str, Claim] = {}
         spans = negated_spans(lowered)
-        names = {word for word in name_words(text) if self._is_rare(word)}
+        named = set(name_words(text))
+        names = {word for word in named if self._is_rare(word)}
         entries = list(general_lexicon().find(lowered))
         phrases, entries = longest_matches(list(self._phrases.finditer(lowered)), entries)
         for match in phrases:
@@ -125,6 +132,8 @@ class ClaimChecker:
                 if is_claim and words not in claims:
                     known = not evidence.words[negated].isdisjoint(forms(word))
                     known = known or word in evidence.parts[negated]
+                    if negated and word in named:  # the shop says who made an item, not who did not
+                        known = evidence.words[False].isdisjoint(forms(word))
                     claims[words] = Claim(words, "supported" if known else "unsupported", "word")
         for quantity in quantities(lowered):
             known = (quantity.value, quantity.kind) in evidence.numbers
@@ -189,7 +198,12 @@ class ClaimChecker:
     def _distinctive(self) -> frozenset[str]:
         counts = self.keyword_index.document_frequencies
         common = self.keyword_index.max_document_share * self.catalog.num_items
-        of_texts = {word for word, count in counts.items() if 1 < count <= common}
+        keyness = self.keyword_index.keyness
+        of_texts = {
+            word
+            for word, count in counts.items()
+            if 1 < count <= common and keyness[word] >= MIN_KEYNESS
+        }
         phrasing = general_lexicon().phrasing
         of_texts = {word for word in of_texts if phrasing.isdisjoint(forms(word))}
         # Reviews that agree on "very" agree on a price, say: what they agree on is no mere phrasing.

@@ -6,6 +6,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from wordfreq import word_frequency
 
 from catalog.catalog import Catalog
 from catalog.progress import track
@@ -17,6 +18,8 @@ RECENT_ITEMS = 20
 """Newest items of a history whose keywords are counted."""
 MAX_DOCUMENT_SHARE = 0.2
 """A word in more than this share of the items is too common to be a keyword."""
+RAREST = 1e-8
+"""Frequency of words that English hardly knows."""
 WORD = re.compile(r"(?<!\w)[^\W\d_](?:[\w-]|['’](?=\w))+")
 
 
@@ -83,6 +86,17 @@ class KeywordIndex:
         for item in track(range(self.catalog.num_items), "Counting words"):
             counts.update(set(extract_words(self.texts(item))))
         return counts
+
+    @cached_property
+    def keyness(self) -> dict[str, float]:
+        """Word → how many times as frequent it is in the items' texts, each item counted once, as in English
+        at large (wordfreq: Speer, 2022); words that English hardly knows count as one in a hundred million.
+        """
+        total = sum(self.document_frequencies.values())
+        return {
+            word: count / total / max(word_frequency(word, "en"), RAREST)
+            for word, count in self.document_frequencies.items()
+        }
 
 
 def split_values(text: str) -> list[str]:

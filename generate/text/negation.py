@@ -15,8 +15,8 @@ _INVERTED = (
     r"(?:in no way|by no means|under no circumstances) (?:is|are|was|were|do|does|did|has|have)"
 )
 _BEFORE = (
-    rf"(?:{_INVERTED}|not?|none|nor|neither|never|nothing|nobody|nowhere|cannot|without|hardly|scarcely"
-    r"|lack(?:s|ing)?|excluding|free (?:of|from))"
+    rf"(?:{_INVERTED}|nothing to do with|not?|none|nor|neither|never|nothing|nobody|nowhere|cannot|without"
+    r"|hardly|scarcely|lack(?:s|ing)?|excluding|free (?:of|from))"
 )
 _NEGATED = re.compile(
     rf"\b(?:{_BEFORE}\b(?! (?:only|just|matter|doubt)\b)"

@@ -15,7 +15,7 @@ from catalog.demo.ground_truth import DemoGroundTruth
 from catalog.interactions import Interactions
 from catalog.splits import load_split, make_split, target_rows
 from generate.text.config import WriteConfig
-from generate.text.faithfulness import Claim, ClaimChecker, unsupported_share
+from generate.text.faithfulness import MIN_KEYNESS, Claim, ClaimChecker, unsupported_share
 from generate.text.keywords import KeywordIndex
 from generate.text.prompts import Conditions
 from generate.text.verification import ClaimVerifier, attempt_seed
@@ -264,6 +264,23 @@ def test_an_unknown_name_is_a_claim_and_a_title_in_capitals_is_none(catalog: Cat
     assert not checker.supports("It was made by Anna Lind.", 0)
     assert not checker.supports("It was made by Tom Cruise.", 0)
     assert checker.supports("Perfect Gift For Mum", 0)
+
+
+def test_a_denied_name_is_supported_where_the_item_does_not_have_it(catalog: Catalog) -> None:
+    checker = checker_of(["A film by Wend Kuuni", "A film by Anna Lind", "x"], catalog)
+    assert checker.supports("This one is not by Anna Lind.", 0)
+    assert checker.supports("It has nothing to do with Anna Lind.", 0)
+    assert not checker.supports("It was never made by Wend Kuuni.", 0)
+    assert not checker.supports("It has nothing to do with Wend Kuuni.", 0)
+
+
+def test_words_that_everyone_uses_as_often_as_the_shop_are_no_claims(catalog: Catalog) -> None:
+    filler = "they went to see what people would think of the house and the time that was there"
+    texts = [f"we expect a detective {filler}"] * 2 + [f"number {filler}"] * 998
+    checker = checker_of(texts, catalog)
+    assert checker.keyword_index.keyness["detective"] > MIN_KEYNESS
+    assert checker.keyword_index.keyness["expect"] < MIN_KEYNESS
+    assert [claim.words for claim in checker.check("Expect a detective.", 2)] == ["detective"]
 
 
 def test_scripts_without_spaces_are_checked_too(catalog: Catalog) -> None:

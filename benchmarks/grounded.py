@@ -1,0 +1,318 @@
+"""Texts of a small pretrained language model about real items: type named, claims supported, user told apart.
+
+python -m benchmarks.grounded run garments    # an hour on one core; resumes; films alike
+python -m benchmarks.grounded record          # of both shops, and seconds a text on two cores
+"""
+
+import argparse
+import json
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.claims import VALIDATED, check_claims, choose_rule
+from benchmarks.models import RATES, SEEDS, Arm
+from benchmarks.planted_claims import PlantedShop
+from benchmarks.pretrained import pretrained_folder
+from benchmarks.record import ROOT, write_record
+from benchmarks.sources import TEXTS
+from benchmarks.train_judge import train_judge
+from catalog.catalog import Catalog
+from catalog.splits import Split, load_split
+from finetune.statistics import Interval, mean_interval
+from generate.evaluation.users import EvaluationUsers, sample_users
+from generate.text.config import TextConfig, WriteConfig
+from generate.text.judge import EntailmentJudge, JudgedChecker
+from generate.text.likelihood import TrueTexts, score_identification, score_likelihood
+from generate.text.run import run_text_generator
+from generate.text.score import generate_texts
+from generate.text.writer import BatchWriter, load_writer
+from launch.trainer import build_trainer
+from pretrain.config import OptimizerConfig, TrainerConfig
+from pretrain.devices import choose_compute
+
+WORK = ROOT / "runs" / "benchmark-grounded"
+SHOPS = {"garments": "fashion", "films": "movies"}
+"""Shop → the name of its pipeline."""
+TASKS = {"garments": "garment", "films": "film"}
+TYPES = {"garments": "product_type_name", "films": "genre"}
+"""Shop → the column that says what an item is."""
+ARMS = ("zero_shot", "lora", "soft")
+"""The prompt alone; with LoRA; with LoRA and soft tokens of user and item."""
+USERS, STEPS, BATCH, RATE, PROMPT = 300, 40, 16, 1e-3, 192
+WRITE = WriteConfig(temperature=0.7, top_p=0.9, max_tokens=64, constrain_numbers=True)
+TIMED = 64
+"""Texts that are timed, in one batch."""
+NOTE = (
+    f"SmolLM2-135M-Instruct; descriptions of the test targets of {USERS} users, the item's facts and the "
+    f"titles of six items of the history in words (at most {PROMPT} tokens). zero_shot: the model as it "
+    f"came; lora: trained for {STEPS} steps of {BATCH} texts; soft: the same, with soft tokens of user and"
+    " item. type_named: the text has the last word of the garment's product type, or the film's first "
+    "genre. unsupported: sentences that a MiniLM cross-encoder rejects, mean over texts; it has learned "
+    "from planted claims of the other shop and took no part in writing, and catalog_unsupported is what "
+    "it rejects of the shop's own texts, which are true. strict: --strict, by the fast check alone. "
+    "hidden, shown: perplexity of the true description, with the item hidden or shown, under the own and "
+    "a swapped user. identification: the true text, item hidden, is most likely under its own user among "
+    "20. Intervals over users. "
+)
+
+
+@dataclass(frozen=True)
+class Shop:
+    """One shop with its recommender, generators and judge."""
+
+    name: str
+
+    @property
+    def folder(self) -> Path:
+        return WORK / self.name
+
+    @property
+    def task(self) -> str:
+        return TASKS[self.name]
+
+    @cached_property
+    def recommender(self) -> Path:
+        """Frozen MiniLM, and a sequence encoder trained on the shop."""
+        arm = Arm(SHOPS[self.name], "text", "frozen", WORK / "recommenders")
+        stages = [arm.pretraining(SEEDS[0]), arm.finetuning(SEEDS[0], RATES[0])]
+        for stage in stages:
+            if not stage.is_done():
+                stage.run()
+        return stages[-1].folder
+
+    def config(self, arm: str) -> TextConfig:
+        common = Arm(SHOPS[self.name], "text", "frozen", WORK).pipeline.finetune
+        soft = 4 * (arm == "soft")
+        return TextConfig(
+            recommender=str(self.recommender),
+            catalog=common.catalog,
+            split=common.split,
+            model=str(pretrained_folder("words")),
+            train=arm != "zero_shot",
+            tasks=(str(ROOT / "benchmarks" / "tasks" / f"{self.task}.yaml"),),
+            num_user_tokens=soft,
+            num_item_tokens=soft,
+            num_style_tokens=0,
+            max_prompt_tokens=PROMPT,
+            max_tokens=WRITE.max_tokens,
+            drop_item=0.2,
+            batch_size=BATCH,
+            optimizer=OptimizerConfig(learning_rate=RATE),
+            trainer=TrainerConfig(max_steps=STEPS, precision="auto", log_every=5, progress=False),
+        )
+
+    @cached_property
+    def data(self) -> tuple[Catalog, Split]:
+        config = self.config(ARMS[0])
+        return load_split(config.catalog, config.split)
+
+    def writer(self, arm: str) -> BatchWriter:
+        folder = self.folder / arm
+        if not folder.exists():
+            run_text_generator(self.config(arm), folder, build_trainer)
+        catalog, split = self.data
+        writer = load_writer(folder, compute=choose_compute("cpu", "auto"))
+        return replace(writer, catalog=catalog, split=split)
+
+    def judge(self) -> tuple[EntailmentJudge, float]:
+        """A judge of texts that has seen the other shop alone, and the threshold chosen there."""
+        other = PlantedShop(next(name for name in SHOPS if name != self.name))
+        folder = self.folder / "judge"
+        if not (folder / "threshold").exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            train_judge(other, folder)
+            judge = EntailmentJudge(str(folder), compute=choose_compute("cpu", "auto"))
+            validated = check_claims(other, "validate", VALIDATED, judge)
+            (folder / "threshold").write_text(str(choose_rule(validated)[1]))
+        judge = EntailmentJudge(str(folder), compute=choose_compute("cpu", "auto"))
+        return judge, float((folder / "threshold").read_text())
+
+    def names_type(self, texts: Sequence[str], items: Sequence[int]) -> NDArray[np.float64]:
+        """Whether each text names the type of its item: (texts,)."""
+        catalog, _ = self.data
+        column = catalog.column(TYPES[self.name])
+        return np.array(
+            [names(text, column[i].as_py()) for text, i in zip(texts, items, strict=True)]
+        )
+
+
+def names(text: str, kind: str) -> float:
+    """1 where a text contains the last word of an item's type, or of one of its alternatives
+    (Leggings/Tights), in singular or plural."""
+    words = set(map(stem, re.findall(r"[\w-]+", text.lower())))
+    heads = [part.split()[-1] for part in kind.lower().split("/") if part.split()]
+    return float(any(stem(head) in words for head in heads))
+
+
+def stem(word: str) -> str:
+    return re.sub(r"(?<=[sxh])es$|(?<!s)s$", "", word)
+
+
+def run(name: str) -> None:
+    """Trains and measures the arms of one shop; each arm's figures and texts in a file of its own."""
+    shop = Shop(name)
+    catalog, split = shop.data
+    judge, threshold = shop.judge()
+    for arm in ARMS:
+        path = shop.folder / f"{arm}.json"
+        if path.exists():
+            continue
+        writer = shop.writer(arm)
+        judged = JudgedChecker(writer.checker, judge, threshold)
+        users = sample_users(writer.ranker, catalog, split, USERS)
+        path.write_text(json.dumps(measure(shop, writer, judged, users, arm), indent=1) + "\n")
+        print(f"{name} {arm}: {path}", flush=True)
+
+
+def measure(
+    shop: Shop, writer: BatchWriter, judged: JudgedChecker, users: EvaluationUsers, arm: str
+) -> dict[str, Any]:
+    items = users.items.tolist()
+    found: dict[str, Any] = {"users": len(users)}
+    for kind, config in (("plain", WRITE), ("strict", replace(WRITE, verify_claims=True))):
+        began = time.process_time()
+        texts = generate_texts(writer, users, shop.task, "own", config)
+        written = [one.text for one in texts]
+        found[kind] = {
+            "cpu_seconds_per_text": (time.process_time() - began) / len(texts),
+            "type_named": shop.names_type(written, items).tolist(),
+            "unsupported": unsupported(judged, written, items),
+            "fallback": [float(one.from_catalog) for one in texts],
+            "attempts": [float(one.attempts) for one in texts],
+            "texts": written,
+        }
+        print(f"{shop.name} {arm} {kind}: {summary(found[kind])}", flush=True)
+    true = writer.catalog_texts.texts_of(shop.task, users.users, users.positions)
+    own = [text or "" for text in true]
+    found["catalog"] = {
+        "type_named": shop.names_type(own, items).tolist(),
+        "unsupported": unsupported(judged, own, items),
+    }
+    for name, with_item in (("hidden", False), ("shown", True)):
+        texts = TrueTexts(shop.task, true, with_item)
+        found[name] = score_likelihood(writer, users, texts)
+    if arm == ARMS[-1]:
+        found["identification"] = score_identification(
+            writer, users, TrueTexts(shop.task, true, with_item=False), batch_size=20
+        )
+    return found
+
+
+def unsupported(
+    judged: JudgedChecker, texts: Sequence[str], items: Sequence[int]
+) -> list[float | None]:
+    """Share of each text's sentences that the judge rejects."""
+    shares = [
+        judged.supported_share([text], [item]) for text, item in zip(texts, items, strict=True)
+    ]
+    return [None if share is None else 1 - share for share in shares]
+
+
+def mean(values: Sequence[float | None]) -> Interval:
+    return mean_interval(np.array([value for value in values if value is not None]))
+
+
+def summary(found: dict[str, Any]) -> str:
+    named, rejected = mean(found["type_named"]).value, mean(found["unsupported"]).value
+    fallback, seconds = mean(found["fallback"]).value, found["cpu_seconds_per_text"]
+    return (
+        f"type named {named:.3f}, unsupported {rejected:.3f}, fallback {fallback:.3f}, "
+        f"{seconds:.2f} CPU s a text; {found['texts'][:3]}"
+    )
+
+
+def seconds_per_text(name: str) -> float:
+    """Seconds of one of TIMED texts that two cores write in one batch."""
+    torch.set_num_threads(2)
+    shop = Shop(name)
+    writer = shop.writer(ARMS[-1])
+    catalog, split = shop.data
+    users = sample_users(writer.ranker, catalog, split, TIMED)
+    generate_texts(writer, users.first(2), shop.task, "own", WRITE)
+    began = time.perf_counter()
+    generate_texts(writer, users, shop.task, "own", WRITE)
+    return (time.perf_counter() - began) / TIMED
+
+
+def record() -> None:
+    figures: dict[str, Any] = {}
+    for name in SHOPS:
+        figures[f"{name}_seconds_per_text"] = seconds_per_text(name)
+        for arm in ARMS:
+            found = json.loads((WORK / name / f"{arm}.json").read_text())
+            figures[f"{name}_users"] = found["users"]
+            figures |= {f"{name}_{arm}_{key}": value for key, value in arm_figures(found).items()}
+    headline = ARMS[-1]
+    write_record(
+        "text-grounded",
+        claim="A language model of 135 million weights with LoRA and soft tokens names what an item is, "
+        "claims little that is not so, and tells users apart.",
+        command="python -m benchmarks.grounded record",
+        seeds=[0],
+        figures=figures,
+        sources=[
+            *TEXTS,
+            "benchmarks/models.py",
+            "benchmarks/tasks/*.yaml",
+            "benchmarks/train_judge.py",
+        ],
+        goal=[
+            comparison
+            for name in SHOPS
+            for comparison in (
+                f"{name}_users >= 300",
+                f"{name}_{headline}_plain_type_named >= 0.95",
+                f"{name}_{headline}_plain_unsupported <= 0.05",
+                f"{name}_{headline}_strict_unsupported <= 0.01",
+                f"{name}_{headline}_identification >= 0.1",
+                f"{name}_{headline}_hidden_swapped_minus_own_low > 0",
+            )
+        ],
+        note=NOTE,
+    )
+
+
+def arm_figures(found: dict[str, Any]) -> dict[str, Any]:
+    figures: dict[str, Any] = {}
+    for kind in ("plain", "strict"):
+        for key in ("type_named", "unsupported"):
+            figures[f"{kind}_{key}"] = mean(found[kind][key])
+        figures[f"{kind}_cpu_seconds_per_text"] = found[kind]["cpu_seconds_per_text"]
+    figures["strict_fallback"] = mean(found["strict"]["fallback"])
+    figures["strict_attempts"] = mean(found["strict"]["attempts"]).value
+    figures["catalog_type_named"] = mean(found["catalog"]["type_named"])
+    figures["catalog_unsupported"] = mean(found["catalog"]["unsupported"])
+    for name in ("hidden", "shown"):
+        difference = Interval(**found[name]["swapped_minus_own"])
+        figures[f"{name}_swapped_minus_own"] = difference
+        figures[f"{name}_perplexity"] = found[name]["own"]["perplexity"]
+        figures[f"{name}_swapped_perplexity"] = found[name]["swapped"]["perplexity"]
+    if accuracy := found.get("identification", {}).get("accuracy"):
+        figures["identification"] = Interval(**accuracy)
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("run").add_argument("shop", choices=SHOPS)
+    commands.add_parser("record")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if arguments.command == "run":
+        run(arguments.shop)
+    else:
+        record()
+
+
+if __name__ == "__main__":
+    main()
