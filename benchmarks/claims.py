@@ -250,10 +250,11 @@ def record(figures: Mapping[str, object]) -> None:
         "numbers and swapped units; threshold and scope were chosen on held-out items of that shop. The "
         "general lexicon was written before the tested inventions, by the same hand: inventions_in_lexicon "
         "is the share that it names; names of aspects, words of phrasing and negations were added to it "
-        "after validation. A first set of tested templates showed that many ordinary words counted as claims; "
-        "the rule against that (keyness) was made with it, it became validation, and the templates tested here "
-        "were written before the rule was tried. Intervals are over items. A planted claim is shorter and "
-        "cleaner than what a generator writes. The judges read numbers and units hardly at all, and deny true denials.",
+        "after validation. A first set of tested templates showed that many ordinary words counted as "
+        "claims; the rule against that (keyness) was made with it, it became validation, and the templates "
+        "tested here were written before the rule was tried. Intervals are over items. A planted claim is "
+        "shorter and cleaner than what a generator writes. The judges read numbers and units hardly at all,"
+        " and deny true denials.",
     )
 
 

@@ -45,8 +45,9 @@ SHOPS = {"garments": "fashion", "films": "movies"}
 TASKS = {"garments": "garment", "films": "film"}
 TYPES = {"garments": "product_type_name", "films": "genre"}
 """Shop → the column that says what an item is."""
-ARMS = ("zero_shot", "lora", "soft")
-"""The prompt alone; with LoRA; with LoRA and soft tokens of user and item."""
+ARMS = ("soft", "lora", "zero_shot")
+"""LoRA with soft tokens of user and item; with LoRA alone; the prompt alone."""
+HEADLINE = ARMS[0]
 USERS, STEPS, BATCH, RATE, PROMPT = 300, 40, 16, 1e-3, 192
 WRITE = WriteConfig(temperature=0.7, top_p=0.9, max_tokens=64, constrain_numbers=True)
 TIMED = 64
@@ -178,7 +179,10 @@ def measure(
 ) -> dict[str, Any]:
     items = users.items.tolist()
     found: dict[str, Any] = {"users": len(users)}
-    for kind, config in (("plain", WRITE), ("strict", replace(WRITE, verify_claims=True))):
+    settings = {"plain": WRITE}
+    if arm == HEADLINE:
+        settings["strict"] = replace(WRITE, verify_claims=True)
+    for kind, config in settings.items():
         began = time.process_time()
         texts = generate_texts(writer, users, shop.task, "own", config)
         written = [one.text for one in texts]
@@ -200,7 +204,7 @@ def measure(
     for name, with_item in (("hidden", False), ("shown", True)):
         texts = TrueTexts(shop.task, true, with_item)
         found[name] = score_likelihood(writer, users, texts)
-    if arm == ARMS[-1]:
+    if arm == HEADLINE:
         found["identification"] = score_identification(
             writer, users, TrueTexts(shop.task, true, with_item=False), batch_size=20
         )
@@ -234,7 +238,7 @@ def seconds_per_text(name: str) -> float:
     """Seconds of one of TIMED texts that two cores write in one batch."""
     torch.set_num_threads(2)
     shop = Shop(name)
-    writer = shop.writer(ARMS[-1])
+    writer = shop.writer(HEADLINE)
     catalog, split = shop.data
     users = sample_users(writer.ranker, catalog, split, TIMED)
     generate_texts(writer, users.first(2), shop.task, "own", WRITE)
@@ -251,7 +255,6 @@ def record() -> None:
             found = json.loads((WORK / name / f"{arm}.json").read_text())
             figures[f"{name}_users"] = found["users"]
             figures |= {f"{name}_{arm}_{key}": value for key, value in arm_figures(found).items()}
-    headline = ARMS[-1]
     write_record(
         "text-grounded",
         claim="A language model of 135 million weights with LoRA and soft tokens names what an item is, "
@@ -270,11 +273,11 @@ def record() -> None:
             for name in SHOPS
             for comparison in (
                 f"{name}_users >= 300",
-                f"{name}_{headline}_plain_type_named >= 0.95",
-                f"{name}_{headline}_plain_unsupported <= 0.05",
-                f"{name}_{headline}_strict_unsupported <= 0.01",
-                f"{name}_{headline}_identification >= 0.1",
-                f"{name}_{headline}_hidden_swapped_minus_own_low > 0",
+                f"{name}_{HEADLINE}_plain_type_named >= 0.95",
+                f"{name}_{HEADLINE}_plain_unsupported <= 0.05",
+                f"{name}_{HEADLINE}_strict_unsupported <= 0.01",
+                f"{name}_{HEADLINE}_identification >= 0.1",
+                f"{name}_{HEADLINE}_hidden_swapped_minus_own_low > 0",
             )
         ],
         note=NOTE,
@@ -283,12 +286,13 @@ def record() -> None:
 
 def arm_figures(found: dict[str, Any]) -> dict[str, Any]:
     figures: dict[str, Any] = {}
-    for kind in ("plain", "strict"):
+    for kind in ("plain", "strict")[: 1 + ("strict" in found)]:
         for key in ("type_named", "unsupported"):
             figures[f"{kind}_{key}"] = mean(found[kind][key])
         figures[f"{kind}_cpu_seconds_per_text"] = found[kind]["cpu_seconds_per_text"]
-    figures["strict_fallback"] = mean(found["strict"]["fallback"])
-    figures["strict_attempts"] = mean(found["strict"]["attempts"]).value
+        if kind == "strict":
+            figures["strict_fallback"] = mean(found["strict"]["fallback"])
+            figures["strict_attempts"] = mean(found["strict"]["attempts"]).value
     figures["catalog_type_named"] = mean(found["catalog"]["type_named"])
     figures["catalog_unsupported"] = mean(found["catalog"]["unsupported"])
     for name in ("hidden", "shown"):
