@@ -231,6 +231,7 @@ def record(figures: Mapping[str, object]) -> None:
         ],
         sources=[
             "benchmarks/planted_claims.py",
+            "benchmarks/planted_claims.yaml",
             "benchmarks/train_judge.py",
             "generate/text/evidence.py",
             "generate/text/faithfulness.py",
