@@ -112,14 +112,14 @@ class PlantedShop:
         return self._facts[item]
 
     def items(self, group: Group) -> list[int]:
-        """Rows of the items of a group, of those with a text: 75 % train, 25 % validate; test: all.
+        """Rows of the items of a group, of those with a text: 75 % train or test, 25 % validate.
 
-        A judge is tested on another shop than the one that it has learned from, so all items there are
-        new to it.
+        A judge is tested on another shop than the one that it has learned from, so training and test never
+        meet.
         """
         rows = np.random.default_rng(1).permutation(self.catalog.num_items)
         train, validate = np.split(rows, [int(0.75 * len(rows))])
-        chosen = {"train": train, "validate": validate, "test": rows}[group].tolist()
+        chosen = {"train": train, "validate": validate, "test": train}[group].tolist()
         return [item for item in chosen if self.sentences(item)]
 
     def sentences(self, item: int) -> list[str]:

@@ -91,8 +91,9 @@ class TextConfig:
     trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(max_steps=1000))
 
 
-JudgeScope = Literal["all", "unrecognized"]
-"""What an entailment model judges: all sentences, or those in which the fast check recognizes no claim."""
+JudgeScope = Literal["all", "unrecognized", "words"]
+"""What an entailment model judges: all sentences; those in which the fast check recognizes no claim; or these
+and, in place of the fast check, those of which it rejects a word."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,8 @@ class WriteConfig:
     judge_threshold: Fraction = 0.5
     """Least probability of entailment of a sentence."""
     judge_scope: JudgeScope = "all"
-    """Sentences that are judged: all, or unrecognized, those in which no claim is recognized otherwise."""
+    """Sentences that are judged: all; unrecognized, those in which no claim is recognized otherwise; or
+    words, these and those of which otherwise a word alone would be rejected, which the judge then decides."""
     judge_label: str = ""
     """The judge's label, or its number from 0, that means entailment; empty where its name says so."""
 

@@ -172,21 +172,29 @@ class JudgedChecker:
     threshold: float = 0.5
     """A sentence is a supported claim from this probability of entailment on."""
     scope: JudgeScope = "all"
-    """What is judged: all sentences, or those in which the fast check recognizes no claim."""
+    """What is judged (see `generate.text.config.JudgeScope`)."""
 
     def check(self, text: str, item: int) -> list[Claim]:
         """The fast check's claims, and one of each sentence judged (`about` is "sentence")."""
-        parts = sentences(text)
-        if self.scope == "unrecognized":
-            parts = [part for part in parts if not self.fast.check(part, item)]
+        claims = self.fast.check(text, item)
+        if self.scope == "words":
+            claims = [one for one in claims if one.about != "word" or one.verdict == "supported"]
+        parts = [part for part in sentences(text) if self._is_judged(part, item)]
         scores = self.judge.score([self.premise(item)] * len(parts), parts) if parts else []
         return [
-            *self.fast.check(text, item),
+            *claims,
             *(
                 Claim(part, "supported" if score >= self.threshold else "unsupported", "sentence")
                 for part, score in zip(parts, scores, strict=True)
             ),
         ]
+
+    def _is_judged(self, sentence: str, item: int) -> bool:
+        if self.scope == "all":
+            return True
+        claims = self.fast.check(sentence, item)
+        rejected = {one.about for one in claims if one.verdict != "supported"}
+        return not claims or (self.scope == "words" and "word" in rejected)
 
     def supports(self, text: str, item: int) -> bool:
         """Whether both layers support all of a text."""

@@ -15,7 +15,8 @@ _INVERTED = (
     r"(?:in no way|by no means|under no circumstances) (?:is|are|was|were|do|does|did|has|have)"
 )
 _BEFORE = (
-    rf"(?:{_INVERTED}|nothing to do with|not?|none|nor|neither|never|nothing|nobody|nowhere|cannot|without"
+    rf"(?:{_INVERTED}|nothing to do with|(?:far|apart|aside) from|anything but|(?:rather|other) than"
+    r"|instead of|except(?: for)?|not?|none|nor|neither|never|nothing|nobody|nowhere|cannot|without"
     r"|hardly|scarcely|lack(?:s|ing)?|excluding|free (?:of|from))"
 )
 _NEGATED = re.compile(
