@@ -147,10 +147,10 @@ def test_a_text_is_faithful_if_neither_layer_rejects_it(
     assert silent.supports("A blessed red coat.", 0), "red was recognized and checked"
     assert not silent.supports("It is blessed.", 0)
     decisive = with_judge(checker, judge, WriteConfig(judge_scope="words"))
-    unknown = "A red coat from Wexford."
+    unknown = "It was made by Tom Cruise."
     assert not checker.supports(unknown, 0)
     assert decisive.supports(unknown, 0), "only a word is unknown, and the judge accepts it"
-    assert not decisive.supports("A blessed red coat from Wexford.", 0), "the judge rejects it"
+    assert not decisive.supports("A blessed coat, made by Tom Cruise.", 0), "the judge rejects it"
     assert not decisive.supports("A red vegan coat.", 0), "a property is the fast check's"
     assert isinstance(both, JudgedChecker)
     share = both.supported_share(["A red coat. It is blessed.", ""], [0, 1])
