@@ -36,11 +36,14 @@ class Facts:
         self.all_text = lru_cache(maxsize=65_536)(self._read_all_text)
 
     def item_lines(self, item: int, hidden: frozenset[str] = frozenset()) -> list[str]:
-        """`name: value` for the item's title, category, price, attributes and prose, without the roles in
-        `hidden` (title, text, …); a value that repeats the one of another line is left out."""
+        """`name: value` for the item's title, category, price, attributes and prose, without the roles and
+        columns in `hidden` (title, text, detail_desc, …); a value that repeats the one of another line is
+        left out."""
         lines: dict[str, str] = {}
+        of_columns = {self._role_of[name] for name in hidden if name in self._role_of} - {"text"}
+        hidden = hidden | of_columns
         for name, (role, read) in self._readers.items():
-            value = "" if role in hidden else read(item)
+            value = "" if role in hidden or name in hidden else read(item)
             if value and value.lower() not in {known.lower() for known in lines.values()}:
                 lines[name] = value
         return [f"{clean_text(name.replace('_', ' '))}: {value}" for name, value in lines.items()]
