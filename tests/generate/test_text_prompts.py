@@ -223,7 +223,8 @@ def test_facts_are_title_attributes_and_prose_each_on_a_clean_line(
     assert facts.item_lines(0, frozenset({"text"})) == lines[:2]
     assert facts.item_lines(0, frozenset({"title"}))[0] == "colour group: red"
     assert facts.item_lines(0, frozenset({"prose", "colour_group"})) == lines[:1], "columns by name"
-    assert facts.item_lines(0, frozenset({"name"})) == lines[1:], "and by the column of a role"
+    by_column, by_role = facts.item_lines(0, frozenset({"name"})), frozenset({"title"})
+    assert by_column == facts.item_lines(0, by_role), "a role by the name of its column"
     prompts = Prompts(worded, text_ranker, "facts", num_history_items=2)  # type: ignore[arg-type]
     data = prompts.data(HistoryPrefix(0, 3), 1).split("\n")
     assert data[0] == "Item"
