@@ -28,6 +28,7 @@ from benchmarks.train_judge import train_judge
 from catalog.catalog import Catalog
 from catalog.splits import Split, load_split
 from finetune.statistics import Interval, mean_interval
+from generate.conditioning import CONDITIONS
 from generate.evaluation.users import EvaluationUsers, sample_users
 from generate.text.config import TextConfig, WriteConfig
 from generate.text.judge import EntailmentJudge, JudgedChecker
@@ -48,7 +49,7 @@ TYPES = {"garments": "product_type_name", "films": "genre"}
 ARMS = ("soft", "lora", "zero_shot")
 """LoRA with soft tokens of user and item; with LoRA alone; the prompt alone."""
 HEADLINE = ARMS[0]
-USERS, STEPS, BATCH, RATE, PROMPT = 300, 40, 16, 1e-3, 192
+USERS, STEPS, BATCH, RATE, PROMPT = 300, 24, 16, 1e-3, 192
 WRITE = WriteConfig(temperature=0.7, top_p=0.9, max_tokens=64, constrain_numbers=True)
 TIMED = 64
 """Texts that are timed, in one batch."""
@@ -60,9 +61,8 @@ NOTE = (
     "genre. unsupported: sentences that a MiniLM cross-encoder rejects, mean over texts; it has learned "
     "from planted claims of the other shop and took no part in writing, and catalog_unsupported is what "
     "it rejects of the shop's own texts, which are true. strict: --strict, by the fast check alone. "
-    "hidden, shown: perplexity of the true description, with the item hidden or shown, under the own and "
-    "a swapped user. identification: the true text, item hidden, is most likely under its own user among "
-    "20. Intervals over users. "
+    "perplexity: of the true description, with the item hidden, under the own user, a swapped one, none; "
+    "identification: it is most likely under its own user among 20. Intervals over users. "
 )
 
 
@@ -201,9 +201,7 @@ def measure(
         "type_named": shop.names_type(own, items).tolist(),
         "unsupported": unsupported(judged, own, items),
     }
-    for name, with_item in (("hidden", False), ("shown", True)):
-        texts = TrueTexts(shop.task, true, with_item)
-        found[name] = score_likelihood(writer, users, texts)
+    found["hidden"] = score_likelihood(writer, users, TrueTexts(shop.task, true, with_item=False))
     if arm == HEADLINE:
         found["identification"] = score_identification(
             writer, users, TrueTexts(shop.task, true, with_item=False), batch_size=20
@@ -277,7 +275,7 @@ def record() -> None:
                 f"{name}_{HEADLINE}_plain_unsupported <= 0.05",
                 f"{name}_{HEADLINE}_strict_unsupported <= 0.01",
                 f"{name}_{HEADLINE}_identification >= 0.1",
-                f"{name}_{HEADLINE}_hidden_swapped_minus_own_low > 0",
+                f"{name}_{HEADLINE}_swapped_minus_own_low > 0",
             )
         ],
         note=NOTE,
@@ -295,11 +293,9 @@ def arm_figures(found: dict[str, Any]) -> dict[str, Any]:
             figures["strict_attempts"] = mean(found["strict"]["attempts"]).value
     figures["catalog_type_named"] = mean(found["catalog"]["type_named"])
     figures["catalog_unsupported"] = mean(found["catalog"]["unsupported"])
-    for name in ("hidden", "shown"):
-        difference = Interval(**found[name]["swapped_minus_own"])
-        figures[f"{name}_swapped_minus_own"] = difference
-        figures[f"{name}_perplexity"] = found[name]["own"]["perplexity"]
-        figures[f"{name}_swapped_perplexity"] = found[name]["swapped"]["perplexity"]
+    figures["swapped_minus_own"] = Interval(**found["hidden"]["swapped_minus_own"])
+    for condition in CONDITIONS:
+        figures[f"{condition}_perplexity"] = found["hidden"][condition]["perplexity"]
     if accuracy := found.get("identification", {}).get("accuracy"):
         figures["identification"] = Interval(**accuracy)
     return figures
