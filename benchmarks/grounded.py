@@ -2,6 +2,7 @@
 
 python -m benchmarks.grounded run garments    # an hour on one core; resumes; films alike
 python -m benchmarks.grounded record          # of both shops, and seconds a text on two cores
+python -m benchmarks.grounded samples         # twenty texts about the demo world, for a reader
 """
 
 import argparse
@@ -25,6 +26,7 @@ from benchmarks.pretrained import pretrained_folder
 from benchmarks.record import ROOT, write_record
 from benchmarks.sources import TEXTS
 from benchmarks.train_judge import train_judge
+from benchmarks.words import STAGES, settings_of
 from catalog.catalog import Catalog
 from catalog.splits import Split, load_split
 from finetune.statistics import Interval, mean_interval
@@ -36,6 +38,7 @@ from generate.text.likelihood import TrueTexts, score_identification, score_like
 from generate.text.run import run_text_generator
 from generate.text.score import generate_texts
 from generate.text.writer import BatchWriter, load_writer
+from launch.pipeline.run import run_stages
 from launch.trainer import build_trainer
 from pretrain.config import OptimizerConfig, TrainerConfig
 from pretrain.devices import choose_compute
@@ -51,6 +54,7 @@ ARMS = ("soft", "lora", "zero_shot")
 HEADLINE = ARMS[0]
 USERS, STEPS, BATCH, RATE, PROMPT = 300, 24, 16, 1e-3, 192
 WRITE = WriteConfig(temperature=0.7, top_p=0.9, max_tokens=64, constrain_numbers=True)
+SAMPLES = 20
 TIMED = 64
 """Texts that are timed, in one batch."""
 NOTE = (
@@ -245,6 +249,35 @@ def seconds_per_text(name: str) -> float:
     return (time.perf_counter() - began) / TIMED
 
 
+def samples(output: Path) -> None:
+    """Writes twenty verified texts about items of the demo world, each under its facts."""
+    demo = settings_of("demo", 0)
+    run_stages(demo, WORK / "demo", build_trainer, STAGES[:3])
+    placed = replace(demo.finetune.catalog, path=str(WORK / "demo" / "world" / "wardrobe"))
+    config = replace(
+        Shop(next(iter(SHOPS))).config(HEADLINE),
+        recommender=str(WORK / "demo" / "recommenders" / demo.headline),
+        catalog=placed,
+        split=demo.finetune.split,
+        tasks=("description",),
+    )
+    folder = WORK / "demo" / "text"
+    if not folder.exists():
+        run_text_generator(config, folder, build_trainer)
+    catalog, split = load_split(config.catalog, config.split)
+    writer = load_writer(folder, compute=choose_compute("cpu", "auto"))
+    writer = replace(writer, catalog=catalog, split=split)
+    users = sample_users(writer.ranker, catalog, split, SAMPLES)
+    write = replace(WRITE, verify_claims=True)
+    texts = generate_texts(writer, users, "description", "own", write)
+    lines = ["# Twenty descriptions for users of the demo world", ""]
+    for number, (item, text) in enumerate(zip(users.items.tolist(), texts, strict=True), 1):
+        facts = "; ".join(writer.prompts.facts.item_lines(item))
+        source = ", the catalog's own text" if text.from_catalog else ""
+        lines += [f"{number}. Facts: {facts}", "", f"   > {text.text}", "", f"   {source}", ""]
+    output.write_text("\n".join(lines), encoding="utf8")
+
+
 def record() -> None:
     figures: dict[str, Any] = {}
     for name in SHOPS:
@@ -306,10 +339,13 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("run").add_argument("shop", choices=SHOPS)
     commands.add_parser("record")
+    commands.add_parser("samples").add_argument("--output", type=Path, default=WORK / "samples.md")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.command == "run":
         run(arguments.shop)
+    elif arguments.command == "samples":
+        samples(arguments.output)
     else:
         record()
 
