@@ -1,62 +1,75 @@
-"""Reads a domain folder: items.*, interactions.* and edges.* as parquet, jsonl, csv or tsv."""
+"""Reads a domain folder: items.*, interactions.* and edges.*, in the formats of catalog.reading."""
 
-import re
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from pyarrow import csv, json, parquet
 
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError, did_you_mean
+from catalog.notes import Notes
+from catalog.reading import read_table, unite_tables
+from catalog.reading.files import table_files
 from catalog.sources.base import RawTables
 from catalog.yaml_files import read_yaml
 
-SUFFIXES = ("parquet", "jsonl", "csv", "tsv")
 SETTINGS_FILE = "catalog.yaml"
-BLOCK = 1 << 24
-"""Bytes per block; the longest row must fit. Types of JSON columns are inferred from the first block."""
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test",),
+}
+"""Subset → what it may be called in interactions.<name>.<suffix>."""
 
 
 def folder_tables(config: CatalogConfig) -> RawTables:
     """A folder with `items.<suffix>`, `interactions.<suffix>` and, optionally, `edges.<suffix>` and
-    `catalog.yaml`. Interactions that were split before may lie in `interactions.train.<suffix>`,
-    `interactions.test.<suffix>` and, optionally, `interactions.validation.<suffix>`."""
+    `catalog.yaml`. Each table may lie in several parts (see catalog/reading/files.py). Interactions
+    that were split before may lie in `interactions.train.<suffix>`, `interactions.test.<suffix>`
+    and, optionally, `interactions.validation.<suffix>`."""
     folder = existing_folder(config.path)
-    items = find_table(folder, "items")
-    interactions = _find_interactions(folder)
+    notes = Notes()
+    items = find_table(folder, "items", notes)
+    interactions = _find_interactions(folder, notes)
     settings = folder / SETTINGS_FILE
     rules = [settings] if settings.exists() else []
-    has_edges = any((folder / f"edges.{suffix}").is_file() for suffix in SUFFIXES)
-    edges = [find_table(folder, "edges")] if has_edges else []
+    edges = table_files(folder, "edges", notes)
     return RawTables(
         name=folder.name,
         folder=folder,
-        files=[items, *interactions.values(), *edges, *rules],
-        item_files=[items, *rules],
-        read_items=partial(read_table, items),
-        read_interactions=partial(_read_interactions, interactions),
-        read_edges=partial(read_table, edges[0]) if edges else None,
+        files=[*items, *(path for part in interactions.values() for path in part), *edges, *rules],
+        item_files=[*items, *rules],
+        read_items=partial(read_table, items, config, notes),
+        read_interactions=partial(_read_interactions, interactions, config, notes),
+        read_edges=partial(read_table, edges, config, notes) if edges else None,
         roles=read_settings(settings) if rules else {},
+        notes=notes,
     )
 
 
-def _find_interactions(folder: Path) -> dict[str, Path]:
-    """The files of interactions: {"": file}, or part → file for a given split."""
-    split = {
-        part: find_table(folder, f"interactions.{part}")
-        for part in ("train", "validation", "test")
-        if any((folder / f"interactions.{part}.{suffix}").is_file() for suffix in SUFFIXES)
-    }
-    whole = any((folder / f"interactions.{suffix}").is_file() for suffix in SUFFIXES)
+def _find_interactions(folder: Path, notes: Notes) -> dict[str, list[Path]]:
+    """The files of interactions: {"": files}, or subset → files for a given split."""
+    split: dict[str, list[Path]] = {}
+    for part, names in SPLIT_NAMES.items():
+        for name in names:
+            found = table_files(folder, f"interactions.{name}", notes)
+            if found and part in split:
+                raise VitrineError(
+                    f"{folder} holds {split[part][0].name} and {found[0].name}; keep one of them."
+                )
+            if found:
+                split[part] = found
+            if found and name != part:
+                notes.add(found[0].name, f"is read as the {part} subset, by its name")
+    whole = table_files(folder, "interactions", notes)
     if split and whole:
         raise VitrineError(
-            f"{folder} holds interactions both whole and split ({next(iter(split.values())).name}); "
+            f"{folder} holds interactions both whole and split ({next(iter(split.values()))[0].name}); "
             "keep one of them."
         )
     if not split:
-        return {"": find_table(folder, "interactions")}
+        return {"": find_table(folder, "interactions", notes)}
     for part in ("train", "test"):
         if part not in split:
             raise VitrineError(
@@ -65,22 +78,21 @@ def _find_interactions(folder: Path) -> dict[str, Path]:
     return split
 
 
-def _read_interactions(files: dict[str, Path]) -> pa.Table:
+def _read_interactions(
+    files: dict[str, list[Path]], config: CatalogConfig, notes: Notes
+) -> pa.Table:
     """One table of all files; the parts of a given split are named in a column `split`."""
+    if list(files) == [""]:
+        return read_table(files[""], config, notes)
     tables = []
-    for part, path in files.items():
-        table = read_table(path)
-        if part and "split" in table.column_names:
-            raise VitrineError(f"{path} is one part of a split and has a column split; remove it.")
-        if part:
-            table = table.append_column("split", pa.array([part] * len(table), pa.string()))
-        tables.append(table)
-    try:
-        return pa.concat_tables(tables)
-    except pa.ArrowInvalid as error:
-        names = ", ".join(path.name for path in files.values())
-        reason = " ".join(str(error).split())
-        raise VitrineError(f"{names} do not have the same columns: {reason}") from error
+    for part, paths in files.items():
+        table = read_table(paths, config, notes)
+        if "split" in table.column_names:
+            raise VitrineError(
+                f"{paths[0]} is one part of a split and has a column split; remove it."
+            )
+        tables.append(table.append_column("split", pa.array([part] * len(table), pa.string())))
+    return unite_tables(tables, [paths[0].name for paths in files.values()], notes)
 
 
 def existing_folder(path: str) -> Path:
@@ -101,79 +113,15 @@ def existing_folder(path: str) -> Path:
     return folder.resolve()
 
 
-def find_table(folder: Path, stem: str) -> Path:
-    """Path of the only file `<stem>.parquet|jsonl|csv|tsv` in the folder."""
-    found = [path for suffix in SUFFIXES if (path := folder / f"{stem}.{suffix}").is_file()]
+def find_table(folder: Path, stem: str, notes: Notes) -> list[Path]:
+    """The files of a table; VitrineError if there are none."""
+    found = table_files(folder, stem, notes)
     if not found:
         raise VitrineError(
             f"{folder} holds no {stem} file; expected {stem}.parquet, {stem}.jsonl, {stem}.csv "
             f"or {stem}.tsv."
         )
-    if len(found) > 1:
-        names = " and ".join(path.name for path in found)
-        raise VitrineError(f"{folder} holds {names}; keep one of them.")
-    return found[0]
-
-
-def read_table(path: Path) -> pa.Table:
-    """Reads a table in any of the four formats; csv and tsv columns as text, to preserve leading zeros."""
-    if path.stat().st_size == 0:
-        raise VitrineError(f"{path} is empty; it needs a header and at least one row.")
-    try:
-        match path.suffix:
-            case ".parquet":
-                return parquet.read_table(path)
-            case ".jsonl":
-                return _read_jsonl(path)
-            case suffix:
-                return read_delimited(path, "\t" if suffix == ".tsv" else ",")
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise VitrineError(f"{path} cannot be read: {reason}") from error
-
-
-LONE_SURROGATE = re.compile(
-    rb"(?<!\\)((?:\\\\)*)"  # an even number of backslashes: the next one begins an escape
-    rb"(?:(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"  # a pair, to be kept
-    rb"|\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
-)
-
-
-def _read_jsonl(path: Path) -> pa.Table:
-    """Reads a jsonl file; a lone surrogate, which is invalid in text, becomes U+FFFD."""
-    options = json.ReadOptions(block_size=BLOCK)
-    try:
-        return json.read_json(path, read_options=options)
-    except pa.ArrowInvalid as error:
-        if "surrogate" not in str(error):
-            raise
-    mended = LONE_SURROGATE.sub(
-        lambda found: found[1] + (found[2] or rb"\ufffd"), path.read_bytes()
-    )
-    return json.read_json(pa.BufferReader(mended), read_options=options)
-
-
-def read_delimited(
-    path: Path,
-    delimiter: str,
-    names: list[str] | None = None,
-    quoted: bool = True,
-    encoding: str = "utf8",
-) -> pa.Table:
-    """Reads a delimited file with every column as text; `names` if the file has no header row."""
-    parse = csv.ParseOptions(
-        delimiter=delimiter, quote_char='"' if quoted else False, newlines_in_values=quoted
-    )
-    read = csv.ReadOptions(column_names=names, encoding=encoding, block_size=BLOCK)
-    if names is None:
-        with csv.open_csv(path, read_options=read, parse_options=parse) as reader:
-            names = reader.schema.names
-    convert = csv.ConvertOptions(
-        column_types=dict.fromkeys(names or [], pa.string()),
-        null_values=[""],
-        strings_can_be_null=True,
-    )
-    return csv.read_csv(path, read_options=read, parse_options=parse, convert_options=convert)
+    return found
 
 
 def read_settings(path: Path) -> dict[str, Any]:

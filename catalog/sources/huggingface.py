@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
+from catalog.notes import Notes
 from catalog.sources.base import RawTables
 
 PARTS = ("items", "interactions")
@@ -30,13 +31,15 @@ def huggingface_tables(config: CatalogConfig) -> RawTables:
         for part, opened in parts.items()
     }
     files = [path for paths in files_of.values() for path in paths]
+    notes = Notes()
     return RawTables(
         name=folder.name,
         folder=folder.resolve() if local else files[0].parent,
         files=files,
         item_files=files_of["items"],
-        read_items=lambda: _table_of(parts["items"]),
-        read_interactions=lambda: _table_of(parts["interactions"]),
+        read_items=lambda: _table_of(parts["items"], "items", notes),
+        read_interactions=lambda: _table_of(parts["interactions"], "interactions", notes),
+        notes=notes,
     )
 
 
@@ -58,6 +61,14 @@ def _open_part(name: str, folder: Path | None, part: str) -> datasets.Dataset:
     return opened
 
 
-def _table_of(part: datasets.Dataset) -> pa.Table:
+def _table_of(part: datasets.Dataset, where: str, notes: Notes) -> pa.Table:
     embedded = [name for name, kind in part.features.items() if isinstance(kind, datasets.Image)]
+    if embedded:
+        notes.add(
+            where,
+            f"{len(embedded)} columns hold embedded images and are left out",
+            "dropped",
+            examples=embedded,
+            remedy="write the images to files, and give their paths",
+        )
     return part.with_format("arrow").remove_columns(embedded)[:]

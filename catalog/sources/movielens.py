@@ -3,6 +3,7 @@
 # pyright: reportAttributeAccessIssue=false
 # pyarrow makes the functions of its compute module when it is imported; no checker sees them.
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,8 +12,10 @@ import pyarrow.compute as pc
 
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
+from catalog.notes import Notes
+from catalog.reading import read_table
 from catalog.sources.base import RawTables
-from catalog.sources.folder import existing_folder, read_delimited, read_table
+from catalog.sources.folder import existing_folder
 
 GENRES = [
     "unknown",
@@ -50,6 +53,7 @@ def movielens_tables(config: CatalogConfig) -> RawTables:
             raise VitrineError(
                 f"{folder} holds no {name}; the movielens source reads GroupLens' ml-100k layout."
             )
+    notes = Notes()
     metadata = folder / "metadata.jsonl"
     item_files = [folder / "u.item", *([metadata] if metadata.is_file() else [])]
     return RawTables(
@@ -57,14 +61,17 @@ def movielens_tables(config: CatalogConfig) -> RawTables:
         folder=folder,
         files=[item_files[0], folder / "u.data", *item_files[1:]],
         item_files=item_files,
-        read_items=partial(_read_movies, folder),
-        read_interactions=partial(_read_lines, folder / "u.data", "\t", RATING_COLUMNS),
+        read_items=partial(_read_movies, folder, config, notes),
+        read_interactions=partial(
+            _read_lines, folder / "u.data", "\t", RATING_COLUMNS, config, notes
+        ),
         roles={"category": "genre", "text": ["words"], "image": "poster"},
+        notes=notes,
     )
 
 
-def _read_movies(folder: Path) -> pa.Table:
-    movies = _read_lines(folder / "u.item", "|", ITEM_COLUMNS)
+def _read_movies(folder: Path, config: CatalogConfig, notes: Notes) -> pa.Table:
+    movies = _read_lines(folder / "u.item", "|", ITEM_COLUMNS, config, notes)
     flags = [pc.equal(movies[genre], "1") for genre in GENRES]
     first_genre = pc.case_when(pc.make_struct(*flags), *(pa.scalar(genre) for genre in GENRES))
     posters = pa.array(
@@ -75,14 +82,14 @@ def _read_movies(folder: Path) -> pa.Table:
     movies = movies.append_column("genre", first_genre).append_column(
         "poster", posters.cast(pa.string())
     )
-    return _describe(movies, folder / "metadata.jsonl")
+    return _describe(movies, folder / "metadata.jsonl", config, notes)
 
 
-def _describe(movies: pa.Table, path: Path) -> pa.Table:
+def _describe(movies: pa.Table, path: Path, config: CatalogConfig, notes: Notes) -> pa.Table:
     """Adds metadata.jsonl's columns by movie id, and the column `words` (the overview, else the plot)."""
     if not path.is_file():
         return movies.append_column("words", pa.nulls(movies.num_rows, pa.string()))
-    metadata = read_table(path)
+    metadata = read_table(path, replace(config, encoding="auto"), notes)
     if "item_id" not in metadata.column_names:
         raise VitrineError(f"{path} has no column item_id; its rows cannot be matched to movies.")
     rows = pc.index_in(movies["item_id"], value_set=metadata["item_id"].cast(pa.string()))
@@ -95,10 +102,10 @@ def _describe(movies: pa.Table, path: Path) -> pa.Table:
     return movies.append_column("words", words)
 
 
-def _read_lines(path: Path, delimiter: str, names: list[str]) -> pa.Table:
-    try:
-        # GroupLens wrote u.item in Latin-1, and titles hold bare quotation marks.
-        return read_delimited(path, delimiter, names, quoted=False, encoding="latin-1")
-    except pa.ArrowException as error:
-        reason = " ".join(str(error).split())
-        raise VitrineError(f"{path} cannot be read: {reason}") from error
+def _read_lines(
+    path: Path, delimiter: str, names: list[str], config: CatalogConfig, notes: Notes
+) -> pa.Table:
+    # GroupLens wrote u.item in Latin-1, and titles hold bare quotation marks.
+    encoding = "latin-1" if config.encoding == "auto" else config.encoding
+    rules = replace(config, encoding=encoding, delimiter=delimiter, quote="none", header="no")
+    return read_table(path, rules, notes, names)

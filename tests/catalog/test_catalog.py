@@ -152,10 +152,9 @@ def test_empty_interactions_are_refused(world, text):
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("items.csv", b"item_id,title\nx,\xff\xfe\n"),
-        ("items.csv", b"item_id,title\nx,y,z\n"),
+        ("items.csv", b"\x89PNG\x00\x01\x02\x03\x00\x01\x02\x03"),
+        ("items.csv", b"\x1f\x8b\x08 not really"),
         ("items.jsonl", b'{"item_id": "x"\n'),
-        ("items.jsonl", b'{"item_id": "x"}\n{"item_id": 3}\n'),
         ("items.parquet", b"PAR1 not really"),
     ],
 )

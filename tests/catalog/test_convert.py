@@ -139,7 +139,7 @@ def test_a_quoted_review_may_hold_lines_and_commas(world):
 
 
 def test_lines_inside_quotes_do_not_end_a_row_at_the_edge_of_a_block(world, monkeypatch):
-    monkeypatch.setattr("catalog.sources.folder.BLOCK", 64)
+    monkeypatch.setattr("catalog.reading.streams.BLOCK", 64)
     rows = [
         {**row, "review": "one\ntwo\nthree"} for row in bought(*(("u", "x", n) for n in range(40)))
     ]

@@ -12,7 +12,8 @@ from catalog.catalog import load_catalog
 from catalog.columns import as_text
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
-from catalog.sources.folder import read_table
+from catalog.notes import Notes
+from catalog.reading import read_table
 
 GENRES = {"Action": 1, "Comedy": 5}
 
@@ -101,7 +102,7 @@ def test_half_a_surrogate_pair_is_replaced_and_the_rest_is_kept(tmp_path: Path) 
     ]
     rows = [f'{{"item_id": "{n}", "title": "{title}"}}\n' for n, title in enumerate(titles)]
     (tmp_path / "items.jsonl").write_text("".join(rows))
-    found = read_table(tmp_path / "items.jsonl")["title"].to_pylist()
+    found = read_table(tmp_path / "items.jsonl", CatalogConfig(), Notes())["title"].to_pylist()
     smile = "\N{GRINNING FACE}"
     assert found == ["a � b", "�", smile, r"\ud800", "\\�x", f"�{smile}"]
 
