@@ -35,7 +35,7 @@ def load_catalog(config: CatalogConfig) -> "Catalog":
         raise VitrineError(
             f"catalog.source {config.source!r} is unknown.{did_you_mean(config.source, SOURCES)}"
         )
-    raw = source(config)
+    raw = source.tables(config)
     fingerprint, content_fingerprint = compute_fingerprints(raw, config)
     # Items keep absolute image paths, so a catalog that was moved is converted again.
     location = hashlib.sha256(str(raw.folder).encode()).hexdigest()[:8]

@@ -56,7 +56,7 @@ def check_catalog(config: CatalogConfig) -> CheckReport:
     Interactions with unknown items are dropped and reported here rather than refused.
     """
     catalog = load_catalog(replace(config, unknown_items="drop"))
-    raw = SOURCES[config.source](config)
+    raw = SOURCES[config.source].tables(config)
     hashes = _decode_all(catalog)
     facts = {
         "users": f"{catalog.num_users:,}",

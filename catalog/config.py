@@ -48,7 +48,9 @@ class CatalogConfig:
     path: str = ""
     """Folder of the catalog, or a Hugging Face dataset where `source` is huggingface."""
     source: str = "folder"
-    """Layout of the tables: folder, movielens or huggingface (see catalog/sources)."""
+    """Layout of the files; `vitrine catalog sources` lists them."""
+    subset: str = ""
+    """Which part of a source with several is read: a domain, a configuration, a kind of interaction."""
     roles: dict[str, Any] | None = None
     """Role → column, if the guess is wrong: {title: name, text: [colour, desc], image: null}.
 

@@ -9,8 +9,8 @@ from catalog.images import SUFFIXES
 from catalog.sources import RawTables
 from catalog.video_audio import SUFFIXES as VIDEO_AUDIO_SUFFIXES
 
-READING = ("encoding", "delimiter", "quote", "header", "dates", "decimal")
-"""Settings of how files are read; where all are auto, the fingerprint is as without them."""
+READING = ("subset", "encoding", "delimiter", "quote", "header", "dates", "decimal")
+"""Settings of how files are read; where all are auto or empty, the fingerprint is as without them."""
 VECTOR_SUFFIXES = {".npy", ".safetensors", ".parquet"}
 
 
@@ -29,7 +29,7 @@ def compute_fingerprints(raw: RawTables, config: CatalogConfig) -> tuple[str, st
     whole = hashlib.sha256(json.dumps(rules, sort_keys=True, default=str).encode())
     roles: list[object] = [config.source, config.roles]
     for name in READING:
-        if (given := getattr(config, name)) != "auto":
+        if (given := getattr(config, name)) not in ("auto", ""):
             rules.append((name, given))
             roles.append((name, given))
     content = hashlib.sha256(json.dumps(roles, sort_keys=True, default=str).encode())

@@ -92,6 +92,10 @@ COMMANDS = {
         "launch.commands.catalog:catalog_check",
         "Validate a catalog folder and print its statistics",
     ),
+    "catalog sources": (
+        "launch.commands.catalog:catalog_sources",
+        "List the layouts of files that are read, each with an example",
+    ),
     "catalog demo": ("launch.commands.catalog:catalog_demo", "Write the synthetic demo catalog"),
     "launch plan": (
         "launch.commands.memory_plan:plan",

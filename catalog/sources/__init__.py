@@ -1,17 +1,16 @@
 """Readers of catalog layouts, by name. A new layout: one file here, one line in `SOURCES`."""
 
-from collections.abc import Callable
-
-from catalog.config import CatalogConfig
-from catalog.sources.base import RawTables
+from catalog.sources.base import RawTables, Source
 from catalog.sources.folder import folder_tables
 from catalog.sources.huggingface import huggingface_tables
 from catalog.sources.movielens import movielens_tables
 
-SOURCES: dict[str, Callable[[CatalogConfig], RawTables]] = {
-    "folder": folder_tables,
-    "movielens": movielens_tables,
-    "huggingface": huggingface_tables,
+SOURCES: dict[str, Source] = {
+    "folder": Source(folder_tables, "vitrine catalog check shop"),
+    "movielens": Source(movielens_tables, "vitrine catalog check ml-100k --source movielens"),
+    "huggingface": Source(
+        huggingface_tables, "vitrine catalog check saved-dataset --source huggingface"
+    ),
 }
 
-__all__ = ["SOURCES", "RawTables"]
+__all__ = ["SOURCES", "RawTables", "Source"]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from catalog.config import CatalogConfig
 from catalog.notes import Notes
 
 
@@ -32,3 +33,19 @@ class RawTables:
     """Role → column, as known for this layout; catalog.yaml and the config override them."""
     notes: Notes = field(default_factory=Notes)
     """What was decided, dropped or left empty; the functions above add to it as they read."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A layout of files: how it is read, and how it is called."""
+
+    tables: Callable[[CatalogConfig], RawTables]
+    """Finds the files and returns how they are read; its docstring says what they are."""
+    example: str
+    """A command line that reads such a layout."""
+
+    @property
+    def description(self) -> str:
+        """The first sentence of the docstring of `tables`, in one line."""
+        text = " ".join((self.tables.__doc__ or "").split())
+        return text.partition(". ")[0].rstrip(".")

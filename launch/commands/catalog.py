@@ -21,6 +21,18 @@ def catalog_check(options: CatalogCheckOptions, settings: CatalogConfig) -> None
 
 
 @dataclass(frozen=True)
+class CatalogSourcesOptions:
+    pass
+
+
+def catalog_sources(options: CatalogSourcesOptions) -> None:
+    from catalog.sources import SOURCES
+
+    for name, source in SOURCES.items():
+        print(f"{name}\n  {source.description}\n  {source.example}\n")
+
+
+@dataclass(frozen=True)
 class CatalogDemoOptions:
     folder: str
     """Folder to write the demo world to."""
