@@ -76,7 +76,8 @@ def is_clock(column: pa.ChunkedArray) -> bool:
 def _refuse_missing(count: int, name: str) -> None:
     if count:
         raise VitrineError(
-            f"the column {name} lacks {count} times; fill them in, or {BY_FILE_ORDER}."
+            f"the column {name} lacks {count} times; fill them in, or set "
+            "roles: {time: null} to go by the file's order."
         )
 
 

@@ -71,7 +71,17 @@ INLINE = {
     *("time", "tt", "u", "var", "video", "wbr"),
 }
 HIDDEN = {"script", "style"}
-HIDDEN_LEFT = re.compile(r"<(script|style)\b[^>]*>.*?</\1[^>]*>|<!--.*?-->", re.S | re.I)
+PAIRS = tuple(
+    (re.compile(rf"{begin}.*?{end}", re.S | re.I), re.compile(end, re.I))
+    for begin, end in (
+        ("<!--", "-->"),
+        (r"<script\b[^>]*>", r"</script[^>]*>"),
+        (r"<style\b[^>]*>", r"</style[^>]*>"),
+    )
+)
+"""What is hidden from its begin to its end, and its end."""
+NESTED = 20
+"""Times that markup which lay inside other markup is removed."""
 TAG_LEFT = re.compile(
     rf"</?({'|'.join(sorted(BLOCK | INLINE, key=len, reverse=True))})\b[^<>]*>|<!--", re.I
 )
@@ -107,19 +117,32 @@ class _TextParser(HTMLParser):
 
 def plain_text(text: str) -> str:
     """The text that a browser would show, in one line; entities are resolved once."""
-    cut = CUT_TAG.sub(" ", text)
-    known = ENTITY.sub(_escape_unknown, TAG_START.sub("&lt;", cut))
+    text = CUT_TAG.sub(" ", text)
+    last = text.rfind("-->") + 1
+    text = text[:last] + text[last:].replace("<!--", " ")  # a comment that never ends
     parser = _TextParser()
-    parser.feed(known)
+    parser.feed(ENTITY.sub(_escape_unknown, TAG_START.sub("&lt;", text)))
     parser.close()
     shown = "".join(parser.parts)
     # Markup that was escaped twice, or that lay inside other tags.
-    for _ in range(len(shown)):
-        less = TAG_LEFT.sub(_blank_for_block, HIDDEN_LEFT.sub(" ", shown))
+    for _ in range(NESTED):
+        less = TAG_LEFT.sub(_blank_for_block, _without_hidden(shown))
         if less == shown:
             break
         shown = less
+    else:
+        shown = shown.replace("<", " ")
     return " ".join(shown.split())
+
+
+def _without_hidden(text: str) -> str:
+    """The text without comments, scripts and styles that have an end."""
+    for whole, end in PAIRS:
+        # What begins after the last end would be searched to the end of the text each time.
+        last = max((found.end() for found in end.finditer(text)), default=0)
+        if last:
+            text = whole.sub(" ", text[:last]) + text[last:]
+    return text
 
 
 def _escape_unknown(found: re.Match[str]) -> str:

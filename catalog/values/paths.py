@@ -7,6 +7,7 @@ import ast
 import json
 import os
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -82,9 +83,7 @@ def _add_notes(
         notes.add(where, what, count=len(loose), examples=examples)
     if missing:
         hints = [
-            path + did_you_mean(os.path.basename(found), finder.folder(found).names[:COMPARED])
-            if finder.folder(found).names
-            else path
+            path + did_you_mean(os.path.basename(found), finder.folder(found).pictures[:COMPARED])
             for path, found in missing[:EXAMPLES]
         ]
         what = f"{len(missing)} pictures are missing, so these items have none"
@@ -145,13 +144,16 @@ class _Folder:
         return sorted(self.listed)
 
     @cached_property
+    def pictures(self) -> list[str]:
+        return [name for name in self.names if os.path.splitext(name)[1].lower() in SUFFIXES]
+
+    @cached_property
     def _loose(self) -> dict[str, list[str]]:
         return _grouped(self.names, _loosened)
 
     @cached_property
     def _stems(self) -> dict[str, list[str]]:
-        pictures = [name for name in self.names if os.path.splitext(name)[1].lower() in SUFFIXES]
-        return _grouped(pictures, lambda name: _loosened(_stem(name)))
+        return _grouped(self.pictures, lambda name: _loosened(_stem(name)))
 
     def match(self, name: str, last: bool) -> str | None:
         """The only name that differs from `name` in form alone; the last part of a path also in suffix."""
@@ -164,7 +166,7 @@ class _Folder:
         return filled[0] if len(filled) == 1 else None
 
 
-def _grouped(names: list[str], key) -> dict[str, list[str]]:
+def _grouped(names: list[str], key: Callable[[str], str]) -> dict[str, list[str]]:
     groups: dict[str, list[str]] = {}
     for name in names:
         groups.setdefault(key(name), []).append(name)

@@ -1,5 +1,7 @@
 """Text with HTML becomes the text that a browser would show."""
 
+import time
+
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -60,6 +62,16 @@ def test_lists_and_dictionaries_of_texts_are_cleaned_too():
     assert plain.to_pylist() == ["x", "y"]
     plain, column, _ = clean([1, 2])
     assert plain is column
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["<", "<a ", '<a"', "&", "<script>", "&lt;script&gt;", "<!--", "&lt;!--", "<b", "&lt;b"],
+)
+def test_no_text_takes_long(piece):
+    begin = time.process_time()
+    plain_text(piece * 10_000 + ">" * 10_000)
+    assert time.process_time() - begin < 3
 
 
 PIECES = [
