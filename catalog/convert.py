@@ -79,7 +79,7 @@ def convert(raw: RawTables, config: CatalogConfig) -> Converted:
     for name, table in (("items", raw_items), ("interactions", raw_interactions)):
         if table.num_rows == 0:
             raise VitrineError(f"the catalog {raw.name} has no {name}; the table holds no rows.")
-    raw_items = _first_of_each_name(raw_items)
+    raw_items, raw_interactions = map(_first_of_each_name, (raw_items, raw_interactions))
     item_roles, roles = resolve_roles(
         raw_items.column_names,
         raw_interactions.column_names,
@@ -214,11 +214,10 @@ def _without_html(table: pa.Table, roles: Roles, notes: Notes) -> pa.Table:
     """The items table with plain text in all columns of text, except ids and paths."""
     for place, name in enumerate(table.column_names):
         if name not in (roles["item_id"], roles.get("image")):
-            column = table[name]
-            if is_text(column):
-                column = decodable(column)
+            given = table[name]
+            column = decodable(given) if is_text(given) else given
             plain = without_html(column, f"items: {name}", notes)
-            if plain is not table[name]:
+            if plain is not given:
                 table = table.set_column(place, name, plain)
     return table
 

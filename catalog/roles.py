@@ -1,15 +1,18 @@
 """Assigns columns to roles: by their names, unless the source, catalog.yaml or the config name them."""
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pyarrow as pa
 
+from catalog.columns import first_text
 from catalog.errors import VitrineError, did_you_mean
 from catalog.notes import Notes
 from catalog.values.dates import is_clock
 from catalog.values.joins import choose_id_columns
 from catalog.values.names import INTERACTION_ROLES, ITEM_ROLES, ORDER_NAMES, plain_name
+from catalog.values.paths import ADDRESS
 
 __all__ = ["INTERACTION_ROLES", "ITEM_ROLES", "ORDER_NAMES", "Roles", "resolve_roles"]
 
@@ -29,9 +32,9 @@ def resolve_roles(
     """The items' roles and the interactions' roles.
 
     Each dict of `overrides` takes precedence over those before it and over the guess; a role set to None
-    has no column. With `tables` (items, interactions) the guess is of the id columns that join, and of
-    the time column that holds dates. Raises VitrineError for an unknown role, an unknown column, and a
-    missing id column.
+    has no column. With `tables` (items, interactions; each name once) the guess is of the id columns
+    that join, the time column that holds dates, and columns of a usable type. Raises VitrineError for
+    an unknown role, an unknown column, and a missing id column.
     """
     notes = Notes() if notes is None else notes
     chosen: Roles = {}
@@ -55,9 +58,15 @@ def _seen(tables: tuple[pa.Table, pa.Table], chosen: Roles, notes: Notes) -> Kno
     """The usual names of each role, those first that the tables' values speak for."""
     known: Known = {table: dict(roles) for table, roles in _TABLES.items()}
     _prefer_joining_ids(known, tables, chosen, notes)
-    columns = tables[1].column_names
+    for table, part in zip(tables, _TABLES, strict=True):
+        for role in known[part].keys() - chosen.keys() - NEEDED:
+            found = _guess_all(known[part][role], table.column_names)
+            usable = [name for name in found if not _has_no_text(table[name].type)]
+            if role == "image":
+                usable.sort(key=lambda name: _holds_addresses(table[name], name))
+            known[part][role] = usable or found
     if "time" not in chosen:
-        found = _guess_all(known["interactions"]["time"], columns)
+        found = known["interactions"]["time"]
         dated = [name for name in found if not is_clock(tables[1][name])]
         if found and dated and found[0] != dated[0]:
             known["interactions"]["time"] = [dated[0]]
@@ -67,6 +76,19 @@ def _seen(tables: tuple[pa.Table, pa.Table], chosen: Roles, notes: Notes) -> Kno
                 remedy=f"join {dated[0]} and {found[0]} in one column for the order within a day",
             )
     return known
+
+
+def _has_no_text(kind: pa.DataType) -> bool:
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return _has_no_text(kind.value_type)
+    return pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def _holds_addresses(column: pa.ChunkedArray, name: str) -> bool:
+    """Whether the first value of a column of pictures is a web address."""
+    given = column.slice(0, 1000).drop_null().slice(0, 1)
+    first = first_text(given, name).to_pylist() if len(given) else []
+    return bool(first and first[0] and re.search(ADDRESS, first[0].lstrip("['\"")))
 
 
 def _prefer_joining_ids(
@@ -93,8 +115,8 @@ def _prefer_joining_ids(
     if not names[0] and not names[1]:
         return
     item, interaction, share, first = choose_id_columns(
-        tables[0].select(_places(tables[0])),
-        tables[1].select(_places(tables[1])),
+        tables[0],
+        tables[1],
         (names[0], names[1]),
         (free[0], free[1]),
     )
@@ -110,12 +132,6 @@ def _prefer_joining_ids(
                 f"interactions' ids{instead}",
                 remedy="set roles: {item_id: <column>} if that is wrong",
             )
-
-
-def _places(table: pa.Table) -> list[int]:
-    """The first column of each name."""
-    names = table.column_names
-    return [place for place, name in enumerate(names) if names.index(name) == place]
 
 
 def _names_of(column: Any) -> list[str]:

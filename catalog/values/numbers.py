@@ -36,7 +36,16 @@ RANGE = rf"^(?P<before>\D*?)(?P<low>{NUMBER})(?P<between>\D+?)(?P<high>{NUMBER})
 NO_NUMBER = pa.array(
     [
         *("n/a", "na", "nan", "none", "null", "-", "--", "–", "—", "?", "tba", "tbd", "unknown"),
-        *("free", "gratis", "kostenlos", "gratuit", "sold out", "call for price", "on request"),
+        *(
+            "free",
+            "free to play",
+            "gratis",
+            "kostenlos",
+            "gratuit",
+            "sold out",
+            "call for price",
+            "on request",
+        ),
     ],
     pa.large_string(),
 )
@@ -75,7 +84,8 @@ def read_numbers(
     kind = column.type
     if pa.types.is_dictionary(kind):
         column, kind = column.cast(kind.value_type), kind.value_type
-    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
+    numeric = (pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
+    if not any(is_kind(kind) for is_kind in numeric):
         return _read_texts(
             first_text(column, name), name, f"{where}: {name}", notes, decimal, rating
         )

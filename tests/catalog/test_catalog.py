@@ -170,7 +170,7 @@ def test_an_unreadable_table_is_named(world, name, content):
 
 @pytest.mark.parametrize("role", ["title", "category", "image", "price", "text"])
 def test_a_column_without_text_form_is_left_out_and_named(world, role):
-    items = [{"item_id": "x", "name": "X", role: {"en": "X"}}]
+    items = [{"item_id": "x", "colour": "red", role: {"en": "X"}}]
     catalog = world(items, bought(("u", "x", 1)))
     note = catalog.notes[-1]  # without a text, the category is tried as one
     assert "holds struct" in note.what

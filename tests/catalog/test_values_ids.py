@@ -2,6 +2,8 @@
 
 import pytest
 
+from catalog.catalog import load_catalog
+from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
 
 ITEMS = [{"item_id": "x", "title": "X"}, {"item_id": "y", "title": "Y"}]
@@ -115,3 +117,12 @@ def test_the_refusal_says_how_ids_would_match(world, items, rows, hint, unknown)
             bought(*(("u", i) for i in rows)),
             unknown_items=unknown,
         )
+
+
+def test_edges_without_an_id_are_dropped_and_counted(world):
+    world(suffix="csv")
+    (world.folder / "edges.csv").write_text("a,b\n007,010\n,7\n7,nan\n")
+    catalog = load_catalog(CatalogConfig(str(world.folder)))
+    assert catalog.edges is not None
+    assert catalog.edges.tolist() == [[0, 1]]
+    assert [note.kind for note in catalog.notes] == ["dropped", "dropped"]

@@ -41,6 +41,7 @@ def read(*values, decimal="auto", rating=False):
         (["US$ 12.50", "$3"], [12.5, 3.0]),
         ([1, 2, None], [1.0, 2.0, None]),
         ([Decimal("1.50")], [1.5]),
+        ([True, False], [1.0, 0.0]),
         ([1.5, float("nan")], [1.5, None]),
         (["1e3", "nan"], [1000.0, None]),
     ],
@@ -87,6 +88,7 @@ def test_both_decimal_marks_in_one_column_are_said():
     numbers, (note,) = read("12,50", "12.50")
     assert numbers == [12.5, 12.5]
     assert "decimal commas and decimal points" in note
+    assert read("12,50", "8,90", "1.50", "2,345")[0] == [12.5, 8.9, 1.5, 2.345]
 
 
 def test_several_currencies_are_said():

@@ -2,6 +2,8 @@
 
 import pytest
 
+from catalog.catalog import load_catalog
+from catalog.config import CatalogConfig
 from catalog.roles import resolve_roles
 
 
@@ -96,3 +98,29 @@ def test_a_date_is_preferred_to_a_time_of_day_beside_it(world):
     catalog = world([{"item_id": "x"}], bought)
     assert catalog.roles["interactions"]["time"] == "Date"
     assert "join Date and Time" in said(catalog)
+
+
+def test_a_column_of_a_usable_type_is_preferred(world):
+    items = [{"item_id": "x", "title": {"en": "X"}, "name": "Mug", "images": [{"url": "u"}]}]
+    catalog = world(items, rows(("u", "x")), suffix="parquet")
+    assert catalog.items["title"][:] == ["Mug"]
+    assert [note.where for note in catalog.notes] == ["items: images"]
+
+
+def test_files_are_preferred_to_web_addresses(world):
+    world.folder.mkdir()
+    (world.folder / "a.jpg").write_bytes(b"x")
+    items = [{"item_id": "x", "image": "https://example.org/a.jpg", "image_path": "a.jpg"}]
+    catalog = world(items, rows(("u", "x")))
+    assert catalog.roles["items"]["image"] == "image_path"
+    assert catalog.items["image"][:] == [str(world.folder / "a.jpg")]
+
+
+def test_a_column_that_stands_twice_stops_nothing(world, histories):
+    world(suffix="csv")
+    (world.folder / "interactions.csv").write_text("user_id,item_id,item_id,n,n\nu,7,8,1,2\n")
+    (world.folder / "items.csv").write_text("item_id,title,title\n7,A,B\n")
+    assert world.folder.is_dir()
+    catalog = load_catalog(CatalogConfig(str(world.folder)))
+    assert histories(catalog) == {"u": ["7"]}
+    assert catalog.items["title"][:] == ["A"]
