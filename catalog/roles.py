@@ -4,127 +4,18 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from catalog.errors import VitrineError, did_you_mean
+import pyarrow as pa
 
-ITEM_ROLES: dict[str, Sequence[str]] = {
-    "item_id": [
-        "item_id",
-        "item",
-        "movie_id",
-        "product_id",
-        "article_id",
-        "track_id",
-        "song_id",
-        "book_id",
-        "wine_id",
-        "recipe_id",
-        "news_id",
-        "video_id",
-        "business_id",
-        "parent_asin",
-        "asin",
-        "isbn",
-        "sku",
-        "iid",
-        "id",
-    ],
-    "title": [
-        "title",
-        "item_title",
-        "product_title",
-        "movie_title",
-        "name",
-        "item_name",
-        "product_name",
-        "prod_name",
-        "track_name",
-        "book_title",
-        "wine_name",
-        "headline",
-    ],
-    "text": [
-        "description",
-        "detail_desc",
-        "item_description",
-        "product_description",
-        "desc",
-        "overview",
-        "plot",
-        "summary",
-        "abstract",
-        "about",
-        "body",
-        "text",
-        "content",
-    ],
-    "category": [
-        "category",
-        "categories",
-        "main_category",
-        "category_name",
-        "product_type",
-        "product_type_name",
-        "product_category",
-        "genre",
-        "genres",
-        "department",
-        "type",
-    ],
-    "image": [
-        "image",
-        "image_path",
-        "image_file",
-        "img",
-        "img_path",
-        "picture",
-        "picture_path",
-        "photo",
-        "photo_path",
-        "poster",
-        "file_name",
-    ],
-    "price": ["price", "cost", "amount"],
-}
-"""Role of an item's column → usual names of the column, the most likely first."""
-INTERACTION_ROLES: dict[str, Sequence[str]] = {
-    "user_id": [
-        "user_id",
-        "user",
-        "customer_id",
-        "customer",
-        "reviewer_id",
-        "person_id",
-        "person",
-        "member_id",
-        "account_id",
-        "visitor_id",
-        "session_id",
-        "uid",
-    ],
-    "item_id": ITEM_ROLES["item_id"],
-    "time": [
-        "timestamp",
-        "time",
-        "datetime",
-        "date",
-        "event_time",
-        "created_at",
-        "unix_review_time",
-        "review_time",
-        "t_dat",
-        "purchased_at",
-        "position",
-        "order",
-        "step",
-        "sequence",
-    ],
-    "rating": ["rating", "ratings", "stars", "score", "overall"],
-    "review": ["review", "review_text", "review_body", "comment"],
-    "split": ["split"],
-}
-"""Role of an interaction's column → usual names of the column, the most likely first."""
-ORDER_NAMES = {"position", "order", "step", "sequence"}
-"""Names of time columns that number each user's items instead of holding timestamps."""
+from catalog.columns import first_text
+from catalog.errors import VitrineError, did_you_mean
+from catalog.notes import Notes
+from catalog.values.dates import is_clock
+from catalog.values.joins import choose_id_columns
+from catalog.values.names import INTERACTION_ROLES, ITEM_ROLES, ORDER_NAMES, plain_name
+from catalog.values.paths import ADDRESS
+
+__all__ = ["INTERACTION_ROLES", "ITEM_ROLES", "ORDER_NAMES", "Roles", "resolve_roles"]
+
 NEEDED = {"item_id", "user_id"}
 
 Roles = dict[str, Any]
@@ -132,22 +23,119 @@ Roles = dict[str, Any]
 
 
 def resolve_roles(
-    item_columns: Sequence[str], interaction_columns: Sequence[str], overrides: Iterable[Roles]
+    item_columns: Sequence[str],
+    interaction_columns: Sequence[str],
+    overrides: Iterable[Roles],
+    tables: tuple[pa.Table, pa.Table] | None = None,
+    notes: Notes | None = None,
 ) -> tuple[Roles, Roles]:
     """The items' roles and the interactions' roles.
 
     Each dict of `overrides` takes precedence over those before it and over the guess; a role set to None
-    has no column. Raises VitrineError for an unknown role, an unknown column, and a missing id column.
+    has no column. With `tables` (items, interactions; each name once) the guess is of the id columns
+    that join, the time column that holds dates, and columns of a usable type. Raises VitrineError for
+    an unknown role, an unknown column, and a missing id column.
     """
+    notes = Notes() if notes is None else notes
     chosen: Roles = {}
     for roles in overrides:
         for role, column in roles.items():
             _check_role(role, column)
             chosen[role] = column
     _check_columns(chosen, item_columns, interaction_columns)
-    items = _assign(ITEM_ROLES, item_columns, chosen, "items")
-    interactions = _assign(INTERACTION_ROLES, interaction_columns, chosen, "interactions")
+    known = dict(_TABLES)
+    if tables is not None:
+        known = _seen(tables, chosen, notes)
+    items = _assign(known["items"], item_columns, chosen, "items")
+    interactions = _assign(known["interactions"], interaction_columns, chosen, "interactions")
     return items, interactions
+
+
+Known = dict[str, dict[str, Sequence[str]]]
+
+
+def _seen(tables: tuple[pa.Table, pa.Table], chosen: Roles, notes: Notes) -> Known:
+    """The usual names of each role, those first that the tables' values speak for."""
+    known: Known = {table: dict(roles) for table, roles in _TABLES.items()}
+    _prefer_joining_ids(known, tables, chosen, notes)
+    for table, part in zip(tables, _TABLES, strict=True):
+        for role in known[part].keys() - chosen.keys() - NEEDED:
+            found = _guess_all(known[part][role], table.column_names)
+            usable = [name for name in found if not _has_no_text(table[name].type)]
+            if role == "image":
+                usable.sort(key=lambda name: _holds_addresses(table[name], name))
+            known[part][role] = usable or found
+    if "time" not in chosen:
+        found = known["interactions"]["time"]
+        dated = [name for name in found if not is_clock(tables[1][name])]
+        if found and dated and found[0] != dated[0]:
+            known["interactions"]["time"] = [dated[0]]
+            notes.add(
+                f"interactions: {dated[0]}",
+                f"is taken for the time, as {found[0]} holds times of day without a date",
+                remedy=f"join {dated[0]} and {found[0]} in one column for the order within a day",
+            )
+    return known
+
+
+def _has_no_text(kind: pa.DataType) -> bool:
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return _has_no_text(kind.value_type)
+    return pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def _holds_addresses(column: pa.ChunkedArray, name: str) -> bool:
+    """Whether the first value of a column of pictures is a web address."""
+    given = column.slice(0, 1000).drop_null().slice(0, 1)
+    first = first_text(given, name).to_pylist() if len(given) else []
+    return bool(first and first[0] and re.search(ADDRESS, first[0].lstrip("['\"")))
+
+
+def _prefer_joining_ids(
+    known: Known, tables: tuple[pa.Table, pa.Table], chosen: Roles, notes: Notes
+) -> None:
+    """Puts the id columns first of which most ids of the interactions are found among the items."""
+    names: list[list[str]] = []
+    free: list[list[str]] = []
+    given: str | None = chosen.get("item_id")
+    for table, part in zip(tables, _TABLES, strict=True):
+        columns = list(dict.fromkeys(table.column_names))
+        if given is not None and given in columns:
+            names.append([given])
+            free.append([])
+            continue
+        taken = {name for role in chosen.values() for name in _names_of(role)}
+        columns = [name for name in columns if name not in taken]
+        names.append(_guess_all(known[part]["item_id"], columns))
+        others = [
+            _guess_all(of, columns)[:1] for role, of in known[part].items() if role != "item_id"
+        ]
+        used = {name for guessed in others for name in guessed}
+        free.append([name for name in columns if name not in used and name not in names[-1]])
+    if not names[0] and not names[1]:
+        return
+    item, interaction, share, first = choose_id_columns(
+        tables[0],
+        tables[1],
+        (names[0], names[1]),
+        (free[0], free[1]),
+    )
+    for part, column, before in zip(_TABLES, (item, interaction), names, strict=True):
+        if not column or column == given:
+            continue
+        known[part]["item_id"] = [column]
+        if not before or before[0] != column:
+            instead = f" and {before[0]} for {first:.0%}" if before else ""
+            notes.add(
+                f"{part}: {column}",
+                f"is taken for the item_id, as it joins the two tables for {share:.0%} of the "
+                f"interactions' ids{instead}",
+                remedy="set roles: {item_id: <column>} if that is wrong",
+            )
+
+
+def _names_of(column: Any) -> list[str]:
+    return list(column) if isinstance(column, list | tuple) else [column]
 
 
 def _check_role(role: str, column: object) -> None:
@@ -211,9 +199,11 @@ def _is_elsewhere(role: str, column: Any, columns: Sequence[str]) -> bool:
 
 
 def _guess(names: Sequence[str], columns: Sequence[str]) -> str | None:
-    plain = {_plain(column): column for column in reversed(columns)}
-    return next((plain[key] for name in names if (key := _plain(name)) in plain), None)
+    return next(iter(_guess_all(names, columns)), None)
 
 
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
+def _guess_all(names: Sequence[str], columns: Sequence[str]) -> list[str]:
+    """The columns that have one of the names, in the order of the names."""
+    plain = {plain_name(column): column for column in reversed(columns)}
+    found = (name if name in columns else plain.get(plain_name(name)) for name in names)
+    return [column for column in dict.fromkeys(found) if column is not None]

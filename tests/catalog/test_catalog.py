@@ -167,10 +167,15 @@ def test_an_unreadable_table_is_named(world, name, content):
     assert "\n" not in str(error.value)
 
 
-def test_a_column_without_text_form_is_named(world):
-    items = [{"item_id": "x", "title": {"en": "X"}}]
-    with pytest.raises(VitrineError, match=r"column title holds struct"):
-        world(items, bought(("u", "x", 1)))
+@pytest.mark.parametrize("role", ["title", "category", "image", "price", "text"])
+def test_a_column_without_text_form_is_left_out_and_named(world, role):
+    items = [{"item_id": "x", "colour": "red", role: {"en": "X"}}]
+    catalog = world(items, bought(("u", "x", 1)))
+    note = catalog.notes[-1]  # without a text, the category is tried as one
+    assert "holds struct" in note.what
+    assert f"is left out as {role}" in note.what
+    assert catalog.items[0][role] is None
+    assert catalog.columns[role].to_pylist() == [{"en": "X"}]
 
 
 def test_repeated_item_ids_are_refused(world):
@@ -199,14 +204,6 @@ def test_dropping_everything_is_a_mistake(world):
         world(ITEMS, bought(("u", "q", 1)), unknown_items="drop")
 
 
-@pytest.mark.parametrize("column", ["user_id", "item_id"])
-def test_missing_ids_are_refused_with_their_row(world, column):
-    rows = bought(("u", "x", 1), ("u", "y", 2))
-    rows[1][column] = None
-    with pytest.raises(VitrineError, match=rf"1 rows of interactions have no {column}.*row 2"):
-        world(ITEMS, rows)
-
-
 def test_missing_and_textual_times_are_refused(world):
     with pytest.raises(VitrineError, match=r"timestamp lacks 1 times"):
         world(ITEMS, bought(("u", "x", 1), ("u", "y", None)))
@@ -214,9 +211,36 @@ def test_missing_and_textual_times_are_refused(world):
         world(ITEMS, bought(("u", "x", "soon")))
 
 
-def test_ratings_that_are_no_numbers_are_refused(world):
+def test_ratings_that_are_no_numbers_block_only_if_they_are_needed(world):
+    rows = bought(("u", "x", 1), rating="good")
+    catalog = world(ITEMS, rows)
+    assert catalog.interactions.ratings is None
+    assert "rating" not in catalog.roles["interactions"]
+    assert "column rating is not numeric" in str(catalog.notes[0])
     with pytest.raises(VitrineError, match=r"column rating is not numeric"):
-        world(ITEMS, bought(("u", "x", 1), rating="good"))
+        world(ITEMS, rows, min_rating=1)
+
+
+def test_rows_without_a_readable_rating_are_counted_where_ratings_are_needed(world, histories):
+    rows = [
+        *bought(("u", "x", 1), rating="4,5"),
+        *bought(("u", "y", 2), rating="?"),
+        *bought(("v", "y", 3), rating="1,0"),
+    ]
+    catalog = world(ITEMS, rows, min_rating=2)
+    assert histories(catalog) == {"u": ["x"]}
+    assert [note.count for note in catalog.notes if note.kind == "dropped"] == [1]
+
+
+def test_no_markup_of_any_column_is_left(world):
+    items = [{"item_id": "x", "title": "<b>X</b>", "care": ["wash &amp; dry"], "image": "a&b.jpg"}]
+    rows = bought(("u", "x", 1), review="<p>So&nbsp;good</p>")
+    catalog = world(items, rows)
+    assert catalog.item_text(0) == "X"
+    assert catalog.columns["title"].to_pylist() == ["X"]
+    assert catalog.columns["care"].to_pylist() == [["wash & dry"]]
+    assert catalog.interactions.reviews is not None
+    assert catalog.interactions.reviews[0] == "So good"
 
 
 def test_unknown_ids_are_refused_with_the_nearest_ids(world):

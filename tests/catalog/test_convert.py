@@ -149,10 +149,10 @@ def test_lines_inside_quotes_do_not_end_a_row_at_the_edge_of_a_block(world, monk
 
 
 def test_texts_such_as_NA_are_texts(world):
-    catalog = world([{"item_id": "NA", "title": "null"}], bought(("nan", "NA", 1)), suffix="csv")
+    catalog = world([{"item_id": "NA", "title": "null"}], bought(("NULL", "NA", 1)), suffix="csv")
     assert catalog.items[0]["item_id"] == "NA"
     assert catalog.items[0]["title"] == "null"
-    assert catalog.user_ids.tolist() == ["nan"]
+    assert catalog.user_ids.tolist() == ["NULL"]
 
 
 # Roles

@@ -189,9 +189,11 @@ def test_a_link_that_stays_inside_is_fine(tmp_path):
     assert shop(tmp_path, "b.png").item_image(0, 8) is not None
 
 
-def test_urls_are_refused_as_images(tmp_path):
-    with pytest.raises(VitrineError, match=r"item i1 has the image https://.*download"):
-        shop(tmp_path, None, "https://example.org/a.png")
+def test_urls_are_no_images_yet(tmp_path):
+    catalog = shop(tmp_path, None, "https://example.org/a.png")
+    assert catalog.items["image"][:] == [None, None]
+    assert "https://example.org/a.png" in str(catalog.notes[0])
+    assert "download" in catalog.notes[0].remedy
 
 
 def failing_reads(monkeypatch: pytest.MonkeyPatch, code: int, times: int) -> list[str]:

@@ -19,6 +19,8 @@ def shop(tmp_path: Path) -> Path:
     folder.mkdir()
     items = [{"item_id": f"i{n}", "title": f"Item {n}", "image": f"i{n}.png"} for n in range(4)]
     (folder / "items.jsonl").write_text("\n".join(map(json.dumps, items)))
+    for item in items:
+        (folder / item["image"]).touch()
     rows = ["user_id\titem_id\ttimestamp", *(f"u{n % 2}\ti{n}\t{n}" for n in range(4))]
     (folder / "interactions.tsv").write_text("\n".join(rows))
     return folder
