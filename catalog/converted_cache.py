@@ -28,7 +28,7 @@ from catalog.interactions import Interactions
 from catalog.item_texts import TextColumn
 from catalog.notes import notes_from_json
 
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 """Increased when the format of the converted files changes, so that catalogs are converted again."""
 CHECKSUMS_FILE = "checksums.json"
 """Size and sha256 of each converted file."""
