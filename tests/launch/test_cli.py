@@ -107,7 +107,10 @@ def test_a_config_file_is_read(embed, tmp_path) -> None:
     [
         ("pretrian", "vitrine: unknown command 'pretrian'. Did you mean 'pretrain'?"),
         ("generate txet", "vitrine: unknown command 'generate txet'. Did you mean 'generate text'"),
-        ("catalog", "vitrine: say which: vitrine catalog check or vitrine catalog sources or vitrine "),
+        (
+            "catalog",
+            "vitrine: say which: vitrine catalog check or vitrine catalog sources or vitrine ",
+        ),
         ("embed --outputs x", "vitrine: unknown option '--outputs'. Did you mean '--output'?"),
         ("embed --catalog.pth x", "vitrine: unknown key 'catalog.pth' on the command line. Did yo"),
         (
