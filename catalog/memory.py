@@ -1,4 +1,4 @@
-"""Memory of the process: releases pages of memory-mapped files, and measures the peak.
+"""Memory of the process: releases pages of memory-mapped files and freed memory, and measures the peak.
 
 Pages of a memory map count as the process's memory once they are read: after one pass over a large catalog
 the whole file would. Released pages are read from the file again when they are needed.
@@ -6,6 +6,7 @@ the whole file would. Released pages are read from the file again when they are 
 
 import ctypes
 import mmap
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,12 @@ def _advise(address: int, size: int) -> None:
         libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), PAGEOUT)
     except (OSError, AttributeError):  # not Linux: the pages stay in memory
         return
+
+
+def release_freed() -> None:
+    """Gives freed memory back that the allocator holds (glibc); a no-op elsewhere."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(ctypes.c_size_t(0))
 
 
 class PeakMemory:

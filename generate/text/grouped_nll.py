@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from catalog.memory import release_freed
+
 Group = Callable[[Tensor, Tensor], Tensor]
 """Rows (k,) of a batch and their soft tokens (k, soft, width) → their summed NLL, a scalar."""
 
@@ -49,6 +51,10 @@ class _GroupedNLL(torch.autograd.Function):
                 elif gradient is not None:
                     known += gradient
         ctx.gradients = (of_soft, *of_weights)
+        if (
+            soft.device.type == "cpu"
+        ):  # groups of other lengths would find little that fits in between
+            release_freed()
         return total
 
     @staticmethod
