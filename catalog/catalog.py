@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import sys
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from catalog.columns import as_text
 from catalog.config import CatalogConfig
-from catalog.convert import convert
+from catalog.convert import Converted, convert
 from catalog.converted_cache import cached_conversion
 from catalog.errors import BrokenFileError, VitrineError, did_you_mean
 from catalog.fingerprint import compute_fingerprints
@@ -25,8 +26,9 @@ from catalog.notes import Note
 from catalog.sources import SOURCES
 
 
-def load_catalog(config: CatalogConfig) -> "Catalog":
-    """Loads a catalog; the first time it is converted into the cache (see `cache_folder`).
+def load_catalog(config: CatalogConfig, quiet: bool = False) -> "Catalog":
+    """Loads a catalog; the first time it is converted into the cache (see `cache_folder`), and how it was
+    read is printed to stderr, unless `quiet`.
 
     Raises VitrineError for every fault of the folder or the config that the user must correct.
     """
@@ -39,7 +41,14 @@ def load_catalog(config: CatalogConfig) -> "Catalog":
     fingerprint, content_fingerprint = compute_fingerprints(raw, config)
     # Items keep absolute image paths, so a catalog that was moved is converted again.
     location = hashlib.sha256(str(raw.folder).encode()).hexdigest()[:8]
-    fields = cached_conversion(f"{fingerprint[:24]}-{location}", lambda: convert(raw, config))
+
+    def converted() -> Converted:
+        content = convert(raw, config)
+        for note in [] if quiet else content.notes.listed:
+            print(f"vitrine: {note}", file=sys.stderr)
+        return content
+
+    fields = cached_conversion(f"{fingerprint[:24]}-{location}", converted)
     return Catalog(raw.name, raw.folder, fingerprint, content_fingerprint, **fields)
 
 

@@ -18,6 +18,7 @@ from catalog.catalog import Catalog, load_catalog
 from catalog.columns import as_text
 from catalog.config import CatalogConfig, SplitConfig
 from catalog.errors import VitrineError
+from catalog.notes import Note
 from catalog.reorder import ReorderedInteractions, reorder_histories
 from catalog.sources import SOURCES
 from catalog.splits import make_split
@@ -44,6 +45,8 @@ class CheckReport:
     facts: dict[str, str]
     """Properties of the catalog: name → value, in the order of the report."""
     findings: list[Finding] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
+    """How the tables were read: what was decided, dropped or left empty."""
 
     @property
     def ok(self) -> bool:
@@ -55,7 +58,7 @@ def check_catalog(config: CatalogConfig) -> CheckReport:
 
     Interactions with unknown items are dropped and reported here rather than refused.
     """
-    catalog = load_catalog(replace(config, unknown_items="drop"))
+    catalog = load_catalog(replace(config, unknown_items="drop"), quiet=True)
     raw = SOURCES[config.source].tables(config)
     hashes = _decode_all(catalog)
     facts = {
@@ -78,13 +81,15 @@ def check_catalog(config: CatalogConfig) -> CheckReport:
         *_suspect_rows(raw.read_items()),
         *split_findings,
     ]
-    return CheckReport(catalog.name, facts | split_facts, findings)
+    return CheckReport(catalog.name, facts | split_facts, findings, catalog.notes)
 
 
 def format_report(report: CheckReport) -> str:
-    """The report as plain text, one line per fact and two per finding."""
+    """The report as plain text, one line per fact, two per finding, and how the tables were read."""
     width = max(map(len, report.facts))
     lines = [report.name, *(f"  {name:<{width}}  {fact}" for name, fact in report.facts.items())]
+    if report.notes:
+        lines += ["", f"How it was read ({len(report.notes)})", *(f"  {n}" for n in report.notes)]
     if report.ok:
         return "\n".join([*lines, "", "No faults found."])
     lines += ["", f"To look at ({len(report.findings)})"]

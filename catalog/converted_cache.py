@@ -47,10 +47,7 @@ def cached_conversion(key: str, convert: Callable[[], Converted]) -> dict[str, A
         print(f"vitrine: {folder} is damaged ({damage}); converting again", file=sys.stderr)
         shutil.rmtree(folder, ignore_errors=True)
     if damage or not folder.exists():
-        content = convert()
-        for note in content.notes.listed:
-            print(f"vitrine: {note}", file=sys.stderr)
-        _write(content, folder)
+        _write(convert(), folder)
     return _open(folder)
 
 

@@ -61,7 +61,7 @@ def note_without_id(ids: pa.ChunkedArray, role: str, where: str, notes: Notes) -
         return
     if ids.null_count == len(ids):
         raise VitrineError(
-            f"no row of {where} has a {role}; name the column that holds it with roles: "
+            f"no row of {where} has any {role}; name the column that holds it with roles: "
             f"{{{role}: <column>}}."
         )
     first = pc.index(pc.is_null(ids), True).as_py() + 1

@@ -88,7 +88,17 @@ INTERACTION_ROLES: dict[str, Sequence[str]] = {
     "user_id": USER_ID,
     "item_id": ITEM_ID,
     "time": TIME,
-    "rating": ["rating", "ratings", "stars", "score", "overall", "review_score", "star_rating"],
+    "rating": [
+        "rating",
+        "ratings",
+        "stars",
+        "score",
+        "overall",
+        "review_score",
+        "star_rating",
+        "book_rating",
+        "user_rating",
+    ],
     "review": [
         "review",
         "review_text",

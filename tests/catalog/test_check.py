@@ -115,3 +115,10 @@ def test_a_split_without_test_targets_is_a_finding(shop, tmp_path):
     config = CatalogConfig(str(shop.folder))
     assert "has no test targets" in whats(check_catalog(config))
     assert check_catalog(replace(config, roles={"time": None})).facts["times"].startswith("none")
+
+
+def test_how_the_tables_were_read_is_part_of_the_report(shop, capsys):
+    report = shop(header="item_id,title,description,price", items={0: 'i0,"A <b>mug</b>",hot,$3'})
+    assert any("HTML" in str(note) for note in report.notes)
+    assert "How it was read" in format_report(report)
+    assert capsys.readouterr().err == "", "said once"
