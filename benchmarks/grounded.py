@@ -71,7 +71,7 @@ NOTE = (
 
 
 @dataclass(frozen=True)
-class Shop:
+class ShopArms:
     """One shop with its recommender, generators and judge."""
 
     name: str
@@ -164,7 +164,7 @@ def stem(word: str) -> str:
 
 def run(name: str) -> None:
     """Trains and measures the arms of one shop; each arm's figures and texts in a file of its own."""
-    shop = Shop(name)
+    shop = ShopArms(name)
     catalog, split = shop.data
     judge, threshold = shop.judge()
     for arm in ARMS:
@@ -179,7 +179,7 @@ def run(name: str) -> None:
 
 
 def measure(
-    shop: Shop, writer: BatchWriter, judged: JudgedChecker, users: EvaluationUsers, arm: str
+    shop: ShopArms, writer: BatchWriter, judged: JudgedChecker, users: EvaluationUsers, arm: str
 ) -> dict[str, Any]:
     items = users.items.tolist()
     found: dict[str, Any] = {"users": len(users)}
@@ -239,7 +239,7 @@ def summary(found: dict[str, Any]) -> str:
 def seconds_per_text(name: str) -> float:
     """Seconds of one of TIMED texts that two cores write in one batch."""
     torch.set_num_threads(2)
-    shop = Shop(name)
+    shop = ShopArms(name)
     writer = shop.writer(HEADLINE)
     catalog, split = shop.data
     users = sample_users(writer.ranker, catalog, split, TIMED)
@@ -255,7 +255,7 @@ def samples(output: Path) -> None:
     run_stages(demo, WORK / "demo", build_trainer, STAGES[:3])
     placed = replace(demo.finetune.catalog, path=str(WORK / "demo" / "world" / "wardrobe"))
     config = replace(
-        Shop(next(iter(SHOPS))).config(HEADLINE),
+        ShopArms(next(iter(SHOPS))).config(HEADLINE),
         recommender=str(WORK / "demo" / "recommenders" / demo.headline),
         catalog=placed,
         split=demo.finetune.split,

@@ -155,7 +155,7 @@ def without_background(image: NDArray[np.uint8], mask: Mask) -> Mask:
     outside = ~mask
     if not outside.any():
         return mask
-    contrast = np.abs(image - _background_beside(image, outside)).max(2)
+    contrast = np.abs(image - _local_background(image, outside)).max(2)
     slopes = _slopes(image)
     thickest = MAX_RIM * min(mask.shape)
     for step in FLAT:
@@ -169,7 +169,7 @@ def without_background(image: NDArray[np.uint8], mask: Mask) -> Mask:
     return mask
 
 
-def _background_beside(image: NDArray[np.uint8], outside: Mask) -> NDArray[np.float32]:
+def _local_background(image: NDArray[np.uint8], outside: Mask) -> NDArray[np.float32]:
     """Colour of the background at each pixel (height, width, 3): a mean of what is `outside` around it."""
     sigma = BESIDE * min(outside.shape)
     weights = cv2.GaussianBlur(outside.astype(np.float32), (0, 0), sigma)[..., None]
@@ -196,8 +196,8 @@ def _slopes(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Largest difference of each pixel (height, width) from the four beside it, after light smoothing."""
     smooth = cv2.GaussianBlur(image, (0, 0), 1.0).astype(np.float32)
     around = np.pad(smooth, ((1, 1), (1, 1), (0, 0)), mode="edge")
-    beside = (around[2:, 1:-1], around[:-2, 1:-1], around[1:-1, 2:], around[1:-1, :-2])
-    return np.max([np.abs(smooth - other).max(2) for other in beside], axis=0)
+    neighbours = (around[2:, 1:-1], around[:-2, 1:-1], around[1:-1, 2:], around[1:-1, :-2])
+    return np.max([np.abs(smooth - other).max(2) for other in neighbours], axis=0)
 
 
 def resize_mask(mask: Mask, shape: tuple[int, ...]) -> Mask:

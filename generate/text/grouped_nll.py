@@ -13,8 +13,32 @@ from torch import Tensor, nn
 
 from catalog.memory import release_freed
 
+GROUP, GROUP_CPU = 8, 2
+"""Texts that go through a language model together where it reads facts: little padding, and the activations
+and logits of few texts in memory. A CPU is as fast with two."""
+MAX_TOKENS_CPU = 512
+"""Tokens of a group on a CPU, padding included; the texts of a longer group go one by one."""
 Group = Callable[[Tensor, Tensor], Tensor]
 """Rows (k,) of a batch and their soft tokens (k, soft, width) → their summed NLL, a scalar."""
+
+
+def length_groups(lengths: Tensor, fixed: bool) -> list[Tensor]:
+    """Rows of a batch of texts of these `lengths` (batch,) in groups of similar length, the longest first, so
+    that later groups fit into the memory of earlier ones.
+
+    `fixed`: in a number that depends on the batch's size alone, because under ZeRO-3 every rank must take
+    every pass.
+    """
+    order = lengths.argsort(stable=True, descending=True)
+    if lengths.device.type != "cpu":
+        return list(order.split(GROUP))
+    groups = list(order.split(GROUP_CPU))
+    if fixed:
+        return groups
+    sizes = [
+        1 if len(rows) * int(lengths[rows[0]]) > MAX_TOKENS_CPU else len(rows) for rows in groups
+    ]
+    return [part for rows, size in zip(groups, sizes, strict=True) for part in rows.split(size)]
 
 
 def grouped_nll(

@@ -15,7 +15,7 @@ from generate.conditioning import vector_tokens
 from generate.text.config import WriteConfig
 from generate.text.constraints import number_constraints
 from generate.text.decoding import Decoder, DecodingRequest
-from generate.text.grouped_nll import grouped_nll
+from generate.text.grouped_nll import grouped_nll, length_groups
 from generate.text.hosted import HostedModel
 from generate.text.language_model import BaseModel, use_adapter
 from generate.text.prompts import Conditions
@@ -33,9 +33,6 @@ MAX_BATCH_SIZE = 64
 """Texts that are decoded at the same time, at most."""
 STYLE_WIDTH = 64
 """Width of the style embedding."""
-GROUP, GROUP_CPU = 8, 2
-"""Texts that go through a language model together where it reads facts, sorted by length: little padding, and
-the activations and logits of few texts in memory. A CPU is as fast with two."""
 LENGTH_STEP = 16
 """Groups are padded to a multiple of this length: each new length costs a CPU's kernels 0.1 GiB of memory."""
 
@@ -162,13 +159,11 @@ class TextGenerator(nn.Module):
         return total, (labels >= 0).sum()
 
     def _groups(self, token_ids: Tensor) -> list[Tensor]:
-        """Rows of a batch in groups of similar length, the longest first, so that later groups fit into the
-        memory of earlier ones; in a fixed number, because under ZeRO-3 every rank must take every pass."""
+        """Rows of a batch, in groups that go through the model together (see `length_groups`)."""
         lengths = (token_ids != PADDING).sum(dim=1)
         if not self.reads_facts:
             return [torch.arange(len(lengths), device=lengths.device)]
-        size = GROUP_CPU if lengths.device.type == "cpu" else GROUP
-        return list(lengths.argsort(stable=True, descending=True).split(size))
+        return length_groups(lengths, fixed=is_sharded(self))
 
     def _nll(self, soft: Tensor, token_ids: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """As `forward`, with the soft tokens (batch, soft, inner width)."""

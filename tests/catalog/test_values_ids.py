@@ -56,7 +56,7 @@ def test_interactions_without_an_id_are_dropped_and_counted(world, histories, co
 @pytest.mark.parametrize("column", ["user_id", "item_id"])
 def test_a_table_without_any_id_is_refused(world, column):
     rows = [{**row, column: ""} for row in bought(("u", "x"), ("v", "y"))]
-    with pytest.raises(VitrineError, match=rf"no row of interactions has a {column}.*roles"):
+    with pytest.raises(VitrineError, match=rf"no row of interactions has any {column}.*roles"):
         world(ITEMS, rows)
     with pytest.raises(VitrineError, match=r"no row of items has any item_id"):
         world([{"item_id": "", "title": "X"}], bought(("u", "x")))
