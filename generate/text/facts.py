@@ -37,16 +37,24 @@ class Facts:
 
     def item_lines(self, item: int, hidden: frozenset[str] = frozenset()) -> list[str]:
         """`name: value` for the item's title, category, price, attributes and prose, without the roles and
-        columns in `hidden` (title, text, detail_desc, …); a value that repeats the one of another line is
-        left out."""
+        columns in `hidden` (title, text, detail_desc, …; see `_left_out`); a value that repeats the one of
+        another line is left out."""
         lines: dict[str, str] = {}
-        of_columns = {self._role_of[name] for name in hidden if name in self._role_of} - {"text"}
-        hidden = hidden | of_columns
-        for name, (role, read) in self._readers.items():
-            value = "" if role in hidden or name in hidden else read(item)
+        left_out = self._left_out(hidden)
+        for name, (_, read) in self._readers.items():
+            value = "" if name in left_out else read(item)
             if value and value.lower() not in {known.lower() for known in lines.values()}:
                 lines[name] = value
         return [f"{clean_text(name.replace('_', ' '))}: {value}" for name, value in lines.items()]
+
+    def _left_out(self, hidden: frozenset[str]) -> set[str]:
+        """The lines of these roles and columns; of several, the prose alone: an item's kind or colour in a
+        text has to be the one that the prompt names."""
+        of_columns = {self._role_of[name] for name in hidden if name in self._role_of}
+        named = hidden | (of_columns - {"text"})
+        found = {name for name, (role, _) in self._readers.items() if {name, role} & named}
+        prose = {name for name in found if self._readers[name][0] == "text"}
+        return prose or found
 
     def history_titles(self, prefix: HistoryPrefix, item: int | None, at_most: int) -> list[str]:
         """Titles of the items of a history that are most similar to `item` (the newest ones where it is

@@ -222,7 +222,8 @@ def test_facts_are_title_attributes_and_prose_each_on_a_clean_line(
     assert lines[2].endswith("winter"), "cut after a whole word"
     assert facts.item_lines(0, frozenset({"text"})) == lines[:2]
     assert facts.item_lines(0, frozenset({"title"}))[0] == "colour group: red"
-    assert facts.item_lines(0, frozenset({"prose", "colour_group"})) == lines[:1], "columns by name"
+    assert facts.item_lines(0, frozenset({"colour_group"})) == [lines[0], lines[2]], "by its name"
+    assert facts.item_lines(0, frozenset({"prose", "colour_group"})) == lines[:2], "prose alone"
     by_column, by_role = facts.item_lines(0, frozenset({"name"})), frozenset({"title"})
     assert by_column == facts.item_lines(0, by_role), "a role by the name of its column"
     prompts = Prompts(worded, text_ranker, "facts", num_history_items=2)  # type: ignore[arg-type]
