@@ -9,7 +9,7 @@ import argparse
 import json
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -31,7 +31,8 @@ from catalog.catalog import Catalog
 from catalog.splits import Split, load_split
 from finetune.statistics import Interval, mean_interval
 from generate.conditioning import CONDITIONS
-from generate.evaluation.users import EvaluationUsers, sample_users
+from generate.evaluation.identification import NUM_CANDIDATES
+from generate.evaluation.users import sample_users
 from generate.text.config import TextConfig, WriteConfig
 from generate.text.judge import EntailmentJudge, JudgedChecker
 from generate.text.likelihood import TrueTexts, score_identification, score_likelihood
@@ -49,8 +50,8 @@ SHOPS = {"garments": "fashion", "films": "movies"}
 TASKS = {"garments": "garment", "films": "film"}
 TYPES = {"garments": "product_type_name", "films": "genre"}
 """Shop → the column that says what an item is."""
-ARMS = ("soft", "lora", "zero_shot")
-"""LoRA with soft tokens of user and item; with LoRA alone; the prompt alone."""
+ARMS = ("soft", "zero_shot", "lora")
+"""LoRA with soft tokens of user and item; the prompt alone; LoRA alone."""
 HEADLINE = ARMS[0]
 USERS, STEPS, BATCH, RATE, PROMPT = 300, 24, 16, 1e-3, 192
 WRITE = WriteConfig(temperature=0.7, top_p=0.9, max_tokens=64, constrain_numbers=True)
@@ -163,54 +164,76 @@ def stem(word: str) -> str:
 
 
 def run(name: str) -> None:
-    """Trains and measures the arms of one shop; each arm's figures and texts in a file of its own."""
+    """Trains and measures the arms of one shop; each arm's figures and texts in a file of its own, part by
+    part."""
     shop = ShopArms(name)
-    catalog, split = shop.data
     judge, threshold = shop.judge()
     for arm in ARMS:
-        path = shop.folder / f"{arm}.json"
-        if path.exists():
-            continue
-        writer = shop.writer(arm)
-        judged = JudgedChecker(writer.checker, judge, threshold)
-        users = sample_users(writer.ranker, catalog, split, USERS)
-        path.write_text(json.dumps(measure(shop, writer, judged, users, arm), indent=1) + "\n")
-        print(f"{name} {arm}: {path}", flush=True)
+        Measured(shop, arm, judge, threshold).measure()
+    Measured(shop, HEADLINE, judge, threshold).identify()
 
 
-def measure(
-    shop: ShopArms, writer: BatchWriter, judged: JudgedChecker, users: EvaluationUsers, arm: str
-) -> dict[str, Any]:
-    items = users.items.tolist()
-    found: dict[str, Any] = {"users": len(users)}
-    settings = {"plain": WRITE}
-    if arm == HEADLINE:
-        settings["strict"] = replace(WRITE, verify_claims=True)
-    for kind, config in settings.items():
+class Measured:
+    """The figures of one arm, each part of which is written to its file as soon as it is known."""
+
+    def __init__(self, shop: ShopArms, arm: str, judge: EntailmentJudge, threshold: float) -> None:
+        catalog, split = shop.data
+        self.shop, self.arm, self.path = shop, arm, shop.folder / f"{arm}.json"
+        self.writer = shop.writer(arm)
+        self.judged = JudgedChecker(self.writer.checker, judge, threshold)
+        self.users = sample_users(self.writer.ranker, catalog, split, USERS)
+        self.true = self.writer.catalog_texts.texts_of(
+            shop.task, self.users.users, self.users.positions
+        )
+        self.found: dict[str, Any] = {"users": len(self.users)}
+        if self.path.exists():
+            self.found = json.loads(self.path.read_text())
+
+    def measure(self) -> None:
+        self._part("plain", lambda: self._texts(WRITE))
+        if self.arm == HEADLINE:
+            self._part("strict", lambda: self._texts(replace(WRITE, verify_claims=True)))
+        self._part("catalog", lambda: self._judged([text or "" for text in self.true]))
+        self._part("hidden", lambda: score_likelihood(self.writer, self.users, self._true_texts))
+
+    def identify(self) -> None:
+        """How often the true text, the item hidden, is most likely under its own user."""
+        self._part(
+            "identification",
+            lambda: score_identification(
+                self.writer, self.users, self._true_texts, batch_size=NUM_CANDIDATES
+            ),
+        )
+
+    def _part(self, name: str, compute: Callable[[], dict[str, Any]]) -> None:
+        if name in self.found:
+            return
+        self.found[name] = compute()
+        self.path.write_text(json.dumps(self.found, indent=1) + "\n")
+        print(f"{self.shop.name} {self.arm} {name}: {summary(self.found[name])}", flush=True)
+
+    @property
+    def _true_texts(self) -> TrueTexts:
+        return TrueTexts(self.shop.task, self.true, with_item=False)
+
+    def _texts(self, config: WriteConfig) -> dict[str, Any]:
         began = time.process_time()
-        texts = generate_texts(writer, users, shop.task, "own", config)
-        written = [one.text for one in texts]
-        found[kind] = {
-            "cpu_seconds_per_text": (time.process_time() - began) / len(texts),
-            "type_named": shop.names_type(written, items).tolist(),
-            "unsupported": unsupported(judged, written, items),
+        texts = generate_texts(self.writer, self.users, self.shop.task, "own", config)
+        seconds = (time.process_time() - began) / len(texts)
+        return {
+            **self._judged([one.text for one in texts]),
+            "cpu_seconds_per_text": seconds,
             "fallback": [float(one.from_catalog) for one in texts],
             "attempts": [float(one.attempts) for one in texts],
-            "texts": written,
+            "texts": [one.text for one in texts],
         }
-        print(f"{shop.name} {arm} {kind}: {summary(found[kind])}", flush=True)
-    true = writer.catalog_texts.texts_of(shop.task, users.users, users.positions)
-    own = [text or "" for text in true]
-    found["catalog"] = {
-        "type_named": shop.names_type(own, items).tolist(),
-        "unsupported": unsupported(judged, own, items),
-    }
-    found["hidden"] = score_likelihood(writer, users, TrueTexts(shop.task, true, with_item=False))
-    if arm == HEADLINE:
-        found["identification"] = score_identification(
-            writer, users, TrueTexts(shop.task, true, with_item=False), batch_size=20
-        )
-    return found
+
+    def _judged(self, texts: Sequence[str]) -> dict[str, Any]:
+        items = self.users.items.tolist()
+        return {
+            "type_named": self.shop.names_type(texts, items).tolist(),
+            "unsupported": unsupported(self.judged, texts, items),
+        }
 
 
 def unsupported(
@@ -228,12 +251,12 @@ def mean(values: Sequence[float | None]) -> Interval:
 
 
 def summary(found: dict[str, Any]) -> str:
-    named, rejected = mean(found["type_named"]).value, mean(found["unsupported"]).value
-    fallback, seconds = mean(found["fallback"]).value, found["cpu_seconds_per_text"]
-    return (
-        f"type named {named:.3f}, unsupported {rejected:.3f}, fallback {fallback:.3f}, "
-        f"{seconds:.2f} CPU s a text; {found['texts'][:3]}"
-    )
+    named = ("type_named", "unsupported", "fallback")
+    means = [f"{name} {mean(found[name]).value:.3f}" for name in named if name in found]
+    others = {
+        name: value for name, value in found.items() if name not in (*named, "texts", "attempts")
+    }
+    return f"{', '.join(means)} {others} {found.get('texts', [])[:3]}"
 
 
 def seconds_per_text(name: str) -> float:
@@ -283,7 +306,10 @@ def record() -> None:
     for name in SHOPS:
         figures[f"{name}_seconds_per_text"] = seconds_per_text(name)
         for arm in ARMS:
-            found = json.loads((WORK / name / f"{arm}.json").read_text())
+            path = WORK / name / f"{arm}.json"
+            if not path.exists() and arm != HEADLINE:
+                continue
+            found = json.loads(path.read_text())
             figures[f"{name}_users"] = found["users"]
             figures |= {f"{name}_{arm}_{key}": value for key, value in arm_figures(found).items()}
     write_record(
@@ -326,9 +352,10 @@ def arm_figures(found: dict[str, Any]) -> dict[str, Any]:
             figures["strict_attempts"] = mean(found["strict"]["attempts"]).value
     figures["catalog_type_named"] = mean(found["catalog"]["type_named"])
     figures["catalog_unsupported"] = mean(found["catalog"]["unsupported"])
-    figures["swapped_minus_own"] = Interval(**found["hidden"]["swapped_minus_own"])
-    for condition in CONDITIONS:
-        figures[f"{condition}_perplexity"] = found["hidden"][condition]["perplexity"]
+    if "hidden" in found:
+        figures["swapped_minus_own"] = Interval(**found["hidden"]["swapped_minus_own"])
+        for condition in CONDITIONS:
+            figures[f"{condition}_perplexity"] = found["hidden"][condition]["perplexity"]
     if accuracy := found.get("identification", {}).get("accuracy"):
         figures["identification"] = Interval(**accuracy)
     return figures
