@@ -1,10 +1,14 @@
 """Readers of catalog layouts, by name. A new layout: one file here, one line in `SOURCES`."""
 
+from catalog.sources.amazon_2023 import amazon_2023_tables
 from catalog.sources.base import RawTables, Source
 from catalog.sources.folder import folder_tables
 from catalog.sources.huggingface import huggingface_tables
+from catalog.sources.merchant_feed import merchant_feed_tables
 from catalog.sources.movielens import movielens_tables
 from catalog.sources.recbole import recbole_tables
+from catalog.sources.shopify import shopify_tables
+from catalog.sources.woocommerce import woocommerce_tables
 
 SOURCES: dict[str, Source] = {
     "folder": Source(folder_tables, "vitrine catalog check shop"),
@@ -13,6 +17,15 @@ SOURCES: dict[str, Source] = {
         huggingface_tables, "vitrine catalog check saved-dataset --source huggingface"
     ),
     "recbole": Source(recbole_tables, "vitrine catalog check dataset/ml-1m --source recbole"),
+    "shopify": Source(shopify_tables, "vitrine catalog check products_export.csv --source shopify"),
+    "woocommerce": Source(woocommerce_tables, "vitrine catalog check export --source woocommerce"),
+    "merchant-feed": Source(
+        merchant_feed_tables, "vitrine catalog check feed.xml --source merchant-feed"
+    ),
+    "amazon-2023": Source(
+        amazon_2023_tables,
+        "vitrine catalog check amazon --source amazon-2023 --subset 5core_timestamp_All_Beauty",
+    ),
 }
 
 __all__ = ["SOURCES", "RawTables", "Source"]
