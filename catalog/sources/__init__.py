@@ -1,10 +1,13 @@
 """Readers of catalog layouts, by name. A new layout: one file here, one line in `SOURCES`."""
 
+from catalog.sources.amazon import amazon_2014_tables, amazon_2018_tables
 from catalog.sources.amazon_2023 import amazon_2023_tables
 from catalog.sources.base import RawTables, Source
 from catalog.sources.folder import folder_tables
+from catalog.sources.hm import hm_tables
 from catalog.sources.huggingface import huggingface_tables
 from catalog.sources.merchant_feed import merchant_feed_tables
+from catalog.sources.mind import mind_tables
 from catalog.sources.movielens import movielens_tables
 from catalog.sources.recbole import recbole_tables
 from catalog.sources.shopify import shopify_tables
@@ -26,6 +29,14 @@ SOURCES: dict[str, Source] = {
         amazon_2023_tables,
         "vitrine catalog check amazon --source amazon-2023 --subset 5core_timestamp_All_Beauty",
     ),
+    "amazon-2014": Source(
+        amazon_2014_tables, "vitrine catalog check amazon --source amazon-2014 --subset Beauty_5"
+    ),
+    "amazon-2018": Source(
+        amazon_2018_tables, "vitrine catalog check amazon --source amazon-2018 --subset Software_5"
+    ),
+    "mind": Source(mind_tables, "vitrine catalog check MINDsmall --source mind"),
+    "hm": Source(hm_tables, "vitrine catalog check hm --source hm"),
 }
 
 __all__ = ["SOURCES", "RawTables", "Source"]

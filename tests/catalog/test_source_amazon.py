@@ -94,3 +94,54 @@ def test_benchmark_files_of_2023_are_a_given_split(tmp_path: Path) -> None:
 def test_a_part_of_2023_is_named(tmp_path: Path, subset: str, message: str) -> None:
     with pytest.raises(VitrineError, match=message):
         Layout(amazon_2023(tmp_path), "amazon-2023", subset=subset)
+
+
+REVIEWS = lines(
+    {"reviewerID": "A1", "asin": "0001", "reviewerName": "N", "helpful": [0, 1], "reviewText": "ok",
+     "overall": 5.0, "summary": "s", "unixReviewTime": 1370044800, "reviewTime": "06 1, 2013"},
+    {"reviewerID": "A1", "asin": "B2", "overall": 3.0, "unixReviewTime": 1370044801},
+)  # fmt: skip
+META_2014 = (
+    "{'asin': '0001', 'title': 'A \"b\"', 'price': 9.5, 'imUrl': 'http://x/1.jpg', 'related': "
+    "{'also_bought': ['B2']}, 'salesRank': {'Toys': 3}, 'categories': [['Toys', 'Dolls'], ['Z']]}\n"
+    "{'asin': 'B2', 'description': \"it's\", 'salesRank': 7, 'categories': [['Toys']]}\n"
+)
+
+
+def test_metadata_of_2014_are_dictionaries_of_python(tmp_path: Path) -> None:
+    files: dict[str, str | bytes] = {
+        "reviews_Toys_5.json.gz": REVIEWS,
+        "meta_Toys.json.gz": META_2014,
+        "image_features_Toys.b": b"0" * 32,
+    }
+    found = Layout(write(tmp_path, files), "amazon-2014")
+    assert found.pairs == [("A1", "0001"), ("A1", "B2")]
+    assert found.of("time") == [1370044800, 1370044801]
+    assert found.of("review") == ["ok", None]
+    assert found.item("title") == ['A "b"', None]
+    assert found.item("category") == ["Dolls", "Toys"]
+    assert found.item("image") == ["http://x/1.jpg", None]
+    assert found.items["description"].to_pylist() == [None, "it's"]
+    assert "salesRank, related" in found.said
+    assert "image_features_Toys.b: is not read" in found.said
+
+
+def test_reviews_and_ratings_of_2018_are_told_apart(tmp_path: Path) -> None:
+    meta = lines(
+        {"asin": "0001", "title": "A", "description": ["d"], "category": ["S", "T"], "price": "$9.50",
+         "imageURL": ["u"], "imageURLHighRes": ["h"], "rank": ["#1"], "details": {"k": "v"}},
+        {"asin": "0001", "title": "A again", "category": [], "imageURL": ["u2"], "imageURLHighRes": []},
+        {"asin": "B2", "category": [], "imageURL": ["u2"], "imageURLHighRes": [], "rank": "5 in S"},
+    )  # fmt: skip
+    files: dict[str, str | bytes] = {
+        "Software_5.json.gz": REVIEWS,
+        "Software.csv": "0001,A1,5.0,1370044800\nB2,A1,3.0,1370044801\n",
+        "meta_Software.json.gz": meta,
+    }
+    folder = write(tmp_path, files)
+    for subset in ("Software_5", "Software"):
+        found = Layout(folder, "amazon-2018", subset=subset)
+        assert found.pairs == [("A1", "0001"), ("A1", "B2")]
+    assert found.item("image") == [["h"], ["u2"]]
+    assert found.item("category") == ["T", None]
+    assert "1 rows name an item that an earlier row describes" in found.said
