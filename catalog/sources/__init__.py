@@ -8,10 +8,15 @@ from catalog.sources.hm import hm_tables
 from catalog.sources.huggingface import huggingface_tables
 from catalog.sources.merchant_feed import merchant_feed_tables
 from catalog.sources.mind import mind_tables
+from catalog.sources.mmrec import mmrec_tables
 from catalog.sources.movielens import movielens_tables
 from catalog.sources.recbole import recbole_tables
 from catalog.sources.shopify import shopify_tables
+from catalog.sources.short_videos import microlens_tables, ninerec_tables, pixelrec_tables
+from catalog.sources.tables import table_tables
 from catalog.sources.woocommerce import woocommerce_tables
+from catalog.sources.yambda import yambda_tables
+from catalog.sources.yelp import yelp_tables
 
 SOURCES: dict[str, Source] = {
     "folder": Source(folder_tables, "vitrine catalog check shop"),
@@ -37,6 +42,24 @@ SOURCES: dict[str, Source] = {
     ),
     "mind": Source(mind_tables, "vitrine catalog check MINDsmall --source mind"),
     "hm": Source(hm_tables, "vitrine catalog check hm --source hm"),
+    "mmrec": Source(mmrec_tables, "vitrine catalog check data/baby --source mmrec"),
+    "microlens": Source(
+        microlens_tables,
+        "vitrine catalog check MicroLens --source microlens --subset MicroLens-50k",
+    ),
+    "pixelrec": Source(
+        pixelrec_tables, "vitrine catalog check PixelRec --source pixelrec --subset Pixel200K"
+    ),
+    "ninerec": Source(
+        ninerec_tables, "vitrine catalog check NineRec --source ninerec --subset Bili_Food"
+    ),
+    "yambda": Source(
+        yambda_tables, "vitrine catalog check flat/50m --source yambda --subset likes"
+    ),
+    "yelp": Source(yelp_tables, "vitrine catalog check yelp --source yelp"),
+    "table": Source(
+        table_tables, "vitrine catalog check 'items=a.csv interactions=b.parquet' --source table"
+    ),
 }
 
 __all__ = ["SOURCES", "RawTables", "Source"]

@@ -71,8 +71,8 @@ def amazon_2014_tables(config: CatalogConfig) -> RawTables:
 
 
 def amazon_2018_tables(config: CatalogConfig) -> RawTables:
-    """Amazon's reviews of 2018: `<domain>_5.json` or `<domain>.csv`, and `meta_<domain>.json` (`asin`, `title`,
-    `description`, `feature`, `category`, `price`, `imageURL`, `imageURLHighRes`), packed or not. The
+    """Amazon's reviews of 2018: `<domain>_5.json` or `<domain>.csv`, and `meta_<domain>.json` (`asin`,
+    `title`, `description`, `feature`, `category`, `price`, `imageURL`, `imageURLHighRes`), packed or not. The
     subset names the domain. Images are URLs.
     """
     return _tables(RELEASES["amazon-2018"], config)

@@ -3,6 +3,7 @@
 # pyright: reportAttributeAccessIssue=false
 # pyarrow makes the functions of its compute module when it is imported; no checker sees them.
 
+import json
 import re
 from functools import partial
 from pathlib import Path
@@ -154,7 +155,9 @@ def _items(path: Path, config: CatalogConfig, notes: Notes) -> pa.Table:
             remedy="convert them to columns of their own if they should be read",
         )
     if "parent_asin" not in table.column_names:
-        raise VitrineError(f"{path} names no parent_asin; it is no metadata of Amazon Reviews 2023.")
+        raise VitrineError(
+            f"{path} names no parent_asin; it is no metadata of Amazon Reviews 2023."
+        )
     table = without_leaks(table, ["average_rating", "rating_number"], path.name, notes)
     if "images" in table.column_names:
         table = with_column(table, "image", _pictures(table["images"]))
@@ -191,8 +194,6 @@ def _pictures(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _from_json(texts: pa.Array) -> pa.Array:
-    import json
-
     values = [json.loads(text) if text else None for text in texts.to_pylist()]
     keys = ("hi_res", "large", "thumb", "variant")
     lists = [

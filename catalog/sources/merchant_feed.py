@@ -29,7 +29,6 @@ from catalog.sources.purchases import (
 )
 from catalog.sources.shaping import (
     first_rows,
-    lookup,
     renamed,
     split_text,
     text_of,
@@ -84,7 +83,9 @@ def merchant_feed_tables(config: CatalogConfig) -> RawTables:
 
 def _is_feed(path: Path, config: CatalogConfig) -> bool:
     names = {_plain(name) for name in columns_of(path, config)}
-    return suffix_of(path) == ".xml" or ({"id", "title"} <= names and bool(names & {"link", "image_link"}))
+    return suffix_of(path) == ".xml" or (
+        {"id", "title"} <= names and bool(names & {"link", "image_link"})
+    )
 
 
 def _plain(name: str) -> str:
@@ -130,7 +131,9 @@ def _products(offers: pa.Table, where: str, notes: Notes) -> pa.Table:
         )
     # A group's further variants are no repeated rows.
     table = first_rows(offers, "item_id", where, Notes() if grouped else notes)
-    names = [name for name in ("product_type", "google_product_category") if name in table.column_names]
+    names = [
+        name for name in ("product_type", "google_product_category") if name in table.column_names
+    ]
     if "category" not in table.column_names:
         found = [
             pc.list_element(table[name], 0) if name in LISTS else table[name]
@@ -167,7 +170,9 @@ class _Feed:
     def start(self, name: str, attributes: dict[str, str]) -> None:
         self.depth += 1
         if self.depth > DEEPEST:
-            raise VitrineError(f"{self.path} nests elements {self.depth} deep; a feed has five levels.")
+            raise VitrineError(
+                f"{self.path} nests elements {self.depth} deep; a feed has five levels."
+            )
         local = name.rpartition("\n")[2]
         if not self.base and local in PRODUCTS:
             self.base = self.depth

@@ -92,16 +92,16 @@ def _news(paths: list[Path], config: CatalogConfig, notes: Notes) -> pa.Table:
     return first_rows(table, "news_id", paths[0].name, Notes() if len(paths) > 1 else notes)
 
 
-def _clicks(
-    parts: dict[str, tuple[Path, Path]], config: CatalogConfig, notes: Notes
-) -> pa.Table:
+def _clicks(parts: dict[str, tuple[Path, Path]], config: CatalogConfig, notes: Notes) -> pa.Table:
     tables: dict[str, pa.Table] = {}
     known: pa.Array = pa.array([], pa.string())
     for part, (_, path) in parts.items():
         table = read_table(path, config, notes, BEHAVIORS)
         clicks, labelled = _clicked(table, path, notes)
         if not labelled and tables:
-            notes.add(str(path.relative_to(path.parents[1])), "has no labels and is left out", "dropped")
+            notes.add(
+                str(path.relative_to(path.parents[1])), "has no labels and is left out", "dropped"
+            )
             continue
         if not labelled:
             raise VitrineError(

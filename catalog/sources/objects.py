@@ -1,10 +1,9 @@
 """Reads some columns of files of JSON objects whose other keys would make too many columns."""
 
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
-
-import json
 
 import pyarrow as pa
 from pyarrow import json as arrow_json
@@ -30,7 +29,9 @@ def read_objects(
         with refusing(path):
             found = recognize(path, config, notes)
             if found.kind != "json":
-                raise VitrineError(f"{path} holds no JSON objects, one a line, but {found.kind} data.")
+                raise VitrineError(
+                    f"{path} holds no JSON objects, one a line, but {found.kind} data."
+                )
             bad: list[str] = []
             count = 0
             for block in line_blocks(path, raw_text(path, found, notes)):

@@ -60,7 +60,7 @@ def existing_path(config: CatalogConfig, what: str) -> tuple[Path, list[Path]]:
 def interaction_parts(
     folder: Path, orders: list[Path], source: str, notes: Notes
 ) -> dict[str, list[Path]]:
-    """"orders" and "interactions" → their files; VitrineError where there are neither."""
+    """ "orders" and "interactions" → their files; VitrineError where there are neither."""
     parts = {"orders": orders, "interactions": table_files(folder, "interactions", notes)}
     found = {name: paths for name, paths in parts.items() if paths}
     if not found:
@@ -80,7 +80,11 @@ def read_purchases(
     names = [given] if given in table.column_names else [*ITEM_ROLES["item_id"], *SHOP_IDS]
     plain = {re.sub(r"[^a-z0-9]", "", name.lower()): name for name in table.column_names}
     name = next(
-        (plain[key] for one in names if (key := re.sub(r"[^a-z0-9]", "", str(one).lower())) in plain),
+        (
+            plain[key]
+            for one in names
+            if (key := re.sub(r"[^a-z0-9]", "", str(one).lower())) in plain
+        ),
         None,
     )
     if name is None:
@@ -124,9 +128,7 @@ def zoned_times(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.replace_substring_regex(column, ZONE, r"\1T\2\3\4")
 
 
-def with_buyers(
-    table: pa.Table, names: Sequence[str], where: str, notes: Notes
-) -> pa.Table:
+def with_buyers(table: pa.Table, names: Sequence[str], where: str, notes: Notes) -> pa.Table:
     """The table with a column `buyer`, the first of these columns that a row has; others are dropped."""
     there = [text_of(table[name]) for name in names if name in table.column_names]
     if not there:

@@ -44,7 +44,9 @@ def recbole_tables(config: CatalogConfig) -> RawTables:
     notes = Notes()
     users = beside.get(f"{name}.user".lower())
     if users:
-        notes.add(users.name, "is not read, as a catalog holds nothing of users but their histories")
+        notes.add(
+            users.name, "is not read, as a catalog holds nothing of users but their histories"
+        )
     rules = defaults(config, delimiter="\t", header="yes")
     read_interactions = cache(partial(_interactions, parts, rules, notes))
     return RawTables(

@@ -68,9 +68,7 @@ def shopify_tables(config: CatalogConfig) -> RawTables:
     """
     folder, named = existing_path(config, "a product export")
     heads = {path: columns_of(path, config) for path in [*named, *files_in(folder)]}
-    products = named or [
-        path for path, head in heads.items() if {"Handle", "Title"} <= set(head)
-    ]
+    products = named or [path for path, head in heads.items() if {"Handle", "Title"} <= set(head)]
     if not products or "Handle" not in heads[products[0]]:
         raise missing(folder, "product export with the columns Handle and Title", "shopify")
     orders = [path for path, head in heads.items() if {"Lineitem name", "Email"} <= set(head)]
@@ -109,7 +107,9 @@ def _products(variants: pa.Table, where: str, notes: Notes) -> pa.Table:
     table = table.rename_columns(["Handle", *columns])
     table = with_column(table, "item_id", table["Handle"])
     place = pc.utf8_trim_whitespace(variants["Image Position"])
-    place = pc.if_else(pc.match_substring_regex(place, r"^\d+$"), place, pa.scalar(None, pa.string()))
+    place = pc.if_else(
+        pc.match_substring_regex(place, r"^\d+$"), place, pa.scalar(None, pa.string())
+    )
     ordered = variants.take(pc.array_sort_indices(place.cast(pa.int64()).combine_chunks()))
     handles = table["Handle"]
     pictures = grouped(ordered["Handle"], ordered["Image Src"], handles)
@@ -163,11 +163,15 @@ def _keys(variants: pa.Table) -> list[Key]:
     ]
 
 
-def _others(paths: list[Path], variants: Callable[[], pa.Table], config: CatalogConfig, notes: Notes) -> pa.Table:
+def _others(
+    paths: list[Path], variants: Callable[[], pa.Table], config: CatalogConfig, notes: Notes
+) -> pa.Table:
     return read_purchases(paths, _keys(variants())[:3], config, notes)
 
 
-def _orders(paths: list[Path], variants: Callable[[], pa.Table], config: CatalogConfig, notes: Notes) -> pa.Table:
+def _orders(
+    paths: list[Path], variants: Callable[[], pa.Table], config: CatalogConfig, notes: Notes
+) -> pa.Table:
     """Lines of orders: buyer, item_id, quantity, time. Further lines of an order may lack all but those."""
     table = read_table(paths, config, notes)
     where = paths[0].name
@@ -183,7 +187,9 @@ def _orders(paths: list[Path], variants: Callable[[], pa.Table], config: Catalog
     )
     table = with_buyers(table, ["Email", "Phone"], where, notes)
     table = with_column(table, "Created at", zoned_times(table["Created at"]))
-    if "Cancelled at" in table.column_names and (count := len(table) - table["Cancelled at"].null_count):
+    if "Cancelled at" in table.column_names and (
+        count := len(table) - table["Cancelled at"].null_count
+    ):
         notes.add(
             where,
             f"{count} lines are of cancelled orders, and are kept as interactions",

@@ -71,7 +71,9 @@ def woocommerce_tables(config: CatalogConfig) -> RawTables:
     """
     folder, named = existing_path(config, "a product export")
     heads = {path: columns_of(path, config) for path in [*named, *files_in(folder)]}
-    products = named or [path for path, head in heads.items() if {"ID", "Type", "Name"} <= set(head)]
+    products = named or [
+        path for path, head in heads.items() if {"ID", "Type", "Name"} <= set(head)
+    ]
     if not products or not {"ID", "Name"} <= set(heads[products[0]]):
         raise missing(folder, "product export with the columns ID, Type and Name", "woocommerce")
     orders = [path for path, head in heads.items() if path not in products and _is_orders(head)]
@@ -111,7 +113,9 @@ def _rows(paths: list[Path], config: CatalogConfig, notes: Notes) -> pa.Table:
     by_id = pc.replace_substring_regex(parents, r"^id:\s*", "")
     named = pc.coalesce(
         pc.if_else(
-            pc.starts_with(parents, "id:"), lookup(by_id, table["ID"], table["ID"]), pa.scalar(None, pa.string())
+            pc.starts_with(parents, "id:"),
+            lookup(by_id, table["ID"], table["ID"]),
+            pa.scalar(None, pa.string()),
         ),
         lookup(parents, table["SKU"], table["ID"]),
     )
@@ -156,11 +160,15 @@ def _keys(rows: pa.Table) -> list[Key]:
     ]
 
 
-def _others(paths: list[Path], rows: Callable[[], pa.Table], config: CatalogConfig, notes: Notes) -> pa.Table:
+def _others(
+    paths: list[Path], rows: Callable[[], pa.Table], config: CatalogConfig, notes: Notes
+) -> pa.Table:
     return read_purchases(paths, _keys(rows())[:2], config, notes)
 
 
-def _orders(paths: list[Path], rows: Callable[[], pa.Table], config: CatalogConfig, notes: Notes) -> pa.Table:
+def _orders(
+    paths: list[Path], rows: Callable[[], pa.Table], config: CatalogConfig, notes: Notes
+) -> pa.Table:
     """Lines of orders: buyer, ordered (time), item_id, quantity."""
     table = read_table(paths, config, notes)
     where = paths[0].name
@@ -187,7 +195,7 @@ def _orders(paths: list[Path], rows: Callable[[], pa.Table], config: CatalogConf
 def _unfold(
     table: pa.Table, lines: list[str], keys: list[Key], where: str, notes: Notes
 ) -> pa.Table:
-    """One row a line of an order, from columns such as line_item_1: name:Cap|product_id:7|sku:c|quantity:1."""
+    """One row a line of an order, from columns line_item_<n>: name:Cap|product_id:7|sku:c|quantity:1."""
     orders = pa.array(np.tile(np.arange(len(table)), len(lines)))
     cells = pa.chunked_array([chunk for name in lines for chunk in table[name].chunks], pa.string())
     numbers = pa.array(np.repeat(np.arange(len(lines)), len(table)))

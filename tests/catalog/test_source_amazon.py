@@ -74,9 +74,7 @@ def test_metadata_of_2023_loses_what_leaks_and_keeps_mixed_prices(tmp_path: Path
 
 
 def test_benchmark_files_of_2023_are_a_given_split(tmp_path: Path) -> None:
-    found = Layout(
-        amazon_2023(tmp_path), "amazon-2023", subset="5core_last_out_w_his_All_Beauty"
-    )
+    found = Layout(amazon_2023(tmp_path), "amazon-2023", subset="5core_last_out_w_his_All_Beauty")
     assert found.of("split") == ["train", "validation", "test"]
     assert found.pairs == [("U", "B01"), ("U", "B01"), ("U", "B02")]
     assert "history repeats earlier rows" in found.said

@@ -145,7 +145,9 @@ def test_a_feed_in_atom_or_text_is_read_alike(tmp_path: Path) -> None:
         '<feed xmlns="http://www.w3.org/2005/Atom" xmlns:g="http://base.google.com/ns/1.0"><title>S'
         '</title><entry><g:id>2</g:id><g:title>Jug</g:title><link href="https://x/2"/></entry></feed>'
     )
-    text = "id\ttitle\tlink\timage link\tproduct type\n2\tJug\thttps://x/2\thttps://x/2.jpg\tA > B\n"
+    text = (
+        "id\ttitle\tlink\timage link\tproduct type\n2\tJug\thttps://x/2\thttps://x/2.jpg\tA > B\n"
+    )
     pairs = "user_id,item_id\na,2\n"
     first = Layout(
         write(tmp_path / "a", {"f.xml.gz": atom, "interactions.csv": pairs}), "merchant-feed"

@@ -43,7 +43,9 @@ def test_folders_of_mind_are_a_given_split(tmp_path: Path) -> None:
     for part, rows in {"train": BEHAVIORS, "dev": dev, "test": test}.items():
         files |= {f"MINDsmall_{part}/news.tsv": NEWS, f"MINDsmall_{part}/behaviors.tsv": rows}
     found = Layout(write(tmp_path, files), "mind")
-    held = [pair for pair, part in zip(found.pairs, found.of("split"), strict=True) if part == "test"]
+    held = [
+        pair for pair, part in zip(found.pairs, found.of("split"), strict=True) if part == "test"
+    ]
     assert held == [("U1", "N3"), ("U3", "N4")]
     assert found.pairs.count(("U1", "N3")) == 2  # once in the history of train, once clicked in dev
     assert ("U3", "N1") in found.pairs
@@ -95,3 +97,36 @@ def test_a_missing_file_of_hm_is_named(tmp_path: Path) -> None:
     folder = write(tmp_path, {"articles.csv": ARTICLES, "transaction_train.csv": TRANSACTIONS})
     with pytest.raises(VitrineError, match=r"Did you mean 'transaction_train\.csv'"):
         Layout(folder, "hm")
+
+
+@pytest.mark.parametrize("release", ["dat", "csv"])
+def test_later_releases_of_movielens_have_lists_of_genres(tmp_path: Path, release: str) -> None:
+    if release == "dat":
+        files: dict[str, str | bytes] = {
+            "movies.dat": (
+                '1::Amélie: "x", (2001)::Comedy|Romance\n2::Heat (1995)::Crime\n'.encode("latin-1")
+            ),
+            "ratings.dat": "1::1::5::978300760\n1::2::3::978302109\n",
+            "users.dat": "1::F::1::10::48067\n",
+        }  # fmt: skip
+    else:
+        files = {
+            "movies.csv": 'movieId,title,genres\n1,"Amélie: ""x"", (2001)",Comedy|Romance\n'
+            "2,Heat (1995),(no genres listed)\n",
+            "ratings.csv": "userId,movieId,rating,timestamp\n1,1,5.0,978300760\n1,2,3.5,978302109\n",
+            "links.csv": "movieId,imdbId,tmdbId\n1,0211915,194\n",
+            "tags.csv": "userId,movieId,tag,timestamp\n1,1,good,1\n",
+        }
+    (tmp_path / "posters").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "posters" / "2.jpg")
+    found = Layout(write(tmp_path, files), "movielens")
+    assert found.pairs == [("1", "1"), ("1", "2")]
+    assert found.item("title") == ['Amélie: "x", (2001)', "Heat (1995)"]
+    assert found.item("category") == [
+        ["Comedy", "Romance"],
+        ["Crime"] if release == "dat" else None,
+    ]
+    assert found.item("image") == [None, "posters/2.jpg"]
+    if release == "csv":
+        assert found.items["imdbId"].to_pylist() == ["0211915", None]
+        assert "tags.csv: is not read" in found.said

@@ -17,7 +17,9 @@ ITEM = (
 
 def test_types_of_the_header_shape_the_columns(tmp_path: Path) -> None:
     rows = "7\t01\t3.0\t8.81250949E8\n7\t2\t5\t881250950\n"
-    folder = write(tmp_path, {"ml.inter": INTER + rows, "ml.item": ITEM, "ml.user": "user_id:token\n"})
+    folder = write(
+        tmp_path, {"ml.inter": INTER + rows, "ml.item": ITEM, "ml.user": "user_id:token\n"}
+    )
     found = Layout(folder, "recbole")
     assert found.pairs == [("7", "01"), ("7", "2")]
     assert found.of("time") == [881250949.0, 881250950.0]
@@ -28,7 +30,9 @@ def test_types_of_the_header_shape_the_columns(tmp_path: Path) -> None:
 
 def test_parts_become_a_given_split_and_items_are_the_distinct_ids(tmp_path: Path) -> None:
     parts = {"train": "a\tx\t1\t1\na\ty\t1\t2\n", "valid": "a\tz\t1\t3\n", "test": "a\tw\t1\t4\n"}
-    files: dict[str, str | bytes] = {f"d.{part}.inter": INTER + rows for part, rows in parts.items()}
+    files: dict[str, str | bytes] = {
+        f"d.{part}.inter": INTER + rows for part, rows in parts.items()
+    }
     found = Layout(write(tmp_path, files), "recbole")
     assert found.of("split") == ["train", "train", "validation", "test"]
     assert found.item("item_id") == ["x", "y", "z", "w"]
@@ -46,7 +50,9 @@ def test_ids_of_other_names_are_found_by_place(tmp_path: Path) -> None:
 
 
 def test_a_dataset_is_named_where_there_are_several(tmp_path: Path) -> None:
-    folder = write(tmp_path, {"a.inter": INTER + "1\tx\t1\t1\n", "b.inter.gz": INTER + "1\ty\t1\t1\n"})
+    folder = write(
+        tmp_path, {"a.inter": INTER + "1\tx\t1\t1\n", "b.inter.gz": INTER + "1\ty\t1\t1\n"}
+    )
     with pytest.raises(VitrineError, match=r"holds 2 datasets: a, b; name one, such as"):
         Layout(folder, "recbole")
     assert Layout(folder, "recbole", subset="b").pairs == [("1", "y")]
