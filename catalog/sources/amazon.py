@@ -15,7 +15,7 @@ from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
 from catalog.notes import Notes
 from catalog.reading import read_table
-from catalog.reading.types import is_list
+from catalog.reading.types import is_list, is_text
 from catalog.sources.base import RawTables
 from catalog.sources.finding import choose, files_in, missing, plain_name
 from catalog.sources.folder import existing_folder
@@ -137,6 +137,7 @@ def _items(path: Path, release: _Release, config: CatalogConfig, notes: Notes) -
     if "asin" not in table.column_names:
         raise VitrineError(f"{path} names no asin; it is no metadata of Amazon's reviews.")
     table = without_leaks(table, LEAKS, path.name, notes)
+    table = _without_scripts(table, path, notes)
     names = {old: new for old, new in release.columns.items() if new not in table.column_names}
     table = renamed(table, names)
     if "image" in table.column_names and "imageURL" in table.column_names:
@@ -147,6 +148,23 @@ def _items(path: Path, release: _Release, config: CatalogConfig, notes: Notes) -
     table = with_empty(table, ["categories"])
     table = with_column(table, "category", _narrowest(table["categories"]))
     return first_rows(table, "asin", path.name, notes)
+
+
+def _without_scripts(table: pa.Table, path: Path, notes: Notes) -> pa.Table:
+    """The table without the titles that are a page's script: some pages of 2018 were not parsed."""
+    if "title" not in table.column_names or not is_text(table["title"].type):
+        return table
+    scripts = pc.fill_null(pc.match_substring(table["title"], "getTime"), False)
+    if count := pc.sum(scripts).as_py():
+        notes.add(
+            f"{path.name}: title",
+            f"{count} titles are scripts of the page; they are left empty",
+            "empty",
+            count=count,
+            examples=table["asin"].filter(scripts)[:3].to_pylist(),
+        )
+    none = pa.scalar(None, table["title"].type)
+    return with_column(table, "title", pc.if_else(scripts, none, table["title"]))
 
 
 def _first_of(one: pa.ChunkedArray, other: pa.ChunkedArray) -> pa.ChunkedArray:

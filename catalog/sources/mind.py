@@ -129,13 +129,41 @@ def _clicks(parts: dict[str, tuple[Path, Path]], config: CatalogConfig, notes: N
 
 def _clicked(table: pa.Table, path: Path, notes: Notes) -> tuple[pa.Table, bool]:
     """The clicks, one row each, and whether the impressions have labels."""
-    moments = pc.strptime(
-        pc.utf8_trim_whitespace(table["time"]), format=TIME, unit="s", error_is_null=True
-    )
-    bad = len(table) - moments.null_count
-    if bad < len(table):
+    table = table.append_column("moment", _moments(table, path, notes))
+    pieces: list[pa.Table] = []
+    shown, labelled = 0, False
+    for batch in table.to_batches():  # a block of impressions names millions of news
+        lists = pc.split_pattern(batch.column("impressions"), " ")
+        flat, parents = lists.flatten(), pc.list_parent_indices(lists)
+        shown += len(flat)
+        labelled |= bool(pc.any(pc.match_substring_regex(flat, r"-[01]$")).as_py())
+        timed = pc.is_valid(batch.column("moment")).take(parents)
+        clicked = pc.and_(pc.ends_with(flat, "-1"), timed)
+        rows = parents.filter(clicked)
+        columns = {
+            "user_id": batch.column("user_id").take(rows),
+            "news_id": pc.replace_substring_regex(flat.filter(clicked), r"-1$", ""),
+            "time": batch.column("moment").take(rows),
+        }
+        pieces.append(pa.table(columns))
+    clicks = pa.concat_tables(pieces)
+    if labelled:
+        unclicked = shown - len(clicks)
+        notes.add(
+            path.name,
+            f"{unclicked} news that were shown and not clicked are no interactions",
+            "dropped",
+            count=unclicked,
+        )
+    return clicks, labelled
+
+
+def _moments(table: pa.Table, path: Path, notes: Notes) -> pa.ChunkedArray:
+    """Times of impressions; null, and noted, where one cannot be read."""
+    moments = _parse(table["time"])
+    if moments.null_count:
         broken = table["time"].filter(pc.is_null(moments))
-        if bad == 0:
+        if len(broken) == len(table):
             raise VitrineError(
                 f"{path} has no times such as 11/15/2019 10:22:32 AM ({broken[0].as_py()!r}); it is no "
                 "behaviors.tsv of MIND."
@@ -147,41 +175,23 @@ def _clicked(table: pa.Table, path: Path, notes: Notes) -> tuple[pa.Table, bool]
             count=len(broken),
             examples=broken[:3].to_pylist(),
         )
-    shown = pc.split_pattern(table["impressions"], " ").combine_chunks()
-    flat, parents = shown.flatten(), pc.list_parent_indices(shown)
-    labels = pc.match_substring_regex(flat, r"-[01]$")
-    labelled = bool(pc.any(labels).as_py())
-    timed = pc.is_valid(moments).combine_chunks().take(parents)
-    clicked = pc.and_(pc.match_substring_regex(flat, r"-1$"), timed)
-    if labelled:
-        unclicked = len(flat) - (pc.sum(clicked).as_py() or 0)
-        notes.add(
-            path.name,
-            f"{unclicked} news that were shown and not clicked are no interactions",
-            "dropped",
-            count=unclicked,
-        )
-    rows = parents.filter(clicked)
-    return pa.table(
-        {
-            "user_id": table["user_id"].combine_chunks().take(rows),
-            "news_id": pc.replace_substring_regex(flat.filter(clicked), r"-1$", ""),
-            "time": moments.combine_chunks().take(rows),
-        }
-    ), labelled
+    return moments
+
+
+def _parse(times: pa.ChunkedArray) -> pa.ChunkedArray:
+    trimmed = pc.utf8_trim_whitespace(times)
+    return pc.strptime(trimmed, format=TIME, unit="s", error_is_null=True)
 
 
 def _histories(table: pa.Table, known: pa.Array) -> pa.Table:
     """The history of each new user's first row, before the first impression, a second apart."""
-    moments = pc.strptime(
-        pc.utf8_trim_whitespace(table["time"]), format=TIME, unit="s", error_is_null=True
-    )
+    moments = _parse(table["time"])
     order = pc.sort_indices(pa.table({"t": moments}), sort_keys=[("t", "ascending")])
     users = table["user_id"].take(order)
     firsts = pa.table({"user": users, "row": order}).group_by("user", use_threads=False)
     rows = firsts.aggregate([("row", "first")])
     rows = rows.filter(pc.invert(pc.is_in(rows["user"], value_set=known)))
-    histories = table["history"].combine_chunks().take(rows["row_first"].combine_chunks())
+    histories = table["history"].take(rows["row_first"]).combine_chunks()
     lists = pc.split_pattern(pc.utf8_trim_whitespace(histories), " ")
     parents, flat = pc.list_parent_indices(lists), lists.flatten()
     lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)

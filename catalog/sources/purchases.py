@@ -3,6 +3,7 @@
 # pyright: reportAttributeAccessIssue=false
 # pyarrow makes the functions of its compute module when it is imported; no checker sees them.
 
+import csv
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,13 +16,17 @@ from catalog.config import CatalogConfig
 from catalog.errors import VitrineError, did_you_mean
 from catalog.notes import Notes
 from catalog.reading import read_table
+from catalog.reading.encoding import wide_encoding
 from catalog.reading.files import table_files
-from catalog.reading.recognize import KINDS, recognize, suffix_of
+from catalog.reading.recognize import KINDS, SPOKEN, suffix_of
+from catalog.reading.streams import byte_blocks, recognize_compression
 from catalog.roles import ITEM_ROLES
 from catalog.sources.shaping import lookup, text_of, with_column
 
 ZONE = r"^(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d) ([+-]\d\d):?(\d\d)$"
 """Times as shops write them, 2024-05-01 10:20:30 -0400."""
+HEAD = 1 << 16
+"""Bytes in which a file's first line must end."""
 SHOP_IDS = ["handle", "sku", "variant_sku", "variant_id", "variation_id", "offer_id", "product"]
 
 
@@ -35,12 +40,17 @@ class Key:
 
 
 def columns_of(path: Path, config: CatalogConfig) -> list[str]:
-    """The names of a delimited file's columns; [] for other files and those that are no tables."""
+    """The names in the first line of a delimited file; [] for other files and broken ones."""
     if KINDS.get(suffix_of(path)) != "delimited":
         return []
-    try:
-        return list(recognize(path, config, Notes()).names)
-    except VitrineError:
+    try:  # without `recognize`, which reads the whole file
+        head = next(byte_blocks(path, recognize_compression(path), HEAD), b"")
+        text = head.decode(wide_encoding(head) or "utf-8", "replace")
+        lines = [line for line in text.splitlines() if line.strip() and not line.startswith("sep=")]
+        given = SPOKEN.get(config.delimiter, config.delimiter)
+        delimiter = given if len(given) == 1 else max(",\t;|", key=lines[0].count)
+        return [name.strip() for name in next(csv.reader(lines[:1], delimiter=delimiter))]
+    except (VitrineError, LookupError, csv.Error):
         return []
 
 

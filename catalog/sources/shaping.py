@@ -109,14 +109,18 @@ def split_text(column: pa.ChunkedArray, separator: str, escaped: str = "") -> pa
     text = column.cast(pa.string())
     if escaped:
         text = pc.replace_substring(text, escaped, HIDDEN)
-    lists = pc.split_pattern(text, separator).combine_chunks()
+    pieces = [_split(chunk, separator, escaped) for chunk in text.chunks]
+    return pa.chunked_array(pieces, pa.list_(pa.string()))
+
+
+def _split(text: pa.Array, separator: str, escaped: str) -> pa.Array:
+    lists = pc.split_pattern(text, separator)
     flat = pc.utf8_trim_whitespace(lists.flatten())
     if escaped:
         flat = pc.replace_substring(flat, HIDDEN, escaped[-1])
     full = pc.not_equal(flat, "")
     parents = pc.list_parent_indices(lists).filter(full)
-    made = lists_of(parents, flat.filter(full), len(lists))
-    return pa.chunked_array([pc.if_else(pc.is_null(lists), pa.scalar(None, made.type), made)])
+    return lists_of(parents, flat.filter(full), len(lists))
 
 
 def lists_of(parents: pa.Array, values: pa.Array, length: int) -> pa.ListArray:

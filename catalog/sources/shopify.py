@@ -52,6 +52,8 @@ EXPECTED = [
     "Option3 Value",
 ]
 """Columns that are read; those that an export lacks are empty."""
+PRODUCT = {"Body (HTML)", "Variant Price", "Variant SKU", "Image Src"}
+"""Columns that an export of products has, and one of stock has not."""
 ROLES = {
     "title": "Title",
     "text": ["Body (HTML)", "Tags"],
@@ -68,7 +70,11 @@ def shopify_tables(config: CatalogConfig) -> RawTables:
     """
     folder, named = existing_path(config, "a product export")
     heads = {path: columns_of(path, config) for path in [*named, *files_in(folder)]}
-    products = named or [path for path, head in heads.items() if {"Handle", "Title"} <= set(head)]
+    products = named or [
+        path
+        for path, head in heads.items()
+        if {"Handle", "Title"} <= set(head) and PRODUCT & set(head)
+    ]
     if not products or "Handle" not in heads[products[0]]:
         raise missing(folder, "product export with the columns Handle and Title", "shopify")
     orders = [path for path, head in heads.items() if {"Lineitem name", "Email"} <= set(head)]

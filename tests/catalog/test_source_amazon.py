@@ -129,7 +129,8 @@ def test_reviews_and_ratings_of_2018_are_told_apart(tmp_path: Path) -> None:
         {"asin": "0001", "title": "A", "description": ["d"], "category": ["S", "T"], "price": "$9.50",
          "imageURL": ["u"], "imageURLHighRes": ["h"], "rank": ["#1"], "details": {"k": "v"}},
         {"asin": "0001", "title": "A again", "category": [], "imageURL": ["u2"], "imageURLHighRes": []},
-        {"asin": "B2", "category": [], "imageURL": ["u2"], "imageURLHighRes": [], "rank": "5 in S"},
+        {"asin": "B2", "title": "var t = (new Date()).getTime();", "category": [],
+         "imageURL": ["u2"], "imageURLHighRes": [], "rank": "5 in S"},
     )  # fmt: skip
     files: dict[str, str | bytes] = {
         "Software_5.json.gz": REVIEWS,
@@ -142,4 +143,5 @@ def test_reviews_and_ratings_of_2018_are_told_apart(tmp_path: Path) -> None:
         assert found.pairs == [("A1", "0001"), ("A1", "B2")]
     assert found.item("image") == [["h"], ["u2"]]
     assert found.item("category") == ["T", None]
+    assert found.item("title") == ["A", None]
     assert "1 rows name an item that an earlier row describes" in found.said

@@ -7,6 +7,7 @@ import pytest
 from catalog.errors import VitrineError
 from tests.catalog.sources_kit import Layout, write
 
+RAW = Path(__file__).parents[3] / "shared" / "data" / "raw" / "exports"
 SHOPIFY = (
     "Handle,Title,Body (HTML),Vendor,Type,Tags,Published,Option1 Name,Option1 Value,Variant SKU,"
     "Variant Price,Variant Barcode,Image Src,Image Position\n"
@@ -174,3 +175,26 @@ def test_a_feed_in_atom_or_text_is_read_alike(tmp_path: Path) -> None:
 def test_unsafe_or_broken_xml_is_refused(tmp_path: Path, feed: str, message: str) -> None:
     with pytest.raises(VitrineError, match=message):
         Layout(write(tmp_path, {"f.xml": feed, "interactions.csv": PAIRS}), "merchant-feed")
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "rows", "expected"),
+    [
+        ("shopify_apparel.csv", "shopify", "user,item\na,red-sports-tee\n", 20),
+        ("woo_sample_products.csv", "woocommerce", "user,sku\na,cc-hoodie-red\n", 15),
+        ("gmerchant_en.tsv", "merchant-feed", "user,item\na,perfume_001\n", 30),
+    ],
+)
+def test_real_exports_are_read(
+    tmp_path: Path, name: str, source: str, rows: str, expected: int
+) -> None:
+    if not (RAW / name).is_file():
+        pytest.skip("needs the real exports")
+    files: dict[str, str | bytes] = {
+        name: b"\xef\xbb\xbf" + (RAW / name).read_bytes(),
+        "inventory_export.csv": "Handle,Title,SKU,Location\nx,X,1,Here\n",
+        "interactions.csv": rows,
+    }
+    found = Layout(write(tmp_path, files), source)
+    assert len(found.items) == expected
+    assert set(found.of("item_id")) < set(found.item("item_id"))
