@@ -75,7 +75,7 @@ def movielens_tables(config: CatalogConfig) -> RawTables:
     metadata, links = find(folder, "metadata.jsonl"), find(folder, "links.csv")
     links = links if movies.name.lower().startswith("movies.csv") else None
     notes = Notes()
-    beside = [path for path in (metadata, links) if path]
+    extra = [path for path in (metadata, links) if path]
     if tags := find(folder, "tags.csv", "tags.dat"):
         notes.add(
             tags.name, "is not read: users wrote it, also after the interactions to be predicted"
@@ -93,8 +93,8 @@ def movielens_tables(config: CatalogConfig) -> RawTables:
     return RawTables(
         name=folder.name,
         folder=folder,
-        files=[movies, ratings, *beside],
-        item_files=[movies, *beside],
+        files=[movies, ratings, *extra],
+        item_files=[movies, *extra],
         read_items=lambda: _described(read(), folder, metadata, config, notes),
         read_interactions=rated,
         roles={"category": "genres", "text": ["words"], "image": "poster"},

@@ -39,10 +39,10 @@ def recbole_tables(config: CatalogConfig) -> RawTables:
     if not found:
         raise missing(folder, "file <name>.inter", "recbole")
     name, parts = choose(_datasets(found), config, folder, "dataset")
-    beside = {plain_name(path).lower(): path for path in files_in(folder)}
-    items = beside.get(f"{name}.item".lower())
+    by_name = {plain_name(path).lower(): path for path in files_in(folder)}
+    items = by_name.get(f"{name}.item".lower())
     notes = Notes()
-    users = beside.get(f"{name}.user".lower())
+    users = by_name.get(f"{name}.user".lower())
     if users:
         notes.add(
             users.name, "is not read, as a catalog holds nothing of users but their histories"

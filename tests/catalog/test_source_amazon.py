@@ -124,7 +124,7 @@ def test_metadata_of_2014_are_dictionaries_of_python(tmp_path: Path) -> None:
     assert "image_features_Toys.b: is not read" in found.said
 
 
-def test_reviews_and_ratings_of_2018_are_told_apart(tmp_path: Path) -> None:
+def test_reviews_and_ratings_of_2018_are_both_read(tmp_path: Path) -> None:
     meta = lines(
         {"asin": "0001", "title": "A", "description": ["d"], "category": ["S", "T"], "price": "$9.50",
          "imageURL": ["u"], "imageURLHighRes": ["h"], "rank": ["#1"], "details": {"k": "v"}},

@@ -63,7 +63,7 @@ def test_sequences_of_microlens_are_unfolded(tmp_path: Path) -> None:
     assert "has no times" in found.said
 
 
-def test_tables_of_pixelrec_are_told_apart_by_their_columns(tmp_path: Path) -> None:
+def test_tables_of_pixelrec_differ_by_their_columns(tmp_path: Path) -> None:
     information = (
         "item_id,view_number,comment_number,thumbup_number,share_number,coin_number,"
         'favorite_number,barrage_number,title,tag,description\nv1,9,9,9,9,9,9,9,T,food,"a, b"\n'
