@@ -14,7 +14,9 @@ PARTS = ("items", "interactions")
 
 
 def huggingface_tables(config: CatalogConfig) -> RawTables:
-    """A dataset with splits `items` and `interactions`; on the hub they may be configurations.
+    """A Hugging Face dataset, by its name on the hub or its `save_to_disk` folder, with the splits `items`
+    and `interactions`; on the hub they may be configurations instead. The subset names the
+    configuration, or the folder in the saved one, that holds both.
 
     Images must be given as paths relative to the dataset's folder: images embedded in the tables
     are not read (write them to files first). A hub dataset therefore has text only.
@@ -25,7 +27,7 @@ def huggingface_tables(config: CatalogConfig) -> RawTables:
         )
     folder = Path(config.path).expanduser()
     local = folder.is_dir()
-    parts = {part: _open_part(config.path, folder if local else None, part) for part in PARTS}
+    parts = {part: _open_part(config, folder if local else None, part) for part in PARTS}
     files_of = {
         part: [Path(file["filename"]) for file in opened.cache_files]
         for part, opened in parts.items()
@@ -43,14 +45,17 @@ def huggingface_tables(config: CatalogConfig) -> RawTables:
     )
 
 
-def _open_part(name: str, folder: Path | None, part: str) -> datasets.Dataset:
+def _open_part(config: CatalogConfig, folder: Path | None, part: str) -> datasets.Dataset:
+    name = config.path
     try:
         if folder is not None:
-            return datasets.Dataset.load_from_disk(str(folder / part))
+            return datasets.Dataset.load_from_disk(str(folder / config.subset / part))
         try:
-            opened = datasets.load_dataset(name, split=part)
+            opened = datasets.load_dataset(name, config.subset or None, split=part)
         except ValueError:  # no such split: perhaps a configuration of that name
-            opened = datasets.load_dataset(name, part, split="train")
+            if config.subset:
+                raise
+            opened = _only_split(datasets.load_dataset(name, part), part)
     except Exception as error:  # the hub's client raises many kinds: offline, private, misspelt
         reason = " ".join(str(error).split())
         raise VitrineError(
@@ -59,6 +64,17 @@ def _open_part(name: str, folder: Path | None, part: str) -> datasets.Dataset:
         ) from error
     assert isinstance(opened, datasets.Dataset)
     return opened
+
+
+def _only_split(opened: object, part: str) -> datasets.Dataset:
+    """The table of a configuration: its split of that name, train, or the only one."""
+    assert isinstance(opened, datasets.DatasetDict)
+    for name in (part, "train"):
+        if name in opened:
+            return opened[name]
+    if len(opened) > 1:
+        raise ValueError(f"the configuration {part} has the splits {', '.join(map(str, opened))}")
+    return next(iter(opened.values()))
 
 
 def _table_of(part: datasets.Dataset, where: str, notes: Notes) -> pa.Table:

@@ -1,0 +1,110 @@
+"""Reads some columns of files of JSON objects whose other keys would make too many columns."""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import json as arrow_json
+
+from catalog.config import CatalogConfig
+from catalog.errors import VitrineError
+from catalog.notes import EXAMPLES, Notes
+from catalog.reading.recognize import raw_text, recognize
+from catalog.reading.streams import line_blocks, refusing
+from catalog.reading.types import as_json, is_text
+
+
+def read_objects(
+    paths: Iterable[Path], schema: pa.Schema, config: CatalogConfig, notes: Notes
+) -> pa.Table:
+    """The columns of `schema` of files with one JSON object a line; other keys are left out.
+
+    A column of text takes any value: numbers as they are, nested ones as JSON. Lines that hold no
+    object are dropped and noted. Raises VitrineError for files that are no JSON.
+    """
+    batches: list[pa.RecordBatch] = []
+    for path in paths:
+        with refusing(path):
+            found = recognize(path, config, notes)
+            if found.kind != "json":
+                raise VitrineError(
+                    f"{path} holds no JSON objects, one a line, but {found.kind} data."
+                )
+            bad: list[str] = []
+            count = 0
+            for block in line_blocks(path, raw_text(path, found, notes)):
+                table, lost = _parse(block, schema)
+                count += len(lost)
+                bad += lost[: EXAMPLES - len(bad)]
+                batches += table.to_batches()
+        if count:
+            notes.add(
+                path.name,
+                f"{count} lines hold no complete object and are left out",
+                "dropped",
+                count=count,
+                examples=bad,
+                remedy="mend or remove them",
+            )
+    return pa.Table.from_batches(batches, schema)
+
+
+def _parse(block: bytes, schema: pa.Schema) -> tuple[pa.Table, list[str]]:
+    """The objects of a block, and the lines that hold none."""
+    if not block.strip():
+        return schema.empty_table(), []
+    if b"\\ud" not in block.lower():  # half a surrogate pair is no UTF-8
+        try:
+            parse = arrow_json.ParseOptions(
+                explicit_schema=schema, unexpected_field_behavior="ignore"
+            )
+            options = arrow_json.ReadOptions(block_size=len(block) + 1)
+            table = arrow_json.read_json(pa.BufferReader(block), options, parse)
+            return table.select(schema.names), []
+        except pa.ArrowInvalid:
+            pass
+    bad: list[str] = []
+    rows = list(_rows(block, bad))
+    return pa.table([_array(rows, column) for column in schema], schema=schema), bad
+
+
+def _rows(block: bytes, bad: list[str]) -> Iterator[dict[str, Any]]:
+    for line in block.splitlines():
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if isinstance(row, dict):
+            yield row
+        else:
+            bad.append(line[:60].decode("utf-8", "replace"))
+
+
+def _array(rows: list[dict[str, Any]], column: pa.Field) -> pa.Array:
+    values = [row.get(column.name) for row in rows]
+    if is_text(column.type):
+        return pa.array([_whole(as_json(value)) for value in values], column.type)
+    try:
+        return pa.array(values, column.type)
+    except (pa.ArrowException, TypeError):  # a value of another type is empty
+        return pa.array([_fitting(value, column.type) for value in values], column.type)
+
+
+def _whole(text: str | None) -> str | None:
+    """The text with U+FFFD for halves of surrogate pairs."""
+    if text is None or text.isascii():
+        return text
+    return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+
+
+def _fitting(value: Any, kind: pa.DataType) -> Any:
+    if pa.types.is_list(kind) and is_text(kind.value_type) and isinstance(value, str):
+        return [_whole(value)]
+    try:
+        return pa.scalar(value, kind).as_py()
+    except (pa.ArrowException, TypeError, UnicodeError):
+        return None

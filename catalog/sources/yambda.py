@@ -1,0 +1,100 @@
+"""Reads Yambda, Yandex's music dataset: listens, likes and dislikes in parquet."""
+
+# pyright: reportAttributeAccessIssue=false
+# pyarrow makes the functions of its compute module when it is imported; no checker sees them.
+
+from functools import cache, partial
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from catalog.config import CatalogConfig
+from catalog.notes import Notes
+from catalog.reading import read_batches, read_table
+from catalog.sources.base import RawTables
+from catalog.sources.finding import choose, files_in, find, missing
+from catalog.sources.folder import existing_folder
+from catalog.sources.shaping import distinct, grouped, with_column
+
+EVENTS = ("listens", "likes", "dislikes", "unlikes", "undislikes")
+PLAYED = 50
+"""Percent of a track from which on a listen is positive, as in the paper."""
+
+
+def yambda_tables(config: CatalogConfig) -> RawTables:
+    """Yambda's `flat/<size>/<event>.parquet` (`uid`, `item_id`, `timestamp` in steps of five seconds;
+    listens also `played_ratio_pct`), where the subset names the event, such as listens, or size and event,
+    such as 50m/listens. Listens count from 50 percent played. Items are the distinct ids, with
+    `album_item_mapping.parquet` and `artist_item_mapping.parquet` if there; there are no texts and
+    pictures.
+    """
+    folder = existing_folder(config.path)
+    parts: dict[str, Path] = {}
+    for path in files_in(folder, depth=2):
+        stem = path.stem.lower()
+        if path.suffix.lower() == ".parquet" and stem in EVENTS and "sequential" not in path.parts:
+            parts["/".join([*path.relative_to(folder).parts[:-1], stem][-2:])] = path
+    if not parts:
+        raise missing(folder, "flat/<size>/listens.parquet", "yambda")
+    short = {name.rpartition("/")[2]: path for name, path in parts.items()}
+    name, path = choose(
+        short if len(short) == len(parts) else parts, config, folder, "kind of event"
+    )
+    mappings = {
+        kind: found
+        for kind in ("artist", "album")
+        for place in (folder, folder.parent, *folder.parents[1:2])
+        if (found := find(place, f"{kind}_item_mapping.parquet"))
+    }
+    notes = Notes()
+    read = cache(partial(_events, path, config, notes))
+    return RawTables(
+        name=name.replace("/", "-"),
+        folder=path.parent,
+        files=[path, *mappings.values()],
+        item_files=[path, *mappings.values()],
+        read_items=lambda: _items(read(), mappings, config, notes),
+        read_interactions=read,
+        roles={"user_id": "uid", "time": "timestamp", "title": None},
+        notes=notes,
+    )
+
+
+def _events(path: Path, config: CatalogConfig, notes: Notes) -> pa.Table:
+    """The events; listens that were broken off are left out as they are read."""
+    kept: list[pa.RecordBatch] = []
+    total = 0
+    schema = None
+    for batch in read_batches(path, config, notes):
+        schema = batch.schema
+        total += len(batch)
+        if "played_ratio_pct" in schema.names:
+            played = batch.column(schema.get_field_index("played_ratio_pct"))
+            batch = batch.filter(pc.fill_null(pc.greater_equal(played, PLAYED), False))
+        kept.append(batch)
+    if schema is None:
+        return read_table(path, config, notes)
+    table = pa.Table.from_batches(kept, schema)
+    if lost := total - len(table):
+        notes.add(
+            path.name,
+            f"{lost} listens of less than {PLAYED} percent of the track are no interactions",
+            "dropped",
+            count=lost,
+        )
+    return table
+
+
+def _items(
+    events: pa.Table, mappings: dict[str, Path], config: CatalogConfig, notes: Notes
+) -> pa.Table:
+    table = distinct(events["item_id"])
+    notes.add("items", "are the distinct ids of the interactions, as there is no table of tracks")
+    for kind, path in mappings.items():
+        pairs = read_table(path, config, notes)
+        values = pairs[f"{kind}_id"].cast(pa.string())
+        table = with_column(
+            table, f"{kind}_id", grouped(pairs["item_id"], values, table["item_id"])
+        )
+    return table
