@@ -171,7 +171,9 @@ def _split(catalog: Catalog) -> tuple[dict[str, str], list[Finding]]:
     }
     if len(split.test):
         return facts, findings
-    remedy = "set split.kind: leave-one-out, or add users with longer histories"
+    remedy = "add users with longer histories"
+    if rule == "temporal split":
+        remedy = f"set split.kind: leave-one-out, or {remedy}"
     return facts, [*findings, Finding(f"the {rule} has no test targets", remedy)]
 
 
