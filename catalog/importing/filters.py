@@ -27,6 +27,23 @@ EXAMPLE_IDS = 100_000
 """Unknown ids that are compared with those of the items for a hint."""
 
 
+def check_filters(config: ImportConfig) -> None:
+    """Raises VitrineError for settings that no source can fulfil."""
+    for setting in ("since", "until"):
+        if date := getattr(config, setting):
+            _moment(date, setting)
+    window = [_moment(date, "since") for date in (config.since, config.until) if date]
+    if len(window) == 2 and window[0] >= window[1]:
+        raise VitrineError(
+            f"since {config.since} is not before until {config.until}; exchange them."
+        )
+    wanted = config.sample_users
+    if wanted is not None and wanted >= 1 and wanted != int(wanted):
+        raise VitrineError(
+            f"sample_users is {wanted:g}; give a fraction below 1 or a whole number of users."
+        )
+
+
 def filter_rows(
     store: Store, reader: Reader, item_ids: pa.ChunkedArray, config: ImportConfig, notes: Notes
 ) -> pa.ChunkedArray:
@@ -165,12 +182,6 @@ def _number_ids(store: Store, reader: Reader) -> None:
 
 def _ticks(date: str, setting: str, reader: Reader) -> int:
     """A date in the unit of the times."""
-    try:
-        moment = datetime.fromisoformat(date)
-    except ValueError:
-        raise VitrineError(
-            f"{setting} is {date!r}, which is no date; write it as 2020-01-31."
-        ) from None
     times = reader.times
     if times is None or times.unit not in PER_SECOND:
         why = "have no times" if times is None else f"have no dates in the column {times.name}"
@@ -178,15 +189,20 @@ def _ticks(date: str, setting: str, reader: Reader) -> int:
             f"{setting} is {date}, but the interactions {why}; leave {setting} out, or name the "
             "column of the dates with roles: {time: <column>}."
         )
-    moment = moment.replace(tzinfo=moment.tzinfo or UTC)
-    return round(moment.timestamp() * PER_SECOND[times.unit])
+    return round(_moment(date, setting).timestamp() * PER_SECOND[times.unit])
+
+
+def _moment(date: str, setting: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(date)
+    except ValueError:
+        raise VitrineError(
+            f"{setting} is {date!r}, which is no date; write it as 2020-01-31."
+        ) from None
+    return moment.replace(tzinfo=moment.tzinfo or UTC)
 
 
 def _sample_users(store: Store, wanted: float, seed: int) -> None:
-    if wanted >= 1 and wanted != int(wanted):
-        raise VitrineError(
-            f"sample_users is {wanted:g}; give a fraction below 1 or a whole number of users."
-        )
     draw = f"md5_number_lower('{seed}:' || user_id)"
     present = f"SELECT user, {draw} AS draw FROM users WHERE user IN (SELECT user FROM kept)"
     if wanted < 1:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from catalog.atomic_write import fsync_file, fsync_folders, publish, signal_progress, stage_folder
 from catalog.errors import VitrineError, did_you_mean
 from catalog.importing.config import ImportConfig
-from catalog.importing.filters import filter_rows, select_rows
+from catalog.importing.filters import check_filters, filter_rows, select_rows
 from catalog.importing.load import Reader
 from catalog.importing.pictures import Pictures, embedded_columns, media_columns
 from catalog.importing.store import Store
@@ -67,6 +67,7 @@ def run_import(config: ImportConfig, output: Path) -> Imported:
         raise VitrineError(
             f"the source {config.source!r} is unknown.{did_you_mean(config.source, SOURCES)}"
         )
+    check_filters(config)
     raw = source.tables(config)
     output = output.expanduser().absolute()
     request = _request(raw, config)

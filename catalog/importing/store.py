@@ -62,8 +62,8 @@ class Store:
     def batches(self, sql: str, rows: int = 1 << 18) -> Iterator[pa.RecordBatch]:
         """The answer of a query in batches, in memory that does not grow with it."""
         with self._refusing():
-            answer: Any = self.database.cursor().execute(sql)
-            read = getattr(answer, "to_arrow_reader", None) or answer.fetch_record_batch
+            answer: Any = self.database.cursor().sql(sql)
+            read = getattr(answer, "to_arrow_reader", None) or answer.fetch_arrow_reader
             yield from read(rows)
 
     def insert(self, table: str, rows: pa.Table) -> None:

@@ -59,8 +59,9 @@ class TimeColumn:
         if form in ("whole", "fractions") or not is_text(column):
             self._survey_numbers(column, form)
         if form == "dates" or is_text(column):
-            # Whole numbers in text are told from dates only when all batches have been seen.
-            texts = column if form in ("dates", "moments", "zoned") else column.slice(0, 1)
+            # Numbers and ISO dates are read in one way; a value stands for all of a batch, should
+            # other batches hold dates in another form.
+            texts = column if form == "dates" else column.slice(0, 1)
             cut = pc.replace_substring_regex(texts, pattern=CLOCK, replacement="10:00:00")
             for entry in pc.value_counts(cut).to_pylist():
                 self.texts[entry["values"]] = self.texts.get(entry["values"], 0) + entry["counts"]

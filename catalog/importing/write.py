@@ -154,17 +154,21 @@ def write_edges(
         raise VitrineError(
             f"the edges of {streams.raw.name} need two columns, the ids of the linked items."
         )
-    ends = [read_ids(table[place], table.column_names[place], "edges", notes) for place in (0, 1)]
+    ends = [
+        read_ids(table[place], table.column_names[place], "edges", notes).cast(pa.large_string())
+        for place in (0, 1)
+    ]
     named = [pc.or_(pc.is_null(end), pc.is_in(end, value_set=rows.ids)) for end in ends]
     missing = [end.filter(pc.invert(one)) for end, one in zip(ends, named, strict=True)]
-    lacking = pc.unique(pa.chunked_array([chunk for one in missing for chunk in one.chunks]))
+    chunks = [chunk for one in missing for chunk in one.chunks]
+    lacking = pc.unique(pa.chunked_array(chunks, pa.large_string()))
     if len(lacking) and unknown == "error":
         first = ", ".join(lacking[:3].to_pylist())
         raise VitrineError(
             f"the edges of {streams.raw.name} name {len(lacking)} items the items table lacks "
             f"({first}); add them, or set unknown_items: drop."
         )
-    good = pc.and_(*(pc.is_in(end.cast(kept.type), value_set=kept) for end in ends))
+    good = pc.and_(*(pc.is_in(end, value_set=kept) for end in ends))
     good = pc.and_(good, pc.and_(*(pc.is_valid(end) for end in ends)))
     dropped = table.num_rows - (pc.sum(good).as_py() or 0)
     if dropped:

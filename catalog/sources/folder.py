@@ -9,7 +9,7 @@ import pyarrow as pa
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError, did_you_mean
 from catalog.notes import Notes
-from catalog.reading import read_batches, read_table, unite_tables
+from catalog.reading import batch_reader, read_table, unite_tables
 from catalog.reading.files import table_files
 from catalog.sources.base import RawTables
 from catalog.yaml_files import read_yaml
@@ -45,8 +45,8 @@ def folder_tables(config: CatalogConfig) -> RawTables:
         read_edges=partial(read_table, edges, config, notes) if edges else None,
         roles=read_settings(settings) if rules else {},
         notes=notes,
-        item_batches=partial(read_batches, items, config, notes),
-        interaction_batches=partial(read_batches, interactions[""], config, notes)
+        item_batches=batch_reader(items, config, notes),
+        interaction_batches=batch_reader(interactions[""], config, notes)
         if "" in interactions
         else None,
     )
