@@ -48,7 +48,9 @@ class Reader:
             self.times = TimeColumn(self.roles["time"], self.config.dates, self.notes)
         if "rating" in self.roles:
             self.ratings = RatingColumn(self.roles["rating"], self.config.decimal, self.notes)
+        names: list[str] = []
         for batch in counted(streams.interactions(), "interactions: reading"):
+            names = batch.schema.names
             self.num_rows += batch.num_rows
             if self.times:
                 self.times.survey(_column(batch, self.roles["time"]))
@@ -60,7 +62,7 @@ class Reader:
         if self.ratings:
             self._or_without("rating", self.ratings.decide)
             self.ratings = self.ratings if "rating" in self.roles else None
-        unused = [name for name in batch.schema.names if name not in self.roles.values()]
+        unused = [name for name in names if name not in self.roles.values()]
         if unused:
             what = f"{len(unused)} columns have no role and are not written"
             remedy = "name a column with roles if it is needed"

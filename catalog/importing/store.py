@@ -112,7 +112,8 @@ class Store:
         except duckdb.Error as error:
             text = one_line_message(error, 10_000)
             if any(mark in text for mark in DISK_FULL):
-                full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder.parent))
+                place = str(self.folder.parent.parent)
+                full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), place)
                 raise full from error
             raise VitrineError(
                 f"the interactions cannot be sorted in {self.folder.parent}: "

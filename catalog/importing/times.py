@@ -187,9 +187,9 @@ def _form(column: pa.Array) -> Form:
         return "fractions"
     if not is_text(column):
         return "moments"
-    kinds: list[tuple[pa.DataType, Form]] = [(pa.int64(), "whole"), (pa.float64(), "fractions")]
-    kinds += [(pa.timestamp("us"), "moments"), (pa.timestamp("us", tz="UTC"), "zoned")]
-    for as_kind, form in kinds:
+    forms: dict[Form, Any] = {"whole": pa.int64(), "fractions": pa.float64()}
+    forms |= {"moments": pa.timestamp("us"), "zoned": pa.timestamp("us", tz="UTC")}
+    for form, as_kind in forms.items():
         try:
             column.cast(as_kind)
         except pa.ArrowInvalid:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pyarrow as pa
@@ -49,8 +50,8 @@ def huggingface_tables(config: CatalogConfig) -> RawTables:
 
 
 def _batches_of(part: datasets.Dataset) -> Iterator[pa.RecordBatch]:
-    for table in part.with_format("arrow").iter(ROWS_PER_BATCH):
-        assert isinstance(table, pa.Table)
+    for start in range(0, len(part), ROWS_PER_BATCH):
+        table: Any = part.with_format("arrow")[start : start + ROWS_PER_BATCH]
         yield from table.to_batches()
 
 

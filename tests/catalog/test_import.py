@@ -310,7 +310,7 @@ def test_unknown_items_are_refused_with_a_hint(shop: Path) -> None:
         imported(shop)
 
 
-def test_a_full_disk_is_told_from_other_errors(tmp_path: Path) -> None:
+def test_a_full_disk_is_no_other_error(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.run("SET max_temp_directory_size = '1MB'")
     store.run("SET memory_limit = '40MB'")
