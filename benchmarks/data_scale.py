@@ -19,7 +19,7 @@ from pyarrow import csv, parquet
 
 from benchmarks.record import RESULTS, write_record
 
-ROWS = 1_000_000
+ROWS = 2_000_000
 ROWS_PER_ITEM, ROWS_PER_USER = 10, 20
 BATCH = 1_000_000
 MIB = 1024

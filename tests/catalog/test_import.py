@@ -65,11 +65,16 @@ def imported(path: Path, output: Path | None = None, **settings: Any) -> Importe
     return run_import(ImportConfig(str(path), **settings), target)
 
 
+def files_number(path: str) -> int:
+    """The same for hard links of one file; 0 where there is no file."""
+    return Path(path).stat().st_ino if Path(path).exists() else 0
+
+
 def content(catalog: Catalog) -> dict[str, Any]:
     """What a catalog holds, whatever its files are."""
     columns = {name: catalog.items[name][:] for name in ("item_id", "title", "text", "category")}
     interactions = catalog.interactions
-    images = [path and Path(path).stat().st_ino for path in catalog.items["image"][:]]
+    images = [path and files_number(path) for path in catalog.items["image"][:]]
     return columns | {
         "prices": catalog.items["price"][:],
         "images": images,
@@ -90,9 +95,6 @@ def assert_accounted(result: Imported) -> None:
 
 @pytest.mark.parametrize("settings", [{}, {"min_rating": 2.5}], ids=str)
 def test_an_imported_shop_is_the_shop(shop: Path, settings: dict[str, Any]) -> None:
-    for n in range(30):
-        if n % 3:
-            Image.new("RGB", (2, 2)).save(shop / "pictures" / f"{n}.jpg")
     result = imported(shop, **settings)
     assert_accounted(result)
     direct = content(load_catalog(CatalogConfig(str(shop), **settings)))
@@ -128,6 +130,20 @@ def test_order_without_dates_is_kept(tmp_path: Path, time: str) -> None:
     result = imported(tmp_path / "shop")
     direct = content(load_catalog(CatalogConfig(str(tmp_path / "shop"))))
     assert content(load_catalog(CatalogConfig(str(result.folder)))) == direct
+
+
+def test_a_split_in_several_files_is_kept(shop: Path) -> None:
+    _, rows = shop_rows()
+    (shop / "interactions.csv").unlink()
+    write_table(shop / "interactions.train.csv", rows[:300])
+    write_table(shop / "interactions.test.csv", rows[300:])
+    result = imported(shop)
+    direct = load_catalog(CatalogConfig(str(shop)))
+    found = load_catalog(CatalogConfig(str(result.folder)))
+    assert content(found)["histories"] == content(direct)["histories"]
+    labels = [one.interactions.split_labels for one in (direct, found)]
+    assert labels[0] is not None
+    assert labels[0].equals(labels[1])
 
 
 def k_core(pairs: list[tuple[str, str]], users: int, items: int) -> set[str]:
