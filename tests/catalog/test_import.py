@@ -228,7 +228,7 @@ def test_embedded_pictures_become_files(tmp_path: Path) -> None:
         {"item_id": ["x", "y", "z"], "image": [pictures[0], None, pictures[2]]}, features=features
     )
     rows = {"user_id": ["u", "u"], "item_id": ["z", "x"], "timestamp": [2, 1]}
-    both = {"items": items, "interactions": datasets.Dataset.from_dict(rows)}
+    both: Any = {"items": items, "interactions": datasets.Dataset.from_dict(rows)}
     datasets.DatasetDict(both).save_to_disk(str(folder))
     result = imported(folder, source="huggingface")
     catalog = load_catalog(CatalogConfig(str(result.folder)))
