@@ -92,6 +92,10 @@ COMMANDS = {
         "launch.commands.catalog:catalog_check",
         "Validate a catalog folder and print its statistics",
     ),
+    "catalog import": (
+        "launch.commands.catalog:catalog_import",
+        "Read any source, filter it, and write a catalog folder that is read quickly",
+    ),
     "catalog sources": (
         "launch.commands.catalog:catalog_sources",
         "List the layouts of files that are read, each with an example",

@@ -1,6 +1,6 @@
 """Reads a table of one file, or of many parts, whole or in batches."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -42,6 +42,20 @@ def read_batches(
     """The same table in batches of one schema, in memory that does not grow with the files."""
     files, schema = _open_all(path, settings, notes, names)
     yield from _batches(files, schema)
+
+
+def batch_reader(
+    path: Paths, settings: CatalogConfig, notes: Notes
+) -> Callable[[], Iterator[pa.RecordBatch]]:
+    """`read_batches` to be called again and again: the files are recognized at the first call alone."""
+    opened: list[tuple[list[_File], pa.Schema]] = []
+
+    def read() -> Iterator[pa.RecordBatch]:
+        if not opened:
+            opened.append(_open_all(path, settings, notes, None))
+        yield from _batches(*opened[0])
+
+    return read
 
 
 def unite_tables(tables: Sequence[pa.Table], names: Sequence[str], notes: Notes) -> pa.Table:

@@ -1,6 +1,6 @@
 """Raw tables of a catalog, as a source returns them: their files and how to read them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,10 @@ class RawTables:
     """Role → column, as known for this layout; catalog.yaml and the config override them."""
     notes: Notes = field(default_factory=Notes)
     """What was decided, dropped or left empty; the functions above add to it as they read."""
+    item_batches: Callable[[], Iterator[pa.RecordBatch]] | None = None
+    """Reads the items in batches, with embedded pictures; None: `read_items` alone reads them."""
+    interaction_batches: Callable[[], Iterator[pa.RecordBatch]] | None = None
+    """Reads the interactions in batches; None: `read_interactions` alone reads them."""
 
 
 @dataclass(frozen=True)

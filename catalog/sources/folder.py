@@ -9,7 +9,7 @@ import pyarrow as pa
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError, did_you_mean
 from catalog.notes import Notes
-from catalog.reading import read_table, unite_tables
+from catalog.reading import batch_reader, read_table, unite_tables
 from catalog.reading.files import table_files
 from catalog.sources.base import RawTables
 from catalog.yaml_files import read_yaml
@@ -45,6 +45,10 @@ def folder_tables(config: CatalogConfig) -> RawTables:
         read_edges=partial(read_table, edges, config, notes) if edges else None,
         roles=read_settings(settings) if rules else {},
         notes=notes,
+        item_batches=batch_reader(items, config, notes),
+        interaction_batches=batch_reader(interactions[""], config, notes)
+        if "" in interactions
+        else None,
     )
 
 
@@ -125,12 +129,12 @@ def find_table(folder: Path, stem: str, notes: Notes) -> list[Path]:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The roles in a folder's catalog.yaml."""
+    """The roles in a folder's catalog.yaml; `imported`, what an import wrote of itself, is not read."""
     settings = read_yaml(path) or {}
     if not isinstance(settings, dict):
         raise VitrineError(f"{path} must hold `roles:` and below it role: column.")
     for key in settings:
-        if key != "roles":
+        if key not in ("roles", "imported"):
             raise VitrineError(
                 f"{path} has an unknown key {key!r}.{did_you_mean(str(key), ['roles'])}"
             )

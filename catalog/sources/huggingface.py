@@ -1,6 +1,8 @@
 """Reads a Hugging Face dataset: a name on the hub, or a folder written by `save_to_disk`."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pyarrow as pa
@@ -11,6 +13,8 @@ from catalog.notes import Notes
 from catalog.sources.base import RawTables
 
 PARTS = ("items", "interactions")
+ROWS_PER_BATCH = 4096
+"""Few enough for embedded pictures."""
 
 
 def huggingface_tables(config: CatalogConfig) -> RawTables:
@@ -42,7 +46,15 @@ def huggingface_tables(config: CatalogConfig) -> RawTables:
         read_items=lambda: _table_of(parts["items"], "items", notes),
         read_interactions=lambda: _table_of(parts["interactions"], "interactions", notes),
         notes=notes,
+        item_batches=lambda: _batches_of(parts["items"]),
+        interaction_batches=lambda: _batches_of(parts["interactions"]),
     )
+
+
+def _batches_of(part: datasets.Dataset) -> Iterator[pa.RecordBatch]:
+    for start in range(0, len(part), ROWS_PER_BATCH):
+        table: Any = part.with_format("arrow")[start : start + ROWS_PER_BATCH]
+        yield from table.to_batches()
 
 
 def _open_part(config: CatalogConfig, folder: Path | None, part: str) -> datasets.Dataset:

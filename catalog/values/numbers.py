@@ -75,11 +75,13 @@ def read_numbers(
     *,
     decimal: str = "auto",
     rating: bool = False,
+    counts: NDArray[np.int64] | None = None,
 ) -> pa.ChunkedArray:
     """The column as float64, null where it has no finite number; what cannot be read is counted.
 
-    `where` names the table in notes, `decimal` the decimal mark (see `CatalogConfig`). Raises
-    VitrineError for a column whose values are no numbers at all.
+    `where` names the table in notes, `decimal` the decimal mark (see `CatalogConfig`). `counts`
+    (n,): of distinct texts, the rows of each in the table. Raises VitrineError for a column whose
+    values are no numbers at all.
     """
     kind = column.type
     if pa.types.is_dictionary(kind):
@@ -87,7 +89,7 @@ def read_numbers(
     numeric = (pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
     if not any(is_kind(kind) for is_kind in numeric):
         return _read_texts(
-            first_text(column, name), name, f"{where}: {name}", notes, decimal, rating
+            first_text(column, name), name, f"{where}: {name}", notes, decimal, rating, counts
         )
     return _finite(column.cast(pa.float64(), safe=False), f"{where}: {name}", notes)
 
@@ -104,7 +106,13 @@ def _finite(numbers: pa.ChunkedArray, where: str, notes: Notes) -> pa.ChunkedArr
 
 
 def _read_texts(
-    column: pa.ChunkedArray, name: str, where: str, notes: Notes, decimal: str, rating: bool
+    column: pa.ChunkedArray,
+    name: str,
+    where: str,
+    notes: Notes,
+    decimal: str,
+    rating: bool,
+    counts: NDArray[np.int64] | None,
 ) -> pa.ChunkedArray:
     if decimal != "comma":
         try:
@@ -119,7 +127,9 @@ def _read_texts(
         encoded = encoded.combine_chunks()
     texts = encoded.dictionary
     codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-    rows = np.bincount(codes[codes >= 0], minlength=len(texts))
+    given = codes >= 0
+    weights = None if counts is None else counts[given]
+    rows = np.bincount(codes[given], weights, minlength=len(texts)).astype(np.int64)
     found = _parse(texts, where, notes, decimal, rating)
     unread = np.isnan(found.values) & ~found.is_blank
     if rows[unread].sum() == rows.sum() > 0:

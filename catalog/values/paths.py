@@ -27,13 +27,19 @@ COMPARED = 2000
 
 
 def find_pictures(
-    paths: pa.ChunkedArray, ids: pa.ChunkedArray, folder: Path, where: str, notes: Notes
+    paths: pa.ChunkedArray,
+    ids: pa.ChunkedArray,
+    folder: Path,
+    where: str,
+    notes: Notes,
+    finder: "Finder | None" = None,
 ) -> pa.ChunkedArray:
     """Absolute paths of pictures, null where there is none, or only a web address.
 
     A path that differs from one file's alone in separators, %20, letter case, Unicode form or suffix
     is that file's. One that fits no file stays, so that the item counts as one whose picture is missing.
-    Raises VitrineError for the first path outside the folder.
+    `finder`: of the same folder, whose listings serve several columns or batches. Raises VitrineError
+    for the first path outside the folder.
     """
     paths = _first_of_lists(paths, where, notes)
     addresses = pc.fill_null(pc.match_substring_regex(paths, ADDRESS), False)
@@ -48,7 +54,7 @@ def find_pictures(
             remedy="download the images and give relative paths, or set roles: {image: null}",
         )
         paths = pc.if_else(addresses, pa.scalar(None, paths.type), paths)
-    finder = _Finder(os.path.realpath(folder))
+    finder = finder or Finder(os.path.realpath(folder))
     absolute: list[str | None] = []
     loose: list[tuple[str, str]] = []
     missing: list[tuple[str, str]] = []
@@ -72,7 +78,7 @@ def find_pictures(
 def _add_notes(
     loose: list[tuple[str, str]],
     missing: list[tuple[str, str]],
-    finder: "_Finder",
+    finder: "Finder",
     where: str,
     notes: Notes,
 ) -> None:
@@ -173,7 +179,9 @@ def _grouped(names: list[str], key: Callable[[str], str]) -> dict[str, list[str]
     return groups
 
 
-class _Finder:
+class Finder:
+    """Finds files below a folder by paths that may be written in another way."""
+
     def __init__(self, base: str) -> None:
         self.base = base
         self._folders: dict[str, _Folder] = {}

@@ -1,9 +1,11 @@
-"""`vitrine catalog …`: check a catalog folder, or write the demo catalog."""
+"""`vitrine catalog …`: check a catalog folder, import one, or write the demo catalog."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from catalog.config import CatalogConfig
+from catalog.errors import VitrineError
+from catalog.importing.config import ImportConfig
 from launch.commands.output import print_output_path
 from launch.pipeline.config import WorldConfig
 
@@ -18,6 +20,33 @@ def catalog_check(options: CatalogCheckOptions, settings: CatalogConfig) -> None
     from catalog.check import check_catalog, format_report
 
     print(format_report(check_catalog(replace(settings, path=options.folder))))
+
+
+@dataclass(frozen=True)
+class CatalogImportOptions:
+    source: str
+    """Layout of the files; `vitrine catalog sources` lists them."""
+    path: str
+    """Folder or file to read, or a dataset's name."""
+    output: str = ""
+    """Folder to write the catalog to."""
+
+
+def catalog_import(options: CatalogImportOptions, settings: ImportConfig) -> None:
+    import sys
+
+    from catalog.importing.run import format_counts, run_import
+
+    if not options.output:
+        raise VitrineError("--output is missing; name the folder to write the catalog to.")
+    config = replace(settings, source=options.source, path=options.path)
+    imported = run_import(config, Path(options.output))
+    for note in imported.notes.listed if imported.is_new else []:
+        print(f"vitrine: {note}", file=sys.stderr)
+    if not imported.is_new:
+        print("already imported, with these settings")
+    print(format_counts(imported))
+    print_output_path(imported.folder)
 
 
 @dataclass(frozen=True)

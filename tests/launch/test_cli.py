@@ -109,7 +109,7 @@ def test_a_config_file_is_read(embed, tmp_path) -> None:
         ("generate txet", "vitrine: unknown command 'generate txet'. Did you mean 'generate text'"),
         (
             "catalog",
-            "vitrine: say which: vitrine catalog check or vitrine catalog sources or vitrine ",
+            "vitrine: say which: vitrine catalog check or vitrine catalog import or vitrine ",
         ),
         ("embed --outputs x", "vitrine: unknown option '--outputs'. Did you mean '--output'?"),
         ("embed --catalog.pth x", "vitrine: unknown key 'catalog.pth' on the command line. Did yo"),

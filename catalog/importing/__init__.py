@@ -1,0 +1,1 @@
+"""Imports a catalog from any source into the canonical folder: filtered, sorted, in parquet."""

@@ -1,0 +1,263 @@
+"""Imports a catalog: any source in, the canonical folder out, all of it or nothing."""
+
+# pyright: reportAttributeAccessIssue=false
+# pyarrow makes the functions of its compute module when it is imported; no checker sees them.
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from catalog.atomic_write import fsync_file, fsync_folders, publish, signal_progress, stage_folder
+from catalog.errors import VitrineError, did_you_mean
+from catalog.importing.config import ImportConfig
+from catalog.importing.filters import check_filters, filter_rows, select_rows
+from catalog.importing.load import Reader
+from catalog.importing.pictures import Pictures, embedded_columns, media_columns
+from catalog.importing.store import Store
+from catalog.importing.streams import Streams, assign_roles, head_of_interactions, survey_items
+from catalog.importing.write import (
+    EDGES,
+    INTERACTIONS,
+    ITEMS,
+    ItemRows,
+    write_edges,
+    write_interactions,
+    write_items,
+)
+from catalog.notes import Notes, notes_from_json
+from catalog.roles import Roles
+from catalog.sources import SOURCES, RawTables
+from catalog.sources.folder import SETTINGS_FILE
+from catalog.values.ids import is_text, note_without_id, read_ids
+from catalog.values.numbers import read_numbers
+from catalog.yaml_files import dump_yaml, read_yaml
+
+FORMAT_VERSION = 1
+"""Increased when an import writes another result from the same source and settings."""
+WORK = "work"
+"""Folder of the database, inside the folder that is being written."""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """An imported folder, and what became of the source's rows."""
+
+    folder: Path
+    counts: dict[str, Any]
+    """interactions and items: {read, dropped: {reason: rows}, written}; users."""
+    notes: Notes
+    is_new: bool
+    """False where the folder held this import before."""
+
+
+def run_import(config: ImportConfig, output: Path) -> Imported:
+    """Imports `config.path` into the folder `output`, unless it holds the same import already.
+
+    Raises VitrineError where it holds anything else, and for what the user must correct.
+    """
+    source = SOURCES.get(config.source)
+    if source is None:
+        raise VitrineError(
+            f"the source {config.source!r} is unknown.{did_you_mean(config.source, SOURCES)}"
+        )
+    check_filters(config)
+    raw = source.tables(config)
+    output = output.expanduser().absolute()
+    request = _request(raw, config)
+    if (done := _find_done(output, request, raw)) is not None:
+        return done
+    with stage_folder(output) as staging:
+        (staging / WORK).mkdir()
+        store = Store(staging / WORK)
+        try:
+            counts, roles = _import(Streams(raw), store, config, staging)
+        finally:
+            store.close()
+        shutil.rmtree(staging / WORK)
+        imported = {
+            "source": config.source,
+            "path": str(Path(config.path).expanduser().absolute()),
+            "request": request,
+            "settings": _settings(config),
+            "counts": counts,
+            "notes": raw.notes.as_json(),
+        }
+        content = dump_yaml([json.loads(json.dumps({"roles": roles, "imported": imported}))])
+        (staging / SETTINGS_FILE).write_text(content, encoding="utf8")
+        for name in (ITEMS, INTERACTIONS, EDGES, SETTINGS_FILE):
+            if (staging / name).exists():
+                fsync_file(staging / name)
+        fsync_folders(staging)
+        try:
+            publish(staging, output)
+        except OSError as error:
+            raise VitrineError(
+                f"{output} was written by another process meanwhile; choose another output."
+            ) from error
+    signal_progress()
+    return Imported(output, counts, raw.notes, is_new=True)
+
+
+def _import(
+    streams: Streams, store: Store, config: ImportConfig, folder: Path
+) -> tuple[dict[str, Any], Roles]:
+    """Writes the tables; returns the counts and the roles."""
+    notes = streams.raw.notes
+    survey = survey_items(streams, config)
+    head = head_of_interactions(streams)
+    item_roles, roles = assign_roles(streams, survey, head, config)
+    ids, prices = (
+        _read_ids(survey, item_roles, notes),
+        _read_prices(survey, item_roles, config, notes),
+    )
+    media = media_columns(survey, item_roles.get("image"))
+    pictures = Pictures(streams.raw, folder, _files_only(streams, media))
+    del survey, head
+
+    reader = Reader(roles, config, notes)
+    reader.survey(streams)
+    reader.load(streams, store)
+    valid = np.flatnonzero(pc.is_valid(ids).to_numpy())
+    item_ids = filter_rows(store, reader, ids.drop_null(), config, notes)
+    select_rows(store, reader, config)
+
+    written = _written_items(store, valid, len(ids), config)
+    rows = ItemRows(_spread(item_ids, ids), written, prices)
+    written_items = write_items(streams, rows, item_roles, pictures, folder / ITEMS)
+    written_roles = write_interactions(store, reader, item_ids, folder / INTERACTIONS)
+    kept = rows.ids.filter(pa.array(written))
+    write_edges(streams, rows, kept, config.unknown_items, folder / EDGES, notes)
+    pictures.link_vectors()
+    pictures.add_notes(notes)
+    few = len(valid) - int(written.sum())
+    reasons = {"no item_id": len(ids) - len(valid), "too few interactions": few}
+    counts = {
+        "interactions": {
+            "read": reader.num_rows,
+            "dropped": store.dropped,
+            "written": store.num_kept,
+        },
+        "items": {"read": len(ids), "dropped": reasons, "written": int(written.sum())},
+        "users": store.number("SELECT count(DISTINCT user) FROM kept"),
+    }
+    blank = dict.fromkeys(("title", "category", "image", "price"))
+    return counts, blank | {"text": []} | written_items | written_roles
+
+
+def _read_ids(survey: pa.Table, roles: Roles, notes: Notes) -> pa.ChunkedArray:
+    """The ids of the items, null where a row has none; VitrineError for repeated ones."""
+    column = roles["item_id"]
+    ids = read_ids(survey[column], column, "items", notes).cast(pa.large_string())
+    note_without_id(ids, "item_id", "items", notes)
+    given = ids.drop_null()
+    if pc.count_distinct(given).as_py() < len(given):
+        counts = pc.value_counts(given)
+        repeated = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
+        first = ", ".join(repeated[:3].to_pylist())
+        raise VitrineError(
+            f"items name {len(repeated)} ids more than once ({first}); keep one row each."
+        )
+    return ids
+
+
+def _read_prices(
+    survey: pa.Table, roles: Roles, config: ImportConfig, notes: Notes
+) -> pa.ChunkedArray | None:
+    """Prices in text as numbers; None where there are none, or numbers already."""
+    column = roles.get("price")
+    if column is None or not is_text(survey[column]):
+        return None
+    try:
+        return read_numbers(survey[column], column, "items", notes, decimal=config.decimal)
+    except VitrineError as error:
+        notes.add(f"items: {roles.pop('price')}", f"is left out as price: {error}")
+        return None
+
+
+def _files_only(streams: Streams, columns: list[str]) -> list[str]:
+    """Of columns of media those that name files."""
+    first = next(streams.items(embedded=True))
+    embedded = embedded_columns(first.schema)
+    return [name for name in columns if name not in embedded]
+
+
+def _written_items(
+    store: Store, valid: np.ndarray[Any, Any], num_rows: int, config: ImportConfig
+) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which rows of the items are written: those with an id, and enough interactions."""
+    written = np.zeros(num_rows, np.bool_)
+    if not config.min_item_interactions:
+        written[valid] = True
+        return written
+    for batch in store.batches("SELECT DISTINCT item FROM kept"):
+        written[valid[batch.column(0).to_numpy()]] = True
+    return written
+
+
+def _spread(item_ids: pa.ChunkedArray, ids: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The ids of items by the rows of their table, null where `ids` are."""
+    if not ids.null_count:
+        return item_ids
+    mask = pc.is_valid(ids)
+    places = pc.if_else(mask, pc.subtract(pc.cumulative_sum(mask.cast(pa.int64())), 1), None)
+    return item_ids.take(places)
+
+
+def _settings(config: ImportConfig) -> dict[str, Any]:
+    """The settings that are not as by default."""
+    return {
+        field.name: value
+        for field in fields(config)
+        if field.name not in ("path", "source")
+        and (value := getattr(config, field.name)) != field.default
+    }
+
+
+def _request(raw: RawTables, config: ImportConfig) -> str:
+    """Hash of what is imported and how; of files their names, sizes and times of change."""
+    files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in raw.files]
+    parts = [FORMAT_VERSION, config.source, str(raw.folder), _settings(config), files]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _find_done(output: Path, request: str, raw: RawTables) -> Imported | None:
+    """The same import, where the output holds it; VitrineError where it holds anything else."""
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return None
+    settings = output / SETTINGS_FILE
+    content = read_yaml(settings) if settings.is_file() else None
+    imported = content.get("imported") if isinstance(content, dict) else None
+    if not isinstance(imported, dict) or "request" not in imported:
+        raise VitrineError(
+            f"{output} holds files that no import wrote; choose another output, or empty it first."
+        )
+    if imported["request"] != request:
+        raise VitrineError(
+            f"{output} holds an import of another source or state ({imported.get('path')}) or with "
+            "other settings; choose another output, or remove that folder first."
+        )
+    for name in (ITEMS, INTERACTIONS):
+        if not (output / name).is_file():
+            raise VitrineError(f"{output} lacks {name}; remove the folder and import again.")
+    notes = Notes(notes_from_json(imported["notes"]))
+    return Imported(output, imported["counts"], notes, is_new=False)
+
+
+def format_counts(imported: Imported) -> str:
+    """What became of the rows: one line for each reason, and one for what was written."""
+    lines: list[tuple[str, int]] = []
+    for table in ("interactions", "items"):
+        counts = imported.counts[table]
+        lines.append((f"{table} read", counts["read"]))
+        lines += [(f"  {reason}", -count) for reason, count in counts["dropped"].items() if count]
+        lines.append((f"{table} written", counts["written"]))
+    lines.append(("users", imported.counts["users"]))
+    width = max(len(name) for name, _ in lines)
+    return "\n".join(f"{name:<{width}}  {count:>15,}" for name, count in lines)

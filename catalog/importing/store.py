@@ -1,0 +1,121 @@
+"""Interactions in a database on disk: sorted and filtered there, however many they are."""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from catalog.errors import VitrineError, one_line_message
+
+MEMORY = "800MB"
+"""Memory that the database may use; what does not fit goes to its folder."""
+THREADS = 4
+"""Most threads: each needs memory of its own."""
+DISK_FULL = ("No space left on device", "max_temp_directory_size", "Disk quota exceeded")
+FEW = 4
+"""One of so many rows, or fewer, is deleted in place; otherwise the rest is copied."""
+
+
+class Store:
+    """The database of one import. Its table `kept` holds the interactions that no filter dropped."""
+
+    def __init__(self, folder: Path) -> None:
+        """Creates the database in `folder`, which exists and is empty."""
+        self.folder = folder
+        self.num_kept = 0
+        """Rows of `kept`."""
+        self.dropped: dict[str, int] = {}
+        """Why interactions were dropped → how many, in the order of the filters."""
+        with self._refusing():
+            self.database = duckdb.connect(str(folder / "interactions.duckdb"))
+        for setting in (
+            f"memory_limit = '{MEMORY}'",
+            f"threads = {min(THREADS, os.cpu_count() or 1)}",
+            f"temp_directory = '{str(folder / 'spilled').replace(chr(39), chr(39) * 2)}'",
+            "preserve_insertion_order = false",
+            "enable_progress_bar = false",
+            "TimeZone = 'UTC'",
+        ):
+            self.run(f"SET {setting}")
+
+    def close(self) -> None:
+        self.database.close()
+
+    def run(self, sql: str, parameters: list[Any] | None = None) -> None:
+        with self._refusing():
+            self.database.execute(sql, parameters)
+
+    def rows(self, sql: str, parameters: list[Any] | None = None) -> list[tuple[Any, ...]]:
+        """All rows of a query with a short answer."""
+        with self._refusing():
+            return self.database.execute(sql, parameters).fetchall()
+
+    def number(self, sql: str, parameters: list[Any] | None = None) -> int:
+        """The only value of a query."""
+        return self.rows(sql, parameters)[0][0] or 0
+
+    def batches(self, sql: str, rows: int = 1 << 18) -> Iterator[pa.RecordBatch]:
+        """The answer of a query in batches, in memory that does not grow with it."""
+        with self._refusing():
+            answer: Any = self.database.cursor().sql(sql)
+            read = getattr(answer, "to_arrow_reader", None) or answer.fetch_arrow_reader
+            yield from read(rows)
+
+    def insert(self, table: str, rows: pa.Table) -> None:
+        """Appends rows to a table of the same columns."""
+        with self._refusing():
+            self.database.register("given", rows)
+            self.database.execute(f"INSERT INTO {table} SELECT * FROM given")
+            self.database.unregister("given")
+
+    def replace(self, table: str, query: str) -> None:
+        """Fills a table with the answer of a query, which may read the table."""
+        self.run(f"CREATE TABLE replaced AS {query}")
+        self.run(f"DROP TABLE IF EXISTS {table}")
+        self.run(f"ALTER TABLE replaced RENAME TO {table}")
+        self.run("CHECKPOINT")
+
+    def drop(self, condition: str, reason: str, count: int | None = None) -> int:
+        """Drops the interactions of `kept` that fulfil a condition, counts and returns them.
+
+        VitrineError where none is left.
+        """
+        if count is None:
+            count = self.number(f"SELECT count(*) FROM kept WHERE {condition}")
+        self.count(reason, count)
+        if count == self.num_kept:
+            raise VitrineError(
+                f"no interaction is left: the last {count:,} were dropped ({reason}); loosen the "
+                "filters."
+            )
+        if count * FEW <= self.num_kept and count:
+            self.run(f"DELETE FROM kept WHERE {condition}")
+        elif count:
+            self.replace("kept", f"SELECT * FROM kept WHERE NOT ({condition})")
+        self.num_kept -= count
+        return count
+
+    def count(self, reason: str, count: int) -> None:
+        """Counts dropped interactions under a reason."""
+        self.dropped[reason] = self.dropped.get(reason, 0) + count
+
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        """Turns errors of the database into one line; a full disk into OSError."""
+        try:
+            yield
+        except duckdb.Error as error:
+            text = one_line_message(error, 10_000)
+            if any(mark in text for mark in DISK_FULL):
+                place = str(self.folder.parent.parent)
+                full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), place)
+                raise full from error
+            raise VitrineError(
+                f"the interactions cannot be sorted in {self.folder.parent}: "
+                f"{one_line_message(error)}"
+            ) from error
