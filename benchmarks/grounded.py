@@ -251,12 +251,10 @@ def mean(values: Sequence[float | None]) -> Interval:
 
 
 def summary(found: dict[str, Any]) -> str:
-    named = ("type_named", "unsupported", "fallback")
-    means = [f"{name} {mean(found[name]).value:.3f}" for name in named if name in found]
-    others = {
-        name: value for name, value in found.items() if name not in (*named, "texts", "attempts")
-    }
-    return f"{', '.join(means)} {others} {found.get('texts', [])[:3]}"
+    lists = {name: value for name, value in found.items() if isinstance(value, list)}
+    means = [f"{name} {mean(value).value:.3f}" for name, value in lists.items() if name != "texts"]
+    others = {name: value for name, value in found.items() if name not in lists}
+    return f"{', '.join(means)} {others} {lists.get('texts', [])[:3]}"
 
 
 def seconds_per_text(name: str) -> float:
