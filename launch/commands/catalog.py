@@ -1,5 +1,7 @@
 """`vitrine catalog …`: check a catalog folder, import one, or write the demo catalog."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,6 +10,20 @@ from catalog.errors import VitrineError
 from catalog.importing.config import ImportConfig
 from launch.commands.output import print_output_path
 from launch.pipeline.config import WorldConfig
+
+
+def _as_options(text: str) -> str:
+    """A text in which the catalog's settings are named as these commands take them."""
+    return text.replace("--catalog.", "--")
+
+
+@contextmanager
+def _own_options() -> Iterator[None]:
+    """Names settings in errors as these commands take them."""
+    try:
+        yield
+    except VitrineError as error:
+        raise type(error)(_as_options(str(error))) from error
 
 
 @dataclass(frozen=True)
@@ -19,7 +35,9 @@ class CatalogCheckOptions:
 def catalog_check(options: CatalogCheckOptions, settings: CatalogConfig) -> None:
     from catalog.check import check_catalog, format_report
 
-    print(format_report(check_catalog(replace(settings, path=options.folder))))
+    with _own_options():
+        report = format_report(check_catalog(replace(settings, path=options.folder)))
+    print(_as_options(report))
 
 
 @dataclass(frozen=True)
@@ -40,9 +58,10 @@ def catalog_import(options: CatalogImportOptions, settings: ImportConfig) -> Non
     if not options.output:
         raise VitrineError("--output is missing; name the folder to write the catalog to.")
     config = replace(settings, source=options.source, path=options.path)
-    imported = run_import(config, Path(options.output))
+    with _own_options():
+        imported = run_import(config, Path(options.output))
     for note in imported.notes.listed if imported.is_new else []:
-        print(f"vitrine: {note}", file=sys.stderr)
+        print(f"vitrine: {_as_options(str(note))}", file=sys.stderr)
     if not imported.is_new:
         print("already imported, with these settings")
     print(format_counts(imported))
