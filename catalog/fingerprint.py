@@ -19,27 +19,23 @@ def compute_fingerprints(raw: RawTables, config: CatalogConfig) -> tuple[str, st
 
     sha256 over tables' bytes, media files' relative paths and sizes, and the reading rules.
     """
-    rules: list[object] = [
-        config.source,
-        config.unknown_items,
-        config.min_rating,
-        config.ties,
-        config.roles,
-    ]
-    whole = hashlib.sha256(json.dumps(rules, sort_keys=True, default=str).encode())
-    roles: list[object] = [config.source, config.roles]
-    for name in READING:
-        if (given := getattr(config, name)) not in ("auto", ""):
-            rules.append((name, given))
-            roles.append((name, given))
-    content = hashlib.sha256(json.dumps(roles, sort_keys=True, default=str).encode())
+    given = [(name, getattr(config, name)) for name in READING]
+    reading = [(name, value) for name, value in given if value not in ("auto", "")]
+    rules = [config.source, config.unknown_items, config.min_rating, config.ties, config.roles]
+    roles = [config.source, config.roles]
+    whole = hashlib.sha256(json.dumps([*rules, *reading], sort_keys=True, default=str).encode())
+    content = hashlib.sha256(json.dumps([*roles, *reading], sort_keys=True, default=str).encode())
     for path in raw.files:
         with path.open("rb") as file:
             line = f"\n{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}".encode()
         whole.update(line)
         if path in raw.item_files:
             content.update(line)
-    tables = tuple(f"\n{path.name} " for path in raw.files if path.parent == raw.folder)
+    tables = tuple(
+        f"\n{path.relative_to(raw.folder).as_posix()} "
+        for path in raw.files
+        if path.is_relative_to(raw.folder)
+    )
     for media in sorted(_media_lines(str(raw.folder), "")):
         line = media.encode(errors="surrogateescape")
         whole.update(line)

@@ -190,3 +190,48 @@ def test_embedded_pictures_do_not_stop_a_shop(tmp_path: Path) -> None:
     catalog = shop(folder)
     assert titles(catalog) == ["Mug", "Pot", "Pan"]
     assert "image" in said(catalog)
+
+
+def test_a_setting_overrules_what_was_read_before(tmp_path: Path) -> None:
+    log = "user_id,item_id,date\nu,i0,1.2.2020\nu,i1,2.2.2020\n"
+    folder = write(tmp_path, log=log)
+    first, again = shop(folder), shop(folder, dates="month-first")
+    assert np.diff(first.interactions.times).tolist() == [86_400]
+    assert np.diff(again.interactions.times).tolist() == [31 * 86_400]
+    assert first.fingerprint != again.fingerprint
+    assert "--catalog.dates" not in said(again)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("subset", "x"),
+        ("encoding", "latin-1"),
+        ("delimiter", ","),
+        ("quote", "none"),
+        ("header", "yes"),
+        ("dates", "day-first"),
+        ("decimal", "comma"),
+    ],
+)
+def test_each_setting_of_reading_gives_a_catalog_of_its_own(
+    tmp_path: Path, name: str, value: str
+) -> None:
+    folder = write(tmp_path)
+    plain, other = shop(folder), shop(folder, **{name: value})
+    assert plain.fingerprint != other.fingerprint
+    assert plain.content_fingerprint != other.content_fingerprint
+
+
+def test_more_interactions_in_parts_leave_the_content_as_it_was(tmp_path: Path) -> None:
+    folder = write(tmp_path)
+    (folder / "interactions.csv").unlink()
+    (folder / "interactions").mkdir()
+    for part in range(2):
+        table = pa.table({"user_id": [f"u{part}"], "item_id": ["i0"], "timestamp": [part]})
+        parquet.write_table(table, folder / "interactions" / f"part-{part}.parquet")
+        if part == 0:
+            before = shop(folder)
+    after = shop(folder)
+    assert before.fingerprint != after.fingerprint
+    assert before.content_fingerprint == after.content_fingerprint
