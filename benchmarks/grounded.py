@@ -1,4 +1,4 @@
-"""Texts of a small pretrained language model about real items: type named, claims supported, user told apart.
+"""Texts of a small pretrained language model about real items: type named, claims supported, user identified.
 
 python -m benchmarks.grounded run garments    # an hour on one core; resumes; films alike
 python -m benchmarks.grounded record          # of both shops, and seconds a text on two cores

@@ -5,9 +5,11 @@
 
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,6 +23,8 @@ from catalog.reading.files import table_files
 from catalog.reading.recognize import KINDS, SPOKEN, suffix_of
 from catalog.reading.streams import byte_blocks, recognize_compression
 from catalog.roles import ITEM_ROLES
+from catalog.sources.base import RawTables
+from catalog.sources.finding import choose
 from catalog.sources.shaping import lookup, text_of, with_column
 
 ZONE = r"^(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d) ([+-]\d\d):?(\d\d)$"
@@ -37,6 +41,52 @@ class Key:
     name: str
     values: pa.ChunkedArray
     products: pa.ChunkedArray
+
+
+@dataclass(frozen=True)
+class Export:
+    """How a shop's system exports products, in several rows each, and orders."""
+
+    source: str
+    rows: Callable[[list[Path], CatalogConfig, Notes], pa.Table]
+    """Reads all rows of the export of products."""
+    products: Callable[[pa.Table, str, Notes], pa.Table]
+    """One row a product, of these rows and the name of their file."""
+    keys: Callable[[pa.Table], list[Key]]
+    """Ways to name a product by these rows."""
+    num_ids: int
+    """How many of the first keys are ids, by which a table of interactions may name products."""
+    orders: Callable[[list[Path], Callable[[], pa.Table], CatalogConfig, Notes], pa.Table]
+    """Reads the lines of orders, given what reads the rows of products."""
+    roles: dict[str, Any]
+    order_roles: dict[str, Any]
+    """Roles of the lines of orders, beside those of products."""
+
+
+def export_tables(
+    export: Export, config: CatalogConfig, folder: Path, products: list[Path], orders: list[Path]
+) -> RawTables:
+    """Tables of an export of products, and of orders or of the interactions beside it."""
+    notes = Notes()
+    parts = interaction_parts(folder, orders, export.source, notes)
+    part, paths = choose(parts, config, folder, "kind of interaction")
+    rows = cache(partial(export.rows, products, config, notes))
+
+    def read_interactions() -> pa.Table:
+        if part == "orders":
+            return export.orders(paths, rows, config, notes)
+        return read_purchases(paths, export.keys(rows())[: export.num_ids], config, notes)
+
+    return RawTables(
+        name=folder.name,
+        folder=folder,
+        files=[*products, *paths],
+        item_files=products,
+        read_items=lambda: export.products(rows(), products[0].name, notes),
+        read_interactions=read_interactions,
+        roles=export.roles | (export.order_roles if part == "orders" else {}),
+        notes=notes,
+    )
 
 
 def columns_of(path: Path, config: CatalogConfig) -> list[str]:

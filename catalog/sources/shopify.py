@@ -4,7 +4,6 @@
 # pyarrow makes the functions of its compute module when it is imported; no checker sees them.
 
 from collections.abc import Callable
-from functools import cache, partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,14 +13,14 @@ from catalog.config import CatalogConfig
 from catalog.notes import Notes
 from catalog.reading import read_table
 from catalog.sources.base import RawTables
-from catalog.sources.finding import choose, files_in, missing
+from catalog.sources.finding import files_in, missing
 from catalog.sources.purchases import (
+    Export,
     Key,
     columns_of,
     existing_path,
-    interaction_parts,
+    export_tables,
     match_products,
-    read_purchases,
     with_buyers,
     zoned_times,
 )
@@ -78,22 +77,17 @@ def shopify_tables(config: CatalogConfig) -> RawTables:
     if not products or "Handle" not in heads[products[0]]:
         raise missing(folder, "product export with the columns Handle and Title", "shopify")
     orders = [path for path, head in heads.items() if {"Lineitem name", "Email"} <= set(head)]
-    notes = Notes()
-    parts = interaction_parts(folder, orders, "shopify", notes)
-    part, paths = choose(parts, config, folder, "kind of interaction")
-    variants = cache(partial(_variants, products, config, notes))
-    read = partial(_orders if part == "orders" else _others, paths, variants, config, notes)
-    bought = {"user_id": "buyer", "time": "Created at", "rating": None} if part == "orders" else {}
-    return RawTables(
-        name=folder.name,
-        folder=folder,
-        files=[*products, *paths],
-        item_files=products,
-        read_items=lambda: _products(variants(), products[0].name, notes),
-        read_interactions=lambda: read(),
-        roles=ROLES | bought,
-        notes=notes,
+    export = Export(
+        source="shopify",
+        rows=_variants,
+        products=_products,
+        keys=_keys,
+        num_ids=3,
+        orders=_orders,
+        roles=ROLES,
+        order_roles={"user_id": "buyer", "time": "Created at", "rating": None},
     )
+    return export_tables(export, config, folder, products, orders)
 
 
 def _variants(paths: list[Path], config: CatalogConfig, notes: Notes) -> pa.Table:
@@ -167,12 +161,6 @@ def _keys(variants: pa.Table) -> list[Key]:
         Key("title", titles, handles),
         Key("title and variant", names, handles),
     ]
-
-
-def _others(
-    paths: list[Path], variants: Callable[[], pa.Table], config: CatalogConfig, notes: Notes
-) -> pa.Table:
-    return read_purchases(paths, _keys(variants())[:3], config, notes)
 
 
 def _orders(

@@ -84,7 +84,7 @@ def microlens_tables(config: CatalogConfig) -> RawTables:
 
 
 def pixelrec_tables(config: CatalogConfig) -> RawTables:
-    """PixelRec's two tables `Pixel<size>.csv`, told apart by their columns: interactions (`item_id`,
+    """PixelRec's two tables `Pixel<size>.csv`, distinguished by their columns: interactions (`item_id`,
     `user_id`, `timestamp`) and information (`item_id`, `title`, `tag`, `description`), and if there
     `cover/<item_id>.jpg`. Numbers of views, likes and the like are left out, as they count what came later.
     The subset names the size, such as Pixel200K.

@@ -5,7 +5,6 @@
 
 import re
 from collections.abc import Callable
-from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +16,14 @@ from catalog.errors import VitrineError
 from catalog.notes import Notes
 from catalog.reading import read_table
 from catalog.sources.base import RawTables
-from catalog.sources.finding import choose, files_in, missing
+from catalog.sources.finding import files_in, missing
 from catalog.sources.purchases import (
+    Export,
     Key,
     columns_of,
     existing_path,
-    interaction_parts,
+    export_tables,
     match_products,
-    read_purchases,
     with_buyers,
     zoned_times,
 )
@@ -77,22 +76,17 @@ def woocommerce_tables(config: CatalogConfig) -> RawTables:
     if not products or not {"ID", "Name"} <= set(heads[products[0]]):
         raise missing(folder, "product export with the columns ID, Type and Name", "woocommerce")
     orders = [path for path, head in heads.items() if path not in products and _is_orders(head)]
-    notes = Notes()
-    parts = interaction_parts(folder, orders, "woocommerce", notes)
-    part, paths = choose(parts, config, folder, "kind of interaction")
-    rows = cache(partial(_rows, products, config, notes))
-    read = partial(_orders if part == "orders" else _others, paths, rows, config, notes)
-    bought = {"user_id": "buyer", "time": "ordered"} if part == "orders" else {}
-    return RawTables(
-        name=folder.name,
-        folder=folder,
-        files=[*products, *paths],
-        item_files=products,
-        read_items=lambda: _products(rows(), products[0].name, notes),
-        read_interactions=lambda: read(),
-        roles=ROLES | bought,
-        notes=notes,
+    export = Export(
+        source="woocommerce",
+        rows=_rows,
+        products=_products,
+        keys=_keys,
+        num_ids=2,
+        orders=_orders,
+        roles=ROLES,
+        order_roles={"user_id": "buyer", "time": "ordered"},
     )
+    return export_tables(export, config, folder, products, orders)
 
 
 def _is_orders(head: list[str]) -> bool:
@@ -158,12 +152,6 @@ def _keys(rows: pa.Table) -> list[Key]:
         Key("SKU", rows["SKU"], rows["product"]),
         Key("name", rows["Name"], rows["product"]),
     ]
-
-
-def _others(
-    paths: list[Path], rows: Callable[[], pa.Table], config: CatalogConfig, notes: Notes
-) -> pa.Table:
-    return read_purchases(paths, _keys(rows())[:2], config, notes)
 
 
 def _orders(
