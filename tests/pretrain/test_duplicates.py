@@ -137,8 +137,12 @@ def test_finding_duplicates_among_items_of_one_title_takes_linear_time() -> None
         assert len(np.unique(groups)) == count
         return time.process_time() - start
 
-    seconds(500)
-    assert seconds(12_000) <= 16 * seconds(1_500)  # 8 times where linear, 64 where quadratic
+    # The fastest of three rounds: another process on the machine delays some, never speeds one up.
+    some, all_of_them = (
+        min(times)
+        for times in zip(*[(seconds(3_000), seconds(12_000)) for _ in range(3)], strict=True)
+    )
+    assert all_of_them <= 9 * some  # 4 times where linear, 16 where quadratic
 
 
 def test_the_demo_world_lists_nothing_twice(demo_world: Path) -> None:
