@@ -85,11 +85,12 @@ def main() -> None:
             sources=[
                 *CHECKPOINTS,
                 "catalog/artifacts.py",
-                "catalog/converted_cache.py",
+                "catalog/conversion/cache.py",
+                "catalog/file_hashes.py",
                 "catalog/atomic_write.py",
             ],
             goal=["places >= 200", "unnoticed == 0", "unlogged_fallbacks == 0"],
-            note=f"{PLACES} bits and {PLACES} cuts at random places of each of the four, their manifests "
+            note=f"{PLACES} bits and {PLACES} cuts at random places of each of the five, their manifests "
             "and seals among them. A spoilt checkpoint is passed over for the one before, a spoilt "
             "converted catalog is made anew (both said on standard error, the former in events.jsonl, "
             "too); artifacts are refused with one line.",
@@ -111,18 +112,19 @@ def write_targets(folder: Path) -> dict[str, DamageTarget]:
     )
     recommender = run_finetuning(config, folder / "recommender", build_trainer)
     vectors = run_embedding(EmbedConfig(encoder=str(encoder), catalog=wardrobe), folder / "vectors")
-    (converted,) = (
-        path
-        for path in (folder / "cache" / "catalogs").iterdir()
-        if path.name.startswith(load_catalog(wardrobe).fingerprint[:24])
-    )
-    verify_catalog = partial(reopen_converted_catalog, wardrobe, converted)
+    catalog = load_catalog(wardrobe)
+    converted = folder / "cache" / "catalogs"
+    (histories,) = converted.glob(f"{catalog.fingerprint[:24]}*")
+    (items,) = converted.glob(f"items-{catalog.content_fingerprint[:24]}*")
     run = train_with_checkpoints(folder / "run")
     return {
         "checkpoint": DamageTarget(run, "checkpoints/step=8/*", reopen_checkpoint),
         "adapter": DamageTarget(recommender, "adapter/*", reopen_artifact),
         "embeddings": DamageTarget(vectors, "*", reopen_artifact),
-        "catalog": DamageTarget(converted, "*", verify_catalog),
+        "histories": DamageTarget(
+            histories, "*", partial(reopen_converted_catalog, wardrobe, histories)
+        ),
+        "items": DamageTarget(items, "*", partial(reopen_converted_catalog, wardrobe, items)),
     }
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import sys
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,8 +14,7 @@ from numpy.typing import NDArray
 
 from catalog.columns import as_text
 from catalog.config import CatalogConfig
-from catalog.convert import Converted, convert
-from catalog.converted_cache import cached_conversion
+from catalog.conversion.cache import cached_conversion
 from catalog.errors import BrokenFileError, VitrineError, did_you_mean
 from catalog.fingerprint import compute_fingerprints
 from catalog.images import Crop, read_image
@@ -41,14 +39,8 @@ def load_catalog(config: CatalogConfig, quiet: bool = False) -> "Catalog":
     fingerprint, content_fingerprint = compute_fingerprints(raw, config)
     # Items keep absolute image paths, so a catalog that was moved is converted again.
     location = hashlib.sha256(str(raw.folder).encode()).hexdigest()[:8]
-
-    def converted() -> Converted:
-        content = convert(raw, config)
-        for note in [] if quiet else content.notes.listed:
-            print(f"vitrine: {note}", file=sys.stderr)
-        return content
-
-    fields = cached_conversion(f"{fingerprint[:24]}-{location}", converted)
+    keys = [f"{part[:24]}-{location}" for part in (fingerprint, content_fingerprint)]
+    fields = cached_conversion(raw, config, keys[0], keys[1], quiet)
     return Catalog(raw.name, raw.folder, fingerprint, content_fingerprint, **fields)
 
 

@@ -5,6 +5,7 @@ import json
 import os
 
 from catalog.config import CatalogConfig
+from catalog.file_hashes import known_sha256
 from catalog.images import SUFFIXES
 from catalog.sources import RawTables
 from catalog.video_audio import SUFFIXES as VIDEO_AUDIO_SUFFIXES
@@ -21,13 +22,12 @@ def compute_fingerprints(raw: RawTables, config: CatalogConfig) -> tuple[str, st
     """
     given = [(name, getattr(config, name)) for name in READING]
     reading = [(name, value) for name, value in given if value not in ("auto", "")]
-    rules = [config.source, config.unknown_items, config.min_rating, config.ties, config.roles]
-    roles = [config.source, config.roles]
+    roles = [config.source, config.roles, raw.roles]
+    rules = [*roles, config.unknown_items, config.min_rating, config.ties]
     whole = hashlib.sha256(json.dumps([*rules, *reading], sort_keys=True, default=str).encode())
     content = hashlib.sha256(json.dumps([*roles, *reading], sort_keys=True, default=str).encode())
     for path in raw.files:
-        with path.open("rb") as file:
-            line = f"\n{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}".encode()
+        line = f"\n{path.name} {known_sha256(path)}".encode()
         whole.update(line)
         if path in raw.item_files:
             content.update(line)

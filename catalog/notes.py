@@ -22,7 +22,7 @@ class Note:
     count: int = 0
     """Number of affected values or rows; 0 where all are."""
     examples: tuple[str, ...] = ()
-    """The first few affected values."""
+    """The first few affected values, each once."""
     remedy: str = ""
     """How to overrule or mend it."""
 
@@ -47,8 +47,15 @@ class Notes:
         examples: Iterable[object] = (),
         remedy: str = "",
     ) -> None:
-        few = tuple(str(one)[:80] for one, _ in zip(examples, range(EXAMPLES), strict=False))
-        note = Note(where, what, kind, count, few, remedy)
+        few: dict[str, None] = {}
+        for example in examples:
+            few[str(example)[:80]] = None
+            if len(few) == EXAMPLES:
+                break
+        self.keep(Note(where, what, kind, count, tuple(few), remedy))
+
+    def keep(self, note: Note) -> None:
+        """Adds a note, unless it is listed."""
         if note not in self.listed:
             self.listed.append(note)
 

@@ -39,7 +39,7 @@ from catalog.values.ids import is_text, note_without_id, read_ids
 from catalog.values.numbers import read_numbers
 from catalog.yaml_files import dump_yaml, read_yaml
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Increased when an import writes another result from the same source and settings."""
 WORK = "work"
 """Folder of the database, inside the folder that is being written."""
@@ -223,7 +223,7 @@ def _settings(config: ImportConfig) -> dict[str, Any]:
 def _request(raw: RawTables, config: ImportConfig) -> str:
     """Hash of what is imported and how; of files their names, sizes and times of change."""
     files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in raw.files]
-    parts = [FORMAT_VERSION, config.source, str(raw.folder), _settings(config), files]
+    parts = [FORMAT_VERSION, config.source, str(raw.folder), raw.roles, _settings(config), files]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

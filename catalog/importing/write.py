@@ -25,6 +25,9 @@ from catalog.values.ids import read_ids
 from catalog.values.names import ORDER_NAMES, plain_name
 
 ITEMS, INTERACTIONS, EDGES = "items.parquet", "interactions.parquet", "edges.parquet"
+MARK = {b"vitrine.import": b"1"}
+"""Metadata of written tables: ids are clean and unique, interactions lie by user and time. A program that
+writes a table anew leaves it out."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +186,8 @@ def _write(batches: Iterator[pa.RecordBatch], path: Path) -> None:
     try:
         for batch in batches:
             if writer is None:
-                writer = parquet.ParquetWriter(path, batch.schema, compression="zstd")
+                schema = batch.schema.with_metadata(MARK)
+                writer = parquet.ParquetWriter(path, schema, compression="zstd")
             writer.write_batch(batch)
     finally:
         if writer is not None:

@@ -33,17 +33,16 @@ def folder_tables(config: CatalogConfig) -> RawTables:
     items = find_table(folder, "items", notes)
     interactions = _find_interactions(folder, notes)
     settings = folder / SETTINGS_FILE
-    rules = [settings] if settings.exists() else []
     edges = table_files(folder, "edges", notes)
     return RawTables(
         name=folder.name,
         folder=folder,
-        files=[*items, *(path for part in interactions.values() for path in part), *edges, *rules],
-        item_files=[*items, *rules],
+        files=[*items, *(path for part in interactions.values() for path in part), *edges],
+        item_files=items,
         read_items=partial(read_table, items, config, notes),
         read_interactions=partial(_read_interactions, interactions, config, notes),
         read_edges=partial(read_table, edges, config, notes) if edges else None,
-        roles=read_settings(settings) if rules else {},
+        roles=read_settings(settings) if settings.exists() else {},
         notes=notes,
         item_batches=batch_reader(items, config, notes),
         interaction_batches=batch_reader(interactions[""], config, notes)

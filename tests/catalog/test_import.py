@@ -19,8 +19,10 @@ from catalog.check import check_catalog
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
 from catalog.importing.config import ImportConfig
+from catalog.importing.counted_notes import CountedNotes
 from catalog.importing.run import Imported, format_counts, run_import
 from catalog.importing.store import Store
+from catalog.notes import Notes
 from catalog.yaml_files import read_yaml
 
 from .conftest import histories, write_table
@@ -368,3 +370,19 @@ def test_rows_are_sorted_by_user_and_time(shop: Path) -> None:
     seen = [tuple(row.values()) for row in table.select(["user_id", "time"]).to_pylist()]
     users = list(dict.fromkeys(user for user, _ in seen))
     assert seen == sorted(seen, key=lambda row: (users.index(row[0]), row[1]))
+
+
+def test_notes_of_batches_add_up_also_where_batches_have_as_many() -> None:
+    counted, notes = CountedNotes(), Notes()
+    for example in ("a", "b"):
+        counted.add("items: x", "2 texts are odd", count=2, examples=[example])
+    for _ in range(2):
+        counted.add("items: y", "4 pictures are missing", count=4, examples=["p"])
+        counted.add("items: t", "is in seconds since 1970")
+    counted.add_to(notes)
+    assert [str(note) for note in notes.listed] == [
+        "items: x: 4 texts are odd ('a', 'b')",
+        "items: y: 8 pictures are missing ('p')",
+        "items: t: is in seconds since 1970",
+    ]
+    assert [note.count for note in notes.listed] == [4, 8, 0]

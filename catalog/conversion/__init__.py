@@ -1,0 +1,1 @@
+"""Converts the tables of a source to a catalog's format on disk, and keeps it in the cache."""
