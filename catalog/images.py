@@ -1,6 +1,7 @@
 """Decodes an image file into RGB of a given size; unreadable files raise `BrokenFileError`."""
 
 import errno
+import math
 import time
 import warnings
 from collections.abc import Callable
@@ -18,8 +19,14 @@ Image.MAX_IMAGE_PIXELS = (
 )
 MAX_PIXELS = 50_000_000
 """Larger images are refused from their header: a 10 kB file can unpack into gigabytes."""
+SPARE = 1.5
+"""A JPEG is decoded at a half, quarter or eighth of its size where that leaves so many times the height and
+width that are asked for. Resized, the pixels differ from those of the whole by at least 45 dB (PSNR)."""
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jfif"}
 """File name extensions of images."""
+
+ROTATED = (5, 6, 7, 8)
+"""EXIF orientations that exchange height and width."""
 
 DISK_ERRORS = {
     *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR, errno.EBUSY),
@@ -49,23 +56,36 @@ def read_image(
     def decode() -> NDArray[np.uint8]:
         with Image.open(path) as image:
             check_pixel_count(*image.size)
-            if crop == "pad":
-                height, width = _sides(size)
-                image.draft("RGB", (width, height))  # JPEG decodes at a fraction of its size
+            _decode_small(image, *_sides(size))
             return fit_image(image, size, crop)
 
     return read_with_retries(path, decode)
 
 
-def read_resized_image(path: str | Path, resize: Resize) -> NDArray[np.uint8]:
-    """`resize` of the whole image as RGB, rotated by its EXIF tag, alpha on white. BrokenFileError."""
+def read_resized_image(
+    path: str | Path, resize: Resize, size: tuple[int, int] | None = None
+) -> NDArray[np.uint8]:
+    """`resize` of the image as RGB, rotated by its EXIF tag, alpha on white. BrokenFileError.
+
+    `size`: the (height, width) that it resizes to; JPEGs much larger are decoded at a fraction of theirs.
+    """
 
     def decode() -> NDArray[np.uint8]:
         with Image.open(path) as image:
             check_pixel_count(*image.size)
+            if size is not None:
+                _decode_small(image, *size)
             return resize(to_rgb(image))
 
     return read_with_retries(path, decode)
+
+
+def _decode_small(image: Image.Image, height: int, width: int) -> None:
+    """Has a JPEG decoded at the smallest fraction of its size that leaves `SPARE` times these sides."""
+    sides = (math.ceil(SPARE * width), math.ceil(SPARE * height))
+    if image.getexif().get(ExifTags.Base.Orientation, 1) in ROTATED:
+        sides = sides[::-1]
+    image.draft("RGB", sides)
 
 
 def read_own_image(path: str | Path) -> NDArray[np.uint8]:
@@ -97,7 +117,7 @@ def read_image_shape(path: str | Path) -> tuple[int, int]:
         with Image.open(path) as image:
             check_pixel_count(*image.size)
             width, height = image.size
-            transposed = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+            transposed = image.getexif().get(ExifTags.Base.Orientation, 1) in ROTATED
             return (width, height) if transposed else (height, width)
 
     return read_with_retries(path, decode)

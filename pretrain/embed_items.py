@@ -1,6 +1,7 @@
 """Embeds items with an encoder, in batches of similar length, on one rank or distributed over all."""
 
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from operator import attrgetter
 from typing import Any, TypeVar
 
@@ -55,29 +56,51 @@ def synchronized_batches(batches: Iterator[Batch], device: torch.device) -> Iter
 
 
 Labelled = TypeVar("Labelled")
+Read = TypeVar("Read")
+
+
+def read_ahead(batches: Iterable[Read]) -> Iterator[Read]:
+    """The same batches; the next one is read in a thread while the current one is in use."""
+    source = iter(batches)
+
+    def read() -> Read | None:
+        return next(source, None)
+
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(read)
+        while (batch := coming.result()) is not None:
+            coming = thread.submit(read)
+            yield batch
 
 
 def on_device(
-    batches: Iterable[tuple[Labelled, Content]], device: torch.device, dtype: torch.dtype | None
+    batches: Iterable[tuple[Labelled, Content]],
+    device: torch.device,
+    dtype: torch.dtype | None,
+    *,
+    ahead: bool = True,
 ) -> Iterator[tuple[Labelled, Content]]:
     """The batches with their content on `device`, floating-point tensors in `dtype`.
 
-    On a GPU the next batch is read and copied, on a stream of its own, while the current one is computed.
+    While a batch is computed the next one is read; on a GPU it is copied as well, on a stream of its own.
+    `ahead`: False where `batches` waits for other ranks, which must happen between two computations.
     """
+    if ahead:
+        batches = read_ahead(batches)
     if device.type != "cuda":
         for label, content in batches:
             yield label, to_device(content, device, dtype)
         return
     copies = torch.cuda.Stream(device)
-    ahead: tuple[Labelled, Content, Any] | None = None
+    copied: tuple[Labelled, Content, Any] | None = None
     for label, content in batches:
         with torch.cuda.stream(copies):
             moved = label, to_device(content, device, dtype), copies.record_event()
-        if ahead is not None:
-            yield _arrived(*ahead)
-        ahead = moved
-    if ahead is not None:
-        yield _arrived(*ahead)
+        if copied is not None:
+            yield _arrived(*copied)
+        copied = moved
+    if copied is not None:
+        yield _arrived(*copied)
 
 
 def _arrived(label: Labelled, content: Content, copied: Any) -> tuple[Labelled, Content]:
@@ -124,7 +147,7 @@ def embed_items(
     with eval_mode(encoder):
         chosen = synchronized_batches(batches(), device) if in_step else batches()
         read = ((batch, loader.read(batch[0])) for batch in chosen)
-        for (batch, rows), content in on_device(read, device, encoder.dtype):
+        for (batch, rows), content in on_device(read, device, encoder.dtype, ahead=not in_step):
             encoded = encoder(content)
             check_finite(encoded, encoder, loader.catalog, batch)
             vectors = of(encoded).float().cpu().numpy()

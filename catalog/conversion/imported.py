@@ -20,7 +20,7 @@ from pyarrow import parquet
 
 from catalog.config import CatalogConfig
 from catalog.conversion.files import HistoryFiles, TableFile
-from catalog.conversion.interactions import build_histories, read_edges, read_rows
+from catalog.conversion.interactions import Rows, build_histories, read_edges
 from catalog.conversion.items import convert_items, plain_columns
 from catalog.importing.counted_notes import CountedNotes
 from catalog.importing.rows_display import counted
@@ -34,7 +34,7 @@ from catalog.values.paths import Finder
 
 ITEM_ROWS = 65_536
 """Rows of items that are converted at once."""
-HISTORY_ROWS = 4 << 20
+HISTORY_ROWS = 2 << 20
 """Rows of interactions that are converted at once; each time the ids of all items are hashed."""
 
 
@@ -133,7 +133,7 @@ class ImportedTables:
         timed = True
         with HistoryFiles(folder) as files:
             for table in self._users(self._in_seconds()):
-                rows = read_rows(table, roles, self.raw.name, self.config, notes)
+                rows = self._rows(table)
                 histories = build_histories(
                     rows, roles, item_ids, self.raw.name, self.config, notes
                 )
@@ -153,6 +153,12 @@ class ImportedTables:
             "num_dropped": 0,
             "notes": found.as_json(),
         }
+
+    def _rows(self, table: pa.Table) -> Rows:
+        """The interactions of a table, whose ids the import has cleaned."""
+        users, ids = table[self.roles["user_id"]], table[self.roles["item_id"]]
+        ratings = table[self.roles["rating"]] if "rating" in self.roles else None
+        return Rows(table, users, ids, ratings)
 
     def _has_dates(self) -> bool:
         schema = self.interactions.schema_arrow
@@ -180,17 +186,24 @@ class ImportedTables:
         """Tables of about `HISTORY_ROWS` rows that hold users whole."""
         kept: list[pa.RecordBatch] = []
         rows = 0
-        user = self.roles["user_id"]
         total = self.interactions.metadata.num_rows
         for batch in counted(batches, "interactions: converting", total):
             kept.append(batch)
             rows += batch.num_rows
             if rows >= HISTORY_ROWS:
-                table = pa.Table.from_batches(kept)
-                last = table[user][-1]
-                begin = pc.index(table[user], last).as_py()
-                if begin:
-                    yield table.slice(0, begin)
-                kept, rows = table.slice(begin).to_batches(), table.num_rows - begin
+                whole, kept = self._without_last_user(kept)
+                rows = sum(batch.num_rows for batch in kept)
+                if whole.num_rows:
+                    yield whole
+                del whole
         if kept:
             yield pa.Table.from_batches(kept)
+
+    def _without_last_user(
+        self, batches: list[pa.RecordBatch]
+    ) -> tuple[pa.Table, list[pa.RecordBatch]]:
+        """The rows of all users but the last, and those of the last, who may have more."""
+        table = pa.Table.from_batches(batches)
+        users = table[self.roles["user_id"]]
+        begin = pc.index(users, users[-1]).as_py()
+        return table.slice(0, begin), table.slice(begin).to_batches()

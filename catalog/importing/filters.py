@@ -44,6 +44,18 @@ def check_filters(config: ImportConfig) -> None:
         )
 
 
+def refuse_repeated_ids(store: Store, item_ids: pa.ChunkedArray) -> None:
+    """Raises VitrineError where two items have one id."""
+    store.run("CREATE TABLE ids (item_id VARCHAR)")
+    for chunk in item_ids.drop_null().chunks:
+        store.insert("ids", pa.table({"item_id": chunk}))
+    repeated = "FROM (SELECT item_id FROM ids GROUP BY item_id HAVING count(*) > 1)"
+    if count := store.number(f"SELECT count(*) {repeated}"):
+        first = ", ".join(one for (one,) in store.rows(f"SELECT item_id {repeated} LIMIT 3"))
+        raise VitrineError(f"items name {count} ids more than once ({first}); keep one row each.")
+    store.run("DROP TABLE ids")
+
+
 def filter_rows(
     store: Store, reader: Reader, item_ids: pa.ChunkedArray, config: ImportConfig, notes: Notes
 ) -> pa.ChunkedArray:

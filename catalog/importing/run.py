@@ -17,7 +17,13 @@ import pyarrow.compute as pc
 from catalog.atomic_write import fsync_file, fsync_folders, publish, signal_progress, stage_folder
 from catalog.errors import VitrineError, did_you_mean
 from catalog.importing.config import ImportConfig
-from catalog.importing.filters import check_filters, filter_rows, select_rows
+from catalog.importing.counted_notes import CountedNotes
+from catalog.importing.filters import (
+    check_filters,
+    filter_rows,
+    refuse_repeated_ids,
+    select_rows,
+)
 from catalog.importing.load import Reader
 from catalog.importing.pictures import Pictures, embedded_columns, media_columns
 from catalog.importing.store import Store
@@ -120,7 +126,8 @@ def _import(
     media = media_columns(survey, item_roles.get("image"))
     pictures = Pictures(streams.raw, folder, _files_only(streams, media))
     del survey, head
-
+    refuse_repeated_ids(store, ids)
+    pa.default_memory_pool().release_unused()
     reader = Reader(roles, config, notes)
     reader.survey(streams)
     reader.load(streams, store)
@@ -152,18 +159,16 @@ def _import(
 
 
 def _read_ids(survey: pa.Table, roles: Roles, notes: Notes) -> pa.ChunkedArray:
-    """The ids of the items, null where a row has none; VitrineError for repeated ones."""
-    column = roles["item_id"]
-    ids = read_ids(survey[column], column, "items", notes).cast(pa.large_string())
+    """The ids of the items, null where a row has none."""
+    column = survey[roles["item_id"]]
+    parts = [column]
+    if is_text(column):  # each is read by itself; numbers are read as all of them allow
+        parts = [pa.chunked_array([chunk]) for chunk in column.chunks]
+    counted = CountedNotes()
+    read = [read_ids(part, roles["item_id"], "items", counted) for part in parts]
+    counted.add_to(notes)
+    ids = pa.chunked_array([chunk for part in read for chunk in part.chunks], pa.large_string())
     note_without_id(ids, "item_id", "items", notes)
-    given = ids.drop_null()
-    if pc.count_distinct(given).as_py() < len(given):
-        counts = pc.value_counts(given)
-        repeated = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
-        first = ", ".join(repeated[:3].to_pylist())
-        raise VitrineError(
-            f"items name {len(repeated)} ids more than once ({first}); keep one row each."
-        )
     return ids
 
 

@@ -24,8 +24,10 @@ BETTER = 0.1
 
 ID_HINT = re.compile(r"id$|sku|code|item|product|article|asin|isbn|handle|ean|upc|number|key|ref")
 """What the name of an interactions' column has that may hold ids: a quantity of 3 is no id 3."""
-Share = Callable[[str, str], tuple[float, bool]]
-"""(column of items, of interactions) → share of ids found, and whether the items' ids are unique."""
+Score = tuple[float, Callable[[], bool]]
+"""Share of the interactions' ids that a column of items holds, and whether each item has its own."""
+Share = Callable[[str, str], Score]
+"""(column of items, of interactions) → how well they join."""
 
 
 def choose_id_columns(
@@ -45,19 +47,23 @@ def choose_id_columns(
         return None if ids is None else pc.unique(ids)
 
     @cache
-    def known(column: str) -> tuple[pa.Array, bool] | None:
+    def is_unique(column: str) -> bool:
         ids = _plain_ids(items[column], column)
-        if ids is None:
-            return None
-        distinct = pc.unique(ids)
-        return distinct, len(distinct) == len(ids)
+        return ids is not None and len(pc.unique(ids)) == len(ids)
 
     @cache
-    def share(item: str, interaction: str) -> tuple[float, bool]:
-        wanted, there = sample(interaction), known(item)
-        if wanted is None or there is None or not len(wanted):
-            return 0.0, False
-        return pc.mean(pc.is_in(wanted, value_set=there[0]).cast(pa.int8())).as_py(), there[1]
+    def share(item: str, interaction: str) -> Score:
+        wanted = sample(interaction)
+        if wanted is None or not len(wanted):
+            return 0.0, lambda: False
+        found = pa.array([], pa.large_string())
+        for chunk in items[item].chunks:  # the ids of all items are never hashed at once
+            ids = _plain_ids(pa.chunked_array([chunk]), item)
+            if ids is None:
+                return 0.0, lambda: False
+            ids = ids.combine_chunks()
+            found = pa.concat_arrays([found, ids.filter(pc.is_in(ids, value_set=wanted))])
+        return len(pc.unique(found)) / len(wanted), lambda: is_unique(item)
 
     pairs = [(item, other) for other in named[1] or [""] for item in named[0] or [""]]
     first = _share_or_none(pairs[0], share)
@@ -66,28 +72,30 @@ def choose_id_columns(
         more = [(item, best[1]) for item in free[0] if best[1]]
         more += [(best[0], other) for other in free[1] if best[0] and ID_HINT.search(other.lower())]
         for pair in more:
-            found, unique = share(*pair)
-            if unique and found >= ENOUGH and found > score[0]:
-                best, score = pair, (found, unique)
+            found, is_own = share(*pair)
+            if found >= ENOUGH and found > score[0] and is_own():
+                best, score = pair, (found, is_own)
     return best[0], best[1], score[0], first[0]
 
 
-def _share_or_none(pair: tuple[str, str], share: Share) -> tuple[float, bool]:
-    return share(*pair) if all(pair) else (0.0, False)
+def _share_or_none(pair: tuple[str, str], share: Share) -> Score:
+    return share(*pair) if all(pair) else (0.0, lambda: False)
 
 
 def _best(
-    pairs: list[tuple[str, str]], share: Callable[[tuple[str, str]], tuple[float, bool]]
-) -> tuple[tuple[str, str], tuple[float, bool]]:
+    pairs: list[tuple[str, str]], share: Callable[[tuple[str, str]], Score]
+) -> tuple[tuple[str, str], Score]:
     """The first pair, unless another has clearly more ids, or as many and no repeated ones."""
     best = pairs[0]
     score = share(best)
     for pair in pairs[1:]:
-        found, unique = share(pair)
-        clearly = found > score[0] + BETTER and (unique or not score[1] or score[0] == 0)
-        cleaner = unique and not score[1] and found >= score[0] > 0
-        if clearly or cleaner:
-            best, score = pair, (found, unique)
+        found, is_own = share(pair)
+        if found > score[0] + BETTER:
+            better = score[0] == 0 or is_own() or not score[1]()
+        else:
+            better = found >= score[0] > 0 and is_own() and not score[1]()
+        if better:
+            best, score = pair, (found, is_own)
     return best, score
 
 

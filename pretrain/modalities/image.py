@@ -1,12 +1,14 @@
 """Images: a column of paths, encoded by a Hugging Face image tower."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, lru_cache
 from inspect import signature
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -36,6 +38,12 @@ DEFAULT_SIZE = 64
 CONVOLUTIONAL_PATCH = 8
 """Side in pixels of what counts as a patch in convolutional towers: their first maps are large, and with
 many images in a batch they fall out of a CPU's cache."""
+RESIZED = 256 / 224
+"""Image processors that crop resize to more than they return, by about this factor."""
+DECODED = 2
+"""Increased when images are decoded to other pixels, so that cached ones are decoded again."""
+LOOKED_UP = 1 << 17
+"""Pixels normalised at once: OpenCV starts threads for more, and a process forked after that may hang."""
 RESCALED = (np.arange(256) * (1 / 255)).astype(np.float32)
 """Pixels from 0 to 1 by grey level."""
 
@@ -69,10 +77,25 @@ def normalize_pixels(
     """Normalises uint8 (…, height, width, 3) by mean and standard deviation of pixels from 0 to 1: float32
     (…, 3, height, width). `rescaled`: rounded in the order in which image processors of transformers round,
     so that the tower's inputs are theirs to the bit."""
-    values, scale = (RESCALED[pictures], 1) if rescaled else (pictures, 255)
-    pixels = torch.from_numpy(values).movedim(-1, -3).float()
-    middle, spread = (torch.tensor(part).view(3, 1, 1) * scale for part in (mean, std))
-    return (pixels - middle) / spread
+    table = _normalized_levels(tuple(mean), tuple(std), rescaled)
+    levels = np.ascontiguousarray(pictures).reshape(-1, 1, 3)
+    values = np.empty(levels.shape, dtype=np.float32)
+    for start in range(0, len(levels), LOOKED_UP):
+        part = slice(start, start + LOOKED_UP)
+        cv2.LUT(levels[part], table, values[part])
+    return torch.from_numpy(values.reshape(pictures.shape)).movedim(-1, -3)
+
+
+@lru_cache
+def _normalized_levels(
+    mean: tuple[float, ...], std: tuple[float, ...], rescaled: bool
+) -> NDArray[np.float32]:
+    """The normalised value of each grey level in each channel: (256, 1, 3)."""
+    levels = RESCALED if rescaled else np.arange(256, dtype=np.float32)
+    scale = 1 if rescaled else 255
+    middle, spread = (torch.tensor(part) * scale for part in (mean, std))
+    table = (torch.from_numpy(levels)[:, None] - middle) / spread
+    return table.numpy().reshape(256, 1, 3)
 
 
 class ImageModality(TowerModality):
@@ -125,8 +148,9 @@ class ImageModality(TowerModality):
 
     def _read(self, path: str) -> NDArray[np.uint8]:
         if "processor" in self.spec:
-            return read_resized_image(path, self.resize)
-        return read_image(path, self.spec["image_size"])  # JPEGs decode at a fraction of their size
+            height, width = (math.ceil(RESIZED * side) for side in shape_of(self.spec))
+            return read_resized_image(path, self.resize, (height, width))
+        return read_image(path, self.spec["image_size"])
 
 
 def image_tower_spec(settings: ModalityConfig) -> dict[str, Any]:
@@ -176,9 +200,7 @@ def resize_of(spec: dict[str, Any]) -> Resize:
 
 def preprocessing_key(spec: dict[str, Any]) -> str:
     """Identifies how images are resized: equal keys, equal pixels."""
-    if "processor" not in spec:
-        return str(spec["image_size"])
-    return json.dumps([spec["image_size"], spec["processor"]], sort_keys=True)
+    return json.dumps([DECODED, spec["image_size"], spec.get("processor")], sort_keys=True)
 
 
 def image_inputs(spec: dict[str, Any], pixels: Tensor) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from PIL import Image
 from catalog.catalog import load_catalog
 from catalog.config import CatalogConfig
 from catalog.errors import BrokenFileError, VitrineError
-from catalog.images import read_image, read_with_retries
+from catalog.images import fit_image, read_image, read_resized_image, read_with_retries
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -236,3 +236,51 @@ def test_a_damaged_video_that_ffmpeg_reports_as_a_disk_error_is_broken(tmp_path)
     (tmp_path / "film.mp4").write_bytes(b"cut short")
     with pytest.raises(BrokenFileError, match="damaged"):
         read_with_retries(tmp_path / "film.mp4", decode)
+
+
+def detailed(width: int, height: int) -> Image.Image:
+    """A picture with detail of all sizes: noise, of twice the amplitude at half the frequency."""
+    rng = np.random.default_rng(0)
+    pixels = np.full((height, width, 3), 128.0)
+    for octave in range(1, 7):
+        noise = rng.normal(0, 3 * 2.0**octave, (height >> octave, width >> octave, 3))
+        grown = [
+            Image.fromarray(noise[..., channel].astype(np.float32)).resize((width, height), 3)
+            for channel in range(3)
+        ]
+        pixels += np.stack([np.asarray(part) for part in grown], axis=-1) / 4
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def psnr(one, other):
+    """Peak signal-to-noise ratio in dB."""
+    error = np.mean((one.astype(float) - other.astype(float)) ** 2)
+    return 10 * np.log10(255**2 / error)
+
+
+@pytest.mark.parametrize("crop", ["pad", "centre"])
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("shape", [(900, 1300), (800, 2400), (700, 700)])
+def test_a_large_jpeg_decoded_at_a_fraction_looks_as_the_whole(tmp_path, shape, orientation, crop):
+    picture = detailed(*shape)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture.save(tmp_path / "a.jpg", quality=90, exif=exif)
+    with Image.open(tmp_path / "a.jpg") as whole:
+        whole.load()
+        expected = fit_image(whole, (96, 128), crop)
+    pixels = read_image(tmp_path / "a.jpg", (96, 128), crop)
+    assert psnr(pixels, expected) >= 40
+
+
+def test_a_jpeg_is_decoded_no_larger_than_it_has_to_be(tmp_path):
+    detailed(1200, 800).save(tmp_path / "a.jpg")
+    seen = []
+
+    def resize(image):
+        seen.append(image.size)
+        return np.asarray(image)
+
+    for size in [None, (100, 100), (200, 300), (600, 600)]:
+        read_resized_image(tmp_path / "a.jpg", resize, size)
+    assert seen == [(1200, 800), (300, 200), (600, 400), (1200, 800)]

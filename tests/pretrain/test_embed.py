@@ -4,6 +4,9 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +17,7 @@ import torch
 from safetensors.numpy import load_file
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
 
+import pretrain.embed_items
 from catalog.artifacts import open_artifact, write_artifact
 from catalog.catalog import load_catalog
 from catalog.config import CatalogConfig
@@ -22,7 +26,7 @@ from pretrain import embed
 from pretrain.artifact import EncoderBundle, new_encoder
 from pretrain.config import EmbedConfig, EncoderConfig, ExtractConfig, SequenceConfig, TowerConfig
 from pretrain.embed import run_embedding
-from pretrain.embed_items import embed_items, length_sorted_batches
+from pretrain.embed_items import embed_items, length_sorted_batches, on_device, read_ahead
 from pretrain.tokenizer import train_tokenizer
 from pretrain.vector_file import VectorWriter, open_vectors
 
@@ -305,3 +309,44 @@ def test_vectors_come_in_the_order_they_are_asked_for(config: EmbedConfig) -> No
     some = np.empty((4, 8), dtype=np.float32)
     embed_items(bundle.encoder, loader, some, items=asked, progress=False)
     np.testing.assert_allclose(some, everything[asked], atol=1e-5)
+
+
+def test_batches_are_read_ahead_in_order_in_another_thread() -> None:
+    reading: list[tuple[int, int]] = []
+    used: list[int] = []
+
+    def batches() -> Iterator[int]:
+        for number in range(5):
+            reading.append((number, threading.get_ident()))
+            yield number
+
+    for number in read_ahead(batches()):
+        used.append(number)
+        if number == 0:
+            time.sleep(0.05)
+            assert [read for read, _ in reading] == [0, 1]  # one ahead, not more
+    assert used == [0, 1, 2, 3, 4]
+    assert {thread for _, thread in reading} != {threading.get_ident()}
+
+
+def test_an_error_of_reading_ahead_comes_after_the_batches_before_it() -> None:
+    def batches() -> Iterator[int]:
+        yield 0
+        raise VitrineError("the disk is gone")
+
+    ahead = read_ahead(batches())
+    assert next(ahead) == 0
+    with pytest.raises(VitrineError, match="the disk is gone"):
+        next(ahead)
+
+
+def test_ranks_that_step_together_read_nothing_ahead(
+    config: EmbedConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(batches: object) -> None:
+        raise AssertionError("read ahead")
+
+    monkeypatch.setattr(pretrain.embed_items, "read_ahead", refuse)
+    assert list(on_device([(0, {})], torch.device("cpu"), None, ahead=False)) == [(0, {})]
+    with pytest.raises(AssertionError, match="read ahead"):
+        list(on_device([(0, {})], torch.device("cpu"), None))

@@ -25,6 +25,7 @@ from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
 from pretrain.artifact import EncoderBundle, new_encoder
 from pretrain.config import EncoderConfig, ModalityConfig, SequenceConfig, TowerConfig
+from pretrain.modalities.image import normalize_pixels
 from pretrain.modalities.text import Text
 
 BERT = {
@@ -374,3 +375,16 @@ def test_places_of_modalities_and_attributes_survive_saving(shop: Catalog, tmp_p
     one, other = (p.encoder.eval()(p.content_loader(shop).read(items)) for p in (bundle, loaded))
     assert loaded.encoder.modalities == ["zeta", "alpha"]
     torch.testing.assert_close(one.item, other.item, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("rescaled", [True, False])
+@pytest.mark.parametrize("shape", [(2, 300, 700, 3), (1, 2, 5, 4, 3), (0, 8, 8, 3), (7, 9, 3)])
+def test_pixels_are_normalized_to_the_bit_as_by_arithmetic(
+    shape: tuple[int, ...], rescaled: bool
+) -> None:
+    pictures = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    values, scale = (pictures.astype(np.float64) * (1 / 255), 1) if rescaled else (pictures, 255)
+    pixels = torch.from_numpy(values.astype(np.float32)).movedim(-1, -3)
+    middle, spread = (torch.tensor(part).view(3, 1, 1) * scale for part in (mean, std))
+    assert torch.equal(normalize_pixels(pictures, mean, std, rescaled), (pixels - middle) / spread)
