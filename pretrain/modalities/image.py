@@ -147,16 +147,18 @@ class ImageModality(TowerModality):
         return ImageSource(cache, self.spec)
 
     def _read(self, path: str) -> NDArray[np.uint8]:
-        if "processor" in self.spec:
-            height, width = (math.ceil(RESIZED * side) for side in shape_of(self.spec))
-            return read_resized_image(path, self.resize, (height, width))
-        return read_image(path, self.spec["image_size"])
+        if "processor" not in self.spec:
+            return read_image(path, self.spec["image_size"])
+        if not self.spec.get("scaled_decoding"):
+            return read_resized_image(path, self.resize)
+        height, width = (math.ceil(RESIZED * side) for side in shape_of(self.spec))
+        return read_resized_image(path, self.resize, (height, width))
 
 
 def image_tower_spec(settings: ModalityConfig) -> dict[str, Any]:
     """As `tower_spec`, with image size, mean, standard deviation, and the checkpoint's image processor."""
     augmentation = asdict(settings.augmentation)
-    changes = (
+    changes: dict[str, Any] = (
         {} if settings.augmentation == AugmentationConfig() else {"augmentation": augmentation}
     )
     if not settings.model:
@@ -169,6 +171,8 @@ def image_tower_spec(settings: ModalityConfig) -> dict[str, Any]:
                 "a smaller patch_size"
             )
         return spec | {"image_size": size, "mean": [0.5] * 3, "std": [0.5] * 3}
+    if settings.scaled_decoding:
+        changes |= {"scaled_decoding": True}
     spec = tower_spec(settings) | changes
     processor = read_image_processor(settings.model, settings.pad_to_square)
     if settings.image_size and processor.shape != (settings.image_size,) * 2:
@@ -200,7 +204,9 @@ def resize_of(spec: dict[str, Any]) -> Resize:
 
 def preprocessing_key(spec: dict[str, Any]) -> str:
     """Identifies how images are resized: equal keys, equal pixels."""
-    return json.dumps([DECODED, spec["image_size"], spec.get("processor")], sort_keys=True)
+    processor = spec.get("processor")
+    scaled = processor is None or spec.get("scaled_decoding", False)
+    return json.dumps([DECODED, spec["image_size"], processor, scaled], sort_keys=True)
 
 
 def image_inputs(spec: dict[str, Any], pixels: Tensor) -> dict[str, Any]:
