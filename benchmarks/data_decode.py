@@ -89,8 +89,8 @@ def main() -> None:
         ],
         note=f"Photographs: {PHOTOGRAPHS} JPEGs of quality {QUALITY}, each of 16 to 36 garments of the "
         "fashion shop side by side at their own resolution, 960 × 1,440 to 1,440 × 2,160 pixels. Pillow: the "
-        "whole decoded, then resized and letter-boxed as ours; CPU time of one thread, each photograph's least "
-        f"of {ROUNDS} rounds in turns, ratio with a 95 % interval over photographs. psnr: against that. cosine: "
+        "whole decoded, then resized and letter-boxed as ours; CPU time of one thread, least for each "
+        f"of {ROUNDS} rounds in turns, ratio with a 95 % interval. psnr: against that. cosine: "
         "vectors of EfficientNet-Lite0 with scaled_decoding against those without. "
         "embedded: `vitrine embed` of the shop's 3,186 photographs (240 × 360) by torchrun with "
         f"{PROCESSES} processes of one thread, nothing cached, from the catalog's opening to the artifact on "
