@@ -82,10 +82,9 @@ def read_resized_image(
 
 def _decode_small(image: Image.Image, height: int, width: int) -> None:
     """Has a JPEG decoded at the smallest fraction of its size that leaves `SPARE` times these sides."""
-    sides = (math.ceil(SPARE * width), math.ceil(SPARE * height))
     if image.getexif().get(ExifTags.Base.Orientation, 1) in ROTATED:
-        sides = sides[::-1]
-    image.draft("RGB", sides)
+        height, width = width, height
+    image.draft("RGB", (math.ceil(SPARE * width), math.ceil(SPARE * height)))
 
 
 def read_own_image(path: str | Path) -> NDArray[np.uint8]:

@@ -101,6 +101,14 @@ COMMANDS = {
         "List the layouts of files that are read, each with an example",
     ),
     "catalog demo": ("launch.commands.catalog:catalog_demo", "Write the synthetic demo catalog"),
+    "cache list": (
+        "launch.commands.cache:cache_list",
+        "List what is cached, how large it is and when it was used",
+    ),
+    "cache prune": (
+        "launch.commands.cache:cache_prune",
+        "Remove cached data, by size, age or kind",
+    ),
     "launch plan": (
         "launch.commands.memory_plan:plan",
         "Estimate the memory and time that a training needs on each device",

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from catalog.atomic_write import replace_file
 from catalog.cache import cache_folder
+from catalog.cache_entries import mark_used
 from catalog.catalog import Catalog
 from pretrain.devices import move
 from pretrain.duplicates import duplicate_groups, mix_hash, normalize_text
@@ -122,6 +123,7 @@ class ItemContentLoader:
             partial = cached.with_suffix(f".{os.getpid()}.partial.npy")  # ranks may race, and agree
             np.save(partial, groups, allow_pickle=False)
             replace_file(partial, cached)
+        mark_used(cached)
         return np.load(cached, allow_pickle=False)
 
     def _other_content(self) -> NDArray[np.uint64]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from catalog.cache import cache_folder
+from catalog.cache_entries import mark_used
 from catalog.catalog import Catalog
 from pretrain.block_store import BlockStore
 from pretrain.content_loader import ItemContentLoader, to_device
@@ -66,6 +67,7 @@ def cache_frozen_features(
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / "lock"):
             _fill_cache(encoder, name, loader, folder, device, progress)
+        mark_used(folder)
         loader.use_cached_features(name, open_vectors(folder / f"{VECTORS}.safetensors"))
 
 

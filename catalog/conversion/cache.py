@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 
 from catalog.atomic_write import publish_first, stage_folder
 from catalog.cache import cache_folder
+from catalog.cache_entries import keep_within_limit, mark_used
 from catalog.checksums import (
     checksum_mismatch,
     compute_checksums,
@@ -65,6 +66,7 @@ def cached_conversion(
                 metadata = _convert(raw, config, folder, f"items-{items_key}-{FORMAT_VERSION}")
                 for note in [] if quiet else _notes(base, metadata):
                     print(f"vitrine: {note}", file=sys.stderr)
+                keep_within_limit()
     return _open(folder, metadata)
 
 
@@ -203,6 +205,8 @@ def _notes(base: Path, metadata: Metadata) -> list[Note]:
 
 def _open(folder: Path, metadata: Metadata) -> dict[str, Any]:
     items = folder.parent / metadata["items"]
+    for used in (folder, items):
+        mark_used(used)
     of_items = json.loads((items / METADATA_FILE).read_text(encoding="utf8"))
     return {
         "items": Dataset.from_file(str(items / "items.arrow")),

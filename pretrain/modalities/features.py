@@ -19,6 +19,7 @@ from typing_extensions import override
 
 from catalog.atomic_write import replace_file
 from catalog.cache import cache_folder
+from catalog.cache_entries import mark_used
 from catalog.catalog import Catalog
 from catalog.errors import VitrineError
 from catalog.memory import release_pages
@@ -222,6 +223,7 @@ def _from_parquet(path: Path) -> tuple[NDArray[np.floating], pa.Array]:
     copy = cache_folder() / "features" / f"{key.hexdigest()[:24]}.npy"
     if not copy.exists():
         _copy_lists(file, lists[0], copy, path)
+    mark_used(copy)
     return _mapped(copy), ids
 
 

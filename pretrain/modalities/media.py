@@ -16,6 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 from typing_extensions import override
 
 from catalog.cache import cache_folder
+from catalog.cache_entries import keep_within_limit, mark_used
 from catalog.catalog import Catalog
 from catalog.errors import BrokenFileError
 from catalog.memory import release_pages
@@ -75,6 +76,8 @@ class MediaCache:
                 self.states[items] = [state for state, _ in outcomes]
 
             store.fill_once(decode_block, title)
+        mark_used(folder)
+        keep_within_limit()
         self.present: NDArray[np.bool_] = np.asarray(self.states) == PRESENT
         by_item = _reasons(reasons)
         broken = np.flatnonzero(np.asarray(self.states) == BROKEN)
