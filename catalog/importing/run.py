@@ -18,6 +18,7 @@ from catalog.atomic_write import fsync_file, fsync_folders, publish, signal_prog
 from catalog.errors import VitrineError, did_you_mean
 from catalog.importing.config import ImportConfig
 from catalog.importing.counted_notes import CountedNotes
+from catalog.importing.features import write_features
 from catalog.importing.filters import (
     check_filters,
     filter_rows,
@@ -142,6 +143,7 @@ def _import(
     kept = rows.ids.filter(pa.array(written))
     write_edges(streams, rows, kept, config.unknown_items, folder / EDGES, notes)
     pictures.link_vectors()
+    write_features(streams.raw.features, kept, folder, notes)
     pictures.add_notes(notes)
     few = len(valid) - int(written.sum())
     reasons = {"no item_id": len(ids) - len(valid), "too few interactions": few}
@@ -227,7 +229,8 @@ def _settings(config: ImportConfig) -> dict[str, Any]:
 
 def _request(raw: RawTables, config: ImportConfig) -> str:
     """Hash of what is imported and how; of files their names, sizes and times of change."""
-    files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in raw.files]
+    paths = [*raw.files, *(file.path for file in raw.features)]
+    files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
     parts = [FORMAT_VERSION, config.source, str(raw.folder), raw.roles, _settings(config), files]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

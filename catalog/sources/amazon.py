@@ -17,6 +17,7 @@ from catalog.notes import Notes
 from catalog.reading import read_table
 from catalog.reading.types import is_list, is_text
 from catalog.sources.base import RawTables
+from catalog.sources.feature_files import amazon_features, note_features
 from catalog.sources.finding import choose, files_in, missing, plain_name
 from catalog.sources.folder import existing_folder
 from catalog.sources.objects import read_objects
@@ -65,7 +66,8 @@ def amazon_2014_tables(config: CatalogConfig) -> RawTables:
     """Amazon's reviews of 2014: `reviews_<domain>_5.json` (`reviewerID`, `asin`, `overall`, `reviewText`,
     `unixReviewTime`) or `ratings_<domain>.csv`, and `meta_<domain>.json` with Python's dictionaries
     (`asin`, `title`, `description`, `categories`, `price`, `imUrl`), packed or not. The subset names the
-    domain. Images are URLs; `image_features_<domain>.b` is not read.
+    domain. Images are URLs; `image_features_<domain>.b` is written by an
+    import.
     """
     return _tables(RELEASES["amazon-2014"], config)
 
@@ -97,13 +99,8 @@ def _tables(release: _Release, config: CatalogConfig) -> RawTables:
         raise missing(folder, f"reviews of {', '.join(metas)} beside their metadata", release.name)
     name, (domain, path) = choose(parts, config, folder, "set of reviews")
     notes = Notes()
-    vectors = [one.name for one in files if plain_name(one) == f"image_features_{domain}.b"]
-    if vectors:
-        notes.add(
-            vectors[0],
-            "is not read: precomputed features are no column of a catalog",
-            remedy="write them to an .npy file, and name it as a modality of kind features",
-        )
+    features = [amazon_features(one) for one in files if one.name == f"image_features_{domain}.b"]
+    note_features(features, notes)
     return RawTables(
         name=name,
         folder=folder,
@@ -119,6 +116,7 @@ def _tables(release: _Release, config: CatalogConfig) -> RawTables:
             "price": "price",
         }
         | ({} if plain_name(path).endswith(".csv") else {"review": "reviewText"}),
+        features=features,
         notes=notes,
     )
 

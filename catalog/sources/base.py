@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from catalog.config import CatalogConfig
 from catalog.notes import Notes
+from catalog.sources.feature_files import FeatureFile
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class RawTables:
     """Reads the items in batches, with embedded pictures; None: `read_items` alone reads them."""
     interaction_batches: Callable[[], Iterator[pa.RecordBatch]] | None = None
     """Reads the interactions in batches; None: `read_interactions` alone reads them."""
+    features: list[FeatureFile] = field(default_factory=list)
+    """Files of precomputed features, which an import writes beside the tables."""
 
 
 @dataclass(frozen=True)

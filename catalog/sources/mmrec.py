@@ -15,20 +15,21 @@ from catalog.errors import VitrineError
 from catalog.notes import Notes
 from catalog.reading import read_table
 from catalog.sources.base import RawTables
+from catalog.sources.feature_files import note_features, numpy_features
 from catalog.sources.finding import choose, defaults, files_in, find, missing, plain_name
 from catalog.sources.folder import existing_folder
 from catalog.sources.shaping import distinct, need_columns, renamed, with_column
 
 LABELS = ("train", "validation", "test")
 """Subsets by x_label 0, 1, 2."""
-FEATURES = ("image_feat.npy", "text_feat.npy", "user_graph_dict.npy")
+FEATURES = ("image_feat.npy", "text_feat.npy")
 
 
 def mmrec_tables(config: CatalogConfig) -> RawTables:
     """MMRec's `<name>.inter` (tab-separated `userID`, `itemID`, `rating`, `timestamp`, `x_label`), whose
     labels 0, 1 and 2 become the column `split`, and if there `i_id_mapping.csv` (the ids before numbering).
     Items are those of the mapping, or the distinct ids; there are no texts and pictures.
-    `image_feat.npy` and `text_feat.npy`, one row an `itemID`, are not read.
+    `image_feat.npy` and `text_feat.npy`, one row an `itemID`, are written by an import.
     """
     folder = existing_folder(config.path)
     found = {
@@ -41,13 +42,12 @@ def mmrec_tables(config: CatalogConfig) -> RawTables:
     name, path = choose(found, config, folder, "dataset")
     notes = Notes()
     mapping = find(path.parent, "i_id_mapping.csv")
-    for feature in FEATURES[:2]:
-        if vectors := find(path.parent, feature):
-            notes.add(
-                vectors.name,
-                "is not read: precomputed features are no column; its rows are in order of itemID",
-                remedy="name it as a modality of kind features, with the ids 0, 1, 2 … beside it",
-            )
+    features = [
+        numpy_features(vectors)
+        for feature in FEATURES
+        if (vectors := find(path.parent, feature)) is not None
+    ]
+    note_features(features, notes)
     rules = defaults(config, delimiter="\t")
     read = cache(partial(_interactions, path, rules, notes))
     return RawTables(
@@ -63,6 +63,7 @@ def mmrec_tables(config: CatalogConfig) -> RawTables:
             "split": "split",
         },
         notes=notes,
+        features=features,
     )
 
 

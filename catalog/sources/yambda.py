@@ -13,6 +13,7 @@ from catalog.config import CatalogConfig
 from catalog.notes import Notes
 from catalog.reading import read_batches, read_table
 from catalog.sources.base import RawTables
+from catalog.sources.feature_files import note_features, parquet_features
 from catalog.sources.finding import choose, files_in, find, missing
 from catalog.sources.folder import existing_folder
 from catalog.sources.shaping import distinct, grouped, with_column
@@ -27,7 +28,7 @@ def yambda_tables(config: CatalogConfig) -> RawTables:
     listens also `played_ratio_pct`), where the subset names the event, such as listens, or size and event,
     such as 50m/listens. Listens count from 50 percent played. Items are the distinct ids, with
     `album_item_mapping.parquet` and `artist_item_mapping.parquet` if there; there are no texts and
-    pictures.
+    pictures. The column `embed` of `embeddings.parquet` is written by an import.
     """
     folder = existing_folder(config.path)
     parts: dict[str, Path] = {}
@@ -38,9 +39,8 @@ def yambda_tables(config: CatalogConfig) -> RawTables:
     if not parts:
         raise missing(folder, "flat/<size>/listens.parquet", "yambda")
     short = {name.rpartition("/")[2]: path for name, path in parts.items()}
-    name, path = choose(
-        short if len(short) == len(parts) else parts, config, folder, "kind of event"
-    )
+    are_named = config.subset in parts or len(short) < len(parts)
+    name, path = choose(parts if are_named else short, config, folder, "kind of event")
     mappings = {
         kind: found
         for kind in ("artist", "album")
@@ -48,6 +48,12 @@ def yambda_tables(config: CatalogConfig) -> RawTables:
         if (found := find(place, f"{kind}_item_mapping.parquet"))
     }
     notes = Notes()
+    features = [
+        parquet_features(found, "item_id", "embed")
+        for place in (folder, folder.parent, *folder.parents[1:2])
+        if (found := find(place, "embeddings.parquet"))
+    ][:1]
+    note_features(features, notes)
     read = cache(partial(_events, path, config, notes))
     return RawTables(
         name=name.replace("/", "-"),
@@ -58,6 +64,7 @@ def yambda_tables(config: CatalogConfig) -> RawTables:
         read_interactions=read,
         roles={"user_id": "uid", "time": "timestamp", "title": None},
         notes=notes,
+        features=features,
     )
 
 

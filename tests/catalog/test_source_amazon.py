@@ -121,7 +121,7 @@ def test_metadata_of_2014_are_dictionaries_of_python(tmp_path: Path) -> None:
     assert found.item("image") == ["http://x/1.jpg", None]
     assert found.items["description"].to_pylist() == [None, "it's"]
     assert "salesRank, related" in found.said
-    assert "image_features_Toys.b: is not read" in found.said
+    assert "image_features_Toys.b: is read by an import" in found.said
 
 
 def test_reviews_and_ratings_of_2018_are_both_read(tmp_path: Path) -> None:

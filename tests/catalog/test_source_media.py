@@ -28,7 +28,7 @@ def test_labels_of_mmrec_are_a_given_split(tmp_path: Path) -> None:
     assert found.of("split") == ["train", "validation", "test"]
     assert found.of("time") == ["9", "8", "7"]
     assert found.item("item_id") == ["1", "2", "0"]
-    assert "image_feat.npy: is not read" in found.said
+    assert "image_feat.npy: is read by an import" in found.said
     write(folder, {"baby/i_id_mapping.csv": "asin\titemID\nB0\t0\nB1\t1\nB2\t2\nB3\t3\n"})
     mapped = Layout(folder / "baby", "mmrec")
     assert mapped.item("item_id") == ["0", "1", "2", "3"]
