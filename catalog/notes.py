@@ -1,11 +1,13 @@
 """Notes on how a catalog was read: what was decided, what was dropped or left empty, and why."""
 
+import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 EXAMPLES = 3
 """Examples that a note keeps."""
+NUMBER = re.compile(r"\d+")
 NoteKind = Literal["decided", "empty", "dropped"]
 """decided: a guess that could be wrong; empty: values that became null; dropped: rows that were left out."""
 
@@ -61,6 +63,35 @@ class Notes:
 
     def as_json(self) -> list[dict[str, Any]]:
         return [asdict(note) for note in self.listed]
+
+
+class CountedNotes(Notes):
+    """Notes of batches: those that differ in their number alone become one."""
+
+    def keep(self, note: Note) -> None:
+        """Adds a note also where another batch has the same: their numbers add up."""
+        self.listed.append(note)
+
+    def add_to(self, notes: Notes) -> None:
+        """Adds each note once, with the sum of its numbers and its first examples."""
+        united: dict[tuple[str, str, str], Note] = {}
+        for note in self.listed:
+            what = NUMBER.sub("#", note.what, count=1) if note.count else note.what
+            key = (note.where, what, note.kind)
+            before = united.get(key)
+            united[key] = note if before is None else _united(before, note)
+        for note in united.values():
+            notes.keep(note)
+
+
+def _united(one: Note, other: Note) -> Note:
+    examples = tuple(dict.fromkeys((*one.examples, *other.examples)))[:EXAMPLES]
+    if not one.count:
+        return replace(one, examples=examples)
+    numbers = [NUMBER.search(note.what) for note in (one, other)]
+    total = sum(int(number[0]) for number in numbers if number)
+    what = NUMBER.sub(str(total), one.what, count=1)
+    return replace(one, what=what, count=one.count + other.count, examples=examples)
 
 
 def notes_from_json(listed: Iterable[dict[str, Any]]) -> list[Note]:

@@ -22,10 +22,9 @@ from catalog.config import CatalogConfig
 from catalog.conversion.files import HistoryFiles, TableFile
 from catalog.conversion.interactions import Rows, build_histories, read_edges
 from catalog.conversion.items import convert_items, plain_columns
-from catalog.importing.counted_notes import CountedNotes
 from catalog.importing.rows_display import counted
 from catalog.importing.write import INTERACTIONS, ITEMS, MARK
-from catalog.notes import Notes
+from catalog.notes import CountedNotes, Notes
 from catalog.roles import INTERACTION_ROLES, ITEM_ROLES, Roles, resolve_roles
 from catalog.sources.base import RawTables
 from catalog.values.dates import MICROSECONDS

@@ -17,8 +17,7 @@ from catalog.columns import first_text
 from catalog.errors import VitrineError
 from catalog.fingerprint import VECTOR_SUFFIXES
 from catalog.images import SUFFIXES
-from catalog.importing.counted_notes import CountedNotes
-from catalog.notes import Notes
+from catalog.notes import CountedNotes, Notes
 from catalog.sources import RawTables
 from catalog.values.ids import is_text
 from catalog.values.paths import Finder, find_pictures

@@ -11,8 +11,7 @@ import pyarrow.compute as pc
 
 from catalog.columns import first_text
 from catalog.errors import VitrineError
-from catalog.importing.counted_notes import CountedNotes
-from catalog.notes import Notes
+from catalog.notes import CountedNotes, Notes
 from catalog.values.numbers import read_numbers
 
 MOST_TEXTS = 1_000_000

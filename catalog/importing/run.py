@@ -17,7 +17,6 @@ import pyarrow.compute as pc
 from catalog.atomic_write import fsync_file, fsync_folders, publish, signal_progress, stage_folder
 from catalog.errors import VitrineError, did_you_mean
 from catalog.importing.config import ImportConfig
-from catalog.importing.counted_notes import CountedNotes
 from catalog.importing.features import write_features
 from catalog.importing.filters import (
     check_filters,
@@ -38,7 +37,7 @@ from catalog.importing.write import (
     write_interactions,
     write_items,
 )
-from catalog.notes import Notes, notes_from_json
+from catalog.notes import CountedNotes, Notes, notes_from_json
 from catalog.roles import Roles
 from catalog.sources import SOURCES, RawTables
 from catalog.sources.folder import SETTINGS_FILE

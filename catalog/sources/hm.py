@@ -11,11 +11,17 @@ import pyarrow.compute as pc
 
 from catalog.config import CatalogConfig
 from catalog.notes import Notes
-from catalog.reading import read_table
+from catalog.reading import batch_reader, read_table
 from catalog.sources.base import RawTables
 from catalog.sources.finding import need, refuse_subset
 from catalog.sources.folder import existing_folder
-from catalog.sources.shaping import image_paths, need_columns, with_column, with_empty
+from catalog.sources.shaping import (
+    image_paths,
+    need_columns,
+    shape_batches,
+    with_column,
+    with_empty,
+)
 
 DIGITS = 10
 """Digits of an article's id, which begins with 0."""
@@ -34,13 +40,14 @@ def hm_tables(config: CatalogConfig) -> RawTables:
     names = ("transactions_train.csv", "transactions_train.parquet", "transactions.csv")
     transactions = need(folder, *names, source="hm")
     notes = Notes()
+    shape = partial(_transactions, transactions)
     return RawTables(
         name=folder.name,
         folder=folder,
         files=[articles, transactions],
         item_files=[articles],
         read_items=partial(_articles, articles, folder, config, notes),
-        read_interactions=partial(_transactions, transactions, config, notes),
+        read_interactions=lambda: shape(read_table(transactions, config, notes), notes),
         roles={
             "item_id": "article_id",
             "user_id": "customer_id",
@@ -52,6 +59,7 @@ def hm_tables(config: CatalogConfig) -> RawTables:
             "price": None,
         },
         notes=notes,
+        interaction_batches=shape_batches(batch_reader(transactions, config, notes), shape, notes),
     )
 
 
@@ -62,8 +70,7 @@ def _articles(path: Path, folder: Path, config: CatalogConfig, notes: Notes) -> 
     return with_column(table, "image", image_paths(table["article_id"], folder, ["images"]))
 
 
-def _transactions(path: Path, config: CatalogConfig, notes: Notes) -> pa.Table:
-    table = read_table(path, config, notes)
+def _transactions(path: Path, table: pa.Table, notes: Notes) -> pa.Table:
     need_columns(table, ["t_dat", "customer_id", "article_id"], path, "hm")
     notes.add(
         path.name,

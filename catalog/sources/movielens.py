@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
 from catalog.notes import Notes
-from catalog.reading import read_table
+from catalog.reading import batch_reader, read_table
 from catalog.reading.encoding import is_utf8
 from catalog.reading.streams import byte_blocks, recognize_compression
 from catalog.sources.base import RawTables
@@ -27,6 +27,7 @@ from catalog.sources.shaping import (
     lists_of,
     need_columns,
     renamed,
+    shape_batches,
     split_text,
     with_column,
 )
@@ -80,6 +81,7 @@ def movielens_tables(config: CatalogConfig) -> RawTables:
         notes.add(
             tags.name, "is not read: users wrote it, also after the interactions to be predicted"
         )
+    in_batches = None
     match movies.name.lower().split(".")[1]:
         case "item":
             read: Callable[[], pa.Table] = partial(_flagged, movies, config, notes)
@@ -89,7 +91,10 @@ def movielens_tables(config: CatalogConfig) -> RawTables:
             rated = partial(_read_lines, ratings, "::", RATING_COLUMNS, config, notes)
         case _:
             read = partial(_with_header, movies, links, config, notes)
-            rated = partial(_ratings, ratings, config, notes)
+            rated = partial(_rated, ratings, config, notes)
+            in_batches = shape_batches(
+                batch_reader(ratings, config, notes), partial(_ratings, ratings), notes
+            )
     return RawTables(
         name=folder.name,
         folder=folder,
@@ -99,6 +104,7 @@ def movielens_tables(config: CatalogConfig) -> RawTables:
         read_interactions=rated,
         roles={"category": "genres", "text": ["words"], "image": "poster"},
         notes=notes,
+        interaction_batches=in_batches,
     )
 
 
@@ -152,8 +158,11 @@ def _genres(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return split_text(pc.if_else(none, pa.scalar(None, column.type), column), "|")
 
 
-def _ratings(path: Path, config: CatalogConfig, notes: Notes) -> pa.Table:
-    ratings = read_table(path, config, notes)
+def _rated(path: Path, config: CatalogConfig, notes: Notes) -> pa.Table:
+    return _ratings(path, read_table(path, config, notes), notes)
+
+
+def _ratings(path: Path, ratings: pa.Table, notes: Notes) -> pa.Table:
     need_columns(ratings, ["userId", "movieId", "rating", "timestamp"], path, "movielens")
     return renamed(ratings, {"userId": "user_id", "movieId": "item_id"})
 

@@ -4,7 +4,7 @@
 # pyarrow makes the functions of its compute module when it is imported; no checker sees them.
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +13,27 @@ import pyarrow.compute as pc
 
 from catalog.errors import VitrineError, did_you_mean
 from catalog.images import SUFFIXES
-from catalog.notes import Notes
+from catalog.notes import CountedNotes, Notes
 from catalog.reading.types import is_text
 
 HIDDEN = "\x1f"
 """Stands for an escaped separator while a text is split."""
+
+
+def shape_batches(
+    read: Callable[[], Iterator[pa.RecordBatch]],
+    shape: Callable[[pa.Table, Notes], pa.Table],
+    notes: Notes,
+) -> Callable[[], Iterator[pa.RecordBatch]]:
+    """Reads batches, each shaped by itself; what `shape` notes is added up when all are read."""
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        counted = CountedNotes()
+        for batch in read():
+            yield from shape(pa.Table.from_batches([batch]), counted).combine_chunks().to_batches()
+        counted.add_to(notes)
+
+    return batches
 
 
 def need_columns(table: pa.Table, names: Iterable[str], path: Path, source: str) -> None:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
 from catalog.notes import Notes
-from catalog.reading import read_table
+from catalog.reading import batch_reader, read_table
 from catalog.sources.base import RawTables
 from catalog.sources.finding import choose, defaults, files_in, missing, plain_name
 from catalog.sources.folder import existing_folder
@@ -112,6 +112,7 @@ def pixelrec_tables(config: CatalogConfig) -> RawTables:
         read_interactions=partial(read_table, both["pairs"], config, notes),
         roles={"title": "title", "text": ["description"], "category": "tag", "image": "cover"},
         notes=notes,
+        interaction_batches=batch_reader(both["pairs"], config, notes),
     )
 
 

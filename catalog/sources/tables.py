@@ -8,7 +8,7 @@ from pathlib import Path
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError, did_you_mean
 from catalog.notes import Notes
-from catalog.reading import read_table
+from catalog.reading import batch_reader, read_table
 from catalog.reading.files import table_files
 from catalog.sources.base import RawTables
 from catalog.sources.finding import files_in, refuse_subset
@@ -50,6 +50,8 @@ def table_tables(config: CatalogConfig) -> RawTables:
         read_interactions=partial(read_table, interactions, config, notes),
         read_edges=partial(read_table, edges, config, notes) if edges else None,
         notes=notes,
+        item_batches=batch_reader(items, config, notes),
+        interaction_batches=batch_reader(interactions, config, notes),
     )
 
 

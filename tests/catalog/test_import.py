@@ -19,10 +19,9 @@ from catalog.check import check_catalog
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
 from catalog.importing.config import ImportConfig
-from catalog.importing.counted_notes import CountedNotes
 from catalog.importing.run import Imported, format_counts, run_import
 from catalog.importing.store import Store
-from catalog.notes import Notes
+from catalog.notes import CountedNotes, Notes
 from catalog.yaml_files import read_yaml
 
 from .conftest import histories, write_table
