@@ -102,7 +102,6 @@ class Downloader:
         Raises StoppedError where the run ends, and OSError where the file cannot be written.
         """
         partial = stem.with_name(f".{stem.name}.partial")
-        stem.parent.mkdir(parents=True, exist_ok=True)
         try:
             address = parse_address(url, self.config.ports)
             sha256, num_bytes = self._with_retries(address, partial)
@@ -166,6 +165,7 @@ class Downloader:
                 return parse_address(place, self.config.ports, address.url)
             _check_status(answer)
             digest = hashlib.sha256()
+            partial.parent.mkdir(parents=True, exist_ok=True)
             with partial.open("wb") as file:
                 for piece in read_limited(answer, self.config.max_bytes):
                     if not file.tell() and len(piece) >= 16 and picture_suffix(piece) is None:

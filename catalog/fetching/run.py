@@ -3,6 +3,7 @@
 import queue
 import re
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from catalog.progress import track
 
 ACTIVE = 4
 """Hosts, as a multiple of the threads, between which the next address is chosen."""
+SECONDS_TO_END = 5.0
+"""How long an interrupted run waits for threads that are connecting; what they do is not kept."""
 LONGEST_KEPT = 200
 """Letters that are kept of an address which is refused for its form."""
 Result = tuple[str, str, Outcome | BaseException]
@@ -88,8 +91,9 @@ class Fetcher:
             self.downloader.stop()
             for _ in threads:
                 self._work.put(None)
+            end = time.monotonic() + SECONDS_TO_END
             for thread in threads:
-                thread.join(self.config.timeout)
+                thread.join(max(0.0, end - time.monotonic()))
             self._record_rest()
             self.log.flush()
 

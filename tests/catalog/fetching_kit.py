@@ -91,7 +91,7 @@ class Web:
             daemon_threads = True
             request_queue_size = 128
 
-            def handle_error(self, *_: Any) -> None:
+            def handle_error(self, request: Any, client_address: Any) -> None:
                 pass
 
         self.server = Server(("127.0.0.1", 0), Handler)
@@ -120,7 +120,7 @@ class Web:
     def dial(self, address: str, port: int, timeout: float) -> socket.socket:
         """A connection to the server, whatever the address; remembers it."""
         self.dialled.append((address, port))
-        return socket.create_connection(self.server.server_address[:2], timeout)
+        return socket.create_connection(("127.0.0.1", self.server.server_port), timeout)
 
     def downloader(self, **settings: Any) -> Downloader:
         config = FetchConfig(**{"delay": 0.0, "timeout": 2.0, "retries": 1, **settings})
