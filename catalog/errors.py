@@ -9,7 +9,13 @@ SEARCHED = 20_000
 
 
 class VitrineError(Exception):
-    """A mistake that the user can correct; printed in one line without a traceback."""
+    """A mistake that the user can correct; printed in one line without a traceback.
+
+    Line ends in the message, which quotes names and values as they are, become blanks.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(" ".join(str(message).splitlines()))
 
 
 class DivergenceError(VitrineError):

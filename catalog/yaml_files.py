@@ -21,6 +21,8 @@ FLOAT = re.compile(
     r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
 )
 TAG = "tag:yaml.org,2002:"
+MOST_VALUES = 1_000_000
+"""Values that a document may hold where each alias stands for all it names: nine lines can name 10⁹."""
 
 
 def read_yaml(path: Path) -> Any:
@@ -39,7 +41,15 @@ def read_yaml(path: Path) -> Any:
 def parse_yaml(text: str, where: str, as_texts: bool = False) -> Any:
     """As `read_yaml`, of a text that comes from `where`; `as_texts`: every scalar as it is written."""
     try:
-        return (_TextLoader if as_texts else _Loader)(text).get_single_data()
+        loader = (_TextLoader if as_texts else _Loader)(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _num_values(node, {}) > MOST_VALUES:
+            raise VitrineError(
+                f"{where}: aliases repeat values more than {MOST_VALUES:,} times; write them out"
+            )
+        return loader.construct_document(node)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
@@ -54,6 +64,16 @@ def dump_yaml(documents: Iterable[Any]) -> str:
     """YAML text with the same meaning in YAML 1.1 and 1.2: texts that either would read as a number, or as
     true or false, are quoted."""
     return yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False)
+
+
+def _num_values(node: yaml.Node, known: dict[int, int]) -> int:
+    """Values below a node, those of aliases each time; too many where it holds itself."""
+    if id(node) not in known:
+        known[id(node)] = MOST_VALUES  # what an alias to a node around it counts
+        inner: list[Any] = node.value if isinstance(node, yaml.CollectionNode) else []
+        parts = [one for pair in inner for one in (pair if isinstance(pair, tuple) else (pair,))]
+        known[id(node)] = 1 + sum(_num_values(one, known) for one in parts)
+    return known[id(node)]
 
 
 class _Loader(yaml.SafeLoader):

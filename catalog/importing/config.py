@@ -1,8 +1,9 @@
 """Settings of an import: how the source is read, and which interactions are kept; imports nothing heavy."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from catalog.config import CatalogConfig, NonNegativeInt, PositiveFloat, Seed
+from catalog.fetching.config import FetchConfig
 
 
 @dataclass(frozen=True)
@@ -21,3 +22,6 @@ class ImportConfig(CatalogConfig):
     """Users with fewer interactions are left out (k-core, repeated until nothing changes)."""
     min_item_interactions: NonNegativeInt = 0
     """Items with fewer interactions are left out, also of the items table."""
+    fetch_images: bool = False
+    """Pictures that are named by web address (http, https) are fetched; no proxy is used."""
+    fetch: FetchConfig = field(default_factory=FetchConfig)

@@ -15,27 +15,22 @@ import pyarrow.compute as pc
 from catalog.atomic_write import fsync_file
 from catalog.columns import first_text
 from catalog.errors import VitrineError
+from catalog.fetching.run import Fetcher
 from catalog.fingerprint import VECTOR_SUFFIXES
 from catalog.images import SUFFIXES
 from catalog.notes import CountedNotes, Notes
+from catalog.picture_types import picture_suffix
 from catalog.sources import RawTables
 from catalog.values.ids import is_text
-from catalog.values.paths import Finder, find_pictures
+from catalog.values.paths import Finder, find_pictures, split_addresses
 from catalog.video_audio import SUFFIXES as VIDEO_AUDIO_SUFFIXES
 
 FOLDER = "images"
 """Where pictures lie in the imported folder."""
+FETCHED = "fetched"
+"""Folder of fetched pictures below it."""
 LOOKED_AT = 100
 """Values by which a column of media files is recognized."""
-SIGNATURES = {
-    b"\xff\xd8\xff": "jpg",
-    b"\x89PNG\r\n\x1a\n": "png",
-    b"GIF8": "gif",
-    b"BM": "bmp",
-    b"II*\0": "tif",
-    b"MM\0*": "tif",
-}
-"""First bytes of a picture → suffix of its file."""
 NO_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EACCES}
 """Errors where a file cannot be linked, but copied."""
 
@@ -78,9 +73,15 @@ def media_columns(items: pa.Table, image: str | None) -> list[str]:
 class Pictures:
     """Files of the source that the imported folder holds."""
 
-    def __init__(self, raw: RawTables, output: Path, columns: list[str]) -> None:
-        """`columns`: those that name files or hold embedded pictures."""
-        self.raw, self.output, self.columns = raw, output, columns
+    def __init__(
+        self,
+        raw: RawTables,
+        output: Path,
+        columns: list[str],
+        fetcher: Fetcher | None = None,
+    ) -> None:
+        """`columns`: those that name files or hold embedded pictures; `fetcher`: of pictures on the web."""
+        self.raw, self.output, self.columns, self.fetcher = raw, output, columns, fetcher
         self.base = os.path.realpath(raw.folder)
         self.finder = Finder(self.base)
         self.counted = CountedNotes()
@@ -105,17 +106,35 @@ class Pictures:
     def _link(self, name: str, texts: pa.ChunkedArray, ids: pa.Array) -> pa.Array:
         where = f"items: {name}"
         known = pa.chunked_array([ids])
-        found = find_pictures(texts, known, self.raw.folder, where, self.counted, self.finder)
+        fetched: dict[str, str] = {}
+        if self.fetcher is not None:
+            texts, addresses = split_addresses(texts, where, self.counted)
+            fetched = self._link_fetched(pc.unique(texts.filter(addresses)), self.fetcher)
+            paths = pc.if_else(addresses, pa.scalar(None, texts.type), texts)
+        else:
+            paths = texts
+        found = find_pictures(paths, known, self.raw.folder, where, self.counted, self.finder)
         written: list[str | None] = []
         for given, path in zip(texts.to_pylist(), found.to_pylist(), strict=True):
-            if path is None or not self.finder.exists(path):
+            if given in fetched:
+                written.append(fetched[given])
+            elif path is None or not self.finder.exists(path):
                 written.append(given)
-                continue
-            inside = os.path.relpath(path, self.base)
-            parts = inside.split(os.sep)
-            inside = os.path.join(*parts[parts[0] == FOLDER and len(parts) > 1 :])
-            written.append(self._link_file(path, inside))
+            else:
+                inside = os.path.relpath(path, self.base)
+                parts = inside.split(os.sep)
+                inside = os.path.join(*parts[parts[0] == FOLDER and len(parts) > 1 :])
+                written.append(self._link_file(path, inside))
         return pa.array(written, pa.large_string())
+
+    def _link_fetched(self, urls: pa.Array, fetcher: Fetcher) -> dict[str, str]:
+        """Web address → path in the output, of those that were fetched."""
+        files = ((url, fetcher.file_of(url)) for url in urls.to_pylist())
+        return {
+            url: self._link_file(str(path), os.path.join(FETCHED, path.parent.name, path.name))
+            for url, path in files
+            if path is not None
+        }
 
     def _link_file(self, path: str, inside: str) -> str:
         """Links a file as images/<inside>; returns its path in the output."""
@@ -151,7 +170,7 @@ class Pictures:
         column = batch.column(name).field("bytes")
         for place, value in enumerate(column):
             content = value.as_py()
-            suffix = _suffix(content) if content else None
+            suffix = picture_suffix(content) if content else None
             unknown += bool(content) and suffix is None
             if content and suffix:
                 path = f"{FOLDER}/{safe}/{self.row + place}.{suffix}"
@@ -189,11 +208,3 @@ class Pictures:
 def _set(batch: pa.RecordBatch, name: str, values: pa.Array) -> pa.RecordBatch:
     place = batch.schema.names.index(name)
     return batch.set_column(place, pa.field(name, values.type), values)
-
-
-def _suffix(content: bytes) -> str | None:
-    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
-        return "webp"
-    if content[4:12] in (b"ftypavif", b"ftypavis"):
-        return "avif"
-    return next((suffix for start, suffix in SIGNATURES.items() if content.startswith(start)), None)

@@ -14,10 +14,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from catalog.atomic_write import fsync_file, fsync_folders, publish, signal_progress, stage_folder
+from catalog.atomic_write import (
+    fsync_file,
+    fsync_folders,
+    publish,
+    replace_folder,
+    signal_progress,
+    stage_folder,
+)
 from catalog.errors import VitrineError, did_you_mean
+from catalog.fetching.config import FetchConfig
+from catalog.fetching.run import Fetcher
 from catalog.importing.config import ImportConfig
 from catalog.importing.features import write_features
+from catalog.importing.fetch import RUNTIME_ONLY_SETTINGS, fetch_pictures, open_fetcher
 from catalog.importing.filters import (
     check_filters,
     filter_rows,
@@ -57,7 +67,7 @@ class Imported:
 
     folder: Path
     counts: dict[str, Any]
-    """interactions and items: {read, dropped: {reason: rows}, written}; users."""
+    """interactions, items, and pictures that are fetched: {read, dropped: {reason: rows}, written}; users."""
     notes: Notes
     is_new: bool
     """False where the folder held this import before."""
@@ -79,11 +89,12 @@ def run_import(config: ImportConfig, output: Path) -> Imported:
     request = _request(raw, config)
     if (done := _find_done(output, request, raw)) is not None:
         return done
-    with stage_folder(output) as staging:
+    fetches_again = output.exists() and any(output.iterdir())
+    with open_fetcher(config, output) as fetcher, stage_folder(output) as staging:
         (staging / WORK).mkdir()
         store = Store(staging / WORK)
         try:
-            counts, roles = _import(Streams(raw), store, config, staging)
+            counts, roles = _import(Streams(raw), store, config, staging, fetcher)
         finally:
             store.close()
         shutil.rmtree(staging / WORK)
@@ -95,6 +106,8 @@ def run_import(config: ImportConfig, output: Path) -> Imported:
             "counts": counts,
             "notes": raw.notes.as_json(),
         }
+        if fetcher is not None and fetcher.num_transient:
+            imported["fetch_again"] = fetcher.num_transient
         content = dump_yaml([json.loads(json.dumps({"roles": roles, "imported": imported}))])
         (staging / SETTINGS_FILE).write_text(content, encoding="utf8")
         for name in (ITEMS, INTERACTIONS, EDGES, SETTINGS_FILE):
@@ -102,7 +115,10 @@ def run_import(config: ImportConfig, output: Path) -> Imported:
                 fsync_file(staging / name)
         fsync_folders(staging)
         try:
-            publish(staging, output)
+            if fetches_again:
+                replace_folder(staging, output, SETTINGS_FILE)
+            else:
+                publish(staging, output)
         except OSError as error:
             raise VitrineError(
                 f"{output} was written by another process meanwhile; choose another output."
@@ -112,7 +128,7 @@ def run_import(config: ImportConfig, output: Path) -> Imported:
 
 
 def _import(
-    streams: Streams, store: Store, config: ImportConfig, folder: Path
+    streams: Streams, store: Store, config: ImportConfig, folder: Path, fetcher: Fetcher | None
 ) -> tuple[dict[str, Any], Roles]:
     """Writes the tables; returns the counts and the roles."""
     notes = streams.raw.notes
@@ -124,7 +140,7 @@ def _import(
         _read_prices(survey, item_roles, config, notes),
     )
     media = media_columns(survey, item_roles.get("image"))
-    pictures = Pictures(streams.raw, folder, _files_only(streams, media))
+    pictures = Pictures(streams.raw, folder, _files_only(streams, media), fetcher)
     del survey, head
     refuse_repeated_ids(store, ids)
     pa.default_memory_pool().release_unused()
@@ -136,6 +152,9 @@ def _import(
     select_rows(store, reader, config)
 
     written = _written_items(store, valid, len(ids), config)
+    fetched: dict[str, Any] = {}
+    if fetcher is not None and "image" in item_roles:
+        fetched["pictures"] = fetch_pictures(streams, item_roles["image"], written, fetcher, notes)
     rows = ItemRows(_spread(item_ids, ids), written, prices)
     written_items = write_items(streams, rows, item_roles, pictures, folder / ITEMS)
     written_roles = write_interactions(store, reader, item_ids, folder / INTERACTIONS)
@@ -154,6 +173,7 @@ def _import(
         },
         "items": {"read": len(ids), "dropped": reasons, "written": int(written.sum())},
         "users": store.number("SELECT count(DISTINCT user) FROM kept"),
+        **fetched,
     }
     blank = dict.fromkeys(("title", "category", "image", "price"))
     return counts, blank | {"text": []} | written_items | written_roles
@@ -216,13 +236,25 @@ def _spread(item_ids: pa.ChunkedArray, ids: pa.ChunkedArray) -> pa.ChunkedArray:
     return item_ids.take(places)
 
 
-def _settings(config: ImportConfig) -> dict[str, Any]:
-    """The settings that are not as by default."""
+def _settings(config: ImportConfig, *, runtime: bool = True) -> dict[str, Any]:
+    """The settings that are not as by default; `runtime`: also those that say how, and not what."""
+    names = [
+        field.name for field in fields(config) if field.name not in ("path", "source", "fetch")
+    ]
+    changed = _changed(config, ImportConfig(), names)
+    if config.fetch_images:
+        names = [field.name for field in fields(config.fetch)]
+        names = [name for name in names if runtime or name not in RUNTIME_ONLY_SETTINGS]
+        changed |= {
+            f"fetch.{name}": value
+            for name, value in _changed(config.fetch, FetchConfig(), names).items()
+        }
+    return changed
+
+
+def _changed(config: object, default: object, names: list[str]) -> dict[str, Any]:
     return {
-        field.name: value
-        for field in fields(config)
-        if field.name not in ("path", "source")
-        and (value := getattr(config, field.name)) != field.default
+        name: value for name in names if (value := getattr(config, name)) != getattr(default, name)
     }
 
 
@@ -230,12 +262,16 @@ def _request(raw: RawTables, config: ImportConfig) -> str:
     """Hash of what is imported and how; of files their names, sizes and times of change."""
     paths = [*raw.files, *(file.path for file in raw.features)]
     files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
-    parts = [FORMAT_VERSION, config.source, str(raw.folder), raw.roles, _settings(config), files]
+    settings = _settings(config, runtime=False)
+    parts = [FORMAT_VERSION, config.source, str(raw.folder), raw.roles, settings, files]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _find_done(output: Path, request: str, raw: RawTables) -> Imported | None:
-    """The same import, where the output holds it; VitrineError where it holds anything else."""
+    """The same import, where the output holds it, and no picture is to be fetched again.
+
+    VitrineError where it holds anything else.
+    """
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return None
     settings = output / SETTINGS_FILE
@@ -250,6 +286,8 @@ def _find_done(output: Path, request: str, raw: RawTables) -> Imported | None:
             f"{output} holds an import of another source or state ({imported.get('path')}) or with "
             "other settings; choose another output, or remove that folder first."
         )
+    if imported.get("fetch_again"):
+        return None
     for name in (ITEMS, INTERACTIONS):
         if not (output / name).is_file():
             raise VitrineError(f"{output} lacks {name}; remove the folder and import again.")
@@ -260,8 +298,10 @@ def _find_done(output: Path, request: str, raw: RawTables) -> Imported | None:
 def format_counts(imported: Imported) -> str:
     """What became of the rows: one line for each reason, and one for what was written."""
     lines: list[tuple[str, int]] = []
-    for table in ("interactions", "items"):
-        counts = imported.counts[table]
+    for table in ("interactions", "items", "pictures"):
+        counts = imported.counts.get(table)
+        if counts is None:
+            continue
         lines.append((f"{table} read", counts["read"]))
         lines += [(f"  {reason}", -count) for reason, count in counts["dropped"].items() if count]
         lines.append((f"{table} written", counts["written"]))

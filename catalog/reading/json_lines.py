@@ -19,6 +19,7 @@ from pyarrow import json as arrow_json
 
 from catalog.errors import VitrineError
 from catalog.notes import EXAMPLES, Notes
+from catalog.reading.nesting import is_deep
 from catalog.reading.recognize import FileFormat, raw_text
 from catalog.reading.streams import line_blocks, refusing
 from catalog.reading.types import as_json, is_list, is_text, merge_schemas, merge_types, plain_name
@@ -152,6 +153,8 @@ def _parse(block: bytes, schema: pa.Schema | None = None) -> pa.Table | None:
         block = LONE_SURROGATE.sub(lambda found: found[1] + (found[2] or rb"\ufffd"), block)
     if not block.strip():
         return (schema or pa.schema([])).empty_table()
+    if is_deep(block):
+        return None
     options = arrow_json.ReadOptions(block_size=len(block) + 1)
     parse = arrow_json.ParseOptions(explicit_schema=schema)
     try:
@@ -183,7 +186,7 @@ def _objects(block: bytes, line: int, dropped: _Dropped) -> Iterator[tuple[int, 
         if not text.strip():
             continue
         try:
-            row = json.loads(text)
+            row = None if is_deep(text) else json.loads(text)
         except (ValueError, RecursionError):
             row = None
         if isinstance(row, dict):

@@ -7,6 +7,7 @@ import json
 import re
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -193,11 +194,23 @@ def _pictures(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pa.chunked_array(pieces, TEXTS)
 
 
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):  # no JSON names no picture
+        return None
+
+
+def _text(value: Any) -> str | None:
+    """A text as it can be written; None for a value of another type."""
+    return value.encode("utf8", "replace").decode() if isinstance(value, str) else None
+
+
 def _from_json(texts: pa.Array) -> pa.Array:
-    values = [json.loads(text) if text else None for text in texts.to_pylist()]
+    values = [_parsed(text) if text else None for text in texts.to_pylist()]
     keys = ("hi_res", "large", "thumb", "variant")
     lists = [
-        [{key: one.get(key) for key in keys} for one in value if isinstance(one, dict)]
+        [{key: _text(one.get(key)) for key in keys} for one in value if isinstance(one, dict)]
         if isinstance(value, list)
         else None
         for value in values

@@ -1,13 +1,17 @@
 """Raw tables of a catalog, as a source returns them: their files and how to read them."""
 
+import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from catalog.config import CatalogConfig
+from catalog.errors import VitrineError
 from catalog.notes import Notes
 from catalog.sources.feature_files import FeatureFile
 
@@ -42,6 +46,58 @@ class RawTables:
     """Files of precomputed features, which an import writes beside the tables."""
 
 
+@contextmanager
+def _missing_column(where: str) -> Iterator[None]:
+    """Names the column that a layout's file lacks."""
+    try:
+        yield
+    except KeyError as error:
+        found = re.fullmatch(
+            r'Field "(.*)" does not exist in schema', str(error.args[0]), re.DOTALL
+        )
+        if found is None:
+            raise
+        raise VitrineError(
+            f"{where} has no column {found[1]}, which this layout needs; export the files again, or "
+            "correct their first rows."
+        ) from error
+
+
+def _naming_columns(
+    tables: Callable[[CatalogConfig], RawTables],
+) -> Callable[[CatalogConfig], RawTables]:
+    """The function, which with those of its `RawTables` raises VitrineError for a missing column."""
+
+    def reading(read: Callable[[], Any], where: str) -> Callable[[], Any]:
+        def named() -> Any:
+            with _missing_column(where):
+                return read()
+
+        return named
+
+    def batches(read: Callable[[], Iterator[Any]], where: str) -> Callable[[], Iterator[Any]]:
+        def named() -> Iterator[Any]:
+            with _missing_column(where):
+                yield from read()
+
+        return named
+
+    @wraps(tables)
+    def found(config: CatalogConfig) -> RawTables:
+        with _missing_column(config.path):
+            raw = tables(config)
+        changed: dict[str, Any] = {}
+        for name in ("read_items", "read_interactions", "read_edges"):
+            if (read := getattr(raw, name)) is not None:
+                changed[name] = reading(read, config.path)
+        for name in ("item_batches", "interaction_batches"):
+            if (read := getattr(raw, name)) is not None:
+                changed[name] = batches(read, config.path)
+        return replace(raw, **changed)
+
+    return found
+
+
 @dataclass(frozen=True)
 class Source:
     """A layout of files: how it is read, and how it is called."""
@@ -50,6 +106,9 @@ class Source:
     """Finds the files and returns how they are read; its docstring says what they are."""
     example: str
     """A command line that reads such a layout."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tables", _naming_columns(self.tables))
 
     @property
     def description(self) -> str:

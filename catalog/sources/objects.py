@@ -11,6 +11,7 @@ from pyarrow import json as arrow_json
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
 from catalog.notes import EXAMPLES, Notes
+from catalog.reading.nesting import is_deep
 from catalog.reading.recognize import raw_text, recognize
 from catalog.reading.streams import line_blocks, refusing
 from catalog.reading.types import as_json, is_text
@@ -75,7 +76,7 @@ def _rows(block: bytes, bad: list[str]) -> Iterator[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = None if is_deep(line) else json.loads(line)
         except (ValueError, RecursionError):
             row = None
         if isinstance(row, dict):
@@ -90,7 +91,7 @@ def _array(rows: list[dict[str, Any]], column: pa.Field) -> pa.Array:
         return pa.array([_whole(as_json(value)) for value in values], column.type)
     try:
         return pa.array(values, column.type)
-    except (pa.ArrowException, TypeError):  # a value of another type is empty
+    except (pa.ArrowException, TypeError, OverflowError):  # a value of another type is empty
         return pa.array([_fitting(value, column.type) for value in values], column.type)
 
 
@@ -106,5 +107,5 @@ def _fitting(value: Any, kind: pa.DataType) -> Any:
         return [_whole(value)]
     try:
         return pa.scalar(value, kind).as_py()
-    except (pa.ArrowException, TypeError, UnicodeError):
+    except (pa.ArrowException, TypeError, UnicodeError, OverflowError):
         return None

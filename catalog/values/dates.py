@@ -56,7 +56,7 @@ def read_times(
             f"the column {name} holds {kind}, which is no time; choose another with roles."
         )
     ticks = column.cast(pa.timestamp("us"), safe=False).cast(pa.int64())
-    seconds = pc.floor(pc.divide(ticks.cast(pa.float64()), MICROSECONDS)).cast(pa.int64())
+    seconds = pc.divide(ticks, MICROSECONDS)
     lossless = pc.all(pc.equal(pc.multiply(seconds, MICROSECONDS), ticks)).as_py()
     return seconds if lossless is not False else ticks
 

@@ -120,9 +120,15 @@ def plain_text(text: str) -> str:
     text = CUT_TAG.sub(" ", text)
     last = text.rfind("-->") + 1
     text = text[:last] + text[last:].replace("<!--", " ")  # a comment that never ends
+    escaped = ENTITY.sub(_escape_unknown, TAG_START.sub("&lt;", text))
     parser = _TextParser()
-    parser.feed(ENTITY.sub(_escape_unknown, TAG_START.sub("&lt;", text)))
-    parser.close()
+    try:
+        parser.feed(escaped)
+        parser.close()
+    except AssertionError:  # `<![` and a word that no section begins with (Python 3.11)
+        parser = _TextParser()
+        parser.feed(escaped.replace("<![", " "))
+        parser.close()
     shown = "".join(parser.parts)
     # Markup that was escaped twice, or that lay inside other tags.
     for _ in range(NESTED):

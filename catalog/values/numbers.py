@@ -17,7 +17,7 @@ from catalog.notes import Notes
 
 NUMBER = r"(?:\d+(?:[' ]\d{3})*(?:[.,]\d+)*|[.,]\d+)"
 LETTERS = r"(?:\pL{1,4}\.?)"
-CURRENCY = rf"(?:{LETTERS}?\s?\p{{Sc}}|{LETTERS})"
+CURRENCY = rf"(?:{LETTERS}(?:\s?\p{{Sc}})?|\s?\p{{Sc}})"
 LOWER_BOUND = r"from|starting (?:at|from)|as low as|ab|à partir de|dès|desde|da|vanaf|od"
 BEFORE = (
     rf"(?i)^(?:(?:(?P<bound>{LOWER_BOUND})|now|only|price|sale|rrp|msrp|approx\.?|about|ca\.):?\s)?"
@@ -180,7 +180,9 @@ def _parse(texts: pa.Array, where: str, notes: Notes, decimal: str, rating: bool
     for pattern, between in ((SINGLE, None), (RANGE, BETWEEN), (RANGE, OUT_OF if rating else None)):
         if pattern is RANGE and between is None:
             continue
-        left = np.flatnonzero(low == "")
+        left = np.flatnonzero((low == "") & ~blank)
+        if not len(left):
+            break
         fields = pc.extract_regex(plain.take(pa.array(left)), pattern=pattern)
         before = pc.extract_regex(_part(fields, "before"), pattern=BEFORE)
         after = pc.extract_regex(_part(fields, "after"), pattern=AFTER)
@@ -259,4 +261,5 @@ def _values(tokens: pa.Array, where: str, notes: Notes, decimal: str) -> NDArray
     plain = pc.if_else(pa.array(comma), as_comma, as_point)
     good = pc.match_substring_regex(plain, r"^(?:\d+\.?\d*|\.\d+)$")
     numbers = pc.if_else(good, plain, pa.scalar(None, plain.type)).cast(pa.float64())
-    return numbers.fill_null(float("nan")).to_numpy(zero_copy_only=False)
+    values = numbers.fill_null(float("nan")).to_numpy(zero_copy_only=False)
+    return np.where(np.isfinite(values), values, np.nan)

@@ -22,6 +22,10 @@ from catalog.notes import EXAMPLES, Notes
 
 ADDRESS = r"^(?:[a-zA-Z][a-zA-Z0-9+.-]+://|//[^/]+\.[^/]+/|data:image/)"
 """A web address, also one without scheme, or an embedded picture."""
+FETCH = (
+    "`vitrine catalog import … --fetch_images true` fetches them; roles: {image: null} ignores them"
+)
+"""How pictures that are web addresses become files."""
 COMPARED = 2000
 """Names of a folder that are compared with a missing one."""
 
@@ -41,8 +45,7 @@ def find_pictures(
     `finder`: of the same folder, whose listings serve several columns or batches. Raises VitrineError
     for the first path outside the folder.
     """
-    paths = _first_of_lists(paths, where, notes)
-    addresses = pc.fill_null(pc.match_substring_regex(paths, ADDRESS), False)
+    paths, addresses = split_addresses(paths, where, notes)
     if pc.any(addresses).as_py():
         named = paths.filter(addresses)
         notes.add(
@@ -51,7 +54,7 @@ def find_pictures(
             "empty",
             count=len(named),
             examples=named[:EXAMPLES].to_pylist(),
-            remedy="download the images and give relative paths, or set roles: {image: null}",
+            remedy=FETCH,
         )
         paths = pc.if_else(addresses, pa.scalar(None, paths.type), paths)
     finder = finder or Finder(os.path.realpath(folder))
@@ -73,6 +76,14 @@ def find_pictures(
             (loose if finder.exists(found) else missing).append((path, found))
     _add_notes(loose, missing, finder, where, notes)
     return pa.chunked_array([pa.array(absolute, pa.large_string())])
+
+
+def split_addresses(
+    paths: pa.ChunkedArray, where: str, notes: Notes
+) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+    """The paths, of several in one value the first one; and which of them are web addresses."""
+    paths = _first_of_lists(paths, where, notes)
+    return paths, pc.fill_null(pc.match_substring_regex(paths, ADDRESS), False)
 
 
 def _add_notes(

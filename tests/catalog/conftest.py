@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,6 +12,8 @@ from pyarrow import parquet
 
 from catalog.catalog import Catalog, load_catalog
 from catalog.config import CatalogConfig
+
+from .fetching_kit import Web
 
 Rows = list[dict[str, Any]]
 
@@ -113,3 +115,10 @@ def catalog_of(world: World) -> Callable[..., Catalog]:
         return world([{"item_id": str(n)} for n in range(10)], rows)
 
     return build
+
+
+@pytest.fixture
+def web() -> Iterator[Web]:
+    served = Web()
+    yield served
+    served.close()

@@ -85,7 +85,7 @@ def test_web_addresses_are_no_pictures_yet(folder, address):
     found, notes = find(folder, address, "images/a.jpg")
     assert found == [None, "images/a.jpg"]
     assert "no picture yet" in notes[-1].what
-    assert "download" in notes[-1].remedy
+    assert "--fetch_images true" in notes[-1].remedy
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Fetches the pictures that a source names by web address, for `vitrine catalog import`."""
