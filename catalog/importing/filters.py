@@ -46,7 +46,7 @@ def check_filters(config: ImportConfig) -> None:
 
 def refuse_repeated_ids(store: Store, item_ids: pa.ChunkedArray) -> None:
     """Raises VitrineError where two items have one id."""
-    store.run("CREATE TABLE ids (item_id VARCHAR)")
+    store.run("CREATE OR REPLACE TABLE ids (item_id VARCHAR)")
     for chunk in item_ids.drop_null().chunks:
         store.insert("ids", pa.table({"item_id": chunk}))
     repeated = "FROM (SELECT item_id FROM ids GROUP BY item_id HAVING count(*) > 1)"

@@ -3,7 +3,8 @@
 # pyright: reportAttributeAccessIssue=false
 # pyarrow makes the functions of its compute module when it is imported; no checker sees them.
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from catalog.atomic_write import signal_progress
 from catalog.columns import as_text
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
@@ -85,24 +87,41 @@ class Reader:
             self.notes.add(where, f"is left out as {role}: {error}")
 
     def load(self, streams: Streams, store: Store) -> None:
-        """Fills the table `kept`: row, user_id, item_id, and the optional columns there are."""
+        """Fills the table `kept`: row, user_id, item_id, and the optional columns there are.
+
+        Goes on behind the rows that the table `loading` says an interrupted import has stored.
+        """
         extra = [role for role in KINDS if role in self.roles]
-        columns = "".join(f", {role} {KINDS[role]}" for role in extra)
-        store.run(f"CREATE TABLE kept (row BIGINT, user_id VARCHAR, item_id VARCHAR{columns})")
-        row = 0
-        for batch in counted(streams.interactions(), "interactions: storing", self.num_rows):
-            rows = {"row": pa.array(np.arange(row, row + batch.num_rows))}
-            for role in ("user_id", "item_id"):
-                rows[role] = self._ids(role, batch)
-            for role in extra:
-                rows[role] = self._optional(role, _column(batch, self.roles[role]))
-            store.insert("kept", pa.table(rows))
-            row += batch.num_rows
+        if not store.has_table("loading"):
+            columns = "".join(f", {role} {KINDS[role]}" for role in extra)
+            store.run(f"CREATE TABLE kept (row BIGINT, user_id VARCHAR, item_id VARCHAR{columns})")
+            store.run("CREATE TABLE loading AS SELECT 0::BIGINT AS rows, '{}' AS trimmed")
+        row, self.trimmed = self._loaded(store)
+        if not store.is_loaded:
+            batches = skip_rows(streams.interactions(), row)
+            for batch in counted(batches, "interactions: storing", self.num_rows - row):
+                rows = {"row": pa.array(np.arange(row, row + batch.num_rows))}
+                for role in ("user_id", "item_id"):
+                    rows[role] = self._ids(role, batch)
+                for role in extra:
+                    rows[role] = self._optional(role, _column(batch, self.roles[role]))
+                row += batch.num_rows
+                with store.transaction():
+                    store.insert("kept", pa.table(rows))
+                    progress = [row, json.dumps(self.trimmed)]
+                    store.run("UPDATE loading SET rows = ?, trimmed = ?", progress)
+            store.keep_loaded()
+            signal_progress()
         store.num_kept = row
         for role, (count, examples) in self.trimmed.items():
             what = f"blanks at the ends of {count} ids are removed"
             where = f"interactions: {self.roles[role]}"
             self.notes.add(where, what, count=count, examples=examples)
+
+    def _loaded(self, store: Store) -> tuple[int, dict[str, tuple[int, list[str]]]]:
+        """Rows that are stored already, and the blanks that were removed from their ids."""
+        ((rows, trimmed),) = store.rows("SELECT rows, trimmed FROM loading")
+        return rows, {role: tuple(found) for role, found in json.loads(trimmed).items()}
 
     def _ids(self, role: str, batch: pa.RecordBatch) -> pa.ChunkedArray:
         given = pa.chunked_array([_column(batch, self.roles[role])])
@@ -125,3 +144,11 @@ class Reader:
 
 def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
     return batch.column(batch.schema.names.index(name))
+
+
+def skip_rows(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
+    """The batches without so many first rows."""
+    for batch in batches:
+        if rows < batch.num_rows:
+            yield batch.slice(rows)
+        rows = max(0, rows - batch.num_rows)

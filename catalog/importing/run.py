@@ -6,6 +6,9 @@
 import hashlib
 import json
 import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from filelock import FileLock, Timeout
 
 from catalog.atomic_write import (
     fsync_file,
@@ -57,8 +61,8 @@ from catalog.yaml_files import dump_yaml, read_yaml
 
 FORMAT_VERSION = 2
 """Increased when an import writes another result from the same source and settings."""
-WORK = "work"
-"""Folder of the database, inside the folder that is being written."""
+REQUEST = "request"
+"""File of an import's work folder: what is imported, and how."""
 
 
 @dataclass(frozen=True)
@@ -90,14 +94,16 @@ def run_import(config: ImportConfig, output: Path) -> Imported:
     if (done := _find_done(output, request, raw)) is not None:
         return done
     fetches_again = output.exists() and any(output.iterdir())
-    with open_fetcher(config, output) as fetcher, stage_folder(output) as staging:
-        (staging / WORK).mkdir()
-        store = Store(staging / WORK)
+    with (
+        _open_work(output, request) as work,
+        open_fetcher(config, output) as fetcher,
+        stage_folder(output) as staging,
+    ):
+        store = Store(work)
         try:
             counts, roles = _import(Streams(raw), store, config, staging, fetcher)
         finally:
             store.close()
-        shutil.rmtree(staging / WORK)
         imported = {
             "source": config.source,
             "path": str(Path(config.path).expanduser().absolute()),
@@ -123,8 +129,46 @@ def run_import(config: ImportConfig, output: Path) -> Imported:
             raise VitrineError(
                 f"{output} was written by another process meanwhile; choose another output."
             ) from error
+        shutil.rmtree(work)
     signal_progress()
     return Imported(output, counts, raw.notes, is_new=True)
+
+
+def work_folder(output: Path) -> Path:
+    """The folder of the database until the import is complete; after an interruption it goes on from it."""
+    return output.with_name(f"{output.name}.work")
+
+
+@contextmanager
+def _open_work(output: Path, request: str) -> Iterator[Path]:
+    """The work folder of an import, empty unless the same import was interrupted in it.
+
+    Raises VitrineError where another process uses it.
+    """
+    work = work_folder(output)
+    work.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(work.with_name(f".{work.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise VitrineError(
+            f"another process imports into {output}; wait for it, or choose another output."
+        ) from None
+    try:
+        file = work / REQUEST
+        if not file.exists() or file.read_text(encoding="utf8") != request:
+            for path in work.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            file.write_text(request, encoding="utf8")
+        elif any(path != file for path in work.iterdir()):
+            print(f"vitrine: continuing the import that {work} holds", file=sys.stderr)
+        yield work
+    except VitrineError:  # what is to be corrected makes another import
+        shutil.rmtree(work)
+        raise
+    finally:
+        lock.release()
+        Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def _import(

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from catalog.atomic_write import replace_file
 from catalog.errors import VitrineError, one_line_message
 
 MEMORY = "800MB"
@@ -21,18 +23,31 @@ FEW = 4
 """One of so many rows, or fewer, is deleted in place; otherwise the rest is copied."""
 
 
+DATABASE, LOADED = "interactions.duckdb", "loaded.duckdb"
+"""The database, and what it was when all interactions were in it and no filter had run."""
+
+
 class Store:
     """The database of one import. Its table `kept` holds the interactions that no filter dropped."""
 
     def __init__(self, folder: Path) -> None:
-        """Creates the database in `folder`, which exists and is empty."""
+        """Opens the database in `folder`: a new one, or that of an import which was interrupted."""
         self.folder = folder
         self.num_kept = 0
         """Rows of `kept`."""
         self.dropped: dict[str, int] = {}
         """Why interactions were dropped → how many, in the order of the filters."""
+        self.is_loaded = (folder / LOADED).exists()
+        """Whether all interactions are in `kept` already."""
+        if self.is_loaded:
+            (folder / f"{DATABASE}.wal").unlink(missing_ok=True)
+            shutil.copyfile(folder / LOADED, folder / DATABASE)
+        self._open()
+
+    def _open(self) -> None:
+        folder = self.folder
         with self._refusing():
-            self.database = duckdb.connect(str(folder / "interactions.duckdb"))
+            self.database = duckdb.connect(str(folder / DATABASE))
         for setting in (
             f"memory_limit = '{MEMORY}'",
             f"threads = {min(THREADS, os.cpu_count() or 1)}",
@@ -45,6 +60,31 @@ class Store:
 
     def close(self) -> None:
         self.database.close()
+
+    def keep_loaded(self) -> None:
+        """Keeps a copy of the database with all interactions: an interrupted import goes on from there."""
+        self.run("CHECKPOINT")
+        self.close()
+        partial = self.folder / f"{LOADED}.partial"
+        shutil.copyfile(self.folder / DATABASE, partial)
+        replace_file(partial, self.folder / LOADED)
+        self._open()
+        self.is_loaded = True
+
+    def has_table(self, name: str) -> bool:
+        found = "SELECT count(*) FROM duckdb_tables() WHERE table_name = ?"
+        return bool(self.number(found, [name]))
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All that the block changes, or nothing."""
+        self.run("BEGIN")
+        try:
+            yield
+        except BaseException:
+            self.database.execute("ROLLBACK")
+            raise
+        self.run("COMMIT")
 
     def run(self, sql: str, parameters: list[Any] | None = None) -> None:
         with self._refusing():
