@@ -36,6 +36,11 @@ def load_catalog(config: CatalogConfig, quiet: bool = False) -> "Catalog":
             f"catalog.source {config.source!r} is unknown.{did_you_mean(config.source, SOURCES)}"
         )
     raw = source.tables(config)
+    if raw.is_volatile:
+        raise VitrineError(
+            f"the source {config.source} reads a database that may change at any time; import it: "
+            f"vitrine catalog import {config.source} PATH --output FOLDER, and name that folder."
+        )
     fingerprint, content_fingerprint = compute_fingerprints(raw, config)
     # Items keep absolute image paths, so a catalog that was moved is converted again.
     location = hashlib.sha256(str(raw.folder).encode()).hexdigest()[:8]

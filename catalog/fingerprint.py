@@ -22,6 +22,7 @@ def compute_fingerprints(raw: RawTables, config: CatalogConfig) -> tuple[str, st
     """
     given = [(name, getattr(config, name)) for name in READING]
     reading = [(name, value) for name, value in given if value not in ("auto", "")]
+    reading += [("query", query) for query in raw.queries]
     roles = [config.source, config.roles, raw.roles]
     rules = [*roles, config.unknown_items, config.min_rating, config.ties]
     whole = hashlib.sha256(json.dumps([*rules, *reading], sort_keys=True, default=str).encode())

@@ -5,6 +5,7 @@
 
 import hashlib
 import json
+import secrets
 import shutil
 import sys
 from collections.abc import Iterator
@@ -106,7 +107,7 @@ def run_import(config: ImportConfig, output: Path) -> Imported:
             store.close()
         imported = {
             "source": config.source,
-            "path": str(Path(config.path).expanduser().absolute()),
+            "path": _shown_path(config),
             "request": request,
             "settings": _settings(config),
             "counts": counts,
@@ -280,6 +281,12 @@ def _spread(item_ids: pa.ChunkedArray, ids: pa.ChunkedArray) -> pa.ChunkedArray:
     return item_ids.take(places)
 
 
+def _shown_path(config: ImportConfig) -> str:
+    """The path as the folder's settings store it: absolute where it is one."""
+    path = Path(config.path).expanduser()
+    return str(path.absolute()) if path.exists() else config.path
+
+
 def _settings(config: ImportConfig, *, runtime: bool = True) -> dict[str, Any]:
     """The settings that are not as by default; `runtime`: also those that say how, and not what."""
     names = [
@@ -304,6 +311,8 @@ def _changed(config: object, default: object, names: list[str]) -> dict[str, Any
 
 def _request(raw: RawTables, config: ImportConfig) -> str:
     """Hash of what is imported and how; of files their names, sizes and times of change."""
+    if raw.is_volatile:  # what it holds now may be no more than what it held before
+        return secrets.token_hex(16)
     paths = [*raw.files, *(file.path for file in raw.features)]
     files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
     settings = _settings(config, runtime=False)

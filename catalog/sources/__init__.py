@@ -13,6 +13,7 @@ from catalog.sources.movielens import movielens_tables
 from catalog.sources.recbole import recbole_tables
 from catalog.sources.shopify import shopify_tables
 from catalog.sources.short_videos import microlens_tables, ninerec_tables, pixelrec_tables
+from catalog.sources.sql import sql_tables
 from catalog.sources.tables import table_tables
 from catalog.sources.woocommerce import woocommerce_tables
 from catalog.sources.yambda import yambda_tables
@@ -59,6 +60,11 @@ SOURCES: dict[str, Source] = {
     "yelp": Source(yelp_tables, "vitrine catalog check yelp --source yelp"),
     "table": Source(
         table_tables, "vitrine catalog check 'items=a.csv interactions=b.parquet' --source table"
+    ),
+    "sql": Source(
+        sql_tables,
+        "vitrine catalog import sql 'url=sqlite:///shop.db items=products interactions=orders' "
+        "--output shop",
     ),
 }
 

@@ -44,6 +44,10 @@ class RawTables:
     """Reads the interactions in batches; None: `read_interactions` alone reads them."""
     features: list[FeatureFile] = field(default_factory=list)
     """Files of precomputed features, which an import writes beside the tables."""
+    queries: tuple[str, ...] = ()
+    """What is read of `files`, where that is not their content: part of the fingerprint."""
+    is_volatile: bool = False
+    """Whether the tables may change without any file that tells: they are imported, not read directly."""
 
 
 @contextmanager

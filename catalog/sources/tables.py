@@ -3,6 +3,7 @@
 import os
 import shlex
 from functools import partial
+from glob import glob
 from pathlib import Path
 
 from catalog.config import CatalogConfig
@@ -27,23 +28,25 @@ INTERACTIONS = (
 
 
 def table_tables(config: CatalogConfig) -> RawTables:
-    """Any two tables: the path is `items=a.csv interactions=b.parquet` (and `edges=c.tsv`), or the file with
-    the items, beside which `interactions.*`, `ratings.*`, `reviews.*`, `transactions.*`, `events.*`,
-    `purchases.*` or `orders.*` lies. Each may be a folder of parts. Roles are guessed by columns' names.
+    """Any two tables: the path is `items=a.csv interactions=b.parquet` (and `edges=c.tsv`), or the
+    file with the items, beside which `interactions.*`, `ratings.*`, `reviews.*`, `transactions.*`,
+    `events.*`, `purchases.*` or `orders.*` lies. Each may be a folder of parts, or a pattern such
+    as `data/*.parquet`. Roles are guessed by columns' names.
     """
     refuse_subset(config, "table")
     notes = Notes()
     paths = _named(config.path) if "=" in config.path else _beside(config.path, notes)
-    for path in paths.values():
+    for path in (one for found in paths.values() for one in found):
         if not path.exists():
             near = os.listdir(path.parent) if path.parent.is_dir() else []
             raise VitrineError(f"{path} does not exist.{did_you_mean(path.name, near)}")
-    files = {name: _files(path) for name, path in paths.items()}
+    files = {name: [file for one in found for file in _files(one)] for name, found in paths.items()}
     items, interactions, edges = (files.get(name, []) for name in NAMES)
-    stem = paths["items"].name.split(".")[0]
+    first = paths["items"][0]
+    stem = first.name.split(".")[0]
     return RawTables(
-        name=paths["items"].resolve().parent.name if stem.lower() == "items" else stem,
-        folder=paths["items"].resolve().parent,
+        name=first.resolve().parent.name if stem.lower() == "items" else stem,
+        folder=first.resolve().parent,
         files=[*items, *interactions, *edges],
         item_files=items,
         read_items=partial(read_table, items, config, notes),
@@ -55,30 +58,46 @@ def table_tables(config: CatalogConfig) -> RawTables:
     )
 
 
-def _named(text: str) -> dict[str, Path]:
-    """Table → path, of `items=a interactions=b`; paths with blanks are quoted."""
-    found: dict[str, Path] = {}
+def _named(text: str) -> dict[str, list[Path]]:
+    """Table → paths, of `items=a interactions=b`; paths with blanks are quoted, and may hold `*`."""
+    parts = named_parts(text, NAMES, NAMES[:2], "'items=a.csv interactions=b.csv'")
+    return {name: _matching(path) for name, path in parts.items()}
+
+
+def _matching(text: str) -> list[Path]:
+    path = Path(text).expanduser()
+    if path.exists() or not set(text) & set("*?["):
+        return [path]
+    found = [Path(one) for one in sorted(glob(str(path), recursive=True))]
+    if not found:
+        raise VitrineError(f"no file matches {text!r}; correct the pattern.")
+    return found
+
+
+def named_parts(
+    text: str, names: tuple[str, ...], needed: tuple[str, ...], example: str
+) -> dict[str, str]:
+    """Name → value, of `name=value name="another value"`; VitrineError for what is unknown or missing."""
+    found: dict[str, str] = {}
     try:
         words = shlex.split(text)
     except ValueError:
         words = text.split()
     for word in words:
-        name, equals, path = word.partition("=")
-        if name not in NAMES or not equals or not path:
+        name, equals, value = word.partition("=")
+        if name not in names or not equals or not value:
             raise VitrineError(
-                f"catalog.path {text!r}: {word!r} is no name=path of a table; write "
-                f"'items=a.csv interactions=b.csv'.{did_you_mean(name, NAMES)}"
+                f"catalog.path {text!r}: {word!r} is none of {', '.join(names)}, = and a value; write "
+                f"{example}.{did_you_mean(name, names)}"
             )
-        found[name] = Path(path).expanduser()
-    for name in NAMES[:2]:
+        found[name] = value
+    for name in needed:
         if name not in found:
-            raise VitrineError(
-                f"catalog.path {text!r} names no {name}; write 'items=a.csv interactions=b.csv'."
-            )
+            raise VitrineError(f"catalog.path {text!r} names no {name}; write {example}.")
     return found
 
 
-def _beside(text: str, notes: Notes) -> dict[str, Path]:
+def _beside(text: str, notes: Notes) -> dict[str, list[Path]]:
     """The items table that the path names, and the interactions beside it."""
     path = Path(text).expanduser()
     if not text or not path.is_file():
@@ -94,7 +113,7 @@ def _beside(text: str, notes: Notes) -> dict[str, Path]:
                 f"is read as the interactions, by its name beside {path.name}",
                 remedy="if that is wrong, set --catalog.path 'items=… interactions=…'",
             )
-            return {"items": path, "interactions": found[0]}
+            return {"items": [path], "interactions": [found[0]]}
     raise VitrineError(
         f"{path.parent} holds no {', '.join(INTERACTIONS[:-1])} or {INTERACTIONS[-1]} file beside "
         f"{path.name}; write 'items={path.name} interactions=<file>'."

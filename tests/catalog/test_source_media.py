@@ -151,6 +151,9 @@ def test_any_two_tables_are_named_by_path(tmp_path: Path) -> None:
     found = Layout(folder / "shop" / "goods.csv", "table")
     assert found.pairs == [("2", "007")]
     assert "is read as the interactions" in found.said
+    write(tmp_path, {"log/more.tsv": "user\titem\n9\t007\n"})
+    path = f"items={folder}/shop/goods.csv interactions={folder}/log/*.tsv"
+    assert sorted(Layout(path, "table").pairs) == [("1", "007"), ("9", "007")]
 
 
 @pytest.mark.parametrize(
@@ -160,6 +163,7 @@ def test_any_two_tables_are_named_by_path(tmp_path: Path) -> None:
         ("item=a.csv interactions=b.csv", "Did you mean 'items'"),
         ("items=a.csv interactions=b.csv", r"a\.csv does not exist"),
         ("nowhere.csv", "is no file"),
+        ("items=a*.csv interactions=b.csv", r"no file matches 'a\*\.csv'"),
     ],
 )
 def test_a_path_that_names_no_two_tables_is_refused(path: str, message: str) -> None:
