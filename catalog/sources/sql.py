@@ -17,7 +17,7 @@ from catalog.errors import VitrineError, did_you_mean, one_line_message
 from catalog.notes import Notes
 from catalog.sources.base import RawTables
 from catalog.sources.finding import refuse_subset
-from catalog.sources.tables import named_parts
+from catalog.sources.named_parts import named_parts
 
 ROWS = 1 << 16
 """Rows that are fetched at once."""

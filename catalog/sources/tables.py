@@ -1,7 +1,6 @@
 """Reads any two tables by their paths."""
 
 import os
-import shlex
 from functools import partial
 from glob import glob
 from pathlib import Path
@@ -13,6 +12,7 @@ from catalog.reading import batch_reader, read_table
 from catalog.reading.files import table_files
 from catalog.sources.base import RawTables
 from catalog.sources.finding import files_in, refuse_subset
+from catalog.sources.named_parts import named_parts
 
 NAMES = ("items", "interactions", "edges")
 INTERACTIONS = (
@@ -71,29 +71,6 @@ def _matching(text: str) -> list[Path]:
     found = [Path(one) for one in sorted(glob(str(path), recursive=True))]
     if not found:
         raise VitrineError(f"no file matches {text!r}; correct the pattern.")
-    return found
-
-
-def named_parts(
-    text: str, names: tuple[str, ...], needed: tuple[str, ...], example: str
-) -> dict[str, str]:
-    """Name → value, of `name=value name="another value"`; VitrineError for what is unknown or missing."""
-    found: dict[str, str] = {}
-    try:
-        words = shlex.split(text)
-    except ValueError:
-        words = text.split()
-    for word in words:
-        name, equals, value = word.partition("=")
-        if name not in names or not equals or not value:
-            raise VitrineError(
-                f"catalog.path {text!r}: {word!r} is none of {', '.join(names)}, = and a value; write "
-                f"{example}.{did_you_mean(name, names)}"
-            )
-        found[name] = value
-    for name in needed:
-        if name not in found:
-            raise VitrineError(f"catalog.path {text!r} names no {name}; write {example}.")
     return found
 
 

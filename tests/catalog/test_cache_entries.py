@@ -17,7 +17,6 @@ from catalog.cache_entries import (
 from catalog.catalog import load_catalog
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
-from launch.cli import main
 
 DAY = 86_400
 
@@ -123,34 +122,3 @@ def test_ages_and_forms() -> None:
         "25.3 MB",
         "10.0 TB",
     ]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "line"),
-    [
-        (["--max_size", "a lot"], "--max_size is 'a lot', which is no size"),
-        (["--older_than", "3 moons"], "--older_than is '3 moons', which is no age"),
-        (["--kind", "medium"], "Did you mean 'media'"),
-    ],
-)
-def test_a_mistake_is_one_line(
-    cache: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], line: str
-) -> None:
-    assert main(["cache", "prune", *arguments]) == 2
-    output = capsys.readouterr().err
-    assert line in output
-    assert output.count("\n") == 1
-
-
-def test_the_commands_list_and_prune(filled: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["cache", "list"]) == 0
-    listed = capsys.readouterr().out
-    assert "media: decoded images, audio and video, 2 entries" in listed
-    assert "used   30 d   ago  old" in listed
-    assert main(["cache", "list", "--json"]) == 0
-    assert capsys.readouterr().out.count('"kind"') == 4
-    assert main(["cache", "prune", "--older_than", "20d", "--dry_run"]) == 0
-    assert "2 entries" in capsys.readouterr().out
-    assert len(names()) == 4
-    assert main(["cache", "prune", "--older_than", "20d"]) == 0
-    assert names() == ["new", "used"]
