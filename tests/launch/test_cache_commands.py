@@ -12,7 +12,9 @@ DAY = 86_400
 
 
 @pytest.fixture
-def filled(cache: Path) -> Path:
+def filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("VITRINE_CACHE", str(cache))
     for name, days_ago in (("media/old", 30), ("media/new", 1), ("catalogs/used", 0)):
         (cache / name).mkdir(parents=True)
         (cache / name / "values").write_bytes(bytes(40_000))
@@ -29,7 +31,7 @@ def filled(cache: Path) -> Path:
     ],
 )
 def test_a_mistake_is_one_line(
-    cache: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], line: str
+    capsys: pytest.CaptureFixture[str], arguments: list[str], line: str
 ) -> None:
     assert main(["cache", "prune", *arguments]) == 2
     output = capsys.readouterr().err
