@@ -40,6 +40,9 @@ def test_a_mistake_is_one_line(
 
 
 def test_the_commands_list_and_prune(filled: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def left() -> list[str]:
+        return sorted(path.name for path in filled.glob("*/*"))
+
     assert main(["cache", "list"]) == 0
     listed = capsys.readouterr().out
     assert "media: decoded images, audio and video, 2 entries" in listed
@@ -47,7 +50,7 @@ def test_the_commands_list_and_prune(filled: Path, capsys: pytest.CaptureFixture
     assert main(["cache", "list", "--json"]) == 0
     assert capsys.readouterr().out.count('"kind"') == 3
     assert main(["cache", "prune", "--older_than", "20d", "--dry_run"]) == 0
-    assert "2 entries" in capsys.readouterr().out
-    assert sorted(path.name for path in filled.glob("*/*")) == ["new", "old", "used"]
+    assert "1 entries" in capsys.readouterr().out
+    assert left() == ["new", "old", "used"]
     assert main(["cache", "prune", "--older_than", "20d"]) == 0
-    assert sorted(path.name for path in filled.glob("*/*")) == ["new", "used"]
+    assert left() == ["new", "used"]
