@@ -250,6 +250,7 @@ PARSERS = {
     "numbers and prices": Parser(
         st.tuples(_texts(NUMBERS), st.sampled_from(["auto", "point", "comma"]), st.booleans()),
         _numbers,
+        again=4,
     ),
     "ids": Parser(st.tuples(IDS, _texts(["007", "7", "7.0", "a", "A"])), _ids),
     "HTML to text": Parser(edited(HTML, 8), _html),

@@ -153,7 +153,8 @@ def _parse(block: bytes, schema: pa.Schema | None = None) -> pa.Table | None:
         block = LONE_SURROGATE.sub(lambda found: found[1] + (found[2] or rb"\ufffd"), block)
     if not block.strip():
         return (schema or pa.schema([])).empty_table()
-    if is_deep(block):
+    # Where the first value is null pyarrow crashes, and others it reads as rows.
+    if block.lstrip()[:1] != b"{" or b"\nnull" in block or is_deep(block):
         return None
     options = arrow_json.ReadOptions(block_size=len(block) + 1)
     parse = arrow_json.ParseOptions(explicit_schema=schema)
