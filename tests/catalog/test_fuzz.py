@@ -117,6 +117,14 @@ def test_json_that_crashes_pyarrow_is_read_otherwise(first: str, tmp_path: Path)
         assert read["item_id"].to_pylist() == ["1"]
 
 
+def test_a_line_that_holds_null_is_no_row(tmp_path: Path) -> None:
+    (tmp_path / "items.jsonl").write_text(f"{OBJECT}null\n{OBJECT}")
+    notes = Notes()
+    table = read_table(tmp_path / "items.jsonl", CatalogConfig(), notes)
+    assert table["item_id"].to_pylist() == ["1", "1"]
+    assert notes.listed[-1].count == 1
+
+
 def test_lines_nested_too_deep_are_dropped(tmp_path: Path) -> None:
     deep = '{"a": ' * 20_000 + "1" + "}" * 20_000
     path = tmp_path / "items.jsonl"
