@@ -55,7 +55,7 @@ def fuzz(parser: Parser, folder: Path, examples: int, number: int = 0) -> Findin
         database=None,
         deadline=None,
         phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=list(HealthCheck),  # pyright: ignore[reportArgumentType]
     )
     @given(parser.inputs)
     def run(given: Any) -> None:

@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """Small copies of the layouts that the sources read."""
 
 import io

@@ -15,13 +15,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.fuzz import bombs, files, network, sources, values
+from benchmarks.fuzz import bombs, files, network, pictures, sources, values
 from benchmarks.fuzz.kit import Parser, fuzz
 from benchmarks.fuzz.watch import Watch
 
 PARSERS: dict[str, Parser] = {
     **files.PARSERS,
     **values.PARSERS,
+    **pictures.PARSERS,
     **sources.PARSERS,
     **network.PARSERS,
 }

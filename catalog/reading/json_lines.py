@@ -19,7 +19,7 @@ from pyarrow import json as arrow_json
 
 from catalog.errors import VitrineError
 from catalog.notes import EXAMPLES, Notes
-from catalog.reading.nesting import is_deep
+from catalog.reading.crashes import crashes_pyarrow, is_deep
 from catalog.reading.recognize import FileFormat, raw_text
 from catalog.reading.streams import line_blocks, refusing
 from catalog.reading.types import as_json, is_list, is_text, merge_schemas, merge_types, plain_name
@@ -153,7 +153,7 @@ def _parse(block: bytes, schema: pa.Schema | None = None) -> pa.Table | None:
         block = LONE_SURROGATE.sub(lambda found: found[1] + (found[2] or rb"\ufffd"), block)
     if not block.strip():
         return (schema or pa.schema([])).empty_table()
-    if is_deep(block):
+    if crashes_pyarrow(block):
         return None
     options = arrow_json.ReadOptions(block_size=len(block) + 1)
     parse = arrow_json.ParseOptions(explicit_schema=schema)

@@ -364,6 +364,8 @@ def _name_columns(
             "--catalog.header yes",
         )
         return replace(found, names=tuple(f"column_{n}" for n in range(1, wide + 1)))
+    if not first:
+        raise VitrineError(f"{path} is empty; it needs a header and at least one row.")
     values = [row for _, row in rows[1:]]
     extra = most == len(first) + 1 and not any(row[-1] for row in values if len(row) == most)
     if most == len(first) + 1 and not extra and is_row_numbers([row[0] for row in values[:1000]]):

@@ -1,10 +1,14 @@
 """Reads a table of one file, or of many parts, whole or in batches."""
 
+# pyright: reportAttributeAccessIssue=false
+# pyarrow makes the functions of its compute module when it is imported; no checker sees them.
+
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import parquet
 
 from catalog.config import CatalogConfig
@@ -154,4 +158,14 @@ class _ParquetFile:
             size = sum(group.total_byte_size for group in groups)
             rows = max(1, file.metadata.num_rows * BLOCK // max(1, size))
             for batch in file.iter_batches(batch_size=min(rows, 1 << 20)):
+                for column in batch.columns:
+                    _check_codes(column)
                 yield pa.RecordBatch.from_arrays(batch.columns, schema=self.schema)
+
+
+def _check_codes(column: pa.Array) -> None:
+    """ArrowInvalid where the codes of a damaged file lie outside of their dictionary."""
+    if pa.types.is_dictionary(column.type) and len(column) > column.null_count:
+        ends = pc.min_max(column.indices)
+        if ends["min"].as_py() < 0 or ends["max"].as_py() >= len(column.dictionary):
+            raise pa.ArrowInvalid("codes outside of their dictionary")

@@ -11,7 +11,7 @@ from pyarrow import json as arrow_json
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
 from catalog.notes import EXAMPLES, Notes
-from catalog.reading.nesting import is_deep
+from catalog.reading.crashes import crashes_pyarrow, is_deep
 from catalog.reading.recognize import raw_text, recognize
 from catalog.reading.streams import line_blocks, refusing
 from catalog.reading.types import as_json, is_text
@@ -56,7 +56,8 @@ def _parse(block: bytes, schema: pa.Schema) -> tuple[pa.Table, list[str]]:
     """The objects of a block, and the lines that hold none."""
     if not block.strip():
         return schema.empty_table(), []
-    if b"\\ud" not in block.lower():  # half a surrogate pair is no UTF-8
+    # half a surrogate pair is no UTF-8
+    if b"\\ud" not in block.lower() and not crashes_pyarrow(block):
         try:
             parse = arrow_json.ParseOptions(
                 explicit_schema=schema, unexpected_field_behavior="ignore"

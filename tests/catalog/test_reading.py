@@ -77,7 +77,7 @@ def test_a_truncated_archive_is_refused_in_one_line(read, kind: str) -> None:
 def test_a_bomb_is_refused(read, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("catalog.reading.streams.MIN_CHECKED", 1 << 16)
     monkeypatch.setattr("catalog.reading.streams.MAX_RATIO", 20)
-    with pytest.raises(VitrineError, match=r"times its size on disk.*unpack or split"):
+    with pytest.raises(VitrineError, match=r"times what they take on disk.*unpack or split"):
         read(PACK[kind](b"a,b\n" * 500_000))
 
 
