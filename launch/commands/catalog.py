@@ -33,7 +33,7 @@ class CatalogCheckOptions:
 
 
 def catalog_check(options: CatalogCheckOptions, settings: CatalogConfig) -> None:
-    from catalog.check import check_catalog, format_report
+    from catalog.doctor.run import check_catalog, format_report
 
     with _own_options():
         report = format_report(check_catalog(replace(settings, path=options.folder)))
