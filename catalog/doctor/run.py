@@ -23,7 +23,6 @@ from catalog.doctor.context import Context, current_time, temporary_folder
 from catalog.doctor.facts import distributions, facts
 from catalog.doctor.finding import CheckReport, Finding
 from catalog.doctor.kinds import SEVERITIES
-from catalog.progress import track
 from catalog.sources import SOURCES
 
 HEADINGS = {"error": "Errors", "warning": "To look at", "hint": "Hints"}
@@ -61,7 +60,7 @@ def check_catalog(
     with temporary_folder() as folder:
         context = Context(catalog, raw, config, Path(folder), now, tokenizer, mismatch)
         known = {**facts(context), **splits.split_facts(context)}
-        findings = [one for check in track(CHECKS, "Checking") for one in check(context)]
+        findings = [one for check in CHECKS for one in check(context)]
         findings.sort(key=lambda one: SEVERITIES.index(one.severity))
         shown = distributions(context)
     return CheckReport(catalog.name, known, findings, catalog.notes, shown, catalog)
