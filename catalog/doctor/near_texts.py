@@ -32,14 +32,14 @@ def near_duplicate_texts(context: Context) -> Iterable[Finding]:
     if not rows:
         return []
     items = np.concatenate(rows)
-    _, kept = np.unique(np.concatenate(digests), return_index=True)  # one of each text
-    candidates = kept[band_pairs(np.concatenate(bands)[kept])]
+    _, kept, groups = np.unique(np.concatenate(digests), return_index=True, return_inverse=True)
+    candidates = kept[band_pairs(np.concatenate(bands)[kept])]  # one of each text
     near = distinct_pairs(_verified(context, items[candidates[:MOST_VERIFIED]]))
     least = " at least" if len(candidates) > MOST_VERIFIED else ""
     sentence = f"{{n}} items{least} have a text that differs from another's in a few words"
-    return context.found(
-        "near-duplicate-texts", near.reshape(-1), sentence, first=near[:1].reshape(-1)
-    )
+    same = items[np.isin(groups, groups[np.searchsorted(items, near)])]
+    first = near[:1].reshape(-1)
+    return context.found("near-duplicate-texts", same, sentence, first=first)
 
 
 def shingles(

@@ -16,7 +16,7 @@ PHONE = (
     r"|\(\d{3}\) ?\d{3}[-. ]\d{4}|\d{3}[-.]\d{3}[-.]\d{4})(?:[^\w-]|$)"
 )
 IBAN = r"\b[A-Z]{2}\d{2} ?(?:[A-Z0-9]{4} ?){2,7}[A-Z0-9]{0,4}\b"
-CARD = r"(?:^|[^\d.,])(?:\d{4}[ -]?){3}\d{1,4}(?:[^\d.,]|$)|\b3[47]\d{2}[ -]?\d{6}[ -]?\d{5}\b"
+CARD = r"(?:^|[^\d.,])(?:\d{4}[ -]?){3}\d{1,4}(?:[^\d.,]|[.,]\D|[.,]?$)|\b3[47]\d{2}[ -]?\d{6}[ -]?\d{5}\b"
 ADDRESS = r"(?:^|[^\w.])(?:\d{1,3}\.){3}\d{1,3}(?:$|[^\w.]|\.(?:\W|$))"
 VERSION = re.compile(r"(?i)(?:v|ver|version|release|firmware)\.?\s*$")
 
@@ -40,9 +40,11 @@ def is_card(text: str) -> bool:
 
 
 def _has_payment_number(text: str) -> bool:
-    return any(is_iban(found[0]) for found in re.finditer(IBAN, text)) or any(
-        is_card(found[0]) for found in re.finditer(CARD, text)
-    )
+    for found in re.finditer(IBAN, text):
+        groups = found[0].split()  # the last ones may be words that follow
+        if any(is_iban("".join(groups[:end])) for end in range(len(groups), 0, -1)):
+            return True
+    return any(is_card(found[0]) for found in re.finditer(CARD, text))
 
 
 def _has_phone_number(text: str) -> bool:

@@ -81,7 +81,7 @@ def shared_images(context: Context) -> Iterable[Finding]:
 def near_duplicate_images(context: Context) -> Iterable[Finding]:
     """Different files that look the same; flat images are left out."""
     pictures = context.pictures
-    _, first = np.unique(pictures.digests, return_index=True)
+    _, first, groups = np.unique(pictures.digests, return_index=True, return_inverse=True)
     kept = np.sort(first)
     kept = kept[pictures.spreads[kept] >= FLAT]
     pairs = kept[hamming_pairs(pictures.hashes[kept], NEAR_BITS)]
@@ -89,11 +89,11 @@ def near_duplicate_images(context: Context) -> Iterable[Finding]:
     pairs = np.concatenate([np.empty((0, 2), np.int64), *(some for some, _ in scored)])
     order = np.argsort(np.concatenate([np.empty(0), *(rest for _, rest in scored)]), kind="stable")
     near = distinct_pairs(_alike_in_detail(context, pairs[order[:MOST_COMPARED]]))
-    rows = pictures.items[near]
+    rows = pictures.items[np.isin(groups, groups[near])]
     least = " at least" if len(pairs) > MOST_COMPARED else ""
     sentence = f"{{n}} items{least} have an image that looks like another's, in another file"
-    pair = rows[:1].reshape(-1)
-    return context.found("near-duplicate-images", rows.reshape(-1), sentence, first=pair)
+    pair = pictures.items[near[:1].reshape(-1)]
+    return context.found("near-duplicate-images", rows, sentence, first=pair)
 
 
 def _coarsely_alike(context: Context, pairs: Pairs) -> tuple[Pairs, NDArray[np.float64]]:

@@ -17,21 +17,30 @@ TAGS = (
     r"|[.#@]?[\w-]+\s*\{\s*[a-z-]+\s*:[^{}]*;[^{}]*\}|<(?:script|style|div|img|br|span)\b"
 )
 """Tags, entities, rules of CSS."""
-MOJIBAKE = (
-    "Ã[\u0080-\u00bf\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013-\u2122]"
-    "|Â[\u00a0-\u00bf]|â€|ï»¿|ðŸ|\ufffd"
+TRAILING = (
+    "\u0080-\u00bf\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc"
+    "\u201a\u201e\u2020-\u2022\u2030\u2039\u20ac\u2122"
 )
+"""What cp1252 or Latin-1 make of the second and later bytes of a UTF-8 character, but quotation marks,
+dashes and the ellipsis, which may follow a letter."""
+QUOTES = "\u2013\u2014\u2018-\u201d\u2026\u203a"
+MOJIBAKE = (
+    f"[ÃÂ][{TRAILING}{QUOTES}]|[\u00e0-\u00ef][{TRAILING}][{TRAILING}{QUOTES}]"
+    f"|\u00f0[{TRAILING}{QUOTES}]{{3}}|\ufffd"
+)
+NO_LETTER = r"[^\p{L}\p{N}]"
 PLACEHOLDER = (
-    r"(?i)^\W*(?:n\W?a|null|none|nan|nil|undefined|to\W?do|tbd|tba|fixme|x{3,}|untitled|placeholder"
-    r"|no (?:title|name|description|text|data)(?: available)?|(?:product )?(?:title|description)"
-    r"|asdf\w*|sample text|test (?:product|item|title|description)|\W+)\W*$"
+    rf"(?i)^{NO_LETTER}*(?:n{NO_LETTER}?a|null|none|nan|nil|undefined|to{NO_LETTER}?do|tbd|tba|fixme"
+    r"|x{3,}|untitled|placeholder|no (?:title|name|description|text|data)(?: available)?"
+    r"|(?:product )?(?:title|description)|asdf\w*|sample text|test (?:product|item|title|description))?"
+    rf"{NO_LETTER}*$"
 )
 LOREM = r"(?i)\blorem ipsum\b"
 SENTENCE_END = r"[.!?]+\s+|[.!?]+$|\n+"
 BOILERPLATE_SHARE, BOILERPLATE_ITEMS, SENTENCE_WORDS = 0.05, 10, 5
 SCRIPTS = (
-    *("Latin", "Cyrillic", "Greek", "Arabic", "Hebrew", "Devanagari", "Thai", "Hangul", "Hiragana"),
-    *("Katakana", "Han"),
+    *("Latin", "Cyrillic", "Greek", "Arabic", "Hebrew", "Han", "Hangul", "Thai", "Devanagari"),
+    *("Bengali", "Tamil", "Telugu", "Georgian", "Armenian", "Ethiopic", "Khmer"),
 )
 MINOR_SCRIPT = 0.2
 STOP_WORDS = {
@@ -111,11 +120,9 @@ def scripts(context: Context) -> Iterable[Finding]:
     rows, texts = context.sampled_texts()
     if not len(rows):
         return []
-    counts = np.stack(
-        [pc.count_substring_regex(texts, rf"\p{{{name}}}").to_numpy() for name in SCRIPTS], axis=1
-    )
-    counts[:, SCRIPTS.index("Han")] += counts[:, [8, 9]].sum(axis=1)  # Japanese mixes three
-    counts[:, [8, 9]] = 0
+    patterns = [rf"\p{{{name}}}" for name in SCRIPTS]
+    patterns[SCRIPTS.index("Han")] = r"[\p{Han}\p{Hiragana}\p{Katakana}]"  # Japanese mixes three
+    counts = np.stack([pc.count_substring_regex(texts, one).to_numpy() for one in patterns], axis=1)
     main, given = counts.argmax(axis=1), counts.sum(axis=1) > 0
     shares = np.bincount(main[given], minlength=len(SCRIPTS)) / max(1, given.sum())
     minor = given & (shares[main] < MINOR_SCRIPT)
