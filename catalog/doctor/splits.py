@@ -106,12 +106,10 @@ def given_split(context: Context) -> Iterable[Finding]:
     result = split_of(context.catalog)
     if result.given_error:
         yield finding("given-split", result.given_error)
-    if result.given is None:
-        return
-    arranged, catalog = result.given, context.catalog
-    keys = [context.users, arranged.items]
-    if catalog.has_timestamps:  # at another time the user has bought it again
-        keys.append(arranged.times)
+    if result.given is None or "time" not in context.catalog.roles["interactions"]:
+        return  # without times a copy does not differ from an item that was bought again
+    arranged = result.given
+    keys = [context.users, arranged.items, arranged.times]
     # Training rows come first among equal keys.
     order = np.lexsort([arranged.parts, *keys[::-1]])
     same = np.ones(len(order) - 1, dtype=bool)

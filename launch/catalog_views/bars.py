@@ -5,8 +5,8 @@ from launch.report.charts import nice_ticks
 from launch.report.markup import Html, count, tag
 
 WIDTH, HEIGHT = 560, 240
-LEFT, RIGHT, TOP, BOTTOM = 64, 6, 12, 40
-LABELS = 6
+LEFT, RIGHT, TOP, BOTTOM = 76, 6, 12, 40
+LABELS = 4
 """Labels of the horizontal axis at most, so that they fit a phone."""
 
 

@@ -21,6 +21,8 @@ SAMPLED = 12
 """Items that the page begins with."""
 SHOWN_TEXT = 160
 """Characters of a title at most."""
+SHORT_FACT = 40
+"""Characters of a fact that stands in a column; longer ones have a row of their own."""
 WORDS: dict[Severity, tuple[str, str, str]] = {
     "error": ("Errors", "unmet", "✗"),
     "warning": ("To look at", "unmet", "!"),
@@ -67,7 +69,7 @@ def _catalog(report: CheckReport) -> list[Html]:
     if catalog is None:
         return []
     items = spread(catalog.num_items, SAMPLED)
-    lead = tag("p", "Items from all parts of the table, as models see them.", class_="lead")
+    lead = tag("p", "A sample of the items, evenly spaced over the table.", class_="lead")
     return [lead, window([card(catalog, item) for item in items])]
 
 
@@ -159,7 +161,12 @@ def _distributions(report: CheckReport) -> list[Html]:
 
 def _facts(report: CheckReport) -> list[Html]:
     pairs = [
-        tag("div", tag("dt", name), tag("dd", value, dir="auto"))
+        tag(
+            "div",
+            tag("dt", name),
+            tag("dd", value, dir="auto"),
+            class_="long" if len(value) > SHORT_FACT else None,
+        )
         for name, value in report.facts.items()
     ]
     return [tag("dl", pairs, class_="facts")]
