@@ -10,6 +10,8 @@ from catalog.hashing import splitmix64
 WINDOW = 8
 """Neighbours in each sorted order that a row is compared with."""
 ROTATIONS = 8
+MOST_KEPT = 8_000_000
+"""Candidate pairs that are held in memory."""
 Pairs = NDArray[np.int64]
 """(p, 2): two rows each, the smaller first."""
 
@@ -21,18 +23,47 @@ def hamming_pairs(hashes: NDArray[np.uint64], most: int) -> Pairs:
     each order, so the time is linear in n; near pairs agree in one band at least, with few exceptions.
     """
     order = np.random.default_rng(0).permutation(128)
-    found = [np.empty((0, 2), np.int64)]
+    kept = _Candidates(len(hashes))
     for band in range(ROTATIONS):
-        keys = [
-            _pick(hashes, np.roll(order, -16 * band)[part]) for part in (slice(64), slice(64, 128))
-        ]
-        rows = np.lexsort((keys[1], keys[0]))
+        turned = np.roll(order, -16 * band)
+        rows = np.lexsort((_pick(hashes, turned[64:]), _pick(hashes, turned[:64])))
+        found = []
         for step in range(1, min(WINDOW, len(rows) - 1) + 1):
             left, right = rows[:-step], rows[step:]
             bits = np.bitwise_count(hashes[left] ^ hashes[right]).sum(axis=1)
             near = bits <= most
-            found.append(np.stack([left[near], right[near]], axis=1))
-    return distinct_pairs(np.concatenate(found))
+            found.append(kept.codes_of(left[near], right[near]))
+        kept.add(found)
+    return distinct_pairs(kept.pairs())
+
+
+class _Candidates:
+    """Distinct pairs of rows, and how often each was added; beyond `MOST_KEPT` the rarest are dropped."""
+
+    def __init__(self, num_rows: int) -> None:
+        self.num_rows = num_rows
+        self.codes, self.counts = np.empty(0, np.int64), np.empty(0, np.int64)
+
+    def codes_of(self, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.int64]:
+        """One number (p,) for each pair."""
+        return np.minimum(left, right) * self.num_rows + np.maximum(left, right)
+
+    def add(self, found: list[NDArray[np.int64]]) -> None:
+        if not found:
+            return
+        codes, counts = np.unique(np.concatenate(found), return_counts=True)
+        codes, places = np.unique(np.concatenate([self.codes, codes]), return_inverse=True)
+        weights = np.concatenate([self.counts, counts])
+        self.counts = np.bincount(places, weights, len(codes)).astype(np.int64)
+        self.codes = codes
+        if len(codes) > MOST_KEPT:
+            best = np.argsort(-self.counts, kind="stable")[:MOST_KEPT]
+            self.codes, self.counts = codes[best], self.counts[best]
+
+    def pairs(self) -> Pairs:
+        """The pairs, those that were added most often first."""
+        codes = self.codes[np.argsort(-self.counts, kind="stable")]
+        return np.stack(np.divmod(codes, max(1, self.num_rows)), axis=1)
 
 
 def _pick(hashes: NDArray[np.uint64], bits: NDArray[np.int64]) -> NDArray[np.uint64]:
@@ -47,16 +78,16 @@ def _pick(hashes: NDArray[np.uint64], bits: NDArray[np.int64]) -> NDArray[np.uin
 def band_pairs(bands: NDArray[np.uint32]) -> Pairs:
     """Pairs of neighbours, at most `WINDOW` apart, among the rows of `bands` (n, num_bands) that share a
     band's value; those that share most bands first."""
-    found = [np.empty((0, 2), np.int64)]
+    kept = _Candidates(len(bands))
     for column in bands.T:
         rows = np.argsort(column, kind="stable")
-        sorted_values = column[rows]
+        ordered = column[rows]
+        found = []
         for step in range(1, min(WINDOW, len(rows) - 1) + 1):
-            same = sorted_values[:-step] == sorted_values[step:]
-            found.append(np.stack([rows[:-step][same], rows[step:][same]], axis=1))
-    pairs = np.sort(np.concatenate(found), axis=1)
-    pairs, counts = np.unique(pairs, axis=0, return_counts=True)
-    return pairs[np.argsort(-counts, kind="stable")]
+            same = ordered[:-step] == ordered[step:]
+            found.append(kept.codes_of(rows[:-step][same], rows[step:][same]))
+        kept.add(found)
+    return kept.pairs()
 
 
 def distinct_pairs(pairs: Pairs) -> Pairs:

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from catalog.doctor import similar
 from catalog.doctor.look_alike import residuals, same_photo
 from catalog.doctor.near_texts import BAND_ROWS, BANDS, jaccard, shingles
 from catalog.doctor.picture_scan import dhash
@@ -43,6 +44,18 @@ def test_the_number_of_compared_pairs_grows_with_the_rows_alone() -> None:
     equal = np.zeros((3000, 2), np.uint64)
     assert len(hamming_pairs(equal, 0)) <= 8 * WINDOW * 3000
     assert len(band_pairs(np.zeros((3000, 2), np.uint32))) <= WINDOW * 3000
+
+
+def test_no_more_pairs_are_held_than_fit_and_the_surest_stay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(similar, "MOST_KEPT", 2000)
+    rng = np.random.default_rng(0)
+    bands = rng.integers(0, 40, (400, 6)).astype(np.uint32)
+    bands[200:220] = bands[:20]
+    pairs = band_pairs(bands).tolist()
+    assert len(pairs) == 2000
+    assert sum([n, n + 200] in pairs for n in range(20)) >= 18
 
 
 def test_no_rows_have_no_pairs() -> None:
