@@ -23,7 +23,9 @@ def bar_chart(distribution: Distribution) -> Html:
         left = LEFT + place * slot
         title = tag("title", f"{label}: {count(number)} {distribution.unit}")
         shape = {"x": round(left + slot * 0.08, 1), "width": round(slot * 0.84, 1)}
-        marks.append(tag("rect", title, y=floor - height, height=height, class_="column", **shape))
+        marks.append(
+            tag("rect", title, y=round(floor - height, 1), height=height, class_="column", **shape)
+        )
         if place % every == 0:
             middle = round(left + slot / 2, 1)
             marks.append(tag("text", label, x=middle, y=floor + 22, text_anchor="middle"))
