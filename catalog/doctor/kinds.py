@@ -142,11 +142,12 @@ KINDS: dict[str, Kind] = {
         "one image is that of at least 5 items and of 1 % of those with an image",
         "remove it: a missing image is masked, a placeholder is learned",
     ),
+    # A hint: among many products of one outline on white, some pairs look alike and are no copies.
     "near-duplicate-images": Kind(
-        "warning",
+        "hint",
         "two image files differ but look the same: perceptual hashes (dHash, 128 bits) within 20 bits, "
         "and once aligned they agree in thumbnail and details",
-        "copies of one item split its history: give them one id, or images of their own",
+        "look at the pairs; copies of one item split its history: give them one id",
     ),
     "flat-images": Kind(
         "warning", "an image is one flat colour", "remove it: it shows nothing of the item"
