@@ -84,8 +84,8 @@ def record(figures: dict[str, Any]) -> None:
         "a rule of its own in the benchmark confirms it; for near-duplicate images, prices far off, phone "
         "and payment numbers, unknown tokens and bursts there is no such rule, and precision is that of "
         "what is named in addition to the unplanted catalog (near-duplicate images are a hint because in the "
-        "fashion shop itself they name trousers that only look alike). Thresholds were chosen on demo shops of "
-        "other seeds and on wine labels.",
+        "fashion shop itself they name trousers that only look alike). Thresholds were chosen on demo "
+        "shops of other seeds and on wine labels.",
     )
 
 
