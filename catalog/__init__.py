@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from catalog.artifacts import is_complete, open_artifact, write_artifact
     from catalog.catalog import Catalog, load_catalog
-    from catalog.check import check_catalog
     from catalog.config import CatalogConfig, SplitConfig
+    from catalog.doctor.run import check_catalog
     from catalog.errors import VitrineError
     from catalog.splits import Split, load_split, make_split
 
@@ -17,7 +17,7 @@ _HOMES = {
     "Split": "catalog.splits",
     "SplitConfig": "catalog.config",
     "VitrineError": "catalog.errors",
-    "check_catalog": "catalog.check",
+    "check_catalog": "catalog.doctor.run",
     "is_complete": "catalog.artifacts",
     "load_catalog": "catalog.catalog",
     "load_split": "catalog.splits",

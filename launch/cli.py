@@ -90,7 +90,7 @@ COMMANDS = {
     "doctor": ("launch.doctor:doctor", "Check this machine for what would make a run fail"),
     "catalog check": (
         "launch.commands.catalog:catalog_check",
-        "Validate a catalog folder and print its statistics",
+        "Validate a catalog folder and print its statistics and faults",
     ),
     "catalog import": (
         "launch.commands.catalog:catalog_import",
@@ -99,6 +99,10 @@ COMMANDS = {
     "catalog sources": (
         "launch.commands.catalog:catalog_sources",
         "List the layouts of files that are read, each with an example",
+    ),
+    "catalog show": (
+        "launch.commands.catalog:catalog_show",
+        "Show a catalog at a glance, one of its items, or one of its users",
     ),
     "catalog demo": ("launch.commands.catalog:catalog_demo", "Write the synthetic demo catalog"),
     "cache list": (

@@ -8,7 +8,7 @@ from benchmarks.fuzz.edits import Edit, apply_edits, edits
 from benchmarks.fuzz.kit import Parser
 from benchmarks.fuzz.layouts import LAYOUTS
 from catalog.config import CatalogConfig
-from catalog.convert import convert
+from catalog.conversion.convert import convert
 from catalog.importing.config import ImportConfig
 from catalog.importing.run import run_import
 from catalog.sources import SOURCES
@@ -33,13 +33,17 @@ def _source(layout: str) -> Parser:
     def parse(given: tuple[int, list[Edit]], folder: Path) -> object:
         write_layout(layout, folder, *given)
         config = _config(layout, folder)
-        made = convert(SOURCES[config.source].tables(config), config)
-        assert len(made.item_rows) == made.offsets[-1] == len(made.times)
-        arrays = [made.user_ids, made.offsets, made.item_rows, made.times, made.ratings]
+        raw = SOURCES[config.source].tables(config)
+        made = convert(raw, config)
+        histories = made.histories
+        assert made.items is not None
+        assert len(histories.item_rows) == histories.counts.sum() == len(histories.times)
+        arrays = [histories.counts, histories.item_rows, histories.times, histories.ratings]
         return (
-            made.items.to_pydict(),
+            made.items.items.to_pydict(),
+            histories.user_ids.to_pylist(),
             [None if array is None else array.tolist() for array in arrays],
-            made.notes.listed,
+            raw.notes.listed,
         )
 
     return Parser(st.tuples(st.integers(0, 5), edits()), parse, again=10)

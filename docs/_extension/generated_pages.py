@@ -8,6 +8,7 @@ import re
 from typing import TYPE_CHECKING
 
 import command_reference
+import kinds_reference
 import python_reference
 import results_reference
 import settings_reference
@@ -19,6 +20,7 @@ GENERATORS = {
     "commands": command_reference.page,
     "settings": settings_reference.page,
     "python": python_reference.page,
+    "kinds": kinds_reference.page,
     "results": results_reference.page,
     "shipped-configs": settings_reference.shipped,
 }

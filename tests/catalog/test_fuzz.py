@@ -11,7 +11,7 @@ from benchmarks.fuzz.kit import fuzz
 from benchmarks.fuzz.run import PARSERS
 from benchmarks.fuzz.watch import Watch
 from catalog.config import CatalogConfig
-from catalog.convert import convert
+from catalog.conversion.convert import convert
 from catalog.errors import VitrineError
 from catalog.notes import Notes
 from catalog.reading import read_table

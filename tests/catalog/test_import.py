@@ -15,8 +15,8 @@ from pyarrow import parquet
 
 from catalog.atomic_write import list_files
 from catalog.catalog import Catalog, load_catalog
-from catalog.check import check_catalog
 from catalog.config import CatalogConfig
+from catalog.doctor.run import check_catalog
 from catalog.errors import VitrineError
 from catalog.importing.config import ImportConfig
 from catalog.importing.run import Imported, format_counts, run_import

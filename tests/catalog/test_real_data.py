@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from catalog.catalog import Catalog, load_catalog
-from catalog.check import check_catalog
 from catalog.config import CatalogConfig, SplitConfig
+from catalog.doctor.run import check_catalog
 from catalog.splits import make_split
 
 DATA = Path(__file__).parents[3] / "shared" / "data"

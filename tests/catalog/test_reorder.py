@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalog.catalog import Catalog
-from catalog.check import check_catalog
 from catalog.config import CatalogConfig, SplitConfig
+from catalog.doctor.run import check_catalog
 from catalog.errors import VitrineError
 from catalog.interaction_sketch import InteractionSketch, interaction_hashes
 from catalog.interactions import Interactions

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from catalog.check import check_catalog
 from catalog.config import CatalogConfig
+from catalog.doctor.run import check_catalog
 from catalog.errors import VitrineError
 from tests.catalog.sources_kit import Layout, write
 

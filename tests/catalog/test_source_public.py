@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from catalog.catalog import load_catalog
-from catalog.check import check_catalog
 from catalog.config import CatalogConfig
+from catalog.doctor.run import check_catalog
 from catalog.errors import VitrineError
 from tests.catalog.conftest import histories
 from tests.catalog.sources_kit import Layout, write

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from catalog.doctor.kinds import KINDS
 from launch.arguments import Signature
 from launch.cli import COMMANDS, load_command
 from launch.settings import describe
@@ -53,6 +54,12 @@ def test_the_python_page_has_every_public_name() -> None:
     for package in packages:
         for name in importlib.import_module(package).__all__:
             assert f"### {name}\n" in page, f"{package}.{name}"
+
+
+def test_the_page_of_checks_has_every_kind_of_fault_with_its_severity() -> None:
+    page = generated("kinds_reference")
+    for slug, kind in KINDS.items():
+        assert f"| `{slug}` | {kind.severity} | " in page
 
 
 def test_a_mark_that_names_no_generator_ends_the_build() -> None:

@@ -1,0 +1,68 @@
+"""Scores how well each item's image and text fit each other, by a pretrained encoder."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from catalog.catalog import Catalog
+from catalog.errors import VitrineError
+from catalog.progress import track
+from pretrain.artifact import open_encoder
+from pretrain.content_loader import to_device
+from pretrain.devices import choose_compute
+from pretrain.eval_mode import eval_mode
+
+COMPARED = 1000
+"""Items whose images and texts each item's own are compared with."""
+CHUNK = 64
+
+
+@torch.no_grad()
+def mismatch_shares(catalog: Catalog, folder: Path) -> NDArray[np.float32]:
+    """Of other items' images, and of their texts, the share that fits better than the item's own; the
+    smaller of both: float32 (num_items,), NaN for an item without image or text.
+
+    Raises VitrineError where the encoder reads not both a text and an image.
+    """
+    _, bundle = open_encoder(folder)
+    encoder = bundle.encoder.eval()
+    names = list(encoder.modalities)
+    if not {"text", "image"} <= set(names):
+        raise VitrineError(
+            f"{folder} encodes {', '.join(names)}; give an encoder of text and image, or leave "
+            "--encoder out."
+        )
+    sides = [names.index("text"), names.index("image")]
+    choose_compute().place(encoder)
+    loader = bundle.content_loader(catalog)
+    device = next(encoder.parameters()).device
+    vectors, present = [], []
+    with eval_mode(encoder):
+        for start in track(range(0, catalog.num_items, CHUNK), "Encoding items"):
+            items = np.arange(start, min(start + CHUNK, catalog.num_items))
+            encoded = encoder(to_device(loader.read(items), device, encoder.dtype))
+            vectors.append(encoded.projected_embeddings[:, sides].half().cpu())
+            present.append(encoded.present[:, sides].all(dim=1).cpu())
+    return shares_of(torch.cat(vectors), torch.cat(present).numpy())
+
+
+def shares_of(vectors: torch.Tensor, both: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """`mismatch_shares` of unit vectors (num_items, 2, d) of text and image; both (num_items,)."""
+    shares = np.full(len(vectors), np.nan, np.float32)
+    rows = np.flatnonzero(both)
+    if len(rows) < 2:
+        return shares
+    drawn = np.random.default_rng(0).permutation(rows)[:COMPARED]
+    others = vectors[drawn].float()
+    for start in range(0, len(rows), CHUNK):
+        some = rows[start : start + CHUNK]
+        own = vectors[some].float()
+        fit = (own[:, 0] * own[:, 1]).sum(dim=1, keepdim=True)
+        better = [
+            (own[:, side] @ others[:, 1 - side].T > fit + 1e-6).float().mean(dim=1)
+            for side in (0, 1)
+        ]
+        shares[some] = torch.minimum(*better).numpy()
+    return shares

@@ -1,0 +1,119 @@
+"""Near-duplicates are found among many items, without comparing all pairs, and others are not."""
+
+from io import BytesIO
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from catalog.doctor import similar
+from catalog.doctor.look_alike import residuals, same_photo
+from catalog.doctor.near_texts import BAND_ROWS, BANDS, jaccard, shingles
+from catalog.doctor.picture_scan import dhash
+from catalog.doctor.similar import WINDOW, band_pairs, hamming_pairs, minhash_bands
+
+
+def photo(seed: int, side: int = 160) -> Image.Image:
+    """A smooth random picture with details."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (6, 6, 3), np.uint8)).resize((side, side))
+    fine = Image.fromarray(rng.integers(0, 256, (40, 40, 3), np.uint8)).resize((side, side))
+    return Image.blend(coarse, fine, 0.25)
+
+
+def compressed(image: Image.Image, quality: int = 60) -> Image.Image:
+    file = BytesIO()
+    image.save(file, "JPEG", quality=quality)
+    return Image.open(BytesIO(file.getvalue())).convert("RGB")
+
+
+def test_planted_neighbours_are_found_among_thousands_of_hashes() -> None:
+    rng = np.random.default_rng(0)
+    hashes = rng.integers(0, 2**63, (5000, 2), np.uint64)
+    near = hashes[:200].copy()
+    for row in near:
+        for bit in rng.permutation(128)[:5].tolist():
+            row[bit // 64] ^= np.uint64(1) << np.uint64(bit % 64)
+    pairs = hamming_pairs(np.concatenate([hashes, near]), 8)
+    assert all(right - left == 5000 for left, right in pairs.tolist())
+    assert len(pairs) >= 195
+
+
+def test_the_number_of_compared_pairs_grows_with_the_rows_alone() -> None:
+    equal = np.zeros((3000, 2), np.uint64)
+    assert len(hamming_pairs(equal, 0)) <= 8 * WINDOW * 3000
+    assert len(band_pairs(np.zeros((3000, 2), np.uint32))) <= WINDOW * 3000
+
+
+def test_no_more_pairs_are_held_than_fit_and_the_surest_stay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(similar, "MOST_KEPT", 2000)
+    rng = np.random.default_rng(0)
+    bands = rng.integers(0, 40, (400, 6)).astype(np.uint32)
+    bands[200:220] = bands[:20]
+    pairs = band_pairs(bands).tolist()
+    assert len(pairs) == 2000
+    assert sum([n, n + 200] in pairs for n in range(20)) >= 18
+
+
+def test_no_rows_have_no_pairs() -> None:
+    assert len(hamming_pairs(np.empty((0, 2), np.uint64), 8)) == 0
+    assert len(band_pairs(np.empty((0, 4), np.uint32))) == 0
+
+
+@pytest.mark.parametrize("change", ["compressed", "smaller", "cropped"])
+def test_a_changed_photo_is_the_same_photo(change: str) -> None:
+    for seed in range(5):
+        image = photo(seed)
+        other = {
+            "compressed": compressed(image),
+            "smaller": image.resize((100, 100)),
+            "cropped": image.crop((3, 3, 160, 160)),
+        }[change]
+        one, two = np.asarray(image), np.asarray(other)
+        assert same_photo(one, two, 0.77), (change, seed)
+        bits = np.bitwise_count(
+            np.array(dhash(image), np.uint64) ^ np.array(dhash(other), np.uint64)
+        ).sum()
+        assert bits <= 20
+
+
+def test_two_photos_of_one_outline_are_not_the_same_photo() -> None:
+    def product(seed: int) -> np.ndarray:
+        pixels = np.full((160, 160, 3), 250, np.uint8)
+        fabric = np.random.default_rng(seed).integers(10, 120, (30, 20, 3), np.uint8)
+        pixels[20:140, 40:120] = np.asarray(Image.fromarray(fabric).resize((80, 120)))
+        return pixels
+
+    thumbnails = [
+        np.asarray(Image.fromarray(product(seed)).resize((8, 8))).astype(float)[None]
+        for seed in (0, 1)
+    ]
+    assert residuals(*thumbnails)[0] < 0.2
+    assert same_photo(product(0), product(0), 0.77)
+    assert not same_photo(product(0), product(1), 0.77)
+
+
+def test_texts_that_share_most_words_share_a_band_and_others_do_not() -> None:
+    rng = np.random.default_rng(0)
+    words = [f"w{n}" for n in range(2000)]
+    texts = [" ".join(rng.choice(words, 20)) for _ in range(300)]
+    changed = [text.replace(text.split()[7], "other", 1) for text in texts[:100]]
+    rows, tokens, owners, _ = shingles(pa.array([*texts, *changed, "too short"], pa.large_string()))
+    assert len(rows) == 400
+    pairs = band_pairs(minhash_bands(tokens, owners, len(rows), BANDS, BAND_ROWS)).tolist()
+    assert sum([n, n + 300] in pairs for n in range(100)) >= 98
+    ends = np.searchsorted(owners, np.arange(401))
+    sets = [np.unique(tokens[ends[n] : ends[n + 1]]) for n in range(400)]
+    assert min(jaccard(sets[n], sets[n + 300]) for n in range(100)) > 0.65
+    assert jaccard(sets[0], sets[1]) < 0.2
+
+
+def test_case_and_punctuation_make_no_other_words() -> None:
+    pair = ["A red Mug, for tea; and more of it!", "a red mug for tea and more of it"]
+    _, tokens, _owners, whole = shingles(pa.array(pair, pa.large_string()))
+    half = len(tokens) // 2
+    assert set(tokens[:half].tolist()) == set(tokens[half:].tolist())
+    assert whole[0] != whole[1]
