@@ -193,7 +193,7 @@ def test_urls_are_no_images_yet(tmp_path):
     catalog = shop(tmp_path, None, "https://example.org/a.png")
     assert catalog.items["image"][:] == [None, None]
     assert "https://example.org/a.png" in str(catalog.notes[0])
-    assert "download" in catalog.notes[0].remedy
+    assert "--fetch_images true" in catalog.notes[0].remedy
 
 
 def failing_reads(monkeypatch: pytest.MonkeyPatch, code: int, times: int) -> list[str]:
