@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -125,16 +126,17 @@ def _first_of_lists(paths: pa.ChunkedArray, where: str, notes: Notes) -> pa.Chun
 
 def _first_listed(text: str) -> str | None:
     """The first path of a JSON or Python list; the text itself if it is neither."""
-    try:
-        values = json.loads(text)
-    except ValueError:
+    values: Any = text
+    for parse in (ast.literal_eval, json.loads):
         try:
-            values = ast.literal_eval(text)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            return text
+            values = parse(text)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            continue
     while isinstance(values, list | tuple | dict):
         values = next(iter(values.values() if isinstance(values, dict) else values), None)
-    return values.strip() or None if isinstance(values, str) else None
+    if not isinstance(values, str):
+        return None
+    return values.strip().encode("utf8", "replace").decode() or None  # without half surrogates
 
 
 def _loosened(name: str) -> str:

@@ -84,7 +84,7 @@ class Web:
                     with web.lock:
                         web.running[host] -= 1
 
-            def log_message(self, *_: Any) -> None:
+            def log_message(self, format: str, *args: Any) -> None:
                 pass
 
         class Server(ThreadingHTTPServer):

@@ -21,6 +21,7 @@ from catalog.sources.objects import read_objects
 from catalog.values.dates import read_times
 from catalog.values.html import plain_text
 from catalog.values.numbers import read_numbers
+from catalog.values.paths import split_addresses
 from catalog.yaml_files import parse_yaml
 
 SLOW = ("numbers and prices", "compression")
@@ -176,6 +177,23 @@ def test_metadata_whose_pictures_are_no_json_are_read() -> None:
 
     column = pa.chunked_array([pa.array(["no json", '[{"large": 3}, {"large": "u"}]', None])])
     assert _pictures(column).to_pylist() == [None, ["u"], None]
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("[" * 3000 + "]" * 3000, None),
+        ("[{[]: 1}]", None),
+        ('["\\ud800.jpg"]', "?.jpg"),
+        ('["a.jpg"]', "a.jpg"),
+        ("['a.jpg', None]", "a.jpg"),
+        ("[]", None),
+    ],
+    ids=range(6),
+)
+def test_odd_lists_of_pictures_are_read(text: str, path: str | None) -> None:
+    found, _ = split_addresses(texts(text), "x", Notes())
+    assert found.to_pylist() == [text if path is None and text != "[]" else path]
 
 
 def test_a_bomb_is_noticed_after_a_gibibyte(
