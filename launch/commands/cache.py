@@ -16,7 +16,8 @@ class CacheListOptions:
 
 def cache_list(options: CacheListOptions) -> None:
     from catalog.cache import cache_folder
-    from catalog.cache_entries import KINDS, format_size, list_entries
+    from catalog.cache_entries import KINDS, list_entries
+    from catalog.sizes import format_size
 
     entries = list_entries()
     if options.json:
@@ -50,7 +51,8 @@ class CachePruneOptions:
 
 def cache_prune(options: CachePruneOptions) -> None:
     """Removes cached data. What was used within the last hour stays."""
-    from catalog.cache_entries import format_size, parse_age, parse_size, prune_entries
+    from catalog.cache_entries import prune_entries
+    from catalog.sizes import format_size, parse_age, parse_size
 
     removed = prune_entries(
         parse_size(options.max_size, "--max_size") if options.max_size else None,

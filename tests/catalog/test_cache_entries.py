@@ -6,14 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from catalog.cache_entries import (
-    format_size,
-    keep_within_limit,
-    list_entries,
-    parse_age,
-    parse_size,
-    prune_entries,
-)
+from catalog.cache_entries import keep_within_limit, list_entries, prune_entries
 from catalog.catalog import load_catalog
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
@@ -99,26 +92,3 @@ def test_opening_a_catalog_marks_it_as_used_and_a_pruned_one_is_converted_again(
         os.utime(path, (time.time() - 9 * DAY,) * 2)
     assert len(prune_entries(min_age=8 * DAY)) == 2
     assert load_catalog(CatalogConfig(str(world.folder))).interactions.items.tolist() == expected
-
-
-@pytest.mark.parametrize(
-    ("text", "size"), [("0", 0), ("500MB", 5e8), ("1.5 GiB", 1.5 * 2**30), ("20gb", 2e10)]
-)
-def test_sizes(text: str, size: float) -> None:
-    assert parse_size(text, "limit") == size
-
-
-def test_ages_and_forms() -> None:
-    assert [parse_age(text, "age") for text in ("90m", "12h", "1.5d", "2w")] == [
-        5400,
-        43_200,
-        1.5 * DAY,
-        14 * DAY,
-    ]
-    assert [format_size(size) for size in (0, 999, 1000, 25_300_000, 10**13)] == [
-        "0 B",
-        "999 B",
-        "1.0 KB",
-        "25.3 MB",
-        "10.0 TB",
-    ]
