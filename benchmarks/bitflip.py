@@ -183,7 +183,9 @@ def reopen_converted_catalog(config: CatalogConfig, converted: Path, copy: Path)
 @contextlib.contextmanager
 def damaged(target: DamageTarget, rng: random.Random, cut: bool) -> Iterator[Path]:
     """Copies the folder and damages one file of the copy: flips a random bit, or truncates it (`cut`)."""
-    copy = target.folder.with_name(f"{target.folder.name}-copy")
+    # Elsewhere than in the cache, which looks for items that were converted before.
+    aside = Path(tempfile.mkdtemp())
+    copy = aside / target.folder.name
     shutil.copytree(target.folder, copy)
     files = [p for p in list_files(copy) if p.relative_to(copy).match(target.files)]
     files = [p for p in files if p.stat().st_size and p.name != "README.md"]
@@ -198,7 +200,7 @@ def damaged(target: DamageTarget, rng: random.Random, cut: bool) -> Iterator[Pat
     try:
         yield copy
     finally:
-        shutil.rmtree(copy)
+        shutil.rmtree(aside)
 
 
 if __name__ == "__main__":
