@@ -44,7 +44,7 @@ PROCESSES = 2
 TOWER: dict[str, Any] = {
     "model_type": "vit",
     "hidden_size": 128,
-    "num_hidden_layers": 4,
+    "num_hidden_layers": 2,
     "num_attention_heads": 2,
     "intermediate_size": 512,
     "patch_size": 32,
