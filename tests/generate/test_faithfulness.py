@@ -377,3 +377,13 @@ def is_true(truth: DemoGroundTruth, text: str, item_id: str) -> bool:
         for aspect in range(len(truth.aspects))
         if truth.classify_value(text, aspect) is not None
     )
+
+
+def test_a_denied_word_of_no_lexicon_is_not_supported_by_an_affirmed_one(catalog: Catalog) -> None:
+    texts = ["Free of zorbium", "With zorbium", "x", "y", "z"]
+    checker = checker_of(texts, catalog)
+    for text, supported in (
+        ("contains zorbium", [False, True]),
+        ("free of zorbium", [True, False]),
+    ):
+        assert [checker.supports(text, item) for item in range(2)] == supported, text

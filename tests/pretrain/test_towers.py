@@ -212,6 +212,17 @@ def test_channel_order_and_offsets_are_the_processor_s() -> None:
     assert torch.allclose(normalize_as(spec, ours(red)[None]), theirs, atol=1e-6)
 
 
+def test_normalization_that_a_processor_cannot_leave_out_is_undone() -> None:
+    processor = transformers.SamImageProcessorPil(
+        size={"longest_edge": 32}, pad_size={"height": 32, "width": 32}
+    )
+    ours = ImageProcessor(processor.to_dict())
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8))
+    spec = {"mean": ours.mean, "std": ours.std, "processor": ours.values}
+    theirs = processor(picture, return_tensors="pt")["pixel_values"]
+    assert (normalize_as(spec, ours(picture)[None]) - theirs).abs().max() < 0.51 / 255 / 0.22
+
+
 def test_a_dual_encoder_starts_from_its_aligned_space(
     shop: Catalog, checkpoints: Checkpoints
 ) -> None:
