@@ -1,6 +1,7 @@
 """Scores how well each item's image and text fit each other, by a pretrained encoder."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,18 +9,16 @@ from numpy.typing import NDArray
 
 from catalog.catalog import Catalog
 from catalog.errors import VitrineError
-from catalog.progress import track
 from pretrain.artifact import open_encoder
-from pretrain.content_loader import to_device
 from pretrain.devices import choose_compute
-from pretrain.eval_mode import eval_mode
+from pretrain.embed_items import embed_items
+from pretrain.encoder import ItemVectors
 
 COMPARED = 1000
 """Items whose images and texts each item's own are compared with."""
 CHUNK = 64
 
 
-@torch.no_grad()
 def mismatch_shares(catalog: Catalog, folder: Path) -> NDArray[np.float32]:
     """Of other items' images, and of their texts, the share that fits better than the item's own; the
     smaller of both: float32 (num_items,), NaN for an item without image or text.
@@ -37,15 +36,14 @@ def mismatch_shares(catalog: Catalog, folder: Path) -> NDArray[np.float32]:
     sides = [names.index("text"), names.index("image")]
     choose_compute().place(encoder)
     loader = bundle.content_loader(catalog)
-    device = next(encoder.parameters()).device
-    vectors, present = [], []
-    with eval_mode(encoder):
-        for start in track(range(0, catalog.num_items, CHUNK), "Encoding items"):
-            items = np.arange(start, min(start + CHUNK, catalog.num_items))
-            encoded = encoder(to_device(loader.read(items), device, encoder.dtype))
-            vectors.append(encoded.projected_embeddings[:, sides].half().cpu())
-            present.append(encoded.present[:, sides].all(dim=1).cpu())
-    return shares_of(torch.cat(vectors), torch.cat(present).numpy())
+    vectors: Any = np.empty((catalog.num_items, 2, encoder.config.width), np.float16)
+
+    def both_sides(encoded: ItemVectors) -> torch.Tensor:
+        return encoded.projected_embeddings[:, sides]
+
+    embed_items(encoder, loader, vectors, of=both_sides, title="Encoding items")
+    present = vectors.any(axis=2).all(axis=1)  # zero where one is missing
+    return shares_of(torch.from_numpy(vectors), present)
 
 
 def shares_of(vectors: torch.Tensor, both: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -1,17 +1,13 @@
 """The doctor's report as one self-contained HTML page."""
 
-from io import BytesIO
-
-from PIL import Image
-
 from catalog.catalog import Catalog
 from catalog.doctor.finding import NAMED, CheckReport, Finding
 from catalog.doctor.kinds import KINDS, SEVERITIES, Severity
-from catalog.errors import BrokenFileError
-from catalog.images import read_image, read_image_shape
 from launch.catalog_views.bars import bar_chart
+from launch.report.charts import chart_figure
 from launch.report.contents import ItemCard
 from launch.report.gallery import item_figure, window
+from launch.report.item_cards import small_jpeg
 from launch.report.markup import Html, count, tag
 from launch.report.page import document
 
@@ -83,23 +79,8 @@ def card(catalog: Catalog, item: int) -> ItemCard:
     """An item with a small JPEG of its image."""
     row = catalog.items[item]
     title = (row["title"] or row["text"] or "(no text)")[:SHOWN_TEXT]
-    return ItemCard(title=title, category=row["item_id"], image=thumbnail(row["image"]))
-
-
-def thumbnail(path: str | None) -> bytes | None:
-    """The image file as a JPEG of at most `THUMBNAIL` pixels a side; None where it cannot be read."""
-    if path is None:
-        return None
-    try:
-        height, width = read_image_shape(path)
-        scale = min(1.0, THUMBNAIL / max(height, width))
-        size = max(1, round(height * scale)), max(1, round(width * scale))
-        pixels = Image.fromarray(read_image(path, size))
-    except BrokenFileError:
-        return None
-    file = BytesIO()
-    pixels.save(file, "JPEG", quality=80)
-    return file.getvalue()
+    image = small_jpeg(row["image"], THUMBNAIL, quality=80) if row["image"] else None
+    return ItemCard(title=title, category=row["item_id"], image=image)
 
 
 def _findings(report: CheckReport, severity: Severity) -> list[Html]:
@@ -147,15 +128,7 @@ def _examples(catalog: Catalog | None, finding: Finding) -> Html | None:
 
 
 def _distributions(report: CheckReport) -> list[Html]:
-    charts = [
-        tag(
-            "figure",
-            tag("figcaption", tag("h3", one.title), tag("p", one.unit, class_="quiet")),
-            bar_chart(one),
-            class_="chart",
-        )
-        for one in report.distributions
-    ]
+    charts = [chart_figure(one.title, one.unit, bar_chart(one)) for one in report.distributions]
     return [tag("div", charts, class_="charts")] if charts else []
 
 

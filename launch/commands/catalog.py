@@ -72,13 +72,10 @@ def _mismatch(encoder: str, config: CatalogConfig) -> Any:
 
 def _write(path: str, text: str) -> None:
     """Writes a file that is complete or not there; VitrineError where it cannot be."""
-    from catalog.atomic_write import replace_file
+    from launch.text_files import write_text
 
-    final = Path(path)
-    partial = final.with_name(f"{final.name}.partial")
     with _writable(path):
-        partial.write_text(text, encoding="utf8")
-        replace_file(partial, final)
+        write_text(Path(path), text)
 
 
 @contextmanager

@@ -14,6 +14,12 @@ DASHES = [None, "7 4", "2 3", "10 3 2 3", "4 2", "1 4"]
 MAX_POINTS = 400
 
 
+def chart_figure(title: str, unit: str, chart: Html) -> Html:
+    """A chart below its title and what its vertical axis counts."""
+    caption = tag("figcaption", tag("h3", title), tag("p", unit, class_="quiet"))
+    return tag("figure", caption, chart, class_="chart")
+
+
 def nice_ticks(low: float, high: float, num_ticks: int = 5) -> list[float]:
     """Round values (1, 2, 2.5 or 5 times a power of ten) that cover [low, high]."""
     if high <= low:

@@ -31,11 +31,20 @@ def page_image(path: str | None) -> bytes | None:
         if max(height, width) <= MAX_PIXELS and image_media_type(Path(path).read_bytes()):
             read_image(path, 32)  # opens to its end
             return Path(path).read_bytes()
-        scale = min(1.0, MAX_PIXELS / max(height, width))
+    except BrokenFileError:
+        return None
+    return small_jpeg(path, MAX_PIXELS, quality=88)
+
+
+def small_jpeg(path: str, side: int, quality: int) -> bytes | None:
+    """An image file as a JPEG of at most `side` pixels a side; None where it is missing or broken."""
+    try:
+        height, width = read_image_shape(path)
+        scale = min(1.0, side / max(height, width))
         size = max(1, round(height * scale)), max(1, round(width * scale))
         pixels = Image.fromarray(read_image(path, size))
     except BrokenFileError:
         return None
     file = BytesIO()
-    pixels.save(file, "JPEG", quality=88)
+    pixels.save(file, "JPEG", quality=quality)
     return file.getvalue()

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from launch.report.charts import line_chart, share_bar
+from launch.report.charts import chart_figure, line_chart, share_bar
 from launch.report.contents import Claim, Curve, Report
 from launch.report.gallery import user_story, window
 from launch.report.markup import Child, Html, duration, percent, tag
@@ -244,15 +244,7 @@ def _controls(report: Report) -> list[Html]:
 def _curves(curves: Sequence[Curve]) -> list[Html]:
     if not curves:
         return []
-    charts = [
-        tag(
-            "figure",
-            tag("figcaption", tag("h3", curve.title), tag("p", curve.y_label, class_="quiet")),
-            line_chart(curve),
-            class_="chart",
-        )
-        for curve in curves
-    ]
+    charts = [chart_figure(one.title, one.y_label, line_chart(one)) for one in curves]
     return [tag("div", charts, class_="charts")]
 
 

@@ -36,10 +36,8 @@ REVIEWED = {
     ("generate/image/sampler.py", "sample", "self.generate_unmarked"),
     ("generate/image/score.py", "sample_under_conditions", "sampler.generate_unmarked"),
     ("generate/image/sample_grid.py", "on_train_batch_end", "pipeline"),
-    # An item's own picture, made small for the page.
-    ("launch/report/item_cards.py", "page_image", "pixels.save"),
-    # Items' own pictures, on the page and the sheet of a catalog.
-    ("launch/catalog_views/page.py", "thumbnail", "pixels.save"),
+    # An item's own picture, made small for a page, and on the sheet of a catalog.
+    ("launch/report/item_cards.py", "small_jpeg", "pixels.save"),
     ("launch/commands/catalog.py", "catalog_show", "contact_sheet(catalog, shown).save"),
     # No pictures: curves, latents, checkpoints, keys, and what `vitrine doctor` tries a disk with.
     ("generate/text/run.py", "run_text_generator", "curves.save"),
