@@ -33,7 +33,7 @@ from catalog.conversion.files import HistoryFiles, TableFile, open_histories, op
 from catalog.conversion.imported import find_imported
 from catalog.conversion.items import ConvertedItems
 from catalog.file_hashes import recall_sha256, remember_sha256
-from catalog.notes import Note, Notes, notes_from_json
+from catalog.notes import Notes, notes_from_json
 from catalog.roles import Roles
 from catalog.sources.base import RawTables
 
@@ -56,18 +56,21 @@ def cached_conversion(
     no entry, or a damaged one, one process converts the tables and others wait. What was decided is
     printed to stderr, unless `quiet`.
     """
-    base = cache_folder() / "catalogs"
-    folder = base / f"{key}-{FORMAT_VERSION}"
+    folder = cache_folder() / "catalogs" / f"{key}-{FORMAT_VERSION}"
+    is_new = False
     metadata = _whole_metadata(folder)
     if metadata is None:
         with _alone(key):
             metadata = _whole_metadata(folder)
             if metadata is None:
                 metadata = _convert(raw, config, folder, f"items-{items_key}-{FORMAT_VERSION}")
-                for note in [] if quiet else _notes(base, metadata):
-                    print(f"vitrine: {note}", file=sys.stderr)
-                keep_within_limit()
-    return _open(folder, metadata)
+                is_new = True
+    fields = _open(folder, metadata)
+    if is_new:
+        for note in [] if quiet else fields["notes"]:
+            print(f"vitrine: {note}", file=sys.stderr)
+        keep_within_limit()
+    return fields
 
 
 @contextmanager
@@ -198,11 +201,6 @@ def _write_histories(content: Converted, folder: Path) -> Metadata:
     }
 
 
-def _notes(base: Path, metadata: Metadata) -> list[Note]:
-    items = json.loads((base / metadata["items"] / METADATA_FILE).read_text(encoding="utf8"))
-    return list(dict.fromkeys(notes_from_json([*items["notes"], *metadata["notes"]])))
-
-
 def _open(folder: Path, metadata: Metadata) -> dict[str, Any]:
     items = folder.parent / metadata["items"]
     for used in (folder, items):
@@ -215,5 +213,5 @@ def _open(folder: Path, metadata: Metadata) -> dict[str, Any]:
         "roles": {"items": of_items["roles"], "interactions": metadata["roles"]},
         "has_timestamps": metadata["has_timestamps"],
         "num_dropped": metadata["num_dropped"],
-        "notes": _notes(folder.parent, metadata),
+        "notes": list(dict.fromkeys(notes_from_json([*of_items["notes"], *metadata["notes"]]))),
     }

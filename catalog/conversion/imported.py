@@ -25,6 +25,7 @@ from catalog.conversion.items import convert_items, plain_columns
 from catalog.importing.rows_display import counted
 from catalog.importing.write import INTERACTIONS, ITEMS, MARK
 from catalog.notes import CountedNotes, Notes
+from catalog.reading.types import is_text
 from catalog.roles import INTERACTION_ROLES, ITEM_ROLES, Roles, resolve_roles
 from catalog.sources.base import RawTables
 from catalog.values.dates import MICROSECONDS
@@ -70,14 +71,10 @@ def _are_plain(roles: Roles, schema: pa.Schema) -> bool:
             if role == "time":
                 plain = pa.types.is_int64(kind) or pa.types.is_timestamp(kind)
             else:
-                plain = numbers.get(role, _is_text)(kind)
+                plain = numbers.get(role, is_text)(kind)
             if not plain:
                 return False
     return True
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
 def _of_all_batches(field: pa.Field) -> pa.Field:
@@ -85,9 +82,9 @@ def _of_all_batches(field: pa.Field) -> pa.Field:
     kind = field.type
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
-    if _is_text(kind):
+    if is_text(kind):
         return field.with_type(pa.large_string())
-    if (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and _is_text(kind.value_type):
+    if (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and is_text(kind.value_type):
         return field.with_type(pa.large_list(pa.large_string()))
     return field.with_type(kind)
 

@@ -1,6 +1,6 @@
 """Finds texts that differ in a few words: MinHash over words and word pairs, then exact Jaccard."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from catalog.doctor.arrow_compute import pc
 from catalog.doctor.context import Context, join_texts
 from catalog.doctor.finding import Finding
-from catalog.doctor.similar import band_pairs, distinct_pairs, minhash_bands
+from catalog.doctor.similar import band_pairs, distinct_pairs, in_chunks, minhash_bands
 from catalog.hashing import hash_ids, splitmix64
 
 MIN_WORDS = 8
@@ -74,7 +74,8 @@ def shingles(
 def _verified(context: Context, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
     """The pairs (p, 2) of items whose sets of words and word pairs are alike enough."""
     found = [np.empty((0, 2), np.int64)]
-    for some in _chunks(pairs):
+    pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]  # so that a chunk reads few texts twice
+    for some in in_chunks(pairs, 50_000):
         items, places = np.unique(some, return_inverse=True)
         tokens, owners = _tokens_of(context, items)
         ends = np.searchsorted(owners, np.arange(len(items) + 1))
@@ -83,13 +84,6 @@ def _verified(context: Context, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
         near = [jaccard(sets[left], sets[right]) >= LEAST_JACCARD for left, right in places]
         found.append(some[np.array(near, bool)])
     return np.concatenate(found)
-
-
-def _chunks(pairs: NDArray[np.int64], size: int = 50_000) -> Iterator[NDArray[np.int64]]:
-    # By item, so that a chunk reads few texts twice.
-    pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
-    for start in range(0, len(pairs), size):
-        yield pairs[start : start + size]
 
 
 def _tokens_of(

@@ -46,14 +46,13 @@ def check_filters(config: ImportConfig) -> None:
 
 def refuse_repeated_ids(store: Store, item_ids: pa.ChunkedArray) -> None:
     """Raises VitrineError where two items have one id."""
-    store.run("CREATE OR REPLACE TABLE ids (item_id VARCHAR)")
-    for chunk in item_ids.drop_null().chunks:
-        store.insert("ids", pa.table({"item_id": chunk}))
-    repeated = "FROM (SELECT item_id FROM ids GROUP BY item_id HAVING count(*) > 1)"
-    if count := store.number(f"SELECT count(*) {repeated}"):
-        first = ", ".join(one for (one,) in store.rows(f"SELECT item_id {repeated} LIMIT 3"))
+    given = pa.table({"item_id": item_ids.drop_null()})
+    repeated = "FROM (SELECT item_id FROM given GROUP BY item_id HAVING count(*) > 1)"
+    ((count,),) = store.query(given, f"SELECT count(*) {repeated}")
+    if count:
+        named = store.query(given, f"SELECT item_id {repeated} LIMIT 3")
+        first = ", ".join(one for (one,) in named)
         raise VitrineError(f"items name {count} ids more than once ({first}); keep one row each.")
-    store.run("DROP TABLE ids")
 
 
 def filter_rows(

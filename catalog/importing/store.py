@@ -108,10 +108,16 @@ class Store:
 
     def insert(self, table: str, rows: pa.Table) -> None:
         """Appends rows to a table of the same columns."""
+        self.query(rows, f"INSERT INTO {table} SELECT * FROM given")
+
+    def query(self, given: pa.Table, sql: str) -> list[tuple[Any, ...]]:
+        """All rows of a query with a short answer, which may read a table in memory as `given`."""
         with self._refusing():
-            self.database.register("given", rows)
-            self.database.execute(f"INSERT INTO {table} SELECT * FROM given")
-            self.database.unregister("given")
+            self.database.register("given", given)
+            try:
+                return self.database.execute(sql).fetchall()
+            finally:
+                self.database.unregister("given")
 
     def replace(self, table: str, query: str) -> None:
         """Fills a table with the answer of a query, which may read the table."""

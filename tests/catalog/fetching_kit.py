@@ -6,7 +6,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -59,9 +59,6 @@ class Web:
         self.hits: Counter[str] = Counter()
         self.hosts: list[str] = []
         self.headers: list[dict[str, str]] = []
-        self.running: Counter[str] = Counter()
-        self.most_of: Counter[str] = Counter()
-        """Host → most requests at once."""
         self.starts: list[float] = []
         self.lock = threading.Lock()
         web = self
@@ -69,20 +66,12 @@ class Web:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 with web.lock:
-                    host = self.headers["Host"]
-                    web.running[host] += 1
-                    web.most_of[host] = max(web.most_of[host], web.running[host])
                     web.hits[self.path] += 1
                     web.starts.append(time.monotonic())
-                    web.hosts.append(host)
+                    web.hosts.append(self.headers["Host"])
                     web.headers.append(dict(self.headers))
-                try:
+                with suppress(OSError):
                     web.pages.get(self.path, send(b"nothing here", 404))(self)
-                except OSError:
-                    pass
-                finally:
-                    with web.lock:
-                        web.running[host] -= 1
 
             def log_message(self, format: str, *args: Any) -> None:
                 pass
