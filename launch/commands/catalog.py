@@ -72,10 +72,13 @@ def _mismatch(encoder: str, config: CatalogConfig) -> Any:
 
 def _write(path: str, text: str) -> None:
     """Writes a file that is complete or not there; VitrineError where it cannot be."""
-    from launch.text_files import write_text
+    from catalog.atomic_write import replace_file
 
+    final = Path(path)
+    partial = final.with_name(f"{final.name}.partial")
     with _writable(path):
-        write_text(Path(path), text)
+        partial.write_text(text, encoding="utf8")
+        replace_file(partial, final)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Builds a pipeline's report from its artifacts."""
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from catalog.artifacts import open_artifact
+from catalog.atomic_write import replace_file
 from catalog.catalog import Catalog
 from catalog.splits import Split, load_split
 from launch.pipeline.claims import (
@@ -34,7 +36,6 @@ from launch.report.contents import (
 from launch.report.item_cards import item_card
 from launch.report.page import render_page
 from launch.report.protocol import CONTENT_READ, PROTOCOL, candidates_text, cold_targets
-from launch.text_files import write_text
 
 
 def write_report(
@@ -50,7 +51,11 @@ def write_report(
     without which the page is preliminary.
     """
     path = output / "report.html"
-    write_text(path, render_page(build_report(config, output, seconds, elapsed, left)))
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    partial.write_text(
+        render_page(build_report(config, output, seconds, elapsed, left)), encoding="utf8"
+    )
+    replace_file(partial, path)
     return path
 
 
