@@ -178,7 +178,11 @@ def test_ids_that_interactions_write_in_another_form_are_aligned_again(world: An
 def test_processes_that_open_a_catalog_together_convert_it_once(
     world: Any, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    convert, calls = cache_module.convert, []
+    folder = world.folder
+    folder.mkdir()
+    write_table(folder / "items.jsonl", [{"item_id": "i", "title": "I"}])
+    write_table(folder / "interactions.jsonl", bought(("a", "i", 1)))
+    convert, calls, users = cache_module.convert, [], []
 
     def slow(*given: Any) -> Any:
         calls.append(threading.get_ident())
@@ -187,12 +191,17 @@ def test_processes_that_open_a_catalog_together_convert_it_once(
 
     monkeypatch.setattr(cache_module, "convert", slow)
     monkeypatch.setattr(cache_module, "WAITING_SECONDS", 0.05)
-    threads = [threading.Thread(target=world) for _ in range(3)]
+
+    def opened() -> None:
+        users.append(load_catalog(CatalogConfig(str(folder))).user_ids.tolist())
+
+    threads = [threading.Thread(target=opened) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert len(calls) == 1
+    assert users == [["a"]] * 3
     assert "another process converts the catalog; waiting" in capsys.readouterr().err
 
 
