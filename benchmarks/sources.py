@@ -16,11 +16,13 @@ PROSE = ("claim", "note", "goal", "sources")
 """Arguments of `write_record` that change no figure; goals are computed from stored figures."""
 
 RANKING = [
+    "catalog/cut_times.py",
     "catalog/splits.py",
     "finetune/evaluate.py",
     "finetune/metrics.py",
     "finetune/statistics.py",
     "finetune/tie_break.py",
+    "pretrain/inner_products.py",
 ]
 FINETUNING = [
     *RANKING,

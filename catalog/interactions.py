@@ -1,11 +1,14 @@
 """Users' histories of items, end to end in arrays."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+
+CHUNK = 1 << 22
+"""Interactions that are looked at together, where a result needs no more of them at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,3 +34,20 @@ class Interactions:
     def history(self, user: int) -> NDArray[np.int32]:
         """The items of one user, oldest first: int32 (length,)."""
         return self.items[self.offsets[user] : self.offsets[user + 1]]
+
+    def chunks(self) -> Iterator[tuple[slice, slice]]:
+        """(users, rows): all users in order, as many together as have CHUNK interactions, at least one."""
+        first, last = 0, len(self.offsets) - 1
+        while first < last:
+            reached = (
+                int(np.searchsorted(self.offsets, self.offsets[first] + CHUNK, side="right")) - 1
+            )
+            end = min(max(reached, first + 1), last)
+            yield slice(first, end), slice(int(self.offsets[first]), int(self.offsets[end]))
+            first = end
+
+    def positions(self, users: slice) -> NDArray[np.int64]:
+        """Of each interaction of some users its position in the user's own history."""
+        starts = self.offsets[users]
+        lengths = self.offsets[users.start + 1 : users.stop + 1] - starts
+        return np.arange(starts[0], starts[0] + lengths.sum()) - np.repeat(starts, lengths)

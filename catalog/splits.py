@@ -1,6 +1,7 @@
 """Splits histories into training, validation and test: temporal, leave-one-out, random or given."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from catalog.catalog import Catalog, load_catalog
 from catalog.config import CatalogConfig, SplitConfig
+from catalog.cut_times import choose_cuts
 from catalog.errors import VitrineError, did_you_mean
 from catalog.interactions import Interactions
 from catalog.reorder import (
@@ -17,7 +19,6 @@ from catalog.reorder import (
     TRAIN,
     VALIDATION,
     ReorderedInteractions,
-    check_fractions,
     reorder_histories,
 )
 
@@ -219,7 +220,7 @@ def _temporal_split(catalog: Catalog, config: SplitConfig) -> SplitParts:
             "split by time; set split.kind: leave-one-out."
         )
     interactions = catalog.interactions
-    first, second = _choose_cuts(interactions.times, config)
+    first, second = choose_cuts(interactions.times, config)
     before_first = _count_before(interactions, first)
     before_second = _count_before(interactions, second)
     lengths = np.diff(interactions.offsets)
@@ -236,7 +237,7 @@ def _temporal_split(catalog: Catalog, config: SplitConfig) -> SplitParts:
 def _reordered_split(catalog: Catalog, config: SplitConfig) -> SplitParts:
     interactions = catalog.interactions
     assert isinstance(interactions, ReorderedInteractions)
-    ends = _count_per_user(interactions, interactions.parts == TRAIN)
+    ends = _count_per_user(interactions, lambda rows: interactions.parts[rows] == TRAIN)
     users = np.repeat(np.arange(catalog.num_users), np.diff(interactions.offsets))
     positions = np.arange(len(interactions)) - interactions.offsets[users]
 
@@ -252,31 +253,21 @@ def _reordered_split(catalog: Catalog, config: SplitConfig) -> SplitParts:
     return ends.astype(np.int32), targets(VALIDATION), targets(TEST), None
 
 
-def _choose_cuts(times: NDArray[np.int64], config: SplitConfig) -> tuple[int, int]:
-    """The two cut times with the nearest fractions after them; equal times stay together."""
-    check_fractions(config)
-    validation, test = config.validation_fraction, config.test_fraction
-    distinct, counts = np.unique(times, return_counts=True)
-    if len(distinct) < 3:
-        raise VitrineError(
-            f"all interactions happen at {len(distinct)} distinct times, and a temporal split "
-            "needs three; set split.kind: leave-one-out."
-        )
-    after = counts[::-1].cumsum()[::-1] / counts.sum()  # (num_moments,) share at or after each
-    second = int(np.argmin(np.abs(after[2:] - test))) + 2
-    first = int(np.argmin(np.abs(after[1:second] - test - validation))) + 1
-    return int(distinct[first]), int(distinct[second])
-
-
 def _count_before(interactions: Interactions, time: int) -> NDArray[np.int64]:
     """Number of each user's interactions before a time: (num_users,)."""
-    return _count_per_user(interactions, interactions.times < time)
+    return _count_per_user(interactions, lambda rows: interactions.times[rows] < time)
 
 
-def _count_per_user(interactions: Interactions, mask: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Number of each user's interactions where `mask` (num_interactions,) is true: (num_users,)."""
-    earlier = np.concatenate([[0], np.cumsum(mask)])
-    return earlier[interactions.offsets[1:]] - earlier[interactions.offsets[:-1]]
+def _count_per_user(
+    interactions: Interactions, mask: Callable[[slice], NDArray[np.bool_]]
+) -> NDArray[np.int64]:
+    """Number of each user's interactions where `mask` (rows → bool) is true: int64 (num_users,)."""
+    counts = np.empty(len(interactions.offsets) - 1, dtype=np.int64)
+    for users, rows in interactions.chunks():
+        earlier = np.concatenate([[0], np.cumsum(mask(rows))])
+        bounds = interactions.offsets[users.start : users.stop + 1] - rows.start
+        counts[users] = np.diff(earlier[bounds])
+    return counts
 
 
 def _targets(chosen: NDArray[np.bool_], positions: NDArray[np.int64]) -> Targets:
@@ -309,22 +300,39 @@ def target_rows(interactions: Interactions, targets: Targets) -> NDArray[np.int6
 
 def repeated_target_mask(interactions: Interactions, targets: Targets) -> NDArray[np.bool_]:
     """Targets whose item is in the history before them: bool (num_targets,)."""
-    num_items = int(interactions.items.max(initial=0)) + 1
-    users = np.repeat(np.arange(len(interactions.offsets) - 1), np.diff(interactions.offsets))
-    pairs = users * num_items + interactions.items
-    unique, first = np.unique(
-        pairs, return_index=True
-    )  # each user's first interaction with each item
+    repeated = np.zeros(len(targets), dtype=np.bool_)
     rows = target_rows(interactions, targets)
-    first_rows = first[np.searchsorted(unique, pairs[rows])]
-    return first_rows < interactions.offsets[targets.users] + targets.history_lengths
+    ends = interactions.offsets[targets.users] + targets.history_lengths
+    for users, part in interactions.chunks():
+        chosen = slice(*np.searchsorted(targets.users, [users.start, users.stop]))
+        if chosen.start == chosen.stop:
+            continue
+        items = interactions.items[part].astype(np.int64)
+        owners = np.repeat(
+            np.arange(users.stop - users.start),
+            np.diff(interactions.offsets[users.start : users.stop + 1]),
+        )
+        pairs = owners * (int(items.max()) + 1) + items
+        # Each user's first interaction with each item.
+        unique, first = np.unique(pairs, return_index=True)
+        earliest = first[np.searchsorted(unique, pairs[rows[chosen] - part.start])] + part.start
+        repeated[chosen] = earliest < ends[chosen]
+    return repeated
 
 
 def training_mask(interactions: Interactions, ends: NDArray[np.int32]) -> NDArray[np.bool_]:
     """Interactions before their user's `ends` (num_users,): bool (num_interactions,)."""
-    lengths = np.diff(interactions.offsets)
-    positions = np.arange(len(interactions)) - np.repeat(interactions.offsets[:-1], lengths)
-    return positions < np.repeat(ends, lengths)
+    mask = np.empty(len(interactions), dtype=np.bool_)
+    for users, rows in interactions.chunks():
+        mask[rows] = _in_training(interactions, ends, users)
+    return mask
+
+
+def _in_training(
+    interactions: Interactions, ends: NDArray[np.int32], users: slice
+) -> NDArray[np.bool_]:
+    lengths = np.diff(interactions.offsets[users.start : users.stop + 1])
+    return interactions.positions(users) < np.repeat(ends[users], lengths)
 
 
 def train_user_items(catalog: Catalog, split: Split) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -338,7 +346,11 @@ def train_user_items(catalog: Catalog, split: Split) -> tuple[NDArray[np.int64],
 def _train_counts(
     interactions: Interactions, ends: NDArray[np.int32], num_items: int
 ) -> NDArray[np.int64]:
-    return np.bincount(interactions.items[training_mask(interactions, ends)], minlength=num_items)
+    counts = np.zeros(num_items, dtype=np.int64)
+    for users, rows in interactions.chunks():
+        items = interactions.items[rows][_in_training(interactions, ends, users)]
+        counts += np.bincount(items, minlength=num_items)
+    return counts
 
 
 def _cold_fraction(

@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from catalog.memory import release_pages
+from pretrain.inner_products import inner_products
 
 CHUNK = 16_384
 """Vectors per chunk."""
@@ -26,7 +27,7 @@ def search_exact(
     rows = torch.zeros((len(queries), k), dtype=torch.int64)
     for start in range(0, len(vectors), CHUNK):
         part = np.array(vectors[start : start + CHUNK, : queries.shape[1]], dtype=np.float32)
-        scores = queries @ torch.from_numpy(part).T
+        scores = inner_products(queries, torch.from_numpy(part))
         if allowed is not None:
             scores[:, torch.from_numpy(~allowed[start : start + CHUNK])] = float("-inf")
         top, places = scores.topk(min(k, scores.shape[1]), dim=1)

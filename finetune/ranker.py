@@ -23,6 +23,7 @@ from finetune.recommender import Recommender
 from finetune.tie_break import tie_keys, topk_with_tie_break
 from pretrain.config import Precision
 from pretrain.devices import Compute, on_cpu
+from pretrain.inner_products import inner_products
 from pretrain.modalities.image import ImageModality
 from pretrain.vector_file import open_vectors
 from pretrain.vectors_artifact import VECTORS_FILE
@@ -125,7 +126,8 @@ class Ranker:
         keys, excluded = torch.from_numpy(tie_keys(num_items)), self.excluded(history)
         best, items = torch.empty(1, 0), torch.empty(1, 0, dtype=torch.int64)
         for start in range(0, num_items, chunk):
-            scores = state @ torch.from_numpy(np.array(self.item_vectors[start : start + chunk])).T
+            part = torch.from_numpy(np.array(self.item_vectors[start : start + chunk]))
+            scores = inner_products(state, part)
             check_finite_scores(scores[0], start)
             inside = excluded[(excluded >= start) & (excluded < start + chunk)] - start
             scores[0, torch.from_numpy(inside)] = -torch.inf
@@ -163,7 +165,7 @@ class Ranker:
             if cached[0] != first:
                 histories = [targets.history(interactions, row) for row in indices.tolist()]
                 cached = (first, self.user_states(histories))
-            return cached[1] @ torch.from_numpy(np.array(self.item_vectors[part])).T
+            return inner_products(cached[1], torch.from_numpy(np.array(self.item_vectors[part])))
 
         return score
 

@@ -23,6 +23,7 @@ from pretrain.content_loader import ItemContentLoader, to_device
 from pretrain.embed_items import embed_items
 from pretrain.encoder import ItemEncoder
 from pretrain.eval_mode import eval_mode
+from pretrain.inner_products import inner_products
 from pretrain.sequence_encoder import SequenceEncoder
 from pretrain.shards import precision_context
 
@@ -206,7 +207,7 @@ def target_ranks(queries: Tensor, candidates: Tensor, own: Tensor) -> NDArray[np
     ranks = np.empty(len(queries), dtype=np.int64)
     for start in range(0, len(queries), CHUNK):
         part = slice(start, start + CHUNK)
-        scores = queries[part] @ candidates.T
+        scores = inner_products(queries[part], candidates)
         if not scores.sum().isfinite():
             raise NonFiniteError(
                 "the retrieval report compares vectors that are not finite, of "

@@ -16,6 +16,7 @@ from catalog.errors import VitrineError
 from catalog.splits import Split, Targets, train_user_items
 from finetune.config import MatrixFactorizationConfig
 from finetune.evaluate import ScoreFunction
+from pretrain.inner_products import inner_products
 from pretrain.optim import GuardedAdamW
 from pretrain.packing import step_sampler
 
@@ -177,13 +178,14 @@ class MatrixFactorization(pl.LightningModule):
         def score(indices: Tensor, part: slice) -> Tensor:
             chosen = users[indices.to(device)]
             weight = known_users[chosen].unsqueeze(1)
-            scores = (weight * factors.users.weight[chosen]) @ factors.items.weight[part].T
+            scores = inner_products(
+                weight * factors.users.weight[chosen], factors.items.weight[part]
+            )
             scores = (scores + factors.bias.weight[part].T) * known_items[part]
             if self.content is not None:
                 shown = self.content[part]
-                scores = (
-                    scores + (weight * factors.taste.weight[chosen]) @ factors.projection(shown).T
-                )
+                taste = weight * factors.taste.weight[chosen]
+                scores = scores + inner_products(taste, factors.projection(shown))
                 scores = scores + factors.content_bias(shown).T
             return scores.float().cpu()
 

@@ -26,6 +26,7 @@ from finetune.semantic_ids.model import SemanticRecommender
 from finetune.tie_break import tie_keys
 from pretrain.config import Precision
 from pretrain.devices import Compute
+from pretrain.inner_products import inner_products
 
 CELLS = 2**21
 """Prefixes × codes scored together; it determines the number of users per batch."""
@@ -158,7 +159,7 @@ class SemanticRanker:
         rows, items = excluded
         for first in range(0, len(self.cold), ITEMS_AT_ONCE):
             part = self.cold[first : first + ITEMS_AT_ONCE]
-            scores = states @ torch.from_numpy(np.array(self.item_vectors[part])).T
+            scores = inner_products(states, torch.from_numpy(np.array(self.item_vectors[part])))
             check_finite_scores(scores)
             cold = torch.from_numpy(part)
             columns = torch.searchsorted(cold, items).clamp(max=len(cold) - 1)

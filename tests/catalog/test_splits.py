@@ -6,8 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from catalog import cut_times
+from catalog import interactions as interactions_module
 from catalog.config import SplitConfig
 from catalog.errors import VitrineError
+from catalog.reorder import reorder_histories
 from catalog.splits import (
     Split,
     Targets,
@@ -145,6 +148,46 @@ def test_one_moment_is_never_divided(catalog_of):
     assert split.cut_times == (2, 3)
     assert places(split)["validation"] == [(n, 1) for n in range(4)]
     assert places(split)["test"] == [(4, 1)]
+
+
+def test_cut_times_have_the_nearest_shares_of_interactions_after_them(
+    catalog_of, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(cut_times, "CHUNK", 7)
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        times = np.sort(rng.integers(-5, rng.integers(0, 60), 40))
+        catalog = catalog_of({f"u{n}": {int(time): n % 10} for n, time in enumerate(times)})
+        validation, test = rng.uniform(0.02, 0.45, 2)
+        distinct = np.unique(times)
+        after = np.array([np.mean(times >= time) for time in distinct])
+        second = 2 + int(np.argmin(np.abs(after[2:] - test)))
+        first = 1 + int(np.argmin(np.abs(after[1:second] - test - validation)))
+        config = SplitConfig(validation_fraction=validation, test_fraction=test)
+        assert make_split(catalog, config).cut_times == (distinct[first], distinct[second])
+
+
+@pytest.mark.parametrize("kind", ["temporal", "leave-one-out", "random"])
+@pytest.mark.parametrize("repeats", ["drop", "rank"])
+def test_a_split_is_the_same_whatever_the_number_of_interactions_looked_at_together(
+    catalog_of, monkeypatch: pytest.MonkeyPatch, kind: str, repeats: str
+):
+    rng = np.random.default_rng(1)
+    catalog = catalog_of(
+        {
+            f"u{n}": {int(t): int(rng.integers(10)) for t in rng.integers(0, 99, n)}
+            for n in range(20)
+        }
+    )
+    config = SplitConfig(kind=kind, repeats=repeats)
+    whole = make_split(reorder_histories(catalog, config), config)
+    assert whole.num_repeated["validation"] + whole.num_repeated["test"] > 0
+    for chunk in (1, 5, 30):
+        monkeypatch.setattr(interactions_module, "CHUNK", chunk)
+        monkeypatch.setattr(cut_times, "CHUNK", chunk)
+        split = make_split(reorder_histories(catalog, config), config)
+        assert split.describe() == whole.describe()
+        assert split.train_counts.tolist() == whole.train_counts.tolist()
 
 
 def test_train_pairs_are_every_training_position_with_a_history(catalog_of):
