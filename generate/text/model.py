@@ -276,11 +276,19 @@ class TextGenerator(nn.Module):
             decoder = self.decoder(max_batch_size=min(MAX_BATCH_SIZE, len(requests)))
             generated = (self.engine or decoder.generate)(requests)
             texts = [decode_text(self.tokenizer, token_ids) for token_ids in generated]
-        item_texts = conditions.item_texts or [""] * len(texts)
+        allowed = self.item_texts(conditions, task) or [""] * len(texts)
         return [
             self._filter_vocabulary(text, item_text)
-            for text, item_text in zip(texts, item_texts, strict=True)
+            for text, item_text in zip(texts, allowed, strict=True)
         ]
+
+    def item_texts(self, conditions: Conditions, task: str) -> Sequence[str] | None:
+        """Texts of the items, whose words pass the vocabulary filter; None: of no item.
+
+        Where a text speaks for the user, a word that only the seller has written is left out of it.
+        """
+        alone = self.settings.tasks[self.tasks.index(task)].speaks_for_the_user
+        return None if alone else conditions.item_texts
 
     def _filter_vocabulary(self, text: str, item_text: str) -> str:
         if self.vocabulary_filter is None:

@@ -166,9 +166,8 @@ class BatchWriter:
             user_requests(self.catalog, self.ranker, user, item, [config.seed])
         )
         (request,) = self.generator.requests(conditions, task, seeds=[config.seed], config=config)
-        yield from self.generator.stream(
-            request, conditions.item_texts[0] if conditions.item_texts else ""
-        )
+        (item_text,) = self.generator.item_texts(conditions, task) or [""]
+        yield from self.generator.stream(request, item_text)
 
     def _ids(self, request: GenerationRequest) -> tuple[str | None, str | None]:
         user, item = request.prefix.user, request.item

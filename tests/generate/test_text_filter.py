@@ -65,7 +65,11 @@ def test_a_word_of_a_single_user_is_not_written_about_other_items(
         assert conditions.item_texts is not None
         assert "".join(filtered.stream(request, conditions.item_texts[0])) == text
     own = replace(conditions, item_texts=["Coat. Call Zq77!"] * 8)
-    assert any("call Zq77" in text for text in filtered.write(own, "review", seeds=range(8)))
+    assert filtered.write(own, "review", seeds=range(8)) == texts  # a review speaks for the user
+    titles = replace(settings, tasks=(replace(settings.tasks[0], templates=("{title}",)),))
+    about = TextGenerator(model, tokenizer, titles, allowed_vocabulary=vocabulary).eval()
+    about.load_state_dict(unfiltered.state_dict())
+    assert any("call Zq77" in text for text in about.write(own, "review", seeds=range(8)))
     save_text_generator(filtered, tmp_path)
     loaded = load_text_generator(tmp_path)
     assert loaded.write(conditions, "review", seeds=range(8)) == texts

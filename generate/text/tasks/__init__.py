@@ -54,6 +54,11 @@ class Task:
         return frozenset(fields - {"title"} or fields) - set(USER_FIELDS)
 
     @property
+    def speaks_for_the_user(self) -> bool:
+        """Whether the text states nothing but what a user says: its own words are no seller's to choose."""
+        return self.fields <= set(USER_FIELDS)
+
+    @property
     def fields(self) -> set[str]:
         return {field for template in self.templates for field in fields_of(template)}
 
