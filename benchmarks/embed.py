@@ -30,8 +30,9 @@ from benchmarks.pretrained import pretrained_folder
 from benchmarks.record import ROOT, write_record
 from catalog.catalog import Catalog, load_catalog
 from catalog.config import CatalogConfig
-from pretrain.config import EmbedConfig, EncoderConfig, ExtractConfig, TowerConfig
+from pretrain.config import EmbedConfig, EncoderConfig, ExtractConfig, Precision, TowerConfig
 from pretrain.content_loader import ItemContentLoader
+from pretrain.devices import Compute
 from pretrain.embed import run_embedding
 from pretrain.embed_items import length_sorted_batches
 from pretrain.extract import Extractors
@@ -45,7 +46,7 @@ CATALOG = 3186
 """Garments."""
 BATCH = 32
 """Batch size of the loops; also that of sentence-transformers by default."""
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS: dict[str, Precision] = {"fp32": "32-true", "bf16": "bf16-mixed"}
 COSINE = 0.999
 """Least cosine between vectors in bfloat16."""
 SIZES = (100_000, 1_000_000)
@@ -85,8 +86,9 @@ def main() -> None:
 def record_speed() -> None:
     figures: dict[str, Any] = {}
     for precision in PRECISIONS:
-        figures |= speed("text", text_ways(), precision)
-        figures |= speed("image", image_ways(), precision)
+        compute = Compute(torch.device("cpu"), PRECISIONS[precision])
+        figures |= speed("text", text_ways(compute), precision)
+        figures |= speed("image", image_ways(compute), precision)
     peers = {"text": ("sentence_transformers", "loop"), "image": ("loop",)}
     write_record(
         "models-embed",
@@ -153,7 +155,7 @@ def rounds_of(kind: str) -> list[list[int]]:
     return [np.sort(rows).tolist() for rows in drawn]
 
 
-def text_ways() -> dict[str, Embed]:
+def text_ways(compute: Compute) -> dict[str, Embed]:
     """Ours, sentence-transformers, and a loop around transformers."""
     from sentence_transformers import SentenceTransformer
 
@@ -162,6 +164,7 @@ def text_ways() -> dict[str, Embed]:
     peer = SentenceTransformer(path, device="cpu")
     tokenizer, model = AutoTokenizer.from_pretrained(path), AutoModel.from_pretrained(path).eval()
     extractors = Extractors({"it": ExtractConfig(model=path)}, None, catalog)
+    extractors.place(compute)
     loader = ItemContentLoader(catalog, extractors.kinds, extractors.processors)
 
     def ours(items: Sequence[int]) -> NDArray[np.float32]:
@@ -187,7 +190,7 @@ def text_ways() -> dict[str, Embed]:
     return {"ours": ours, "sentence_transformers": encode, "loop": loop}
 
 
-def image_ways() -> dict[str, Embed]:
+def image_ways(compute: Compute) -> dict[str, Embed]:
     """Ours, and a loop around transformers."""
     path = str(pretrained_folder("image"))
     whole = load_catalog(CatalogConfig(path=str(FASHION)))
@@ -199,6 +202,7 @@ def image_ways() -> dict[str, Embed]:
     os.environ["VITRINE_CACHE"] = f"{folder}/cache"  # nothing is decoded yet
     shops = {rows[0]: write_part(Path(folder), rows) for rows in rounds_of("image")}
     extractors = Extractors({"it": ExtractConfig(model=path, kind="image")}, None, whole)
+    extractors.place(compute)
 
     def ours(items: Sequence[int]) -> NDArray[np.float32]:
         shop = shops[items[0]]

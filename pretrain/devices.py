@@ -29,6 +29,9 @@ FAST_CAPABILITY = 8.0
 FAST_CPU = {"amx_bf16": "AMX-BF16", "avx512_bf16": "AVX512-BF16"}
 """Instruction set as torch and /proc/cpuinfo spell it → its name."""
 
+MIXED = {"bf16-mixed": "bfloat16", "16-mixed": "float16"}
+"""Precision → torch's name of what autocast rounds to."""
+
 
 @dataclass(frozen=True)
 class Compute:
@@ -55,6 +58,30 @@ class Compute:
         arrange_convolutions(module, self.device)
         return module
 
+    def place_for_inference(self, module: "Module") -> "Module":
+        """`place`, and with `-mixed` rounds weights of linear layers and convolutions at once.
+
+        Autocast rounds them in each forward pass, so results stay the same, in half the memory. A weight
+        that something else reads as well (a tied one) is left alone.
+        """
+        import torch
+        from torch import nn
+
+        self.place(module)
+        dtype = MIXED.get(self.precision)
+        if dtype is None:
+            return module
+        rounding = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+        rounded: dict[nn.Parameter, bool] = {}
+        for part in module.modules():
+            for name, weight in part.named_parameters(recurse=False):
+                alone = type(part) in rounding and name in ("weight", "bias")
+                rounded[weight] = rounded.get(weight, True) and alone
+        for weight, alone in rounded.items():
+            if alone and weight.dtype == torch.float32:
+                weight.data = weight.data.to(getattr(torch, dtype))
+        return module
+
     def set_tf32(self) -> None:
         """On a GPU, float32 products use TF32 with `-mixed`, where most others have fewer bits already."""
         import torch
@@ -75,9 +102,10 @@ class Compute:
         """Context of forward passes: autocast with `-mixed`, else nothing."""
         import torch
 
-        names = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-        dtype = names.get(self.precision)
-        return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype)
+        dtype = MIXED.get(self.precision)
+        if dtype is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, getattr(torch, dtype))
 
     @property
     def metrics(self) -> dict[str, str]:

@@ -113,7 +113,7 @@ class EmbeddingRun:
         kinds = dict(extractors.kinds)
         processors = dict(extractors.processors)
         if bundle is not None:
-            compute.place(bundle.encoder.eval())
+            compute.place_for_inference(bundle.encoder.eval())
             kinds = {**bundle.encoder.kinds, **kinds}
             processors = {**bundle.processors, **processors}
         extractors.place(compute)

@@ -24,18 +24,28 @@ BLOCK = 8192
 """Items read at a time."""
 BATCH_TOKENS = 8192
 """Tokens and patches of one forward pass of the towers."""
+SMALL_BATCH, LEAST_FILLED = 2048, 0.9
+"""Tokens that a forward pass has at least, if there are so many, and filled share of its shortest item."""
 
 
 def length_sorted_batches(
     loader: ItemContentLoader, items: NDArray[np.int64], batch_tokens: int
 ) -> Iterator[NDArray[np.int64]]:
-    """Batches of items of similar length: items × tokens of the longest ≤ `batch_tokens`."""
+    """Batches of items of similar length: items × tokens of the longest ≤ `batch_tokens`.
+
+    A batch of more than `SMALL_BATCH` tokens ends before an item that is shorter than `LEAST_FILLED` of its
+    longest, since what is shorter is padded.
+    """
     costs = loader.prefetch(items)
     order = np.argsort(costs, kind="stable")[::-1]  # the longest first, so that memory only falls
+    falling = costs[order]
     start = 0
     try:
         while start < len(order):
-            size = max(1, batch_tokens // max(1, int(costs[order[start]])))
+            longest = max(1, int(falling[start]))
+            most = max(1, batch_tokens // longest)
+            alike = int((falling[start : start + most] >= LEAST_FILLED * longest).sum())
+            size = min(most, max(alike, SMALL_BATCH // longest, 1))
             yield items[order[start : start + size]]
             start += size
     finally:

@@ -71,7 +71,7 @@ class Extractors:
     def place(self, compute: Compute) -> None:
         """Moves all towers to the device, in the precision."""
         for _, _, tower in self._reading.values():
-            compute.place(tower)
+            compute.place_for_inference(tower)
 
     def width(self, name: str) -> int:
         """Width of this extractor's vectors."""

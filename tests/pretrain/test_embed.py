@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -23,6 +24,7 @@ from catalog.catalog import load_catalog
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
 from pretrain import embed
+from pretrain import embed_items as embed_items_module
 from pretrain.artifact import EncoderBundle, new_encoder
 from pretrain.config import EmbedConfig, EncoderConfig, ExtractConfig, SequenceConfig, TowerConfig
 from pretrain.embed import run_embedding
@@ -144,6 +146,22 @@ def test_batches_hold_like_lengths_within_the_budget(config: EmbedConfig) -> Non
         padded += mask.numel()
         needed += int(mask.sum())
     assert padded <= 1.35 * needed, "little of what goes through a tower is padding"
+
+
+def test_a_batch_ends_where_items_become_much_shorter(monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths = np.array([100, 95, 90, 89, 50, 50, 46, 45, 44, 3, 2])
+    loader = SimpleNamespace(prefetch=lambda items: lengths[items], release=lambda: None)
+    monkeypatch.setattr(embed_items_module, "SMALL_BATCH", 100)
+
+    def batches(budget: int) -> list[list[int]]:
+        found = length_sorted_batches(loader, np.arange(11), budget)  # pyright: ignore
+        return [lengths[batch].tolist() for batch in found]
+
+    whole = [[100, 95, 90], [89], [50, 50, 46, 45], [44, 3], [2]]
+    assert [sorted(one, reverse=True) for one in batches(10_000)] == whole
+    assert max(map(len, batches(150))) == 3, "the budget holds as well"
+    monkeypatch.setattr(embed_items_module, "SMALL_BATCH", 10_000)
+    assert batches(10_000) == [sorted(lengths.tolist(), reverse=True)]
 
 
 def test_after_a_stop_it_goes_on_where_it_was(
