@@ -22,6 +22,8 @@ MAX_PIXELS = 50_000_000
 SPARE = 1.5
 """A JPEG is decoded at a half, quarter or eighth of its size where that leaves so many times the height and
 width that are asked for. Resized, the pixels differ from those of the whole by at least 45 dB (PSNR)."""
+REDUCED = 3.0
+"""Times the size asked for from which on an image is averaged before it is resampled."""
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jfif"}
 """File name extensions of images."""
 
@@ -43,21 +45,28 @@ Value = TypeVar("Value")
 Resize = Callable[[Image.Image], NDArray[np.uint8]]
 """An RGB image → its pixels at the size that a model reads, (height, width, 3)."""
 
+Resample = Callable[[Image.Image, tuple[int, int]], NDArray[np.uint8]]
+"""An RGB image, (width, height) → its pixels at this size, (height, width, 3)."""
+
 
 def read_image(
-    path: str | Path, size: int | tuple[int, int], crop: Crop = "pad"
+    path: str | Path,
+    size: int | tuple[int, int],
+    crop: Crop = "pad",
+    resample: Resample | None = None,
 ) -> NDArray[np.uint8]:
     """Reads an image as (height, width, 3) uint8 RGB, rotated by its EXIF tag, alpha on white.
 
     `size` is (height, width), or one number for a square. `pad` letterboxes the image on the mean
-    colour of its border, `centre` is a center crop. Raises BrokenFileError.
+    colour of its border, `centre` is a center crop. `resample`: how it is letterboxed to its size, by
+    default as Pillow does it. Raises BrokenFileError.
     """
 
     def decode() -> NDArray[np.uint8]:
         with Image.open(path) as image:
             check_pixel_count(*image.size)
             _decode_small(image, *_sides(size))
-            return fit_image(image, size, crop)
+            return fit_image(image, size, crop, resample)
 
     return read_with_retries(path, decode)
 
@@ -184,10 +193,18 @@ def check_pixel_count(width: int, height: int) -> None:
 
 
 def fit_image(
-    image: Image.Image, size: int | tuple[int, int], crop: Crop = "pad"
+    image: Image.Image,
+    size: int | tuple[int, int],
+    crop: Crop = "pad",
+    resample: Resample | None = None,
 ) -> NDArray[np.uint8]:
     """An open image resized, padded or cropped to `size`, as `read_image` returns it."""
-    return np.asarray(_framed(to_rgb(image), _sides(size), crop))
+    return _framed(to_rgb(image), _sides(size), crop, resample or resample_bicubic)
+
+
+def resample_bicubic(image: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Pillow's bicubic resampling; what is more than three times as large is first averaged."""
+    return np.asarray(image.resize(size, Image.Resampling.BICUBIC, reducing_gap=REDUCED))
 
 
 def _sides(size: int | tuple[int, int]) -> tuple[int, int]:
@@ -196,14 +213,15 @@ def _sides(size: int | tuple[int, int]) -> tuple[int, int]:
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """An open image as RGB of 8 bits, rotated by its EXIF tag, alpha on white."""
-    image = ImageOps.exif_transpose(image)
+    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+        image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":
         image = _to_8_bits(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
@@ -215,21 +233,24 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.clip(grey / full * 255 + 0.5, 0, 255).astype(np.uint8))
 
 
-def _framed(image: Image.Image, size: tuple[int, int], crop: Crop) -> Image.Image:
+def _framed(
+    image: Image.Image, size: tuple[int, int], crop: Crop, resample: Resample
+) -> NDArray[np.uint8]:
     height, width = size
     if crop == "centre":
-        return ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
+        return np.asarray(ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC))
     scale = min(width / image.width, height / image.height)
     inside = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-    small = image.resize(inside, Image.Resampling.BICUBIC, reducing_gap=3.0)
+    small = resample(image, inside)
     if inside == (width, height):
         return small
-    frame = Image.new("RGB", (width, height), _border_colour(np.asarray(small)))
-    frame.paste(small, ((width - inside[0]) // 2, (height - inside[1]) // 2))
+    frame = np.empty((height, width, 3), dtype=np.uint8)
+    frame[:] = _border_colour(small)
+    left, top = (width - inside[0]) // 2, (height - inside[1]) // 2
+    frame[top : top + inside[1], left : left + inside[0]] = small
     return frame
 
 
-def _border_colour(pixels: NDArray[np.uint8]) -> tuple[int, int, int]:
+def _border_colour(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    red, green, blue = border.mean(axis=0).round().astype(int).tolist()
-    return red, green, blue
+    return border.mean(axis=0).round()

@@ -1,7 +1,7 @@
 """`vitrine embed`: writes the embedding of every item of a catalog as a `vectors` artifact.
 
 It resumes, and its memory does not grow with the catalog. Items are read in blocks. Within a block they
-go through the towers in batches of similar length, and a block is on disk before the next one begins.
+go through the towers in batches of similar length, and a block goes to disk while the next one is computed.
 """
 
 import os
@@ -34,6 +34,8 @@ from pretrain.work import check_claimed, claim_work
 
 ITEM_VECTORS = "item_vectors"
 """The name of the encoder's own embeddings; extractors have other names."""
+LEAST_BLOCKS, SMALLEST_BLOCK = 64, 256
+"""Blocks of a catalog at least, for processes to share, and items of the smallest one."""
 
 
 def run_embedding(config: EmbedConfig, output: Path, compute: Compute | None = None) -> Path:
@@ -60,13 +62,18 @@ def run_embedding(config: EmbedConfig, output: Path, compute: Compute | None = N
     settings = asdict(config) | compute.settings
     request = result_request("vectors", settings, parents, catalog.fingerprint)
 
-    def open_run() -> EmbeddingRun:
-        return EmbeddingRun(config, catalog, bundle, extractors, output, request, compute)
-
-    # The main process creates the work folder; the others open it.
-    first = open_run() if state.is_main_process else None
+    if state.is_main_process:
+        claim_work(work_folder_of(output), request)
     state.wait_for_everyone()
     check_claimed(work_folder_of(output), request, state.process_index)
+    loader = open_loader(catalog, bundle, extractors)  # together they decode what is not cached
+
+    def open_run() -> EmbeddingRun:
+        return EmbeddingRun(config, loader, bundle, extractors, output, compute)
+
+    # The main process creates the files of the work folder; the others open them.
+    first = open_run() if state.is_main_process else None
+    state.wait_for_everyone()
     run = first or open_run()
     run.run(state.process_index, state.num_processes)
     state.wait_for_everyone()
@@ -86,6 +93,17 @@ def run_embedding(config: EmbedConfig, output: Path, compute: Compute | None = N
     return output
 
 
+def open_loader(
+    catalog: Catalog, bundle: EncoderBundle | None, extractors: Extractors
+) -> ItemContentLoader:
+    """What the encoder and the extractors read; encoder and extractor tower share an input."""
+    kinds, processors = dict(extractors.kinds), dict(extractors.processors)
+    if bundle is not None:
+        kinds = {**bundle.encoder.kinds, **kinds}
+        processors = {**bundle.processors, **processors}
+    return ItemContentLoader(catalog, kinds, processors)
+
+
 def work_folder_of(output: Path) -> Path:
     """The folder that holds the blocks of a run until it is complete."""
     return output.with_name(f"{output.name}.work")
@@ -97,30 +115,25 @@ class EmbeddingRun:
     def __init__(
         self,
         config: EmbedConfig,
-        catalog: Catalog,
+        loader: ItemContentLoader,
         bundle: EncoderBundle | None,
         extractors: Extractors,
         output: Path,
-        request: str,
         compute: Compute,
     ) -> None:
         self.config = config
-        self.catalog = catalog
+        self.loader = loader
+        self.catalog = catalog = loader.catalog
         self.bundle = bundle
         self.extractors = extractors
         self.compute = compute
         self.work = work_folder_of(output)
-        kinds = dict(extractors.kinds)
-        processors = dict(extractors.processors)
         if bundle is not None:
             compute.place_for_inference(bundle.encoder.eval())
-            kinds = {**bundle.encoder.kinds, **kinds}
-            processors = {**bundle.processors, **processors}
         extractors.place(compute)
-        self.loader = ItemContentLoader(catalog, kinds, processors)
         self.previous = PreviousEmbeddings.open(output, config, catalog)
-        claim_work(self.work, request)
-        self.store = BlockStore(self.work, catalog.num_items, BLOCK)
+        block = int(np.clip(catalog.num_items // LEAST_BLOCKS, SMALLEST_BLOCK, BLOCK))
+        self.store = BlockStore(self.work, catalog.num_items, block)
         for name in extractors.names:
             self.store.add_vectors(name, extractors.width(name))
         if bundle is not None:

@@ -57,12 +57,13 @@ class MediaCache:
                 path = catalog.media_path(item, column)
                 if path is None:
                     return MISSING, ""
-                self.values[item] = decode(path)
+                store.write_row("values", item, decode(path))
             except BrokenFileError as error:
                 return BROKEN, str(error)
             return PRESENT, ""
 
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        with ThreadPoolExecutor(max(1, min(8, (os.cpu_count() or 1) // processes))) as threads:
 
             def decode_block(items: NDArray[np.int64]) -> None:
                 outcomes = list(threads.map(decode_item, items.tolist()))
@@ -75,7 +76,7 @@ class MediaCache:
                     file.writelines(lines)
                 self.states[items] = [state for state, _ in outcomes]
 
-            store.fill_once(decode_block, title)
+            store.fill_together(decode_block, title, progress=os.environ.get("RANK", "0") == "0")
         mark_used(folder)
         keep_within_limit()
         self.present: NDArray[np.bool_] = np.asarray(self.states) == PRESENT

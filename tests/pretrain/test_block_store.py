@@ -1,6 +1,9 @@
 """The block store under media decoding, cached frozen features and embedding: resumed, never half done."""
 
+import itertools
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +75,9 @@ def shop(tmp_path: Path) -> Catalog:
     """Six items; all but the last name a file."""
     folder = tmp_path / "shop"
     folder.mkdir()
-    rows = [{"item_id": name, "title": name, "audio": f"{name}.wav"} for name in NAMES[:5]]
+    rows: list[dict[str, str | None]] = [
+        {"item_id": name, "title": name, "audio": f"{name}.wav"} for name in NAMES[:5]
+    ]
     rows.append({"item_id": NAMES[5], "title": NAMES[5], "audio": None})
     for name in NAMES[:5]:
         (folder / f"{name}.wav").write_bytes(b"RIFF")
@@ -112,3 +117,57 @@ def test_decoding_resumes_where_it_was_stopped(
     count = len(decoded)
     cache()
     assert len(decoded) == count, "nothing is decoded twice"
+
+
+SHARE = """
+import os, sys, time
+from pathlib import Path
+import numpy as np
+from pretrain.block_store import BlockStore
+
+store = BlockStore(Path(sys.argv[1]), num_rows=24, block_size=2)
+store.add_array("owner", (3,), np.int64)
+
+def write(rows):
+    time.sleep(3 if sys.argv[3:] else 0.1)
+    for row in rows:
+        store.write_row("owner", int(row), np.full(3, int(sys.argv[2])))
+    print(rows[0] // 2)
+    if sys.argv[3:] == ["dies"]:
+        os._exit(1)
+
+store.fill_together(write, "Writing", progress=False)
+assert store.is_complete
+"""
+
+
+def share(folder: Path, owner: int, *more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", SHARE, str(folder), str(owner), *more]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def test_processes_fill_a_store_together_and_each_waits_for_all_blocks(tmp_path: Path) -> None:
+    store = BlockStore(tmp_path, num_rows=24, block_size=2)  # before they race to make it
+    owner = store.add_array("owner", (3,), np.int64)
+    processes = [share(tmp_path, number) for number in (1, 2, 3)]
+    written = [[int(line) for line in one.communicate(timeout=60)[0].split()] for one in processes]
+    assert [one.returncode for one in processes] == [0, 0, 0]
+    assert sorted(itertools.chain(*written)) == list(range(12)), "each block is written once"
+    for number, blocks in enumerate(written, start=1):
+        for block in blocks:
+            assert (owner[2 * block : 2 * block + 2] == number).all()
+
+
+def test_a_block_of_a_process_that_died_is_written_by_another(tmp_path: Path) -> None:
+    BlockStore(tmp_path, num_rows=24, block_size=2).add_array("owner", (3,), np.int64)
+    processes = [share(tmp_path, 1, "dies"), share(tmp_path, 2)]
+    for one in processes:
+        one.communicate(timeout=60)
+    assert [one.returncode for one in processes] == [1, 0]
+    assert BlockStore(tmp_path, num_rows=24, block_size=2).is_complete
+
+
+def test_a_store_that_was_divided_otherwise_is_filled_anew(tmp_path: Path) -> None:
+    fill(open_store(tmp_path))
+    other = BlockStore(tmp_path, num_rows=10, block_size=3)
+    assert other.pending_blocks() == [0, 1, 2, 3]
