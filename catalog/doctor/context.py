@@ -23,6 +23,8 @@ from catalog.progress import track
 
 BATCH = 50_000
 """Texts that are read at a time."""
+CHUNKS_READ = 8
+"""Chunks of an Arrow file, of 65,536 items, whose pages leave memory together."""
 SAMPLE = 200_000
 """Texts at most that statistics of words and sentences are taken of."""
 TIMES = 1_000_000
@@ -102,9 +104,7 @@ class Context:
         for start in track(starts, f"Checking {' and '.join(names)} of items"):
             parts = [column.slice(start, BATCH) for column in columns]
             yield start, [part.cast(pa.large_string()).combine_chunks() for part in parts]
-            for part in parts:
-                for chunk in part.chunks:
-                    release_buffers(chunk)
+            release_buffers(*(chunk for part in parts for chunk in part.chunks))
 
     def text_batches(self) -> Iterator[tuple[int, pa.Array]]:
         """(row of the first, title + ". " + text) of `BATCH` items at a time; "" without both."""
@@ -113,13 +113,17 @@ class Context:
 
     def taken(self, name: str, rows: NDArray[np.int64]) -> pa.Array:
         """Values of a column, as large strings, of ascending rows (n,)."""
-        parts, start = [pa.array([], pa.large_string())], 0
+        parts, read, start = [pa.array([], pa.large_string())], [], 0
         for chunk in self.column(name).chunks:
             low, high = np.searchsorted(rows, [start, start + len(chunk)])
             if high > low:
                 parts.append(chunk.take(pa.array(rows[low:high] - start)).cast(pa.large_string()))
-                release_buffers(chunk)
+                read.append(chunk)
+            if len(read) == CHUNKS_READ:
+                release_buffers(*read)
+                read.clear()
             start += len(chunk)
+        release_buffers(*read)
         return pa.concat_arrays(parts)
 
     def review_batches(self) -> Iterator[tuple[int, pa.Array]]:
