@@ -23,6 +23,8 @@ BANDS, BAND_ROWS = 16, 3
 """At the least Jaccard, 99 of 100 pairs share a band."""
 MOST_VERIFIED = 2_000_000
 """Candidate pairs that are compared exactly, those that share most bands first."""
+SET_BITS = 40
+"""Bits of an element's hash that sets are compared by; the others number the sets."""
 BYTES = 1 << 22
 """Texts that are split into words together have so many bytes, or are one."""
 
@@ -128,21 +130,18 @@ def jaccard(
 
     tokens (t,): hashes of the elements; owners (t,): the set of each.
     """
-    order = np.lexsort((tokens, owners))
-    tokens, owners = tokens[order], owners[order]
-    new = np.ones(len(tokens), bool)
-    new[1:] = (tokens[1:] != tokens[:-1]) | (owners[1:] != owners[:-1])
-    numbers, owners = np.unique(tokens[new], return_inverse=True)[1], owners[new]
-    ends = np.searchsorted(owners, np.arange(pairs.max(initial=-1) + 2))
+    keys = np.sort(owners.astype(np.uint64) << SET_BITS | tokens >> (64 - SET_BITS))
+    keys = keys[first_of_runs(keys)]
+    ends = np.searchsorted(keys >> SET_BITS, np.arange(pairs.max(initial=-1) + 2, dtype=np.uint64))
     sizes = np.diff(ends)[pairs]
     counts = sizes.reshape(-1)
     # All elements of all pairs, one set after the other: those of both stand twice.
     offsets = ends[pairs.reshape(-1)] - (np.cumsum(counts) - counts)
-    elements = numbers[np.arange(counts.sum()) + np.repeat(offsets, counts)]
-    whose = np.repeat(np.arange(len(pairs)), sizes.sum(axis=1))
-    keys = np.sort(whose << 32 | elements)
-    twice = keys[1:][keys[1:] == keys[:-1]] >> 32
-    both = np.bincount(twice, minlength=len(pairs))
+    elements = keys[np.arange(counts.sum()) + np.repeat(offsets, counts)] & (2**SET_BITS - 1)
+    whose = np.repeat(np.arange(len(pairs), dtype=np.uint64), sizes.sum(axis=1))
+    keys = np.sort(whose << SET_BITS | elements)
+    twice = keys[1:][keys[1:] == keys[:-1]] >> SET_BITS
+    both = np.bincount(twice.astype(np.int64), minlength=len(pairs))
     return both / np.maximum(1, sizes.sum(axis=1) - both)
 
 

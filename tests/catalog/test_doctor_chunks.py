@@ -9,7 +9,7 @@ import pytest
 
 from catalog import interactions
 from catalog.config import CatalogConfig
-from catalog.doctor import context, item_ids, items
+from catalog.doctor import context, item_ids, items, near_texts, similar
 from catalog.doctor.finding import CheckReport, report_json
 from catalog.doctor.groups import group_numbers, mean_ranks, medians
 from catalog.doctor.run import check_catalog
@@ -92,6 +92,10 @@ def test_findings_are_the_same_whatever_is_looked_at_together(
     assert {one.kind for one in whole.findings} >= set(FAULTS)
     for size in (1, 7, 64):
         monkeypatch.setattr(interactions, "CHUNK", size)
+        monkeypatch.setattr(similar, "BLOCK", size)
+        monkeypatch.setattr(similar, "TOKENS", 10 * size)
+        monkeypatch.setattr(near_texts, "BYTES", 50 * size)
+        monkeypatch.setattr(context, "CHUNKS_READ", size)
         for module in (context, items):
             monkeypatch.setattr(module, "BATCH", size)
         parts = check_catalog(shop, now=NOW)
