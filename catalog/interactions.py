@@ -49,10 +49,14 @@ class Interactions:
             )
             end = min(max(reached, first + 1), last)
             yield slice(first, end), slice(int(self.offsets[first]), int(self.offsets[end]))
-            for array in (self.items, self.times, self.ratings):
-                if array is not None:
-                    release_pages(array)
+            self.release()
             first = end
+
+    def release(self) -> None:
+        """Lets go of memory that only mirrors the files."""
+        for array in (self.items, self.times, self.ratings):
+            if array is not None:
+                release_pages(array)
 
     def positions(self, users: slice) -> NDArray[np.int64]:
         """Of each interaction of some users its position in the user's own history."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from catalog.catalog import Catalog
 from catalog.doctor.arrow_compute import pc
 from catalog.doctor.finding import NAMED, Finding, finding
+from catalog.doctor.groups import distinct
 from catalog.doctor.kinds import Unit
 from catalog.doctor.picture_scan import PictureScan, scan_pictures
 from catalog.hashing import hash_ids
@@ -59,9 +60,9 @@ class Context:
         return scan_pictures(self.catalog, self.folder)
 
     @cached_property
-    def popularity(self) -> NDArray[np.int64]:
+    def popularity(self) -> NDArray[np.int32]:
         """(num_items,): interactions of each item."""
-        counts = np.zeros(self.catalog.num_items, np.int64)
+        counts = np.zeros(self.catalog.num_items, np.int32)
         for _, rows in self.catalog.interactions.chunks():
             np.add.at(counts, self.catalog.interactions.items[rows], 1)
         return counts
@@ -88,9 +89,9 @@ class Context:
         return next((u for u in UNITS if 100_000_000 <= middle // u < 10_000_000_000), None)
 
     @cached_property
-    def text_lengths(self) -> NDArray[np.int64]:
+    def text_lengths(self) -> NDArray[np.int32]:
         """(num_items,): characters of title and text."""
-        return self.over_texts(lambda texts: pc.utf8_length(texts), np.int64)
+        return self.over_texts(lambda texts: pc.utf8_length(texts), np.int32)
 
     def column(self, name: str) -> pa.ChunkedArray:
         """A column of the items by role."""
@@ -198,7 +199,7 @@ class Context:
 
         `first`: the rows from which examples are taken, where these are not the first ones.
         """
-        rows = np.unique(rows)
+        rows = distinct(rows)
         if not len(rows):
             return []
         shown = rows if first is None else first

@@ -95,7 +95,7 @@ def distributions(context: Context) -> list[Distribution]:
     return found
 
 
-def doubling(title: str, unit: str, values: NDArray[np.int64]) -> Distribution:
+def doubling(title: str, unit: str, values: NDArray[np.integer]) -> Distribution:
     """Counts of values (n,) that are 0, 1, 2–3, 4–7, and so on."""
     bins = np.zeros(len(values), np.int64)
     positive = values > 0

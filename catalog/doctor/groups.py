@@ -22,6 +22,12 @@ def first_of_runs(values: NDArray) -> NDArray[np.int64]:
     )
 
 
+def distinct(values: NDArray) -> NDArray:
+    """The different values of an array, ascending; sorting takes less memory than numpy.unique's table."""
+    ordered = np.sort(values)
+    return ordered[first_of_runs(ordered)]
+
+
 def medians(values: NDArray[np.float64], groups: NDArray[np.integer]) -> NDArray[np.float64]:
     """The median (n,) of the group of each value (n,)."""
     order = np.lexsort((values, groups))

@@ -12,7 +12,7 @@ from catalog.columns import as_text
 from catalog.doctor.arrow_compute import pc
 from catalog.doctor.context import BATCH, Context
 from catalog.doctor.finding import Finding, finding
-from catalog.doctor.groups import medians
+from catalog.doctor.groups import distinct, first_of_runs, medians
 
 PRICE_DEVIATIONS = 5.0
 LEAST_DEVIATION = 0.25
@@ -37,12 +37,16 @@ def duplicate_texts(context: Context) -> Iterable[Finding]:
         if column == "text" and roles.get("text") == [roles.get("category")]:
             continue  # items of a category share its name
         hashes = context.text_hashes(column)
-        _, groups, counts = np.unique(hashes, return_inverse=True, return_counts=True)
-        counts[groups[hashes == 0]] = 0
-        if not len(counts) or counts.max() < 2:
+        order = np.argsort(hashes, kind="stable")
+        hashes = hashes[order]
+        same = (hashes[1:] == hashes[:-1]) & (hashes[1:] > 0)
+        shared = np.append(same, False) | np.insert(same, 0, False)
+        if not same.any():
             continue
-        rows = np.flatnonzero(counts[groups] > 1)
-        largest = np.flatnonzero(groups == counts.argmax())
+        rows, starts = order[shared], first_of_runs(hashes[shared])
+        counts = np.diff(starts, append=len(rows))
+        most = counts.argmax()
+        largest = rows[starts[most] : starts[most] + counts[most]]
         sentence = f"{{n}} items share their {noun} with another"
         yield from context.found(f"duplicate-{noun}", rows, sentence, first=largest)
 
@@ -102,7 +106,10 @@ def _deviations(
 def _category_codes(context: Context) -> NDArray[np.int32]:
     """A number for each item's category; items without one share a number."""
     hashes = context.text_hashes("category")
-    return np.unique(hashes, return_inverse=True)[1].astype(np.int32)
+    names, codes = distinct(hashes), np.empty(len(hashes), np.int32)
+    for start in range(0, len(hashes), BATCH):
+        codes[start : start + BATCH] = np.searchsorted(names, hashes[start : start + BATCH])
+    return codes
 
 
 def categories(context: Context) -> Iterable[Finding]:

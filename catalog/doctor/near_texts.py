@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from catalog.doctor.arrow_compute import pc
 from catalog.doctor.context import Context
 from catalog.doctor.finding import Finding
-from catalog.doctor.groups import first_of_runs
+from catalog.doctor.groups import distinct, first_of_runs
 from catalog.doctor.similar import band_pairs, distinct_pairs, minhash_bands
 from catalog.hashing import hash_ids, splitmix64
 from catalog.progress import track
@@ -32,7 +32,9 @@ BYTES = 1 << 22
 def near_duplicate_texts(context: Context) -> Iterable[Finding]:
     """Texts of at least `MIN_WORDS` words that differ in a few of them; equal texts are left out."""
     items, digests, bands = _band_files(context)
-    kept = np.unique(digests, return_index=True)[1].astype(np.int32)  # one of each text
+    order = np.argsort(digests, kind="stable").astype(np.int32)
+    kept = order[first_of_runs(digests[order])]  # one of each text
+    del order
     shown = track(bands, "Comparing texts")
     candidates = band_pairs(np.fromfile(path, np.uint32)[kept] for path in shown)
     least = " at least" if len(candidates) > MOST_VERIFIED else ""
@@ -40,7 +42,7 @@ def near_duplicate_texts(context: Context) -> Iterable[Finding]:
     del candidates, kept
     near = distinct_pairs(_verified(context, pairs))
     sentence = f"{{n}} items{least} have a text that differs from another's in a few words"
-    named = np.unique(digests[np.searchsorted(items, near.reshape(-1).astype(np.int32))])
+    named = distinct(digests[np.searchsorted(items, near.reshape(-1).astype(np.int32))])
     first = near[:1].reshape(-1)
     same = items[_among(digests, named)]
     return context.found("near-duplicate-texts", same, sentence, first=first)

@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from catalog.doctor.groups import first_of_runs
+from catalog.doctor.groups import distinct, first_of_runs
 from catalog.hashing import splitmix64
 
 WINDOW = 8
@@ -55,6 +55,10 @@ def _codes(left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.int6
     return np.minimum(left, right) << 32 | np.maximum(left, right)
 
 
+def _pairs_of(codes: NDArray[np.int64]) -> Pairs:
+    return np.stack([codes >> 32, codes & 0xFFFFFFFF], axis=1)
+
+
 class _Candidates:
     """Distinct pairs of rows, and how often each was added; beyond `MOST_KEPT` the rarest are dropped.
 
@@ -85,7 +89,7 @@ class _Candidates:
     def pairs(self) -> Pairs:
         """The pairs, those that were added most often first."""
         codes = self.codes[np.argsort(-self.counts.astype(np.int16), kind="stable")]
-        return np.stack([codes >> 32, codes & 0xFFFFFFFF], axis=1)
+        return _pairs_of(codes)
 
 
 def _capped(found: Iterable[NDArray[np.int64]]) -> NDArray[np.int64]:
@@ -149,7 +153,7 @@ def band_pairs(bands: Iterable[NDArray[np.uint32]]) -> Pairs:
 
 
 def distinct_pairs(pairs: Pairs) -> Pairs:
-    return np.unique(np.sort(pairs, axis=1), axis=0)
+    return _pairs_of(distinct(_codes(*pairs.T)))
 
 
 def minhash_bands(

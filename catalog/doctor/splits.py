@@ -40,6 +40,7 @@ def split_of(catalog: Catalog) -> SplitResult:
     except VitrineError:
         config = SplitConfig(kind="leave-one-out", repeats="mask")
         split, rule = make_split(catalog, config), LEAVE_ONE_OUT
+    catalog.interactions.release()
     if catalog.interactions.split_labels is None:
         return SplitResult(rule, split)
     config = SplitConfig(kind="given", repeats="mask")
