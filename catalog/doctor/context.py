@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from catalog.catalog import Catalog
 from catalog.doctor.arrow_compute import pc
 from catalog.doctor.finding import NAMED, Finding, finding
-from catalog.doctor.groups import distinct
+from catalog.doctor.groups import distinct, first_of_runs
 from catalog.doctor.kinds import Unit
 from catalog.doctor.picture_scan import PictureScan, scan_pictures
 from catalog.hashing import hash_ids
@@ -24,6 +25,8 @@ from catalog.progress import track
 
 BATCH = 50_000
 """Texts that are read at a time."""
+TEXT_BYTES = 1 << 25
+"""Bytes of the texts that are looked at together."""
 CHUNKS_READ = 8
 """Chunks of an Arrow file, of 65,536 items, whose pages leave memory together."""
 SAMPLE = 200_000
@@ -108,9 +111,11 @@ class Context:
             release_buffers(*(chunk for part in parts for chunk in part.chunks))
 
     def text_batches(self) -> Iterator[tuple[int, pa.Array]]:
-        """(row of the first, title + ". " + text) of `BATCH` items at a time; "" without both."""
+        """(row of the first, title + ". " + text) of `BATCH` items at a time, fewer where they are long;
+        "" without both."""
         for start, columns in self.batches("title", "text"):
-            yield start, join_texts(*columns)
+            for first, texts in blocks(join_texts(*columns), TEXT_BYTES):
+                yield start + first, texts
 
     def taken(self, name: str, rows: NDArray[np.int64]) -> pa.Array:
         """Values of a column, as large strings, of ascending rows (n,)."""
@@ -220,6 +225,13 @@ def hash_texts(texts: pa.Array) -> NDArray[np.uint64]:
     """A 64-bit hash of each text (n,), none of them null."""
     encoded = texts.dictionary_encode()
     return hash_ids(encoded.dictionary.to_pylist())[encoded.indices.to_numpy()]
+
+
+def blocks(texts: pa.Array, size: int) -> Iterator[tuple[int, pa.Array]]:
+    """(place of the first, texts), about `size` bytes of them at a time."""
+    read = np.cumsum(pc.binary_length(texts).to_numpy())
+    for first, end in pairwise([*first_of_runs(read // size).tolist(), len(texts)]):
+        yield first, texts.slice(first, end - first)
 
 
 def join_texts(title: pa.Array, text: pa.Array) -> pa.Array:

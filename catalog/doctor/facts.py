@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from catalog.catalog import Catalog
 from catalog.doctor.context import Context
 from catalog.doctor.finding import Distribution
-from catalog.interactions import Interactions
 
 PERIODS = 24
 """Bars at most of the interactions over time."""
@@ -90,8 +89,7 @@ def distributions(context: Context) -> list[Distribution]:
         doubling("Length of texts, in characters", "items", context.text_lengths),
     ]
     if context.time_unit is not None:
-        sample = context.sampled_times // context.time_unit
-        found.append(_over_time(context.catalog.interactions, context.time_unit, sample))
+        found.append(_over_time(context, context.time_unit))
     return found
 
 
@@ -106,16 +104,15 @@ def doubling(title: str, unit: str, values: NDArray[np.integer]) -> Distribution
     return Distribution(title, unit, labels[low : len(counts)], counts[low:].tolist())
 
 
-def _over_time(interactions: Interactions, unit: int, sample: NDArray[np.int64]) -> Distribution:
-    """Interactions in equal periods between the 0.1 and 99.9 % quantiles of a sample of their times in
-    seconds (n,); the ends hold those outside. `unit`: parts of a second that times count."""
-    low, high = np.quantile(sample, [0.001, 0.999])
+def _over_time(context: Context, unit: int) -> Distribution:
+    """Interactions in equal periods between the 0.1 and 99.9 % quantiles; the ends hold those outside."""
+    low, high = np.quantile(context.sampled_times // unit, [0.001, 0.999])
     low, high = np.floor(low / 86_400), np.floor(high / 86_400) + 1
     num = int(min(PERIODS, high - low))
     edges = np.linspace(low, high, num + 1) * 86_400
     counts = np.zeros(num, np.int64)
-    for _, rows in interactions.chunks():
-        seconds = interactions.times[rows] // unit
+    for _, rows in context.catalog.interactions.chunks():
+        seconds = context.catalog.interactions.times[rows] // unit
         places = np.clip(np.searchsorted(edges, seconds, side="right") - 1, 0, num - 1)
         counts += np.bincount(places, minlength=num)
     labels = [datetime.fromtimestamp(edge, UTC).strftime("%Y-%m-%d") for edge in edges[:-1]]

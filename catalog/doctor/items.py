@@ -84,6 +84,7 @@ def prices(context: Context) -> Iterable[Finding]:
     if len(priced) < MIN_PRICED:
         return
     logs = np.log(values[priced])
+    del values, known
     scores = _deviations(logs, np.median)
     groups = _category_codes(context)[priced]
     own = np.bincount(groups)[groups] >= MIN_PRICED

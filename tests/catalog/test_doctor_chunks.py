@@ -95,7 +95,9 @@ def test_findings_are_the_same_whatever_is_looked_at_together(
         monkeypatch.setattr(similar, "BLOCK", size)
         monkeypatch.setattr(similar, "TOKENS", 10 * size)
         monkeypatch.setattr(near_texts, "BYTES", 50 * size)
+        monkeypatch.setattr(near_texts, "PAIR_CHARACTERS", 50 * size)
         monkeypatch.setattr(context, "CHUNKS_READ", size)
+        monkeypatch.setattr(context, "TEXT_BYTES", 60 * size)
         for module in (context, items):
             monkeypatch.setattr(module, "BATCH", size)
         parts = check_catalog(shop, now=NOW)

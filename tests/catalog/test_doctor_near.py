@@ -9,9 +9,10 @@ from PIL import Image
 
 from catalog.doctor import similar
 from catalog.doctor.look_alike import residuals, same_photo
-from catalog.doctor.near_texts import BAND_ROWS, BANDS, jaccard, shingles
+from catalog.doctor.near_texts import BAND_ROWS, BANDS
 from catalog.doctor.picture_scan import dhash
 from catalog.doctor.similar import WINDOW, band_pairs, hamming_pairs, minhash_bands
+from catalog.doctor.word_sets import jaccard, shingles
 
 
 def photo(seed: int, side: int = 160) -> Image.Image:
