@@ -67,7 +67,7 @@ class Context:
         """(num_items,): interactions of each item."""
         counts = np.zeros(self.catalog.num_items, np.int32)
         for _, rows in self.catalog.interactions.chunks():
-            np.add.at(counts, self.catalog.interactions.items[rows], 1)
+            np.add.at(counts, self.catalog.interactions.items[rows], np.int32(1))
         return counts
 
     @cached_property
