@@ -7,6 +7,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from catalog.memory import release_pages
+
 CHUNK = 1 << 22
 """Interactions that are looked at together, where a result needs no more of them at once."""
 
@@ -36,7 +38,10 @@ class Interactions:
         return self.items[self.offsets[user] : self.offsets[user + 1]]
 
     def chunks(self) -> Iterator[tuple[slice, slice]]:
-        """(users, rows): all users in order, as many together as have CHUNK interactions, at least one."""
+        """(users, rows): all users in order, as many together as have CHUNK interactions, at least one.
+
+        What was read of memory-mapped arrays leaves memory after each chunk.
+        """
         first, last = 0, len(self.offsets) - 1
         while first < last:
             reached = (
@@ -44,7 +49,14 @@ class Interactions:
             )
             end = min(max(reached, first + 1), last)
             yield slice(first, end), slice(int(self.offsets[first]), int(self.offsets[end]))
+            self.release()
             first = end
+
+    def release(self) -> None:
+        """Lets go of memory that only mirrors the files."""
+        for array in (self.items, self.times, self.ratings):
+            if array is not None:
+                release_pages(array)
 
     def positions(self, users: slice) -> NDArray[np.int64]:
         """Of each interaction of some users its position in the user's own history."""

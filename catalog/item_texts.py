@@ -28,8 +28,7 @@ class ItemTexts:
     def release(self) -> None:
         """Lets go of memory that only mirrors the files."""
         for column in self.columns:
-            for chunk in column.chunks:
-                release_buffers(chunk)
+            release_buffers(*column.chunks)
 
 
 class TextColumn(Sequence[str | None]):

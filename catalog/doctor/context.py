@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,25 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from catalog.catalog import Catalog
-from catalog.config import CatalogConfig
 from catalog.doctor.arrow_compute import pc
 from catalog.doctor.finding import NAMED, Finding, finding
+from catalog.doctor.groups import distinct, first_of_runs
 from catalog.doctor.kinds import Unit
 from catalog.doctor.picture_scan import PictureScan, scan_pictures
 from catalog.hashing import hash_ids
-from catalog.sources.base import RawTables
+from catalog.memory import release_buffers
+from catalog.progress import track
 
 BATCH = 50_000
 """Texts that are read at a time."""
+TEXT_BYTES = 1 << 25
+"""Bytes of the texts that are looked at together."""
+CHUNKS_READ = 8
+"""Chunks of an Arrow file, of 65,536 items, whose pages leave memory together."""
 SAMPLE = 200_000
 """Texts at most that statistics of words and sentences are taken of."""
+TIMES = 1_000_000
+"""Times at most that medians and quantiles are taken of."""
 UNITS = (1, 1_000, 1_000_000, 1_000_000_000)
 """Parts of a second that times may count."""
 
@@ -33,13 +41,12 @@ UNITS = (1, 1_000, 1_000_000, 1_000_000_000)
 class Context:
     """A catalog under examination; shared results are computed on first access.
 
-    Memory: a few dozen bytes for each item and interaction. Texts are read `BATCH` at a time, images one
-    at a time; thumbnails lie in a temporary file.
+    Memory: about a hundred bytes for each item and a few for each user. Texts are read `BATCH` at a time,
+    interactions in `Interactions.chunks`, images one at a time; thumbnails and the bands of texts lie in
+    temporary files.
     """
 
     catalog: Catalog
-    raw: RawTables
-    config: CatalogConfig
     folder: Path
     """Temporary, for arrays on disk."""
     now: float
@@ -56,42 +63,74 @@ class Context:
         return scan_pictures(self.catalog, self.folder)
 
     @cached_property
-    def users(self) -> NDArray[np.int64]:
-        """(num_interactions,): the user of each interaction."""
-        interactions = self.catalog.interactions
-        return np.repeat(np.arange(self.catalog.num_users), np.diff(interactions.offsets))
+    def popularity(self) -> NDArray[np.int32]:
+        """(num_items,): interactions of each item."""
+        counts = np.zeros(self.catalog.num_items, np.int32)
+        for _, rows in self.catalog.interactions.chunks():
+            np.add.at(counts, self.catalog.interactions.items[rows], np.int32(1))
+        return counts
 
     @cached_property
-    def popularity(self) -> NDArray[np.int64]:
-        """(num_items,): interactions of each item."""
-        return np.bincount(self.catalog.interactions.items, minlength=self.catalog.num_items)
+    def sampled_times(self) -> NDArray[np.int64]:
+        """`TIMES` times at most, evenly spaced over all interactions: (n,)."""
+        interactions = self.catalog.interactions
+        step = max(1, -(-len(interactions) // TIMES))
+        parts = [
+            interactions.times[rows][-rows.start % step :: step].copy()
+            for _, rows in interactions.chunks()
+        ]
+        return np.concatenate([np.empty(0, np.int64), *parts])
 
     @cached_property
     def time_unit(self) -> int | None:
         """Parts of a second that the times count; None where they are no dates."""
-        times = self.catalog.interactions.times
-        if not self.catalog.has_timestamps or not len(times):
+        if not self.catalog.has_timestamps or not len(self.catalog.interactions):
             return None
         if "time" not in self.catalog.roles["interactions"]:
             return None
-        middle = int(np.median(times))
+        middle = int(np.median(self.sampled_times))
         return next((u for u in UNITS if 100_000_000 <= middle // u < 10_000_000_000), None)
 
     @cached_property
-    def text_lengths(self) -> NDArray[np.int64]:
+    def text_lengths(self) -> NDArray[np.int32]:
         """(num_items,): characters of title and text."""
-        return self.over_texts(lambda texts: pc.utf8_length(texts), np.int64)
+        return self.over_texts(lambda texts: pc.utf8_length(texts), np.int32)
 
     def column(self, name: str) -> pa.ChunkedArray:
         """A column of the items by role."""
         return self.catalog.items.data.column(name)
 
+    def batches(self, *names: str) -> Iterator[tuple[int, list[pa.Array]]]:
+        """(row of the first, values of columns as large strings) of `BATCH` items at a time, which then
+        leave memory."""
+        columns = [self.column(name) for name in names]
+        starts = range(0, self.catalog.num_items, BATCH)
+        for start in track(starts, f"Checking {' and '.join(names)} of items"):
+            parts = [column.slice(start, BATCH) for column in columns]
+            yield start, [part.cast(pa.large_string()).combine_chunks() for part in parts]
+            release_buffers(*(chunk for part in parts for chunk in part.chunks))
+
     def text_batches(self) -> Iterator[tuple[int, pa.Array]]:
-        """(row of the first, title + ". " + text) of `BATCH` items at a time; "" without both."""
-        title, text = self.column("title"), self.column("text")
-        for start in range(0, self.catalog.num_items, BATCH):
-            parts = (batch_of(title, start), batch_of(text, start))
-            yield start, join_texts(*parts)
+        """(row of the first, title + ". " + text) of `BATCH` items at a time, fewer where they are long;
+        "" without both."""
+        for start, columns in self.batches("title", "text"):
+            for first, texts in blocks(join_texts(*columns), TEXT_BYTES):
+                yield start + first, texts
+
+    def taken(self, name: str, rows: NDArray[np.int64]) -> pa.Array:
+        """Values of a column, as large strings, of ascending rows (n,)."""
+        parts, read, start = [pa.array([], pa.large_string())], [], 0
+        for chunk in self.column(name).chunks:
+            low, high = np.searchsorted(rows, [start, start + len(chunk)])
+            if high > low:
+                parts.append(chunk.take(pa.array(rows[low:high] - start)).cast(pa.large_string()))
+                read.append(chunk)
+            if len(read) == CHUNKS_READ:
+                release_buffers(*read)
+                read.clear()
+            start += len(chunk)
+        release_buffers(*read)
+        return pa.concat_arrays(parts)
 
     def review_batches(self) -> Iterator[tuple[int, pa.Array]]:
         """(row of the first, reviews) of `BATCH` interactions at a time."""
@@ -102,11 +141,10 @@ class Context:
 
     def over_texts(self, compute: Callable[[pa.Array], Any], dtype: type) -> NDArray:
         """What `compute` returns of each text: (num_items,)."""
-        parts = [
-            compute(texts).to_numpy(zero_copy_only=False).astype(dtype)
-            for _, texts in self.text_batches()
-        ]
-        return np.concatenate(parts) if parts else np.empty(0, dtype)
+        found = np.empty(self.catalog.num_items, dtype)
+        for start, texts in self.text_batches():
+            found[start : start + len(texts)] = compute(texts).to_numpy(zero_copy_only=False)
+        return found
 
     def rows_matching(self, pattern: str) -> NDArray[np.int64]:
         """Items whose text matches a regular expression (RE2)."""
@@ -120,27 +158,27 @@ class Context:
         rows = np.flatnonzero(self.text_lengths > 0)
         if len(rows) > size:
             rows = np.sort(np.random.default_rng(0).choice(rows, size, replace=False))
-        parts = []
-        for start, texts in self.text_batches():
-            low, high = np.searchsorted(rows, [start, start + len(texts)])
-            parts.append(texts.take(pa.array(rows[low:high] - start)))
-        if not parts:
-            return rows, pa.array([], pa.large_string())
-        return rows, pa.chunked_array(parts).combine_chunks()
+        return rows, self.texts_of(rows)
+
+    def texts_of(self, rows: NDArray[np.int64]) -> pa.Array:
+        """The texts, as of `text_batches`, of ascending rows (n,)."""
+        return join_texts(self.taken("title", rows), self.taken("text", rows))
 
     def text_hashes(self, column: str) -> NDArray[np.uint64]:
         """(num_items,): a 64-bit hash of each value of a column; 0 where it is empty."""
-        values = self.column(column)
-        hashes = np.zeros(len(values), np.uint64)
-        for start in range(0, len(values), BATCH):
-            batch = batch_of(values, start)
+        hashes = np.zeros(self.catalog.num_items, np.uint64)
+        for start, (batch,) in self.batches(column):
             given = np.flatnonzero(batch.is_valid().to_numpy(zero_copy_only=False))
-            texts = batch.take(pa.array(given)).to_pylist()
-            hashes[start + given] = np.maximum(hash_ids(texts), 1)
+            hashes[start + given] = np.maximum(hash_texts(batch.drop_null()), 1)
         return hashes
 
+    def users_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The users (n,) of interactions."""
+        return np.searchsorted(self.catalog.interactions.offsets, rows, side="right") - 1
+
     def item_ids(self, rows: Iterable[int]) -> list[str]:
-        return self.column("item_id").take(pa.array(list(map(int, rows)), pa.int64())).to_pylist()
+        column = self.column("item_id")
+        return [column[int(row)].as_py() for row in rows]
 
     def ids(self, unit: Unit, rows: Iterable[int]) -> list[str]:
         """Ids of items or users; of interactions "user, item"."""
@@ -148,11 +186,10 @@ class Context:
             return self.item_ids(rows)
         if unit == "users":
             return [str(self.catalog.user_ids[row]) for row in rows]
-        items = self.catalog.interactions.items
-        return [
-            f"{self.catalog.user_ids[self.users[row]]}, {self.item_ids([items[row]])[0]}"
-            for row in rows
-        ]
+        rows = np.fromiter(rows, np.int64)
+        users = self.catalog.user_ids[self.users_of(rows)]
+        items = self.item_ids(self.catalog.interactions.items[rows])
+        return [f"{user}, {item}" for user, item in zip(users, items, strict=True)]
 
     def found(
         self,
@@ -167,7 +204,7 @@ class Context:
 
         `first`: the rows from which examples are taken, where these are not the first ones.
         """
-        rows = np.unique(rows)
+        rows = distinct(rows)
         if not len(rows):
             return []
         shown = rows if first is None else first
@@ -184,9 +221,17 @@ class Context:
         ]
 
 
-def batch_of(column: pa.ChunkedArray, start: int) -> pa.Array:
-    """`BATCH` values from `start` on as one array of large strings."""
-    return column.slice(start, BATCH).cast(pa.large_string()).combine_chunks()
+def hash_texts(texts: pa.Array) -> NDArray[np.uint64]:
+    """A 64-bit hash of each text (n,), none of them null."""
+    encoded = texts.dictionary_encode()
+    return hash_ids(encoded.dictionary.to_pylist())[encoded.indices.to_numpy()]
+
+
+def blocks(texts: pa.Array, size: int) -> Iterator[tuple[int, pa.Array]]:
+    """(place of the first, texts), about `size` bytes of them at a time."""
+    read = np.cumsum(pc.binary_length(texts).to_numpy())
+    for first, end in pairwise([*first_of_runs(read // size).tolist(), len(texts)]):
+        yield first, texts.slice(first, end - first)
 
 
 def join_texts(title: pa.Array, text: pa.Array) -> pa.Array:

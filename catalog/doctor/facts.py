@@ -36,11 +36,14 @@ def _history_lengths(catalog: Catalog) -> str:
 
 
 def _time_range(catalog: Catalog) -> str:
-    first, last = int(catalog.interactions.times.min()), int(catalog.interactions.times.max())
     if not catalog.has_timestamps:
         return "none; each user's items are in order"
     if "time" not in catalog.roles["interactions"]:
         return "none; the file's order counts"
+    times = catalog.interactions.times
+    parts = (times[rows] for _, rows in catalog.interactions.chunks() if rows.stop > rows.start)
+    ends = [end for part in parts for end in (int(part.min()), int(part.max()))]
+    first, last = min(ends), max(ends)
     return f"{moment(first)} to {moment(last)}"
 
 
@@ -86,11 +89,11 @@ def distributions(context: Context) -> list[Distribution]:
         doubling("Length of texts, in characters", "items", context.text_lengths),
     ]
     if context.time_unit is not None:
-        found.append(_over_time(context.catalog.interactions.times // context.time_unit))
+        found.append(_over_time(context, context.time_unit))
     return found
 
 
-def doubling(title: str, unit: str, values: NDArray[np.int64]) -> Distribution:
+def doubling(title: str, unit: str, values: NDArray[np.integer]) -> Distribution:
     """Counts of values (n,) that are 0, 1, 2–3, 4–7, and so on."""
     bins = np.zeros(len(values), np.int64)
     positive = values > 0
@@ -101,13 +104,16 @@ def doubling(title: str, unit: str, values: NDArray[np.int64]) -> Distribution:
     return Distribution(title, unit, labels[low : len(counts)], counts[low:].tolist())
 
 
-def _over_time(seconds: NDArray[np.int64]) -> Distribution:
+def _over_time(context: Context, unit: int) -> Distribution:
     """Interactions in equal periods between the 0.1 and 99.9 % quantiles; the ends hold those outside."""
-    low, high = np.quantile(seconds, [0.001, 0.999])
+    low, high = np.quantile(context.sampled_times // unit, [0.001, 0.999])
     low, high = np.floor(low / 86_400), np.floor(high / 86_400) + 1
     num = int(min(PERIODS, high - low))
     edges = np.linspace(low, high, num + 1) * 86_400
-    places = np.clip(np.searchsorted(edges, seconds, side="right") - 1, 0, num - 1)
+    counts = np.zeros(num, np.int64)
+    for _, rows in context.catalog.interactions.chunks():
+        seconds = context.catalog.interactions.times[rows] // unit
+        places = np.clip(np.searchsorted(edges, seconds, side="right") - 1, 0, num - 1)
+        counts += np.bincount(places, minlength=num)
     labels = [datetime.fromtimestamp(edge, UTC).strftime("%Y-%m-%d") for edge in edges[:-1]]
-    counts = np.bincount(places, minlength=num).tolist()
-    return Distribution("Interactions over time", "interactions", labels, counts)
+    return Distribution("Interactions over time", "interactions", labels, counts.tolist())

@@ -11,6 +11,7 @@ from catalog.catalog import load_catalog
 from catalog.config import CatalogConfig
 from catalog.doctor import (
     interactions,
+    item_ids,
     items,
     near_texts,
     personal,
@@ -23,13 +24,13 @@ from catalog.doctor.context import Context, current_time, temporary_folder
 from catalog.doctor.facts import distributions, facts
 from catalog.doctor.finding import CheckReport, Finding
 from catalog.doctor.kinds import SEVERITIES
-from catalog.sources import SOURCES
 
 HEADINGS = {"error": "Errors", "warning": "To look at", "hint": "Hints"}
 Check = Callable[[Context], Iterable[Finding]]
 
 CHECKS: tuple[Check, ...] = (
     *items.CHECKS,
+    *item_ids.CHECKS,
     *texts.CHECKS,
     *near_texts.CHECKS,
     *personal.CHECKS,
@@ -55,10 +56,9 @@ def check_catalog(
     now: seconds since 1970, by default the clock's.
     """
     catalog = load_catalog(replace(config, unknown_items="drop"), quiet=True)
-    raw = SOURCES[config.source].tables(config)
     now = current_time() if now is None else now
     with temporary_folder() as folder:
-        context = Context(catalog, raw, config, Path(folder), now, tokenizer, mismatch)
+        context = Context(catalog, Path(folder), now, tokenizer, mismatch)
         known = {**facts(context), **splits.split_facts(context)}
         findings = [one for check in CHECKS for one in check(context)]
         findings.sort(key=lambda one: SEVERITIES.index(one.severity))

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from catalog.catalog import Catalog
 from catalog.config import SplitConfig
 from catalog.doctor.context import Context
 from catalog.doctor.finding import Finding, finding
+from catalog.doctor.groups import group_numbers
 from catalog.errors import VitrineError
 from catalog.reorder import TEST, TRAIN, ReorderedInteractions, reorder_histories
 from catalog.splits import Split, make_split
@@ -38,6 +40,7 @@ def split_of(catalog: Catalog) -> SplitResult:
     except VitrineError:
         config = SplitConfig(kind="leave-one-out", repeats="mask")
         split, rule = make_split(catalog, config), LEAVE_ONE_OUT
+    catalog.interactions.release()
     if catalog.interactions.split_labels is None:
         return SplitResult(rule, split)
     config = SplitConfig(kind="given", repeats="mask")
@@ -109,18 +112,21 @@ def given_split(context: Context) -> Iterable[Finding]:
     if result.given is None or "time" not in context.catalog.roles["interactions"]:
         return  # without times a copy does not differ from an item that was bought again
     arranged = result.given
-    keys = [context.users, arranged.items, arranged.times]
-    # Training rows come first among equal keys.
-    order = np.lexsort([arranged.parts, *keys[::-1]])
-    same = np.ones(len(order) - 1, dtype=bool)
-    for key in keys:
-        same &= np.diff(key[order]) == 0
-    groups = np.concatenate([[0], np.cumsum(~same)])
-    in_train = np.bincount(groups, weights=arranged.parts[order] == TRAIN) > 0
-    both = in_train[groups] & (arranged.parts[order] == TEST)
-    rows = arranged.source_rows[order[both]]
+    rows = [np.empty(0, np.int64), *(_in_both(arranged, *chunk) for chunk in arranged.chunks())]
     sentence = "{n} interactions of the given test part are in training as well"
-    yield from context.found("split-overlap", rows, sentence, "interactions")
+    yield from context.found("split-overlap", np.concatenate(rows), sentence, "interactions")
+
+
+def _in_both(arranged: ReorderedInteractions, users: slice, rows: slice) -> NDArray[np.int64]:
+    """The source rows (n,) of test interactions of some users that are in training as well."""
+    lengths = np.diff(arranged.offsets[users.start : users.stop + 1])
+    owners = np.repeat(np.arange(len(lengths)), lengths)
+    parts = arranged.parts[rows]
+    groups = group_numbers(owners, arranged.items[rows], arranged.times[rows])
+    in_train = np.zeros(len(groups), bool)
+    in_train[groups[parts == TRAIN]] = True
+    both = in_train[groups] & (parts == TEST)
+    return arranged.source_rows[rows][both]
 
 
 CHECKS = (test_targets, given_split)

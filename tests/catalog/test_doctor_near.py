@@ -9,9 +9,10 @@ from PIL import Image
 
 from catalog.doctor import similar
 from catalog.doctor.look_alike import residuals, same_photo
-from catalog.doctor.near_texts import BAND_ROWS, BANDS, jaccard, shingles
+from catalog.doctor.near_texts import BAND_ROWS, BANDS
 from catalog.doctor.picture_scan import dhash
 from catalog.doctor.similar import WINDOW, band_pairs, hamming_pairs, minhash_bands
+from catalog.doctor.word_sets import jaccard, shingles
 
 
 def photo(seed: int, side: int = 160) -> Image.Image:
@@ -43,7 +44,7 @@ def test_planted_neighbours_are_found_among_thousands_of_hashes() -> None:
 def test_the_number_of_compared_pairs_grows_with_the_rows_alone() -> None:
     equal = np.zeros((3000, 2), np.uint64)
     assert len(hamming_pairs(equal, 0)) <= 8 * WINDOW * 3000
-    assert len(band_pairs(np.zeros((3000, 2), np.uint32))) <= WINDOW * 3000
+    assert len(band_pairs(np.zeros((2, 3000), np.uint32))) <= WINDOW * 3000
 
 
 def test_no_more_pairs_are_held_than_fit_and_the_surest_stay(
@@ -53,14 +54,52 @@ def test_no_more_pairs_are_held_than_fit_and_the_surest_stay(
     rng = np.random.default_rng(0)
     bands = rng.integers(0, 40, (400, 6)).astype(np.uint32)
     bands[200:220] = bands[:20]
-    pairs = band_pairs(bands).tolist()
+    pairs = band_pairs(bands.T).tolist()
     assert len(pairs) == 2000
     assert sum([n, n + 200] in pairs for n in range(20)) >= 18
 
 
+def test_pairs_beyond_those_held_are_the_same_ones_in_every_band(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(similar, "MOST_KEPT", 1000)
+    monkeypatch.setattr(similar, "BLOCK", 64)
+    rng = np.random.default_rng(0)
+    bands = rng.integers(0, 40, (6, 400)).astype(np.uint32)  # each has more than 1,500 pairs
+    bands[:, 200:260] = bands[:, :60]
+    pairs = band_pairs(bands).tolist()
+    places = [pairs.index([n, n + 200]) for n in range(60) if [n, n + 200] in pairs]
+    assert len(pairs) == 1000
+    assert len(places) >= 20, "as many as the share of pairs that is held"
+    assert max(places) < len(places) + 10, "counted in each band, so that they come first"
+
+
+def test_blocks_of_rows_have_the_neighbours_of_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    bands = np.random.default_rng(0).integers(0, 30, (4, 300)).astype(np.uint32)
+    whole = band_pairs(bands)
+    monkeypatch.setattr(similar, "BLOCK", 7)
+    assert np.array_equal(band_pairs(bands), whole)
+    equal = [np.zeros(300, np.uint32)]
+    apart = np.diff(band_pairs(equal), axis=1)
+    assert np.bincount(apart[:, 0]).tolist() == [0, *range(299, 299 - WINDOW, -1)]
+
+
+def test_the_similarity_of_sets_is_the_share_of_all_elements_that_both_have() -> None:
+    rng = np.random.default_rng(0)
+    words = rng.integers(0, 2**63, 30, np.uint64)
+    sets = [rng.choice(words, rng.integers(1, 40)) for _ in range(50)]
+    owners = np.repeat(np.arange(50), list(map(len, sets)))
+    pairs = rng.integers(0, 50, (200, 2))
+    expected = [
+        len({*sets[a]} & {*sets[b]}) / len({*sets[a]} | {*sets[b]}) for a, b in pairs.tolist()
+    ]
+    assert np.allclose(jaccard(np.concatenate(sets), owners, pairs), expected)
+    assert len(jaccard(np.empty(0, np.uint64), np.empty(0, np.int64), pairs[:0])) == 0
+
+
 def test_no_rows_have_no_pairs() -> None:
     assert len(hamming_pairs(np.empty((0, 2), np.uint64), 8)) == 0
-    assert len(band_pairs(np.empty((0, 4), np.uint32))) == 0
+    assert len(band_pairs(np.empty((4, 0), np.uint32))) == 0
 
 
 @pytest.mark.parametrize("change", ["compressed", "smaller", "cropped"])
@@ -105,10 +144,9 @@ def test_texts_that_share_most_words_share_a_band_and_others_do_not() -> None:
     assert len(rows) == 400
     pairs = band_pairs(minhash_bands(tokens, owners, len(rows), BANDS, BAND_ROWS)).tolist()
     assert sum([n, n + 300] in pairs for n in range(100)) >= 98
-    ends = np.searchsorted(owners, np.arange(401))
-    sets = [np.unique(tokens[ends[n] : ends[n + 1]]) for n in range(400)]
-    assert min(jaccard(sets[n], sets[n + 300]) for n in range(100)) > 0.65
-    assert jaccard(sets[0], sets[1]) < 0.2
+    alike = jaccard(tokens, owners, np.array([[n, n + 300] for n in range(100)]))
+    assert alike.min() > 0.65
+    assert jaccard(tokens, owners, np.array([[0, 1]]))[0] < 0.2
 
 
 def test_case_and_punctuation_make_no_other_words() -> None:

@@ -5,9 +5,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from catalog.memory import PeakMemory, release_freed
+from catalog.memory import PeakMemory, release_buffers, release_freed
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
@@ -32,3 +33,26 @@ def test_freed_memory_is_given_back() -> None:
     release_freed()
     assert before - resident() > 100_000_000
     assert len(kept) == 100_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
+def test_pages_of_a_mapped_table_leave_memory_and_those_of_others_keep_their_content(
+    tmp_path: Path,
+) -> None:
+    def resident() -> int:
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("RssFile:")[1].split()[0]) * 1024
+
+    numbers = np.arange(4_000_000)
+    table = pa.table({"number": numbers})
+    with pa.ipc.new_stream(str(tmp_path / "table"), table.schema) as writer:
+        writer.write_table(table)
+    mapped = pa.ipc.open_stream(pa.memory_map(str(tmp_path / "table"))).read_all()["number"]
+    held = pa.Array.from_buffers(pa.int64(), len(numbers), [None, pa.py_buffer(numbers.tobytes())])
+    before = resident()
+    assert (mapped.to_numpy() == numbers).all()
+    assert resident() - before > 30_000_000
+    release_buffers(*mapped.chunks, held)
+    assert resident() - before < 1_000_000
+    assert (mapped.to_numpy() == numbers).all()
+    assert (held.to_numpy() == numbers).all()
