@@ -22,6 +22,7 @@ from catalog.config import CatalogConfig
 from catalog.conversion.files import HistoryFiles, TableFile
 from catalog.conversion.interactions import Rows, build_histories, read_edges
 from catalog.conversion.items import convert_items, plain_columns
+from catalog.id_rows import IdRows
 from catalog.importing.rows_display import counted
 from catalog.importing.write import INTERACTIONS, ITEMS, MARK
 from catalog.notes import CountedNotes, Notes
@@ -35,7 +36,7 @@ from catalog.values.paths import Finder
 ITEM_ROWS = 65_536
 """Rows of items that are converted at once."""
 HISTORY_ROWS = 2 << 20
-"""Rows of interactions that are converted at once; each time the ids of all items are hashed."""
+"""Rows of interactions that are converted at once."""
 
 
 def find_imported(raw: RawTables, config: CatalogConfig) -> "ImportedTables | None":
@@ -48,7 +49,7 @@ def find_imported(raw: RawTables, config: CatalogConfig) -> "ImportedTables | No
     if [path.name for path in paths] != [ITEMS, INTERACTIONS] or not roles <= raw.roles.keys():
         return None
     try:
-        items, interactions = map(parquet.ParquetFile, paths)
+        items, interactions = (parquet.ParquetFile(path, pre_buffer=False) for path in paths)
     except (OSError, pa.ArrowException):
         return None  # the reader says what is wrong
     schemas = [file.schema_arrow for file in (items, interactions)]
@@ -126,12 +127,12 @@ class ImportedTables:
     def write_histories(self, folder: Path, item_ids: pa.ChunkedArray) -> dict[str, Any]:
         """Writes the histories into a folder of the cache; returns their metadata."""
         notes, roles = CountedNotes(), self.roles
-        timed = True
+        timed, rows_of = True, IdRows(item_ids)
         with HistoryFiles(folder) as files:
             for table in self._users(self._in_seconds()):
                 rows = self._rows(table)
                 histories = build_histories(
-                    rows, roles, item_ids, self.raw.name, self.config, notes
+                    rows, roles, item_ids, self.raw.name, self.config, notes, rows_of
                 )
                 files.append(histories)
                 timed = histories.has_timestamps

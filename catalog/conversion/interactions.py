@@ -15,6 +15,7 @@ from catalog.config import CatalogConfig
 from catalog.conversion.items import first_ids, optional_numbers, optional_text
 from catalog.errors import VitrineError
 from catalog.hashing import hash_ids, splitmix64
+from catalog.id_rows import IdRows
 from catalog.notes import Notes
 from catalog.roles import Roles
 from catalog.values.dates import read_times
@@ -58,10 +59,14 @@ def build_histories(
     name: str,
     config: CatalogConfig,
     notes: Notes,
+    rows_of: IdRows | None = None,
 ) -> Histories:
-    """The histories of the interactions `rows`; a role whose column has no text form is removed from `roles`,
-    and noted. Raises VitrineError as `convert`."""
-    rows, item_rows = _keep_known(rows, item_ids, name, config)
+    """The histories of the interactions `rows`. Raises VitrineError as `convert`.
+
+    A role whose column has no text form is removed from `roles`, and noted. `rows_of`: finds `item_ids`,
+    where several tables ask for them.
+    """
+    rows, item_rows = _keep_known(rows, item_ids, rows_of or IdRows(item_ids), name, config)
     user_ids = pc.unique(rows.users)
     user_rows = pc.index_in(rows.users, value_set=user_ids).to_numpy().astype(np.int32)
     timed, times = _times(rows.table, roles, user_rows, len(user_ids), config, notes)
@@ -160,21 +165,23 @@ def _order(
     keys = [times, user_rows]
     if config.ties == "shuffle":
         users_hash = hash_ids(user_ids.to_pylist(), key=TIES_KEY)[user_rows]
-        items_hash = hash_ids(item_ids.to_pylist(), key=TIES_KEY)[item_rows]
+        distinct, places = np.unique(item_rows, return_inverse=True)
+        ids = item_ids.take(pa.array(distinct)).to_pylist()
+        items_hash = hash_ids(ids, key=TIES_KEY)[places]
         keys.insert(0, splitmix64(users_hash ^ splitmix64(items_hash)))
     return np.lexsort(keys)  # stable: ties keep the file's order
 
 
 def _keep_known(
-    rows: Rows, item_ids: pa.ChunkedArray, name: str, config: CatalogConfig
+    rows: Rows, item_ids: pa.ChunkedArray, rows_of: IdRows, name: str, config: CatalogConfig
 ) -> tuple[Rows, NDArray[np.int32]]:
     """The interactions with a known item, and the rows of these in the items table."""
-    item_rows = pc.index_in(rows.ids, value_set=item_ids)
-    if not item_rows.null_count:
-        return rows, item_rows.to_numpy().astype(np.int32)
-    ids, num_unknown = rows.ids, item_rows.null_count
-    known = pc.is_valid(item_rows)
-    distinct = pc.unique(ids.filter(pc.invert(known)))
+    item_rows = rows_of(rows.ids)
+    known = item_rows >= 0
+    if known.all():
+        return rows, item_rows
+    ids, num_unknown = rows.ids, int((~known).sum())
+    distinct = pc.unique(ids.filter(pa.array(~known)))
     if config.unknown_items == "error":
         raise VitrineError(
             f"{num_unknown} of {len(ids)} interactions name {len(distinct)} items the items table "
@@ -187,8 +194,8 @@ def _keep_known(
             f"{first_ids(item_ids)} …); {match_hint(distinct, item_ids)}check the roles of "
             "both item_id columns."
         )
-    kept = replace(rows.filter(known), num_dropped=num_unknown)
-    return kept, item_rows.drop_null().to_numpy().astype(np.int32)
+    kept = replace(rows.filter(pa.chunked_array([pa.array(known)])), num_dropped=num_unknown)
+    return kept, item_rows[known]
 
 
 def read_edges(

@@ -7,9 +7,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from catalog.doctor.arrow_compute import pc
-from catalog.doctor.context import Context, hash_texts
+from catalog.doctor.context import Context
 from catalog.doctor.finding import Finding, finding
 from catalog.doctor.groups import spearman
+from catalog.id_rows import IdRows
 
 LONG_ID = 6
 """Characters of an id, a digit among them, that is recognized wherever it stands in a text."""
@@ -22,7 +23,7 @@ MIN_ORDERED, MOST_ORDERED = 50, 1_000_000
 
 
 def ids_in_texts(context: Context) -> Iterable[Finding]:
-    rows_of = IdRows(context)
+    rows_of = IdRows(context.column("item_id"))
     found = [np.empty(0, np.int64)]
     for start, texts in context.text_batches():
         own = np.arange(start, start + len(texts))
@@ -33,23 +34,6 @@ def ids_in_texts(context: Context) -> Iterable[Finding]:
         found.append(_of_others(rows_of(named.drop_null()), own[given]))
     sentence = "{n} items have another item's id in their text"
     return context.found("ids-in-texts", np.concatenate(found), sentence)
-
-
-class IdRows:
-    """Finds the items that have given ids, by 64-bit hashes: 12 bytes for each item of the catalog."""
-
-    def __init__(self, context: Context) -> None:
-        hashes = context.text_hashes("item_id")
-        order = np.argsort(hashes)
-        self.hashes, self.rows = hashes[order], order.astype(np.int32)
-
-    def __call__(self, ids: pa.Array) -> NDArray[np.int32]:
-        """The item (n,) of each id, none of them null; -1 where there is none."""
-        if not len(ids) or not len(self.rows):
-            return np.full(len(ids), -1, np.int32)
-        wanted = np.maximum(hash_texts(ids), 1)
-        places = np.minimum(np.searchsorted(self.hashes, wanted), len(self.rows) - 1)
-        return np.where(self.hashes[places] == wanted, self.rows[places], -1)
 
 
 def _long_words(texts: pa.Array) -> tuple[pa.Array, NDArray[np.int64]]:

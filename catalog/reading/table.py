@@ -153,7 +153,7 @@ class _ParquetFile:
             self.schema = parquet.read_schema(path)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        with refusing(self.path), parquet.ParquetFile(self.path) as file:
+        with refusing(self.path), parquet.ParquetFile(self.path, pre_buffer=False) as file:
             groups = [file.metadata.row_group(n) for n in range(file.metadata.num_row_groups)]
             size = sum(group.total_byte_size for group in groups)
             rows = max(1, file.metadata.num_rows * BLOCK // max(1, size))
