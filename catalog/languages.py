@@ -67,8 +67,8 @@ class Likelihoods:
         wanted = np.isin(CODES, list(codes))
         inside = self.scores[:, wanted].max(axis=1)
         outside = self.scores[:, ~wanted].max(axis=1, initial=-np.inf)
-        told = np.where(self._is_clear(inside, outside), 0, -1)
-        return np.where(self._is_clear(outside, inside), 1, told).astype(np.int8)
+        kept = np.where(self._is_clear(inside, outside), 0, -1)
+        return np.where(self._is_clear(outside, inside), 1, kept).astype(np.int8)
 
     def _is_clear(self, one: NDArray, other: NDArray) -> NDArray[np.bool_]:
         return (one - other >= MARGIN) & (self.evidence >= LEAST)
