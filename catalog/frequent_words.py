@@ -36,9 +36,11 @@ def frequent_words(codes: Sequence[str]) -> tuple[pa.Array, NDArray[np.float32]]
         left = WORDS
         for step, words in enumerate(get_frequency_list(name, "small")):
             chosen = [word for word in words if word.isalpha()][:left]
-            left -= len(chosen)
-            # Words in a list's place n are as frequent as 10 to the power of -n / 100.
+            # Step n holds words whose frequency is 10 to the power of -n / 100.
             found += [(places.setdefault(one, len(places)), column, -step / 100) for one in chosen]
+            left -= len(chosen)
+            if not left:
+                break
     table = np.full((len(places), len(codes)), RARE, np.float32)
     rows, columns, values = zip(*found, strict=True)
     table[rows, columns] = values
