@@ -98,7 +98,7 @@ def parquet_features(path: Path, identity: str, column: str) -> FeatureFile:
 
     def read() -> Vectors:
         try:
-            file = parquet.ParquetFile(path)
+            file = parquet.ParquetFile(path, pre_buffer=False)
             for batch in file.iter_batches(_rows(PARQUET_WIDTH), columns=[identity, column]):
                 ids = as_text(pa.chunked_array([batch.column(identity)]), identity)
                 lists = batch.column(column)
