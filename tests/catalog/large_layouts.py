@@ -150,10 +150,31 @@ def yambda(folder: Path, draw: random.Random) -> Settings:
     return {"source": "yambda"}
 
 
+def given_split(folder: Path, draw: random.Random) -> Settings:
+    files: dict[str, str | bytes] = {
+        "items.csv": "item_id,title\n" + "".join(f"{n},T{n}\n" for n in range(90))
+    }
+    for part, more in (("train", ""), ("valid", ",note"), ("test", "")):
+        rows = (f"u{n % 60},{draw.randrange(90)},{n}" for n in range(NUM // 3))
+        head = f"user_id,item_id,time{more}"
+        files[f"interactions.{part}.csv"] = "\n".join([head, *(one + more for one in rows)]) + "\n"
+    write(folder, files)
+    return {"source": "folder"}
+
+
 LAYOUTS: dict[str, Callable[[Path, random.Random], Settings]] = {
     one.__name__: one
     for one in (
         *(amazon_2023, amazon_2023_ratings, amazon_2023_split, amazon_2014, amazon_2018_ratings),
-        *(yelp, mind, mind_in_one_folder, microlens, microlens_sequences, ninerec, yambda),
+        *(
+            yelp,
+            mind,
+            mind_in_one_folder,
+            microlens,
+            microlens_sequences,
+            ninerec,
+            yambda,
+            given_split,
+        ),
     )
 }

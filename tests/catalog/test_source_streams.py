@@ -39,14 +39,14 @@ def test_many_small_blocks_give_the_rows_of_one_large_and_say_the_same(
     parts = opened(config)
     read = [parts.item_batches, parts.interaction_batches]
     assert read[1] is not None
-    assert (read[0] is not None) == config.source.startswith("amazon")
+    assert (read[0] is not None) == config.source.startswith(("amazon", "folder"))
     for _ in range(2):  # they can be read again and again, and say nothing twice
         for table, batches in zip(expected, read, strict=True):
             if batches is None:
                 assert parts.read_items().equals(table.combine_chunks())
                 continue
             given = list(batches())
-            assert len(given) > 5
+            assert len(given) > 5 or len(table) < 100
             assert pa.Table.from_batches(given).equals(table.combine_chunks())
     assert {note.what for note in parts.notes.listed} == {note.what for note in whole.notes.listed}
 
