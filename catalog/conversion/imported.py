@@ -49,6 +49,7 @@ def find_imported(raw: RawTables, config: CatalogConfig) -> "ImportedTables | No
     if [path.name for path in paths] != [ITEMS, INTERACTIONS] or not roles <= raw.roles.keys():
         return None
     try:
+        # Without reading ahead, which would hold the whole files.
         items, interactions = (parquet.ParquetFile(path, pre_buffer=False) for path in paths)
     except (OSError, pa.ArrowException):
         return None  # the reader says what is wrong

@@ -93,8 +93,8 @@ KINDS: dict[str, Kind] = {
     ),
     "mixed-languages": Kind(
         "hint",
-        "the stop words of the text are of another language than those of most texts",
-        "choose an encoder of several languages, or keep one language",
+        "the frequent words and letters of the text are of another language than those of most texts",
+        "choose an encoder of several languages, or keep some with `vitrine catalog import --languages`",
     ),
     "ids-in-texts": Kind(
         "warning",

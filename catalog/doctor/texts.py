@@ -9,6 +9,7 @@ from catalog.doctor.arrow_compute import pc
 from catalog.doctor.context import BATCH, SAMPLE, Context
 from catalog.doctor.finding import Finding
 from catalog.hashing import hash_ids
+from catalog.languages import CODES, LANGUAGES, likelihoods
 
 FEW_LETTERS, MANY_CHARACTERS = 4, 10_000
 TAGS = (
@@ -38,20 +39,8 @@ PLACEHOLDER = (
 LOREM = r"(?i)\blorem ipsum\b"
 SENTENCE_END = r"[.!?]+\s+|[.!?]+$|\n+"
 BOILERPLATE_SHARE, BOILERPLATE_ITEMS, SENTENCE_WORDS = 0.05, 10, 5
-SCRIPTS = (
-    *("Latin", "Cyrillic", "Greek", "Arabic", "Hebrew", "Han", "Hangul", "Thai", "Devanagari"),
-    *("Bengali", "Tamil", "Telugu", "Georgian", "Armenian", "Ethiopic", "Khmer"),
-)
+SCRIPTS = tuple(name for name in LANGUAGES if name != "Kana")
 MINOR_SCRIPT = 0.2
-STOP_WORDS = {
-    "English": "the|and|with|for|of|is|in|this|from|your",
-    "German": "der|die|und|mit|für|das|ist|ein|eine|nicht",
-    "French": "le|la|les|et|avec|pour|des|une|est|dans",
-    "Spanish": "el|los|las|y|con|para|una|es|del|por",
-    "Italian": "il|gli|e|con|per|una|della|di|che|è",
-    "Dutch": "de|het|een|en|met|voor|van|zijn|niet|op",
-    "Portuguese": "o|os|e|com|para|uma|não|do|da|em",
-}
 MINOR_LANGUAGE_ITEMS = 3
 
 
@@ -130,27 +119,17 @@ def scripts(context: Context) -> Iterable[Finding]:
 
 
 def languages(context: Context) -> Iterable[Finding]:
-    """Texts whose stop words are of another language than most, in a sample of `SAMPLE` at most."""
+    """Texts in another language than most, in a sample of `SAMPLE` at most."""
     rows, texts = context.sampled_texts()
-    if not len(rows):
-        return []
-    counts = np.stack(
-        [
-            pc.count_substring_regex(texts, rf"(?i)(?:^|[^\p{{L}}])(?:{words})(?:[^\p{{L}}]|$)")
-            for words in STOP_WORDS.values()
-        ],
-        axis=1,
-    )
-    ranked = np.sort(counts, axis=1)
-    clear = (ranked[:, -1] >= 3) & (ranked[:, -1] >= 2 * ranked[:, -2])
-    language = counts.argmax(axis=1)
-    sizes = np.bincount(language[clear], minlength=len(STOP_WORDS))
+    batches = (texts.slice(start, BATCH) for start in range(0, len(texts), BATCH))
+    language = np.concatenate([np.empty(0, int), *(likelihoods(one).decided() for one in batches)])
+    clear = language >= 0
+    sizes = np.bincount(language[clear], minlength=len(CODES))
     if not sizes.any():
         return []
-    names = list(STOP_WORDS)
     minor = clear & (language != sizes.argmax()) & (sizes[language] >= MINOR_LANGUAGE_ITEMS)
-    listed = ", ".join(f"{names[s]} {sizes[s]:,}" for s in np.argsort(-sizes) if sizes[s])
-    sentence = f"{{n}} texts are in another language than most (by stop words: {listed})"
+    listed = ", ".join(f"{CODES[s]} {sizes[s]:,}" for s in np.argsort(-sizes) if sizes[s])
+    sentence = f"{{n}} texts are in another language than most (by frequent words: {listed})"
     return context.found("mixed-languages", rows[minor], sentence)
 
 

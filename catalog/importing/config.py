@@ -8,6 +8,9 @@ from catalog.fetching.config import FetchConfig
 
 @dataclass(frozen=True)
 class ImportConfig(CatalogConfig):
+    languages: tuple[str, ...] = ()
+    """Items whose title and text are clearly in none of these languages (ISO 639-1 codes) are left out,
+    and their interactions; empty: all are kept."""
     since: str = ""
     """Interactions before this date (2020-01-31, UTC) are left out."""
     until: str = ""

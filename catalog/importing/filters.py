@@ -1,7 +1,8 @@
 """Filters interactions in the database, in a fixed order, and counts what each one drops.
 
-1. rows without a user or an item, 2. `min_rating`, 3. items that the items table lacks, 4. `since` and
-`until`, 5. `sample_users`, 6. `drop_repeats`, 7. `min_user_interactions` and `min_item_interactions`.
+1. rows without a user or an item, 2. `min_rating`, 3. items that the items table lacks, 4. `languages` (in
+languages.py), 5. `since` and `until`, 6. `sample_users`, 7. `drop_repeats`, 8. `min_user_interactions` and
+`min_item_interactions`.
 """
 
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ import pyarrow as pa
 
 from catalog.errors import VitrineError
 from catalog.importing.config import ImportConfig
+from catalog.importing.languages import check_languages
 from catalog.importing.load import Reader
 from catalog.importing.store import Store
 from catalog.notes import Notes
@@ -29,6 +31,7 @@ EXAMPLE_IDS = 100_000
 
 def check_filters(config: ImportConfig) -> None:
     """Raises VitrineError for settings that no source can fulfil."""
+    check_languages(config.languages)
     for setting in ("since", "until"):
         if date := getattr(config, setting):
             _moment(date, setting)

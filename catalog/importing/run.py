@@ -39,6 +39,7 @@ from catalog.importing.filters import (
     refuse_repeated_ids,
     select_rows,
 )
+from catalog.importing.languages import drop_foreign, find_foreign
 from catalog.importing.load import Reader
 from catalog.importing.pictures import Pictures, embedded_columns, media_columns
 from catalog.importing.store import Store
@@ -191,12 +192,16 @@ def _import(
     pa.default_memory_pool().release_unused()
     reader = Reader(roles, config, notes)
     reader.survey(streams)
+    # Before loading, so that an import that was interrupted later finds it done.
+    foreign = find_foreign(streams, ids, item_roles, config.languages, store)
     reader.load(streams, store)
     valid = np.flatnonzero(pc.is_valid(ids).to_numpy())
     item_ids = filter_rows(store, reader, ids.drop_null(), config, notes)
+    drop_foreign(store, np.searchsorted(valid, foreign))
     select_rows(store, reader, config)
 
     written = _written_items(store, valid, len(ids), config)
+    written[foreign] = False
     fetched: dict[str, Any] = {}
     if fetcher is not None and "image" in item_roles:
         fetched["pictures"] = fetch_pictures(streams, item_roles["image"], written, fetcher, notes)
@@ -208,8 +213,10 @@ def _import(
     pictures.link_vectors()
     write_features(streams.raw.features, kept, folder, notes)
     pictures.add_notes(notes)
-    few = len(valid) - int(written.sum())
+    few = len(valid) - len(foreign) - int(written.sum())
     reasons = {"no item_id": len(ids) - len(valid), "too few interactions": few}
+    if config.languages:
+        reasons["in another language"] = len(foreign)
     counts = {
         "interactions": {
             "read": reader.num_rows,

@@ -17,9 +17,11 @@ from catalog.reading.delimited import DelimitedFile
 from catalog.reading.json_lines import JsonFile
 from catalog.reading.recognize import recognize
 from catalog.reading.streams import BLOCK, refusing
-from catalog.reading.types import conform, merge_schemas
+from catalog.reading.types import conform, empty_batch, merge_schemas
 
 Paths = Path | Sequence[Path]
+BatchReader = Callable[[], Iterator[pa.RecordBatch]]
+"""Reads a table in batches of one schema, again at each call."""
 
 
 class _File(Protocol):
@@ -49,15 +51,40 @@ def read_batches(
 
 
 def batch_reader(
-    path: Paths, settings: CatalogConfig, notes: Notes
-) -> Callable[[], Iterator[pa.RecordBatch]]:
-    """`read_batches` to be called again and again: the files are recognized at the first call alone."""
+    path: Paths, settings: CatalogConfig, notes: Notes, names: list[str] | None = None
+) -> BatchReader:
+    """`read_batches` to be called again and again: the files are recognized at the first call alone.
+
+    Gives at least one batch, without rows where the files have none.
+    """
     opened: list[tuple[list[_File], pa.Schema]] = []
 
     def read() -> Iterator[pa.RecordBatch]:
         if not opened:
-            opened.append(_open_all(path, settings, notes, None))
-        yield from _batches(*opened[0])
+            opened.append(_open_all(path, settings, notes, names))
+        files, schema = opened[0]
+        batch = None
+        for batch in _batches(files, schema):
+            yield batch
+        if batch is None:
+            yield empty_batch(schema)
+
+    return read
+
+
+def unite_batches(
+    readers: Sequence[BatchReader], names: Sequence[str], notes: Notes
+) -> BatchReader:
+    """Batches of tables one after another, with the columns of all; `names` stand for them in `notes`."""
+    united: list[pa.Schema] = []
+
+    def read() -> Iterator[pa.RecordBatch]:
+        if not united:
+            schemas = [next(one()).schema for one in readers]
+            united.append(_united(list(names), schemas, notes))
+        for one in readers:
+            for batch in one():
+                yield conform(batch, united[0])
 
     return read
 
@@ -145,7 +172,7 @@ def _open(path: Path, settings: CatalogConfig, notes: Notes, names: list[str] | 
 
 
 class _ParquetFile:
-    """A parquet file, in batches of about a block."""
+    """A parquet file, in batches of about a block, without reading ahead, which would hold the whole file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

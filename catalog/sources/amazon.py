@@ -14,14 +14,15 @@ import pyarrow.compute as pc
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
 from catalog.notes import Notes
-from catalog.reading import read_table
+from catalog.reading import BatchReader, batch_reader
 from catalog.reading.types import is_list, is_text
 from catalog.sources.base import RawTables
+from catalog.sources.batches import first_row_batches, shape_batches, whole_table
 from catalog.sources.feature_files import amazon_features, note_features
 from catalog.sources.finding import choose, files_in, missing, plain_name
 from catalog.sources.folder import existing_folder
-from catalog.sources.objects import read_objects
-from catalog.sources.shaping import first_rows, renamed, with_column, with_empty, without_leaks
+from catalog.sources.objects import object_reader
+from catalog.sources.shaping import renamed, with_column, with_empty, without_leaks
 
 REVIEWS = pa.schema(
     [
@@ -101,13 +102,15 @@ def _tables(release: _Release, config: CatalogConfig) -> RawTables:
     notes = Notes()
     features = [amazon_features(one) for one in files if one.name == f"image_features_{domain}.b"]
     note_features(features, notes)
+    items = _items(metas[domain], release, config, notes)
+    reviews = _reviews(path, config, notes)
     return RawTables(
         name=name,
         folder=folder,
         files=[metas[domain], path],
         item_files=[metas[domain]],
-        read_items=partial(_items, metas[domain], release, config, notes),
-        read_interactions=partial(_reviews, path, config, notes),
+        read_items=whole_table(items),
+        read_interactions=whole_table(reviews),
         roles={
             "title": "title",
             "text": ["description", "feature", "brand"],
@@ -118,20 +121,26 @@ def _tables(release: _Release, config: CatalogConfig) -> RawTables:
         | ({} if plain_name(path).endswith(".csv") else {"review": "reviewText"}),
         features=features,
         notes=notes,
+        item_batches=items,
+        interaction_batches=reviews,
     )
 
 
-def _reviews(path: Path, config: CatalogConfig, notes: Notes) -> pa.Table:
+def _reviews(path: Path, config: CatalogConfig, notes: Notes) -> BatchReader:
     if not plain_name(path).endswith(".csv"):
-        return read_objects([path], REVIEWS, config, notes)
+        return object_reader(path, REVIEWS, config, notes)
     # The files of 2018 begin with the item, those of 2014 with the user.
     swapped = not path.name.startswith("ratings_")
     names = [RATINGS[1], RATINGS[0], *RATINGS[2:]] if swapped else RATINGS
-    return read_table(path, config, notes, names)
+    return batch_reader(path, config, notes, names)
 
 
-def _items(path: Path, release: _Release, config: CatalogConfig, notes: Notes) -> pa.Table:
-    table = read_table(path, config, notes)
+def _items(path: Path, release: _Release, config: CatalogConfig, notes: Notes) -> BatchReader:
+    read = shape_batches(batch_reader(path, config, notes), partial(_shaped, path, release), notes)
+    return first_row_batches(read, "asin", path.name, notes)
+
+
+def _shaped(path: Path, release: _Release, table: pa.Table, notes: Notes) -> pa.Table:
     if "asin" not in table.column_names:
         raise VitrineError(f"{path} names no asin; it is no metadata of Amazon's reviews.")
     table = without_leaks(table, LEAKS, path.name, notes)
@@ -144,8 +153,7 @@ def _items(path: Path, release: _Release, config: CatalogConfig, notes: Notes) -
         table = renamed(table, {"imageURL": "image"})
     table = with_empty(table, ["title", "description", "feature", "brand", "image", "price"])
     table = with_empty(table, ["categories"])
-    table = with_column(table, "category", _narrowest(table["categories"]))
-    return first_rows(table, "asin", path.name, notes)
+    return with_column(table, "category", _narrowest(table["categories"]))
 
 
 def _without_scripts(table: pa.Table, path: Path, notes: Notes) -> pa.Table:

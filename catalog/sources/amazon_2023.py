@@ -16,16 +16,15 @@ import pyarrow.compute as pc
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
 from catalog.notes import Notes
-from catalog.reading import read_table, unite_tables
+from catalog.reading import BatchReader, batch_reader, unite_batches
+from catalog.sources.amazon_split import SPLITS, official_split
 from catalog.sources.base import RawTables
+from catalog.sources.batches import first_row_batches, shape_batches, whole_table
 from catalog.sources.finding import choose, files_in, missing, plain_name
 from catalog.sources.folder import existing_folder
-from catalog.sources.objects import read_objects
-from catalog.sources.shaping import first_rows, lists_of, with_column, without_leaks
+from catalog.sources.objects import object_reader
+from catalog.sources.shaping import lists_of, with_column, without_leaks
 
-CUTS = (1628643414042, 1658002729837)
-"""Times in ms of the official split: of the first validation and of the first test interaction."""
-SPLITS = {"train": "train", "valid": "validation", "test": "test"}
 KINDS = ("rating_only", "last_out", "timestamp", "last_out_w_his", "timestamp_w_his")
 TEXT, TEXTS = pa.string(), pa.list_(pa.string())
 ITEMS = pa.schema(
@@ -83,13 +82,15 @@ def amazon_2023_tables(config: CatalogConfig) -> RawTables:
     name, (domain, paths) = choose(_named(parts, config), config, folder, "part")
     notes = Notes()
     raw = name.startswith("raw_review_")
+    items = _items(metas[domain], config, notes)
+    interactions = _interactions(paths, config, notes)
     return RawTables(
         name=domain,
         folder=folder,
         files=[metas[domain], *paths.values()],
         item_files=[metas[domain]],
-        read_items=partial(_items, metas[domain], config, notes),
-        read_interactions=partial(_interactions, paths, config, notes),
+        read_items=whole_table(items),
+        read_interactions=whole_table(interactions),
         roles={
             "title": "title",
             "text": ["features", "description"],
@@ -99,6 +100,8 @@ def amazon_2023_tables(config: CatalogConfig) -> RawTables:
             **({"review": "text"} if raw else {}),
         },
         notes=notes,
+        item_batches=items,
+        interaction_batches=interactions,
     )
 
 
@@ -143,21 +146,27 @@ def _named(
     return parts
 
 
-def _items(path: Path, config: CatalogConfig, notes: Notes) -> pa.Table:
+def _items(path: Path, config: CatalogConfig, notes: Notes) -> BatchReader:
     if plain_name(path).endswith(".parquet"):
-        table = read_table(path, config, notes)
+        read = batch_reader(path, config, notes)
     else:
         # An object of thousands of keys, one a kind of product, would be a table of as many columns.
-        table = read_objects([path], ITEMS, config, notes)
+        read = object_reader(path, ITEMS, config, notes)
+    read = shape_batches(read, partial(_shaped, path), notes)
+    return first_row_batches(read, "parent_asin", path.name, notes)
+
+
+def _shaped(path: Path, table: pa.Table, notes: Notes) -> pa.Table:
+    if "parent_asin" not in table.column_names:
+        raise VitrineError(
+            f"{path} names no parent_asin; it is no metadata of Amazon Reviews 2023."
+        )
+    if not plain_name(path).endswith(".parquet"):
         notes.add(
             path.name,
             "details, videos and bought_together are left out",
             "dropped",
             remedy="convert them to columns of their own if they should be read",
-        )
-    if "parent_asin" not in table.column_names:
-        raise VitrineError(
-            f"{path} names no parent_asin; it is no metadata of Amazon Reviews 2023."
         )
     table = without_leaks(table, ["average_rating", "rating_number"], path.name, notes)
     if "images" in table.column_names:
@@ -165,10 +174,9 @@ def _items(path: Path, config: CatalogConfig, notes: Notes) -> pa.Table:
         table = table.drop_columns(["images"])
     prices = table["price"]
     if pa.types.is_string(prices.type):  # "None" is how some files write that there is none
-        table = with_column(
-            table, "price", pc.if_else(pc.equal(prices, "None"), pa.scalar(None, TEXT), prices)
-        )
-    return first_rows(table, "parent_asin", path.name, notes)
+        none = pa.scalar(None, TEXT)
+        table = with_column(table, "price", pc.if_else(pc.equal(prices, "None"), none, prices))
+    return table
 
 
 def _pictures(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -218,46 +226,31 @@ def _from_json(texts: pa.Array) -> pa.Array:
     return pa.array(lists, PICTURE)
 
 
-def _interactions(paths: Parts, config: CatalogConfig, notes: Notes) -> pa.Table:
+def _interactions(paths: Parts, config: CatalogConfig, notes: Notes) -> BatchReader:
     if "" not in paths:
         if set(paths) != set(SPLITS):
             raise VitrineError(
                 f"the split of {next(iter(paths.values())).name} lacks "
                 f"{', '.join(sorted(set(SPLITS) - set(paths)))}; it needs train, valid and test."
             )
-        tables = []
-        for part, named in SPLITS.items():
-            table = _without_history(read_table(paths[part], config, notes), paths[part], notes)
-            tables.append(table.append_column("split", pa.array([named] * len(table), TEXT)))
-        return unite_tables(tables, [path.name for path in paths.values()], notes)
+        readers = [_benchmark(paths[part], config, notes, named) for part, named in SPLITS.items()]
+        return unite_batches(readers, [path.name for path in paths.values()], notes)
     path = paths[""]
     if plain_name(path).endswith(".csv"):
-        table = _without_history(read_table(path, config, notes), path, notes)
-    else:
-        table = read_objects([path], REVIEWS, config, notes)
-    return _official(table, path, notes)
+        return official_split(_benchmark(path, config, notes), path, notes)
+    return official_split(object_reader(path, REVIEWS, config, notes), path, notes)
 
 
-def _without_history(table: pa.Table, path: Path, notes: Notes) -> pa.Table:
-    if "history" not in table.column_names:
+def _benchmark(path: Path, config: CatalogConfig, notes: Notes, split: str = "") -> BatchReader:
+    """A benchmark file without histories, in a column `split` the subset that it is, if any."""
+
+    def shape(table: pa.Table, notes: Notes) -> pa.Table:
+        if "history" in table.column_names:
+            what = "history repeats earlier rows of the user and is left out"
+            notes.add(path.name, what, "dropped")
+            table = table.drop_columns(["history"])
+        if split:
+            table = table.append_column("split", pa.array([split] * len(table), TEXT))
         return table
-    notes.add(path.name, "history repeats earlier rows of the user and is left out", "dropped")
-    return table.drop_columns(["history"])
 
-
-def _official(table: pa.Table, path: Path, notes: Notes) -> pa.Table:
-    """The table with the split of the benchmark's times, where each part has interactions."""
-    try:
-        times = pc.fill_null(table["timestamp"].cast(pa.int64()), 0)
-    except (pa.ArrowInvalid, KeyError):
-        return table
-    early, late = pc.less(times, CUTS[0]), pc.less(times, CUTS[1])
-    split = pc.if_else(early, "train", pc.if_else(late, "validation", "test"))
-    if len(pc.unique(split)) < len(SPLITS):
-        return table
-    notes.add(
-        path.name,
-        f"the column split divides at the official times {CUTS[0]} and {CUTS[1]}",
-        remedy="set split.kind: temporal for a split of your own",
-    )
-    return with_column(table, "split", split)
+    return shape_batches(batch_reader(path, config, notes), shape, notes)

@@ -9,9 +9,10 @@ import pyarrow as pa
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError, did_you_mean
 from catalog.notes import Notes
-from catalog.reading import batch_reader, read_table, unite_tables
+from catalog.reading import BatchReader, batch_reader, read_table, unite_batches
 from catalog.reading.files import table_files
 from catalog.sources.base import RawTables
+from catalog.sources.batches import shape_batches, whole_table
 from catalog.yaml_files import read_yaml
 
 SETTINGS_FILE = "catalog.yaml"
@@ -34,20 +35,19 @@ def folder_tables(config: CatalogConfig) -> RawTables:
     interactions = _find_interactions(folder, notes)
     settings = folder / SETTINGS_FILE
     edges = table_files(folder, "edges", notes)
+    read = _interaction_reader(interactions, config, notes)
     return RawTables(
         name=folder.name,
         folder=folder,
         files=[*items, *(path for part in interactions.values() for path in part), *edges],
         item_files=items,
         read_items=partial(read_table, items, config, notes),
-        read_interactions=partial(_read_interactions, interactions, config, notes),
+        read_interactions=whole_table(read),
         read_edges=partial(read_table, edges, config, notes) if edges else None,
         roles=read_settings(settings) if settings.exists() else {},
         notes=notes,
         item_batches=batch_reader(items, config, notes),
-        interaction_batches=batch_reader(interactions[""], config, notes)
-        if "" in interactions
-        else None,
+        interaction_batches=read,
     )
 
 
@@ -81,21 +81,25 @@ def _find_interactions(folder: Path, notes: Notes) -> dict[str, list[Path]]:
     return split
 
 
-def _read_interactions(
+def _interaction_reader(
     files: dict[str, list[Path]], config: CatalogConfig, notes: Notes
-) -> pa.Table:
-    """One table of all files; the parts of a given split are named in a column `split`."""
+) -> BatchReader:
+    """The rows of all files; the parts of a given split are named in a column `split`."""
     if list(files) == [""]:
-        return read_table(files[""], config, notes)
-    tables = []
-    for part, paths in files.items():
-        table = read_table(paths, config, notes)
+        return batch_reader(files[""], config, notes)
+    readers = [_part_reader(part, paths, config, notes) for part, paths in files.items()]
+    return unite_batches(readers, [paths[0].name for paths in files.values()], notes)
+
+
+def _part_reader(part: str, paths: list[Path], config: CatalogConfig, notes: Notes) -> BatchReader:
+    def shape(table: pa.Table, notes: Notes) -> pa.Table:
         if "split" in table.column_names:
             raise VitrineError(
                 f"{paths[0]} is one part of a split and has a column split; remove it."
             )
-        tables.append(table.append_column("split", pa.array([part] * len(table), pa.string())))
-    return unite_tables(tables, [paths[0].name for paths in files.values()], notes)
+        return table.append_column("split", pa.array([part] * len(table), pa.string()))
+
+    return shape_batches(batch_reader(paths, config, notes), shape, notes)
 
 
 def existing_folder(path: str) -> Path:

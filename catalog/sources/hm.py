@@ -13,12 +13,12 @@ from catalog.config import CatalogConfig
 from catalog.notes import Notes
 from catalog.reading import batch_reader, read_table
 from catalog.sources.base import RawTables
+from catalog.sources.batches import shape_batches
 from catalog.sources.finding import need, refuse_subset
 from catalog.sources.folder import existing_folder
 from catalog.sources.shaping import (
     image_paths,
     need_columns,
-    shape_batches,
     with_column,
     with_empty,
 )

@@ -19,6 +19,7 @@ from catalog.reading import batch_reader, read_table
 from catalog.reading.encoding import is_utf8
 from catalog.reading.streams import byte_blocks, recognize_compression
 from catalog.sources.base import RawTables
+from catalog.sources.batches import shape_batches
 from catalog.sources.finding import find, refuse_subset
 from catalog.sources.folder import existing_folder
 from catalog.sources.shaping import (
@@ -27,7 +28,6 @@ from catalog.sources.shaping import (
     lists_of,
     need_columns,
     renamed,
-    shape_batches,
     split_text,
     with_column,
 )

@@ -1,7 +1,7 @@
 """Reads some columns of files of JSON objects whose other keys would make too many columns."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,35 +11,35 @@ from pyarrow import json as arrow_json
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
 from catalog.notes import EXAMPLES, Notes
+from catalog.reading import BatchReader
 from catalog.reading.crashes import crashes_pyarrow, is_deep
-from catalog.reading.recognize import raw_text, recognize
+from catalog.reading.recognize import FileFormat, raw_text, recognize
 from catalog.reading.streams import line_blocks, refusing
-from catalog.reading.types import as_json, is_text
+from catalog.reading.types import as_json, empty_batch, is_text
 
 
-def read_objects(
-    paths: Iterable[Path], schema: pa.Schema, config: CatalogConfig, notes: Notes
-) -> pa.Table:
-    """The columns of `schema` of files with one JSON object a line; other keys are left out.
+def object_reader(
+    path: Path, schema: pa.Schema, config: CatalogConfig, notes: Notes
+) -> BatchReader:
+    """Reads the columns of `schema` of a file with one JSON object a line; other keys are left out.
 
     A column of text takes any value: numbers as they are, nested ones as JSON. Lines that hold no
-    object are dropped and noted. Raises VitrineError for files that are no JSON.
+    object are dropped and noted. Raises VitrineError for a file that is no JSON.
     """
-    batches: list[pa.RecordBatch] = []
-    for path in paths:
+    opened: list[FileFormat] = []
+
+    def read() -> Iterator[pa.RecordBatch]:
         with refusing(path):
-            found = recognize(path, config, notes)
-            if found.kind != "json":
-                raise VitrineError(
-                    f"{path} holds no JSON objects, one a line, but {found.kind} data."
-                )
+            if not opened:
+                opened.append(_recognized(path, config, notes))
             bad: list[str] = []
             count = 0
-            for block in line_blocks(path, raw_text(path, found, notes)):
+            for block in line_blocks(path, raw_text(path, opened[0], notes)):
                 table, lost = _parse(block, schema)
                 count += len(lost)
                 bad += lost[: EXAMPLES - len(bad)]
-                batches += table.to_batches()
+                yield from table.to_batches()
+            yield empty_batch(schema)  # for files without rows
         if count:
             notes.add(
                 path.name,
@@ -49,7 +49,15 @@ def read_objects(
                 examples=bad,
                 remedy="mend or remove them",
             )
-    return pa.Table.from_batches(batches, schema)
+
+    return read
+
+
+def _recognized(path: Path, config: CatalogConfig, notes: Notes) -> FileFormat:
+    found = recognize(path, config, notes)
+    if found.kind != "json":
+        raise VitrineError(f"{path} holds no JSON objects, one a line, but {found.kind} data.")
+    return found
 
 
 def _parse(block: bytes, schema: pa.Schema) -> tuple[pa.Table, list[str]]:

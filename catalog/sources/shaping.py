@@ -4,7 +4,7 @@
 # pyarrow makes the functions of its compute module when it is imported; no checker sees them.
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,27 +13,11 @@ import pyarrow.compute as pc
 
 from catalog.errors import VitrineError, did_you_mean
 from catalog.images import SUFFIXES
-from catalog.notes import CountedNotes, Notes
+from catalog.notes import Notes
 from catalog.reading.types import is_text
 
 HIDDEN = "\x1f"
 """Stands for an escaped separator while a text is split."""
-
-
-def shape_batches(
-    read: Callable[[], Iterator[pa.RecordBatch]],
-    shape: Callable[[pa.Table, Notes], pa.Table],
-    notes: Notes,
-) -> Callable[[], Iterator[pa.RecordBatch]]:
-    """Reads batches, each shaped by itself; what `shape` notes is added up when all are read."""
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        counted = CountedNotes()
-        for batch in read():
-            yield from shape(pa.Table.from_batches([batch]), counted).combine_chunks().to_batches()
-        counted.add_to(notes)
-
-    return batches
 
 
 def need_columns(table: pa.Table, names: Iterable[str], path: Path, source: str) -> None:
@@ -84,15 +68,20 @@ def first_rows(table: pa.Table, column: str, where: str, notes: Notes) -> pa.Tab
     kept = pc.or_(
         pc.is_null(ids), pc.is_in(rows, value_set=firsts.aggregate([("row", "min")])["row_min"])
     )
-    repeated = ids.filter(pc.invert(kept))
-    notes.add(
-        where,
-        f"{len(repeated)} rows name an item that an earlier row describes, and are left out",
-        "dropped",
-        count=len(repeated),
-        examples=repeated[:3].to_pylist(),
-    )
+    note_repeated(ids.filter(pc.invert(kept)), where, notes)
     return table.filter(kept)
+
+
+def note_repeated(ids: pa.ChunkedArray, where: str, notes: Notes) -> None:
+    """Notes rows that repeat an id, by their ids."""
+    if len(ids):
+        notes.add(
+            where,
+            f"{len(ids)} rows name an item that an earlier row describes, and are left out",
+            "dropped",
+            count=len(ids),
+            examples=ids[:3].to_pylist(),
+        )
 
 
 def rows_without(

@@ -4,8 +4,6 @@
 # pyarrow makes the functions of its compute module when it is imported; no checker sees them.
 
 import re
-from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,13 +13,14 @@ import pyarrow.compute as pc
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
 from catalog.notes import Notes
-from catalog.reading import batch_reader, read_table
+from catalog.reading import BatchReader, batch_reader, read_table
 from catalog.sources.base import RawTables
-from catalog.sources.finding import choose, defaults, files_in, missing, plain_name
+from catalog.sources.batches import distinct_batches, shape_batches, whole_table
+from catalog.sources.finding import choose, files_in, missing, plain_name
 from catalog.sources.folder import existing_folder
 from catalog.sources.purchases import columns_of
+from catalog.sources.sequences import line_reader, sequence_reader
 from catalog.sources.shaping import (
-    distinct,
     first_rows,
     image_paths,
     need_columns,
@@ -31,8 +30,6 @@ from catalog.sources.shaping import (
     without_leaks,
 )
 
-LINE = "\x1d"
-"""A delimiter that no line holds, so that each is one value."""
 PAIRS = ["user_id", "item_id", "timestamp"]
 LEAKS = [
     "view_number",
@@ -70,16 +67,17 @@ def microlens_tables(config: CatalogConfig) -> RawTables:
             "dropped",
         )
     sequences = plain_name(pairs).lower().endswith(".tsv")
-    read = partial(_sequences if sequences else _pairs, pairs, config, notes)
+    read = (sequence_reader if sequences else _pairs)(pairs, config, notes)
     return RawTables(
         name=name,
         folder=folder,
         files=[pairs, *([titles] if titles else [])],
         item_files=[titles or pairs],
         read_items=lambda: _titled(titles, name, folder, read, config, notes),
-        read_interactions=read,
+        read_interactions=whole_table(read),
         roles={"title": "title", "image": "cover"},
         notes=notes,
+        interaction_batches=read,
     )
 
 
@@ -136,15 +134,17 @@ def ninerec_tables(config: CatalogConfig) -> RawTables:
         raise missing(folder, f"file {name}_item.csv", "ninerec")
     sequences = plain_name(pairs).lower().endswith(".tsv")
     notes = Notes()
+    read = (sequence_reader if sequences else _pairs)(pairs, config, notes)
     return RawTables(
         name=name,
         folder=folder,
         files=[items, pairs],
         item_files=[items],
         read_items=partial(_nine_items, items, name, folder, config, notes),
-        read_interactions=partial(_sequences if sequences else _pairs, pairs, config, notes),
+        read_interactions=whole_table(read),
         roles={"title": "title", "text": ["titles"], "image": "cover"},
         notes=notes,
+        interaction_batches=read,
     )
 
 
@@ -159,59 +159,36 @@ def _covers(name: str) -> list[str]:
     return [*own, *(f"{name}/{one}" for one in own), "covers", "cover"]
 
 
-def _pairs(path: Path, config: CatalogConfig, notes: Notes) -> pa.Table:
+def _pairs(path: Path, config: CatalogConfig, notes: Notes) -> BatchReader:
     """user_id, item_id and, where there are times, timestamp; with or without a header."""
-    table = read_table(path, config, notes)
-    if not {"user", "user_id"} & set(table.column_names):
-        table = renamed(table, dict(zip(table.column_names, PAIRS, strict=False)))
-    table = renamed(table, {"user": "user_id", "item": "item_id"})
-    need_columns(table, PAIRS[:2], path, "microlens")
-    if "timestamp" not in table.column_names:
-        notes.add(path.name, "has no times; each user's interactions are in the file's order")
-    return table
 
+    def shape(table: pa.Table, notes: Notes) -> pa.Table:
+        if not {"user", "user_id"} & set(table.column_names):
+            table = renamed(table, dict(zip(table.column_names, PAIRS, strict=False)))
+        table = renamed(table, {"user": "user_id", "item": "item_id"})
+        need_columns(table, PAIRS[:2], path, "microlens")
+        if "timestamp" not in table.column_names:
+            notes.add(path.name, "has no times; each user's interactions are in the file's order")
+        return table
 
-def _lines(path: Path, config: CatalogConfig, notes: Notes) -> pa.ChunkedArray:
-    """The lines of a file, unquoted."""
-    rules = defaults(config, quote="none", header="no")
-    table = read_table(path, replace(rules, delimiter=LINE), notes, ["line"])
-    return table["line"]
-
-
-def _sequences(path: Path, config: CatalogConfig, notes: Notes) -> pa.Table:
-    """One row for each item of lines such as user⇥item item item, in order."""
-    halves = pc.split_pattern(_lines(path, config, notes), "\t", max_splits=1).combine_chunks()
-    whole = pc.fill_null(pc.equal(pc.list_value_length(halves), 2), False)
-    if len(halves) and not pc.any(whole).as_py():
-        raise VitrineError(
-            f"{path} has no lines with a user, a tab and items separated by blanks; it is no table of "
-            "sequences."
-        )
-    if lost := len(halves) - (pc.sum(whole).as_py() or 0):
-        notes.add(path.name, f"{lost} lines have no items and are left out", "dropped", count=lost)
-    halves = halves.filter(whole)
-    items = pc.split_pattern_regex(pc.utf8_trim_whitespace(pc.list_element(halves, 1)), r"\s+")
-    users = pc.list_element(halves, 0).take(pc.list_parent_indices(items))
-    table = pa.table({"user_id": users, "item_id": items.flatten()})
-    header = pc.match_substring_regex(table["item_id"][:1], r"^[a-z_]*item").to_pylist() == [True]
-    notes.add(path.name, "has no times; each user's interactions are in the order of its line")
-    return table.slice(1) if header else table
+    return shape_batches(batch_reader(path, config, notes), shape, notes)
 
 
 def _titled(
     path: Path | None,
     name: str,
     folder: Path,
-    pairs: Callable[[], pa.Table],
+    pairs: BatchReader,
     config: CatalogConfig,
     notes: Notes,
 ) -> pa.Table:
     """Items with title, cover and video; titles may hold commas, so lines are divided once."""
     if path is None:
         notes.add("items", "are the distinct ids of the interactions, as there are no titles")
-        table = with_empty(distinct(pairs()["item_id"]), ["title"])
+        table = with_empty(distinct_batches(pairs, "item_id"), ["title"])
     else:
-        halves = pc.split_pattern(_lines(path, config, notes), ",", max_splits=1).combine_chunks()
+        lines = whole_table(line_reader(path, config, notes))()["line"]
+        halves = pc.split_pattern(lines, ",", max_splits=1).combine_chunks()
         two = pc.equal(pc.list_value_length(halves), 2)
         ids = pc.list_element(halves, 0)
         none = pa.scalar(None, halves.type)

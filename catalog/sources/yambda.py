@@ -3,7 +3,7 @@
 # pyright: reportAttributeAccessIssue=false
 # pyarrow makes the functions of its compute module when it is imported; no checker sees them.
 
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,12 +11,13 @@ import pyarrow.compute as pc
 
 from catalog.config import CatalogConfig
 from catalog.notes import Notes
-from catalog.reading import read_batches, read_table
+from catalog.reading import BatchReader, batch_reader, read_table
 from catalog.sources.base import RawTables
+from catalog.sources.batches import distinct_batches, shape_batches, whole_table
 from catalog.sources.feature_files import note_features, parquet_features
 from catalog.sources.finding import choose, files_in, find, missing
 from catalog.sources.folder import existing_folder
-from catalog.sources.shaping import distinct, grouped, with_column
+from catalog.sources.shaping import grouped, with_column
 
 EVENTS = ("listens", "likes", "dislikes", "unlikes", "undislikes")
 PLAYED = 50
@@ -54,49 +55,41 @@ def yambda_tables(config: CatalogConfig) -> RawTables:
         if (found := find(place, "embeddings.parquet"))
     ][:1]
     note_features(features, notes)
-    read = cache(partial(_events, path, config, notes))
+    shape = partial(_played, path)
+    read = shape_batches(batch_reader(path, config, notes), shape, notes)
     return RawTables(
         name=name.replace("/", "-"),
         folder=path.parent,
         files=[path, *mappings.values()],
         item_files=[path, *mappings.values()],
-        read_items=lambda: _items(read(), mappings, config, notes),
-        read_interactions=read,
+        read_items=lambda: _items(read, mappings, config, notes),
+        read_interactions=whole_table(read),
         roles={"user_id": "uid", "time": "timestamp", "title": None},
         notes=notes,
         features=features,
+        interaction_batches=read,
     )
 
 
-def _events(path: Path, config: CatalogConfig, notes: Notes) -> pa.Table:
-    """The events; listens that were broken off are left out as they are read."""
-    kept: list[pa.RecordBatch] = []
-    total = 0
-    schema = None
-    for batch in read_batches(path, config, notes):
-        schema = batch.schema
-        total += len(batch)
-        if "played_ratio_pct" in schema.names:
-            played = batch.column(schema.get_field_index("played_ratio_pct"))
-            batch = batch.filter(pc.fill_null(pc.greater_equal(played, PLAYED), False))
-        kept.append(batch)
-    if schema is None:
-        return read_table(path, config, notes)
-    table = pa.Table.from_batches(kept, schema)
-    if lost := total - len(table):
+def _played(path: Path, table: pa.Table, notes: Notes) -> pa.Table:
+    """The events without listens that were broken off."""
+    if "played_ratio_pct" not in table.column_names:
+        return table
+    kept = pc.fill_null(pc.greater_equal(table["played_ratio_pct"], PLAYED), False)
+    if lost := len(table) - (pc.sum(kept).as_py() or 0):
         notes.add(
             path.name,
             f"{lost} listens of less than {PLAYED} percent of the track are no interactions",
             "dropped",
             count=lost,
         )
-    return table
+    return table.filter(kept)
 
 
 def _items(
-    events: pa.Table, mappings: dict[str, Path], config: CatalogConfig, notes: Notes
+    events: BatchReader, mappings: dict[str, Path], config: CatalogConfig, notes: Notes
 ) -> pa.Table:
-    table = distinct(events["item_id"])
+    table = distinct_batches(events, "item_id")
     notes.add("items", "are the distinct ids of the interactions, as there is no table of tracks")
     for kind, path in mappings.items():
         pairs = read_table(path, config, notes)

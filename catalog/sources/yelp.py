@@ -13,9 +13,10 @@ from catalog.config import CatalogConfig
 from catalog.notes import Notes
 from catalog.reading import read_table
 from catalog.sources.base import RawTables
+from catalog.sources.batches import whole_table
 from catalog.sources.finding import find, need, refuse_subset
 from catalog.sources.folder import existing_folder
-from catalog.sources.objects import read_objects
+from catalog.sources.objects import object_reader
 from catalog.sources.shaping import (
     grouped,
     image_paths,
@@ -52,13 +53,14 @@ def yelp_tables(config: CatalogConfig) -> RawTables:
     reviews = need(folder, f"{PREFIX}review.json", "review.json", source="yelp")
     photos = find(folder, *PHOTOS)
     notes = Notes()
+    read = object_reader(reviews, REVIEWS, config, notes)
     return RawTables(
         name=folder.name,
         folder=folder,
         files=[businesses, reviews, *([photos] if photos else [])],
         item_files=[businesses, *([photos] if photos else [])],
         read_items=partial(_businesses, businesses, photos, folder, config, notes),
-        read_interactions=partial(read_objects, [reviews], REVIEWS, config, notes),
+        read_interactions=whole_table(read),
         roles={
             "item_id": "business_id",
             "title": "name",
@@ -70,6 +72,7 @@ def yelp_tables(config: CatalogConfig) -> RawTables:
             "review": "text",
         },
         notes=notes,
+        interaction_batches=read,
     )
 
 

@@ -110,6 +110,16 @@ def test_a_fault_of_an_item_is_found_there_and_nowhere_else(check, kind: str, ch
     assert finding.remedy
 
 
+def test_texts_in_another_language_than_most_are_found(check) -> None:
+    german = "Ein weiches Hemd aus Baumwolle mit langen Ärmeln für kühle Abende"
+
+    def change(rows: Rows) -> None:
+        for place in (3, 8, 21):
+            rows[place]["title"] = f"{german} {place}"
+
+    assert check(items=change).rows("mixed-languages").tolist() == [3, 8, 21]
+
+
 @pytest.mark.parametrize(
     "title",
     [

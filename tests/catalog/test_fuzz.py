@@ -17,7 +17,8 @@ from catalog.notes import Notes
 from catalog.reading import read_table
 from catalog.reading.crashes import DEEPEST, crashes_pyarrow, is_deep
 from catalog.sources import SOURCES
-from catalog.sources.objects import read_objects
+from catalog.sources.batches import whole_table
+from catalog.sources.objects import object_reader
 from catalog.values.dates import read_times
 from catalog.values.html import plain_text
 from catalog.values.numbers import read_numbers
@@ -113,7 +114,7 @@ def test_json_that_crashes_pyarrow_is_read_otherwise(first: str, tmp_path: Path)
     schema = pa.schema([("item_id", pa.string())])
     for read in (
         read_table(path, CatalogConfig(), Notes()),
-        read_objects([path], schema, CatalogConfig(), Notes()),
+        whole_table(object_reader(path, schema, CatalogConfig(), Notes()))(),
     ):
         assert read["item_id"].to_pylist() == ["1"]
 

@@ -8,6 +8,7 @@ import pytest
 from catalog.catalog import Catalog, load_catalog
 from catalog.config import CatalogConfig, SplitConfig
 from catalog.doctor.run import check_catalog
+from catalog.languages import likelihoods
 from catalog.splits import make_split
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -62,3 +63,12 @@ def test_beauty_is_ordered_but_not_dated():
     # The split file's first person buys items 1, 2, 3, … in that order.
     ids = [catalog.items[int(item)]["item_id"] for item in catalog.interactions.history(0)[:3]]
     assert ids == ["1", "2", "3"]
+
+
+def test_english_descriptions_are_english_and_short_titles_seldom_another_language():
+    """A title such as "L'homme Eau de Parfum" is taken for French."""
+    for name, column, share in (("fashion", "text", 0.0), ("beauty", "title", 0.006)):
+        texts = load_catalog(config_of(name)).items.data.column(column)
+        verdicts = likelihoods(texts).apart_from(["en"])
+        assert (verdicts == 1).mean() <= share
+        assert (verdicts == 0).mean() > 0.35
