@@ -69,7 +69,7 @@ def distinct_batches(read: BatchReader, column: str) -> pa.Table:
         ids = distinct(pa.chunked_array([batch.column(batch.schema.names.index(column))]))
         new = ids["item_id"].filter(pc.invert(pc.is_in(ids["item_id"], value_set=known)))
         known = pa.chunked_array([*known.chunks, *new.chunks])
-    return pa.table({"item_id": known})
+    return pa.table({column: known})
 
 
 class _Seen:

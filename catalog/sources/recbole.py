@@ -1,30 +1,21 @@
 """Reads RecBole's atomic files: typed columns, and interactions that may be split already."""
 
-# pyright: reportAttributeAccessIssue=false
-# pyarrow makes the functions of its compute module when it is imported; no checker sees them.
-
-from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from catalog.config import CatalogConfig
 from catalog.errors import VitrineError
 from catalog.notes import Notes
-from catalog.reading import read_table, unite_tables
+from catalog.reading import BatchReader, unite_batches
 from catalog.roles import INTERACTION_ROLES, ITEM_ROLES
 from catalog.sources.base import RawTables
+from catalog.sources.batches import distinct_batches, shape_batches, whole_table
 from catalog.sources.finding import choose, defaults, files_in, missing, plain_name
 from catalog.sources.folder import SPLIT_NAMES, existing_folder
-from catalog.sources.shaping import distinct, split_text
+from catalog.sources.recbole_columns import typed_reader
 
-TYPES = ("token", "token_seq", "float", "float_seq")
-PROSE = {name.replace("_", "") for role in ("title", "text") for name in ITEM_ROLES[role]}
-"""Names of columns whose words, separated by blanks, are one text."""
-COMMAS = 0.5
-"""Share of a sequence's values with ", " from which on that separates its elements."""
 Parts = dict[str, Path]
 
 
@@ -48,15 +39,16 @@ def recbole_tables(config: CatalogConfig) -> RawTables:
             users.name, "is not read, as a catalog holds nothing of users but their histories"
         )
     rules = defaults(config, delimiter="\t", header="yes")
-    read_interactions = cache(partial(_interactions, parts, rules, notes))
+    read = _interactions(parts, rules, notes)
     return RawTables(
         name=name,
         folder=folder,
         files=[*parts.values(), *([items] if items else [])],
         item_files=[items] if items else list(parts.values()),
-        read_items=partial(_items, items, read_interactions, rules, notes),
-        read_interactions=read_interactions,
+        read_items=partial(_items, items, read, rules, notes),
+        read_interactions=whole_table(read),
         notes=notes,
+        interaction_batches=read,
     )
 
 
@@ -82,35 +74,41 @@ def _datasets(paths: list[Path]) -> dict[str, Parts]:
     return found
 
 
-def _interactions(parts: Parts, config: CatalogConfig, notes: Notes) -> pa.Table:
-    tables = []
-    for part in [one for one in ("", *SPLIT_NAMES) if one in parts]:
-        table = _read(parts[part], config, notes)
+def _interactions(parts: Parts, config: CatalogConfig, notes: Notes) -> BatchReader:
+    found = [one for one in ("", *SPLIT_NAMES) if one in parts]
+    readers = [_part(part, parts[part], config, notes) for part in found]
+    names = [path.name for path in parts.values()]
+    read = readers[0] if len(readers) == 1 else unite_batches(readers, names, notes)
+    return shape_batches(read, partial(_with_ids, names[0]), notes)
+
+
+def _part(part: str, path: Path, config: CatalogConfig, notes: Notes) -> BatchReader:
+    def shape(table: pa.Table, notes: Notes) -> pa.Table:
         lists = [name for name in table.column_names if name.endswith("_list")]
         if lists:
             raise VitrineError(
-                f"{parts[part]} holds {lists[0]}: each row repeats the history before it; give "
+                f"{path} holds {lists[0]}: each row repeats the history before it; give "
                 "the .inter file with one interaction a row."
             )
         if part:
             table = table.append_column("split", pa.array([part] * len(table), pa.string()))
-        tables.append(table)
-    names = [path.name for path in parts.values()]
-    table = tables[0] if len(tables) == 1 else unite_tables(tables, names, notes)
+        return table
+
+    return shape_batches(typed_reader(path, config, notes), shape, notes)
+
+
+def _with_ids(where: str, table: pa.Table, notes: Notes) -> pa.Table:
     ids = [name for name in table.column_names if pa.types.is_string(table[name].type)]
-    table = _with_role(table, "user_id", INTERACTION_ROLES["user_id"], ids[:1], names[0], notes)
-    return _with_role(table, "item_id", INTERACTION_ROLES["item_id"], ids[1:2], names[0], notes)
+    table = _with_role(table, "user_id", INTERACTION_ROLES["user_id"], ids[:1], where, notes)
+    return _with_role(table, "item_id", INTERACTION_ROLES["item_id"], ids[1:2], where, notes)
 
 
-def _items(
-    path: Path | None, interactions: Callable[[], pa.Table], config: CatalogConfig, notes: Notes
-) -> pa.Table:
+def _items(path: Path | None, read: BatchReader, config: CatalogConfig, notes: Notes) -> pa.Table:
     if path is None:
-        table = interactions()
-        name = next(one for one in _known(table, INTERACTION_ROLES["item_id"]))
+        name = next(iter(_known(next(read()), INTERACTION_ROLES["item_id"])))
         notes.add("items", "are the distinct ids of the interactions, as there is no .item file")
-        return distinct(table[name], name)
-    table = _read(path, config, notes)
+        return distinct_batches(read, name)
+    table = whole_table(typed_reader(path, config, notes))()
     table = _with_role(
         table, "item_id", ITEM_ROLES["item_id"], table.column_names[:1], path.name, notes
     )
@@ -119,7 +117,7 @@ def _items(
     return table
 
 
-def _known(table: pa.Table, names: object) -> list[str]:
+def _known(table: pa.Table | pa.RecordBatch, names: object) -> list[str]:
     plain = [name.replace("_", "") for name in names]  # pyright: ignore[reportGeneralTypeIssues]
     return [one for one in table.column_names if one.lower().replace("_", "") in plain]
 
@@ -136,43 +134,3 @@ def _with_role(
         remedy=f"if that is wrong, set --catalog.roles '{{{role}: …}}'",
     )
     return table.append_column(role, table[candidates[0]])
-
-
-def _read(path: Path, config: CatalogConfig, notes: Notes) -> pa.Table:
-    """A file with its columns in the types that its header names."""
-    table = read_table(path, config, notes)
-    columns, names, untyped = [], [], []
-    for given, column in zip(table.column_names, table.columns, strict=True):
-        name, _, kind = given.rpartition(":")
-        if kind not in TYPES or not name:
-            untyped.append(given)
-            name, kind = given, "token"
-        names.append(name)
-        columns.append(_typed(column, name, kind, path.name, notes))
-    if len(untyped) == len(names):
-        raise VitrineError(
-            f"{path} names no types: RecBole's headers read user_id:token, tab-separated, and this one "
-            f"begins with {untyped[0][:60]!r}."
-        )
-    if untyped:
-        notes.add(path.name, "columns without a type are read as token", examples=untyped)
-    return pa.table(columns, names=names)
-
-
-def _typed(
-    column: pa.ChunkedArray, name: str, kind: str, where: str, notes: Notes
-) -> pa.ChunkedArray:
-    if kind == "token" or (kind == "token_seq" and name.replace("_", "").lower() in PROSE):
-        return column
-    if kind == "token_seq":
-        commas = pc.mean(pc.match_substring(column, ", ").cast(pa.int8())).as_py() or 0.0
-        if commas >= COMMAS:
-            notes.add(f"{where}: {name}", "its elements are separated by commas, not by blanks")
-        return split_text(column, "," if commas >= COMMAS else " ")
-    try:
-        if kind == "float":
-            return column.cast(pa.float64())
-        return split_text(column, " ").cast(pa.list_(pa.float64()))
-    except pa.ArrowInvalid:
-        notes.add(f"{where}: {name}", "is typed float and holds other values; it is read as text")
-        return column

@@ -162,6 +162,27 @@ def given_split(folder: Path, draw: random.Random) -> Settings:
     return {"source": "folder"}
 
 
+def _inter(draw: random.Random, more: str) -> str:
+    head = f"listener:token\ttrack:token\ttags:token_seq\trating:float\tn:float_seq{more}\n"
+    rows = (
+        f"u{draw.randrange(60)}\t{draw.randrange(90)}\t{draw.choice(['a b', 'c, d', 'e, f'])}\t"
+        f"{n if n != 700 else 'many'}\t1 {n}" + "\tx" * bool(more) + "\n"
+        for n in range(NUM // 3)
+    )
+    return head + "".join(rows)
+
+
+def recbole(folder: Path, draw: random.Random) -> Settings:
+    write(folder, {"one.inter": _inter(draw, "")})
+    return {"source": "recbole"}
+
+
+def recbole_split(folder: Path, draw: random.Random) -> Settings:
+    parts = {"train": "", "valid": "\tnote:token", "test": ""}
+    write(folder, {f"one.{part}.inter": _inter(draw, more) for part, more in parts.items()})
+    return {"source": "recbole"}
+
+
 LAYOUTS: dict[str, Callable[[Path, random.Random], Settings]] = {
     one.__name__: one
     for one in (
@@ -175,6 +196,8 @@ LAYOUTS: dict[str, Callable[[Path, random.Random], Settings]] = {
             ninerec,
             yambda,
             given_split,
+            recbole,
+            recbole_split,
         ),
     )
 }
