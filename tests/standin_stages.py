@@ -120,7 +120,7 @@ def embedding(inputs: Inputs, compute: Compute) -> list[Tensor]:
     """Item embeddings of `vitrine embed`, and those of a tower alone."""
     from pretrain.artifact import EncoderBundle
     from pretrain.config import EmbedConfig, ExtractConfig
-    from pretrain.embed import EmbeddingRun
+    from pretrain.embed import EmbeddingRun, open_loader
     from pretrain.extract import Extractors
     from pretrain.vector_file import open_vectors
 
@@ -130,7 +130,8 @@ def embedding(inputs: Inputs, compute: Compute) -> list[Tensor]:
     extractors = Extractors(extract, bundle, inputs.catalog)
     name = f"{compute.device.type}-{compute.precision}"
     output = inputs.encoder.with_name(f"vectors-{name}")
-    run = EmbeddingRun(config, inputs.catalog, bundle, extractors, output, name, compute)
+    loader = open_loader(inputs.catalog, bundle, extractors)
+    run = EmbeddingRun(config, loader, bundle, extractors, output, compute)
     run.run()
     run.store.close()
     files = sorted(run.work.glob("*.safetensors"))

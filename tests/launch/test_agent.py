@@ -47,6 +47,8 @@ code, folder = sys.argv[1], Path(sys.argv[2])
 name = os.environ["RANK"] + "-" + os.environ["TORCHELASTIC_RESTART_COUNT"]
 for number in (signal.SIGTERM, signal.SIGUSR1):
     signal.signal(number, lambda got, _: ((folder / f"heard-{name}-{int(got)}").touch(), os._exit(75)))
+if code == "wait":
+    time.sleep(1)  # a training begins after seconds of imports, when the agent has long been listening
 (folder / f"began-{name}").touch()
 if code == "wait":
     time.sleep(60)
