@@ -19,8 +19,9 @@ MEMORY = "800MB"
 THREADS = 4
 """Most threads: each needs memory of its own."""
 DISK_FULL = ("No space left on device", "max_temp_directory_size", "Disk quota exceeded")
-FEW = 4
-"""One of so many rows, or fewer, is deleted in place; otherwise the rest is copied."""
+FEW, MOST_DELETED = 4, 2_000_000
+"""One of so many rows, or fewer, and no more than these, are deleted in place; otherwise the rest is copied:
+what is deleted is held in memory until it is written."""
 
 
 DATABASE, LOADED = "interactions.duckdb", "loaded.duckdb"
@@ -139,7 +140,7 @@ class Store:
                 f"no interaction is left: the last {count:,} were dropped ({reason}); loosen the "
                 "filters."
             )
-        if count * FEW <= self.num_kept and count:
+        if 0 < count <= min(self.num_kept / FEW, MOST_DELETED):
             self.run(f"DELETE FROM kept WHERE {condition}")
         elif count:
             self.replace("kept", f"SELECT * FROM kept WHERE NOT ({condition})")
