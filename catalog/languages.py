@@ -34,7 +34,7 @@ LANGUAGES = {
 }
 """Script → languages that are written in it; letters of others than Latin speak against all others."""
 CODES = tuple(dict.fromkeys(" ".join(LANGUAGES.values()).split()))
-"""ISO 639-1 codes of the languages that are told apart."""
+"""ISO 639-1 codes of the languages that are distinguished."""
 SCRIPTS = {name: codes.split() for name, codes in LANGUAGES.items() if name != "Latin"}
 PATTERNS = {name: rf"\p{{{name}}}" for name in SCRIPTS} | {"Kana": r"[\p{Hiragana}\p{Katakana}]"}
 READ = 1_000
@@ -63,7 +63,7 @@ class Likelihoods:
         return np.where(self._is_clear(first, second), order[:, 0], -1)
 
     def apart_from(self, codes: Collection[str]) -> NDArray[np.int8]:
-        """(n,) 1: the text is in another language than these; 0: in one of these; -1: cannot be told."""
+        """(n,) 1: the text is in another language than these; 0: in one of these; -1: undecided."""
         wanted = np.isin(CODES, list(codes))
         inside = self.scores[:, wanted].max(axis=1)
         outside = self.scores[:, ~wanted].max(axis=1, initial=-np.inf)

@@ -44,7 +44,7 @@ def release_buffers(*arrays: pa.Array) -> None:
 
 
 def _mapped_files() -> list[tuple[int, int]]:
-    """First address and end of each memory map of a file that nobody may write; none but on Linux."""
+    """First address and end of each memory map of a file that is not writable; none but on Linux."""
     found = []
     with suppress(OSError):
         for line in Path("/proc/self/maps").read_text().splitlines():

@@ -144,6 +144,7 @@ class BlockStore:
                 flushed = thread.submit(finish, block)
         if flushed is not None:
             flushed.result()
+        self._close_files()
 
     def _finish(self, block: int) -> None:
         rows = self.rows_of(block)
@@ -159,8 +160,12 @@ class BlockStore:
     def close(self) -> None:
         for writer in self.vectors.values():
             writer.close()
-        for file in self._files.values():
-            os.close(file)
+        self._close_files()
+
+    def _close_files(self) -> None:
+        """Closes what `write_row` has opened; it opens them again."""
+        while self._files:
+            os.close(self._files.popitem()[1])
 
 
 def flush_rows(array: np.memmap, first: int, stop: int) -> None:

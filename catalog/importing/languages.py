@@ -31,7 +31,7 @@ Rows = NDArray[np.int64]
 
 
 def check_languages(codes: Sequence[str]) -> None:
-    """Raises VitrineError for a code of no language that is told apart."""
+    """Raises VitrineError for a code of no language that is distinguished."""
     for code in codes:
         if code not in CODES:
             raise VitrineError(

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -165,6 +166,20 @@ def test_a_block_of_a_process_that_died_is_written_by_another(tmp_path: Path) ->
         one.communicate(timeout=60)
     assert [one.returncode for one in processes] == [1, 0]
     assert BlockStore(tmp_path, num_rows=24, block_size=2).is_complete
+
+
+def test_a_filled_store_keeps_no_file_open(tmp_path: Path) -> None:
+    store = BlockStore(tmp_path, num_rows=10, block_size=4)
+    array = store.add_array("owner", (3,), np.int64)
+    opened = len(os.listdir("/proc/self/fd"))
+
+    def write(rows: NDArray[np.int64]) -> None:
+        for row in rows:
+            store.write_row("owner", int(row), np.full(3, 7))
+
+    store.fill_together(write, "Writing", progress=False)
+    assert len(os.listdir("/proc/self/fd")) == opened
+    assert (array == 7).all()
 
 
 def test_a_store_that_was_divided_otherwise_is_filled_anew(tmp_path: Path) -> None:
