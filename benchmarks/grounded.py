@@ -10,7 +10,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,19 +19,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.claims import VALIDATED, check_claims, choose_rule
+from benchmarks.arms import settings
 from benchmarks.models import RATES, SEEDS, Arm
-from benchmarks.planted_claims import PlantedShop
 from benchmarks.pretrained import pretrained_folder
 from benchmarks.record import ROOT, write_record
 from benchmarks.sources import TEXTS
-from benchmarks.train_judge import train_judge
+from benchmarks.third_shops import judge_planted, load_third_judge
 from benchmarks.words import STAGES, settings_of
 from catalog.catalog import Catalog
 from catalog.splits import Split, load_split
 from finetune.statistics import Interval, mean_interval
 from generate.conditioning import CONDITIONS
-from generate.evaluation.identification import NUM_CANDIDATES
+from generate.evaluation.identification import (
+    draw_candidates,
+    identification_figures,
+    identification_hits,
+)
 from generate.evaluation.users import sample_users
 from generate.text.config import TextConfig, WriteConfig
 from generate.text.judge import EntailmentJudge, JudgedChecker
@@ -39,6 +42,7 @@ from generate.text.likelihood import TrueTexts, score_identification, score_like
 from generate.text.run import run_text_generator
 from generate.text.score import generate_texts
 from generate.text.writer import BatchWriter, load_writer
+from launch.pipeline.config import PipelineConfig
 from launch.pipeline.run import run_stages
 from launch.trainer import build_trainer
 from pretrain.config import OptimizerConfig, TrainerConfig
@@ -47,28 +51,42 @@ from pretrain.devices import choose_compute
 WORK = ROOT / "runs" / "benchmark-grounded"
 SHOPS = {"garments": "fashion", "films": "movies"}
 """Shop → the name of its pipeline."""
+SPLITS = {"fashion": "temporal", "movies": "leave-one-out"}
+"""Pipeline → its split."""
 TASKS = {"garments": "garment", "films": "film"}
 TYPES = {"garments": "product_type_name", "films": "genre"}
 """Shop → the column that says what an item is."""
 ARMS = ("soft", "zero_shot", "lora")
 """LoRA with soft tokens of user and item; the prompt alone; LoRA alone."""
 HEADLINE = ARMS[0]
-USERS, STEPS, BATCH, RATE, PROMPT = 300, 24, 16, 1e-3, 192
+USERS, STEPS, BATCH, RATE, PROMPT = 300, 48, 16, 1e-3, 256
 WRITE = WriteConfig(temperature=0.7, top_p=0.9, max_tokens=64, constrain_numbers=True)
 SAMPLES = 20
 TIMED = 64
 """Texts that are timed, in one batch."""
 NOTE = (
-    f"SmolLM2-135M-Instruct; descriptions of the test targets of {USERS} users, the item's facts and the "
-    f"titles of six items of the history in words (at most {PROMPT} tokens). zero_shot: the model as it "
-    f"came; lora: trained for {STEPS} steps of {BATCH} texts; soft: the same, with soft tokens of user and"
-    " item. type_named: the text has the last word of the garment's product type, or the film's first "
-    "genre. unsupported: sentences that a MiniLM cross-encoder rejects, mean over texts; it has learned "
-    "from planted claims of the other shop and took no part in writing, and catalog_unsupported is what "
-    "it rejects of the shop's own texts, which are true. strict: --strict, by the fast check alone. "
-    "perplexity: of the true description, with the item hidden, under the own user, a swapped one, none; "
-    "identification: it is most likely under its own user among 20. Intervals over users. "
+    f"SmolLM2-135M-Instruct; descriptions of the test targets of {USERS} users (garments: after a moment in "
+    "time; films: each user's last), the item's facts and the titles of six items of the history in words "
+    f"(at most {PROMPT} tokens). zero_shot: the model as it came; lora: trained for {STEPS} steps of {BATCH} "
+    "texts; soft: the same, with soft tokens of user and item. type_named: the text has the last word of "
+    "the garment's product type, or the film's first genre. unsupported: sentences that a MiniLM "
+    "cross-encoder rejects, mean over texts; it has learned from planted claims about office supplies, toys "
+    "and cosmetics, where its threshold was chosen, and took no part in writing. catalog_unsupported is what "
+    "it rejects of the shop's own texts, which are true; judge_precision and judge_recall are of planted "
+    "false claims about the shop (those of text-claims). strict: --strict, by the fast check alone. "
+    "perplexity: of the true description, with the item hidden, under the own user, a swapped one, none; the "
+    "prompt then shows beginnings of descriptions: of six items of the history, and of the four that the "
+    "recommender ranks first. identification: the description is most likely under its own user among 20; "
+    "recommender_identification: the item has the highest score under its own user. Intervals over users. "
 )
+
+
+class ShopArm(Arm):
+    """A recommender under the shop's own split."""
+
+    @cached_property
+    def pipeline(self) -> PipelineConfig:
+        return settings(self.shop, SPLITS[self.shop])
 
 
 @dataclass(frozen=True)
@@ -87,16 +105,16 @@ class ShopArms:
 
     @cached_property
     def recommender(self) -> Path:
-        """Frozen MiniLM, and a sequence encoder trained on the shop."""
-        arm = Arm(SHOPS[self.name], "text", "frozen", WORK / "recommenders")
-        stages = [arm.pretraining(SEEDS[0]), arm.finetuning(SEEDS[0], RATES[0])]
-        for stage in stages:
+        """Frozen MiniLM, and a sequence encoder trained on the shop at the rate that ranks validation
+        better."""
+        arm = ShopArm(SHOPS[self.name], "text", "frozen", WORK / "recommenders")
+        for stage in (arm.pretraining(SEEDS[0]), *(arm.finetuning(SEEDS[0], r) for r in RATES)):
             if not stage.is_done():
                 stage.run()
-        return stages[-1].folder
+        return arm.tested(SEEDS[0])
 
     def config(self, arm: str) -> TextConfig:
-        common = Arm(SHOPS[self.name], "text", "frozen", WORK).pipeline.finetune
+        common = ShopArm(SHOPS[self.name], "text", "frozen", WORK).pipeline.finetune
         soft = 4 * (arm == "soft")
         return TextConfig(
             recommender=str(self.recommender),
@@ -110,7 +128,7 @@ class ShopArms:
             num_style_tokens=0,
             max_prompt_tokens=PROMPT,
             max_tokens=WRITE.max_tokens,
-            drop_item=0.2,
+            drop_item=0.3,
             batch_size=BATCH,
             optimizer=OptimizerConfig(learning_rate=RATE),
             trainer=TrainerConfig(max_steps=STEPS, precision="auto", log_every=5, progress=False),
@@ -128,19 +146,6 @@ class ShopArms:
         catalog, split = self.data
         writer = load_writer(folder, compute=choose_compute("cpu", "auto"))
         return replace(writer, catalog=catalog, split=split)
-
-    def judge(self) -> tuple[EntailmentJudge, float]:
-        """A judge of texts that has seen the other shop alone, and the threshold chosen there."""
-        other = PlantedShop(next(name for name in SHOPS if name != self.name))
-        folder = self.folder / "judge"
-        if not (folder / "threshold").exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            train_judge(other, folder)
-            judge = EntailmentJudge(str(folder), compute=choose_compute("cpu", "auto"))
-            validated = check_claims(other, "validate", VALIDATED, judge)
-            (folder / "threshold").write_text(str(choose_rule(validated)[1]))
-        judge = EntailmentJudge(str(folder), compute=choose_compute("cpu", "auto"))
-        return judge, float((folder / "threshold").read_text())
 
     def names_type(self, texts: Sequence[str], items: Sequence[int]) -> NDArray[np.float64]:
         """Whether each text names the type of its item: (texts,)."""
@@ -167,10 +172,12 @@ def run(name: str) -> None:
     """Trains and measures the arms of one shop; each arm's figures and texts in a file of its own, part by
     part."""
     shop = ShopArms(name)
-    judge, threshold = shop.judge()
+    judge, threshold = load_third_judge(WORK / "judge")
     for arm in ARMS:
-        Measured(shop, arm, judge, threshold).measure()
-    Measured(shop, HEADLINE, judge, threshold).identify()
+        measured = Measured(shop, arm, judge, threshold)
+        measured.measure()
+        if arm == HEADLINE:
+            measured.measure_headline()
 
 
 class Measured:
@@ -191,19 +198,29 @@ class Measured:
 
     def measure(self) -> None:
         self._part("plain", lambda: self._texts(WRITE))
-        if self.arm == HEADLINE:
-            self._part("strict", lambda: self._texts(replace(WRITE, verify_claims=True)))
-        self._part("catalog", lambda: self._judged([text or "" for text in self.true]))
         self._part("hidden", lambda: score_likelihood(self.writer, self.users, self._true_texts))
 
-    def identify(self) -> None:
-        """How often the true text, the item hidden, is most likely under its own user."""
+    def measure_headline(self) -> None:
+        """Verified texts; the judge, on true texts and on planted claims; how often the true text, the item
+        hidden, is most likely under its own user."""
+        self._part("strict", lambda: self._texts(replace(WRITE, verify_claims=True)))
+        self._part("catalog", lambda: self._judged([text or "" for text in self.true]))
+        judge, threshold = self.judged.judge, self.judged.threshold
+        self._part("judge", lambda: judge_planted(self.shop.name, judge, threshold))
+        self._part("recommender", self._identify_by_score)
         self._part(
             "identification",
-            lambda: score_identification(
-                self.writer, self.users, self._true_texts, batch_size=NUM_CANDIDATES
-            ),
+            lambda: score_identification(self.writer, self.users, self._true_texts),
         )
+
+    def _identify_by_score(self) -> dict[str, Any]:
+        """As identification, by the recommender's score of the item: what the text could say at most."""
+        candidates = draw_candidates(self.users.users)
+        vectors = torch.from_numpy(np.asarray(self.writer.ranker.item_vectors)[self.users.items])
+        states = self.users.states["own"][candidates]  # (users, candidates, width)
+        scores = (states * vectors[:, None]).sum(dim=-1)
+        best = scores == scores.max(dim=1, keepdim=True).values
+        return identification_figures(identification_hits(best))
 
     def _part(self, name: str, compute: Callable[[], dict[str, Any]]) -> None:
         if name in self.found:
@@ -321,7 +338,7 @@ def record() -> None:
             *TEXTS,
             "benchmarks/models.py",
             "benchmarks/tasks/*.yaml",
-            "benchmarks/train_judge.py",
+            "benchmarks/third_shops.py",
         ],
         goal=[
             comparison
@@ -348,14 +365,18 @@ def arm_figures(found: dict[str, Any]) -> dict[str, Any]:
         if kind == "strict":
             figures["strict_fallback"] = mean(found["strict"]["fallback"])
             figures["strict_attempts"] = mean(found["strict"]["attempts"]).value
-    figures["catalog_type_named"] = mean(found["catalog"]["type_named"])
-    figures["catalog_unsupported"] = mean(found["catalog"]["unsupported"])
+    if "catalog" in found:
+        figures["catalog_type_named"] = mean(found["catalog"]["type_named"])
+        figures["catalog_unsupported"] = mean(found["catalog"]["unsupported"])
+    for name, value in found.get("judge", {}).items():
+        figures[f"judge_{name}"] = Interval(**value)
     if "hidden" in found:
         figures["swapped_minus_own"] = Interval(**found["hidden"]["swapped_minus_own"])
         for condition in CONDITIONS:
             figures[f"{condition}_perplexity"] = found["hidden"][condition]["perplexity"]
-    if accuracy := found.get("identification", {}).get("accuracy"):
-        figures["identification"] = Interval(**accuracy)
+    for key, name in (("", "identification"), ("recommender_", "recommender")):
+        if accuracy := found.get(name, {}).get("accuracy"):
+            figures[f"{key}identification"] = Interval(**accuracy)
     return figures
 
 

@@ -71,7 +71,11 @@ class TextConfig:
     and text, the history and earlier reviews, through the model's own chat template where it has one; none:
     soft tokens alone. auto: facts where `model` is set."""
     num_history_items: NonNegativeInt | None = None
-    """Titles of each history in the prompt, those most similar to the item. null: 6 with facts, else 0."""
+    """Items of each history in the prompt: titles of those most similar to the item; where no item is given,
+    beginnings of the newest ones' texts. null: 6 with facts, else 0."""
+    num_likely_items: NonNegativeInt | None = None
+    """Items that the recommender ranks first for the user, in a prompt in words without an item. null: 4 with
+    facts, else 0."""
     max_prompt_tokens: PositiveInt | None = None
     """Longest data of the prompt in words, in tokens. null: 384 with facts, else 128."""
     tasks: tuple[str, ...] = ("description", "review")

@@ -15,7 +15,7 @@ from generate.next_items import NextItem, NextItemPairs
 from generate.requests import HistoryPrefix
 from generate.text.config import TextConfig
 from generate.text.model import TextGenerator
-from generate.text.prompts import Prompts
+from generate.text.prompts import prompts_of
 from generate.text.task_texts import TaskTexts
 from pretrain.devices import move
 from pretrain.packing import step_sampler
@@ -133,7 +133,7 @@ class TextData(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         settings = generator.settings
-        self.prompts = Prompts(texts.catalog, ranker, settings.prompt, settings.num_history_items)
+        self.prompts = prompts_of(settings, texts.catalog, ranker)
         self.ranker = ranker
         self.generator = generator
         self.config = config
@@ -185,13 +185,14 @@ class TextData(pl.LightningDataModule):
         if not self.prompts.in_words:
             return None
         facts = self.prompts.kind == "facts"
-        restated = [task.restated for task in self.generator.settings.tasks]
+        tasks = self.generator.settings.tasks
         return [
             self.prompts.data(
                 prefix,
                 # LoRA alone reads no item vector; facts in words it does.
                 row.pair.item if row.keep_item or (facts and row.lora_only) else None,
-                restated[row.task] if row.hide_restated else frozenset(),
+                tasks[row.task],
+                tasks[row.task].restated if row.hide_restated else frozenset(),
             )
             for row, prefix in zip(rows, prefixes, strict=True)
         ]

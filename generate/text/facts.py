@@ -56,9 +56,9 @@ class Facts:
         prose = {name for name in found if self._readers[name][0] == "text"}
         return prose or found
 
-    def history_titles(self, prefix: HistoryPrefix, item: int | None, at_most: int) -> list[str]:
-        """Titles of the items of a history that are most similar to `item` (the newest ones where it is
-        None), oldest first."""
+    def history_items(self, prefix: HistoryPrefix, item: int | None, at_most: int) -> list[int]:
+        """Rows of the items of a history that are most similar to `item` (the newest ones where it is None),
+        oldest first."""
         history = prefix.items(self.catalog)
         if not len(history) or not at_most:
             return []
@@ -68,7 +68,7 @@ class Facts:
             similarity = vectors @ np.asarray(self.ranker.item_vectors[item])
             most_similar = np.argsort(-similarity, kind="stable")[:at_most]
             chosen = np.sort(most_similar)
-        return [title for row in history[chosen] if (title := self.title(int(row)))]
+        return history[chosen].tolist()
 
     def reviews(self, prefix: HistoryPrefix, at_most: int = MAX_STYLE_REVIEWS) -> list[str]:
         """The user's newest reviews within the prefix, newest first."""

@@ -1,11 +1,13 @@
 """Likelihood of true texts under each condition: NLL per token, perplexity, identification of users."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from catalog.errors import NonFiniteError
 from finetune.statistics import ratio_interval
@@ -115,17 +117,66 @@ def identify_texts(
     """Whether each true text is most likely under its own user: (texts,), 1 or 0; ties share a hit."""
     present = true.present()
     candidates = present[draw_candidates(users.users[present], num_candidates, seed)]
-    texts_at_once = max(1, batch_size // num_candidates)
+    compute = _nll_with_item if true.with_item else _nll_without_item
     hits = np.empty(len(present))
+    done = 0
+    for nll in compute(writer, users, true, present, candidates, batch_size):
+        lowest = nll.min(dim=1, keepdim=True).values
+        is_lowest = torch.isclose(nll, lowest, rtol=1e-6, atol=0)
+        hits[done : done + len(nll)] = identification_hits(is_lowest)
+        done += len(nll)
+    return hits
+
+
+def _nll_with_item(
+    writer: BatchWriter,
+    users: EvaluationUsers,
+    true: TrueTexts,
+    present: NDArray[np.int64],
+    candidates: NDArray[np.int64],
+    batch_size: int,
+) -> Iterator[Tensor]:
+    """NLL of the texts at `present` under each of their candidates, float64 (some texts, candidates) at a
+    time."""
+    num_candidates = candidates.shape[1]
+    texts_at_once = max(1, batch_size // num_candidates)
     for start in range(0, len(present), texts_at_once):
         rows = slice(start, start + texts_at_once)
         requests: list[GenerationRequest] = []
         for index, among in zip(present[rows].tolist(), candidates[rows].tolist(), strict=True):
-            item = int(users.items[index]) if true.with_item else None
+            item = int(users.items[index])
             requests += users.requests("own", [item] * num_candidates, [0] * num_candidates, among)
         texts = [text for text in true.of(present[rows].tolist()) for _ in range(num_candidates)]
         nll, _ = writer.text_nll(requests, true.task, texts)
-        nll = nll.double().cpu().reshape(-1, num_candidates)
-        lowest = nll.min(dim=1, keepdim=True).values
-        hits[rows] = identification_hits(torch.isclose(nll, lowest, rtol=1e-6, atol=0))
-    return hits
+        yield nll.double().cpu().reshape(-1, num_candidates)
+
+
+def _nll_without_item(
+    writer: BatchWriter,
+    users: EvaluationUsers,
+    true: TrueTexts,
+    present: NDArray[np.int64],
+    candidates: NDArray[np.int64],
+    batch_size: int,
+) -> Iterator[Tensor]:
+    """As `_nll_with_item`, in one part: a candidate's prompt is the same for all texts, and is read once.
+
+    Users whose prompts are equal share one, so that they are exactly as likely.
+    """
+    nothing: list[Any] = [None] * len(present)
+    requests = users.requests("own", nothing, [0] * len(present), present.tolist())
+    prompts, prompt_of = writer.distinct_prompts(requests, true.task)
+    prompt_at = np.empty(len(users), dtype=np.int64)
+    prompt_at[present] = prompt_of
+    nll = torch.empty(candidates.shape, dtype=torch.float64)
+    texts = true.of(present.tolist())
+    asked = prompt_at[candidates]
+    for number, prompt in enumerate(prompts):
+        rows, columns = (asked == number).nonzero()
+        needed, place = np.unique(rows, return_inverse=True)
+        parts = [
+            writer.shared_prompt_nll(prompt, true.task, [texts[row] for row in part])
+            for part in np.split(needed, range(batch_size, len(needed), batch_size))
+        ]
+        nll[rows, columns] = torch.cat(parts).double().cpu()[place]
+    yield nll

@@ -92,7 +92,8 @@ class TextGenerator(nn.Module):
             max_prompt_tokens=settings.max_prompt_tokens if self._in_words else 0,
             max_tokens=settings.max_tokens,
         )
-        self._alone = False
+        self.uses_soft_tokens = True
+        """Not within `prompt_alone`."""
         self.engine: Callable[[Sequence[DecodingRequest]], list[list[int]]] | None = None
         """An inference engine in place of `decoder` (see `generate.text.engine`)."""
         self.hosted: HostedModel | None = None
@@ -176,7 +177,7 @@ class TextGenerator(nn.Module):
         labels = labels[:, columns]
         # The last token predicts nothing. Padding follows the text, so no real token attends to it.
         logits = self.language_model(
-            inputs_embeds=self._embed_sequences(token_ids[:, :-1], soft),
+            inputs_embeds=self.embed_sequences(token_ids[:, :-1], soft),
             logits_to_keep=columns,
             use_cache=False,
         ).logits  # (batch, length, vocabulary)
@@ -185,7 +186,7 @@ class TextGenerator(nn.Module):
         )
         return token_nll.view_as(labels).sum(dim=1), (labels >= 0).sum(dim=1)
 
-    def _embed_sequences(self, token_ids: Tensor, soft: Tensor) -> Tensor:
+    def embed_sequences(self, token_ids: Tensor, soft: Tensor) -> Tensor:
         """Embeddings (batch, length, inner width) of ids (batch, length), soft tokens in their slots."""
         embedded = self._embedding(token_ids.clamp_min(0))
         slots = token_ids == SOFT
@@ -202,7 +203,7 @@ class TextGenerator(nn.Module):
         `style_ids` are tokens of the user's earlier reviews, padded with −100; all −100: no reviews.
         """
         tokens: list[Tensor] = []
-        if self._alone or not self.settings.num_soft:
+        if not (self.uses_soft_tokens and self.settings.num_soft):
             return user_states.new_zeros(len(task_ids), 0, self._embedding.embedding_dim)
         if self.user_tokens is not None:
             tokens.append(self.user_tokens(user_states))
@@ -225,13 +226,13 @@ class TextGenerator(nn.Module):
             raise VitrineError(
                 "a generator writes by its prompt alone where it has a pretrained model and prompt facts"
             )
-        self._alone = True
+        self.uses_soft_tokens = False
         try:
             assert isinstance(self.language_model, PeftModel)
             with self.language_model.disable_adapter():
                 yield
         finally:
-            self._alone = False
+            self.uses_soft_tokens = True
 
     @torch.inference_mode()
     def text_nll(
@@ -241,11 +242,10 @@ class TextGenerator(nn.Module):
         use_adapter(self.language_model, self.adapter)
         inputs = self.condition_inputs(conditions, task, len(texts))
         tasks = [self.tasks.index(task)] * len(texts)
-        soft = not self._alone
-        token_ids, labels = self.sequences.training_rows(tasks, conditions.data, texts, soft)
-        device = inputs[0].device
+        soft = self.uses_soft_tokens
+        rows = self.sequences.training_rows(tasks, conditions.data, texts, soft)
         with self.compute.autocast():
-            return self(*inputs, token_ids.to(device), labels.to(device))
+            return self(*inputs, *(part.to(inputs[0].device) for part in rows))
 
     def style_ids(self, style_texts: Sequence[str] | None, num_texts: int) -> Tensor:
         """`style_ids` of `prefix` for users' earlier reviews: (texts, longest), the newest tokens."""
@@ -328,9 +328,9 @@ class TextGenerator(nn.Module):
         tasks = [self.tasks.index(task)] * len(seeds)
         with self.compute.autocast():
             soft = self.soft_tokens(*inputs)
-            prompts = self.sequences.prompts(tasks, conditions.data, soft=not self._alone)
+            prompts = self.sequences.prompts(tasks, conditions.data, soft=self.uses_soft_tokens)
             prefixes = [
-                self._embed_sequences(torch.tensor([ids], device=soft.device), own[None])[0]
+                self.embed_sequences(torch.tensor([ids], device=soft.device), own[None])[0]
                 for ids, own in zip(prompts, soft, strict=True)
             ]
         most = min(config.max_tokens, self.settings.max_tokens)

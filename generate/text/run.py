@@ -40,6 +40,8 @@ from pretrain.run import TrainerFactory
 from pretrain.shards import gathered_weights
 from pretrain.work import work_folder
 
+HISTORY_ITEMS, LIKELY_ITEMS = 6, 4
+"""Items of a history, and likely next ones, in a prompt in words, where the settings say nothing."""
 MAX_FACTS_TOKENS, MAX_HISTORY_TOKENS = 384, 128
 """Longest data of a prompt, in tokens, where the settings say nothing."""
 MIN_FACTS_TOKENS = 32
@@ -124,7 +126,7 @@ def build_text_generator(
     else:
         language_model, tokenizer = build_language_model(config.config, corpus, config.vocab_size)
     facts = config.prompt == "facts" or (config.prompt == "auto" and bool(config.model))
-    history, most = (6, MAX_FACTS_TOKENS) if facts else (0, MAX_HISTORY_TOKENS)
+    most = MAX_FACTS_TOKENS if facts else MAX_HISTORY_TOKENS
     trained = config.train
     settings = TextGeneratorSettings(
         width=width,
@@ -134,7 +136,8 @@ def build_text_generator(
         num_style_tokens=config.num_style_tokens * trained * has_reviews(texts.catalog),
         max_tokens=config.max_tokens,
         prompt="facts" if facts else "none",
-        num_history_items=_first(config.num_history_items, history),
+        num_history_items=_first(config.num_history_items, HISTORY_ITEMS * facts),
+        num_likely_items=_first(config.num_likely_items, LIKELY_ITEMS * facts),
         max_prompt_tokens=_first(config.max_prompt_tokens, most),
     )
     if facts and config.max_prompt_tokens is None:

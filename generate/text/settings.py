@@ -22,7 +22,9 @@ class TextGeneratorSettings:
     prompt: PromptKind = "none"
     """What the prompt says in words (see `generate.text.sequences`)."""
     num_history_items: int = 0
-    """Titles of the history that go into the prompt as text."""
+    """Items of the history that go into the prompt in words."""
+    num_likely_items: int = 0
+    """The recommender's first choices that go into a prompt without an item, in words."""
     max_prompt_tokens: int = 128
     """Longest data of a prompt in words, in tokens."""
 

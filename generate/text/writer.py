@@ -22,8 +22,10 @@ from generate.text.faithfulness import ClaimChecker
 from generate.text.hosted import hosted_model
 from generate.text.judge import EntailmentJudge, load_judge, with_judge
 from generate.text.model import TextGenerator
-from generate.text.prompts import Prompts
+from generate.text.prompts import Conditions, Prompts, prompts_of
+from generate.text.shared_prompt import shared_prompt_nll
 from generate.text.task_texts import TaskTexts
+from generate.text.tasks import Task
 from generate.text.verification import ClaimVerifier, VerifiedText
 from pretrain.devices import Compute, on_cpu
 
@@ -77,8 +79,7 @@ class BatchWriter:
 
     @cached_property
     def prompts(self) -> Prompts:
-        settings = self.generator.settings
-        return Prompts(self.catalog, self.ranker, settings.prompt, settings.num_history_items)
+        return prompts_of(self.generator.settings, self.catalog, self.ranker)
 
     @cached_property
     def catalog_texts(self) -> TaskTexts:
@@ -128,7 +129,7 @@ class BatchWriter:
     def _write(
         self, requests: Sequence[GenerationRequest], task: str, config: WriteConfig
     ) -> list[VerifiedText]:
-        conditions = self.prompts.make(requests)
+        conditions = self.prompts.make(requests, self._task(task))
         seeds = [request.seed for request in requests]
         items = [request.item for request in requests if request.item is not None]
         if not config.verify_claims or len(items) < len(requests):
@@ -145,10 +146,9 @@ class BatchWriter:
     ) -> tuple[Tensor, Tensor]:
         """Summed NLL (nats) and number of tokens of given texts for requests: (requests,) both. The prompts
         say nothing that the task restates (`Task.restated`)."""
-        hidden = (
-            self.catalog_texts.tasks[task].restated if task in self.generator.tasks else frozenset()
-        )
-        return self.generator.text_nll(self.prompts.make(requests, hidden), task, texts)
+        asked = self._task(task)
+        hidden = asked.restated if asked else frozenset()
+        return self.generator.text_nll(self.prompts.make(requests, asked, hidden), task, texts)
 
     def stream(
         self,
@@ -163,11 +163,42 @@ class BatchWriter:
             yield self.write(user, item, task, config)[0].text
             return
         conditions = self.prompts.make(
-            user_requests(self.catalog, self.ranker, user, item, [config.seed])
+            user_requests(self.catalog, self.ranker, user, item, [config.seed]), self._task(task)
         )
         (request,) = self.generator.requests(conditions, task, seeds=[config.seed], config=config)
         (item_text,) = self.generator.item_texts(conditions, task) or [""]
         yield from self.generator.stream(request, item_text)
+
+    def distinct_prompts(
+        self, requests: Sequence[GenerationRequest], task: str
+    ) -> tuple[list[Conditions], list[int]]:
+        """The conditions of requests without those that are equal, one row each; and which of them each
+        request has."""
+        made = self.prompts.make(requests, self._task(task))
+        known: dict[object, int] = {}
+        found: list[Conditions] = []
+        places: list[int] = []
+        for row in range(len(requests)):
+            one = made.take([row])
+            key = (
+                None if one.user_states is None else one.user_states.numpy().tobytes(),
+                None if one.item_vectors is None else one.item_vectors.numpy().tobytes(),
+                *(one.data or ()),
+                *(one.style_texts or ()),
+            )
+            if key not in known:
+                known[key] = len(found)
+                found.append(one)
+            places.append(known[key])
+        return found, places
+
+    def shared_prompt_nll(self, conditions: Conditions, task: str, texts: Sequence[str]) -> Tensor:
+        """Summed NLL (nats) of given texts after one prompt of `distinct_prompts`: (texts,)."""
+        return shared_prompt_nll(self.generator, conditions, task, texts)
+
+    def _task(self, name: str) -> Task | None:
+        """The task of a name; None for one that the generator does not know, which it refuses itself."""
+        return next((one for one in self.generator.settings.tasks if one.name == name), None)
 
     def _ids(self, request: GenerationRequest) -> tuple[str | None, str | None]:
         user, item = request.prefix.user, request.item

@@ -24,6 +24,7 @@ from generate.text.run import run_text_generator
 from generate.text.score import TextScoreInputs, score_texts
 from generate.text.sequences import SOFT, chat_template
 from generate.text.settings import TextGeneratorSettings
+from generate.text.shared_prompt import shared_prompt_nll
 from generate.text.tasks import load_task
 from generate.text.tokenizer import train_tokenizer
 from generate.text.writer import load_writer
@@ -191,6 +192,29 @@ def test_families_of_language_models_learn_write_and_come_alone(
     assert not torch.allclose(shown, generator.text_nll(conditions, "description", texts)[0])
 
 
+@pytest.mark.parametrize("kind", SHAPES)
+def test_texts_are_as_likely_where_their_prompt_is_read_once(
+    chat_base: Callable[..., Path], kind: str
+) -> None:
+    generator = generator_on(chat_base(kind))
+    texts = [TEXTS[0], "bold", "soft and quiet", ""]
+    for conditions in (
+        Conditions(random_vectors(1), None, ["Chosen by the customer before\n- Coat"], ["soft"]),
+        Conditions(),
+    ):
+        expected = [
+            generator.text_nll(conditions, "description", [text])[0].item() for text in texts
+        ]
+        found = shared_prompt_nll(generator, conditions, "description", texts)
+        assert found.tolist() == pytest.approx(expected, rel=1e-5)
+        with generator.prompt_alone():
+            alone = shared_prompt_nll(generator, conditions, "description", texts)
+            expected = [
+                generator.text_nll(conditions, "description", [text])[0].item() for text in texts
+            ]
+        assert alone.tolist() == pytest.approx(expected, rel=1e-5)
+
+
 @pytest.fixture
 def worded(text_catalog: Catalog) -> Catalog:
     """Items with attributes, a price, and prose in a column of their own."""
@@ -233,6 +257,40 @@ def test_facts_are_title_attributes_and_prose_each_on_a_clean_line(
     assert data.count(f"- {TEXTS[0]}") == 3
     assert prompts.data(HistoryPrefix(), None) == ""
     assert "Item" not in prompts.data(HistoryPrefix(0, 3), None)
+
+
+def test_without_an_item_the_history_is_examples_of_the_task(
+    worded: Catalog, text_ranker: TinyRanker, tmp_path: Path
+) -> None:
+    prompts = Prompts(worded, text_ranker, "facts", num_history_items=2)  # type: ignore[arg-type]
+    bought = worded.interactions.history(0)[1:3].tolist()
+    (tmp_path / "prose.yaml").write_text("description: x\ntemplates: ['{prose}']\n")
+    prose = load_task(str(tmp_path / "prose.yaml"))
+    lines = prompts.data(HistoryPrefix(0, 3), None, prose).split("\n")
+    lines = lines[: lines.index("Reviews by the customer")]
+    assert lines[0] == "Chosen by the customer before"
+    assert [line[:25].split(",")[:2] for line in lines[1:]] == [
+        ["- a soft thing", f" number {item}"] for item in bought
+    ]
+    assert all(40 < len(line) <= 2 + 90 for line in lines[1:]), "the beginning of the text"
+    likely = [item for item, _ in text_ranker.rank(worded.interactions.history(0)[:3], 2)]
+    more = Prompts(worded, text_ranker, "facts", 2, num_likely_items=2)  # type: ignore[arg-type]
+    added = more.data(HistoryPrefix(0, 3), None, prose).split("\n")[len(lines) :][:3]
+    assert added[0] == "Likely to be chosen next"
+    assert [f"number {item}," in line for item, line in zip(likely, added[1:], strict=True)] == [
+        True
+    ] * 2
+    assert more.data(HistoryPrefix(), None, prose) == ""
+    beside = prompts.data(HistoryPrefix(0, 3), 1, prose)
+    assert beside == prompts.data(HistoryPrefix(0, 3), 1), "beside an item, titles"
+    titles = prompts.data(HistoryPrefix(0, 3), None)
+    review = load_task("review")
+    assert prompts.data(HistoryPrefix(0, 3), None, review) == titles, (
+        "no catalog has a review of it"
+    )
+    (tmp_path / "foreign.yaml").write_text("description: x\ntemplates: ['{fabric}']\n")
+    foreign = load_task(str(tmp_path / "foreign.yaml"))
+    assert prompts.data(HistoryPrefix(0, 3), None, foreign) == titles, "another shop's columns"
 
 
 def test_what_a_task_restates_is_hidden_where_its_likelihood_is_measured() -> None:

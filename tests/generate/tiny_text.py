@@ -51,6 +51,11 @@ class TinyRanker:
         sums = [self.item_vectors[history].sum(axis=0) for history in histories]
         return torch.nn.functional.normalize(torch.from_numpy(np.stack(sums)), dim=-1)
 
+    def rank(self, history: np.ndarray, k: int) -> list[tuple[int, float]]:
+        scores = self.item_vectors @ self.user_states([history])[0].numpy()
+        scores[history] = -np.inf
+        return [(int(item), float(scores[item])) for item in np.argsort(-scores)[:k]]
+
 
 def tiny_catalog() -> Catalog:
     """Twelve users who each take five of twelve items, all of one kind, and review in two ways."""
