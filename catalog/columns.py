@@ -44,6 +44,11 @@ def as_text(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
         ) from error
 
 
+def one_chunk(column: pa.ChunkedArray) -> pa.Array:
+    """A column as one array: its only chunk, which `combine_chunks` would copy, or all of them joined."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
 def decodable(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """A text column, with invalid UTF-8, such as lone surrogates, which some writers produce, by U+FFFD."""
     try:

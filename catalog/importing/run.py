@@ -10,7 +10,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -206,12 +206,14 @@ def _import(
     if fetcher is not None and "image" in item_roles:
         fetched["pictures"] = fetch_pictures(streams, item_roles["image"], written, fetcher, notes)
     rows = ItemRows(_spread(item_ids, ids), written, prices)
+    del prices
     written_items = write_items(streams, rows, item_roles, pictures, folder / ITEMS)
+    rows = replace(rows, prices=None)
     written_roles = write_interactions(store, reader, item_ids, folder / INTERACTIONS)
-    kept = rows.ids.filter(pa.array(written))
-    write_edges(streams, rows, kept, config.unknown_items, folder / EDGES, notes)
+    write_edges(streams, rows, config.unknown_items, folder / EDGES, notes)
     pictures.link_vectors()
-    write_features(streams.raw.features, kept, folder, notes)
+    if streams.raw.features:
+        write_features(streams.raw.features, rows.written_ids(), folder, notes)
     pictures.add_notes(notes)
     few = len(valid) - len(foreign) - int(written.sum())
     reasons = {"no item_id": len(ids) - len(valid), "too few interactions": few}
@@ -240,7 +242,8 @@ def _read_ids(survey: pa.Table, roles: Roles, notes: Notes) -> pa.ChunkedArray:
     counted = CountedNotes()
     read = [read_ids(part, roles["item_id"], "items", counted) for part in parts]
     counted.add_to(notes)
-    ids = pa.chunked_array([chunk for part in read for chunk in part.chunks], pa.large_string())
+    parts = [chunk for part in read for chunk in part.chunks]
+    ids = pa.chunked_array([pa.concat_arrays(parts)] if parts else [], pa.large_string())
     note_without_id(ids, "item_id", "items", notes)
     return ids
 

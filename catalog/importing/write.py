@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyarrow import parquet
 
+from catalog.columns import one_chunk
 from catalog.errors import VitrineError
 from catalog.importing.load import Reader
 from catalog.importing.pictures import Pictures
@@ -41,14 +42,17 @@ class ItemRows:
     prices: pa.ChunkedArray | None
     """(n,) float64, where the column of prices holds texts"""
 
+    def written_ids(self) -> pa.ChunkedArray:
+        return self.ids.filter(pa.array(self.written))
+
 
 def write_items(
     streams: Streams, rows: ItemRows, roles: Roles, pictures: Pictures, path: Path
 ) -> Roles:
     """Writes the items with the source's own columns; returns the roles of the written ones."""
     names: dict[str, str] = {}
-    ids = rows.ids.combine_chunks()
-    prices = None if rows.prices is None else rows.prices.combine_chunks()
+    ids = one_chunk(rows.ids)
+    prices = None if rows.prices is None else one_chunk(rows.prices)
     start = 0
 
     def batches() -> Iterator[pa.RecordBatch]:
@@ -100,9 +104,9 @@ def write_interactions(
     for role in ("rating", "review", "split"):
         roles[role] = role if role in reader.roles else None
     extra = [role for role in ("rating", "review", "split") if roles[role]]
-    users = [batch.column(0) for batch in store.batches("SELECT user_id FROM users ORDER BY user")]
-    user_ids = pa.chunked_array(users).cast(pa.large_string()).combine_chunks()
-    known = item_ids.combine_chunks()
+    users = store.batches("SELECT user_id FROM users ORDER BY user")
+    user_ids = pa.concat_arrays([batch.column(0).cast(pa.large_string()) for batch in users])
+    known = one_chunk(item_ids)
     query = (
         f"SELECT user, item, {', '.join([f'{order} AS time', *extra])} FROM kept "
         "JOIN (SELECT user, min(row) AS first FROM kept GROUP BY user) USING (user) "
@@ -146,9 +150,7 @@ def _time_column(store: Store, reader: Reader) -> tuple[str, str, pa.DataType]:
     return name, f"kept.row - {first}", pa.int64()
 
 
-def write_edges(
-    streams: Streams, rows: ItemRows, kept: pa.ChunkedArray, unknown: str, path: Path, notes: Notes
-) -> None:
+def write_edges(streams: Streams, rows: ItemRows, unknown: str, path: Path, notes: Notes) -> None:
     """Writes the links between items that are written; VitrineError for items that the items lack."""
     if streams.raw.read_edges is None:
         return
@@ -171,7 +173,7 @@ def write_edges(
             f"the edges of {streams.raw.name} name {len(lacking)} items the items table lacks "
             f"({first}); add them, or set unknown_items: drop."
         )
-    good = pc.and_(*(pc.is_in(end, value_set=kept) for end in ends))
+    good = pc.and_(*(pc.is_in(end, value_set=rows.written_ids()) for end in ends))
     good = pc.and_(good, pc.and_(*(pc.is_valid(end) for end in ends)))
     dropped = table.num_rows - (pc.sum(good).as_py() or 0)
     if dropped:
