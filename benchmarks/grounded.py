@@ -2,7 +2,6 @@
 
 python -m benchmarks.grounded run garments    # an hour on one core; resumes; films alike
 python -m benchmarks.grounded record          # of both shops, and seconds a text on two cores
-python -m benchmarks.grounded samples         # twenty texts about the demo world, for a reader
 """
 
 import argparse
@@ -24,8 +23,7 @@ from benchmarks.models import RATES, SEEDS, Arm
 from benchmarks.pretrained import pretrained_folder
 from benchmarks.record import ROOT, write_record
 from benchmarks.sources import TEXTS
-from benchmarks.third_shops import judge_planted, load_third_judge
-from benchmarks.words import STAGES, settings_of
+from benchmarks.third_shops import choose_threshold, judge_planted, load_third_judge
 from catalog.catalog import Catalog
 from catalog.splits import Split, load_split
 from finetune.statistics import Interval, mean_interval
@@ -43,7 +41,6 @@ from generate.text.run import run_text_generator
 from generate.text.score import generate_texts
 from generate.text.writer import BatchWriter, load_writer
 from launch.pipeline.config import PipelineConfig
-from launch.pipeline.run import run_stages
 from launch.trainer import build_trainer
 from pretrain.config import OptimizerConfig, TrainerConfig
 from pretrain.devices import choose_compute
@@ -61,7 +58,8 @@ ARMS = ("soft", "zero_shot", "lora")
 HEADLINE = ARMS[0]
 USERS, STEPS, BATCH, RATE, PROMPT = 300, 48, 16, 1e-3, 256
 WRITE = WriteConfig(temperature=0.7, top_p=0.9, max_tokens=64, constrain_numbers=True)
-SAMPLES = 20
+CALIBRATED = 250
+"""Items on whose texts the judge's threshold is chosen."""
 TIMED = 64
 """Texts that are timed, in one batch."""
 NOTE = (
@@ -70,10 +68,12 @@ NOTE = (
     f"(at most {PROMPT} tokens). zero_shot: the model as it came; lora: trained for {STEPS} steps of {BATCH} "
     "texts; soft: the same, with soft tokens of user and item. type_named: the text has the last word of "
     "the garment's product type, or the film's first genre. unsupported: sentences that a MiniLM "
-    "cross-encoder rejects, mean over texts; it has learned from planted claims about office supplies, toys "
-    "and cosmetics, where its threshold was chosen, and took no part in writing. catalog_unsupported is what "
-    "it rejects of the shop's own texts, which are true; judge_precision and judge_recall are of planted "
-    "false claims about the shop (those of text-claims). strict: --strict, by the fast check alone. "
+    "cross-encoder rejects, mean over texts; it has learned from claims about office supplies, toys, "
+    "cosmetics and news, and took no part in writing; its threshold tells the catalog's sentences about an "
+    f"item from those about another one best, of {CALIBRATED} items that are not written about here. "
+    "catalog_unsupported is what it rejects of the targets' own texts, which are true, foreign_unsupported "
+    "of the same texts about another target; judge_precision and judge_recall are of planted false claims "
+    "about the shop (those of text-claims). strict: --strict, by the fast check alone. "
     "perplexity: of the true description, with the item hidden, under the own user, a swapped one, none; the "
     "prompt then shows beginnings of descriptions: of six items of the history, and of the four that the "
     "recommender ranks first. identification: the description is most likely under its own user among 20; "
@@ -172,9 +172,9 @@ def run(name: str) -> None:
     """Trains and measures the arms of one shop; each arm's figures and texts in a file of its own, part by
     part."""
     shop = ShopArms(name)
-    judge, threshold = load_third_judge(WORK / "judge")
+    judge = load_third_judge(WORK / "judge")
     for arm in ARMS:
-        measured = Measured(shop, arm, judge, threshold)
+        measured = Measured(shop, arm, judge)
         measured.measure()
         if arm == HEADLINE:
             measured.measure_headline()
@@ -183,11 +183,11 @@ def run(name: str) -> None:
 class Measured:
     """The figures of one arm, each part of which is written to its file as soon as it is known."""
 
-    def __init__(self, shop: ShopArms, arm: str, judge: EntailmentJudge, threshold: float) -> None:
+    def __init__(self, shop: ShopArms, arm: str, judge: EntailmentJudge) -> None:
         catalog, split = shop.data
         self.shop, self.arm, self.path = shop, arm, shop.folder / f"{arm}.json"
         self.writer = shop.writer(arm)
-        self.judged = JudgedChecker(self.writer.checker, judge, threshold)
+        self.judged = JudgedChecker(self.writer.checker, judge)
         self.users = sample_users(self.writer.ranker, catalog, split, USERS)
         self.true = self.writer.catalog_texts.texts_of(
             shop.task, self.users.users, self.users.positions
@@ -195,6 +195,8 @@ class Measured:
         self.found: dict[str, Any] = {"users": len(self.users)}
         if self.path.exists():
             self.found = json.loads(self.path.read_text())
+        self._part("threshold", self._threshold)
+        self.judged = replace(self.judged, threshold=self.found["threshold"])
 
     def measure(self) -> None:
         self._part("plain", lambda: self._texts(WRITE))
@@ -204,7 +206,9 @@ class Measured:
         """Verified texts; the judge, on true texts and on planted claims; how often the true text, the item
         hidden, is most likely under its own user."""
         self._part("strict", lambda: self._texts(replace(WRITE, verify_claims=True)))
-        self._part("catalog", lambda: self._judged([text or "" for text in self.true]))
+        own = [text or "" for text in self.true]
+        self._part("catalog", lambda: self._judged(own))
+        self._part("foreign", lambda: self._judged([*own[1:], own[0]]))
         judge, threshold = self.judged.judge, self.judged.threshold
         self._part("judge", lambda: judge_planted(self.shop.name, judge, threshold))
         self._part("recommender", self._identify_by_score)
@@ -222,12 +226,21 @@ class Measured:
         best = scores == scores.max(dim=1, keepdim=True).values
         return identification_figures(identification_hits(best))
 
-    def _part(self, name: str, compute: Callable[[], dict[str, Any]]) -> None:
+    def _threshold(self) -> float:
+        """The judge's threshold, chosen on texts of CALIBRATED items that are not written about here."""
+        texts, task = self.writer.catalog_texts, self.writer.catalog_texts.tasks[self.shop.task]
+        rows = np.random.default_rng(1).permutation(self.writer.catalog.num_items)
+        others = rows[~np.isin(rows, self.users.items)].tolist()
+        known = [(row, text) for row in others if (text := texts.item_text(task, row))]
+        return choose_threshold(self.judged, dict(known[:CALIBRATED]))
+
+    def _part(self, name: str, compute: Callable[[], Any]) -> None:
         if name in self.found:
             return
-        self.found[name] = compute()
+        found = self.found[name] = compute()
         self.path.write_text(json.dumps(self.found, indent=1) + "\n")
-        print(f"{self.shop.name} {self.arm} {name}: {summary(self.found[name])}", flush=True)
+        shown = summary(found) if isinstance(found, dict) else found
+        print(f"{self.shop.name} {self.arm} {name}: {shown}", flush=True)
 
     @property
     def _true_texts(self) -> TrueTexts:
@@ -287,35 +300,6 @@ def seconds_per_text(name: str) -> float:
     return (time.perf_counter() - began) / TIMED
 
 
-def samples(output: Path) -> None:
-    """Writes twenty verified texts about items of the demo world, each under its facts."""
-    demo = settings_of("demo", 0)
-    run_stages(demo, WORK / "demo", build_trainer, STAGES[:3])
-    placed = replace(demo.finetune.catalog, path=str(WORK / "demo" / "world" / "wardrobe"))
-    config = replace(
-        ShopArms(next(iter(SHOPS))).config(HEADLINE),
-        recommender=str(WORK / "demo" / "recommenders" / demo.headline),
-        catalog=placed,
-        split=demo.finetune.split,
-        tasks=("description",),
-    )
-    folder = WORK / "demo" / "text"
-    if not folder.exists():
-        run_text_generator(config, folder, build_trainer)
-    catalog, split = load_split(config.catalog, config.split)
-    writer = load_writer(folder, compute=choose_compute("cpu", "auto"))
-    writer = replace(writer, catalog=catalog, split=split)
-    users = sample_users(writer.ranker, catalog, split, SAMPLES)
-    write = replace(WRITE, verify_claims=True)
-    texts = generate_texts(writer, users, "description", "own", write)
-    lines = ["# Twenty descriptions for users of the demo world", ""]
-    for number, (item, text) in enumerate(zip(users.items.tolist(), texts, strict=True), 1):
-        facts = "; ".join(writer.prompts.facts.item_lines(item))
-        source = ", the catalog's own text" if text.from_catalog else ""
-        lines += [f"{number}. Facts: {facts}", "", f"   > {text.text}", "", f"   {source}", ""]
-    output.write_text("\n".join(lines), encoding="utf8")
-
-
 def record() -> None:
     figures: dict[str, Any] = {}
     for name in SHOPS:
@@ -368,6 +352,7 @@ def arm_figures(found: dict[str, Any]) -> dict[str, Any]:
     if "catalog" in found:
         figures["catalog_type_named"] = mean(found["catalog"]["type_named"])
         figures["catalog_unsupported"] = mean(found["catalog"]["unsupported"])
+        figures["foreign_unsupported"] = mean(found["foreign"]["unsupported"])
     for name, value in found.get("judge", {}).items():
         figures[f"judge_{name}"] = Interval(**value)
     if "hidden" in found:
@@ -385,13 +370,10 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("run").add_argument("shop", choices=SHOPS)
     commands.add_parser("record")
-    commands.add_parser("samples").add_argument("--output", type=Path, default=WORK / "samples.md")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.command == "run":
         run(arguments.shop)
-    elif arguments.command == "samples":
-        samples(arguments.output)
     else:
         record()
 
