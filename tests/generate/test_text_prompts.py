@@ -281,8 +281,8 @@ def test_without_an_item_the_history_is_examples_of_the_task(
         True
     ] * 2
     assert more.data(HistoryPrefix(), None, prose) == ""
-    beside = prompts.data(HistoryPrefix(0, 3), 1, prose)
-    assert beside == prompts.data(HistoryPrefix(0, 3), 1), "beside an item, titles"
+    with_item = prompts.data(HistoryPrefix(0, 3), 1, prose)
+    assert with_item == prompts.data(HistoryPrefix(0, 3), 1), "titles alone"
     titles = prompts.data(HistoryPrefix(0, 3), None)
     review = load_task("review")
     assert prompts.data(HistoryPrefix(0, 3), None, review) == titles, (
