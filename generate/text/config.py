@@ -47,6 +47,8 @@ class TextConfig:
     model_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """In what the pretrained weights, which stay as they are, are held. auto: bfloat16 where
     `trainer.precision` is bf16, else float32."""
+    quantize: Literal["none", "int8"] = "none"
+    """int8: the pretrained model's linear layers are held in 8 bits (with torchao), also when it writes."""
     gradient_checkpointing: bool = False
     """Compute each layer of the pretrained model again in the backward pass: less memory, more time."""
     config: dict[str, Any] = field(default_factory=_small_llama)

@@ -1,7 +1,8 @@
 """The causal language model of a text generator: a new small one, or a pretrained one with LoRA."""
 
 import hashlib
-from collections.abc import Iterable
+import warnings
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from catalog.errors import VitrineError
 from finetune.config import LoraConfig
+from generate.text.quantized import quantize_int8
 from generate.text.tokenizer import Tokenizer, special_id, train_tokenizer
 from pretrain.hub import (
     build_model,
@@ -29,7 +31,9 @@ class BaseModel:
     name: str
     """Name on the Hugging Face hub, or folder."""
     fingerprint: str
-    """Hash of its weights."""
+    """Hash of its weights, as they were stored."""
+    quantize: str = "none"
+    """In what its linear layers are held: none (as they are), or int8."""
 
 
 def build_language_model(
@@ -57,10 +61,11 @@ def load_language_model(
     texts: Iterable[str] = (),
     dtype: torch.dtype = torch.float32,
     gradient_checkpointing: bool = False,
+    quantize: str = "none",
 ) -> tuple[PeftModel, Tokenizer, BaseModel]:
     """Loads a pretrained causal language model, by name or folder, frozen in `dtype`, with trainable LoRA
     in float32 (Hu et al. 2021) on each linear layer. Its tokenizer must be able to encode `texts`."""
-    base = _load_base(name, dtype)
+    base, fingerprint = _load_base(name, dtype, quantize)
     if gradient_checkpointing:
         with one_line_errors(
             f"the language model {name!r} cannot compute its layers again",
@@ -80,19 +85,18 @@ def load_language_model(
         # GPT-2 stores its matrices transposed.
         fan_in_fan_out=base.config.model_type == "gpt2",
     )
-    reference = BaseModel(
-        str(Path(name).resolve()) if Path(name).is_dir() else name, _fingerprint(base)
-    )
-    adapted = get_peft_model(base, settings)
+    path = str(Path(name).resolve()) if Path(name).is_dir() else name
+    reference = BaseModel(path, fingerprint, quantize)
+    adapted = _without_warnings(lambda: get_peft_model(base, settings))
     assert isinstance(adapted, PeftModel)
     return adapted, tokenizer, reference
 
 
 def load_adapted(base: BaseModel, adapter: Path) -> PeftModel:
     """Loads an adapter on the same base weights it was trained on."""
-    model = _load_base(base.name)
-    _check_fingerprint(base, _fingerprint(model))
-    return PeftModel.from_pretrained(model, adapter)
+    model, fingerprint = _load_base(base.name, quantize=base.quantize)
+    _check_fingerprint(base, fingerprint)
+    return _without_warnings(lambda: PeftModel.from_pretrained(model, adapter))
 
 
 def add_adapter(model: object, base: BaseModel, other: BaseModel | None, adapter: Path) -> str:
@@ -100,7 +104,8 @@ def add_adapter(model: object, base: BaseModel, other: BaseModel | None, adapter
 
     Raises VitrineError where the adapter was trained on another base.
     """
-    if not isinstance(model, PeftModel) or not other or other.fingerprint != base.fingerprint:
+    same = other and (other.fingerprint, other.quantize) == (base.fingerprint, base.quantize)
+    if not isinstance(model, PeftModel) or not same:
         name = other.name if other else "a model built here"
         raise VitrineError(
             f"{adapter.parent} was trained on {base.name!r}, which is not {name!r}; open it alone."
@@ -124,8 +129,22 @@ def _check_fingerprint(base: BaseModel, fingerprint: str) -> None:
         )
 
 
-def _load_base(name: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    return read_model(name, AutoModelForCausalLM, "the language model", dtype=dtype)
+def _load_base(
+    name: str, dtype: torch.dtype = torch.float32, quantize: str = "none"
+) -> tuple[PreTrainedModel, str]:
+    """The model, and the fingerprint of its weights before they are quantized."""
+    model = read_model(name, AutoModelForCausalLM, "the language model", dtype=dtype)
+    fingerprint = _fingerprint(model)
+    if quantize == "int8":
+        quantize_int8(model, name)
+    return model, fingerprint
+
+
+def _without_warnings(adapt: Callable[[], Any]) -> Any:
+    """What `adapt` returns, without peft's remark that quantized layers cannot absorb LoRA."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="TorchaoLoraLinear")
+        return adapt()
 
 
 def _fingerprint(model: torch.nn.Module) -> str:

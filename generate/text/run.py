@@ -121,7 +121,12 @@ def build_text_generator(
     corpus = (text for task in texts.tasks for text in texts.texts(task, pairs, 100_000))
     if config.model:
         language_model, tokenizer, base = load_language_model(
-            config.model, config.lora, corpus, model_dtype(config), config.gradient_checkpointing
+            config.model,
+            config.lora,
+            corpus,
+            model_dtype(config),
+            config.gradient_checkpointing,
+            config.quantize,
         )
     else:
         language_model, tokenizer = build_language_model(config.config, corpus, config.vocab_size)
@@ -193,8 +198,13 @@ def _check_pretrained(config: TextConfig) -> None:
             "train false lets a pretrained model write by its prompt in words; set model, and prompt to "
             "facts."
         )
-    for name in ("gradient_checkpointing", "model_dtype"):
-        if not config.model and getattr(config, name) not in (False, "auto"):
+    if config.quantize != "none" and config.trainer.strategy.startswith("zero3"):
+        raise VitrineError(
+            f"quantize {config.quantize} and strategy {config.trainer.strategy} exclude each other: weights "
+            "in 8 bits cannot be sharded; choose zero2, or leave quantize out."
+        )
+    for name in ("gradient_checkpointing", "model_dtype", "quantize"):
+        if not config.model and getattr(config, name) not in (False, "auto", "none"):
             raise VitrineError(f"{name} is for a pretrained model; set model, or leave {name} out.")
 
 
