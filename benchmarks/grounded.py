@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,7 @@ TYPES = {"garments": "product_type_name", "films": "genre"}
 ARMS = ("soft", "zero_shot", "lora")
 """LoRA with soft tokens of user and item; the prompt alone; LoRA alone."""
 HEADLINE = ARMS[0]
+KINDS = ("plain", "strict")
 USERS, STEPS, BATCH, RATE, PROMPT = 300, 48, 16, 1e-3, 256
 WRITE = WriteConfig(temperature=0.7, top_p=0.9, max_tokens=64, constrain_numbers=True)
 CALIBRATED = 250
@@ -69,7 +70,8 @@ NOTE = (
     "texts; soft: the same, with soft tokens of user and item. type_named: the text has the last word of "
     "the garment's product type, or the film's first genre. unsupported: sentences that a MiniLM "
     "cross-encoder rejects, mean over texts; it has learned from claims about office supplies, toys, "
-    "cosmetics and news, and took no part in writing; its threshold tells the catalog's sentences about an "
+    "cosmetics and news, and took no part in writing. (A sentence of the catalog word by word is supported.) "
+    "Its threshold tells the catalog's sentences about an "
     f"item from those about another one best, of {CALIBRATED} items that are not written about here. "
     "catalog_unsupported is what it rejects of the targets' own texts, which are true, foreign_unsupported "
     "of the same texts about another target; judge_precision and judge_recall are of planted false claims "
@@ -178,6 +180,7 @@ def run(name: str) -> None:
         measured.measure()
         if arm == HEADLINE:
             measured.measure_headline()
+        measured.judge()
 
 
 class Measured:
@@ -195,27 +198,31 @@ class Measured:
         self.found: dict[str, Any] = {"users": len(self.users)}
         if self.path.exists():
             self.found = json.loads(self.path.read_text())
-        self._part("threshold", self._threshold)
-        self.judged = replace(self.judged, threshold=self.found["threshold"])
 
     def measure(self) -> None:
         self._part("plain", lambda: self._texts(WRITE))
         self._part("hidden", lambda: score_likelihood(self.writer, self.users, self._true_texts))
 
     def measure_headline(self) -> None:
-        """Verified texts; the judge, on true texts and on planted claims; how often the true text, the item
-        hidden, is most likely under its own user."""
+        """Verified texts; how often the true text, the item hidden, is most likely under its own user."""
         self._part("strict", lambda: self._texts(replace(WRITE, verify_claims=True)))
-        own = [text or "" for text in self.true]
-        self._part("catalog", lambda: self._judged(own))
-        self._part("foreign", lambda: self._judged([*own[1:], own[0]]))
-        judge, threshold = self.judged.judge, self.judged.threshold
-        self._part("judge", lambda: judge_planted(self.shop.name, judge, threshold))
         self._part("recommender", self._identify_by_score)
         self._part(
             "identification",
             lambda: score_identification(self.writer, self.users, self._true_texts),
         )
+
+    def judge(self) -> None:
+        """What the judge says of the texts, of true ones, and of planted claims."""
+        self._part("threshold", self._threshold)
+        self.judged = replace(self.judged, threshold=self.found["threshold"])
+        own = [text or "" for text in self.true]
+        texts = {kind: self.found[kind]["texts"] for kind in KINDS if kind in self.found}
+        texts |= {"catalog": own, "foreign": [*own[1:], own[0]]}
+        for kind, listed in texts.items():
+            self._part(f"{kind}_judged", partial(self._judged, listed))
+        judge, threshold = self.judged.judge, self.judged.threshold
+        self._part("judge", lambda: judge_planted(self.shop.name, judge, threshold))
 
     def _identify_by_score(self) -> dict[str, Any]:
         """As identification, by the recommender's score of the item: what the text could say at most."""
@@ -251,7 +258,6 @@ class Measured:
         texts = generate_texts(self.writer, self.users, self.shop.task, "own", config)
         seconds = (time.process_time() - began) / len(texts)
         return {
-            **self._judged([one.text for one in texts]),
             "cpu_seconds_per_text": seconds,
             "fallback": [float(one.from_catalog) for one in texts],
             "attempts": [float(one.attempts) for one in texts],
@@ -342,17 +348,16 @@ def record() -> None:
 
 def arm_figures(found: dict[str, Any]) -> dict[str, Any]:
     figures: dict[str, Any] = {}
-    for kind in ("plain", "strict")[: 1 + ("strict" in found)]:
+    for kind in (kind for kind in KINDS if kind in found):
         for key in ("type_named", "unsupported"):
-            figures[f"{kind}_{key}"] = mean(found[kind][key])
+            figures[f"{kind}_{key}"] = mean(found[f"{kind}_judged"][key])
         figures[f"{kind}_cpu_seconds_per_text"] = found[kind]["cpu_seconds_per_text"]
         if kind == "strict":
             figures["strict_fallback"] = mean(found["strict"]["fallback"])
             figures["strict_attempts"] = mean(found["strict"]["attempts"]).value
-    if "catalog" in found:
-        figures["catalog_type_named"] = mean(found["catalog"]["type_named"])
-        figures["catalog_unsupported"] = mean(found["catalog"]["unsupported"])
-        figures["foreign_unsupported"] = mean(found["foreign"]["unsupported"])
+    figures["catalog_type_named"] = mean(found["catalog_judged"]["type_named"])
+    for kind in ("catalog", "foreign"):
+        figures[f"{kind}_unsupported"] = mean(found[f"{kind}_judged"]["unsupported"])
     for name, value in found.get("judge", {}).items():
         figures[f"judge_{name}"] = Interval(**value)
     if "hidden" in found:

@@ -295,7 +295,7 @@ def choose_threshold(judged: JudgedChecker, texts: Mapping[int, str]) -> float:
         for shift in (0, 1)
     ]
     known, said, true = zip(*pairs, strict=True)
-    return best_threshold(judged.judge.score(known, said), np.array(true))
+    return best_threshold(judged.score(known, said), np.array(true))
 
 
 def best_threshold(scores: NDArray[np.float32], true: NDArray[np.bool_]) -> float:

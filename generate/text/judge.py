@@ -163,6 +163,11 @@ def sentences(text: str) -> list[str]:
     return [part.strip() for part in SENTENCE_END.split(text) if part and part.strip()]
 
 
+def _words_of(sentence: str) -> str:
+    """A sentence without what does not change what it says: case, blanks, and stops around it."""
+    return " ".join(sentence.casefold().split()).strip(" .!?…")
+
+
 @dataclass(frozen=True)
 class JudgedChecker:
     """A `ClaimChecker` and an entailment model together: a text is faithful if neither rejects any of it."""
@@ -180,7 +185,7 @@ class JudgedChecker:
         if self.scope == "words":
             claims = [one for one in claims if one.about != "word" or one.verdict == "supported"]
         parts = [part for part in sentences(text) if self._is_judged(part, item)]
-        scores = self.judge.score([self.premise(item)] * len(parts), parts) if parts else []
+        scores = self.score([self.premise(item)] * len(parts), parts)
         return [
             *claims,
             *(
@@ -210,7 +215,19 @@ class JudgedChecker:
         if not pairs:
             return None
         premises, hypotheses = zip(*pairs, strict=True)
-        return float((self.judge.score(premises, hypotheses) >= self.threshold).mean())
+        return float((self.score(premises, hypotheses) >= self.threshold).mean())
+
+    def score(self, premises: Sequence[str], claims: Sequence[str]) -> NDArray[np.float32]:
+        """Probability that each premise entails its claim: float32 (len(premises),); 1, without the model,
+        for a claim that is a sentence of its premise word by word."""
+        known = {premise: set(map(_words_of, sentences(premise))) for premise in set(premises)}
+        pairs = list(zip(premises, claims, strict=True))
+        open_ = [row for row, (of, said) in enumerate(pairs) if _words_of(said) not in known[of]]
+        scores = np.ones(len(pairs), dtype=np.float32)
+        scores[open_] = self.judge.score(
+            [premises[row] for row in open_], [claims[row] for row in open_]
+        )
+        return scores
 
     def premise(self, item: int) -> str:
         """What is known of an item: its facts, and its first training reviews."""

@@ -157,6 +157,24 @@ def test_a_text_is_faithful_if_neither_layer_rejects_it(
     assert share == 0.5
 
 
+def test_a_sentence_of_the_catalog_word_by_word_is_supported_without_the_model(
+    save: Save, checker: ClaimChecker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = EntailmentJudge(save(("unsupported", "supported")))
+    asked: list[str] = []
+
+    def score(_: list[str], claims: list[str]) -> np.ndarray:
+        asked.extend(claims)
+        return np.zeros(len(claims), dtype=np.float32)
+
+    monkeypatch.setattr(judge, "score", score)
+    judged = JudgedChecker(checker, judge)
+    assert judged.supports("it is  warm and soft and long.", 0)
+    assert judged.supported_share(["Red wool coat, 60 cm. It is warm and soft."], [0]) == 0.5
+    assert not judged.supports("It is warm and soft and long.", 1), "of another item"
+    assert asked == ["It is warm and soft.", "It is warm and soft and long."], "a part is judged"
+
+
 def test_sentences_end_at_stops_semicolons_and_bullets() -> None:
     assert sentences("It is red. Costs 4.90; warm\n• no end") == [
         "It is red.",
