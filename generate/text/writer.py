@@ -181,8 +181,8 @@ class BatchWriter:
         for row in range(len(requests)):
             one = made.take([row])
             key = (
-                None if one.user_states is None else one.user_states.numpy().tobytes(),
-                None if one.item_vectors is None else one.item_vectors.numpy().tobytes(),
+                None if one.user_states is None else one.user_states.cpu().numpy().tobytes(),
+                None if one.item_vectors is None else one.item_vectors.cpu().numpy().tobytes(),
                 *(one.data or ()),
                 *(one.style_texts or ()),
             )
