@@ -1,32 +1,35 @@
 """Texts of a small pretrained language model about real items: type named, claims supported, user identified.
 
-python -m benchmarks.grounded run garments    # an hour on one core; resumes; films alike
+python -m benchmarks.grounded run garments    # two hours on one core; resumes; films alike
 python -m benchmarks.grounded record          # of both shops, and seconds a text on two cores
 """
 
 import argparse
 import json
-import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
-from pathlib import Path
+from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from benchmarks.arms import settings
-from benchmarks.models import RATES, SEEDS, Arm
-from benchmarks.pretrained import pretrained_folder
-from benchmarks.record import ROOT, write_record
+from benchmarks.grounded_shops import (
+    ARMS,
+    BATCH,
+    HEADLINE,
+    PROMPT,
+    SHOPS,
+    STEPS,
+    WORK,
+    WRITE,
+    ShopArms,
+)
+from benchmarks.record import write_record
 from benchmarks.sources import TEXTS
 from benchmarks.third_shops import choose_threshold, judge_planted, load_third_judge
-from catalog.catalog import Catalog
-from catalog.splits import Split, load_split
-from finetune.statistics import Interval, mean_interval
+from finetune.statistics import Interval, mean_interval, ratio_interval
 from generate.conditioning import CONDITIONS
 from generate.evaluation.identification import (
     draw_candidates,
@@ -34,31 +37,20 @@ from generate.evaluation.identification import (
     identification_hits,
 )
 from generate.evaluation.users import sample_users
-from generate.text.config import TextConfig, WriteConfig
+from generate.text.config import WriteConfig
+from generate.text.facts import cut
 from generate.text.judge import EntailmentJudge, JudgedChecker
-from generate.text.likelihood import TrueTexts, score_identification, score_likelihood
-from generate.text.run import run_text_generator
+from generate.text.likelihood import (
+    TrueTexts,
+    nll_by_condition,
+    score_identification,
+    score_likelihood,
+)
+from generate.text.prompts import MAX_EXAMPLE_LETTERS
 from generate.text.score import generate_texts
-from generate.text.writer import BatchWriter, load_writer
-from launch.pipeline.config import PipelineConfig
-from launch.trainer import build_trainer
-from pretrain.config import OptimizerConfig, TrainerConfig
-from pretrain.devices import choose_compute
 
-WORK = ROOT / "runs" / "benchmark-grounded"
-SHOPS = {"garments": "fashion", "films": "movies"}
-"""Shop → the name of its pipeline."""
-SPLITS = {"fashion": "temporal", "movies": "leave-one-out"}
-"""Pipeline → its split."""
-TASKS = {"garments": "garment", "films": "film"}
-TYPES = {"garments": "product_type_name", "films": "genre"}
-"""Shop → the column that says what an item is."""
-ARMS = ("soft", "zero_shot", "lora")
-"""LoRA with soft tokens of user and item; the prompt alone; LoRA alone."""
-HEADLINE = ARMS[0]
 KINDS = ("plain", "strict")
-USERS, STEPS, BATCH, RATE, PROMPT = 300, 48, 16, 1e-3, 256
-WRITE = WriteConfig(temperature=0.7, top_p=0.9, max_tokens=64, constrain_numbers=True)
+USERS = 300
 CALIBRATED = 250
 """Items on whose texts the judge's threshold is chosen."""
 TIMED = 64
@@ -78,96 +70,10 @@ NOTE = (
     "about the shop (those of text-claims). strict: --strict, by the fast check alone. "
     "perplexity: of the true description, with the item hidden, under the own user, a swapped one, none; the "
     "prompt then shows beginnings of descriptions: of six items of the history, and of the four that the "
-    "recommender ranks first. identification: the description is most likely under its own user among 20; "
+    "recommender ranks first (not_shown: of texts that neither prompt begins to show). "
+    "identification: the description is most likely under its own user among 20; "
     "recommender_identification: the item has the highest score under its own user. Intervals over users. "
 )
-
-
-class ShopArm(Arm):
-    """A recommender under the shop's own split."""
-
-    @cached_property
-    def pipeline(self) -> PipelineConfig:
-        return settings(self.shop, SPLITS[self.shop])
-
-
-@dataclass(frozen=True)
-class ShopArms:
-    """One shop with its recommender, generators and judge."""
-
-    name: str
-
-    @property
-    def folder(self) -> Path:
-        return WORK / self.name
-
-    @property
-    def task(self) -> str:
-        return TASKS[self.name]
-
-    @cached_property
-    def recommender(self) -> Path:
-        """Frozen MiniLM, and a sequence encoder trained on the shop at the rate that ranks validation
-        better."""
-        arm = ShopArm(SHOPS[self.name], "text", "frozen", WORK / "recommenders")
-        for stage in (arm.pretraining(SEEDS[0]), *(arm.finetuning(SEEDS[0], r) for r in RATES)):
-            if not stage.is_done():
-                stage.run()
-        return arm.tested(SEEDS[0])
-
-    def config(self, arm: str) -> TextConfig:
-        common = ShopArm(SHOPS[self.name], "text", "frozen", WORK).pipeline.finetune
-        soft = 4 * (arm == "soft")
-        return TextConfig(
-            recommender=str(self.recommender),
-            catalog=common.catalog,
-            split=common.split,
-            model=str(pretrained_folder("words")),
-            train=arm != "zero_shot",
-            tasks=(str(ROOT / "benchmarks" / "tasks" / f"{self.task}.yaml"),),
-            num_user_tokens=soft,
-            num_item_tokens=soft,
-            num_style_tokens=0,
-            max_prompt_tokens=PROMPT,
-            max_tokens=WRITE.max_tokens,
-            drop_item=0.3,
-            batch_size=BATCH,
-            optimizer=OptimizerConfig(learning_rate=RATE),
-            trainer=TrainerConfig(max_steps=STEPS, precision="auto", log_every=5, progress=False),
-        )
-
-    @cached_property
-    def data(self) -> tuple[Catalog, Split]:
-        config = self.config(ARMS[0])
-        return load_split(config.catalog, config.split)
-
-    def writer(self, arm: str) -> BatchWriter:
-        folder = self.folder / arm
-        if not folder.exists():
-            run_text_generator(self.config(arm), folder, build_trainer)
-        catalog, split = self.data
-        writer = load_writer(folder, compute=choose_compute("cpu", "auto"))
-        return replace(writer, catalog=catalog, split=split)
-
-    def names_type(self, texts: Sequence[str], items: Sequence[int]) -> NDArray[np.float64]:
-        """Whether each text names the type of its item: (texts,)."""
-        catalog, _ = self.data
-        column = catalog.column(TYPES[self.name])
-        return np.array(
-            [names(text, column[i].as_py()) for text, i in zip(texts, items, strict=True)]
-        )
-
-
-def names(text: str, kind: str) -> float:
-    """1 where a text contains the last word of an item's type, or of one of its alternatives
-    (Leggings/Tights), in singular or plural."""
-    words = set(map(stem, re.findall(r"[\w-]+", text.lower())))
-    heads = [part.split()[-1] for part in kind.lower().split("/") if part.split()]
-    return float(any(stem(head) in words for head in heads))
-
-
-def stem(word: str) -> str:
-    return re.sub(r"(?<=[sxh])es$|(?<!s)s$", "", word)
 
 
 def run(name: str) -> None:
@@ -206,6 +112,7 @@ class Measured:
     def measure_headline(self) -> None:
         """Verified texts; how often the true text, the item hidden, is most likely under its own user."""
         self._part("strict", lambda: self._texts(replace(WRITE, verify_claims=True)))
+        self._part("not_shown", self._likelihood_not_shown)
         self._part("recommender", self._identify_by_score)
         self._part(
             "identification",
@@ -223,6 +130,24 @@ class Measured:
             self._part(f"{kind}_judged", partial(self._judged, listed))
         judge, threshold = self.judged.judge, self.judged.threshold
         self._part("judge", lambda: judge_planted(self.shop.name, judge, threshold))
+
+    def _likelihood_not_shown(self) -> dict[str, Any]:
+        """The gain of the own user over the swapped one, of texts that no prompt of theirs begins to show:
+        as an item of the history, or among the recommender's first choices."""
+        true, task = self._true_texts, self.writer.catalog_texts.tasks[self.shop.task]
+        beginnings = [cut(text or "", MAX_EXAMPLE_LETTERS) for text in self.true]
+        shown = [
+            any(
+                beginning
+                in self.writer.prompts.data(self.users.prefixes[condition][row], None, task)
+                for condition in ("own", "swapped")
+            )
+            for row, beginning in enumerate(beginnings)
+        ]
+        nll, counts = nll_by_condition(self.writer, self.users, true)
+        kept = ~np.array(shown)[true.present()]
+        gain = ratio_interval((nll["swapped"] - nll["own"])[kept], counts[kept])
+        return {"texts": int(kept.sum()), "swapped_minus_own": asdict(gain)}
 
     def _identify_by_score(self) -> dict[str, Any]:
         """As identification, by the recommender's score of the item: what the text could say at most."""
@@ -326,9 +251,14 @@ def record() -> None:
         figures=figures,
         sources=[
             *TEXTS,
+            "benchmarks/grounded_shops.py",
             "benchmarks/models.py",
             "benchmarks/tasks/*.yaml",
             "benchmarks/third_shops.py",
+            "generate/text/facts.py",
+            "generate/text/judge.py",
+            "generate/text/likelihood.py",
+            "generate/text/shared_prompt.py",
         ],
         goal=[
             comparison
@@ -364,6 +294,10 @@ def arm_figures(found: dict[str, Any]) -> dict[str, Any]:
         figures["swapped_minus_own"] = Interval(**found["hidden"]["swapped_minus_own"])
         for condition in CONDITIONS:
             figures[f"{condition}_perplexity"] = found["hidden"][condition]["perplexity"]
+    if "not_shown" in found:
+        figures["not_shown_texts"] = found["not_shown"]["texts"]
+        gain = Interval(**found["not_shown"]["swapped_minus_own"])
+        figures["not_shown_swapped_minus_own"] = gain
     for key, name in (("", "identification"), ("recommender_", "recommender")):
         if accuracy := found.get(name, {}).get("accuracy"):
             figures[f"{key}identification"] = Interval(**accuracy)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.grounded import HEADLINE, SHOPS, WORK, WRITE, ShopArms
+from benchmarks.grounded_shops import HEADLINE, SHOPS, WORK, WRITE, ShopArms
 from benchmarks.record import RESULTS
 from benchmarks.words import STAGES, settings_of
 from catalog.splits import load_split

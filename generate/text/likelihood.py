@@ -48,16 +48,9 @@ def score_likelihood(
 
     Ratios of sums over tokens are compared, so users are weighted by the length of their text.
     """
-    present = true.present()
-    nll = {condition: np.empty(len(present)) for condition in CONDITIONS}
-    counts = np.empty(len(present))
-    for start in range(0, len(present), batch_size):
-        batch = present[start : start + batch_size].tolist()
-        rows = slice(start, start + len(batch))
-        for condition in CONDITIONS:
-            nll[condition][rows], counts[rows] = _batch_nll(writer, users, true, condition, batch)
-    figures: Figures = {"texts": len(present)}
-    if len(present) < 2:
+    nll, counts = nll_by_condition(writer, users, true, batch_size)
+    figures: Figures = {"texts": len(counts)}
+    if len(counts) < 2:
         return figures
     for condition, losses in nll.items():
         mean = ratio_interval(losses, counts)
@@ -66,6 +59,24 @@ def score_likelihood(
         difference = ratio_interval(nll[condition] - nll["own"], counts)
         figures[f"{condition}_minus_own"] = asdict(difference)
     return figures
+
+
+def nll_by_condition(
+    writer: BatchWriter, users: EvaluationUsers, true: TrueTexts, batch_size: int = 64
+) -> tuple[dict[Condition, NDArray[np.float64]], NDArray[np.float64]]:
+    """Summed NLL (nats) of the texts that there are, under each condition, and their numbers of tokens:
+    (texts,) all."""
+    present = true.present()
+    nll: dict[Condition, NDArray[np.float64]] = {
+        condition: np.empty(len(present)) for condition in CONDITIONS
+    }
+    counts = np.empty(len(present))
+    for start in range(0, len(present), batch_size):
+        batch = present[start : start + batch_size].tolist()
+        rows = slice(start, start + len(batch))
+        for condition in CONDITIONS:
+            nll[condition][rows], counts[rows] = _batch_nll(writer, users, true, condition, batch)
+    return nll, counts
 
 
 def _batch_nll(
